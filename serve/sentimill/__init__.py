@@ -1,0 +1,34 @@
+"""Sentimill: customer sentiment from a small encoder that learned it from a large model.
+
+from sentimill import Classifier, Client, AsyncClient
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sentimill.classifier import Classifier, Prediction
+    from sentimill.client import AsyncClient, Client
+    from sentimill.errors import SentimillError, TextError
+
+__all__ = ["AsyncClient", "Classifier", "Client", "Prediction", "SentimillError", "TextError"]
+
+_HOMES = {
+    "AsyncClient": "client",
+    "Classifier": "classifier",
+    "Client": "client",
+    "Prediction": "classifier",
+    "SentimillError": "errors",
+    "TextError": "errors",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name at its first use: `import sentimill` loads no gRPC and no engine."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(f"sentimill.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,201 @@
+"""`Classifier`: a bundle as a Python object, for programs, offline jobs and the server alike.
+
+classifier = Classifier.load("bundles/mine")
+classifier.classify(["The battery died in a week."])[0].label      # "negative"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, cast, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentimill.bundle import Bundle, Manifest, open_bundle
+from sentimill.engine import Engine, Provider, load_engine
+from sentimill.errors import BundleError, InputError, TextError, UsageError
+from sentimill.text import Encoded, TextEncoder, Truncation, pad
+
+__all__ = ["BATCH_TOKENS", "Classifier", "Precision", "Prediction", "plan_batches"]
+
+Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
+
+BATCH_TOKENS: Final = 4096
+"""Padded tokens (rows times longest) in one engine call. Past that a CPU gains only memory."""
+
+_GOLDEN_TOLERANCE: Final = 1e-3
+"""How far a probability may move from the machine that exported a bundle to another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One answer.
+
+    label: the most probable label. probs: calibrated, in the order of the bundle's labels, summing
+    to 1. score: P(positive) - P(negative), -1 to 1; None where the labels are not sentiments.
+    confidence: the largest of probs. abstained: confidence is below the bundle's threshold.
+    truncated: part of the text was left out. tokens: how many tokens the model read.
+    """
+
+    label: str
+    probs: tuple[float, ...]
+    score: float | None
+    confidence: float
+    abstained: bool
+    truncated: bool
+    tokens: int
+
+
+class Classifier:
+    """A loaded bundle. `classify` may be called from one thread at a time; `decide` from any."""
+
+    def __init__(self, bundle: Bundle, engine: Engine, *, precision: str) -> None:
+        self.bundle = bundle
+        self.engine = engine
+        self.precision = precision
+        self._tokenizer_json = bundle.read("tokenizer.json")
+        self._temperature = bundle.manifest.precisions[precision].temperature
+        self.encoder = self.new_encoder()
+        self._replay_golden()
+
+    @classmethod
+    def load(
+        cls,
+        bundle: Path | str,
+        *,
+        precision: Precision = "auto",
+        provider: Provider = "auto",
+        threads: int | None = None,
+    ) -> Classifier:
+        """Open, check and load a bundle; its golden texts are replayed before it is returned.
+
+        Raises:
+            BundleError: the folder does not verify, or its golden texts come out differently here.
+            EngineError: no engine, or not the one that was asked for.
+            UsageError: a precision or provider that is not to be had.
+        """
+        opened = open_bundle(bundle)
+        name = _choose_precision(precision, opened.manifest)
+        graph = opened.read(opened.manifest.precisions[name].file)
+        engine = load_engine(graph, provider=provider, threads=threads)
+        return cls(opened, engine, precision=name)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The closed label set, in the order of probs."""
+        return self.bundle.manifest.labels
+
+    def new_encoder(self) -> TextEncoder:
+        """Return a tokenizer of one's own: one object serves one thread."""
+        manifest = self.bundle.manifest
+        return TextEncoder.from_bytes(
+            self._tokenizer_json,
+            max_tokens=manifest.max_tokens,
+            truncation=cast(Truncation, manifest.truncation),
+        )
+
+    def classify(
+        self, texts: Sequence[str], *, batch_tokens: int = BATCH_TOKENS
+    ) -> list[Prediction | TextError]:
+        """Return one result a text, in order; a text that cannot be classified gets its TextError.
+
+        Texts are sorted by length inside, so a mixed list costs little padding. Raises EngineError
+        when the engine fails, InputError when *texts* is a single string.
+        """
+        if isinstance(texts, str):
+            raise InputError(
+                "classify takes a list of texts and was given one string: write classify([text])",
+                reason="NOT_A_LIST",
+            )
+        results: list[Prediction | TextError | None] = []
+        good: list[tuple[int, Encoded]] = []
+        for i, encoded in enumerate(self.encoder.encode(texts)):
+            results.append(encoded if isinstance(encoded, TextError) else None)
+            if isinstance(encoded, Encoded):
+                good.append((i, encoded))
+        for chosen in plan_batches([len(encoded.ids) for _, encoded in good], batch_tokens):
+            batch = [good[k] for k in chosen]
+            logits = self.run([encoded.ids for _, encoded in batch])
+            predictions = self.decide(logits, [encoded for _, encoded in batch])
+            for (i, _), prediction in zip(batch, predictions, strict=True):
+                results[i] = prediction
+        return [result for result in results if result is not None]
+
+    def run(self, rows: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
+        """Pad *rows* of token ids and return their logits (rows, labels)."""
+        return self.engine.run(*pad(rows, self.bundle.manifest.pad_id))
+
+    def decide(self, logits: NDArray[np.float32], encoded: Sequence[Encoded]) -> list[Prediction]:
+        """Turn logits (rows, labels) into calibrated answers."""
+        scaled = logits.astype(np.float64) / self._temperature
+        exps = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        probs = (exps / exps.sum(axis=1, keepdims=True)).astype(np.float32)
+        labels = self.labels
+        threshold = self.bundle.manifest.threshold or 0.0
+        ordered = "negative" in labels and "positive" in labels
+        results = []
+        for row, text in zip(probs.tolist(), encoded, strict=True):
+            best = max(range(len(row)), key=row.__getitem__)
+            score = (
+                row[labels.index("positive")] - row[labels.index("negative")] if ordered else None
+            )
+            results.append(
+                Prediction(
+                    label=labels[best],
+                    probs=tuple(row),
+                    score=score,
+                    confidence=row[best],
+                    abstained=row[best] < threshold,
+                    truncated=text.truncated,
+                    tokens=len(text.ids),
+                )
+            )
+        return results
+
+    def _replay_golden(self) -> None:
+        golden = self.bundle.manifest.golden
+        for expected, got in zip(golden, self.classify([g.text for g in golden]), strict=True):
+            if isinstance(got, TextError):
+                moved = float("nan")
+            else:
+                moved = max(abs(a - b) for a, b in zip(expected.probs, got.probs, strict=True))
+            if not moved <= _GOLDEN_TOLERANCE:
+                raise BundleError(
+                    f"bundle {self.bundle.path} does not verify: a golden text moved by {moved:.4f}"
+                    f" in {self.precision}, the limit is {_GOLDEN_TOLERANCE}: export it again",
+                    reason="BUNDLE_GOLDEN_MISMATCH",
+                )
+
+
+def plan_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
+    """Yield batches of indices into *lengths*, each of at most *batch_tokens* padded tokens.
+
+    A single item longer than the budget is a batch of its own. Longest first, so that a batch that
+    does not fit in memory fails at once and not after an hour.
+    """
+    batch: list[int] = []
+    longest = 0
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batch and longest * (len(batch) + 1) > batch_tokens:
+            yield batch
+            batch = []
+        if not batch:
+            longest = lengths[i]
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def _choose_precision(wanted: Precision, manifest: Manifest) -> str:
+    if wanted == "auto":
+        return next(iter(manifest.precisions))
+    if wanted not in manifest.precisions:
+        raise UsageError(
+            f"the bundle has no precision {wanted!r}, it has {', '.join(manifest.precisions)}"
+            f" (this program knows {', '.join(get_args(Precision))})",
+            reason="UNKNOWN_PRECISION",
+        )
+    return wanted

@@ -1,0 +1,1 @@
+"""Distillation: reviews in, a bundle out. Needs `pip install "sentimill[cpu,train]"`."""
