@@ -3,7 +3,7 @@
 set -eu
 BIN=${BIN:-.venv/bin}
 PYTHON=${PYTHON:-python3}
-FRESH=.venv-wheel
+FRESH=$PWD/.venv-wheel
 WORK=$(mktemp -d)
 trap 'rm -rf "$WORK" "$FRESH"' EXIT
 
@@ -20,13 +20,11 @@ write_tiny_bundle(Path(sys.argv[1]))
 " "$WORK/tiny"
 
 cd "$WORK"
-OLD=$OLDPWD
-"$OLD/$FRESH/bin/python" -c "
+"$FRESH/bin/python" -c "
 import importlib.util as u
 found = [name for name in ('torch', 'transformers', 'datasets', 'onnx') if u.find_spec(name)]
 assert not found, f'the cpu extra brought {found}'
 "
-ANSWER=$("$OLD/$FRESH/bin/sentimill" classify "good battery" --bundle tiny)
+ANSWER=$("$FRESH/bin/sentimill" classify "good battery" --bundle tiny)
 echo "$ANSWER"
 case "$ANSWER" in positive*) echo "wheel ok" ;; *) echo "wheel gave a wrong answer" >&2; exit 1 ;; esac
-cd "$OLD"
