@@ -23,6 +23,7 @@ def test_generated_code_is_current(tmp_path: Path, name: str) -> None:
             "protoc",
             f"-I{ROOT / 'protos'}",
             f"-I{sysconfig.get_path('purelib')}",
+            f"-I{Path(protoc.__file__).parent / '_proto'}",
             f"--python_out={tmp_path}",
             f"--pyi_out={tmp_path}",
             str(PROTO),
