@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,3 +119,10 @@ def live_server(config: Serve) -> Iterator[Serving]:
         loop.call_soon_threadsafe(stop.set)
         thread.join(WAIT_SECONDS)
         loop.close()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until *condition* holds: for what another process, thread or socket must do first."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while not condition():
+            await asyncio.sleep(0.005)
