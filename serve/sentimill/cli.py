@@ -103,6 +103,7 @@ def settings(
 
 @app.command()
 def classify(
+    context: typer.Context,
     texts: Annotated[
         list[str] | None,
         typer.Argument(metavar="[TEXT]...", help="texts; none reads lines from stdin"),
@@ -121,6 +122,9 @@ def classify(
     threads: ThreadsOption = None,
 ) -> None:
     """Classify texts, or the lines of stdin: label, score, confidence and text a line."""
+    origin = context.get_parameter_source("bundle")
+    if server is not None and origin is not None and origin.name == "ENVIRONMENT":
+        bundle = None  # a flag goes before a variable
     if (bundle is None) == (server is None):
         why = "name the model: either --bundle FOLDER or --server HOST:PORT"
         raise UsageError(why, reason="NO_MODEL")
