@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -15,76 +13,13 @@ import msgspec
 import pytest
 import typer
 from live import live_server
+from program import Run, Sentimill
 from sentimill.bundle import Manifest, open_bundle
-from sentimill.cli import add_command, main
+from sentimill.cli import add_command
 from sentimill.errors import UsageError
 from sentimill.server import Serve
 from tiny import graph, write_tiny_bundle
 from typer.testing import CliRunner
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a command left."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def error(self) -> str:
-        """Return the one line of the error, which is all that there is on stderr but progress."""
-        *_, line = self.err.strip().splitlines()
-        assert line.startswith("error: ")
-        assert "Traceback" not in self.err
-        return line.removeprefix("error: ")
-
-
-class Sentimill:
-    """Runs the program in this process."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch) -> None:
-        self._capsys = capsys
-        self._patch = patch
-
-    def __call__(self, *args: str | Path, stdin: bytes | None = None) -> Run:
-        """Run it on *args*; without *stdin* there is a terminal in its place."""
-        self._capsys.readouterr()
-        self._patch.setattr(sys, "stdin", Terminal() if stdin is None else Pipe(stdin))
-        with pytest.raises(SystemExit) as caught:
-            main([str(arg) for arg in args])
-        found = self._capsys.readouterr()
-        assert isinstance(caught.value.code, int)
-        return Run(caught.value.code, found.out, found.err)
-
-
-class Terminal(io.StringIO):
-    """Somebody who types nothing."""
-
-    def isatty(self) -> bool:
-        """Say that this is a terminal."""
-        return True
-
-
-class Pipe(io.TextIOWrapper):
-    """Bytes from another program."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__(io.BytesIO(data), encoding="utf-8")
-
-
-@pytest.fixture
-def sentimill(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Sentimill:
-    """Return the program."""
-    return Sentimill(capsys, monkeypatch)
-
-
-@pytest.fixture
-def reviews(tmp_path: Path) -> Path:
-    """Return a table of three good rows."""
-    path = tmp_path / "reviews.csv"
-    path.write_bytes(b"id,text\n1,good\n2,bad\n3,the\n")
-    return path
 
 
 def test_classify_prints_a_line_a_text(sentimill: Sentimill, bundle: Path) -> None:
@@ -255,114 +190,6 @@ def test_a_precision_that_the_bundle_lacks_is_a_usage_error(
     found = sentimill("classify", "good", "--bundle", bundle, "--precision", "int8")
 
     assert (found.code, "it has fp32" in found.error) == (2, True)
-
-
-def test_score_writes_the_table_and_says_so(
-    sentimill: Sentimill, bundle: Path, reviews: Path, tmp_path: Path
-) -> None:
-    """The figures go to stderr, and the file is complete."""
-    target = tmp_path / "scored.csv"
-
-    found = sentimill("score", reviews, target, "--bundle", bundle)
-
-    assert (found.code, found.out) == (0, "")
-    assert "3 rows in" in found.err
-    assert f"head -3 {target}" in found.err
-    assert target.read_text().splitlines()[1].startswith("1,good,positive,")
-
-
-def test_score_reports_failed_rows_by_its_exit_code(
-    sentimill: Sentimill, bundle: Path, tmp_path: Path
-) -> None:
-    """Exit code 3, and the table is there all the same."""
-    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
-    source.write_bytes(b'id,text\r\n1,good\r\n2\r\n3,"a\r\nb"\r\n4,\xff\r\n')
-
-    found = sentimill("score", source, target, "--bundle", bundle)
-
-    assert (found.code, found.error) == (
-        3,
-        "2 rows have no answer, see the column sentiment_error",
-    )
-    assert target.exists()
-
-
-@pytest.mark.parametrize(
-    ("data", "why"),
-    [
-        (b"", "is empty"),
-        (b"id,review\n1,good\n", "no column 'text'"),
-        (b"text,text\na,b\n", "2 columns named 'text'"),
-        (b'text\n"open\n', "a quote in the record from line 2 on that is never closed"),
-        ("text\ngood\n".encode("utf-16"), "is UTF-16"),
-    ],
-)
-def test_score_of_what_is_no_table_is_bad_input(
-    sentimill: Sentimill, bundle: Path, tmp_path: Path, data: bytes, why: str
-) -> None:
-    """Exit code 4, one line that names the file, and no output."""
-    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
-    source.write_bytes(data)
-
-    found = sentimill("score", source, target, "--bundle", bundle)
-
-    assert found.code == 4
-    assert found.error.startswith(f"{source} ")
-    assert why in found.error
-    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
-
-
-def test_score_looks_at_the_table_before_it_loads_a_model(
-    sentimill: Sentimill, tmp_path: Path
-) -> None:
-    """Of two mistakes the cheap one is told first."""
-    found = sentimill("score", tmp_path / "in.csv", tmp_path / "out.csv", "--bundle", "absent")
-
-    assert (found.code, "in.csv is not there" in found.error) == (4, True)
-
-
-def test_score_replaces_a_file_only_with_leave(
-    sentimill: Sentimill, bundle: Path, reviews: Path, tmp_path: Path
-) -> None:
-    """Exit code 2 without --overwrite, and the old file stays."""
-    target = tmp_path / "out.csv"
-    target.write_text("old")
-
-    refused = sentimill("score", reviews, target, "--bundle", bundle)
-    assert (refused.code, target.read_text()) == (2, "old")
-    assert "add --overwrite" in refused.error
-
-    assert sentimill("score", reviews, target, "--bundle", bundle, "--overwrite").code == 0
-    assert target.read_text() != "old"
-
-
-def test_an_error_of_the_system_is_one_line(
-    sentimill: Sentimill, bundle: Path, reviews: Path, tmp_path: Path
-) -> None:
-    """Exit code 1 without a trace."""
-    found = sentimill("score", reviews, tmp_path / ("x" * 300 + ".csv"), "--bundle", bundle)
-
-    assert found.code == 1
-    assert "File name too long" in found.error
-
-
-def test_options_are_read_from_the_environment(
-    sentimill: Sentimill,
-    bundle: Path,
-    reviews: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A flag goes before a variable, and a variable before the default."""
-    monkeypatch.setenv("SENTIMILL_BUNDLE", str(bundle))
-    monkeypatch.setenv("SENTIMILL_SCORE_PREFIX", "mood_")
-    one, two = tmp_path / "one.csv", tmp_path / "two.csv"
-
-    assert sentimill("score", reviews, one).code == 0
-    assert sentimill("score", reviews, two, "--prefix", "x_").code == 0
-
-    assert one.read_text().startswith("id,text,mood_label,")
-    assert two.read_text().startswith("id,text,x_label,")
 
 
 def test_inspect_shows_the_manifest(sentimill: Sentimill, bundle: Path) -> None:
