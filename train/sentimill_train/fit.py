@@ -52,13 +52,18 @@ class FitConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Where training is. `rows` of `rows_total` seen; macro_f1 is the last one on validation."""
+    """Where training is.
+
+    rows: seen so far, of rows_total in all epochs. loss: running mean. macro_f1: on validation,
+    of the last epoch that ended; epoch_ended says that this one just did.
+    """
 
     epoch: int
     rows: int
     rows_total: int
     loss: float
     macro_f1: float | None
+    epoch_ended: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +99,20 @@ def fit(
     best, best_epoch, best_weights = -1.0, 0, _weights(student)
     total = config.epochs * len(train)
     seen, steps, loss, epoch = 0, 0, 0.0, 0
+    score: float | None = None
+
+    def tell(epoch_ended: bool) -> None:
+        watch(
+            Progress(
+                epoch=epoch,
+                rows=seen,
+                rows_total=total,
+                loss=loss,
+                macro_f1=score,
+                epoch_ended=epoch_ended,
+            )
+        )
+
     for epoch in range(1, config.epochs + 1):
         student.train()
         for chosen in _batches(train, config, rng):
@@ -105,14 +124,12 @@ def fit(
             optimiser.zero_grad()
             seen, steps = seen + len(chosen), steps + 1
             loss = step_loss if steps == 1 else 0.98 * loss + 0.02 * step_loss
-            watch(
-                Progress(epoch=epoch, rows=seen, rows_total=total, loss=loss, macro_f1=_shown(best))
-            )
+            tell(epoch_ended=False)
         with _autocast(student.device, dtype):
             score = macro_f1(predict(student, validation).argmax(1), validation.gold)
         if score > best:
             best, best_epoch, best_weights = score, epoch, _weights(student)
-        watch(Progress(epoch=epoch, rows=seen, rows_total=total, loss=loss, macro_f1=score))
+        tell(epoch_ended=True)
         if epoch - best_epoch >= config.patience:
             break
     student.load_state_dict(best_weights)
@@ -220,7 +237,3 @@ def _groups(student: Student, learning_rate: float) -> list[dict[str, object]]:
 
 def _weights(student: Student) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in student.state_dict().items()}
-
-
-def _shown(best: float) -> float | None:
-    return best if best >= 0 else None
