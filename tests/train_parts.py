@@ -19,6 +19,10 @@ from sentimill_train.records import Example
 from sentimill_train.student import Student, new_student
 from sentimill_train.tokens import Rows, tokenise
 
+# Matrices this small gain nothing from a second thread, and on a busy machine two wait for each
+# other.
+torch.set_num_threads(1)
+
 TWO = ("negative", "positive")
 _WORDS = (
     ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
