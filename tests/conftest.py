@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
 from program import Sentimill
 from tiny import write_tiny_bundle
 

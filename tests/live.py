@@ -12,6 +12,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 from numpy.typing import NDArray
+
 from sentimill.batching import Admission, Batcher
 from sentimill.classifier import Classifier
 from sentimill.metrics import Metrics

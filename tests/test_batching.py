@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from live import Gate
 from numpy.typing import NDArray
+
+from live import Gate
 from sentimill.batching import Admission, Batcher, take_batch
 from sentimill.classifier import Classifier
 from sentimill.errors import DeadlineError, EngineError, UnavailableError

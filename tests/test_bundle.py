@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 from onnx import TensorProto, helper
+
 from sentimill.bundle import File, Manifest, check_writable, open_bundle, write_bundle
 from sentimill.errors import BundleError, UsageError
 from tiny import write_tiny_bundle

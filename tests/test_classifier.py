@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sentimill import Classifier, Prediction, TextError
 from sentimill.classifier import plan_batches, probabilities
 from sentimill.errors import BundleError, EngineError, InputError, UsageError

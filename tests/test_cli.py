@@ -12,6 +12,8 @@ from pathlib import Path
 import msgspec
 import pytest
 import typer
+from typer.testing import CliRunner
+
 from live import live_server
 from program import Run, Sentimill
 from sentimill.bundle import Manifest, open_bundle
@@ -19,7 +21,6 @@ from sentimill.cli import add_command
 from sentimill.errors import UsageError
 from sentimill.server import Serve
 from tiny import graph, write_tiny_bundle
-from typer.testing import CliRunner
 
 
 def test_classify_prints_a_line_a_text(sentimill: Sentimill, bundle: Path) -> None:

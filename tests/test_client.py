@@ -11,6 +11,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+
 from live import live_server, live_service
 from sentimill import AsyncClient, Classifier, Client, Prediction, TextError
 from sentimill.bundle import open_bundle

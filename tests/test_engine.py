@@ -7,6 +7,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
+
 from sentimill.engine import Engine, EngineInfo, load_engine, usable_cores, usable_providers
 from sentimill.errors import EngineError, UsageError
 from tiny import WORDS, graph

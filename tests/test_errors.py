@@ -7,6 +7,7 @@ import inspect
 
 import grpc
 import pytest
+
 from sentimill import errors
 from sentimill.errors import OUTCOMES, InputError, SentimillError, TextError, outcome
 

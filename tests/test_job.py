@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sentimill.classifier import Classifier
 from sentimill.errors import SentimillError, TableError, UsageError
 from sentimill.scoring import job

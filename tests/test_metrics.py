@@ -8,6 +8,7 @@ import urllib.request
 
 import pytest
 from prometheus_client import Metric
+
 from sentimill.errors import UsageError
 from sentimill.metrics import Metrics, MetricsPort
 

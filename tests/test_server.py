@@ -18,6 +18,7 @@ import msgspec
 import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
+
 from live import WAIT_SECONDS
 from sentimill import AsyncClient, Prediction
 from sentimill.errors import EngineError, SentimillError, UnavailableError, UsageError

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+
 from live import live_service, until
 from sentimill.service import Limits
 from sentimill.text import MAX_TEXT_BYTES

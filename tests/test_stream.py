@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
+
 from live import Live, live_service, until
 from sentimill.service import SERVICE, Limits
 from sentimill.v1 import sentiment_pb2 as pb

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from sentimill.errors import TableError, TextError
 from sentimill.scoring import tables
 from sentimill.scoring.tables import CsvReader, Row, csv_fields, delimiter_of, windows

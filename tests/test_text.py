@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from sentimill.errors import BundleError, TextError
 from sentimill.text import MAX_TEXT_BYTES, Encoded, TextEncoder, Truncation, clean, pad, truncate
 from tiny import WORDS, tokenizer_json

@@ -9,6 +9,7 @@ import grpc
 import pytest
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
+
 from live import Live
 from sentimill.service import SERVICE
 from sentimill.v1 import sentiment_pb2 as pb
