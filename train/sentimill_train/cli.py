@@ -80,7 +80,7 @@ def train(
     soft_weight: Annotated[
         float,
         typer.Option(min=0, max=1, help="how much a row's probs count against its label"),
-    ] = 0.5,
+    ] = 1.0,
     patience: Annotated[
         int, typer.Option(min=1, help="epochs without a better validation macro-F1 to stop after")
     ] = 2,

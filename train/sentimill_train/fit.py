@@ -49,7 +49,7 @@ class FitConfig:
     epochs: int = 5
     batch_tokens: int = 2048
     learning_rate: float = 1e-4
-    soft_weight: float = 0.5
+    soft_weight: float = 1.0
     patience: int = 2
     seed: int = 0
 
