@@ -76,6 +76,15 @@ def test_classify_keeps_every_script(sentimill: Sentimill, bundle: Path) -> None
     assert sentimill("classify", text, "--bundle", bundle).out.endswith(f"\t{text}\n")
 
 
+def test_classify_sends_no_escape_sequence_to_the_terminal(
+    sentimill: Sentimill, bundle: Path
+) -> None:
+    """What a text could do to a terminal is left out of the plain lines; JSON escapes it."""
+    plain = sentimill("classify", "good \x1b[2Jbattery\x07", "--bundle", bundle)
+
+    assert plain.out.endswith("\tgood [2Jbattery\n")
+
+
 def test_classify_of_nothing_prints_nothing(sentimill: Sentimill, bundle: Path) -> None:
     """An empty stdin is no error."""
     assert sentimill("classify", "--bundle", bundle, stdin=b"") == Run(0, "", "")

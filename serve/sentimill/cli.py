@@ -327,7 +327,9 @@ def _show(texts: list[str], answers: Iterable[Prediction | SentimillError], as_j
         if as_json:
             typer.echo(json.dumps({"text": shown, **found}, ensure_ascii=False))
         else:
-            typer.echo("\t".join([*fields, " ".join(shown.split())]))
+            # One line, and no escape sequence of a stranger's text reaches the terminal.
+            plain = "".join(c if c.isprintable() else " " for c in shown)
+            typer.echo("\t".join([*fields, " ".join(plain.split())]))
     return failed
 
 

@@ -38,10 +38,14 @@ def train(
         list[str],
         typer.Option(
             help="labelled reviews: a csv, tsv, jsonl or parquet file, `starter`, or"
-            " hub:owner/name[@revision]; repeat it for more",
+            " hub:owner/name[@revision]; one or more",
         ),
     ],
     out: Annotated[Path, typer.Option(help="folder to write the bundle to")],
+    more: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[FILE]...", help="more reviews: --reviews a.csv b.csv"),
+    ] = None,
     *,
     name: Annotated[
         str | None, typer.Option(help="name of the model", show_default="that of the folder")
@@ -109,7 +113,7 @@ def train(
             f"--learning-rate {learning_rate} is not above 0", reason="BAD_LEARNING_RATE"
         )
     config = Train(
-        reviews=tuple(reviews),
+        reviews=(*reviews, *(more or ())),
         out=out,
         name=name,
         columns=Columns(text=text_column, label=label_column),
