@@ -56,13 +56,18 @@ class Student(PreTrainedModel):
         self.head = nn.Linear(int(config.hidden_size), len(config.id2label or {}))
         self.post_init()  # type: ignore[no-untyped-call] # not annotated there
 
+    @property
+    def encoder(self) -> PreTrainedModel:
+        """The encoder, whatever its family calls it."""
+        found: PreTrainedModel = getattr(self, self.encoder_name)
+        return found
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return logits (rows, labels) float32.
 
         input_ids, attention_mask: (rows, tokens) int64; a row has at least one token.
         """
-        encoder = getattr(self, self.encoder_name)
-        states = encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         with torch.autocast(states.device.type, enabled=False):
             return self._classify(states.float(), attention_mask.float())
 
