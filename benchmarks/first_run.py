@@ -22,7 +22,7 @@ import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import pyarrow.parquet as pq
 from sklearn.metrics import f1_score
@@ -52,7 +52,9 @@ def main() -> None:
     parser.add_argument("--demo", type=Path, required=True, help="the bundle that make demo left")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--rows", type=int, default=6000, help="training rows")
+    parser.add_argument("--epochs", type=int, default=2, help="epochs of that training")
     parser.add_argument("--seed", type=int, default=0, help="draws the rows")
+    parser.add_argument("--readme", type=Path, help="README whose table to write anew")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -66,7 +68,8 @@ def main() -> None:
         }
         reviews = work / "reviews.jsonl"
         write_reviews(reviews, given.data, given.rows, given.seed)
-        run = sentimill("train", "--reviews", str(reviews), "--out", str(work / "mine"))
+        epochs = ("--epochs", str(given.epochs))
+        run = sentimill("train", "--reviews", str(reviews), "--out", str(work / "mine"), *epochs)
         trained = {
             "train_seconds": run.seconds,
             "train_peak_mib": run.peak_mib,
@@ -80,11 +83,62 @@ def main() -> None:
         "commit": subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip(),
         "machine": {"processor": processor(), "cores": len(os.sched_getaffinity(0))},
         "python": platform.python_version(),
-        "settings": {"rows": given.rows, "seed": given.seed, "sets": SETS},
+        "settings": {
+            "rows": given.rows,
+            "epochs": given.epochs,
+            "seed": given.seed,
+            "sets": SETS,
+        },
         "demo": demo,
         "real_reviews": trained,
     }
     given.out.write_text(json.dumps(found, indent=2) + "\n")
+    if given.readme:
+        given.readme.write_text(fill(given.readme.read_text(encoding="utf-8"), given.out))
+
+
+def fill(readme: str, results: Path) -> str:
+    """Return *readme* with the table of *results* between its markers."""
+    before, start, rest = readme.partition("<!-- first-run: made by benchmarks/first_run.py -->\n")
+    _, end, after = rest.partition("<!-- /first-run -->")
+    return before + start + table(json.loads(results.read_text())) + end + after
+
+
+def table(found: dict[str, Any]) -> str:
+    """Return the figures as a Markdown table, and how they came about."""
+    demo, real, settings = found["demo"], found["real_reviews"], found["settings"]
+    lines = ["| judged on | model | rows | accuracy | macro-F1 | two-class accuracy |"]
+    lines.append("|---|---|---|---|---|---|")
+    starter = demo["starter_test"]["test"]
+    lines.append(_line("starter reviews, test split", "`make demo`", starter))
+    for key, name in (("yelp_kaggle10k", "Yelp, test split"), ("imdb_1000", "IMDB, test, 1,000")):
+        for model, part in (("`make demo`", demo), (f"{settings['rows']:,} real reviews", real)):
+            lines.append(_line(name, model, part[key]))
+    yelp = real["yelp_kaggle10k"]
+    lines.append("")
+    lines.append(
+        f"The second model is `sentimill train` on {settings['rows']:,} balanced rows of the train"
+        f" splits of {len(settings['sets'])} public review sets, {settings['epochs']} epochs,"
+        f" {real['train_seconds']:.0f} s; `sentimill score` then did the {yelp['rows']:,} Yelp rows"
+        f" at {yelp['rows_per_second']:.0f} rows a second with {yelp['peak_mib']:.0f} MiB at the"
+        f" peak. Machine: {found['machine']['processor']},"
+        f" {found['machine']['cores']} shared cores, so times are of that day. A label of three"
+        " stars counts as neutral, and people who read such a review often would not say so."
+        " Every figure is in"
+        " `benchmarks/results/first-run.json`."
+    )
+    return "\n".join(lines) + "\n"
+
+
+def _line(judged_on: str, model: str, figures: dict[str, float]) -> str:
+    # IMDB has no neutral reviews: three-class figures would say how often one is called so.
+    three = figures["rows"] != figures["two_class_rows"]
+    accuracy = f"{figures['accuracy']:.3f}" if three else ""
+    macro_f1 = f"{figures['macro_f1']:.3f}" if three else ""
+    two_class = f"{figures['two_class_accuracy']:.3f}"
+    return (
+        f"| {judged_on} | {model} | {figures['rows']:,} | {accuracy} | {macro_f1} | {two_class} |"
+    )
 
 
 def rows_of(data: Path, name: str, split: str) -> list[Row]:

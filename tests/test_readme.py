@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from first_run import fill
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SENTIMILL = Path(sys.executable).parent / "sentimill"
@@ -103,6 +105,11 @@ def test_every_file_of_the_map_exists() -> None:
     assert modules - named == set()
     places = (ROOT, ROOT / "serve/sentimill", ROOT / "train/sentimill_train", ROOT / "tests")
     assert {name for name in named if not any((p / name).exists() for p in places)} == set()
+
+
+def test_figures_are_those_of_the_results() -> None:
+    """The table of results says what the committed JSON says, to the letter."""
+    assert fill(README, ROOT / "benchmarks/results/first-run.json") == README
 
 
 def test_first_command_comes_early() -> None:
