@@ -1,0 +1,76 @@
+"""The model card says what a reader must know before using a model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sentimill.bundle import Base, Source
+from sentimill_train.card import Card, model_card
+from sentimill_train.evaluate import evaluate
+
+LABELS = ("negative", "neutral", "positive")
+GOLD = np.array([0, 1, 2, 2])
+PROBS = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.2, 0.7], [0.6, 0.2, 0.2]])
+CARD = Card(
+    name="mine",
+    labels=LABELS,
+    base=Base(name="owner/encoder", sha256="a" * 64, revision="abc123"),
+    sources=(Source(name="reviews.csv", sha256="b" * 64, rows=40),),
+    training={"preset": "minilm-l6", "seed": 7, "epochs": 3},
+    max_tokens=256,
+    truncation="head-tail",
+    temperature=1.25,
+    test=evaluate(PROBS.astype(np.float32), GOLD, LABELS),
+)
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        "# mine",
+        "negative, neutral or positive",
+        "## Intended use",
+        "owner/encoder at revision abc123",
+        "a" * 64,
+        "256 tokens is cut (head-tail)",
+        "temperature 1.2500",
+        "| seed | 7 |",
+        f"| reviews.csv | 40 | `{'b' * 64}` |",
+        "| accuracy | 0.7500 |",
+        "| macro-F1 | 0.7778 |",
+        "expected calibration error, 15 equal-mass bins",
+        "two-class accuracy, 3 rows that are not neutral | 0.6667",
+        "| positive | 1.0000 | 0.5000 | 0.6667 | 2 |",
+        "| positive | 1 | 0 | 1 |",
+        "between 0.301 and 0.954 (95 %)",
+        "## Limits",
+    ],
+)
+def test_the_card_says(says: str) -> None:
+    """What it is for, where it came from, how good it is and where it is weak."""
+    assert says in model_card(CARD)
+
+
+def test_a_name_cannot_break_a_table() -> None:
+    """A bar or a line break in the name of a file or label stays inside its cell."""
+    odd = replace(CARD, sources=(Source(name="a|b\nc.csv", sha256="b" * 64, rows=1),))
+
+    assert "| a\\|b c.csv | 1 |" in model_card(odd)
+
+
+def test_the_tiny_preset_does_not_claim_the_weights_of_its_base() -> None:
+    """It only has the tokenizer."""
+    tiny = replace(CARD, training={"preset": "tiny"})
+
+    assert "two random layers behind the tokenizer" in model_card(tiny)
+
+
+def test_a_local_base_has_no_revision() -> None:
+    """Nor is one made up."""
+    local = replace(CARD, base=Base(name="folder", sha256="a" * 64))
+
+    assert "The base is folder," in model_card(local)
+    assert "None" not in model_card(local)

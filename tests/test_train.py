@@ -1,0 +1,257 @@
+"""Reviews become a bundle that verifies and answers, or nothing at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sentimill.bundle import Bundle, open_bundle
+from sentimill.classifier import Classifier, Prediction
+from sentimill.errors import BundleError, TableError, UsageError
+from sentimill_train import export, train
+from sentimill_train.assemble import GOLDEN_TEXTS
+from sentimill_train.fit import FitConfig, Progress
+from sentimill_train.records import Example, write_examples
+from sentimill_train.train import Quiet, Train, Trained
+from train_parts import TWO, reviews, write_base
+
+
+def write_reviews(path: Path, rows: int = 400) -> Path:
+    """Write reviews that one of two words decides."""
+    write_examples(path, reviews(rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Train:
+    """Return a run of seconds."""
+    folder = tmp_path_factory.mktemp("train")
+    return Train(
+        reviews=(str(write_reviews(folder / "r.jsonl")),),
+        out=folder / "bundles" / "mine",
+        labels=TWO,
+        base=str(write_base(folder / "base")),
+        preset="tiny",
+        max_tokens=48,
+        fit=FitConfig(epochs=3, learning_rate=5e-3, batch_tokens=1024, seed=3),
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(config: Train) -> Trained:
+    """Return what it gave."""
+    return config.run()
+
+
+@pytest.fixture
+def fresh(config: Train, tmp_path: Path) -> Iterator[Train]:
+    """Return a run whose output lies in an empty folder, which must be empty after it failed."""
+    yield replace(config, out=tmp_path / "out" / "mine")
+    left = tmp_path / "out"
+    assert not left.exists() or list(left.iterdir()) == []
+
+
+def test_the_bundle_verifies_and_answers(trained: Trained) -> None:
+    """Loading replays the golden texts through the graph that was exported."""
+    trained.bundle.verify()
+    classifier = Classifier.load(trained.bundle.path)
+
+    good, bad = classifier.classify(["item xyz was lovely", "item xyz was broken"])
+
+    assert isinstance(good, Prediction)
+    assert isinstance(bad, Prediction)
+    assert (good.label, bad.label) == ("positive", "negative")
+    assert trained.test.accuracy == 1.0
+
+
+def test_the_manifest_says_where_the_model_comes_from(trained: Trained, config: Train) -> None:
+    """Everything that a person needs to repeat it."""
+    manifest = open_bundle(trained.bundle.path).manifest
+    precision = manifest.precisions["fp32"]
+    rows = [manifest.training[f"rows_{split}"] for split in ("train", "validation", "test")]
+
+    assert (manifest.name, manifest.labels, manifest.max_tokens) == ("mine", TWO, 48)
+    assert (manifest.base.name, manifest.threshold) == ("base", None)
+    assert [(s.name, s.rows, len(s.sha256)) for s in manifest.sources] == [("r.jsonl", 400, 64)]
+    assert sum(int(str(count)) for count in rows) == 400
+    assert manifest.training["seed"] == 3
+    assert manifest.training["preset"] == "tiny"
+    assert manifest.libraries.keys() >= {"torch", "transformers", "onnxruntime"}
+    assert manifest.metrics["test_accuracy"] == 1.0
+    assert precision.parity_rows > 50
+    assert 0 < precision.max_logit_difference < 1e-5
+    assert [golden.text for golden in manifest.golden] == list(GOLDEN_TEXTS)
+
+
+def test_the_bundle_has_these_files_and_no_others(trained: Trained) -> None:
+    """Nothing of the reviews is among them."""
+    names = set(trained.bundle.manifest.files)
+
+    assert names == {
+        "README.md",
+        "config.json",
+        "metrics.json",
+        "model.safetensors",
+        "onnx/fp32.onnx",
+        "tokenizer.json",
+    }
+    card = trained.bundle.read("README.md").decode()
+    assert "# mine" in card
+    assert "lovely" not in card
+
+
+def test_metrics_json_has_both_splits(trained: Trained) -> None:
+    """Validation, which chose the epoch and the temperature, and test, which chose nothing."""
+    metrics = json.loads(trained.bundle.read("metrics.json"))
+
+    assert metrics["test"]["rows"] == trained.test.rows
+    assert metrics["test"]["labels"]["positive"]["f1"] == 1.0
+    assert metrics["validation"]["rows"] > 0
+    assert metrics["temperature"] == trained.bundle.manifest.precisions["fp32"].temperature
+
+
+def test_the_same_run_gives_the_same_model(trained: Trained, fresh: Train) -> None:
+    """To the bit, on one machine."""
+    again = fresh.run()
+
+    for name in ("model.safetensors", "onnx/fp32.onnx", "metrics.json"):
+        assert again.bundle.manifest.files[name] == trained.bundle.manifest.files[name], name
+    for path in sorted(again.bundle.path.rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    again.bundle.path.rmdir()
+
+
+def test_a_taken_name_is_refused_before_anything_is_read(
+    config: Train, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not after an hour of training."""
+    monkeypatch.setattr(train, "read_examples", None)
+
+    with pytest.raises(UsageError, match="--overwrite") as caught:
+        config.run()
+
+    assert caught.value.reason == "OUTPUT_EXISTS"
+
+
+class Interrupter(Quiet):
+    """Somebody who presses Ctrl-C in the middle of an epoch."""
+
+    def progress(self, progress: Progress) -> None:
+        """Press it."""
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_leaves_nothing_behind(
+    fresh: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither under the final name nor among temporary files."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+
+    with pytest.raises(KeyboardInterrupt):
+        fresh.run(Interrupter())
+
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_graph_that_differs_from_torch_gives_no_bundle(
+    fresh: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the error has the figure."""
+    opened = export.open_graph
+
+    def off(data: bytes) -> export.Run:
+        run = opened(data)
+        return lambda ids, mask: run(ids, mask) + np.float32(0.01)
+
+    monkeypatch.setattr(export, "open_graph", off)
+
+    with pytest.raises(BundleError, match=r"by 1\.00e-02 in a logit") as caught:
+        fresh.run()
+
+    assert caught.value.reason == "EXPORT_PARITY"
+
+
+def test_reviews_that_cannot_be_used_give_no_bundle(fresh: Train) -> None:
+    """The error is that of the reader."""
+    with pytest.raises(TableError) as caught:
+        replace(fresh, reviews=("none.csv",)).run()
+
+    assert caught.value.reason == "FILE_NOT_FOUND"
+
+
+@pytest.mark.parametrize("labels", [("positive",), ("positive", "positive")])
+def test_two_different_labels_are_the_least(fresh: Train, labels: tuple[str, ...]) -> None:
+    """A closed set of one says nothing."""
+    with pytest.raises((UsageError, TableError)) as caught:
+        replace(fresh, labels=labels).run()
+
+    assert caught.value.reason in ("BAD_LABELS", "UNKNOWN_LABEL")
+
+
+def test_more_tokens_than_positions_are_refused(fresh: Train, config: Train) -> None:
+    """With the most that the encoder can read."""
+    with pytest.raises(UsageError, match="at most 512") as caught:
+        replace(fresh, max_tokens=513).run()
+
+    assert caught.value.reason == "MAX_TOKENS_TOO_LARGE"
+
+
+def test_unreadable_texts_are_left_out_and_named(config: Train, tmp_path: Path) -> None:
+    """One empty review does not stop a training."""
+    path = tmp_path / "r.jsonl"
+    bad = Example(id="bad", text="\x00", label="positive", split="train", source="made")
+    write_examples(path, [*reviews(200), bad])
+    short = replace(config.fit, epochs=1)
+
+    found = replace(config, reviews=(str(path),), out=tmp_path / "mine", fit=short).run()
+
+    assert [(r.example.id, r.error.reason) for r in found.refused] == [("bad", "EMPTY_TEXT")]
+    assert found.bundle.manifest.training["rows_refused"] == 1
+
+
+def test_several_files_make_one_training_set(config: Train, tmp_path: Path) -> None:
+    """With other labels than sentiments, taken as they are found."""
+    sources = []
+    for i, label in enumerate(("late", "rude")):
+        path = tmp_path / f"{i}.csv"
+        lines = [f"{label} {n} of them,{label}" for n in range(150)]
+        path.write_text("\n".join(["text,label", *lines]))
+        sources.append(str(path))
+    short = replace(config.fit, epochs=1)
+
+    found = replace(
+        config, reviews=tuple(sources), labels=None, out=tmp_path / "mine", fit=short
+    ).run()
+
+    manifest = found.bundle.manifest
+    (answer,) = Classifier.load(found.bundle.path).classify(["late again"])
+    assert manifest.labels == ("late", "rude")
+    assert [source.name for source in manifest.sources] == ["0.csv", "1.csv"]
+    assert found.test.two_class_accuracy is None
+    assert isinstance(answer, Prediction)
+    assert answer.score is None
+
+
+def test_an_existing_bundle_can_be_replaced(config: Train, tmp_path: Path) -> None:
+    """By a whole one, at once."""
+    short = replace(config, out=tmp_path / "mine", fit=replace(config.fit, epochs=1))
+    first: Bundle = short.run().bundle
+
+    second = replace(short, overwrite=True, name="second").run().bundle
+
+    assert (first.manifest.name, second.manifest.name) == ("mine", "second")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_golden_texts_are_our_own_and_of_every_kind() -> None:
+    """Short and too long, plain and with mark-up, emoji and another language."""
+    assert 8 <= len(GOLDEN_TEXTS) <= 12
+    assert len(set(GOLDEN_TEXTS)) == len(GOLDEN_TEXTS)
+    assert max(len(text.split()) for text in GOLDEN_TEXTS) > 200
