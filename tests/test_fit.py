@@ -19,7 +19,7 @@ from sentimill_train.fit import (
     fit,
     learning_rate_at,
 )
-from sentimill_train.student import Student, predict
+from sentimill_train.student import Student, freeze_embeddings, predict
 from train_parts import reviews, rows_of, student
 
 QUICK = FitConfig(epochs=4, learning_rate=5e-3, batch_tokens=1024)
@@ -169,6 +169,17 @@ def test_vectors_are_not_decayed_and_the_head_learns_faster(tmp_path: Path) -> N
         vector = name.endswith("bias") or "LayerNorm" in name
         assert (id(parameter) in decayed) != vector, name
     assert [g.learning_rate for g in head] == pytest.approx([1e-3])
+
+
+def test_frozen_embeddings_are_not_trained(tmp_path: Path) -> None:
+    """The word, position and type vectors are in no group; everything else still is."""
+    made = student(tmp_path)
+    freeze_embeddings(made)
+
+    trained = {id(p) for g in fitting.parameter_groups(made, 1e-4) for p in g.parameters}
+
+    for name, parameter in made.named_parameters():
+        assert (id(parameter) in trained) != (".embeddings." in name), name
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,7 @@ class Made:
 
     name: str
     preset: str
+    train_embeddings: bool
     max_tokens: int
     truncation: Truncation
     config: FitConfig
@@ -164,6 +165,7 @@ class Made:
         config = self.config
         return {
             "preset": self.preset,
+            "train_embeddings": self.train_embeddings,
             "seed": config.seed,
             "epochs": self.fitted.epochs,
             "best_epoch": self.fitted.best_epoch,

@@ -80,10 +80,13 @@ def train(
     soft_weight: Annotated[
         float,
         typer.Option(min=0, max=1, help="how much a row's probs count against its label"),
-    ] = 1.0,
+    ] = 0.5,
     patience: Annotated[
         int, typer.Option(min=1, help="epochs without a better validation macro-F1 to stop after")
     ] = 2,
+    train_embeddings: Annotated[
+        bool, typer.Option(help="also train the word vectors, for a large set")
+    ] = False,
     max_tokens: Annotated[
         int, typer.Option(min=3, help="tokens of a review that are read, here and in service")
     ] = 256,
@@ -120,6 +123,7 @@ def train(
         labels=None if labels == _FOUND else tuple(label.strip() for label in labels.split(",")),
         base=base,
         preset=preset,
+        train_embeddings=train_embeddings,
         max_tokens=max_tokens,
         truncation=truncation,
         fit=FitConfig(

@@ -170,8 +170,8 @@ def _fuse(student: Student, raw: Path) -> bytes:
 def _quiet() -> Iterator[None]:
     """Silence what the exporters say on every run and nobody can act on."""
     disabled = logging.root.manager.disable
-    # The optimizer logs through a dozen loggers without a common parent, and warns of a vocabulary
-    # that is small.
+    # The optimizer logs through a dozen loggers without a common parent, and warns of small
+    # vocabularies.
     logging.disable(max(disabled, logging.WARNING))
     try:
         with warnings.catch_warnings():

@@ -49,7 +49,7 @@ class FitConfig:
     epochs: int = 5
     batch_tokens: int = 2048
     learning_rate: float = 1e-4
-    soft_weight: float = 1.0
+    soft_weight: float = 0.5
     patience: int = 2
     seed: int = 0
 
@@ -242,13 +242,15 @@ class Group:
 
 
 def parameter_groups(student: Student, learning_rate: float) -> list[Group]:
-    """Return every parameter of *student* in one of up to four groups: head or not, decayed or not.
+    """Return what is trained of *student* in up to four groups: head or not, decayed or not.
 
     Biases and LayerNorm weights, which are the vectors, are not decayed: it would only pull them
     to zero.
     """
     found: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in student.named_parameters():
+        if not parameter.requires_grad:
+            continue
         found.setdefault((name.startswith("head."), parameter.ndim > 1), []).append(parameter)
     return [
         Group(

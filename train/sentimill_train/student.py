@@ -23,6 +23,7 @@ __all__ = [
     "PRESETS",
     "Preset",
     "Student",
+    "freeze_embeddings",
     "load_student",
     "new_student",
     "pad_id_of",
@@ -114,6 +115,13 @@ def new_student(
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None  # the [CLS] head of pre-training, which the mean replaces
     return Student(config, encoder)
+
+
+def freeze_embeddings(student: Student) -> None:
+    """Keep the word, position and type vectors of *student* as they are."""
+    for name, parameter in student.named_parameters():
+        if ".embeddings." in name:
+            parameter.requires_grad_(False)
 
 
 def load_student(folder: Path, *, attention: Attention = "sdpa") -> Student:

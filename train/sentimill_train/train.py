@@ -26,7 +26,15 @@ from sentimill_train.pretrained import Pretrained, find_pretrained
 from sentimill_train.records import SENTIMENTS, Columns, Example, label_set, read_examples
 from sentimill_train.sources import digest_of
 from sentimill_train.splits import Parted, part
-from sentimill_train.student import Preset, Student, new_student, pad_id_of, predict, save_student
+from sentimill_train.student import (
+    Preset,
+    Student,
+    freeze_embeddings,
+    new_student,
+    pad_id_of,
+    predict,
+    save_student,
+)
 from sentimill_train.tokens import Refused, Rows, tokenise
 
 __all__ = ["Quiet", "Train", "Trained", "Watcher"]
@@ -71,7 +79,8 @@ class Train:
     """Train a student on *reviews* and write it as a bundle to *out*.
 
     reviews: files, `starter`, or `hub:owner/name[@revision]`. labels: the closed set in order;
-    None takes those that occur. base: as for `find_pretrained`.
+    None takes those that occur. base: as for `find_pretrained`. train_embeddings: also train the
+    word vectors; a few thousand reviews show most words too seldom to learn from.
     """
 
     reviews: tuple[str, ...]
@@ -81,6 +90,7 @@ class Train:
     labels: tuple[str, ...] | None = SENTIMENTS
     base: str | None = None
     preset: Preset = "minilm-l6"
+    train_embeddings: bool = False
     max_tokens: int = 256
     truncation: Truncation = "head-tail"
     fit: FitConfig = field(default_factory=FitConfig)
@@ -116,6 +126,7 @@ class Train:
             made = Made(
                 name=self.name or self.out.resolve().name,
                 preset=self.preset,
+                train_embeddings=self.train_embeddings or self.preset == "tiny",
                 max_tokens=self.max_tokens,
                 truncation=self.truncation,
                 config=self.fit,
@@ -181,6 +192,8 @@ class Train:
                 f" for: use at most {longest}",
                 reason="MAX_TOKENS_TOO_LARGE",
             )
+        if not self.train_embeddings and self.preset != "tiny":
+            freeze_embeddings(student)
         module: nn.Module = student
         module.to("cuda" if torch.cuda.is_available() else "cpu")
         return student
