@@ -81,7 +81,7 @@ def test_no_text_is_ever_shown(tmp_path: Path, tiny: list[str | Path]) -> None:
     ("args", "says"),
     [
         (["--reviews", "none.csv"], "there is no file none.csv"),
-        (["--reviews", "starter", "--labels", "positive"], "none of positive"),
+        (["--reviews", "starter", "--labels", "positive"], "give two or more different ones"),
         (["--reviews", "starter", "--learning-rate", "0"], "--learning-rate 0.0 is not above 0"),
         (["--reviews", "starter", "--base", "nowhere"], "there is no folder nowhere"),
         (["--reviews", "starter", "--text-column", "review"], "no column 'review'"),

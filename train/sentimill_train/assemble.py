@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-import torch
 
 from sentimill.bundle import SCHEMA_VERSION, Base, File, Golden, Manifest, Precision, Source
 from sentimill.classifier import probabilities
@@ -182,7 +181,7 @@ class Made:
             "seconds": round(self.fitted.seconds, 1),
             "device": self.fitted.device,
             "autocast": self.fitted.autocast,
-            "threads": torch.get_num_threads(),
+            "threads": self.fitted.threads,
             "python": platform.python_version(),
         }
 

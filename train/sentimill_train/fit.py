@@ -86,6 +86,7 @@ class Fit:
     seconds: float
     device: str
     autocast: str
+    threads: int
 
 
 def fit(
@@ -155,6 +156,7 @@ def fit(
         seconds=time.perf_counter() - started,
         device=str(student.device),
         autocast="float32" if dtype is None else str(dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
     )
 
 

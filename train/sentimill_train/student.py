@@ -28,6 +28,7 @@ __all__ = [
     "new_student",
     "pad_id_of",
     "predict",
+    "to_device",
     "to_tensors",
 ]
 
@@ -115,6 +116,12 @@ def new_student(
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None  # the [CLS] head of pre-training, which the mean replaces
     return Student(config, encoder)
+
+
+def to_device(student: Student) -> None:
+    """Move *student* to the GPU where torch has one, else leave it on the CPU."""
+    module: nn.Module = student
+    module.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def freeze_embeddings(student: Student) -> None:

@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import torch
 from tokenizers import Tokenizer
-from torch import nn
 
 from sentimill.bundle import Bundle, Source, check_writable, write_bundle
 from sentimill.classifier import probabilities
@@ -34,6 +32,7 @@ from sentimill_train.student import (
     pad_id_of,
     predict,
     save_student,
+    to_device,
 )
 from sentimill_train.tokens import Refused, Rows, tokenise
 
@@ -106,6 +105,8 @@ class Train:
         watcher = watcher or Quiet()
         started = time.perf_counter()
         check_writable(self.out, overwrite=self.overwrite)
+        if self.labels is not None:
+            _check_labels(self.labels)
         pretrained = find_pretrained(self.base)
         watcher.stage("reading reviews")
         sources, examples = self._read()
@@ -166,12 +167,7 @@ class Train:
 
     def _labels(self, examples: Sequence[Example]) -> tuple[str, ...]:
         labels = self.labels if self.labels is not None else label_set(examples)
-        if len(set(labels)) != len(labels) or len(labels) < 2:
-            raise UsageError(
-                f"{len(labels)} labels ({', '.join(labels)}): give two or more different ones"
-                " with --labels",
-                reason="BAD_LABELS",
-            )
+        _check_labels(labels)
         return labels
 
     def _encoder(self, pretrained: Pretrained) -> TextEncoder:
@@ -194,9 +190,17 @@ class Train:
             )
         if not self.train_embeddings and self.preset != "tiny":
             freeze_embeddings(student)
-        module: nn.Module = student
-        module.to("cuda" if torch.cuda.is_available() else "cpu")
+        to_device(student)
         return student
+
+
+def _check_labels(labels: Sequence[str]) -> None:
+    if len(set(labels)) != len(labels) or len(labels) < 2:
+        raise UsageError(
+            f"{len(labels)} labels ({', '.join(labels)}): give two or more different ones with"
+            " --labels",
+            reason="BAD_LABELS",
+        )
 
 
 def _tokenise(
