@@ -51,7 +51,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of Parquet files")
     parser.add_argument("--demo", type=Path, required=True, help="the bundle that make demo left")
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--rows", type=int, default=6000, help="training rows")
+    parser.add_argument(
+        "--rows", type=int, default=6000, help="training rows; 0 judges the demo alone"
+    )
     parser.add_argument("--epochs", type=int, default=2, help="epochs of that training")
     parser.add_argument("--seed", type=int, default=0, help="draws the rows")
     parser.add_argument("--readme", type=Path, help="README whose table to write anew")
@@ -66,17 +68,7 @@ def main() -> None:
             "yelp_kaggle10k": judge(work, yelp, given.demo),
             "imdb_1000": judge(work, imdb[:1000], given.demo),
         }
-        reviews = work / "reviews.jsonl"
-        write_reviews(reviews, given.data, given.rows, given.seed)
-        epochs = ("--epochs", str(given.epochs))
-        run = sentimill("train", "--reviews", str(reviews), "--out", str(work / "mine"), *epochs)
-        trained = {
-            "train_seconds": run.seconds,
-            "train_peak_mib": run.peak_mib,
-            "own_test": json.loads((work / "mine" / "metrics.json").read_text()),
-            "yelp_kaggle10k": judge(work, yelp, work / "mine"),
-            "imdb_1000": judge(work, imdb[:1000], work / "mine"),
-        }
+        trained = train_and_judge(work, given, yelp, imdb[:1000]) if given.rows else None
     found = {
         "question": "What does a newcomer get?",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -97,6 +89,23 @@ def main() -> None:
         given.readme.write_text(fill(given.readme.read_text(encoding="utf-8"), given.out))
 
 
+def train_and_judge(
+    work: Path, given: argparse.Namespace, yelp: list[Row], imdb: list[Row]
+) -> dict[str, Any]:
+    """Train on a sample of real reviews through the command line, and judge the bundle."""
+    reviews = work / "reviews.jsonl"
+    write_reviews(reviews, given.data, given.rows, given.seed)
+    epochs = ("--epochs", str(given.epochs))
+    run = sentimill("train", "--reviews", str(reviews), "--out", str(work / "mine"), *epochs)
+    return {
+        "train_seconds": run.seconds,
+        "train_peak_mib": run.peak_mib,
+        "own_test": json.loads((work / "mine" / "metrics.json").read_text()),
+        "yelp_kaggle10k": judge(work, yelp, work / "mine"),
+        "imdb_1000": judge(work, imdb, work / "mine"),
+    }
+
+
 def fill(readme: str, results: Path) -> str:
     """Return *readme* with the table of *results* between its markers."""
     before, start, rest = readme.partition("<!-- first-run: made by benchmarks/first_run.py -->\n")
@@ -111,20 +120,26 @@ def table(found: dict[str, Any]) -> str:
     lines.append("|---|---|---|---|---|---|")
     starter = demo["starter_test"]["test"]
     lines.append(_line("starter reviews, test split", "`make demo`", starter))
+    models = [("`make demo`", demo)]
+    if real:
+        models.append((f"{settings['rows']:,} real reviews", real))
     for key, name in (("yelp_kaggle10k", "Yelp, test split"), ("imdb_1000", "IMDB, test, 1,000")):
-        for model, part in (("`make demo`", demo), (f"{settings['rows']:,} real reviews", real)):
-            lines.append(_line(name, model, part[key]))
-    yelp = real["yelp_kaggle10k"]
+        lines += [_line(name, model, part[key]) for model, part in models]
+    yelp = models[-1][1]["yelp_kaggle10k"]
+    trained = (
+        f" The second model is `sentimill train` on {settings['rows']:,} balanced rows of the train"
+        f" splits of {len(settings['sets'])} public review sets, {settings['epochs']} epochs,"
+        f" {real['train_seconds']:.0f} s."
+        if real
+        else ""
+    )
     lines.append("")
     lines.append(
-        f"The second model is `sentimill train` on {settings['rows']:,} balanced rows of the train"
-        f" splits of {len(settings['sets'])} public review sets, {settings['epochs']} epochs,"
-        f" {real['train_seconds']:.0f} s; `sentimill score` then did the {yelp['rows']:,} Yelp rows"
-        f" at {yelp['rows_per_second']:.0f} rows a second with {yelp['peak_mib']:.0f} MiB at the"
-        f" peak. Machine: {found['machine']['processor']},"
-        f" {found['machine']['cores']} shared cores, so times are of that day. A label of three"
-        " stars counts as neutral, and people who read such a review often would not say so."
-        " Every figure is in"
+        f"`sentimill score` did the {yelp['rows']:,} Yelp rows at {yelp['rows_per_second']:.0f}"
+        f" rows a second with {yelp['peak_mib']:.0f} MiB at the peak, in fp32 on"
+        f" {found['machine']['cores']} shared cores of an {found['machine']['processor']}: a time"
+        f" of that day.{trained} A label of three stars counts as neutral, and people who read"
+        " such a review often would not say so. Every figure is in"
         " `benchmarks/results/first-run.json`."
     )
     return "\n".join(lines) + "\n"
