@@ -1,190 +1,224 @@
-"""The real OpenAI SDK against the real wire format."""
+"""The typed clients, against a whole server over real sockets."""
 
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
-from typing import Any, Literal
+import re
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import grpc
 import pytest
 
-from labelling import teacher_of
-from sentimill.errors import UsageError
-from sentimill_train.records import SENTIMENTS
-from sentimill_train.teacher.client import failure_of_status, retry_after_s
-from sentimill_train.teacher.judge import Spec, open_teacher
-from sentimill_train.teacher.prompt import LATEST, load_prompt
-from sentimill_train.teacher.question import Failure, Question
-from teacher_server import Behaviour, TeacherServer, teacher_server
+from live import live_server, live_service
+from sentimill import AsyncClient, Classifier, Client, Prediction, TextError
+from sentimill.bundle import open_bundle
+from sentimill.errors import (
+    DeadlineError,
+    EngineError,
+    InputError,
+    QuotaError,
+    SentimillError,
+    UnavailableError,
+)
+from sentimill.server import Serve
+from sentimill.service import Limits
+from sentimill.text import MAX_TEXT_BYTES
+from tiny import LABELS, graph, write_tiny_bundle
 
 
-def question(mode: Literal["logprobs", "votes", "stated"] = "logprobs") -> Question:
-    """Return a question about a fine review."""
-    return load_prompt(LATEST, SENTIMENTS, mode).question("t", "A lovely lamp.")
+@pytest.fixture(scope="module")
+def address(bundle: Path) -> Iterator[str]:
+    """Return the address of a whole server."""
+    with live_server(Serve(bundle=bundle, port=0, metrics_port=0, threads=1)) as serving:
+        yield serving.address
 
 
-def send(server: TeacherServer, times: int = 1, timeout_s: float = 20.0) -> list[str | Failure]:
-    """Send the same question some times, one after the other."""
-
-    async def scenario() -> list[str | Failure]:
-        teacher = teacher_of(server, timeout_s=timeout_s)
-        try:
-            return [await teacher.send(question()) for _ in range(times)]
-        finally:
-            await teacher.close()
-
-    return asyncio.run(scenario())
+@pytest.fixture(scope="module")
+def client(address: str) -> Iterator[Client]:
+    """Return a client that is connected."""
+    with Client(address) as made:
+        yield made
 
 
-def test_request_asks_for_a_closed_answer_without_reasoning() -> None:
-    """Schema with an enum, log-probabilities, no reasoning, a bound on the answer."""
-    with teacher_server(keep_bodies=True) as server:
-        send(server)
-    (body,) = server.count.bodies
-    schema = body["response_format"]["json_schema"]
-
-    assert schema["strict"] is True
-    assert schema["schema"]["properties"]["label"]["enum"] == ["A", "B", "C"]
-    assert (body["logprobs"], body["top_logprobs"]) == (True, 20)
-    assert (body["reasoning_effort"], body["temperature"]) == ("none", 0.0)
-    assert body["max_completion_tokens"] == question().answer_tokens
+def outcomes(found: list[Prediction | TextError | EngineError]) -> list[str]:
+    """Return the label of each result, or the reason of its error."""
+    return [one.label if isinstance(one, Prediction) else one.reason for one in found]
 
 
-def test_reply_is_kept_as_it_came_and_opened_later() -> None:
-    """The body is the wire's own text; opening it gives content, tokens and usage."""
-    with teacher_server() as server:
-        (raw,) = send(server)
-        teacher = teacher_of(server)
-    assert isinstance(raw, str)
-    reply = teacher.read(raw)
+def test_a_prediction_is_what_the_classifier_gives(client: Client, bundle: Path) -> None:
+    """A client sees no difference between a server and a bundle of its own."""
+    texts = ["good", "good bad", "the " * 30]
+    (single, *_) = local = Classifier.load(bundle).classify(texts)
+    found = client.classify(texts)
 
-    assert reply is not None
-    assert reply.usage is not None
-    assert (reply.usage.tokens_in, reply.usage.tokens_out) == (
-        server.count.tokens_in,
-        server.count.tokens_out,
-    )
-    assert any(len(top) == 3 for _, top in reply.tokens)
-    assert teacher.read("<html>busy</html>") is None
-
-
-def test_unknown_fields_are_given_up_one_by_one() -> None:
-    """An older or smaller endpoint gets what it knows; each refusal costs a free call."""
-    unknown = frozenset(
-        {"reasoning_effort", "logprobs", "response_format", "max_completion_tokens"}
-    )
-    with teacher_server(Behaviour(unknown=unknown), keep_bodies=True) as server:
-        results = send(server, times=8)
-    free = [result for result in results if isinstance(result, Failure)]
-
-    assert all(failure.free and failure.retry for failure in free)
-    assert isinstance(results[-1], str)
-    assert "max_tokens" in server.count.bodies[-1]
-    assert unknown.isdisjoint(server.count.bodies[-1])
+    assert isinstance(single, Prediction)
+    for got, expected in zip(found, local, strict=True):
+        assert isinstance(got, Prediction)
+        assert isinstance(expected, Prediction)
+        assert got.probs == expected.probs
+        assert got.score == pytest.approx(expected.score, abs=1e-7)
+        assert (got.label, got.confidence) == (expected.label, expected.confidence)
+        assert (got.abstained, got.truncated) == (expected.abstained, expected.truncated)
+        assert got.tokens == expected.tokens
 
 
-def test_reasoning_is_turned_down_as_far_as_the_model_knows() -> None:
-    """`none`, then `minimal`, then `low`, before the field is left out."""
-    with teacher_server(Behaviour(unknown=frozenset({"reasoning_effort"})), keep_bodies=True) as s:
-        send(s, times=4)
-    efforts = [body.get("reasoning_effort") for body in s.count.bodies]
+def test_bad_texts_are_errors_in_their_own_place(client: Client) -> None:
+    """Lone surrogates and a text of many megabytes harm no neighbour."""
+    found = client.classify(["good", "", "\ud800", "x" * (MAX_TEXT_BYTES + 1), "x" * 2**24, "bad"])
 
-    assert efforts == ["none", "minimal", "low", None]
+    assert outcomes(found) == [
+        "positive",
+        "EMPTY_TEXT",
+        "INVALID_UNICODE",
+        "TEXT_TOO_LARGE",
+        "TEXT_TOO_LARGE",
+        "negative",
+    ]
+    assert [type(one) for one in found[1:5]] == [TextError] * 4
+
+
+def test_a_long_list_is_sent_in_several_requests(client: Client) -> None:
+    """The caller need not know the server's limits."""
+    texts = ["good", "bad", "the"] * 500
+
+    assert outcomes(client.classify(texts)) == ["positive", "negative", "neutral"] * 500
+
+
+def test_many_large_texts_are_sent_in_several_requests(client: Client) -> None:
+    """Bytes are counted as well as texts."""
+    found = client.classify(["good " * 200_000] * 12)
+
+    assert outcomes(found) == ["positive"] * 12
+
+
+def test_no_texts_give_no_results(client: Client) -> None:
+    """An empty list needs no request."""
+    assert client.classify([]) == []
+
+
+def test_a_single_string_is_refused(client: Client) -> None:
+    """Classifying the letters of a text is never meant."""
+    with pytest.raises(InputError, match=re.escape("write classify([text])")):
+        client.classify("good")
+
+
+def test_the_model_is_told(client: Client, bundle: Path) -> None:
+    """Name, digest, labels and limits as typed fields."""
+    found = client.model()
+
+    assert (found.name, found.version, found.labels) == ("tiny", "1", LABELS)
+    assert found.digest == open_bundle(bundle).digest
+    assert (found.max_tokens, found.precision, found.provider) == (16, "fp32", "cpu")
+    assert found.threshold == pytest.approx(0.6)
+
+
+def test_threads_share_a_client(client: Client) -> None:
+    """Each thread gets its own answers."""
+    with ThreadPoolExecutor(8) as threads:
+        words = ["good", "bad", "the", "good bad bad"] * 10
+        found = list(threads.map(lambda word: outcomes(client.classify([word])), words))
+
+    assert found == [["positive"], ["negative"], ["neutral"], ["negative"]] * 10
+
+
+def test_no_server_is_unavailable() -> None:
+    """The error is of our tree and tells the address."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with Client(f"127.0.0.1:{port}") as client, pytest.raises(UnavailableError) as caught:
+        client.classify(["good"])
+
+    assert caught.value.reason == "UNAVAILABLE"
+    assert str(port) in str(caught.value)
+
+
+async def test_the_async_client_does_the_same(address: str) -> None:
+    """Predictions, errors and the model come as from the other client."""
+    async with AsyncClient(address) as client:
+        found, model = await asyncio.gather(
+            client.classify(["good", "", "\ud800", "x" * 2**24, "bad"] * 100), client.model()
+        )
+
+    each = ["positive", "EMPTY_TEXT", "INVALID_UNICODE", "TEXT_TOO_LARGE", "negative"]
+    assert outcomes(found) == each * 100
+    assert model.name == "tiny"
+
+
+async def test_many_calls_share_an_async_client(address: str) -> None:
+    """Concurrent calls get their own answers."""
+    words = ["good", "bad", "the"] * 20
+    async with AsyncClient(address) as client:
+        found = await asyncio.gather(*[client.classify([word]) for word in words])
+
+    labels = ["positive", "negative", "neutral"] * 20
+    assert [outcomes(each) for each in found] == [[label] for label in labels]
+
+
+async def test_a_full_server_is_unavailable(bundle: Path) -> None:
+    """The server's own reason reaches the caller."""
+    async with (
+        live_service(bundle, limits=Limits(max_waiting_texts=1)) as live,
+        AsyncClient(live.address) as client,
+    ):
+        with pytest.raises(UnavailableError, match="would pass the limit of 1") as caught:
+            await client.classify(["good", "bad"])
+
+    assert caught.value.reason == "QUEUE_FULL"
+
+
+async def test_a_deadline_is_an_error_of_its_own(bundle: Path) -> None:
+    """The timeout of the client is the deadline of each request."""
+    async with (
+        live_service(bundle, gated=True) as live,
+        AsyncClient(live.address, timeout_seconds=0.1) as client,
+    ):
+        with pytest.raises(DeadlineError):
+            await client.classify(["good"])
+
+
+async def test_a_failing_engine_is_an_error_of_its_text(tmp_path: Path) -> None:
+    """It is told apart from a bad text: trying again may help."""
+    made = write_tiny_bundle(tmp_path / "tiny", model=graph(fail_on="poison"))
+    async with live_service(made.path) as live, AsyncClient(live.address) as client:
+        good, failed = await client.classify(["good", "poison"])
+
+    assert isinstance(good, Prediction)
+    assert isinstance(failed, EngineError)
+    assert failed.reason == "ENGINE_FAILED"
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "retry", "fatal"),
+    ("code", "kind"),
     [
-        (400, None, False, False),
-        (401, None, False, True),
-        (403, None, False, True),
-        (404, None, False, True),
-        (413, None, False, False),
-        (422, None, False, False),
-        (429, "rate_limit_exceeded", True, False),
-        (429, "insufficient_quota", False, True),
-        (500, None, True, False),
-        (503, None, True, False),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, QuotaError),
+        (grpc.StatusCode.INVALID_ARGUMENT, InputError),
+        (grpc.StatusCode.PERMISSION_DENIED, SentimillError),
     ],
 )
-def test_status_decides_whether_to_try_again(
-    status: int, code: str | None, retry: bool, fatal: bool
+async def test_codes_of_proxies_become_our_errors(
+    code: grpc.StatusCode, kind: type[SentimillError]
 ) -> None:
-    """A wrong key or an empty account helps no call, a bad request not this one."""
-    with teacher_server(Behaviour(status=status, code=code)) as server:
-        (failure,) = send(server)
+    """A status without details of ours still has a type and a reason."""
 
-    assert isinstance(failure, Failure)
-    assert (failure.reason, failure.retry, failure.fatal) == (f"HTTP_{status}", retry, fatal)
+    async def answer(data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        await context.abort(code, "said the proxy")
 
+    server = grpc.aio.server()
+    methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+        "Classify": grpc.unary_unary_rpc_method_handler(answer)
+    }
+    handler = grpc.method_handlers_generic_handler("sentimill.v1.SentimentService", methods)
+    server.add_generic_rpc_handlers((handler,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with AsyncClient(f"127.0.0.1:{port}") as client:
+            with pytest.raises(SentimillError, match="said the proxy") as caught:
+                await client.classify(["good"])
+    finally:
+        await server.stop(None)
 
-def test_retry_after_reaches_the_caller() -> None:
-    """As the failure's own wait, in seconds."""
-    with teacher_server(Behaviour(status=429, retry_after={"retry-after": "7"})) as server:
-        (failure,) = send(server)
-
-    assert isinstance(failure, Failure)
-    assert failure.retry_after_s == 7.0
-
-
-@pytest.mark.parametrize(
-    ("headers", "expected"),
-    [
-        ({"retry-after": "1.5"}, 1.5),
-        ({"retry-after": "Mon, 23 Nov 2026 12:00:30 GMT"}, 30.0),
-        ({"retry-after": "Mon, 23 Nov 2026 11:00:00 GMT"}, 0.0),
-        ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
-        ({"retry-after": "soon"}, None),
-        ({}, None),
-    ],
-)
-def test_retry_after_is_a_number_or_a_date(headers: dict[str, str], expected: float | None) -> None:
-    """Both forms of RFC 9110, and OpenAI's finer one."""
-    now = datetime(2026, 11, 23, 12, tzinfo=UTC)
-
-    assert retry_after_s(headers, now) == expected
-
-
-def test_hopeless_status_is_not_at_risk() -> None:
-    """What a server refused it did not bill; what a gateway gave up on it may have."""
-    assert not failure_of_status(500, None, {}).at_risk
-    assert failure_of_status(504, None, {}).at_risk
-
-
-def test_lost_replies_may_have_been_billed() -> None:
-    """A time-out and a cut connection are at risk; a refused connection never got there."""
-    with teacher_server(Behaviour(faults={"timeout": 1.0}, hang_s=2.0)) as server:
-        (late,) = send(server, timeout_s=0.2)
-        server.behaviour.faults = {"drop": 1.0}
-        (cut,) = send(server)
-    (gone,) = send(server)
-
-    found: list[Any] = [late, cut, gone]
-    assert [failure.reason for failure in found] == ["TIMEOUT", "CONNECTION", "CONNECTION"]
-    assert [failure.at_risk for failure in found] == [True, True, False]
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("openai:gpt-6-luna", Spec("openai", "gpt-6-luna", None)),
-        ("openai:org/m@v2@http://h:1/v1", Spec("openai", "org/m@v2", "http://h:1/v1")),
-        ("anthropic:claude-x", Spec("anthropic", "claude-x", None)),
-    ],
-)
-def test_teachers_are_named_by_provider_model_and_url(name: str, expected: Spec) -> None:
-    """A model's own name may hold colons, slashes and at signs."""
-    assert Spec.parse(name) == expected
-
-
-@pytest.mark.parametrize("name", ["gpt-6", "openai:", "mistral:m", "openai:@http://h"])
-def test_bad_names_are_usage_errors(name: str) -> None:
-    """Before anything is opened."""
-    with pytest.raises(UsageError, match="names no teacher"):
-        Spec.parse(name)
-
-
-def test_hosted_teacher_needs_a_key() -> None:
-    """The message names the variable; keys come from nowhere else."""
-    with pytest.raises(UsageError, match="OPENAI_API_KEY"):
-        open_teacher(Spec("openai", "m", None), key=None, timeout_s=1.0)
+    assert (type(caught.value), caught.value.reason) == (kind, code.name)

