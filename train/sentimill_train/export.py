@@ -1,0 +1,168 @@
+"""Student to ONNX: one fused fp32 graph that says what torch says, or none.
+
+torch's TorchScript exporter and eager attention give the graph that ONNX Runtime's transformer
+optimizer knows how to fuse; with sdpa attention, or the exporter on torch.export, it fuses nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.jit._trace import TracerWarning
+
+from sentimill.bundle import Precision
+from sentimill.engine import Engine, load_engine
+from sentimill.errors import BundleError
+from sentimill.text import pad
+from sentimill_train.student import Student, load_student, pad_id_of
+
+__all__ = ["PARITY_LIMIT", "Graph", "check_parity", "export_fp32", "parity_batches"]
+
+PARITY_LIMIT: Final = 1e-4
+"""The largest difference of a logit between torch and the graph that is float noise."""
+
+_OPSET: Final = 17
+_FUSED: Final = ("bert", "roberta", "distilbert")  # the families that the optimizer knows
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """An exported graph in memory, with the figures of its parity with torch."""
+
+    data: bytes
+    max_logit_difference: float
+    parity_rows: int
+
+    def precision(self, file: str, temperature: float) -> Precision:
+        """Return its entry in the manifest."""
+        return Precision(
+            file=file,
+            temperature=temperature,
+            max_logit_difference=self.max_logit_difference,
+            parity_rows=self.parity_rows,
+        )
+
+
+def export_fp32(folder: Path, *, seed: int = 0) -> Graph:
+    """Return the graph of the student saved in *folder*.
+
+    Inputs `input_ids` and `attention_mask` int64 (rows, tokens), both sizes free; output `logits`
+    float32 (rows, labels).
+
+    Raises:
+        BundleError: EXPORT_NOT_FUSED, or EXPORT_PARITY with the figure.
+    """
+    student = load_student(folder, attention="eager")
+    with tempfile.TemporaryDirectory(prefix="sentimill-") as work:
+        raw = Path(work, "raw.onnx")
+        with _quiet():
+            _trace(student, raw)
+            data = _fuse(student, raw)
+    difference, rows = check_parity(student, load_engine(data, provider="cpu"), seed=seed)
+    return Graph(data=data, max_logit_difference=difference, parity_rows=rows)
+
+
+def check_parity(student: Student, engine: Engine, *, seed: int = 0) -> tuple[float, int]:
+    """Return the largest difference of a logit from torch, and over how many rows.
+
+    Raises:
+        BundleError: EXPORT_PARITY when it is above `PARITY_LIMIT` or no number.
+    """
+    worst, rows = 0.0, 0
+    for batch in parity_batches(student, seed):
+        ids, mask = pad(batch, pad_id_of(student.config))
+        with torch.inference_mode():
+            expected = student(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
+        difference = float(np.abs(engine.run(ids, mask) - expected).max())
+        worst = difference if np.isnan(difference) else max(worst, difference)
+        rows += len(batch)
+        if not worst <= PARITY_LIMIT:
+            raise BundleError(
+                f"the exported graph differs from torch by {worst:.2e} in a logit, the limit is"
+                f" {PARITY_LIMIT:.0e}: no bundle was written; report it with the base model's name",
+                reason="EXPORT_PARITY",
+            )
+    return worst, rows
+
+
+def parity_batches(student: Student, seed: int) -> Iterator[list[NDArray[np.int64]]]:
+    """Yield ragged batches of random ids: one row and many, equal and mixed lengths, up to 256."""
+    rng = np.random.default_rng(seed)
+    longest = min(256, int(student.config.max_position_embeddings) - 2)
+    shapes = [[1], [3], [longest], [7] * 8, [1, longest], [2, 3, 5, 8, 13, 21, 34, 55]]
+    shapes += [rng.integers(1, longest + 1, size=rows).tolist() for rows in (2, 17, 32)]
+    for lengths in shapes:
+        yield [rng.integers(0, student.config.vocab_size, min(n, longest)) for n in lengths]
+
+
+def _trace(student: Student, target: Path) -> None:
+    ids = torch.ones((2, 8), dtype=torch.int64)
+    mask = torch.ones((2, 8), dtype=torch.int64)
+    mask[1, 5:] = 0
+    free = {0: "rows", 1: "tokens"}
+    torch.onnx.export(
+        student,
+        (ids, mask),
+        str(target),
+        input_names=["input_ids", "attention_mask"],
+        output_names=["logits"],
+        dynamic_axes={"input_ids": free, "attention_mask": free, "logits": {0: "rows"}},
+        opset_version=_OPSET,
+        dynamo=False,
+    )
+
+
+def _fuse(student: Student, raw: Path) -> bytes:
+    """Return the optimised graph; every attention block of a known family must fuse."""
+    from onnxruntime.transformers.optimizer import optimize_model
+
+    config = student.config
+    if config.model_type not in _FUSED:
+        return raw.read_bytes()  # right, and slower
+    model = optimize_model(
+        str(raw),
+        model_type="bert",
+        num_heads=config.num_attention_heads,
+        hidden_size=config.hidden_size,
+        opt_level=0,  # these fusions alone: the rest is done when a session loads it
+    )
+    counts = model.get_fused_operator_statistics()
+    fused = counts.get("Attention", 0) + counts.get("MultiHeadAttention", 0)
+    if fused != config.num_hidden_layers:
+        raise BundleError(
+            f"{fused} of {config.num_hidden_layers} attention blocks were fused: the installed"
+            " torch, transformers and onnxruntime do not fit together; use those of"
+            " constraints.txt",
+            reason="EXPORT_NOT_FUSED",
+        )
+    model.save_model_to_file(str(raw))
+    return raw.read_bytes()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what the exporters say on every run and nobody can act on."""
+    loud = logging.getLogger("onnxruntime.transformers")
+    level = loud.level
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=TracerWarning)
+        warnings.filterwarnings("ignore", "The feature will be removed", DeprecationWarning)
+        warnings.filterwarnings(
+            "ignore", "You are using the legacy TorchScript", DeprecationWarning
+        )
+        warnings.filterwarnings("ignore", "Exporting aten::index operator", UserWarning)
+        loud.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            loud.setLevel(level)

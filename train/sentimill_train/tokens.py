@@ -1,0 +1,125 @@
+"""Tokenised examples in flat arrays, and the batches that training and evaluation take of them.
+
+Texts are tokenised once, by the same `TextEncoder` that serves. A million reviews are then a few
+hundred megabytes of int32, not a million Python lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentimill.errors import TextError
+from sentimill.text import TextEncoder, pad
+from sentimill_train.records import Example
+
+__all__ = ["Refused", "Rows", "pad_rows", "plan_epoch", "tokenise"]
+
+_CHUNK_ROWS: Final = 4096
+_WINDOW_BATCHES: Final = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Examples as numbers.
+
+    ids: (all tokens,) int32, row i is ids[starts[i]:starts[i + 1]]. gold: (rows,) int64, an index
+    into the labels. soft: (rows, labels) float32, the teacher's shares, all zero in a row that has
+    none.
+    """
+
+    ids: NDArray[np.int32]
+    starts: NDArray[np.int64]
+    gold: NDArray[np.int64]
+    soft: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.gold)
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Return the tokens in each row (rows,)."""
+        return np.diff(self.starts)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An example that no model can read, and why."""
+
+    example: Example
+    error: TextError
+
+
+def tokenise(
+    examples: Sequence[Example], encoder: TextEncoder, labels: Sequence[str]
+) -> tuple[Rows, list[Refused]]:
+    """Return the labelled *examples* as rows, in order, and those whose text cannot be read."""
+    index = {label: i for i, label in enumerate(labels)}
+    parts: list[NDArray[np.int32]] = []
+    lengths: list[int] = []
+    kept: list[Example] = []
+    refused: list[Refused] = []
+    for start in range(0, len(examples), _CHUNK_ROWS):
+        chunk = examples[start : start + _CHUNK_ROWS]
+        read: list[NDArray[np.int64]] = []
+        for example, encoded in zip(chunk, encoder.encode([e.text for e in chunk]), strict=True):
+            if isinstance(encoded, TextError):
+                refused.append(Refused(example, encoded))
+                continue
+            kept.append(example)
+            read.append(encoded.ids)
+        if read:
+            lengths.extend(len(ids) for ids in read)
+            parts.append(np.concatenate(read).astype(np.int32))
+    soft = np.zeros((len(kept), len(labels)), dtype=np.float32)
+    for i, example in enumerate(kept):
+        if example.probs is not None:
+            soft[i] = example.probs
+    gold = [index[example.label] for example in kept if example.label is not None]
+    rows = Rows(
+        ids=np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32),
+        starts=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64),
+        gold=np.array(gold, dtype=np.int64),
+        soft=soft,
+    )
+    if len(rows) != len(kept):
+        raise ValueError("tokenise takes labelled examples only")
+    return rows, refused
+
+
+def pad_rows(
+    rows: Rows, chosen: Sequence[int], pad_id: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return ids and mask of the *chosen* rows, both (rows, longest) int64."""
+    bounds = ((rows.starts[i], rows.starts[i + 1]) for i in chosen)
+    return pad([rows.ids[start:end].astype(np.int64) for start, end in bounds], pad_id)
+
+
+def plan_epoch(
+    lengths: NDArray[np.int64], *, batch_tokens: int, batch_rows: int, rng: np.random.Generator
+) -> Iterator[list[int]]:
+    """Yield every row once, in batches of like length and random order.
+
+    A batch has at most *batch_rows* rows and *batch_tokens* padded tokens (rows times longest); a
+    longer single row is a batch of its own. Rows are sorted by length only within a window of the
+    shuffled whole, so that batches differ from epoch to epoch.
+    """
+    order = rng.permutation(len(lengths))
+    window = _WINDOW_BATCHES * batch_rows
+    batches: list[list[int]] = []
+    for start in range(0, len(order), window):
+        part = order[start : start + window]
+        batch: list[int] = []
+        for i in part[np.argsort(-lengths[part], kind="stable")].tolist():
+            longest = int(lengths[batch[0]]) if batch else 0
+            if batch and (len(batch) == batch_rows or longest * (len(batch) + 1) > batch_tokens):
+                batches.append(batch)
+                batch = []
+            batch.append(i)
+        batches.append(batch)
+    for k in rng.permutation(len(batches)).tolist():
+        yield batches[k]
