@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from grpc_tools import protoc
+
 from sentimill.v1 import sentiment_pb2 as pb
 
 ROOT = Path(__file__).parent.parent

@@ -13,6 +13,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.normalizers import Lowercase
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
+
 from sentimill.bundle import (
     Base,
     Bundle,
@@ -23,11 +29,6 @@ from sentimill.bundle import (
     write_bundle,
 )
 from sentimill.classifier import probabilities
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.normalizers import Lowercase
-from tokenizers.pre_tokenizers import Whitespace
-from tokenizers.processors import TemplateProcessing
 
 LABELS = ("negative", "neutral", "positive")
 WORDS = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "good", "bad", "battery", "the", "fine", "poison")

@@ -17,7 +17,6 @@ __all__ = [
     "evaluate",
     "expected_calibration_error",
     "macro_f1",
-    "softmax",
 ]
 
 ECE_BINS: Final = 15
@@ -54,7 +53,7 @@ class Metrics:
     confusion: list[list[int]]
 
 
-def evaluate(probs: NDArray[np.float64], gold: NDArray[np.int64], labels: Sequence[str]) -> Metrics:
+def evaluate(probs: NDArray[np.float32], gold: NDArray[np.int64], labels: Sequence[str]) -> Metrics:
     """Return the figures of *probs* (rows, labels) against *gold* (rows,); at least one row."""
     predicted = probs.argmax(1)
     confusion = confusion_matrix(predicted, gold, len(labels))
@@ -65,7 +64,7 @@ def evaluate(probs: NDArray[np.float64], gold: NDArray[np.int64], labels: Sequen
         accuracy=float((predicted == gold).mean()),
         macro_f1=_macro(confusion),
         ece=expected_calibration_error(probs.max(1), predicted == gold),
-        nll=float(-np.log(np.clip(likelihood, 1e-12, 1.0)).mean()),
+        nll=float(np.log(1 / np.clip(likelihood, 1e-12, 1.0)).mean(dtype=np.float64)),
         two_class_accuracy=two_class,
         two_class_rows=two_class_rows,
         labels=_by_label(confusion, labels),
@@ -88,7 +87,7 @@ def confusion_matrix(
 
 
 def expected_calibration_error(
-    confidence: NDArray[np.float64], correct: NDArray[np.bool_], *, bins: int = ECE_BINS
+    confidence: NDArray[np.float32], correct: NDArray[np.bool_], *, bins: int = ECE_BINS
 ) -> float:
     """Return the mean gap of confidence and accuracy over *bins* bins of equal mass.
 
@@ -98,20 +97,13 @@ def expected_calibration_error(
     order = np.argsort(confidence, kind="stable")
     total = 0.0
     for part in np.array_split(order, min(bins, len(order))):
-        total += len(part) * abs(float(confidence[part].mean()) - float(correct[part].mean()))
+        gap = confidence[part].mean(dtype=np.float64) - correct[part].mean(dtype=np.float64)
+        total += len(part) * abs(float(gap))
     return total / len(order)
 
 
-def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float64]:
-    """Return probs (rows, labels), by the same steps as `Classifier.decide`."""
-    scaled = logits.astype(np.float64) / temperature
-    exps = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    probs: NDArray[np.float64] = exps / exps.sum(axis=1, keepdims=True)
-    return probs
-
-
 def _two_class(
-    probs: NDArray[np.float64], gold: NDArray[np.int64], labels: Sequence[str]
+    probs: NDArray[np.float32], gold: NDArray[np.int64], labels: Sequence[str]
 ) -> tuple[float | None, int]:
     if "negative" not in labels or "positive" not in labels:
         return None, 0

@@ -9,24 +9,34 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch.jit._trace import TracerWarning
 
-from sentimill.bundle import Precision
-from sentimill.engine import Engine, load_engine
 from sentimill.errors import BundleError
 from sentimill.text import pad
 from sentimill_train.student import Student, load_student, pad_id_of
 
-__all__ = ["PARITY_LIMIT", "Graph", "check_parity", "export_fp32", "parity_batches"]
+__all__ = [
+    "PARITY_LIMIT",
+    "Graph",
+    "Run",
+    "check_parity",
+    "export_fp32",
+    "open_graph",
+    "parity_batches",
+]
+
+Run = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
+"""Ids and mask (rows, tokens) in, logits (rows, labels) out."""
 
 PARITY_LIMIT: Final = 1e-4
 """The largest difference of a logit between torch and the graph that is float noise."""
@@ -40,17 +50,9 @@ class Graph:
     """An exported graph in memory, with the figures of its parity with torch."""
 
     data: bytes
+    run: Run
     max_logit_difference: float
     parity_rows: int
-
-    def precision(self, file: str, temperature: float) -> Precision:
-        """Return its entry in the manifest."""
-        return Precision(
-            file=file,
-            temperature=temperature,
-            max_logit_difference=self.max_logit_difference,
-            parity_rows=self.parity_rows,
-        )
 
 
 def export_fp32(folder: Path, *, seed: int = 0) -> Graph:
@@ -68,11 +70,26 @@ def export_fp32(folder: Path, *, seed: int = 0) -> Graph:
         with _quiet():
             _trace(student, raw)
             data = _fuse(student, raw)
-    difference, rows = check_parity(student, load_engine(data, provider="cpu"), seed=seed)
-    return Graph(data=data, max_logit_difference=difference, parity_rows=rows)
+    run = open_graph(data)
+    difference, rows = check_parity(student, run, seed=seed)
+    return Graph(data=data, run=run, max_logit_difference=difference, parity_rows=rows)
 
 
-def check_parity(student: Student, engine: Engine, *, seed: int = 0) -> tuple[float, int]:
+def open_graph(data: bytes) -> Run:
+    """Return a function from ids and mask, both (rows, tokens) int64, to logits, on the CPU."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+    def run(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        (logits,) = session.run(None, {"input_ids": ids, "attention_mask": mask})
+        result: NDArray[np.float32] = logits
+        return result
+
+    return run
+
+
+def check_parity(student: Student, run: Run, *, seed: int = 0) -> tuple[float, int]:
     """Return the largest difference of a logit from torch, and over how many rows.
 
     Raises:
@@ -83,7 +100,7 @@ def check_parity(student: Student, engine: Engine, *, seed: int = 0) -> tuple[fl
         ids, mask = pad(batch, pad_id_of(student.config))
         with torch.inference_mode():
             expected = student(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
-        difference = float(np.abs(engine.run(ids, mask) - expected).max())
+        difference = float(np.abs(run(ids, mask) - expected).max())
         worst = difference if np.isnan(difference) else max(worst, difference)
         rows += len(batch)
         if not worst <= PARITY_LIMIT:
@@ -152,17 +169,15 @@ def _fuse(student: Student, raw: Path) -> bytes:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence what the exporters say on every run and nobody can act on."""
-    loud = logging.getLogger("onnxruntime.transformers")
-    level = loud.level
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=TracerWarning)
-        warnings.filterwarnings("ignore", "The feature will be removed", DeprecationWarning)
-        warnings.filterwarnings(
-            "ignore", "You are using the legacy TorchScript", DeprecationWarning
-        )
-        warnings.filterwarnings("ignore", "Exporting aten::index operator", UserWarning)
-        loud.setLevel(logging.WARNING)
-        try:
+    disabled = logging.root.manager.disable
+    # The optimizer logs through a dozen loggers without a common parent.
+    logging.disable(max(disabled, logging.INFO))
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=TracerWarning)
+            warnings.filterwarnings("ignore", "The feature will be removed", DeprecationWarning)
+            warnings.filterwarnings("ignore", "You are using the legacy", DeprecationWarning)
+            warnings.filterwarnings("ignore", "Exporting aten::index operator", UserWarning)
             yield
-        finally:
-            loud.setLevel(level)
+    finally:
+        logging.disable(disabled)

@@ -17,7 +17,16 @@ from sentimill_train.evaluate import macro_f1
 from sentimill_train.student import Student, predict, to_tensors
 from sentimill_train.tokens import Rows, plan_epoch
 
-__all__ = ["Fit", "FitConfig", "Progress", "distil_loss", "fast_dtype", "fit", "learning_rate_at"]
+__all__ = [
+    "Fit",
+    "FitConfig",
+    "Group",
+    "Progress",
+    "distil_loss",
+    "fast_dtype",
+    "fit",
+    "learning_rate_at",
+]
 
 _HEAD_FACTOR: Final = 10.0  # the head starts from noise, the encoder from a good place
 _WEIGHT_DECAY: Final = 0.01
@@ -52,13 +61,18 @@ class FitConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Where training is. `rows` of `rows_total` seen; macro_f1 is the last one on validation."""
+    """Where training is.
+
+    rows: seen so far, of rows_total in all epochs. loss: running mean. macro_f1: on validation,
+    of the last epoch that ended; epoch_ended says that this one just did.
+    """
 
     epoch: int
     rows: int
     rows_total: int
     loss: float
     macro_f1: float | None
+    epoch_ended: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,29 +104,45 @@ def fit(
     seed_everything(config.seed)
     rng = np.random.default_rng(config.seed)
     dtype = fast_dtype(student.device)
-    optimiser = torch.optim.AdamW(_groups(student, config.learning_rate), betas=_BETAS, fused=True)
+    groups = parameter_groups(student, config.learning_rate)
+    optimiser = torch.optim.AdamW(
+        [{"params": list(g.parameters), "weight_decay": g.weight_decay} for g in groups],
+        betas=_BETAS,
+        fused=True,
+    )
     best, best_epoch, best_weights = -1.0, 0, _weights(student)
     total = config.epochs * len(train)
     seen, steps, loss, epoch = 0, 0, 0.0, 0
+    score: float | None = None
+
+    def tell(epoch_ended: bool) -> None:
+        watch(
+            Progress(
+                epoch=epoch,
+                rows=seen,
+                rows_total=total,
+                loss=loss,
+                macro_f1=score,
+                epoch_ended=epoch_ended,
+            )
+        )
+
     for epoch in range(1, config.epochs + 1):
         student.train()
         for chosen in _batches(train, config, rng):
-            scale = learning_rate_at(seen / total)
-            for group in optimiser.param_groups:
-                group["lr"] = group["full_lr"] * scale
+            for settings, group in zip(optimiser.param_groups, groups, strict=True):
+                settings["lr"] = group.learning_rate * learning_rate_at(seen / total)
             step_loss = _step(student, train, chosen, config, dtype)
             optimiser.step()
             optimiser.zero_grad()
             seen, steps = seen + len(chosen), steps + 1
             loss = step_loss if steps == 1 else 0.98 * loss + 0.02 * step_loss
-            watch(
-                Progress(epoch=epoch, rows=seen, rows_total=total, loss=loss, macro_f1=_shown(best))
-            )
+            tell(epoch_ended=False)
         with _autocast(student.device, dtype):
             score = macro_f1(predict(student, validation).argmax(1), validation.gold)
         if score > best:
             best, best_epoch, best_weights = score, epoch, _weights(student)
-        watch(Progress(epoch=epoch, rows=seen, rows_total=total, loss=loss, macro_f1=score))
+        tell(epoch_ended=True)
         if epoch - best_epoch >= config.patience:
             break
     student.load_state_dict(best_weights)
@@ -202,25 +232,33 @@ def _autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
-def _groups(student: Student, learning_rate: float) -> list[dict[str, object]]:
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Parameters that are trained alike; `learning_rate` is its highest."""
+
+    parameters: tuple[nn.Parameter, ...]
+    learning_rate: float
+    weight_decay: float
+
+
+def parameter_groups(student: Student, learning_rate: float) -> list[Group]:
+    """Return every parameter of *student* in one of up to four groups: head or not, decayed or not.
+
+    Biases and LayerNorm weights, which are the vectors, are not decayed: it would only pull them
+    to zero.
+    """
+    found: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in student.named_parameters():
-        # Biases and LayerNorm weights are the vectors; decay would only pull them to zero.
-        key = (name.startswith("head."), parameter.ndim > 1)
-        groups.setdefault(key, []).append(parameter)
+        found.setdefault((name.startswith("head."), parameter.ndim > 1), []).append(parameter)
     return [
-        {
-            "params": parameters,
-            "full_lr": learning_rate * (_HEAD_FACTOR if head else 1.0),
-            "weight_decay": _WEIGHT_DECAY if decay else 0.0,
-        }
-        for (head, decay), parameters in groups.items()
+        Group(
+            parameters=tuple(parameters),
+            learning_rate=learning_rate * (_HEAD_FACTOR if head else 1.0),
+            weight_decay=_WEIGHT_DECAY if matrix else 0.0,
+        )
+        for (head, matrix), parameters in found.items()
     ]
 
 
 def _weights(student: Student) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in student.state_dict().items()}
-
-
-def _shown(best: float) -> float | None:
-    return best if best >= 0 else None

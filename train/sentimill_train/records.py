@@ -255,9 +255,8 @@ class _Rows:
         number = _whole(str(value))
         if number is None or not 1 <= number <= 5:
             shown = str(value)[:40]
-            raise self._bad(
-                "BAD_STARS", f"stars {shown!r} is no whole number from 1 to 5", "fix it"
-            )
+            why = f"stars {shown!r} is no whole number from 1 to 5"
+            raise self._bad("BAD_STARS", why, "correct it, or remove it")
         return number
 
     def _probs(self, value: object) -> tuple[float, ...] | None:
@@ -269,7 +268,9 @@ class _Rows:
             try:
                 value = msgspec.json.decode(value)
             except msgspec.DecodeError:
-                raise self._bad("BAD_PROBS", "probs is no JSON list", "write [0.1, 0.2]") from None
+                raise self._bad(
+                    "BAD_PROBS", "probs is no JSON list", "write [0.1, 0.2, ...]"
+                ) from None
         good = isinstance(value, list) and all(isinstance(p, int | float) for p in value)
         shares = [float(p) for p in cast(list[float], value)] if good else []
         total = math.fsum(shares)

@@ -122,6 +122,12 @@ def load_student(folder: Path, *, attention: Attention = "sdpa") -> Student:
     return student
 
 
+def save_student(student: Student, folder: Path) -> None:
+    """Write config.json and model.safetensors into *folder*."""
+    with _quiet():
+        student.save_pretrained(folder)
+
+
 def predict(student: Student, rows: Rows, *, batch_tokens: int = 8192) -> NDArray[np.float32]:
     """Return the logits of every row (rows, labels), in order, without dropout."""
     logits = np.zeros((len(rows), student.head.out_features), dtype=np.float32)

@@ -21,6 +21,7 @@ __all__ = ["Refused", "Rows", "pad_rows", "plan_epoch", "tokenise"]
 
 _CHUNK_ROWS: Final = 4096
 _WINDOW_BATCHES: Final = 50
+_BLUR: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,21 +106,25 @@ def plan_epoch(
     """Yield every row once, in batches of like length and random order.
 
     A batch has at most *batch_rows* rows and *batch_tokens* padded tokens (rows times longest); a
-    longer single row is a batch of its own. Rows are sorted by length only within a window of the
-    shuffled whole, so that batches differ from epoch to epoch.
+    longer single row is a batch of its own. Rows are sorted within a window of the shuffled whole,
+    by a length that is blurred by a tenth: sorting alone would put the same rows together in every
+    epoch of a small set.
     """
     order = rng.permutation(len(lengths))
+    blurred = lengths * rng.uniform(1 - _BLUR, 1 + _BLUR, size=len(lengths))
     window = _WINDOW_BATCHES * batch_rows
     batches: list[list[int]] = []
     for start in range(0, len(order), window):
         part = order[start : start + window]
         batch: list[int] = []
-        for i in part[np.argsort(-lengths[part], kind="stable")].tolist():
-            longest = int(lengths[batch[0]]) if batch else 0
-            if batch and (len(batch) == batch_rows or longest * (len(batch) + 1) > batch_tokens):
+        longest = 0
+        for i in part[np.argsort(-blurred[part])].tolist():
+            longer = max(longest, int(lengths[i]))
+            if batch and (len(batch) == batch_rows or longer * (len(batch) + 1) > batch_tokens):
                 batches.append(batch)
-                batch = []
+                batch, longer = [], int(lengths[i])
             batch.append(i)
+            longest = longer
         batches.append(batch)
     for k in rng.permutation(len(batches)).tolist():
         yield batches[k]

@@ -57,6 +57,9 @@ class Score:
         if self.target.exists() and self.target.samefile(self.source):
             why = f"{self.target} is the input itself: choose another output"
             raise UsageError(why, reason="OUTPUT_IS_INPUT")
+        if self.target.is_dir():
+            why = f"{self.target} is a folder: name a file in it"
+            raise UsageError(why, reason="OUTPUT_IS_FOLDER")
         if self.target.exists() and not self.overwrite:
             why = f"{self.target} exists: add --overwrite to replace it, or choose another name"
             raise UsageError(why, reason="OUTPUT_EXISTS")

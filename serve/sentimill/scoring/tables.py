@@ -47,7 +47,8 @@ class CsvReader:
 
         Raises:
             TableError: an empty file, an encoding other than UTF-8, a missing or ambiguous text
-                column, line ends of CR alone.
+                column, line ends of CR alone; here or while iterating, a quote that is never
+                closed or a record of more than `MAX_RECORD_BYTES`.
         """
         self._name = name
         self._delimiter = delimiter.encode()
@@ -60,7 +61,7 @@ class CsvReader:
         self._place = self._find(text_column)
 
     def __iter__(self) -> Iterator[Row]:
-        """Yield the rows in order; a blank line is a row only of its own bytes, see `Row.raw`."""
+        """Yield the rows in order; a blank line is a row of one empty field."""
         for raw, end in self._records:
             yield self._row(raw, end)
 
@@ -79,7 +80,8 @@ class CsvReader:
         return Row(raw, end, fields[self._place])
 
     def _fields(self, text: str) -> list[str]:
-        return next(csv.reader([text], delimiter=self._delimiter.decode()), [])
+        # `csv` reads an empty line as no field; with answers appended it is one empty field.
+        return next(csv.reader([text], delimiter=self._delimiter.decode())) or [""]
 
     def _decode_header(self) -> list[str]:
         if self.header.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -89,9 +91,12 @@ class CsvReader:
         except UnicodeDecodeError as error:
             why = f"has a header that is not UTF-8 (byte {error.start}): write it as UTF-8"
             raise self._error(why, "NOT_UTF8") from error
-        if "\r" in text and "\n" not in text and '"' not in text:
-            raise self._error("ends its lines with CR alone: convert them to LF", "CR_LINE_ENDS")
-        return self._fields(text)
+        try:
+            return self._fields(text)
+        except csv.Error as error:
+            # The one thing that `csv` refuses here: a CR outside quotes that ends no line.
+            why = "ends its lines with CR alone: convert them to LF"
+            raise self._error(why, "CR_LINE_ENDS") from error
 
     def _find(self, text_column: str) -> int:
         count = self.columns.count(text_column)
@@ -106,39 +111,40 @@ class CsvReader:
 
     def _split(self, file: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
         """Yield (record, line end) pairs; a line end inside quotes is part of the record."""
-        number = 0
+        number = began = 1
         parts: list[bytes] = []
         size = 0
         quoted = False
         while line := file.readline(MAX_RECORD_BYTES + 1):
-            number += 1
             size += len(line)
             if size > MAX_RECORD_BYTES:
-                raise self._error(
-                    f"has a record of more than {MAX_RECORD_BYTES >> 20} MiB that ends at line"
-                    f" {number}: look for a quote that is never closed",
-                    "RECORD_TOO_LARGE",
+                why = (
+                    f"has a record of more than {MAX_RECORD_BYTES >> 20} MiB from line {began} on:"
+                    " look for a quote that is never closed"
                 )
+                raise self._error(why, "RECORD_TOO_LARGE")
             parts.append(line)
-            quoted = _open_quote(line, self._delimiter, quoted)
+            quoted = _open_quote(line, self._delimiter, quoted, first=number == 1)
+            number += 1
             if not quoted:
                 yield _cut_end(b"".join(parts))
-                parts, size = [], 0
+                parts, size, began = [], 0, number
         if parts:
-            yield _cut_end(b"".join(parts))
+            # An answer appended to this record would be inside its quotes.
+            why = f"has a quote in the record from line {began} on that is never closed: close it"
+            raise self._error(why, "UNCLOSED_QUOTE")
 
     def _error(self, why: str, reason: str) -> TableError:
         return TableError(f"{self._name} {why}", reason=reason)
 
 
 def _cut_end(record: bytes) -> tuple[bytes, bytes]:
-    for end in (b"\r\n", b"\n"):
-        if record.endswith(end):
-            return record[: -len(end)], end
-    return record, b""
+    # A file that was converted twice ends its lines with CR CR LF.
+    raw = record.rstrip(b"\r\n")
+    return raw, record[len(raw) :]
 
 
-def _open_quote(line: bytes, delimiter: bytes, quoted: bool) -> bool:
+def _open_quote(line: bytes, delimiter: bytes, quoted: bool, *, first: bool) -> bool:
     """Say whether a quoted field is open at the end of *line*, as RFC 4180 and `csv` read it.
 
     A quote opens a field only as its first character; inside, a doubled quote is a character.
@@ -147,7 +153,7 @@ def _open_quote(line: bytes, delimiter: bytes, quoted: bool) -> bool:
         return quoted
     at = 0
     if not quoted:
-        at = 3 if line.startswith(codecs.BOM_UTF8) else 0
+        at = 3 if first and line.startswith(codecs.BOM_UTF8) else 0
         if line[at : at + 1] == b'"':
             quoted = True
             at += 1
@@ -170,8 +176,9 @@ def _open_quote(line: bytes, delimiter: bytes, quoted: bool) -> bool:
 def csv_fields(values: Sequence[str], delimiter: str) -> bytes:
     """Return *values* as CSV fields with a leading delimiter each, quoted where they need it."""
     out = io.StringIO()
-    csv.writer(out, delimiter=delimiter, lineterminator="").writerow(["", *values])
-    return out.getvalue().encode("utf-8")
+    # The line end decides which characters the writer quotes, so it gets one and loses it again.
+    csv.writer(out, delimiter=delimiter).writerow(["", *values])
+    return out.getvalue().removesuffix("\r\n").encode("utf-8")
 
 
 def delimiter_of(path: Path) -> str:

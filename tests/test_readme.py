@@ -1,0 +1,123 @@
+"""What the README tells a reader to type does what it says."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SENTIMILL = Path(sys.executable).parent / "sentimill"
+
+
+def blocks(language: str) -> list[str]:
+    """Return the fenced code blocks in *language*, in their order."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    """Return every command line of the `sh` blocks."""
+    return [line for block in blocks("sh") for line in block.splitlines() if line.strip()]
+
+
+def write_reviews(path: Path) -> None:
+    """Write a small labelled CSV that a tiny student can learn."""
+    words = {
+        "negative": "bad broken awful",
+        "neutral": "box arrived",
+        "positive": "good great fine",
+    }
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for i in range(90):
+            for label, text in words.items():
+                writer.writerow([f"{text} item {i}", label])
+
+
+@pytest.mark.slow
+def test_commands_and_programs_of_the_readme_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From `train` to `serve` and the Python blocks, in the order in which a reader meets them.
+
+    Only the size of the student is changed, by the variables that the README itself names.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SENTIMILL_TRAIN_PRESET", "tiny")
+    monkeypatch.setenv("SENTIMILL_TRAIN_EPOCHS", "1")
+    monkeypatch.setenv("SENTIMILL_SERVE_PORT", "0")
+    monkeypatch.setenv("SENTIMILL_SERVE_METRICS_PORT", "0")
+    write_reviews(tmp_path / "reviews.csv")
+    serving: subprocess.Popen[str] | None = None
+    address = ""
+    try:
+        for line in commands():
+            arguments = shlex.split(line.replace("127.0.0.1:50051", address))
+            assert arguments[0] == "sentimill"
+            arguments[0] = str(SENTIMILL)
+            if arguments[1] == "serve":
+                serving = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+                assert serving.stderr is not None
+                said = "".join(serving.stderr.readline() for _ in range(2))
+                address = re.findall(r" on (\S+)$", said, re.MULTILINE)[0]
+                continue
+            done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{line}\n{done.stderr}"
+        for program in blocks("python"):
+            code = program.replace("127.0.0.1:50051", address)
+            done = subprocess.run(
+                [sys.executable, "-c", code], capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, f"{program}\n{done.stderr}"
+    finally:
+        if serving is not None:
+            serving.terminate()
+            serving.communicate()
+
+    with (tmp_path / "scored.csv").open(encoding="utf-8", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 270
+    assert serving is not None
+    assert serving.returncode == 0
+
+
+def test_every_file_of_the_map_exists() -> None:
+    """The file map names files that are there, and leaves out no module of the two packages."""
+    rows = [line for line in README.splitlines() if line.startswith("| ")]
+    named = {name for line in rows for name in re.findall(r"`([\w/.]+\.\w+)`", line)}
+    modules = {
+        path.relative_to(root).as_posix()
+        for root in (ROOT / "serve/sentimill", ROOT / "train/sentimill_train")
+        for path in root.rglob("*.py")
+        if path.name != "__init__.py" and "v1" not in path.parts
+    }
+
+    assert modules - named == set()
+    places = (ROOT, ROOT / "serve/sentimill", ROOT / "train/sentimill_train", ROOT / "tests")
+    assert {name for name in named if not any((p / name).exists() for p in places)} == set()
+
+
+def test_first_command_comes_early() -> None:
+    """A reader finds the first command to type before line 20."""
+    first = next(i for i, line in enumerate(README.splitlines(), 1) if "make demo" in line)
+
+    assert first < 20
+
+
+def test_demo_ends_with_three_commands() -> None:
+    """`make demo` closes by printing three commands to try, and runs where sh is a plain one."""
+    script = (ROOT / "demo.sh").read_text(encoding="utf-8")
+    tail = script.partition("Done. Next:")[2]
+
+    assert tail.count("$BIN/sentimill ") == 3
+    assert shutil.which("sh") is not None
+    checked = subprocess.run(["sh", "-n", str(ROOT / "demo.sh")], check=False, env=os.environ)
+    assert checked.returncode == 0

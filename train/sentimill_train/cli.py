@@ -1,0 +1,212 @@
+"""`sentimill train`. Found by its entry point, so it must be quick to import: no torch up here."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from sentimill.errors import UsageError
+from sentimill_train.records import SENTIMENTS, Columns
+
+if TYPE_CHECKING:
+    from sentimill_train import fit as fitting
+    from sentimill_train.train import Trained
+
+__all__ = ["train"]
+
+_FOUND = "found"
+_SHOWN_REFUSALS = 3
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def train(
+    reviews: Annotated[
+        list[str],
+        typer.Option(
+            help="labelled reviews: a csv, tsv, jsonl or parquet file, `starter`, or"
+            " hub:owner/name[@revision]; repeat it for more",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="folder to write the bundle to")],
+    *,
+    name: Annotated[
+        str | None, typer.Option(help="name of the model", show_default="that of the folder")
+    ] = None,
+    text_column: Annotated[str, typer.Option(help="column that holds the text")] = "text",
+    label_column: Annotated[
+        str | None,
+        typer.Option(
+            help="column that holds the label, or stars from 1 to 5",
+            show_default="label, or stars where there is no label",
+        ),
+    ] = None,
+    labels: Annotated[
+        str, typer.Option(help="the labels in order, with commas; `found` takes those that occur")
+    ] = ",".join(SENTIMENTS),
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="encoder to start from: a folder, or hub:owner/name[@revision]",
+            show_default="all-MiniLM-L6-v2 from its installed package",
+        ),
+    ] = None,
+    preset: Annotated[
+        Literal["minilm-l6", "tiny"],
+        typer.Option(help="size: the encoder of --base, or two random layers for tests"),
+    ] = "minilm-l6",
+    epochs: Annotated[int, typer.Option(min=1, help="times that every row is seen, at most")] = 5,
+    batch_tokens: Annotated[
+        int, typer.Option(min=1, help="padded tokens in one step; at most one row for each 128")
+    ] = 2048,
+    learning_rate: Annotated[float, typer.Option(help="the highest, after the warm-up")] = 1e-4,
+    soft_weight: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="how much a row's probs count against its label"),
+    ] = 0.5,
+    patience: Annotated[
+        int, typer.Option(min=1, help="epochs without a better validation macro-F1 to stop after")
+    ] = 2,
+    max_tokens: Annotated[
+        int, typer.Option(min=3, help="tokens of a review that are read, here and in service")
+    ] = 256,
+    truncation: Annotated[
+        Literal["head", "head-tail"], typer.Option(help="what a longer review keeps")
+    ] = "head-tail",
+    seed: Annotated[int, typer.Option(min=0, help="of every random choice")] = 0,
+    overwrite: Annotated[bool, typer.Option(help="replace a bundle at --out")] = False,
+) -> None:
+    """Distil labelled reviews into a small model: fit, calibrate, judge, export, bundle.
+
+    Rows keep the `split` of their file; without one, a hash of the text gives 70 % to train, 10 %
+    to validation and 20 % to test. A column `probs` with a teacher's share for each label is
+    learnt from too.
+    """
+    try:
+        from sentimill_train.fit import FitConfig
+        from sentimill_train.train import Train
+    except ImportError as error:
+        raise UsageError(
+            f"training needs parts that are not installed ({error.name}):"
+            " pip install 'sentimill[cpu,train]'",
+            reason="EXTRA_MISSING",
+        ) from error
+    if not learning_rate > 0:
+        raise UsageError(
+            f"--learning-rate {learning_rate} is not above 0", reason="BAD_LEARNING_RATE"
+        )
+    config = Train(
+        reviews=tuple(reviews),
+        out=out,
+        name=name,
+        columns=Columns(text=text_column, label=label_column),
+        labels=None if labels == _FOUND else tuple(label.strip() for label in labels.split(",")),
+        base=base,
+        preset=preset,
+        max_tokens=max_tokens,
+        truncation=truncation,
+        fit=FitConfig(
+            epochs=epochs,
+            batch_tokens=batch_tokens,
+            learning_rate=learning_rate,
+            soft_weight=soft_weight,
+            patience=patience,
+            seed=seed,
+        ),
+        overwrite=overwrite,
+    )
+    with _Bar() as bar:
+        trained = config.run(bar)
+    _report(trained, out)
+
+
+class _Bar:
+    """Shows the run on stderr: a bar on a terminal, a line for each stage and epoch elsewhere."""
+
+    def __init__(self) -> None:
+        self._terminal = console.is_terminal
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[facts]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not self._terminal,
+        )
+        self._task = self._bar.add_task("starting", total=None, facts="")
+        self._epoch = 0
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def stage(self, name: str) -> None:
+        """See `Watcher.stage`."""
+        self._bar.update(self._task, description=name, total=None, completed=0, facts="")
+        if not self._terminal:
+            console.print(name)
+
+    def progress(self, progress: fitting.Progress) -> None:
+        """See `Watcher.progress`."""
+        score = "" if progress.macro_f1 is None else f", macro-F1 {progress.macro_f1:.3f}"
+        facts = f"rows, loss {progress.loss:.3f}{score}"
+        self._bar.update(
+            self._task,
+            description=f"epoch {progress.epoch}",
+            total=progress.rows_total,
+            completed=progress.rows,
+            facts=facts,
+        )
+        if progress.epoch_ended and not self._terminal:
+            console.print(f"epoch {progress.epoch}: loss {progress.loss:.3f}{score}")
+
+
+def _report(trained: Trained, out: Path) -> None:
+    """Say on stderr what came out of it, what was left out, and what to do next."""
+    parted, test = trained.parted, trained.test
+    for left_out, why in (
+        (parted.unlabelled, "without a label"),
+        (parted.repeated, "whose text is also in validation or test"),
+    ):
+        if left_out:
+            console.print(f"left out {left_out} rows {why}")
+    for refused in trained.refused[:_SHOWN_REFUSALS]:
+        example = refused.example
+        console.print(f"left out {example.id} of {example.source}: {refused.error}", markup=False)
+    if len(trained.refused) > _SHOWN_REFUSALS:
+        console.print(f"and {len(trained.refused) - _SHOWN_REFUSALS} more that cannot be read")
+    size = sum(file.size_bytes for file in trained.bundle.manifest.files.values())
+    console.print(
+        f"test split, {test.rows} rows: accuracy {test.accuracy:.3f}, macro-F1 {test.macro_f1:.3f},"
+        f" ECE {test.ece:.3f}"
+    )
+    console.print(
+        f"{out}: {size / 1e6:.0f} MB, trained on {len(parted.train)} rows in"
+        f" {trained.fit.seconds:.0f} s, {trained.seconds:.0f} s in all"
+    )
+    bundle = shlex.quote(str(out))
+    console.print(f'try: sentimill classify "Works as promised." --bundle {bundle}', markup=False)
+    console.print(f"     sentimill serve --bundle {bundle}", markup=False)
