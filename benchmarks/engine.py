@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 from record import surroundings, write_result
 from reviews import read_reviews
-
 from sentimill import Classifier
 from sentimill.classifier import plan_batches
 from sentimill.engine import EngineName, Precision
@@ -165,7 +164,7 @@ def _exact(classifier: Classifier, rows: Rows, i: int) -> bool:
     mates = [rows[(i + k) % len(rows)] for k in range(1, 32)]
     like = [mate for mate in mates if len(mate) <= len(rows[i])]
     alone = classifier.run([rows[i]])[0].tobytes()
-    return (
+    return bool(
         alone == classifier.run([*like, rows[i]])[-1].tobytes()
         and alone == classifier.run([rows[i], *mates])[0].tobytes()
     )

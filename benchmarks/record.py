@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from sentimill.machine import Machine, package_version, usable_cores
+from sentimill.machine import cpu_flags, package_version, usable_cores
 
 __all__ = ["surroundings", "write_result"]
 
@@ -28,9 +28,7 @@ def surroundings() -> dict[str, object]:
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     )
     flags = sorted(
-        flag
-        for flag in Machine.here().cpu_flags
-        if flag.startswith(("avx512_", "amx_", "avx2", "avx_"))
+        flag for flag in cpu_flags() if flag.startswith(("avx512_", "amx_", "avx2", "avx_"))
     )
     return {
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from program import Sentimill
 from tiny import write_tiny_bundle
 
 # A shared machine may stop a test for a second: how long one example takes says nothing.
@@ -41,3 +42,9 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a tiny bundle; tests only read it."""
     return write_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny").path
+
+
+@pytest.fixture
+def sentimill(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Sentimill:
+    """Return the program."""
+    return Sentimill(capsys, monkeypatch)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 from sentimill.engine import EngineWish
-from sentimill.engine_choice import rank_engines
+from sentimill.engine_choice import Machine, rank_engines
 from sentimill.errors import UsageError
-from sentimill.machine import Machine
 
 CPU = ("CPUExecutionProvider",)
 CUDA = ("CUDAExecutionProvider", *CPU)

@@ -15,11 +15,11 @@ from sentimill import Classifier, Prediction
 from sentimill.bundle import Manifest
 from sentimill.engine import Engine, load_engine
 from sentimill.errors import BundleError, EngineError
-from sentimill.machine import Machine
+from sentimill.machine import cpu_flags
 from tiny import WORDS, attention_graph, graph, write_tiny_bundle
 
 openvino = pytest.importorskip("openvino", reason="the extra openvino is not installed")
-HAS_BF16 = bool({"avx512_bf16", "amx_bf16"} & Machine.here().cpu_flags)
+HAS_BF16 = bool({"avx512_bf16", "amx_bf16"} & cpu_flags())
 needs_bf16 = pytest.mark.skipif(not HAS_BF16, reason="this CPU has no bf16 instructions")
 ENGINES = (
     ("onnx", "fp32"),

@@ -23,9 +23,8 @@ from sentimill.engine import (
     Provider,
     start_engine,
 )
-from sentimill.engine_choice import rank_engines
+from sentimill.engine_choice import Machine, rank_engines
 from sentimill.errors import BundleError, InputError, TextError, UsageError
-from sentimill.machine import Machine
 from sentimill.text import Encoded, TextEncoder, Truncation, pad
 
 __all__ = ["BATCH_TOKENS", "Classifier", "Precision", "Prediction", "plan_batches", "probabilities"]
@@ -62,7 +61,9 @@ class Prediction:
 class Classifier:
     """A loaded bundle. `classify` may be called from one thread at a time; `decide` from any."""
 
-    def __init__(self, bundle: Bundle, engine: Engine, *, precision: str) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine, *, precision: str, why: str = "") -> None:
+        """Store the parts and replay the golden texts; *why* says why this engine was chosen."""
+        self.why = why
         self.bundle = bundle
         self.engine = engine
         self.precision = precision
@@ -97,7 +98,7 @@ class Classifier:
         started, choice = start_engine(
             choices, lambda name: opened.read(manifest.precision(name).file), threads=threads
         )
-        return cls(opened, started, precision=choice.precision)
+        return cls(opened, started, precision=choice.precision, why=choice.why)
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentimill.errors import EngineError
-from sentimill.machine import Machine, usable_cores
+from sentimill.machine import usable_cores
 
 __all__ = [
     "Engine",
@@ -92,7 +92,7 @@ class EngineChoice:
 def start_engine(
     choices: Sequence[EngineChoice], graph_of: Callable[[str], bytes], *, threads: int | None
 ) -> tuple[Engine, EngineChoice]:
-    """Start the first of *choices* that really runs here, and say in the log which and why.
+    """Start the first of *choices* that really runs here, and return which it was.
 
     graph_of: the ONNX graph of a precision. A choice is passed over only when the machine turns out
     not to have its device (a CUDA build without a driver) and another choice is left. threads: CPU
@@ -110,8 +110,6 @@ def start_engine(
                 raise
             log.warning("%s on %s does not run here: %s", choice.engine, choice.provider, error)
             continue
-        shown = (choice.engine, choice.provider, choice.precision, cores, choice.why)
-        log.info("engine %s on %s in %s, %d threads: %s", *shown)
         return engine, choice
     raise EngineError("there is no engine to choose from", reason="ENGINE_MISSING")
 
@@ -130,7 +128,7 @@ def load_engine(
         UsageError: an engine, provider or precision that cannot be had on this machine.
         EngineError: the graph does not load, or another provider was got than the one asked for.
     """
-    from sentimill.engine_choice import rank_engines
+    from sentimill.engine_choice import Machine, rank_engines
 
     wish = EngineWish(engine=engine, provider=provider, precision=precision)
     choices = rank_engines(wish, [precision], Machine.here())

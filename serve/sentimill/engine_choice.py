@@ -11,14 +11,45 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from sentimill.engine import EngineChoice, EngineName, EngineWish, Precision, Provider
+from sentimill.engine import (
+    EngineChoice,
+    EngineName,
+    EngineWish,
+    Precision,
+    Provider,
+    usable_providers,
+)
 from sentimill.errors import UsageError
-from sentimill.machine import Machine
+from sentimill.machine import cpu_flags, package_version
 
-__all__ = ["rank_engines"]
+__all__ = ["Machine", "rank_engines"]
 
 _BF16: Final = frozenset({"amx_bf16", "avx512_bf16"})
 _INT8: Final = frozenset({"amx_int8", "avx512_vnni", "avx_vnni"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """The facts that the choice of an engine rests on.
+
+    cpu_flags: in the names of /proc/cpuinfo. onnx_providers: what the installed ONNX Runtime was
+    built with, empty where it is missing; a driver may still be absent. openvino: its version, None
+    where it is missing.
+    """
+
+    cpu_flags: frozenset[str]
+    onnx_providers: tuple[str, ...]
+    openvino: str | None
+
+    @classmethod
+    def here(cls) -> Machine:
+        """Look at the machine that this runs on."""
+        providers = usable_providers().get("providers", "")
+        return cls(
+            cpu_flags=cpu_flags(),
+            onnx_providers=tuple(filter(None, providers.split(", "))),
+            openvino=package_version("openvino"),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,40 +1,12 @@
-"""What this machine offers an engine: cores, CPU flags, and the runtimes that are installed."""
+"""What this machine is: cores, CPU flags, and the versions of what is installed."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ["Machine", "cpu_flags", "package_version", "usable_cores"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
-    """The facts that the choice of an engine rests on.
-
-    cpu_flags: in the names of /proc/cpuinfo. onnx_providers: what the installed ONNX Runtime was
-    built with, empty where it is missing; a driver may still be absent. openvino: its version, None
-    where it is missing.
-    """
-
-    cpu_flags: frozenset[str]
-    onnx_providers: tuple[str, ...]
-    openvino: str | None
-
-    @classmethod
-    def here(cls) -> Machine:
-        """Look at the machine that this runs on."""
-        try:
-            import onnxruntime
-        except ImportError:
-            providers: tuple[str, ...] = ()
-        else:
-            providers = tuple(onnxruntime.get_available_providers())
-        return cls(
-            cpu_flags=cpu_flags(), onnx_providers=providers, openvino=package_version("openvino")
-        )
+__all__ = ["cpu_flags", "package_version", "usable_cores"]
 
 
 def cpu_flags() -> frozenset[str]:
