@@ -47,7 +47,9 @@ ROOMS = {
     r"text": {"errors"},
     r"bundle": {"errors"},
     r"metrics": {"errors"},
-    r"batching": {"errors", "metrics"},
+    r"lanes": set[str](),
+    r"admission": {"errors", "metrics"},
+    r"batching": {"errors", "metrics", "lanes", "admission"},
     r"classifier": {"errors", "bundle", "engine", "engine_choice", "text"},
     r"machine": set[str](),
     r"engine(_\w+)?": {
