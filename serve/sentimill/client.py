@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -38,6 +38,14 @@ _MAX_BYTES: Final = 2 << 20
 
 _OPTIONS: Final = (("grpc.max_receive_message_length", 16 << 20),)
 
+Priority = Literal["interactive", "bulk"]
+"""Who goes first when the server is busy: somebody waits, or it is offline work."""
+
+_PRIORITIES: Final[dict[Priority, pb.Priority]] = {
+    "interactive": pb.PRIORITY_INTERACTIVE,
+    "bulk": pb.PRIORITY_BULK,
+}
+
 M = TypeVar("M", bound=Message)
 
 
@@ -63,14 +71,16 @@ class Client:
         self._channel = grpc.insecure_channel(address, options=_OPTIONS)
         self._timeout = timeout_seconds
 
-    def classify(self, texts: Sequence[str]) -> list[Prediction | TextError | EngineError]:
+    def classify(
+        self, texts: Sequence[str], *, priority: Priority = "interactive"
+    ) -> list[Prediction | TextError | EngineError]:
         """Return one result a text, in order; a text that cannot be classified gets its error.
 
         A long list is sent as several requests. Raises `UnavailableError`, `DeadlineError`,
         `InputError` or another `SentimillError` when a whole request failed.
         """
         results: list[Prediction | TextError | EngineError] = []
-        for request in _requests(texts):
+        for request in _requests(texts, priority):
             data = self._call("Classify", request)
             results.extend(_results(pb.ClassifyResponse.FromString(data)))
         return results
@@ -112,10 +122,12 @@ class AsyncClient:
         self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
         self._timeout = timeout_seconds
 
-    async def classify(self, texts: Sequence[str]) -> list[Prediction | TextError | EngineError]:
+    async def classify(
+        self, texts: Sequence[str], *, priority: Priority = "interactive"
+    ) -> list[Prediction | TextError | EngineError]:
         """See `Client.classify`."""
         results: list[Prediction | TextError | EngineError] = []
-        for request in _requests(texts):
+        for request in _requests(texts, priority):
             data = await self._call("Classify", request)
             results.extend(_results(pb.ClassifyResponse.FromString(data)))
         return results
@@ -149,7 +161,7 @@ class AsyncClient:
             raise _error(error) from error
 
 
-def _requests(texts: Sequence[str]) -> Iterator[pb.ClassifyRequest]:
+def _requests(texts: Sequence[str], priority: Priority) -> Iterator[pb.ClassifyRequest]:
     """Yield requests that hold *texts* in order, each within the limits on items and bytes."""
     if isinstance(texts, str):
         why = "classify takes a list of texts and was given one string: write classify([text])"
@@ -160,12 +172,12 @@ def _requests(texts: Sequence[str]) -> Iterator[pb.ClassifyRequest]:
         # As bytes, so that a lone surrogate fails its own text and not the whole message.
         data = text.encode("utf-8", "surrogatepass")
         if items and (len(items) == _MAX_ITEMS or size + len(data) > _MAX_BYTES):
-            yield pb.ClassifyRequest(items=items)
+            yield pb.ClassifyRequest(items=items, priority=_PRIORITIES[priority])
             items, size = [], 0
         items.append(pb.ClassifyItem(utf8=data))
         size += len(data)
     if items:
-        yield pb.ClassifyRequest(items=items)
+        yield pb.ClassifyRequest(items=items, priority=_PRIORITIES[priority])
 
 
 def _results(response: pb.ClassifyResponse) -> Iterator[Prediction | TextError | EngineError]:
