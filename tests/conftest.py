@@ -1,12 +1,35 @@
-"""What every test may use: a tiny bundle, and an environment without our variables."""
+"""What every test may use: a tiny bundle, an event loop, a clean environment."""
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+from program import Sentimill
+from sentimill.classifier import Classifier
+from sentimill.scoring.scorers import LocalScorer
 from tiny import write_tiny_bundle
+
+# A shared machine may stop a test for a second: how long one example takes says nothing.
+settings.register_profile("sentimill", deadline=None)
+settings.load_profile("sentimill")
+
+_ASYNC_TEST_SECONDS = 60.0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test that is a coroutine in an event loop of its own, and not for ever."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = inspect.signature(pyfuncitem.obj).parameters
+    test = pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names})
+    asyncio.run(asyncio.wait_for(test, _ASYNC_TEST_SECONDS))
+    return True
 
 
 @pytest.fixture(autouse=True)
@@ -21,3 +44,21 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a tiny bundle; tests only read it."""
     return write_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny").path
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out fsync: it guards against a power cut, and on a busy machine takes a second."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def scorer(bundle: Path) -> LocalScorer:
+    """Return the tiny bundle as jobs use it."""
+    return LocalScorer(Classifier.load(bundle, threads=1))
+
+
+@pytest.fixture
+def sentimill(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Sentimill:
+    """Return the program."""
+    return Sentimill(capsys, monkeypatch)

@@ -305,7 +305,11 @@ class Batcher:
     ) -> list[NDArray[np.float32] | EngineError]:
         """Run *rows*; where that fails, halve them until the culprit is alone with its error."""
         try:
-            return list(self._run(rows))
+            results = list(self._run(rows))
+            if len(results) != len(rows):
+                why = f"the engine gave {len(results)} rows for {len(rows)} texts"
+                raise EngineError(why, reason="ENGINE_FAILED")
+            return [*results]
         except Exception as error:
             if len(rows) == 1:
                 log.exception("engine failed on one text of %d tokens", len(rows[0]))

@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import msgspec
 import typer
@@ -57,15 +57,33 @@ BatchTokensOption = Annotated[
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="the model folder")]
 
 
-def main() -> None:
-    """Run the program; every error of our own ends in one line and its documented exit code."""
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the program on *args*, by default those of the process, and exit.
+
+    Every error of our own and of the system ends in one line and its documented exit code.
+    """
     for entry in entry_points(group="sentimill.commands"):
-        app.command(entry.name)(entry.load())
+        add_command(app, entry)
     try:
-        app()
-    except SentimillError as error:
+        app(args, prog_name="sentimill")
+    except (SentimillError, OSError) as error:
         console.print("error:", str(error), style="bold red", markup=False)
         raise SystemExit(outcome(error).exit) from error
+
+
+def add_command(group: typer.Typer, entry: EntryPoint) -> None:
+    """Add a command that lives outside the run time; where it cannot be loaded, it says why."""
+    try:
+        group.command(entry.name)(entry.load())
+    except ImportError as error:
+        why = f"`sentimill {entry.name}` is not to be had here: {error}"
+
+        def missing() -> None:
+            raise UsageError(f"{why}: pip install 'sentimill[train]'", reason="EXTRA_MISSING")
+
+        # Whatever options it would have, the answer is the same.
+        loose = {"ignore_unknown_options": True, "allow_extra_args": True}
+        group.command(entry.name, help=why, context_settings=loose)(missing)
 
 
 @app.callback()
@@ -84,6 +102,7 @@ def settings(
 
 @app.command()
 def classify(
+    context: typer.Context,
     texts: Annotated[
         list[str] | None,
         typer.Argument(metavar="[TEXT]...", help="texts; none reads lines from stdin"),
@@ -102,6 +121,9 @@ def classify(
     threads: ThreadsOption = None,
 ) -> None:
     """Classify texts, or the lines of stdin: label, score, confidence and text a line."""
+    origin = context.get_parameter_source("bundle")
+    if server is not None and origin is not None and origin.name == "ENVIRONMENT":
+        bundle = None  # a flag goes before a variable
     if (bundle is None) == (server is None):
         why = "name the model: either --bundle FOLDER or --server HOST:PORT"
         raise UsageError(why, reason="NO_MODEL")
@@ -131,9 +153,13 @@ def serve(
     bundle: BundleOption,
     *,
     host: Annotated[str, typer.Option(help="address for gRPC")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="port for gRPC; 0 takes a free one")] = 50051,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="port for gRPC; 0 takes a free one")
+    ] = 50051,
     metrics_host: Annotated[str, typer.Option(help="address for /metrics")] = "127.0.0.1",
-    metrics_port: Annotated[int, typer.Option(help="port for /metrics; 0 takes a free one")] = 9464,
+    metrics_port: Annotated[
+        int, typer.Option(min=0, max=65535, help="port for /metrics; 0 takes a free one")
+    ] = 9464,
     precision: PrecisionOption = "auto",
     provider: ProviderOption = "auto",
     threads: ThreadsOption = None,
@@ -209,8 +235,8 @@ def verify(bundle: BundleArgument) -> None:
     opened = open_bundle(bundle)
     opened.verify()
     for precision in opened.manifest.precisions:
-        # A bundle may have precisions that this program does not know yet; load says so.
-        classifier = Classifier.load(bundle, precision=msgspec.convert(precision, Precision))
+        # A later exporter may name one that is no option here; its graph loads all the same.
+        classifier = Classifier.load(bundle, precision=cast(Precision, precision))
         provider = classifier.engine.info().provider
         typer.echo(f"{precision}: golden texts give the same probs on {provider}")
     typer.echo(f"ok: {len(opened.manifest.files)} files, digest {opened.digest}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal, TypeAlias
 
 import grpc
 from google.protobuf.message import Message
@@ -21,10 +21,12 @@ from sentimill.errors import (
     DeadlineError,
     EngineError,
     InputError,
+    QuotaError,
     SentimillError,
     TextError,
     UnavailableError,
 )
+from sentimill.text import check_size
 from sentimill.v1 import sentiment_pb2 as pb
 
 __all__ = ["AsyncClient", "Client", "Model"]
@@ -46,7 +48,8 @@ _PRIORITIES: Final[dict[Priority, pb.Priority]] = {
     "bulk": pb.PRIORITY_BULK,
 }
 
-M = TypeVar("M", bound=Message)
+Result: TypeAlias = Prediction | TextError | EngineError
+"""What one text got."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +74,17 @@ class Client:
         self._channel = grpc.insecure_channel(address, options=_OPTIONS)
         self._timeout = timeout_seconds
 
-    def classify(
-        self, texts: Sequence[str], *, priority: Priority = "interactive"
-    ) -> list[Prediction | TextError | EngineError]:
+    def classify(self, texts: Sequence[str], *, priority: Priority = "interactive") -> list[Result]:
         """Return one result a text, in order; a text that cannot be classified gets its error.
 
         A long list is sent as several requests. Raises `UnavailableError`, `DeadlineError`,
         `InputError` or another `SentimillError` when a whole request failed.
         """
-        results: list[Prediction | TextError | EngineError] = []
-        for request in _requests(texts, priority):
+        results: list[Result | None] = [None] * len(texts)
+        for places, request in _requests(texts, priority, results):
             data = self._call("Classify", request)
-            results.extend(_results(pb.ClassifyResponse.FromString(data)))
-        return results
+            _fill(results, places, pb.ClassifyResponse.FromString(data))
+        return [result for result in results if result is not None]
 
     def model(self) -> Model:
         """Return what the server has loaded."""
@@ -124,13 +125,13 @@ class AsyncClient:
 
     async def classify(
         self, texts: Sequence[str], *, priority: Priority = "interactive"
-    ) -> list[Prediction | TextError | EngineError]:
+    ) -> list[Result]:
         """See `Client.classify`."""
-        results: list[Prediction | TextError | EngineError] = []
-        for request in _requests(texts, priority):
+        results: list[Result | None] = [None] * len(texts)
+        for places, request in _requests(texts, priority, results):
             data = await self._call("Classify", request)
-            results.extend(_results(pb.ClassifyResponse.FromString(data)))
-        return results
+            _fill(results, places, pb.ClassifyResponse.FromString(data))
+        return [result for result in results if result is not None]
 
     async def model(self) -> Model:
         """See `Client.model`."""
@@ -161,30 +162,43 @@ class AsyncClient:
             raise _error(error) from error
 
 
-def _requests(texts: Sequence[str], priority: Priority) -> Iterator[pb.ClassifyRequest]:
-    """Yield requests that hold *texts* in order, each within the limits on items and bytes."""
+def _requests(
+    texts: Sequence[str], priority: Priority, results: list[Result | None]
+) -> Iterator[tuple[list[int], pb.ClassifyRequest]]:
+    """Yield requests within the limits on items and bytes, and the places of their texts.
+
+    A text that no server takes gets its error in *results* and is not sent: it would take its
+    neighbours with it.
+    """
     if isinstance(texts, str):
         why = "classify takes a list of texts and was given one string: write classify([text])"
         raise InputError(why, reason="NOT_A_LIST")
+    places: list[int] = []
     items: list[pb.ClassifyItem] = []
     size = 0
-    for text in texts:
+    for place, text in enumerate(texts):
         # As bytes, so that a lone surrogate fails its own text and not the whole message.
         data = text.encode("utf-8", "surrogatepass")
+        try:
+            check_size(len(data))
+        except TextError as error:
+            results[place] = error
+            continue
         if items and (len(items) == _MAX_ITEMS or size + len(data) > _MAX_BYTES):
-            yield pb.ClassifyRequest(items=items, priority=_PRIORITIES[priority])
-            items, size = [], 0
+            yield places, pb.ClassifyRequest(items=items, priority=_PRIORITIES[priority])
+            places, items, size = [], [], 0
+        places.append(place)
         items.append(pb.ClassifyItem(utf8=data))
         size += len(data)
     if items:
-        yield pb.ClassifyRequest(items=items, priority=_PRIORITIES[priority])
+        yield places, pb.ClassifyRequest(items=items, priority=_PRIORITIES[priority])
 
 
-def _results(response: pb.ClassifyResponse) -> Iterator[Prediction | TextError | EngineError]:
-    for result in response.results:
+def _fill(results: list[Result | None], places: list[int], response: pb.ClassifyResponse) -> None:
+    for place, result in zip(places, response.results, strict=True):
         if result.WhichOneof("outcome") == "prediction":
             got = result.prediction
-            yield Prediction(
+            results[place] = Prediction(
                 label=got.label,
                 probs=tuple(got.probs),
                 score=got.score if got.HasField("score") else None,
@@ -195,7 +209,7 @@ def _results(response: pb.ClassifyResponse) -> Iterator[Prediction | TextError |
             )
         else:
             kind = EngineError if result.error.code == OUTCOMES[EngineError].code else TextError
-            yield kind(result.error.message, reason=_reason(result.error))
+            results[place] = kind(result.error.message, reason=_reason(result.error))
 
 
 def _model(response: pb.GetModelResponse) -> Model:
@@ -214,6 +228,7 @@ def _model(response: pb.GetModelResponse) -> Model:
 # Codes that say more to a caller than "failed"; gRPC itself raises some of them without ErrorInfo.
 _KINDS: Final[dict[grpc.StatusCode, type[SentimillError]]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InputError,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: QuotaError,
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineError,
 }

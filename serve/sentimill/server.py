@@ -122,7 +122,8 @@ class Serve:
             }
         )
         return Serving(
-            address=f"{self.host}:{grpc_port}", metrics_address=f"{self.metrics_host}:{port.port}"
+            address=_address(self.host, grpc_port),
+            metrics_address=_address(self.metrics_host, port.port),
         )
 
     async def _open(
@@ -158,11 +159,11 @@ class Serve:
             )
             reflection.enable_server_reflection(names, server)
         try:
-            port = server.add_insecure_port(f"{self.host}:{self.port}")
+            port = server.add_insecure_port(_address(self.host, self.port))
         except RuntimeError as error:
             raise UsageError(
-                f"the port {self.host}:{self.port} cannot be opened: stop what uses it or choose"
-                " another with --port",
+                f"the port {_address(self.host, self.port)} cannot be opened: stop what uses it or"
+                " choose another with --port",
                 reason="PORT_BUSY",
             ) from error
         return server, port
@@ -187,3 +188,8 @@ class Serve:
         pad_id = classifier.bundle.manifest.pad_id
         rows = max(1, self.batch_tokens // longest)
         classifier.run([np.full(longest, pad_id, dtype=np.int64)] * rows)
+
+
+def _address(host: str, port: int) -> str:
+    """Return host:port, with the brackets that an IPv6 address needs."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -122,18 +122,22 @@ class SentimentService:
         self, requests: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[bytes]:
         """Answer the requests of one stream in their order, a few at a time."""
-        started: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue(_STREAM_AHEAD)
+        started: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
+        room = asyncio.Semaphore(_STREAM_AHEAD)
 
         async def read() -> None:
             async for data in requests:
-                await started.put(asyncio.create_task(self._answer_streamed(data, context)))
-            await started.put(None)
+                # Room first: a task that is not in the queue would be missed by the clean-up.
+                await room.acquire()
+                started.put_nowait(asyncio.create_task(self._answer_streamed(data, context)))
+            started.put_nowait(None)
 
         reader = asyncio.create_task(read())
         task: asyncio.Task[bytes] | None = None
         try:
             while (task := await started.get()) is not None:
                 yield await task
+                room.release()
         finally:
             # The caller may have gone: nothing of its stream may stay behind.
             reader.cancel()

@@ -24,6 +24,7 @@ __all__ = [
     "Encoded",
     "TextEncoder",
     "Truncation",
+    "check_size",
     "clean",
     "pad",
     "truncate",
@@ -51,18 +52,13 @@ def clean(text: str) -> str:
 
     Raises:
         TextError: EMPTY_TEXT when nothing but blanks is left, TEXT_TOO_LARGE above
-        `MAX_TEXT_BYTES`, INVALID_UNICODE
-            for a lone surrogate (half of a character pair, which no UTF-8 text can hold).
+            `MAX_TEXT_BYTES`, INVALID_UNICODE for a lone surrogate (half of a character pair,
+            which no UTF-8 text can hold).
     """
     # A character is at most 4 bytes, so only a text near the limit has to be encoded to be
     # measured.
     if len(text) * 4 > MAX_TEXT_BYTES:
-        size = len(text.encode("utf-8", "surrogatepass"))
-        if size > MAX_TEXT_BYTES:
-            raise TextError(
-                f"the text has {size} bytes of UTF-8, the limit is {MAX_TEXT_BYTES}: split it",
-                reason="TEXT_TOO_LARGE",
-            )
+        check_size(len(text.encode("utf-8", "surrogatepass")))
     found = _SURROGATE.search(text)
     if found:
         raise TextError(
@@ -81,6 +77,15 @@ def clean(text: str) -> str:
             "the text is empty: send at least one visible character", reason="EMPTY_TEXT"
         )
     return text
+
+
+def check_size(size_bytes: int) -> None:
+    """Raise TextError when a text of *size_bytes* of UTF-8 is above `MAX_TEXT_BYTES`."""
+    if size_bytes > MAX_TEXT_BYTES:
+        raise TextError(
+            f"the text has {size_bytes} bytes of UTF-8, the limit is {MAX_TEXT_BYTES}: split it",
+            reason="TEXT_TOO_LARGE",
+        )
 
 
 def truncate(ids: NDArray[np.int64], tokens: int, how: Truncation) -> NDArray[np.int64]:

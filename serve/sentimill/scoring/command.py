@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.console import Console
@@ -20,10 +20,11 @@ from rich.progress import Progress as Bar
 from sentimill.classifier import BATCH_TOKENS, Classifier, Precision
 from sentimill.engine import Provider
 from sentimill.errors import SomeRowsFailed, UsageError
-from sentimill.scoring.job import Progress, Score, Summary
-from sentimill.scoring.scorers import LocalScorer, Scorer, ServerScorer
-from sentimill.scoring.summary import as_json, try_out, useful_share
-from sentimill.scoring.units import Layout
+
+if TYPE_CHECKING:
+    # pyarrow, gRPC and metrics take a second to load: each command loads what it needs.
+    from sentimill.scoring.running import Progress, Summary
+    from sentimill.scoring.scorers import Scorer
 
 __all__ = ["score"]
 
@@ -34,6 +35,7 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def score(
+    context: typer.Context,
     sources: Annotated[
         list[str],
         typer.Argument(metavar="INPUT...", help="files, addresses or patterns; - reads stdin"),
@@ -94,7 +96,7 @@ def score(
         Path | None, typer.Option(help="write metrics here, for node_exporter")
     ] = None,
     pushgateway: Annotated[str | None, typer.Option(help="host:port to push metrics to")] = None,
-    engine: Annotated[str, typer.Option(help="local, or ray for a cluster")] = "local",
+    engine: Annotated[str, typer.Option(help="auto, or ray for a cluster")] = "auto",
     address: Annotated[
         str | None, typer.Option(help="of the Ray cluster", show_default="a new one here")
     ] = None,
@@ -113,6 +115,14 @@ def score(
 
     A killed job goes on where it stopped when the same command is run again.
     """
+    from sentimill.scoring.job import Score
+    from sentimill.scoring.scorers import LocalScorer, ServerScorer
+    from sentimill.scoring.summary import try_out
+    from sentimill.scoring.units import Layout
+
+    origin = context.get_parameter_source("bundle")
+    if server is not None and origin is not None and origin.name == "ENVIRONMENT":
+        bundle = None  # a flag goes before a variable
     if (bundle is None) == (server is None):
         why = "name the model: either --bundle FOLDER or --server HOST:PORT"
         raise UsageError(why, reason="NO_MODEL")
@@ -153,8 +163,8 @@ def score(
             batch_tokens=batch_tokens,
         )
         done = run_on_ray(job, cluster)
-    elif engine != "local":
-        raise UsageError(f"unknown --engine {engine!r}: local or ray", reason="UNKNOWN_ENGINE")
+    elif engine != "auto":
+        raise UsageError(f"unknown --engine {engine!r}: auto or ray", reason="UNKNOWN_ENGINE")
     else:
         job.plan()
         with ExitStack() as stack:
@@ -177,8 +187,10 @@ def score(
 
 
 def _check_marks(delimiter: str | None, quote: str) -> None:
-    if delimiter is not None and (len(delimiter) != 1 or delimiter in "\r\n"):
-        why = f"--delimiter {delimiter!r} is not one character"
+    if delimiter is not None and (
+        len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\0'
+    ):
+        why = f"--delimiter {delimiter!r} is not one ASCII character that can part fields"
         raise UsageError(why, reason="BAD_DELIMITER")
     if quote != "none" and (len(quote) != 1 or not quote.isascii() or quote == delimiter):
         why = f"--quote {quote!r} is neither one ASCII character nor the word none"
@@ -209,6 +221,7 @@ def _stopping() -> Iterator[threading.Event]:
 def _watching(textfile: Path | None, gateway: str | None) -> Iterator[Callable[[Progress], None]]:
     """Give what a job reports to: a bar where there is a terminal, and metrics where asked."""
     from sentimill.metrics import JobMetrics
+    from sentimill.scoring.summary import useful_share
 
     metrics = JobMetrics()
     bar = Bar(
@@ -254,6 +267,8 @@ def _watching(textfile: Path | None, gateway: str | None) -> Iterator[Callable[[
 
 def _tell(done: Summary, prefix: str, file: Path | None) -> None:
     """Say what was done; the rows with an error decide the exit code."""
+    from sentimill.scoring.summary import as_json
+
     if file is not None:
         file.write_text(json.dumps(as_json(done), indent=2) + "\n", encoding="utf-8")
     rate = (done.rows - done.resumed_rows) / max(done.seconds, 1e-9)
@@ -262,6 +277,8 @@ def _tell(done: Summary, prefix: str, file: Path | None) -> None:
         f"{done.rows} rows{resumed} in {done.seconds:.1f} s ({rate:.0f} rows/s),"
         f" {done.failed} with an error: {' '.join(map(shlex.quote, done.outputs[:3]))}",
     )
+    if not done.outputs[0].endswith((".parquet", ".gz", ".zst", "-")):
+        console.print(f"look: head -3 {shlex.quote(done.outputs[0])}")
     if done.failed:
         where = done.errors[0] if done.errors else f"the column {prefix}error"
         why = f"{done.failed} rows have no answer, see {where}"

@@ -64,14 +64,14 @@ class Dialect:
             delimiter=self.delimiter,
             quotechar=self.quote,
             quoting=csv.QUOTE_MINIMAL if self.quote else csv.QUOTE_NONE,
-            lineterminator="",
         )
         try:
             writer.writerow(values)
         except csv.Error as error:
             why = f"{values!r} cannot be written without quotes ({error}): choose another --quote"
             raise UsageError(why, reason="NEEDS_QUOTES") from error
-        return out.getvalue()
+        # The line end decides which characters the writer quotes, so it gets one and loses it.
+        return out.getvalue().removesuffix("\r\n")
 
 
 class _Record(NamedTuple):
@@ -130,11 +130,13 @@ class DelimitedTable:
         columns: Columns,
         keep: tuple[str, ...] = (),
         update: bool = False,
+        window_bytes: int = WINDOW_BYTES,
         fields: bool = False,
     ) -> None:
         """Read the header. Raises TableError or UsageError for what cannot be read so."""
         self._stream = stream
         self._name = name
+        self._window_bytes = window_bytes
         self._dialect = dialect
         self._encoding = encoding_of(name, encoding, stream.file.peek(4)[:4])
         self._newline = self._encoding.encode("\n")
@@ -187,7 +189,7 @@ class DelimitedTable:
                 self._check_text(found)
             lead = b""
             found.cost += len(raw) + ROW_BYTES
-            if found.cost >= WINDOW_BYTES:
+            if found.cost >= self._window_bytes:
                 rows += len(found.texts)
                 yield self._window(found, Position(offset, number, rows))
                 found = _Rows()
@@ -209,7 +211,7 @@ class DelimitedTable:
         pending = _Pending()
         records = self._dialect.read(self._decoded(pending, number))
         while True:
-            fields: list[str] = [""]
+            fields: list[str] = []
             wrong = None
             try:
                 fields = next(records)
@@ -222,6 +224,8 @@ class DelimitedTable:
                 wrong = _UNCLOSED
             lines = pending.lines
             raw = lines[0] if len(lines) == 1 else b"".join(lines)
+            if wrong is not None and not fields:
+                fields = self._encoding.decode(raw)[0].split(self._dialect.delimiter)
             yield _Record(fields, wrong, raw, len(lines), pending.valid)
             pending.valid = True
             lines.clear()
@@ -346,12 +350,14 @@ class DelimitedTable:
         return pa.table({**arrays, f"{self._added.prefix}source": source})
 
     def _cut_end(self, raw: bytes) -> tuple[bytes, bytes]:
-        if not raw.endswith(self._newline):
-            return raw, b""
-        size = len(self._newline)
-        if raw[-2 * size : -size] == self._encoding.encode("\r"):
-            size *= 2
-        return raw[:-size], raw[-size:]
+        """Part a record from its line end; a file that was converted twice ends them CR CR LF."""
+        if self._encoding.unit == 1:
+            body = raw.rstrip(b"\r\n")
+        else:
+            body = self._encoding.encode(self._encoding.decode(raw)[0].rstrip("\r\n"))
+            if not raw.startswith(body):  # not valid, so it does not come out as it went in
+                body = raw.removesuffix(self._newline)
+        return body, raw[len(body) :]
 
     def _read_header(self) -> tuple[bytes, bytes, list[str], Position]:
         for fields, wrong, raw, lines, _ in self._records(0):
@@ -360,7 +366,7 @@ class DelimitedTable:
             if not valid:
                 why = f"{self._name} has a header that is not {self._encoding.codec}"
                 raise TableError(f"{why}: name its --encoding", reason="NOT_UTF8")
-            if "\r" in text and "\n" not in text and (self._dialect.quote or '"') not in text:
+            if wrong is not None and "\r" in text:
                 why = f"{self._name} ends its lines with CR alone: convert them to LF"
                 raise TableError(why, reason="CR_LINE_ENDS")
             if wrong is not None:

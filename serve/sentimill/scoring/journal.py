@@ -7,6 +7,7 @@
       journal.jsonl      first line: inputs, options, model; then one line a part, and one a file
       0.data             the output so far, 1.data for the next file, and so on
       0.errors.jsonl     its bad rows
+      0.parquet          the finished file, where that is not the data itself
 
 A part is the output of one window, appended to the data. Data is on the disk before the line that
 says so; what comes after the last line is cut off on the next start and done again.
@@ -73,7 +74,6 @@ class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
     """A file that is complete: about to get its final name, or there already."""
 
     file: int
-    size_bytes: int
     tally: Tally
 
 
@@ -120,8 +120,9 @@ class Journal:
         self.done: dict[int, Done] = {}
         path = folder / _NAME
         records = _read(path)
+        begun = {record.file for record in records if not isinstance(record, Header)}
         if records:
-            _compare(folder, records[0], header)
+            _compare(folder, records[0], header, begun)
         for record in records[1:]:
             if isinstance(record, Part):
                 self.parts.setdefault(record.file, []).append(record)
@@ -203,8 +204,11 @@ def _digest(file: BinaryIO, size: int) -> str:
     return found.hexdigest() if size == 0 else ""
 
 
-def _compare(folder: Path, old: Record, new: Header) -> None:
-    """Raise UsageError that says what differs between the interrupted job and this one."""
+def _compare(folder: Path, old: Record, new: Header, begun: set[int]) -> None:
+    """Raise UsageError that says what differs between the interrupted job and this one.
+
+    Inputs that were not *begun* may have changed: one that made the job fail can be mended.
+    """
     remedy = f"make it as it was, or drop what is done in {folder} with --restart"
     if not isinstance(old, Header) or old.version != new.version:
         why = f"the interrupted job in {folder} is of another version"
@@ -220,13 +224,16 @@ def _compare(folder: Path, old: Record, new: Header) -> None:
     if old.engine != new.engine:
         why = f"the interrupted job ran {old.engine}, this one runs {new.engine}"
         raise UsageError(f"{why}: {remedy}", reason="ENGINE_CHANGED")
-    if old.inputs != new.inputs:
-        was = {entry.address: entry for entry in old.inputs}
-        now_there = {entry.address: entry for entry in new.inputs}
-        for address in sorted({*was, *now_there}):
-            if was.get(address) != now_there.get(address):
-                why = f"the input {address} is {_change(was.get(address), now_there.get(address))}"
-                raise UsageError(f"{why}: {remedy}", reason="INPUT_CHANGED")
+    was = {entry.address: entry for entry in old.inputs}
+    here = {entry.address: entry for entry in new.inputs}
+    fresh = {entry.address for k, entry in enumerate(old.inputs) if k not in begun}
+    for address in sorted({*was, *here}):
+        if address in fresh and address in here:
+            continue
+        if was.get(address) != here.get(address):
+            why = f"the input {address} is {_change(was.get(address), here.get(address))}"
+            raise UsageError(f"{why}: {remedy}", reason="INPUT_CHANGED")
+    if list(was) != list(here):
         raise UsageError(f"the inputs come in another order: {remedy}", reason="INPUT_CHANGED")
 
 

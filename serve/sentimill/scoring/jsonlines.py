@@ -62,10 +62,12 @@ class JsonLinesTable:
         columns: Columns,
         keep: tuple[str, ...] = (),
         update: bool = False,
+        window_bytes: int = WINDOW_BYTES,
     ) -> None:
         """Look at the first bytes. Raises TableError for an empty file or another encoding."""
         self._stream = stream
         self._name = name
+        self._window_bytes = window_bytes
         self._added = columns
         self._text_column = text_column
         self._keep = keep
@@ -107,7 +109,7 @@ class JsonLinesTable:
             found.lines.append(number)
             lead = b""
             found.cost += len(raw) + ROW_BYTES
-            if found.cost >= WINDOW_BYTES:
+            if found.cost >= self._window_bytes:
                 if not rows:
                     self._check_first(found)
                 rows += len(found.texts)

@@ -115,8 +115,9 @@ class PartsOutput:
         if self._pending:
             with writing(self._name):
                 for file in (self._file, self._errors):
-                    file.flush()
-                    os.fsync(file.fileno())
+                    if file.tell():
+                        file.flush()
+                        os.fsync(file.fileno())
                 self._journal.append(self._pending)
             self._pending = []
         self._committed = self._clock()

@@ -33,6 +33,7 @@ class ParquetTable:
         columns: Columns,
         keep: tuple[str, ...] = (),
         update: bool = False,
+        window_bytes: int = WINDOW_BYTES,
     ) -> None:
         """Read the footer. Raises TableError for what is no Parquet or lacks the column."""
         try:
@@ -41,6 +42,7 @@ class ParquetTable:
             why = f"{name} is no whole Parquet file ({error}): copy it again"
             raise TableError(why, reason="UNREADABLE") from error
         self._name = name
+        self._window_bytes = window_bytes
         self._size_bytes = size_bytes
         self._added = columns
         self._text_column = text_column
@@ -70,7 +72,7 @@ class ParquetTable:
             for text in self._texts(batch):
                 texts.append(text)
                 cost += ROW_BYTES + (len(text) if isinstance(text, str) else 0)
-                if cost >= WINDOW_BYTES:
+                if cost >= self._window_bytes:
                     row += len(texts)
                     yield self._window(texts, row, self._size_bytes * row // total)
                     texts, cost = [], 0
@@ -115,7 +117,7 @@ class ParquetTable:
             column = metadata.column(k)
             if column.path_in_schema == self._text_column:
                 row_bytes: int = column.total_uncompressed_size // max(1, rows) + ROW_BYTES
-                return max(1, min(rows, WINDOW_BYTES // row_bytes))
+                return max(1, min(rows, self._window_bytes // row_bytes))
         return 1024
 
     def _texts(self, batch: pa.RecordBatch) -> Iterator[str | TextError | None]:

@@ -167,7 +167,7 @@ def run_on_ray(job: Score, cluster: Cluster) -> Summary:
                     failure = failure or outcome
                     continue
                 done[outcome.number] = outcome.tally
-                journal.append([Done(file=outcome.number, size_bytes=0, tally=outcome.tally)])
+                journal.append([Done(file=outcome.number, tally=outcome.tally)])
             if failure is not None:
                 raise TableError(failure.message, reason=failure.reason)
             journal.remove()

@@ -133,10 +133,10 @@ class Run:
                 output.close()
             _check_unchanged(unit, source)
             with writing(unit.target):
-                size = self._finish(unit, table, output)
+                self._finish(unit, table, output)
         tally = output.tally
         self._tally = before + tally
-        done = Done(file=number, size_bytes=size, tally=tally)
+        done = Done(file=number, tally=tally)
         with writing(unit.target):
             journal.append([done])
         self._publish(journal, number, unit)
@@ -187,19 +187,18 @@ class Run:
         fields.append(pa.field(f"{self.columns.prefix}source", pa.binary()))
         return pa.schema([*fields, *self.columns.schema()])
 
-    def _finish(self, unit: Unit, table: Table, output: PartsOutput) -> int:
-        """Make the data what the target shall be, and return its size in bytes."""
-        if unit.target_kind.name == "parquet":
-            made = output.path.with_suffix(".parquet")
-            with output.path.open("rb") as stream, made.open("wb") as target:
-                if isinstance(table, ParquetTable):
-                    complete(table, stream, target, self.columns, self._check_stop)
-                else:
-                    write_new(self._schema(table), stream, target, self._check_stop)
-            with made.open("rb") as written:
-                os.fsync(written.fileno())
-            made.replace(output.path)
-        return output.path.stat().st_size
+    def _finish(self, unit: Unit, table: Table, output: PartsOutput) -> None:
+        """Make the file that gets the target's name; for all but Parquet the data is it."""
+        if unit.target_kind.name != "parquet":
+            return
+        made = output.path.with_suffix(".parquet")
+        with output.path.open("rb") as stream, made.open("wb") as target:
+            if isinstance(table, ParquetTable):
+                complete(table, stream, target, self.columns, self._check_stop)
+            else:
+                write_new(self._schema(table), stream, target, self._check_stop)
+            target.flush()
+            os.fsync(target.fileno())
 
     def _check_stop(self) -> None:
         if self.limits.stop.is_set():
@@ -209,6 +208,7 @@ class Run:
     def _publish(self, journal: Journal, number: int, unit: Unit) -> None:
         """Give a finished file its name; after a crash in between, do what is left of that."""
         data = journal.folder / f"{number}.data"
+        finished = data.with_suffix(".parquet") if unit.target_kind.name == "parquet" else data
         errors = journal.folder / f"{number}.errors.jsonl"
         listed = f"{unit.target}.errors.jsonl"
         if not is_remote(unit.target):
@@ -220,8 +220,9 @@ class Run:
             else:
                 remove(listed)
                 errors.unlink()
-        if data.exists():
-            publish(data, unit.target)
+        if finished.exists():
+            publish(finished, unit.target)
+            data.unlink(missing_ok=True)
         elif not exists(unit.target):
             why = f"{unit.target} was finished by an earlier run and is gone: use --restart"
             raise UsageError(why, reason="OUTPUT_GONE")

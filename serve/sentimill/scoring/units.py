@@ -17,7 +17,7 @@ from sentimill.scoring.delimited import DelimitedTable, Dialect
 from sentimill.scoring.jsonlines import JsonLinesTable
 from sentimill.scoring.parquet import ParquetTable
 from sentimill.scoring.places import STANDARD, find, identity, is_folder, is_remote, open_input
-from sentimill.scoring.tables import Kind, Table, kind_of
+from sentimill.scoring.tables import WINDOW_BYTES, Kind, Table, kind_of
 
 __all__ = ["Layout", "Unit", "open_table", "plan"]
 
@@ -41,7 +41,10 @@ class Unit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """How tables are read. delimiter: None takes the format's own; quote: None, there are none."""
+    """How tables are read. delimiter: None takes the format's own; quote: None, there are none.
+
+    keep: columns to write, none for all. update: answer only rows that have no answer yet.
+    """
 
     text_column: str = "text"
     delimiter: str | None = None
@@ -49,6 +52,7 @@ class Layout:
     encoding: str = "utf-8"
     keep: tuple[str, ...] = ()
     update: bool = False
+    window_bytes: int = WINDOW_BYTES
 
 
 def plan(
@@ -131,6 +135,7 @@ def open_table(unit: Unit, layout: Layout, columns: Columns) -> Iterator[Table]:
                     columns=columns,
                     keep=layout.keep,
                     update=layout.update,
+                    window_bytes=layout.window_bytes,
                 )
                 return
             stream = Stream(raw, kind.compression)
@@ -142,6 +147,7 @@ def open_table(unit: Unit, layout: Layout, columns: Columns) -> Iterator[Table]:
                     columns=columns,
                     keep=layout.keep,
                     update=layout.update,
+                    window_bytes=layout.window_bytes,
                 )
                 return
             yield DelimitedTable(
@@ -153,6 +159,7 @@ def open_table(unit: Unit, layout: Layout, columns: Columns) -> Iterator[Table]:
                 columns=columns,
                 keep=layout.keep,
                 update=layout.update,
+                window_bytes=layout.window_bytes,
                 fields=unit.converts,
             )
     finally:

@@ -1,0 +1,390 @@
+"""Admission, the choice of a batch, and the loop that runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from live import Gate
+from numpy.typing import NDArray
+from sentimill.batching import Admission, Batcher, take_batch
+from sentimill.classifier import Classifier
+from sentimill.errors import DeadlineError, EngineError, UnavailableError
+from sentimill.metrics import Metrics
+from tiny import WORDS, graph, write_tiny_bundle
+
+
+@dataclass(frozen=True)
+class Item:
+    """A waiting text, as `take_batch` sees it."""
+
+    number: int
+    length: int
+
+
+def queue(*lengths: int) -> deque[Item]:
+    """Return items of *lengths*, the oldest first."""
+    return deque(Item(i, length) for i, length in enumerate(lengths))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "budget", "window", "taken"),
+    [
+        ((), 10, 9, []),
+        ((99,), 10, 9, [0]),
+        ((5, 5, 5), 10, 9, [0, 1]),
+        ((5, 50, 5), 10, 9, [0, 2]),
+        ((50, 5, 5), 10, 9, [0]),
+        ((4, 9, 5, 4), 20, 9, [0, 2, 3]),
+        ((4, 9, 3, 1), 12, 9, [0, 2, 3]),
+        ((5, 5), 10, 1, [0]),
+    ],
+)
+def test_take_batch_chooses(
+    lengths: tuple[int, ...], budget: int, window: int, taken: list[int]
+) -> None:
+    """Cases of the policy: the oldest, and those of like length that fit with it."""
+    assert [item.number for item in take_batch(queue(*lengths), budget, window)] == taken
+
+
+LENGTHS = st.lists(st.integers(1, 80), min_size=1, max_size=80)
+BUDGETS = st.integers(1, 400)
+WINDOWS = st.integers(1, 30)
+
+
+@given(LENGTHS, BUDGETS, WINDOWS)
+def test_nothing_is_lost_and_nothing_taken_twice(
+    lengths: list[int], budget: int, window: int
+) -> None:
+    """Every item is in exactly one batch."""
+    waiting = queue(*lengths)
+    taken: list[Item] = []
+    while batch := take_batch(waiting, budget, window):
+        taken.extend(batch)
+
+    assert not waiting
+    assert sorted(item.number for item in taken) == list(range(len(lengths)))
+
+
+@given(LENGTHS, BUDGETS, WINDOWS)
+def test_the_budget_is_held_unless_single(lengths: list[int], budget: int, window: int) -> None:
+    """Rows times longest stays within the budget; only one long text alone may pass it."""
+    waiting = queue(*lengths)
+    while batch := take_batch(waiting, budget, window):
+        assert len(batch) == 1 or len(batch) * max(item.length for item in batch) <= budget
+
+
+@given(LENGTHS, BUDGETS, WINDOWS)
+def test_the_oldest_is_always_taken(lengths: list[int], budget: int, window: int) -> None:
+    """So nobody starves, however odd the length."""
+    waiting = queue(*lengths)
+    while waiting:
+        oldest = waiting[0]
+        assert take_batch(waiting, budget, window)[0] is oldest
+
+
+@given(LENGTHS, BUDGETS, WINDOWS)
+def test_the_rest_keeps_its_order(lengths: list[int], budget: int, window: int) -> None:
+    """What is passed over waits where it stood, and a batch keeps arrival order itself."""
+    waiting = queue(*lengths)
+    batch = take_batch(waiting, budget, window)
+
+    assert [item.number for item in waiting] == sorted(item.number for item in waiting)
+    assert [item.number for item in batch] == sorted(item.number for item in batch)
+
+
+@given(LENGTHS, BUDGETS, WINDOWS)
+def test_only_the_window_is_searched(lengths: list[int], budget: int, window: int) -> None:
+    """The choice costs the same however long the queue is."""
+    batch = take_batch(queue(*lengths), budget, window)
+
+    assert all(item.number < window for item in batch)
+
+
+def admission(*, max_texts: int = 10, max_tokens: int = 100) -> Admission:
+    """Return an admission with small limits."""
+    return Admission(max_texts=max_texts, max_tokens=max_tokens, metrics=Metrics())
+
+
+def test_texts_beyond_the_limit_are_refused() -> None:
+    """The limit itself is allowed, and one more is not."""
+    gate = admission()
+    gate.enter(10)
+
+    with pytest.raises(UnavailableError, match="1 more would pass the limit of 10") as caught:
+        gate.enter(1)
+
+    assert caught.value.reason == "QUEUE_FULL"
+    gate.leave(1, 0)
+    gate.enter(1)
+
+
+def test_tokens_beyond_the_limit_are_refused() -> None:
+    """What is refused is not counted."""
+    gate = admission()
+    gate.enter_tokens(100, None)
+
+    with pytest.raises(UnavailableError, match="100 tokens wait") as caught:
+        gate.enter_tokens(1, None)
+
+    assert (caught.value.reason, gate.tokens) == ("QUEUE_FULL", 100)
+
+
+def test_a_deadline_shorter_than_the_wait_is_refused_at_once() -> None:
+    """Work that would come too late is not begun."""
+    gate = admission(max_tokens=1000)
+    gate.observe(tokens=100, seconds=1.0)
+    gate.enter_tokens(200, None)
+
+    with pytest.raises(UnavailableError, match=r"about 2\.00 s long") as caught:
+        gate.enter_tokens(1, 1.0)
+
+    assert caught.value.reason == "DEADLINE_TOO_SHORT"
+    gate.enter_tokens(1, 3.0)
+
+
+def test_before_anything_was_measured_no_wait_is_assumed() -> None:
+    """The first callers are not refused on a guess."""
+    gate = admission()
+    gate.enter_tokens(99, None)
+
+    assert gate.wait_seconds() == 0
+    gate.enter_tokens(1, 0.001)
+
+
+def test_what_left_is_not_counted() -> None:
+    """After everybody left, nothing waits."""
+    gate = admission()
+    gate.enter(3)
+    gate.enter_tokens(30, None)
+    gate.leave(3, 30)
+
+    assert (gate.texts, gate.tokens) == (0, 0)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A batcher that runs, and what it is made of."""
+
+    batcher: Batcher
+    classifier: Classifier
+    gate: Gate
+    metrics: Metrics
+
+    def begin(self, *texts: str, deadline: float | None = None) -> asyncio.Task[list[object]]:
+        """Send *texts* as one job; the answer is a list of logits or errors."""
+        rows = [np.array([WORDS.index(word) for word in text.split()]) for text in texts]
+        return asyncio.create_task(self._answer(rows, deadline))
+
+    async def _answer(
+        self, rows: Sequence[NDArray[np.int64]], deadline: float | None
+    ) -> list[object]:
+        answer = await self.batcher.classify(rows, deadline)
+        return [one if isinstance(one, Exception) else one.tolist() for one in answer.logits]
+
+    def value(self, name: str) -> float | None:
+        """Return a metric's value now."""
+        return self.metrics.registry.get_sample_value(name)
+
+
+@asynccontextmanager
+async def running(
+    bundle: Path, *, budget: int = 4096, gated: bool = False
+) -> AsyncIterator[Running]:
+    """Run a batcher before a real engine; with *gated* the engine waits."""
+    classifier = Classifier.load(bundle, threads=1)
+    metrics = Metrics()
+    gate = Gate(classifier)
+    counted = Admission(max_texts=1000, max_tokens=100_000, metrics=metrics)
+    batcher = Batcher(gate.run, counted, metrics, budget=budget)
+    batcher.start()
+    if not gated:
+        gate.open()
+    try:
+        yield Running(batcher, classifier, gate, metrics)
+    finally:
+        gate.open()
+        await batcher.close()
+
+
+GOOD, BAD, BATTERY = [0.0, 0.0, 3.0], [3.0, 0.0, 0.0], [0.0, 0.0, 0.0]
+
+
+async def test_results_come_in_the_order_of_the_texts(bundle: Path) -> None:
+    """Small batches and mixed lengths do not mix up the answers."""
+    async with running(bundle, budget=4) as made:
+        found = await made.begin("good", "bad the the the the", "battery", "good the the", "bad")
+
+    assert found == [GOOD, BAD, BATTERY, GOOD, BAD]
+
+
+async def settled() -> None:
+    """Let every task that can go on do so."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_what_waits_together_runs_together(bundle: Path) -> None:
+    """While the engine is busy, requests gather and share the next batch."""
+    async with running(bundle, gated=True) as made:
+        jobs = [made.begin("good")]
+        await made.gate.entered()
+        for _ in range(20):
+            jobs.append(made.begin("bad"))
+            await settled()
+        made.gate.open()
+        answers = await asyncio.gather(*jobs)
+
+    assert answers == [[GOOD], *[[BAD]] * 20]
+    # One that ran, one that was prepared behind it, and one for all the rest.
+    assert len(made.gate.calls) <= 3
+
+
+async def test_a_lone_text_does_not_wait_for_company(bundle: Path) -> None:
+    """There is no timer: an idle engine takes what comes."""
+    async with running(bundle) as made:
+        assert await made.begin("good") == [GOOD]
+
+    assert made.gate.calls == [1]
+
+
+async def test_a_failed_batch_is_halved_until_the_culprit_is_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One poisonous text gets an error, and its batch mates get their answers."""
+    made = write_tiny_bundle(tmp_path / "tiny", model=graph(fail_on="poison"))
+    texts = ["good", "bad", "battery", "poison", "good", "bad", "battery"]
+    async with running(made.path) as server:
+        with caplog.at_level(logging.CRITICAL):
+            found = await server.begin(*texts)
+
+    assert [one for one in found if not isinstance(one, EngineError)] == [
+        GOOD, BAD, BATTERY, GOOD, BAD, BATTERY,
+    ]  # fmt: skip
+    assert isinstance(found[3], EngineError)
+    assert found[3].reason == "ENGINE_FAILED"
+    assert server.value("sentimill_engine_failures_total") == 1
+
+
+async def test_a_failure_of_another_kind_is_an_engine_error(bundle: Path) -> None:
+    """Whatever an engine raises, the caller gets our error without its details."""
+
+    def broken(rows: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
+        raise MemoryError("secret")
+
+    metrics = Metrics()
+    counted = Admission(max_texts=10, max_tokens=100, metrics=metrics)
+    batcher = Batcher(broken, counted, metrics, budget=100)
+    batcher.start()
+    (found,) = (await batcher.classify([np.array([1, 2])], None)).logits
+    await batcher.close()
+
+    assert isinstance(found, EngineError)
+    assert (found.reason, str(found)) == ("ENGINE_FAILED", "the engine failed with MemoryError")
+
+
+async def test_an_engine_that_loses_a_row_is_an_engine_error(bundle: Path) -> None:
+    """Too few answers are a failure of the engine, and nobody waits for ever."""
+    metrics = Metrics()
+    counted = Admission(max_texts=10, max_tokens=100, metrics=metrics)
+    batcher = Batcher(lambda rows: np.zeros((0, 3), dtype=np.float32), counted, metrics, budget=100)
+    batcher.start()
+    found = await asyncio.wait_for(batcher.classify([np.array([1, 2])] * 2, None), 30)
+    await batcher.close()
+
+    assert [type(one) for one in found.logits] == [EngineError, EngineError]
+
+
+async def test_a_text_that_is_too_late_is_dropped_before_it_is_computed(bundle: Path) -> None:
+    """Its caller gets DeadlineError, and the engine never sees it."""
+    async with running(bundle, gated=True) as made:
+        first = made.begin("good")
+        await made.gate.entered()
+        late = made.begin("bad", "bad", deadline=time.monotonic() - 1)
+        in_time = made.begin("battery", deadline=time.monotonic() + 60)
+        await settled()
+        made.gate.open()
+        with pytest.raises(DeadlineError, match="nothing was computed"):
+            await late
+        assert (await first, await in_time) == ([GOOD], [BATTERY])
+
+    assert made.value("sentimill_dropped_texts_total") == 2
+    assert sum(made.gate.calls) == 2
+
+
+async def test_a_cancelled_caller_has_its_waiting_texts_dropped(bundle: Path) -> None:
+    """Nothing is computed for a caller who has gone, and its neighbours are served."""
+    async with running(bundle, gated=True) as made:
+        first = made.begin("good")
+        await made.gate.entered()
+        second = made.begin("good the the")  # may be prepared already when the caller goes
+        await settled()
+        gone, stays = made.begin("bad", "bad", "bad"), made.begin("battery")
+        await settled()
+        gone.cancel()
+        made.gate.open()
+        answers = await asyncio.gather(first, second, stays)
+        assert gone.cancelled()
+
+    assert list(answers) == [[GOOD], [GOOD], [BATTERY]]
+    assert made.value("sentimill_dropped_texts_total") == 3
+
+
+async def test_a_cancelled_caller_whose_batch_runs_harms_nobody(bundle: Path) -> None:
+    """An answer that nobody waits for is thrown away."""
+    async with running(bundle, gated=True) as made:
+        gone, stays = made.begin("good"), made.begin("bad")
+        await made.gate.entered()
+        gone.cancel()
+        made.gate.open()
+
+        assert await stays == [BAD]
+
+
+async def test_closing_finishes_what_runs_and_refuses_what_waits(bundle: Path) -> None:
+    """No caller is left without an answer."""
+    async with running(bundle, gated=True, budget=1) as made:
+        jobs = [made.begin("good") for _ in range(5)]
+        await made.gate.entered()
+        closing = asyncio.create_task(made.batcher.close())
+        await settled()
+        made.gate.open()
+        await closing
+        found = await asyncio.gather(*jobs, return_exceptions=True)
+
+    answered = [one for one in found if one == [GOOD]]
+    refused = [one for one in found if isinstance(one, UnavailableError)]
+    assert len(answered) == len(made.gate.calls)
+    assert len(answered) + len(refused) == 5
+    assert {error.reason for error in refused} == {"DRAINING"}
+
+
+async def test_a_text_gets_the_same_bits_whatever_its_batch_mates(bundle: Path) -> None:
+    """Padding and position do not change an answer."""
+    async with running(bundle, gated=True) as made:
+        jobs = [made.begin("good battery", *["bad the"] * n) for n in range(6)]
+        await made.gate.entered()
+        made.gate.open()
+        found = await asyncio.gather(*jobs)
+
+    assert [answer[0] for answer in found] == [GOOD] * 6
+
+
+async def test_times_are_told(bundle: Path) -> None:
+    """A job learns how long its texts waited and how long the engine took."""
+    async with running(bundle) as made:
+        answer = await made.batcher.classify([np.array([4, 5])], None)
+
+    assert answer.queue_seconds >= 0
+    assert answer.engine_seconds > 0
+    assert made.value("sentimill_batch_rows_count") == 1

@@ -1,0 +1,223 @@
+"""The typed clients, against a whole server over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+from live import live_server, live_service
+from sentimill import AsyncClient, Classifier, Client, Prediction, TextError
+from sentimill.bundle import open_bundle
+from sentimill.errors import (
+    DeadlineError,
+    EngineError,
+    InputError,
+    QuotaError,
+    SentimillError,
+    UnavailableError,
+)
+from sentimill.server import Serve
+from sentimill.service import Limits
+from sentimill.text import MAX_TEXT_BYTES
+from tiny import LABELS, graph, write_tiny_bundle
+
+
+@pytest.fixture(scope="module")
+def address(bundle: Path) -> Iterator[str]:
+    """Return the address of a whole server."""
+    with live_server(Serve(bundle=bundle, port=0, metrics_port=0, threads=1)) as serving:
+        yield serving.address
+
+
+@pytest.fixture(scope="module")
+def client(address: str) -> Iterator[Client]:
+    """Return a client that is connected."""
+    with Client(address) as made:
+        yield made
+
+
+def outcomes(found: list[Prediction | TextError | EngineError]) -> list[str]:
+    """Return the label of each result, or the reason of its error."""
+    return [one.label if isinstance(one, Prediction) else one.reason for one in found]
+
+
+def test_a_prediction_is_what_the_classifier_gives(client: Client, bundle: Path) -> None:
+    """A client sees no difference between a server and a bundle of its own."""
+    texts = ["good", "good bad", "the " * 30]
+    (single, *_) = local = Classifier.load(bundle).classify(texts)
+    found = client.classify(texts)
+
+    assert isinstance(single, Prediction)
+    for got, expected in zip(found, local, strict=True):
+        assert isinstance(got, Prediction)
+        assert isinstance(expected, Prediction)
+        assert got.probs == expected.probs
+        assert got.score == pytest.approx(expected.score, abs=1e-7)
+        assert (got.label, got.confidence) == (expected.label, expected.confidence)
+        assert (got.abstained, got.truncated) == (expected.abstained, expected.truncated)
+        assert got.tokens == expected.tokens
+
+
+def test_bad_texts_are_errors_in_their_own_place(client: Client) -> None:
+    """Lone surrogates and a text of many megabytes harm no neighbour."""
+    found = client.classify(["good", "", "\ud800", "x" * (MAX_TEXT_BYTES + 1), "x" * 2**24, "bad"])
+
+    assert outcomes(found) == [
+        "positive",
+        "EMPTY_TEXT",
+        "INVALID_UNICODE",
+        "TEXT_TOO_LARGE",
+        "TEXT_TOO_LARGE",
+        "negative",
+    ]
+    assert [type(one) for one in found[1:5]] == [TextError] * 4
+
+
+def test_a_long_list_is_sent_in_several_requests(client: Client) -> None:
+    """The caller need not know the server's limits."""
+    texts = ["good", "bad", "the"] * 500
+
+    assert outcomes(client.classify(texts)) == ["positive", "negative", "neutral"] * 500
+
+
+def test_many_large_texts_are_sent_in_several_requests(client: Client) -> None:
+    """Bytes are counted as well as texts."""
+    found = client.classify(["good " * 200_000] * 12)
+
+    assert outcomes(found) == ["positive"] * 12
+
+
+def test_no_texts_give_no_results(client: Client) -> None:
+    """An empty list needs no request."""
+    assert client.classify([]) == []
+
+
+def test_a_single_string_is_refused(client: Client) -> None:
+    """Classifying the letters of a text is never meant."""
+    with pytest.raises(InputError, match=re.escape("write classify([text])")):
+        client.classify("good")
+
+
+def test_the_model_is_told(client: Client, bundle: Path) -> None:
+    """Name, digest, labels and limits as typed fields."""
+    found = client.model()
+
+    assert (found.name, found.version, found.labels) == ("tiny", "1", LABELS)
+    assert found.digest == open_bundle(bundle).digest
+    assert (found.max_tokens, found.precision, found.provider) == (16, "fp32", "cpu")
+    assert found.threshold == pytest.approx(0.6)
+
+
+def test_threads_share_a_client(client: Client) -> None:
+    """Each thread gets its own answers."""
+    with ThreadPoolExecutor(8) as threads:
+        words = ["good", "bad", "the", "good bad bad"] * 10
+        found = list(threads.map(lambda word: outcomes(client.classify([word])), words))
+
+    assert found == [["positive"], ["negative"], ["neutral"], ["negative"]] * 10
+
+
+def test_no_server_is_unavailable() -> None:
+    """The error is of our tree and tells the address."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with Client(f"127.0.0.1:{port}") as client, pytest.raises(UnavailableError) as caught:
+        client.classify(["good"])
+
+    assert caught.value.reason == "UNAVAILABLE"
+    assert str(port) in str(caught.value)
+
+
+async def test_the_async_client_does_the_same(address: str) -> None:
+    """Predictions, errors and the model come as from the other client."""
+    async with AsyncClient(address) as client:
+        found, model = await asyncio.gather(
+            client.classify(["good", "", "\ud800", "x" * 2**24, "bad"] * 100), client.model()
+        )
+
+    each = ["positive", "EMPTY_TEXT", "INVALID_UNICODE", "TEXT_TOO_LARGE", "negative"]
+    assert outcomes(found) == each * 100
+    assert model.name == "tiny"
+
+
+async def test_many_calls_share_an_async_client(address: str) -> None:
+    """Concurrent calls get their own answers."""
+    words = ["good", "bad", "the"] * 20
+    async with AsyncClient(address) as client:
+        found = await asyncio.gather(*[client.classify([word]) for word in words])
+
+    labels = ["positive", "negative", "neutral"] * 20
+    assert [outcomes(each) for each in found] == [[label] for label in labels]
+
+
+async def test_a_full_server_is_unavailable(bundle: Path) -> None:
+    """The server's own reason reaches the caller."""
+    async with (
+        live_service(bundle, limits=Limits(max_waiting_texts=1)) as live,
+        AsyncClient(live.address) as client,
+    ):
+        with pytest.raises(UnavailableError, match="would pass the limit of 1") as caught:
+            await client.classify(["good", "bad"])
+
+    assert caught.value.reason == "QUEUE_FULL"
+
+
+async def test_a_deadline_is_an_error_of_its_own(bundle: Path) -> None:
+    """The timeout of the client is the deadline of each request."""
+    async with (
+        live_service(bundle, gated=True) as live,
+        AsyncClient(live.address, timeout_seconds=0.1) as client,
+    ):
+        with pytest.raises(DeadlineError):
+            await client.classify(["good"])
+
+
+async def test_a_failing_engine_is_an_error_of_its_text(tmp_path: Path) -> None:
+    """It is told apart from a bad text: trying again may help."""
+    made = write_tiny_bundle(tmp_path / "tiny", model=graph(fail_on="poison"))
+    async with live_service(made.path) as live, AsyncClient(live.address) as client:
+        good, failed = await client.classify(["good", "poison"])
+
+    assert isinstance(good, Prediction)
+    assert isinstance(failed, EngineError)
+    assert failed.reason == "ENGINE_FAILED"
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, QuotaError),
+        (grpc.StatusCode.INVALID_ARGUMENT, InputError),
+        (grpc.StatusCode.PERMISSION_DENIED, SentimillError),
+    ],
+)
+async def test_codes_of_proxies_become_our_errors(
+    code: grpc.StatusCode, kind: type[SentimillError]
+) -> None:
+    """A status without details of ours still has a type and a reason."""
+
+    async def answer(data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        await context.abort(code, "said the proxy")
+
+    server = grpc.aio.server()
+    methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+        "Classify": grpc.unary_unary_rpc_method_handler(answer)
+    }
+    handler = grpc.method_handlers_generic_handler("sentimill.v1.SentimentService", methods)
+    server.add_generic_rpc_handlers((handler,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with AsyncClient(f"127.0.0.1:{port}") as client:
+            with pytest.raises(SentimillError, match="said the proxy") as caught:
+                await client.classify(["good"])
+    finally:
+        await server.stop(None)
+
+    assert (type(caught.value), caught.value.reason) == (kind, code.name)

@@ -1,0 +1,65 @@
+"""The error tree and its one table."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+
+import grpc
+import pytest
+from sentimill import errors
+from sentimill.errors import OUTCOMES, InputError, SentimillError, TextError, outcome
+
+CLASSES = [
+    found
+    for _, found in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(found, SentimillError)
+]
+EXIT_CODES = {0, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_every_error_has_an_outcome_of_its_own_or_of_its_parent(kind: type[SentimillError]) -> None:
+    """No error but the root falls through to the root's outcome."""
+    nearest = next(parent for parent in kind.__mro__ if parent in OUTCOMES)
+
+    assert kind is SentimillError or nearest is not SentimillError
+    assert OUTCOMES[nearest] == outcome(kind("why", reason="REASON"))
+
+
+@pytest.mark.parametrize(("kind", "row"), OUTCOMES.items())
+def test_an_outcome_names_a_grpc_code_by_its_number(
+    kind: type[SentimillError], row: errors.Outcome
+) -> None:
+    """Name and number are those of gRPC, and the exit code is one of the documented five."""
+    assert (row.code, row.grpc) == (grpc.StatusCode[row.grpc].value[0], row.grpc)
+    assert row.exit in EXIT_CODES
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_the_drawing_shows_every_error(kind: type[SentimillError]) -> None:
+    """The tree in the module's docstring is complete."""
+    assert errors.__doc__ is not None
+    assert f" {kind.__name__} " in errors.__doc__.replace("\n", " ")
+
+
+def test_what_is_not_ours_is_an_internal_failure() -> None:
+    """A stranger's exception is INTERNAL and exit code 1."""
+    assert OUTCOMES[SentimillError] == outcome(KeyError("x"))
+
+
+def test_a_text_error_is_an_input_error() -> None:
+    """A caller who catches bad input catches a bad text too."""
+    error = TextError("empty", reason="EMPTY_TEXT")
+
+    assert isinstance(error, InputError)
+    assert (str(error), error.reason) == ("empty", "EMPTY_TEXT")
+
+
+def test_the_module_imports_only_typing() -> None:
+    """Every room may import errors, so errors imports no room."""
+    tree = ast.parse(inspect.getsource(errors))
+    found = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+
+    assert {"__future__", "typing"} == found
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Import)]

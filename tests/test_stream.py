@@ -1,0 +1,159 @@
+"""`ClassifyStream`, called over real sockets with raw messages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+from live import Live, live_service, until
+from sentimill.service import SERVICE, Limits
+from sentimill.v1 import sentiment_pb2 as pb
+from wire import connected, outcomes, reason_of, request_of
+
+
+def our_tasks() -> list[str]:
+    """Return the names of the service's coroutines that run as tasks; gRPC has its own."""
+    coroutines = [getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()]
+    return [name for name in coroutines if name.startswith("SentimentService.")]
+
+
+StreamCall = grpc.aio.StreamStreamCall[bytes, bytes]
+
+
+@asynccontextmanager
+async def streaming(live: Live) -> AsyncIterator[StreamCall]:
+    """Open a ClassifyStream."""
+    async with connected(live) as channel:
+        method: grpc.aio.StreamStreamMultiCallable[bytes, bytes]
+        method = channel.stream_stream(f"/{SERVICE}/ClassifyStream")
+        call = method()
+        yield call
+
+
+async def write(call: StreamCall, number: int, texts: Sequence[str]) -> None:
+    """Send one request."""
+    message = pb.ClassifyStreamRequest(id=number, request=request_of(*texts))
+    await call.write(message.SerializeToString())
+
+
+async def read(call: StreamCall) -> pb.ClassifyStreamResponse:
+    """Receive one response."""
+    data = await call.read()
+    assert isinstance(data, bytes)
+    return pb.ClassifyStreamResponse.FromString(data)
+
+
+async def test_a_stream_answers_each_request_before_the_next_comes(bundle: Path) -> None:
+    """A caller may wait for an answer before it goes on."""
+    async with live_service(bundle) as live, streaming(live) as call:
+        for number, text in enumerate(["good", "bad", "the"]):
+            await write(call, number, [text])
+            found = await read(call)
+            assert (found.id, len(found.response.results)) == (number, 1)
+        await call.done_writing()
+
+        assert await call.read() is grpc.aio.EOF
+        assert await call.code() is grpc.StatusCode.OK
+
+
+async def test_a_stream_keeps_the_order_of_its_requests(bundle: Path) -> None:
+    """Long and short requests do not overtake one another."""
+    async with live_service(bundle, budget=20) as live, streaming(live) as call:
+
+        async def write_all() -> None:
+            for number in range(50):
+                await write(call, number, ["good the the the"] * (1 + 20 * (number % 3 == 0)))
+            await call.done_writing()
+
+        writer = asyncio.create_task(write_all())
+        found = [await read(call) for _ in range(50)]
+        await writer
+
+    assert [one.id for one in found] == list(range(50))
+    assert {name for one in found for name in outcomes(one.response)} == {"positive"}
+
+
+async def test_an_error_of_one_request_is_in_its_response(bundle: Path) -> None:
+    """The stream goes on after it."""
+    async with live_service(bundle) as live, streaming(live) as call:
+        await write(call, 1, [])
+        await call.write(b"\xff\xff\xff")
+        await write(call, 3, ["good", ""])
+        await call.done_writing()
+        empty, malformed, good = [await read(call) for _ in range(3)]
+
+    assert (empty.id, reason_of(empty.error)) == (1, "ITEM_COUNT")
+    assert reason_of(malformed.error) == "MALFORMED_REQUEST"
+    assert outcomes(good.response) == ["positive", "EMPTY_TEXT"]
+
+
+async def test_an_empty_stream_ends_well(bundle: Path) -> None:
+    """No requests, no responses, no error."""
+    async with live_service(bundle) as live, streaming(live) as call:
+        await call.done_writing()
+
+        assert await call.read() is grpc.aio.EOF
+        assert await call.code() is grpc.StatusCode.OK
+
+
+async def test_a_stream_is_read_only_a_little_ahead(bundle: Path) -> None:
+    """A caller that floods its stream fills its own window and not the queue."""
+    async with live_service(bundle, gated=True) as live, streaming(live) as call:
+        writer = asyncio.create_task(write_all(call, 100))
+        await live.gate.entered()
+        for _ in range(50):
+            await asyncio.sleep(0)
+        ahead = live.admission.texts
+        live.gate.open()
+        found = [await read(call) for _ in range(100)]
+        await writer
+
+    assert 1 <= ahead <= 8
+    assert [one.id for one in found] == list(range(100))
+
+
+async def write_all(call: StreamCall, count: int) -> None:
+    """Send *count* requests of one text."""
+    for number in range(count):
+        await write(call, number, ["good"])
+
+
+async def test_a_caller_who_leaves_its_stream_leaves_no_tasks_behind(bundle: Path) -> None:
+    """Answers under way, queued ones and the reader all end, and nothing stays counted."""
+    async with live_service(bundle, gated=True) as live:
+        async with streaming(live) as call:
+            writer = asyncio.create_task(write_all(call, 20))
+            await live.gate.entered()
+            await until(lambda: live.admission.texts >= 4)
+            call.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+        await until(lambda: live.admission.texts == 0)
+        await until(lambda: not our_tasks())
+
+    assert (live.admission.texts, live.admission.tokens) == (0, 0)
+
+
+async def test_a_stream_with_a_message_beyond_the_limit_ends(bundle: Path) -> None:
+    """The call fails and leaves no tasks behind."""
+    async with live_service(bundle, limits=Limits(max_request_bytes=1000)) as live:
+        async with streaming(live) as call:
+            await write(call, 1, ["good"])
+            await read(call)
+            await write(call, 2, ["x" * 2000])
+
+            assert await call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await until(lambda: not our_tasks())
+
+
+async def test_a_draining_service_refuses_in_the_stream(bundle: Path) -> None:
+    """An open stream hears of it at its next request."""
+    async with live_service(bundle) as live, streaming(live) as call:
+        await write(call, 1, ["good"])
+        assert outcomes((await read(call)).response) == ["positive"]
+        live.service.draining = True
+        await write(call, 2, ["good"])
+
+        assert reason_of((await read(call)).error) == "DRAINING"
