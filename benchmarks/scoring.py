@@ -47,7 +47,9 @@ FORMATS: Final = ("parquet", "csv", "jsonl")
 def main() -> None:
     """Run one question and write its answer to results/, and as the last line to stdout."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("question", choices=["ratio", "pipeline", "memory", "faults", "equal", "peers"])
+    parser.add_argument(
+        "question", choices=["ratio", "pipeline", "memory", "faults", "equal", "peers"]
+    )
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--data", type=Path, default=Path("/work/shared/data"))
     parser.add_argument("--rows", type=int, default=4000)
@@ -64,7 +66,9 @@ def main() -> None:
         return
     result = {"question": chosen.question, **surroundings(), **found}
     chosen.results.mkdir(parents=True, exist_ok=True)
-    (chosen.results / f"scoring-{chosen.question}.json").write_text(json.dumps(result, indent=2) + "\n")
+    (chosen.results / f"scoring-{chosen.question}.json").write_text(
+        json.dumps(result, indent=2) + "\n"
+    )
     sys.stdout.write(json.dumps(result) + "\n")
 
 
@@ -220,7 +224,9 @@ def write_short(path: str, rows: int) -> None:
     target = Path(path)
     if target.suffix == ".parquet":
         table = pa.table({"text": block})
-        with pq.ParquetWriter(target, pa.schema([("id", pa.int64()), ("text", pa.string())])) as out:
+        with pq.ParquetWriter(
+            target, pa.schema([("id", pa.int64()), ("text", pa.string())])
+        ) as out:
             for at in range(0, rows, len(block)):
                 ids = pa.array(range(at, min(rows, at + len(block))))
                 out.write_table(pa.table({"id": ids, "text": table["text"][: len(ids)]}))
@@ -258,8 +264,12 @@ def equal(folder: Path, bundle: Path, texts: Sequence[str]) -> dict[str, object]
         job("server.parquet").run(scorer)
         scorer.close()
     run_on_ray(job("ray.parquet"), Cluster(bundle=bundle))
-    answers = [getattr(one, "probs", (float("nan"),) * len(names)) for one in classifier.classify(texts)]
-    direct = pa.table({n: pa.array([a[k] for a in answers], pa.float32()) for k, n in enumerate(names)})
+    answers = [
+        getattr(one, "probs", (float("nan"),) * len(names)) for one in classifier.classify(texts)
+    ]
+    direct = pa.table(
+        {n: pa.array([a[k] for a in answers], pa.float32()) for k, n in enumerate(names)}
+    )
     ours = probs("local.parquet")
     return {
         "rows": len(texts),

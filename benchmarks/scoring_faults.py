@@ -51,7 +51,9 @@ def write_input(path: Path) -> None:
         pq.write_table(table, path, row_group_size=7_000)
         return
     if ".jsonl" in path.name:
-        data = "".join(json.dumps({"id": i, "text": t}) + "\n" for i, t in enumerate(texts)).encode()
+        data = "".join(
+            json.dumps({"id": i, "text": t}) + "\n" for i, t in enumerate(texts)
+        ).encode()
     else:
         data = ("id,text\n" + "".join(f'{i},"{t}"\n' for i, t in enumerate(texts))).encode()
     if path.suffix == ".gz":

@@ -280,6 +280,16 @@ def test_where_missing_scores_only_the_gaps(tmp_path: Path, scorer: LocalScorer)
     assert (summary.rows, summary.tally.kept, summary.failed) == (4, 2, 1)
 
 
+def test_gaps_can_be_filled_in_fewer_columns(tmp_path: Path, scorer: LocalScorer) -> None:
+    """Old answers come along."""
+    _, first = score(tmp_path, scorer, b"id,text\n1,good\n2,bad\n")
+    edited = first.replace(b"positive", b"mine").replace(b"negative", b"")
+    _, out = score(tmp_path, scorer, edited, layout=Layout(update=True, keep=("id",)))
+
+    assert [row[:2] for row in table(out)] == [["id", ADDED[0]], ["1", "mine"], ["2", "negative"]]
+    assert {len(row) for row in table(out)} == {1 + len(ADDED)}
+
+
 def test_probs_have_a_column_a_label(tmp_path: Path, scorer: LocalScorer) -> None:
     """They read back to what the classifier says."""
     _, out = score(tmp_path, scorer, b"text\ngood\n", probs=True)

@@ -125,7 +125,11 @@ def test_a_dataset_gets_the_same_probs(bundle: Path) -> None:
     texts = ["good", "bad bad", "fine", "good " * 30] * 20
     kind = {"bundle": str(bundle), "probs": True, "threads": 1}
     dataset = ray.data.from_arrow(pa.table({"id": range(80), "text": texts})).map_batches(
-        AnswerBatches, fn_constructor_kwargs=kind, batch_format="pyarrow", batch_size=7, concurrency=1
+        AnswerBatches,
+        fn_constructor_kwargs=kind,
+        batch_format="pyarrow",
+        batch_size=7,
+        concurrency=1,
     )
     rows = sorted(dataset.take_all(), key=lambda row: row["id"])
     expected = Classifier.load(bundle, threads=1).classify(texts)

@@ -26,7 +26,12 @@ def test_a_server_gives_the_same_bytes(
 
     with live_server(Serve(bundle=bundle, port=0, metrics_port=0, threads=1)) as serving:
         found = sentimill(
-            "score", tmp_path / "in.csv", tmp_path / "out.csv", "--server", serving.address, "--probs"
+            "score",
+            tmp_path / "in.csv",
+            tmp_path / "out.csv",
+            "--server",
+            serving.address,
+            "--probs",
         )
 
     assert found.code == 3

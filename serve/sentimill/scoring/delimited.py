@@ -271,8 +271,9 @@ class DelimitedTable:
         if self._fields:
             rows.fields.append(fields)
         if self._keep:
-            kept = self._dialect.write([fields[k] for k in self._keep])
-            body = kept.encode(self._encoding.codec, "surrogateescape")
+            kept = [fields[k] for k in self._keep]
+            kept += fields[-self._old :] if text is None else []
+            body = self._dialect.write(kept).encode(self._encoding.codec, "surrogateescape")
         rows.texts.append(text)
         rows.bodies.append(lead + body if lead else body)
         rows.ends.append(end or self.end)

@@ -178,7 +178,10 @@ class JsonLinesTable:
                 body = _only(line, lambda key: key not in self._added.names)
         elif isinstance(text, TextError) and text.reason == "NOT_AN_OBJECT":
             body = self._wrapped(line)
-        if self._keep and text is not None:
+        if self._keep and text is None:
+            names = {*self._keep, *self._added.names}
+            body = _only(line, lambda key: key in names) + b"}"
+        elif self._keep:
             body = _only(body + b"}", lambda key: key in self._keep)
         rows.texts.append(text)
         rows.bodies.append(lead + body if lead else body)

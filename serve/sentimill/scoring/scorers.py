@@ -178,7 +178,9 @@ class ServerScorer:
         errors: dict[int, SentimillError] = {
             i: text for i, text in enumerate(texts) if isinstance(text, TextError)
         }
-        places = [i for i, text in enumerate(texts) if isinstance(text, str)]
+        # Texts of like length in a request: the server's batches have less padding.
+        asked = [(len(text), i) for i, text in enumerate(texts) if isinstance(text, str)]
+        places = [i for _, i in sorted(asked)]
         chunks = [places[k : k + _REQUEST_TEXTS] for k in range(0, len(places), _REQUEST_TEXTS)]
         probs = np.full((len(texts), len(self._model.labels)), np.nan, dtype=np.float32)
         tokens = 0
