@@ -37,7 +37,8 @@ class Prediction:
     label: the most probable label. probs: calibrated, in the order of the bundle's labels, summing
     to 1. score: P(positive) - P(negative), -1 to 1; None where the labels are not sentiments.
     confidence: the largest of probs. abstained: confidence is below the bundle's threshold.
-    truncated: part of the text was left out. tokens: how many tokens the model read.
+    truncated: part of the text was left out. tokens: how many tokens the model read. answered_by:
+    `large` where a client's fallback gave label and probs in the student's place.
     """
 
     label: str
@@ -47,6 +48,7 @@ class Prediction:
     abstained: bool
     truncated: bool
     tokens: int
+    answered_by: Literal["student", "large"] = "student"
 
 
 class Classifier:

@@ -6,10 +6,11 @@ with Client("127.0.0.1:50051") as client:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, TypeAlias
+from typing import Final
 
 import grpc
 from google.protobuf.message import Message
@@ -26,6 +27,7 @@ from sentimill.errors import (
     TextError,
     UnavailableError,
 )
+from sentimill.fallback import Fallback, Result
 from sentimill.text import check_size
 from sentimill.v1 import sentiment_pb2 as pb
 
@@ -39,9 +41,6 @@ _MAX_BYTES: Final = 2 << 20
 """Bytes of text in one request, a quarter of what the server accepts."""
 
 _OPTIONS: Final = (("grpc.max_receive_message_length", 16 << 20),)
-
-Result: TypeAlias = Prediction | TextError | EngineError
-"""What one text got."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +60,16 @@ class Model:
 class Client:
     """A connection to one server. Threads may share it."""
 
-    def __init__(self, address: str, *, timeout_seconds: float = 30.0) -> None:
-        """Connect lazily to *address* (host:port); each request has *timeout_seconds*."""
+    def __init__(
+        self, address: str, *, timeout_seconds: float = 30.0, fallback: Fallback | None = None
+    ) -> None:
+        """Connect lazily to *address* (host:port); each request has *timeout_seconds*.
+
+        *fallback* asks a large model where the student is unsure.
+        """
         self._channel = grpc.insecure_channel(address, options=_OPTIONS)
         self._timeout = timeout_seconds
+        self._fallback = fallback
 
     def classify(self, texts: Sequence[str]) -> list[Result]:
         """Return one result a text, in order; a text that cannot be classified gets its error.
@@ -76,7 +81,8 @@ class Client:
         for places, request in _requests(texts, results):
             data = self._call("Classify", request)
             _fill(results, places, pb.ClassifyResponse.FromString(data))
-        return [result for result in results if result is not None]
+        found = [result for result in results if result is not None]
+        return found if self._fallback is None else self._fallback.improve(texts, found)
 
     def model(self) -> Model:
         """Return what the server has loaded."""
@@ -110,10 +116,16 @@ class Client:
 class AsyncClient:
     """A connection to one server for asyncio; use it within one event loop."""
 
-    def __init__(self, address: str, *, timeout_seconds: float = 30.0) -> None:
-        """Connect lazily to *address* (host:port); each request has *timeout_seconds*."""
+    def __init__(
+        self, address: str, *, timeout_seconds: float = 30.0, fallback: Fallback | None = None
+    ) -> None:
+        """Connect lazily to *address* (host:port); each request has *timeout_seconds*.
+
+        *fallback* asks a large model where the student is unsure.
+        """
         self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
         self._timeout = timeout_seconds
+        self._fallback = fallback
 
     async def classify(self, texts: Sequence[str]) -> list[Result]:
         """See `Client.classify`."""
@@ -121,7 +133,10 @@ class AsyncClient:
         for places, request in _requests(texts, results):
             data = await self._call("Classify", request)
             _fill(results, places, pb.ClassifyResponse.FromString(data))
-        return [result for result in results if result is not None]
+        found = [result for result in results if result is not None]
+        if self._fallback is None:
+            return found
+        return await asyncio.to_thread(self._fallback.improve, texts, found)
 
     async def model(self) -> Model:
         """See `Client.model`."""
