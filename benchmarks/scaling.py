@@ -1,0 +1,187 @@
+"""How the student's throughput grows: with length, batch, threads, processes and callers.
+
+The bound beside each figure is the machine's measured matrix rate over the operations of the
+padded batch: what no engine can pass at that precision.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from contestants import callers, serving
+from record import Scaling
+from sentimill import Classifier
+from shapes import MINILM_L6
+from transformers import BertConfig, BertForSequenceClassification
+
+__all__ = [
+    "billion_a_day",
+    "by_callers",
+    "by_length",
+    "by_processes",
+    "by_rows",
+    "by_threads",
+    "by_training_rows",
+]
+
+_SECONDS_A_DAY = 86_400
+
+
+def _rate(run: Callable[[], object], reviews: int, seconds: float) -> float:
+    """Return reviews a second over at least *seconds*, after one warm-up."""
+    run()
+    began, done = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        run()
+        done += reviews
+    return done / (time.perf_counter() - began)
+
+
+def _batch(classifier: Classifier, rows: int, tokens: int) -> Callable[[], object]:
+    unit = np.full(tokens, classifier.bundle.manifest.pad_id + 1, dtype=np.int64)
+    return lambda: classifier.run([unit] * rows)
+
+
+def by_length(classifier: Classifier, matmul_flops: float, seconds: float) -> list[Scaling]:
+    """Batches of 2,048 tokens, ever longer reviews."""
+    longest = classifier.bundle.manifest.max_tokens
+    found: list[Scaling] = []
+    for tokens in (16, 32, 64, 128, 256):
+        if tokens <= longest:
+            rows = 2048 // tokens
+            rate = _rate(_batch(classifier, rows, tokens), rows, seconds)
+            bound = matmul_flops / MINILM_L6.flops(tokens)
+            found.append(_point("tokens a review", tokens, rate, bound))
+    return found
+
+
+def by_rows(classifier: Classifier, matmul_flops: float, seconds: float) -> list[Scaling]:
+    """Reviews of 64 tokens, ever larger batches."""
+    tokens = min(64, classifier.bundle.manifest.max_tokens)
+    bound = matmul_flops / MINILM_L6.flops(tokens)
+    return [
+        _point(
+            "reviews a batch", rows, _rate(_batch(classifier, rows, tokens), rows, seconds), bound
+        )
+        for rows in (1, 2, 4, 8, 16, 32, 64, 128)
+    ]
+
+
+def by_threads(bundle: Path, cores: int, matmul_flops: float, seconds: float) -> list[Scaling]:
+    """Batches of 32 reviews of 64 tokens, ever more engine threads, up to the cores."""
+    found: list[Scaling] = []
+    for threads in _doubling(cores):
+        classifier = Classifier.load(bundle, threads=threads)
+        tokens = min(64, classifier.bundle.manifest.max_tokens)
+        bound = matmul_flops / MINILM_L6.flops(tokens) * threads / cores
+        rate = _rate(_batch(classifier, 32, tokens), 32, seconds)
+        found.append(_point("engine threads", threads, rate, bound))
+    return found
+
+
+def by_processes(bundle: Path, cores: int, matmul_flops: float, seconds: float) -> list[Scaling]:
+    """As many one-threaded processes as cores, each with its own engine, all at once."""
+    found: list[Scaling] = []
+    for count in _doubling(cores):
+        command = [sys.executable, "-m", "scaling", str(bundle), str(seconds)]
+        running = [
+            subprocess.Popen(command, cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True)
+            for _ in range(count)
+        ]
+        rate = sum(float(process.communicate()[0]) for process in running)
+        bound = matmul_flops / MINILM_L6.flops(64) * count / cores
+        found.append(_point("processes", count, rate, bound))
+    return found
+
+
+def by_callers(
+    bundle: Path, texts: Sequence[str], counts: Sequence[int], seconds: float
+) -> list[Scaling]:
+    """The gRPC service under ever more callers, 64 reviews a call."""
+    with serving(bundle) as address:
+        return [
+            _point(
+                "callers",
+                count,
+                _rate(callers(address, texts, count=count), len(texts), seconds),
+                None,
+            )
+            for count in counts
+        ]
+
+
+def by_training_rows(
+    row_counts: Sequence[int], seconds: float, *, tokens: int = 128
+) -> list[Scaling]:
+    """Seconds of one training epoch over rows, from timed steps of 32 rows; value is in rows.
+
+    The field that holds reviews a second is what the optimiser gets through.
+    """
+    config = BertConfig(
+        hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536
+    )
+    model = BertForSequenceClassification(config)
+    optimiser = torch.optim.AdamW(model.parameters())
+    ids = torch.randint(5, config.vocab_size, (32, tokens))
+
+    def step() -> None:
+        loss = model(input_ids=ids, labels=torch.zeros(32, dtype=torch.long)).loss
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+
+    rate = _rate(step, 32, 3 * seconds)
+    note = f"timed steps of 32 rows of {tokens} tokens; an epoch grows with the rows"
+    return [
+        Scaling(axis="training rows", value=rows, reviews_per_second=rate, note=note)
+        for rows in row_counts
+    ]
+
+
+def billion_a_day(
+    reviews_per_second: float, usd_hour: float, *, utilisation: float, bytes_a_review: float
+) -> list[Scaling]:
+    """Return, on paper, what a billion reviews a day take: machines, dollars, gigabytes."""
+    needed = 1e9 / _SECONDS_A_DAY
+    machines = -(-needed // (reviews_per_second * utilisation))
+    note = f"at {utilisation:.0%} of the measured rate"
+    return [
+        _point("reviews a second needed", needed, needed, None),
+        Scaling(axis="machines", value=machines, reviews_per_second=needed, note=note),
+        Scaling(
+            axis="US dollars a day",
+            value=machines * usd_hour * 24,
+            reviews_per_second=needed,
+            note=note,
+        ),
+        Scaling(
+            axis="gigabytes of text a day",
+            value=bytes_a_review,
+            reviews_per_second=needed,
+            note=f"{bytes_a_review:.0f} bytes a review; {bytes_a_review * needed * 8 / 1e6:.0f}"
+            " Mbit/s into the cluster",
+        ),
+    ]
+
+
+def _doubling(cores: int) -> list[int]:
+    counts = [1]
+    while counts[-1] * 2 <= cores:
+        counts.append(counts[-1] * 2)
+    return counts
+
+
+def _point(axis: str, value: float, rate: float, bound: float | None) -> Scaling:
+    return Scaling(axis=axis, value=value, reviews_per_second=rate, bound=bound)
+
+
+if __name__ == "__main__":
+    one = Classifier.load(Path(sys.argv[1]), threads=1)
+    batch = _batch(one, 32, min(64, one.bundle.manifest.max_tokens))
+    sys.stdout.write(f"{_rate(batch, 32, float(sys.argv[2]))}\n")
