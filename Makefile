@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench protos wheel-test clean
+.PHONY: demo test check bench bench-gpu protos wheel-test clean
 
 demo: $(READY) ## distil a model from the starter reviews, serve it, call it, score a CSV
 	@BIN=$(BIN) sh demo.sh
@@ -24,6 +24,15 @@ protos: $(READY) ## generate serve/sentimill/v1 from protos/
 
 wheel-test: $(READY) ## build the wheel, and use it where neither torch nor this checkout is
 	@BIN=$(BIN) PYTHON=$(PYTHON) sh tests/wheel.sh
+
+BUNDLE ?= bundles/reference
+bench: $(READY) ## the proof on this machine: JSON, page, README tables
+	$(BIN)/python benchmarks/bench.py --bundle $(BUNDLE)
+	$(BIN)/python benchmarks/page.py benchmarks/results/proof-cpu.json \
+	  $(wildcard benchmarks/results/proof-gpu.json) --readme README.md
+
+bench-gpu: ## the proof on a GPU machine, with the python that has torch there
+	PYTHONPATH=serve:train $(PYTHON) benchmarks/bench_gpu.py --bundle $(BUNDLE)
 
 clean: ## remove what the targets above made, but no bundle
 	rm -rf $(VENV) .venv-wheel dist demo

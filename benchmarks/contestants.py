@@ -21,7 +21,8 @@ from sentimill.text import Encoded
 
 __all__ = ["SENTIMILL", "callers", "encoded", "engine_run", "score_run", "serving", "write_csv"]
 
-SENTIMILL: Final = Path(sys.executable).parent / "sentimill"
+SENTIMILL: Final = (sys.executable, "-c", "from sentimill.cli import main; main()")
+"""The command line by this very interpreter, which needs no script on the path."""
 
 
 def encoded(classifier: Classifier, texts: Sequence[str]) -> list[Encoded]:
@@ -45,7 +46,7 @@ def engine_run(
 @contextmanager
 def serving(bundle: Path, *arguments: str) -> Iterator[str]:
     """Serve *bundle* in a process of its own and yield its address."""
-    command = [str(SENTIMILL), "serve", "--bundle", str(bundle), "--port", "0"]
+    command = [*SENTIMILL, "serve", "--bundle", str(bundle), "--port", "0"]
     # A file and not a pipe: nobody reads while the benchmark runs, and a full pipe would stop it.
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen([*command, "--metrics-port", "0", *arguments], stderr=log)
@@ -93,7 +94,7 @@ def write_csv(path: Path, texts: Sequence[str]) -> None:
 
 def score_run(bundle: Path, source: Path, target: Path) -> Callable[[], None]:
     """Return a run of `sentimill score` as a user types it: start and loading included."""
-    command = [str(SENTIMILL), "score", str(source), str(target), "--bundle", str(bundle)]
+    command = [*SENTIMILL, "score", str(source), str(target), "--bundle", str(bundle)]
 
     def run() -> None:
         subprocess.run([*command, "--overwrite"], check=True, capture_output=True)

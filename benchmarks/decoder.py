@@ -80,7 +80,7 @@ class Decoder:
         self._device = next(loaded.model.parameters()).device
         self._before = loaded.encode(prompt.before)
         self._after = loaded.encode(prompt.after)
-        self._label_ids = _first_tokens(loaded.encode)
+        self._label_ids = [0, 1, 2] if loaded.random else _first_tokens(loaded.encode)
         self._prefix = self._prefill()
 
     @property

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
-import numpy as np
 import torch
 from contestants import callers, serving
 from record import Scaling
 from sentimill import Classifier
 from shapes import MINILM_L6
+from throughput import batch_of, rate_of
 from transformers import BertConfig, BertForSequenceClassification
 
 __all__ = [
@@ -30,22 +30,8 @@ __all__ = [
     "by_training_rows",
 ]
 
-_SECONDS_A_DAY = 86_400
-
-
-def _rate(run: Callable[[], object], reviews: int, seconds: float) -> float:
-    """Return reviews a second over at least *seconds*, after one warm-up."""
-    run()
-    began, done = time.perf_counter(), 0
-    while time.perf_counter() - began < seconds:
-        run()
-        done += reviews
-    return done / (time.perf_counter() - began)
-
-
-def _batch(classifier: Classifier, rows: int, tokens: int) -> Callable[[], object]:
-    unit = np.full(tokens, classifier.bundle.manifest.pad_id + 1, dtype=np.int64)
-    return lambda: classifier.run([unit] * rows)
+_SECONDS_A_DAY: Final = 86_400
+_WORKER: Final = Path(__file__).parent / "throughput.py"
 
 
 def by_length(classifier: Classifier, matmul_flops: float, seconds: float) -> list[Scaling]:
@@ -55,7 +41,7 @@ def by_length(classifier: Classifier, matmul_flops: float, seconds: float) -> li
     for tokens in (16, 32, 64, 128, 256):
         if tokens <= longest:
             rows = 2048 // tokens
-            rate = _rate(_batch(classifier, rows, tokens), rows, seconds)
+            rate = rate_of(batch_of(classifier, rows, tokens), rows, seconds)
             bound = matmul_flops / MINILM_L6.flops(tokens)
             found.append(_point("tokens a review", tokens, rate, bound))
     return found
@@ -67,7 +53,10 @@ def by_rows(classifier: Classifier, matmul_flops: float, seconds: float) -> list
     bound = matmul_flops / MINILM_L6.flops(tokens)
     return [
         _point(
-            "reviews a batch", rows, _rate(_batch(classifier, rows, tokens), rows, seconds), bound
+            "reviews a batch",
+            rows,
+            rate_of(batch_of(classifier, rows, tokens), rows, seconds),
+            bound,
         )
         for rows in (1, 2, 4, 8, 16, 32, 64, 128)
     ]
@@ -80,7 +69,7 @@ def by_threads(bundle: Path, cores: int, matmul_flops: float, seconds: float) ->
         classifier = Classifier.load(bundle, threads=threads)
         tokens = min(64, classifier.bundle.manifest.max_tokens)
         bound = matmul_flops / MINILM_L6.flops(tokens) * threads / cores
-        rate = _rate(_batch(classifier, 32, tokens), 32, seconds)
+        rate = rate_of(batch_of(classifier, 32, tokens), 32, seconds)
         found.append(_point("engine threads", threads, rate, bound))
     return found
 
@@ -89,10 +78,9 @@ def by_processes(bundle: Path, cores: int, matmul_flops: float, seconds: float) 
     """As many one-threaded processes as cores, each with its own engine, all at once."""
     found: list[Scaling] = []
     for count in _doubling(cores):
-        command = [sys.executable, "-m", "scaling", str(bundle), str(seconds)]
+        command = [sys.executable, str(_WORKER), str(bundle), str(seconds)]
         running = [
-            subprocess.Popen(command, cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True)
-            for _ in range(count)
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(count)
         ]
         rate = sum(float(process.communicate()[0]) for process in running)
         bound = matmul_flops / MINILM_L6.flops(64) * count / cores
@@ -109,7 +97,7 @@ def by_callers(
             _point(
                 "callers",
                 count,
-                _rate(callers(address, texts, count=count), len(texts), seconds),
+                rate_of(callers(address, texts, count=count), len(texts), seconds),
                 None,
             )
             for count in counts
@@ -136,7 +124,7 @@ def by_training_rows(
         optimiser.step()
         optimiser.zero_grad()
 
-    rate = _rate(step, 32, 3 * seconds)
+    rate = rate_of(step, 32, 3 * seconds)
     note = f"timed steps of 32 rows of {tokens} tokens; an epoch grows with the rows"
     return [
         Scaling(axis="training rows", value=rows, reviews_per_second=rate, note=note)
@@ -179,9 +167,3 @@ def _doubling(cores: int) -> list[int]:
 
 def _point(axis: str, value: float, rate: float, bound: float | None) -> Scaling:
     return Scaling(axis=axis, value=value, reviews_per_second=rate, bound=bound)
-
-
-if __name__ == "__main__":
-    one = Classifier.load(Path(sys.argv[1]), threads=1)
-    batch = _batch(one, 32, min(64, one.bundle.manifest.max_tokens))
-    sys.stdout.write(f"{_rate(batch, 32, float(sys.argv[2]))}\n")
