@@ -1,0 +1,134 @@
+"""The words that the rooms of the teacher share: a question, its key, a reply, a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple, Protocol
+
+__all__ = [
+    "Failure",
+    "Key",
+    "Mode",
+    "Question",
+    "Reply",
+    "Teacher",
+    "TokenShares",
+    "Usage",
+]
+
+Mode = Literal["logprobs", "votes", "stated"]
+"""Where shares come from: the token's probabilities, several answers, or stated numbers."""
+
+TokenShares = tuple[str, tuple[tuple[str, float], ...]]
+"""One token of an answer, and the likeliest tokens at its place with their log-probabilities."""
+
+_MESSAGE_TOKENS: Final = 256
+"""What a chat template may add around the messages: role marks, a date, a default preamble."""
+
+
+class Key(NamedTuple):
+    """What an answer is filed under. text: sha256 of the text as sent. vote: 0 for the first."""
+
+    teacher: str
+    prompt: str
+    text: str
+    vote: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One call to a teacher, in no provider's words.
+
+    aliases: the letter that stands for each label, in label order; a new order every call.
+    schema: the JSON schema of the answer. widen: how many times the usual room the answer may
+    take.
+    """
+
+    key: Key
+    system: str
+    user: str
+    aliases: tuple[str, ...]
+    schema: Mapping[str, object]
+    usual_tokens: int
+    widen: int
+    mode: Mode
+
+    @property
+    def answer_tokens(self) -> int:
+        """The longest answer that is paid for."""
+        return self.usual_tokens * self.widen
+
+    @property
+    def temperature(self) -> float:
+        """1 where several answers are drawn, else 0."""
+        return 1.0 if self.mode == "votes" else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens that a reply was billed for. Cached tokens are a part of the tokens in."""
+
+    tokens_in: int
+    tokens_out: int
+    cached_in: int = 0
+    cache_written: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A stored reply, opened but not yet understood.
+
+    stop: why the model stopped; `refusal` stands for any kind of it. tokens: empty where the
+    endpoint gave no log-probabilities. usage: None where the reply says nothing of its cost.
+    """
+
+    content: str
+    stop: Literal["end", "length", "refusal", "other"]
+    usage: Usage | None
+    tokens: tuple[TokenShares, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A call that brought no usable answer.
+
+    reason: stable, UPPER_SNAKE_CASE. retry: it may go better next time. fatal: no other call can
+    go better either. at_risk: the provider may have billed it. heard: there was an answer, so
+    waiting helps nobody. free: the next call is another question, and costs no attempt.
+    retry_after_s: what the provider asked for.
+    """
+
+    reason: str
+    retry: bool = False
+    fatal: bool = False
+    at_risk: bool = False
+    heard: bool = False
+    free: bool = False
+    retry_after_s: float | None = None
+
+
+class Teacher(Protocol):
+    """A model behind an endpoint. `send` may be called by many tasks at once."""
+
+    @property
+    def name(self) -> str:
+        """How it is filed: provider and model, and the host where that is not the provider's."""
+
+    def body(self, question: Question) -> dict[str, object]:
+        """Return the request as JSON, which is also what a batch file holds."""
+
+    async def send(self, question: Question) -> str | Failure:
+        """Return the reply's body as it came, or why there is none. Never raises for the wire."""
+
+    def read(self, raw: str) -> Reply | None:
+        """Open a reply's body; None when it is not one."""
+
+
+def most_tokens_in(body_bytes: int) -> int:
+    """Return a bound on the tokens billed for a request of so many bytes.
+
+    A byte-level tokenizer makes no token of less than one byte, so bytes bound tokens, about four
+    times too high for English; the budget gets the difference back when a call settles.
+    """
+    return body_bytes + _MESSAGE_TOKENS
