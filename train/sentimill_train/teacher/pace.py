@@ -1,0 +1,65 @@
+"""Politeness: requests and tokens a minute, pauses that the provider asks for, full-jitter waits.
+
+Calls are spaced evenly, with no burst after a pause, so no minute ever holds more than was allowed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+__all__ = ["Pace", "backoff_s"]
+
+_FIRST_WAIT_S: Final = 0.5
+_LONGEST_WAIT_S: Final = 60.0
+
+
+class Pace:
+    """Gives out moments to send. One event loop uses it."""
+
+    def __init__(
+        self,
+        *,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._request_s = 60.0 / requests_per_minute if requests_per_minute else 0.0
+        self._token_s = 60.0 / tokens_per_minute if tokens_per_minute else 0.0
+        self._clock = clock
+        self.sleep = sleep
+        self._next_s = float("-inf")
+        self._paused_until_s = float("-inf")
+
+    async def wait(self, tokens: int) -> None:
+        """Return when a call of *tokens* may be sent."""
+        now = self._clock()
+        start = max(now, self._next_s)
+        # The next call waits until this one is paid off at either rate.
+        self._next_s = start + max(self._request_s, tokens * self._token_s)
+        if start > now:
+            await self.sleep(start - now)
+        while (left := self._paused_until_s - self._clock()) > 0:
+            await self.sleep(left)
+
+    def pause(self, seconds: float) -> None:
+        """Hold every call back, because the provider asked one of them to wait."""
+        self._paused_until_s = max(self._paused_until_s, self._clock() + seconds)
+
+
+def backoff_s(
+    attempt: int,
+    *,
+    first_s: float = _FIRST_WAIT_S,
+    random_share: Callable[[], float] = random.random,
+) -> float:
+    """Return how long to wait after failure number *attempt* (from 0), in seconds.
+
+    Full jitter: uniform between nothing and a doubling bound. It spreads a crowd of callers better
+    than a doubling with a little noise (Brooker, "Exponential Backoff And Jitter", AWS, 2015).
+    """
+    return random_share() * min(_LONGEST_WAIT_S, first_s * 2.0 ** min(attempt, 16))
