@@ -14,7 +14,7 @@ import json
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -30,6 +30,8 @@ class Behaviour:
     most_faults: how many calls about one text may go wrong before it is answered well. hopeless:
     share of texts that are refused for ever. unknown: request fields that it rejects with a 400.
     status: an HTTP status for every call. tokens_per_byte: 0.25 is what English takes.
+    batch_queue: how many rows the batches in progress may have together. on_call: told the number
+    of each call when it arrives.
     """
 
     faults: dict[str, float] = field(default_factory=dict)
@@ -47,6 +49,8 @@ class Behaviour:
     batch_polls: int = 1
     batch_lost: float = 0.0
     batch_status: str = "completed"
+    batch_queue: int | None = None
+    on_call: Callable[[int], None] | None = None
 
 
 @dataclass
@@ -186,6 +190,8 @@ class TeacherServer:
 
     def _answer(self, method: str, path: str, body: bytes) -> _Answer:
         self.count.calls += 1
+        if self.behaviour.on_call is not None:
+            self.behaviour.on_call(self.count.calls)
         path, _, _query = path.partition("?")
         self.count.paths[f"{method} {path.rsplit('/batch_', 1)[0].rsplit('/file-', 1)[0]}"] += 1
         if self.behaviour.status is not None:
@@ -265,6 +271,11 @@ class TeacherServer:
             "completion_window": "24h", "input_file_id": request["input_file_id"],
             "metadata": request.get("metadata"), "status": "in_progress",
         }  # fmt: skip
+        waiting = [b for b in self._batches.values() if b["status"] == "in_progress"]
+        rows = sum(self._files[b["input_file_id"]].count(b"\n") + 1 for b in waiting)
+        if self.behaviour.batch_queue is not None and rows > self.behaviour.batch_queue:
+            errors = {"object": "list", "data": [{"code": "token_limit_exceeded"}]}
+            self._batches[name] |= {"status": "failed", "errors": errors}
         return _json(self._batches[name])
 
     def _look_at(self, name: str) -> dict[str, Any]:

@@ -153,6 +153,29 @@ def test_refused_part_ends_the_run(tmp_path: Path) -> None:
     assert server.count.paths["POST /v1/batches"] == 1
 
 
+@pytest.mark.parametrize("queue", [1, 7, 12])
+def test_full_queue_of_the_provider_is_waited_for(tmp_path: Path, queue: int) -> None:
+    """Parts that it has no room for yet come again, smaller if need be, and no row is given up."""
+    job = job_in(tmp_path, rows=30)
+    with teacher_server(Behaviour(batch_queue=queue, batch_polls=2)) as server:
+        report = run(job, server, batch=replace(QUICK, rows=10))
+
+    assert report.labelled == 30
+    assert report.spent_usd == pytest.approx(bill(server), abs=1e-12)
+
+
+def test_part_too_large_for_an_empty_queue_ends_the_run(tmp_path: Path) -> None:
+    """A provider with no room for a single row will not find it by waiting."""
+    job = job_in(tmp_path, rows=4)
+    with (
+        teacher_server(Behaviour(batch_queue=0)) as server,
+        pytest.raises(UnavailableError, match="REFUSED"),
+    ):
+        run(job, server, batch=QUICK)
+
+    assert server.count.paths["POST /v1/batches"] == 3  # of four rows, two, one
+
+
 def test_provider_without_batches_is_a_usage_error(tmp_path: Path) -> None:
     """Said before anything is handed over."""
     pytest.importorskip("anthropic")

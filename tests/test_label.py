@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import os
 import random
-import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from dataclasses import replace
@@ -23,8 +21,8 @@ from sentimill_train.label import Labeller, Watch
 from sentimill_train.records import SENTIMENTS
 from sentimill_train.survey import failed_path
 from sentimill_train.teacher import answers, ask
-from sentimill_train.teacher.ask import Patience
-from sentimill_train.teacher.budget import PICO
+from sentimill_train.teacher.ask import Patience, Tally
+from sentimill_train.teacher.budget import PICO, Budget
 from sentimill_train.teacher.client import OpenAITeacher
 from sentimill_train.teacher.plan import Speed
 from sentimill_train.teacher.prompt import LATEST, load_prompt, text_key
@@ -165,22 +163,25 @@ def test_wrong_key_stops_at_once(tmp_path: Path) -> None:
 def test_server_that_dies_and_comes_back_is_waited_for(tmp_path: Path) -> None:
     """Connections refused in the middle of a run are tried again."""
     job = job_in(tmp_path, rows=150, concurrency=4, patience=Patience(first_wait_s=0.1))
-    with teacher_server(Behaviour(latency_s=0.01)) as server:
+    with teacher_server() as server:
+        states = iter(("up", "down", "up again"))
+        state = next(states)
 
-        def restart() -> None:
-            while server.count.delivered < 40:
-                time.sleep(0.01)
-            server.stop()
-            time.sleep(0.3)  # long enough for a connection to be refused
-            server.start()
+        def chaos(done: int, total: int, tally: Tally, budget: Budget) -> None:
+            nonlocal state
+            if state == "up" and done >= 40:
+                server.stop()
+                state = next(states)
+            elif state == "down" and tally.faults["CONNECTION"]:
+                server.start()
+                state = next(states)
 
-        chaos = threading.Thread(target=restart)
-        chaos.start()
-        report = run(job, server)
-        chaos.join()
+        watch = Watch(plan=lambda text: True, tick=chaos)
+        report = Labeller(job, [(teacher_of(server), quote())], watch).run()
 
+    assert state == "up again"
     assert report.labelled == 150
-    assert report.faults.get("CONNECTION", 0) > 0
+    assert report.faults["CONNECTION"] > 0
 
 
 def test_server_that_stays_dead_ends_the_run(tmp_path: Path) -> None:
@@ -342,16 +343,18 @@ def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(tmp_path: Path) 
             before = server.count.asked.copy()
             process = _start(job.source, job.out, job.store, server.url)
             until = None if moment is None else server.count.calls + moment
-            while process.poll() is None and (until is None or server.count.calls < until):
-                time.sleep(0.005)
-            if until is not None:
-                os.kill(process.pid, signal.SIGKILL)
+            server.behaviour.on_call = functools.partial(_kill_at, process, until)
             process.wait()
             assert [text for text in server.count.asked - before if text in stored] == []
 
     assert process.returncode == 3  # some texts are refused for ever
     assert job.out.read_bytes() == (calm / "labelled.jsonl").read_bytes()
     assert bill(server) <= _booked(job.store)
+
+
+def _kill_at(process: subprocess.Popen[bytes], moment: int | None, call: int) -> None:
+    if call == moment:
+        process.kill()
 
 
 def _start(source: str, out: Path, store: Path, url: str) -> subprocess.Popen[bytes]:

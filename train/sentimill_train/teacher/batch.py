@@ -104,6 +104,8 @@ class BatchAsker:
         self._store = store
         self._budget = budget
         self._limits = limits
+        self._rows = limits.rows
+        self._parts_at_once = limits.parts_at_once
         self._price = price
         self._sleep = sleep
         self._asked: dict[int, tuple[Ask, Question]] = {}
@@ -124,7 +126,7 @@ class BatchAsker:
         shared = iter(asks)
         more = True
         while self.tally.stopped is None:
-            while (more or self._again) and len(parts) < self._limits.parts_at_once:
+            while (more or self._again) and len(parts) < self._parts_at_once:
                 calls, more = self._fill(shared, more)
                 if not calls:
                     break
@@ -142,7 +144,7 @@ class BatchAsker:
         """Take questions (number, question, reserved) up to a limit; False when none are left."""
         calls: list[tuple[int, Question, int]] = []
         size = 0
-        while len(calls) < self._limits.rows:
+        while len(calls) < self._rows:
             ask = self._again.pop() if self._again else next(shared, None) if more else None
             if ask is None:
                 return calls, False
@@ -232,43 +234,61 @@ class BatchAsker:
     async def _poll(self, parts: list[Batch]) -> list[Batch]:
         """Ask once after every part, collect those that are over, and return the others."""
         left = []
+        too_many = 0
         for batch in parts:
             raw = await self._get(f"/batches/{batch.remote}")
             if isinstance(raw, Failure):
                 return parts
             remote = msgspec.json.decode(raw, type=_Remote)
             if remote.status in _OVER:
-                await self._collect(batch, remote)
+                too_many = max(too_many, await self._collect(batch, remote))
                 self.progress()
             else:
                 left.append(batch)
+        if too_many:
+            self._hand_over_less(too_many, len(left))
         if left and len(left) == len(parts) and self.tally.stopped is None:
             await self._sleep(self._limits.poll_s)
         return left
 
-    async def _collect(self, batch: Batch, remote: _Remote) -> None:
-        """Book every line of a part's two files, then whatever has no line at all."""
+    def _hand_over_less(self, rows: int, others: int) -> None:
+        """Adapt to a provider that took no part of *rows* beside *others*: its queue was full."""
+        if others:
+            self._parts_at_once = others
+        elif rows > 1:
+            self._parts_at_once, self._rows = 1, rows // 2
+        else:
+            self.stop("BATCH_REFUSED")
+
+    async def _collect(self, batch: Batch, remote: _Remote) -> int:
+        """Book every line of a part's two files, then whatever has no line at all.
+
+        Returns the rows of a part that found the provider's queue full, else 0.
+        """
         reserved = dict(self._store.open_calls(batch.part))
+        rows = len(reserved)
         for file_id in (remote.output_file_id, remote.error_file_id):
             if file_id is None:
                 continue
             raw = await self._get(f"/files/{file_id}/content")
             if isinstance(raw, Failure):
-                return  # the part stays open, and the next run collects it
+                return 0  # the part stays open, and the next run collects it
             for text in raw.splitlines():
                 line = msgspec.json.decode(text, type=_Line)
                 if (number := int(line.custom_id)) in reserved:
                     await self._book(number, reserved.pop(number), line)
         codes = [error.code for error in (remote.errors and remote.errors.data) or []]
-        await self._release(batch, "BATCH_" + remote.status.upper())
-        if remote.status == "failed" and not any(code in _WAIT_CODES for code in codes):
+        full = remote.status == "failed" and any(code in _WAIT_CODES for code in codes)
+        await self._release(batch, "BATCH_" + remote.status.upper(), free=full)
+        if remote.status == "failed" and not full:
             _LOG.warning("batch refused id=%s codes=%s", remote.id, codes)
             self.stop("BATCH_REFUSED")
+        return rows if full else 0
 
     async def _book(self, number: int, reserved: int, line: _Line) -> None:
         """Book one line of a result file."""
-        spent, failure = 0, None
-        raw = None
+        spent = at_risk = 0
+        raw = failure = None
         if line.response is not None and line.response.status_code == 200:
             raw = bytes(line.response.body).decode()
             reply = self._teacher.read(raw)
@@ -276,6 +296,8 @@ class BatchAsker:
                 spent = self._price.cost(reply.usage)
                 self.tally.tokens_in += reply.usage.tokens_in
                 self.tally.tokens_out += reply.usage.tokens_out
+            else:
+                at_risk = reserved  # it was answered, and does not say what it cost
             if number in self._asked:
                 answer = read_answer(reply, self._asked[number][1])
                 if not isinstance(answer, tuple):
@@ -286,16 +308,16 @@ class BatchAsker:
             code = (line.error and line.error.code) or "unknown"
             failure = Failure(reason=f"BATCH_{code.upper()}", retry=True)
         outcome = failure.reason if failure and raw is None else "REPLY"
-        await self._store.finish(number, outcome, spent=spent, raw=raw)
-        await self._budget.settle(reserved, spent=spent)
+        await self._store.finish(number, outcome, spent=spent, at_risk=at_risk, raw=raw)
+        await self._budget.settle(reserved, spent=spent, at_risk=at_risk)
         self._after(number, failure)
 
-    async def _release(self, batch: Batch, reason: str) -> None:
+    async def _release(self, batch: Batch, reason: str, *, free: bool = False) -> None:
         """Close a part: calls that brought nothing cost nothing, and are asked again."""
         for number, reserved in self._store.open_calls(batch.part):
             await self._store.finish(number, reason)
             await self._budget.settle(reserved)
-            self._after(number, Failure(reason=reason, retry=True))
+            self._after(number, Failure(reason=reason, retry=True, free=free))
         await self._store.name_batch(batch.part, batch.remote, done=True)
 
     def _after(self, number: int, failure: Failure | None) -> None:
@@ -309,8 +331,9 @@ class BatchAsker:
             self.tally.answered += 1
             return
         self.tally.faults[failure.reason] += 1
-        self._attempts[key] = self._attempts.get(key, 0) + 1
-        if failure.retry and self._attempts[key] < _QUESTION_ATTEMPTS:
+        attempts = self._attempts.get(key, 0) + (not failure.free)
+        self._attempts[key] = attempts
+        if failure.retry and attempts < _QUESTION_ATTEMPTS:
             self._again.append(ask)
         else:
             self.tally.failures[key] = failure.reason
