@@ -66,6 +66,7 @@ def test_cases_without_an_answer_are_not_counted_as_passed(tmp_path: Path) -> No
     assert result.cases + len(result.unanswered) == len(CASES)
     assert result.unanswered
     assert result.by_kind == {}
+    assert not result.passed  # too few answers to say so
 
 
 def test_teacher_that_answers_nothing_does_not_pass(tmp_path: Path) -> None:

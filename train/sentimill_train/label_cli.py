@@ -198,14 +198,16 @@ def _probe(job: LabelJob, teachers: Sequence[tuple[ModelTeacher, Quote | None]])
         verdict = "passed" if result.passed else "FAILED"
         console.print(
             f"{result.teacher}: {verdict}, moved {len(result.moved)} of {result.cases} "
-            f"({result.rate:.1%}), mean shift {result.shift:+.3f}",
+            f"({result.rate:.1%}), {len(result.unanswered)} unanswered, "
+            f"mean shift {result.shift:+.3f}",
             highlight=False,
             markup=False,
         )
         typer.echo(msgspec.json.encode(result).decode())
     if not all(result.passed for result in results):
         raise SomeRowsFailed(
-            "a teacher follows commands in reviews: use another, or a prompt that it obeys",
+            "a teacher follows commands in reviews, or left too many cases unanswered to tell: use"
+            " another, a prompt that it obeys, or a larger --budget",
             reason="TEACHER_IS_COMMANDED",
         )
 
