@@ -19,6 +19,7 @@ from sentimill_train.sources import Table, open_table
 
 __all__ = [
     "SENTIMENTS",
+    "SHARES_TOLERANCE",
     "Columns",
     "Example",
     "Split",
@@ -45,7 +46,7 @@ _SPLITS: Final[dict[str, Split]] = {
     "dev": "validation",
     "test": "test",
 }
-_SHARES_TOLERANCE: Final = 0.02  # three shares rounded to two decimals can miss 1 by 0.015
+SHARES_TOLERANCE: Final = 0.02  # three shares rounded to two decimals can miss 1 by 0.015
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,7 +276,7 @@ class _Rows:
         shares = [float(p) for p in cast(list[float], value)] if good else []
         total = math.fsum(shares)
         if len(shares) != len(self._labels) or not (
-            abs(total - 1) <= _SHARES_TOLERANCE and min(shares) >= 0
+            abs(total - 1) <= SHARES_TOLERANCE and min(shares) >= 0
         ):
             why = f"probs must be {len(self._labels)} shares, none below 0, that sum to 1"
             raise self._bad("BAD_PROBS", why, "correct or remove them")

@@ -15,7 +15,14 @@ from typing import IO, Final
 import msgspec
 
 from sentimill.errors import TableError
-from sentimill_train.records import SENTIMENTS, Columns, Example, Split, read_examples
+from sentimill_train.records import (
+    SENTIMENTS,
+    SHARES_TOLERANCE,
+    Columns,
+    Example,
+    Split,
+    read_examples,
+)
 
 __all__ = ["Labelled", "stream_examples", "write_lines"]
 
@@ -98,6 +105,14 @@ def _json_lines(path: Path, labels: tuple[str, ...]) -> Iterator[Labelled]:
                 raise TableError(
                     f"{path}, row {row}: {len(found.probs)} probs for {len(labels)} labels; give"
                     " the label set with --labels",
+                    reason="BAD_PROBS",
+                )
+            if found.probs is not None and not (
+                min(found.probs) >= 0 and abs(sum(found.probs) - 1) <= SHARES_TOLERANCE
+            ):
+                raise TableError(
+                    f"{path}, row {row}: probs must be shares, none below 0, that sum to 1; correct"
+                    " or remove them",
                     reason="BAD_PROBS",
                 )
             if found.label is not None and found.label not in labels:
