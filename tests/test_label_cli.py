@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ from typer.testing import CliRunner
 
 from labelling import write_reviews
 from sentimill.errors import SomeRowsFailed, UsageError, outcome
+from sentimill_train.curate_cli import curate
 from sentimill_train.label_cli import label
 from teacher_server import Behaviour, teacher_server
 
 APP = typer.Typer()
 APP.command()(label)
+CURATE = typer.Typer()
+CURATE.command()(curate)
 
 
 def call(*args: object) -> BaseException | None:
@@ -109,3 +113,14 @@ def test_probe_prints_its_result_and_fails_a_gullible_teacher(tmp_path: Path) ->
 
     assert isinstance(result.exception, SomeRowsFailed)
     assert json.loads(result.stdout)["cases"] == 60
+
+
+def test_guide_names_only_options_that_there_are() -> None:
+    """And leaves out none of `label` that costs money or keeps something private."""
+    guide = (Path(__file__).parents[1] / "docs/labelling.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"--[a-z][a-z-]+", guide))
+    commands = (typer.main.get_command(APP), typer.main.get_command(CURATE))
+    known = {name for command in commands for each in command.params for name in each.opts}
+
+    assert named - known == set()
+    assert {"--budget", "--price-in", "--batch", "--redact", "--probe-injection"} <= named

@@ -35,9 +35,13 @@ SERVE_DOORS = {
     "typer": r"cli|scoring\.command",
 }
 TRAIN_DOORS = {
+    "anthropic": r"teacher\.claude",
+    "cleanlab": r"noise",
     "datasets": r"records|sources",
+    "datasketch": r"duplicates",
     "grpc": r"none",
     "openai": r"teacher\.client",
+    "py3langid": r"language",
     "prometheus_client": r"none",
     "torch": r"student|fit|evaluate|export|calibrate",
 }

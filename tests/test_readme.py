@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from first_run import fill
+from labelling import write_reviews as write_unlabelled
+from teacher_server import TeacherServer, teacher_server
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -45,13 +49,31 @@ def write_reviews(path: Path) -> None:
                 writer.writerow([f"{text} item {i}", label])
 
 
+@pytest.fixture
+def teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TeacherServer]:
+    """Serve a teacher for `label`, with something to ask it about and to hold out."""
+    write_unlabelled(tmp_path / "unlabelled.jsonl", 90)
+    rows = [json.loads(line) for line in (tmp_path / "unlabelled.jsonl").open(encoding="utf-8")]
+    for name, part in (("unlabelled.csv", rows[:-3]), ("test.csv", rows[-9:])):
+        with (tmp_path / name).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerows([["text"], *([row["text"]] for row in part)])
+    with teacher_server() as server:
+        monkeypatch.setenv("SENTIMILL_LABEL_BASE_URL", server.url)
+        monkeypatch.setenv("SENTIMILL_LABEL_PRICE_IN", "0.1")
+        monkeypatch.setenv("SENTIMILL_LABEL_PRICE_OUT", "0.5")
+        monkeypatch.setenv("SENTIMILL_LABEL_YES", "1")
+        yield server
+
+
 @pytest.mark.slow
 def test_commands_and_programs_of_the_readme_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, teacher: TeacherServer
 ) -> None:
     """From `train` to `serve` and the Python blocks, in the order in which a reader meets them.
 
-    Only the size of the student is changed, by the variables that the README itself names.
+    Only the size of the student and the endpoint of the teacher are changed, by the variables that
+    the README itself names.
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SENTIMILL_TRAIN_PRESET", "tiny")
@@ -87,6 +109,9 @@ def test_commands_and_programs_of_the_readme_run(
 
     with (tmp_path / "scored.csv").open(encoding="utf-8", newline="") as file:
         assert len(list(csv.DictReader(file))) == 270
+    kept = (tmp_path / "curated.jsonl").read_text(encoding="utf-8").splitlines()
+    assert 0 < len(kept) <= 81  # six of the rows are held out
+    assert teacher.count.delivered == 87
     assert serving is not None
     assert serving.returncode == 0
 
