@@ -66,7 +66,7 @@ def agreement(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _share(rows: list[dict[str, Any]]) -> float:
-    return sum(row["label"] == row["given"] for row in rows) / len(rows)
+    return sum(1 for row in rows if row["label"] == row["given"]) / len(rows)
 
 
 def main() -> None:

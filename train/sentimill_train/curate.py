@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from sentimill.errors import InputError
 from sentimill_train.balance import class_limits, domain_limits, keep_best, over_limit
 from sentimill_train.drops import Dropped, Drops, Reason
-from sentimill_train.duplicates import near_groups, shingles
+from sentimill_train.duplicates import BANDS, near_groups, shingles
 from sentimill_train.intake import Filters, Intake, take_in
 from sentimill_train.noise import LEAST_ROWS, find_noise, out_of_sample
 from sentimill_train.records import Columns, normalise
@@ -162,13 +162,12 @@ class _Curation:
 
     def _drop_near(self, threshold: float) -> None:
         spool = self._in.spool
-        total = 16
         groups = near_groups(
             self._in.bands,
             self._drops.alive,
             lambda row: shingles(normalise(spool.row(row).text)),
             threshold,
-            lambda band: self._progress("near-duplicates", band + 1, total),
+            lambda band: self._progress("near-duplicates", band + 1, BANDS),
         )
         for row in self._mine(self._drops.alive).tolist():
             root = groups.find(row)

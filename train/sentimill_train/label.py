@@ -4,7 +4,8 @@
 
     rows ─► clean, shorten, redact ─► questions ─► store ─► shares ─► pool of teachers ─► rows
 
-The input is read three times (to count, to ask, to write), so memory does not grow with it.
+The input is read three times (to count, to ask, to write), so memory holds no text, only some 100
+bytes for each different one.
 """
 
 from __future__ import annotations
