@@ -37,7 +37,7 @@ from sentimill_train.evaluate import evaluate
 from sentimill_train.fit import FitConfig, fit, seed_everything
 from sentimill_train.pretrained import Pretrained, find_pretrained
 from sentimill_train.records import SENTIMENTS, Example, read_examples, write_examples
-from sentimill_train.student import new_student, predict
+from sentimill_train.student import Preset, new_student, predict
 from sentimill_train.tokens import Rows, tokenise
 
 SIZES: Final = (250, 500, 1000, 2000, None)
@@ -75,7 +75,8 @@ def test_rows(data: Path) -> list[Example]:
 
 def parted(labelled: str) -> tuple[list[Example], list[Example]]:
     """Return the pool and a validation part that no arm trains on, chosen by hash."""
-    pool, validation = [], []
+    pool: list[Example] = []
+    validation: list[Example] = []
     for example in read_examples(labelled):
         digest = hashlib.sha256(b"validation " + example.id.encode()).digest()
         inside = int.from_bytes(digest[:4]) < VALIDATION_SHARE * 2**32
@@ -122,7 +123,7 @@ class Bench:
         rows = self.rows(train)
         seed_everything(seed)
         vocabulary = Tokenizer.from_buffer(self.pretrained.tokenizer_json()).get_vocab_size()
-        preset = "tiny" if self.tiny else "minilm-l6"
+        preset: Preset = "tiny" if self.tiny else "minilm-l6"
         student = new_student(preset, self.pretrained, SENTIMENTS, vocabulary=vocabulary)
         epochs = max(1, round(budget_rows / len(rows)))
         # No early stop before the learning rate has come down: patience is the number of epochs.

@@ -173,7 +173,7 @@ def test_part_too_large_for_an_empty_queue_ends_the_run(tmp_path: Path) -> None:
     ):
         run(job, server, batch=QUICK)
 
-    assert server.count.paths["POST /v1/batches"] == 3  # of four rows, two, one
+    assert server.count.paths["POST /v1/batches"] == 2  # of three rows, then of one
 
 
 def test_provider_without_batches_is_a_usage_error(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import re
 import shlex
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from first_run import fill
+from labelling import lines
 from labelling import write_reviews as write_unlabelled
 from teacher_server import TeacherServer, teacher_server
 
@@ -53,7 +53,7 @@ def write_reviews(path: Path) -> None:
 def teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TeacherServer]:
     """Serve a teacher for `label`, with something to ask it about and to hold out."""
     write_unlabelled(tmp_path / "unlabelled.jsonl", 90)
-    rows = [json.loads(line) for line in (tmp_path / "unlabelled.jsonl").open(encoding="utf-8")]
+    rows = lines(tmp_path / "unlabelled.jsonl")
     for name, part in (("unlabelled.csv", rows[:-3]), ("test.csv", rows[-9:])):
         with (tmp_path / name).open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
