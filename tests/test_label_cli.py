@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,19 @@ def test_labels_a_csv(tmp_path: Path) -> None:
 
     assert error is None
     assert [row["label"] for row in rows] == ["positive", "negative"]
+
+
+def test_requests_are_not_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A line a request would bury the live line and say nothing that the tally does not."""
+    source = write_reviews(tmp_path / "in.jsonl", 5)
+    with teacher_server() as server, caplog.at_level(logging.INFO):
+        error = call(
+            source, tmp_path / "out.jsonl", "--teacher", "openai:m", "--base-url", server.url,
+            "--yes", "--budget", "none",
+        )  # fmt: skip
+
+    assert error is None
+    assert [record.name for record in caplog.records if record.name.startswith("httpx")] == []
 
 
 def test_cap_exits_with_3(tmp_path: Path) -> None:

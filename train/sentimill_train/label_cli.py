@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -127,7 +128,14 @@ def label(
         _probe(job, teachers)
         return
     limits = BatchLimits(rows=batch_rows, poll_s=poll_s) if batch else None
+    _hush()
     _label(job, teachers, limits, yes=yes)
+
+
+def _hush() -> None:
+    """Keep the HTTP library's line a request out of the live line, unless debugging."""
+    if not logging.getLogger().isEnabledFor(logging.DEBUG):
+        logging.getLogger("httpx2").setLevel(logging.WARNING)
 
 
 @dataclass(frozen=True, slots=True)

@@ -223,7 +223,7 @@ class Asker:
         if failure.free:
             return
         self.tally.faults[failure.reason] += 1
-        _LOG.info("call failed text=%s reason=%s", question.key.text[:12], failure.reason)
+        _LOG.debug("call failed text=%s reason=%s", question.key.text[:12], failure.reason)
         self._deaf += 1
         if self._deaf >= self._patience.deaf_calls:
             self.stop("NO_ANSWERS")
