@@ -142,14 +142,20 @@ def test_a_failing_engine_is_an_error_of_the_call(tmp_path: Path) -> None:
         Classifier.load(made.path).classify(["poison"])
 
 
-def test_a_bundle_that_answers_differently_here_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("probs", "message"),
+    [([0.1, 0.15, 0.75], "a golden text moved by 0"), ([0.5, 0.25, 0.25], "changed its label")],
+)
+def test_a_bundle_that_answers_differently_here_is_refused(
+    tmp_path: Path, probs: list[float], message: str
+) -> None:
     """The golden texts are replayed before anything is answered."""
     made = write_tiny_bundle(tmp_path / "tiny")
     manifest = json.loads((made.path / "manifest.json").read_bytes())
-    manifest["golden"][0]["probs"] = [0.5, 0.25, 0.25]
+    manifest["golden"][0]["probs"] = probs
     (made.path / "manifest.json").write_text(json.dumps(manifest))
 
-    with pytest.raises(BundleError, match="a golden text moved by 0") as caught:
+    with pytest.raises(BundleError, match=message) as caught:
         Classifier.load(made.path)
 
     assert caught.value.reason == "BUNDLE_GOLDEN_MISMATCH"
@@ -161,8 +167,8 @@ def test_a_precision_that_the_bundle_lacks_is_refused(bundle: Path) -> None:
         Classifier.load(bundle, precision="int8")
 
 
-def test_auto_takes_the_first_precision(classifier: Classifier) -> None:
-    """The exporter puts the one it recommends first."""
+def test_auto_takes_only_a_precision_that_the_bundle_lists(classifier: Classifier) -> None:
+    """What was not gated is not served unasked, however fast it is here."""
     assert classifier.precision == "fp32"
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import platform
 import sys
 
-from sentimill.doctor import CPU_FLAGS, cpu_flags, report
+from sentimill.doctor import CPU_FLAGS, report
+from sentimill.machine import cpu_flags
 
 
 def test_the_report_names_versions_and_providers() -> None:

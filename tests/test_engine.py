@@ -58,7 +58,11 @@ def test_the_mask_hides_padding() -> None:
 
 def test_the_engine_says_what_really_runs() -> None:
     """The provider and the number of threads are facts, not wishes."""
-    assert EngineInfo(provider="cpu", threads=1) == load_engine(graph(), threads=1).info()
+    expected = EngineInfo(
+        engine="onnx", provider="cpu", precision="fp32", threads=1, exact=True, token_step=1
+    )
+
+    assert expected == load_engine(graph(), threads=1).info()
     assert usable_cores() == load_engine(graph()).info().threads
 
 

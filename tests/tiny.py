@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import GraphProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.normalizers import Lowercase
@@ -49,6 +49,22 @@ def tokenizer_json() -> bytes:
     return str(tokenizer.to_str()).encode()
 
 
+def _interface() -> tuple[list[ValueInfoProto], list[ValueInfoProto]]:
+    """Return the inputs and the output of every graph of ours."""
+    value = helper.make_tensor_value_info
+    return [
+        value("input_ids", TensorProto.INT64, ["rows", "tokens"]),
+        value("attention_mask", TensorProto.INT64, ["rows", "tokens"]),
+    ], [value("logits", TensorProto.FLOAT, ["rows", 3])]
+
+
+def _serialized(made: GraphProto) -> bytes:
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    data: bytes = model.SerializeToString()
+    return data
+
+
 def graph(*, fail_on: str | None = None) -> bytes:
     """Return an ONNX graph that sums word weights over the unmasked tokens.
 
@@ -66,21 +82,70 @@ def graph(*, fail_on: str | None = None) -> bytes:
     made = helper.make_graph(
         nodes,
         "bag-of-words",
-        [
-            helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["rows", "tokens"]),
-            helper.make_tensor_value_info("attention_mask", TensorProto.INT64, ["rows", "tokens"]),
-        ],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["rows", 3])],
+        *_interface(),
         [
             numpy_helper.from_array(weights, "weights"),
             numpy_helper.from_array(np.array([2], dtype=np.int64), "last"),
             numpy_helper.from_array(np.array([1], dtype=np.int64), "tokens"),
         ],
     )
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    onnx.checker.check_model(model)
-    data: bytes = model.SerializeToString()
-    return data
+    return _serialized(made)
+
+
+def attention_graph(*, hidden: int = 32) -> bytes:
+    """Return one attention head over random word vectors, then a masked mean and a linear head.
+
+    Its sums run over tokens and over hidden sizes, as in a real encoder, so that an engine whose
+    last bits follow the shape of a batch is caught. The mean is a product with two equal rows, and
+    both go through the head: a product of a single row adds in another order.
+    """
+    random = np.random.default_rng(5)
+
+    def weights(*shape: int) -> TensorProto:
+        name = f"w{len(tensors)}"
+        values = random.normal(size=shape).astype(np.float32)
+        tensors.append(numpy_helper.from_array(values, name))
+        return tensors[-1]
+
+    def constant(name: str, values: object, kind: type[np.generic]) -> None:
+        tensors.append(numpy_helper.from_array(np.array(values, dtype=kind), name))
+
+    tensors: list[TensorProto] = []
+    words = weights(len(WORDS), hidden).name
+    query, key, value = (weights(hidden, hidden).name for _ in range(3))
+    head = weights(hidden, 3).name
+    constant("one", [1], np.int64)
+    constant("two", [1, 2, 1], np.int64)
+    constant("first", 0, np.int64)
+    constant("unit", 1.0, np.float32)
+    constant("low", -1e4, np.float32)
+    constant("scale", hidden**-1.5, np.float32)
+    node = helper.make_node
+    nodes = [
+        node("Gather", [words, "input_ids"], ["x"]),
+        node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
+        node("Unsqueeze", ["mask", "one"], ["wide"]),
+        node("Sub", ["unit", "wide"], ["hidden_keys"]),
+        node("Mul", ["hidden_keys", "low"], ["bias"]),
+        node("MatMul", ["x", query], ["q"]),
+        node("MatMul", ["x", key], ["k"]),
+        node("MatMul", ["x", value], ["v"]),
+        node("Transpose", ["k"], ["kt"], perm=[0, 2, 1]),
+        node("MatMul", ["q", "kt"], ["products"]),
+        node("Mul", ["products", "scale"], ["scaled"]),
+        node("Add", ["scaled", "bias"], ["masked"]),
+        node("Softmax", ["masked"], ["attention"], axis=-1),
+        node("MatMul", ["attention", "v"], ["states"]),
+        node("Expand", ["wide", "two"], ["twice"]),
+        node("MatMul", ["twice", "states"], ["sums"]),
+        node("ReduceSum", ["wide", "last"], ["count"], keepdims=1),
+        node("Div", ["sums", "count"], ["mean"]),
+        node("MatMul", ["mean", head], ["both"]),
+        node("Gather", ["both", "first"], ["logits"], axis=1),
+    ]
+    constant("last", [2], np.int64)
+    made = helper.make_graph(nodes, "attention", *_interface(), tensors)
+    return _serialized(made)
 
 
 def write_tiny_bundle(

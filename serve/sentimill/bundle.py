@@ -68,9 +68,10 @@ class Base(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Precision(msgspec.Struct, frozen=True, kw_only=True):
-    """One exported graph.
+    """One way to run the model: a graph, and what was measured with it.
 
-    temperature: what its logits are divided by before the softmax (Guo et al. 2017, section 4.2).
+    file: bf16 names the fp32 graph, which an engine rounds by itself. temperature: what its logits
+    are divided by before the softmax (Guo et al. 2017, section 4.2).
     max_logit_difference: the largest absolute difference from torch over `parity_rows` ragged rows.
     """
 
@@ -119,6 +120,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     sources: tuple[Source, ...] = ()
     libraries: dict[str, str] = {}
     training: dict[str, str | int | float | bool | None] = {}
+
+    def precision(self, name: str) -> Precision:
+        """Return the entry of *name*; bf16 that was never gated is the fp32 graph, rounded.
+
+        Raises KeyError where there is neither.
+        """
+        if name == "bf16" and name not in self.precisions:
+            name = "fp32"
+        return self.precisions[name]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from sentimill.bundle import open_bundle
-from sentimill.classifier import BATCH_TOKENS, Classifier, Precision, Prediction
-from sentimill.engine import Provider
+from sentimill.classifier import BATCH_TOKENS, Classifier, Prediction
+from sentimill.engine import EngineName, Precision, Provider
 from sentimill.errors import SentimillError, SomeRowsFailed, UsageError, outcome
 
 __all__ = ["app", "main"]
@@ -44,7 +44,10 @@ BundleOption = Annotated[
     Path, typer.Option("--bundle", envvar="SENTIMILL_BUNDLE", help="folder written by train")
 ]
 PrecisionOption = Annotated[
-    Precision, typer.Option(help="graph to load; auto takes the bundle's first")
+    Precision, typer.Option(help="auto takes the fastest that the bundle lists and this CPU has")
+]
+EngineOption = Annotated[
+    EngineName, typer.Option(help="auto takes the fastest that is installed and runs here")
 ]
 ProviderOption = Annotated[
     Provider, typer.Option(help="where to run; auto takes CUDA where ONNX Runtime has it")
@@ -118,6 +121,7 @@ def classify(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
     precision: PrecisionOption = "auto",
+    engine: EngineOption = "auto",
     provider: ProviderOption = "auto",
     threads: ThreadsOption = None,
 ) -> None:
@@ -141,7 +145,7 @@ def classify(
                 failed += _show(chunk, client.classify(chunk), as_json)
     elif bundle is not None:
         classifier = Classifier.load(
-            bundle, precision=precision, provider=provider, threads=threads
+            bundle, precision=precision, engine=engine, provider=provider, threads=threads
         )
         for chunk in _chunks(lines, 1024):
             failed += _show(chunk, classifier.classify(chunk), as_json)
@@ -162,6 +166,7 @@ def serve(
         int, typer.Option(min=0, max=65535, help="port for /metrics; 0 takes a free one")
     ] = 9464,
     precision: PrecisionOption = "auto",
+    engine: EngineOption = "auto",
     provider: ProviderOption = "auto",
     threads: ThreadsOption = None,
     batch_tokens: BatchTokensOption = BATCH_TOKENS,
@@ -188,6 +193,7 @@ def serve(
         metrics_host=metrics_host,
         metrics_port=metrics_port,
         precision=precision,
+        engine=engine,
         provider=provider,
         threads=threads,
         batch_tokens=batch_tokens,
@@ -210,6 +216,7 @@ def score(
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="replace the target")] = False,
     precision: PrecisionOption = "auto",
+    engine: EngineOption = "auto",
     provider: ProviderOption = "auto",
     threads: ThreadsOption = None,
     batch_tokens: BatchTokensOption = BATCH_TOKENS,
@@ -232,7 +239,9 @@ def score(
         overwrite=overwrite,
     )
     job.check()
-    classifier = Classifier.load(bundle, precision=precision, provider=provider, threads=threads)
+    classifier = Classifier.load(
+        bundle, precision=precision, engine=engine, provider=provider, threads=threads
+    )
     with _progress() as progress:
         task = progress.add_task("scoring", total=source.stat().st_size, rows=0)
 
@@ -287,8 +296,12 @@ def verify(bundle: BundleArgument) -> None:
     opened = open_bundle(bundle)
     opened.verify()
     for precision in opened.manifest.precisions:
-        # A later exporter may name one that is no option here; its graph loads all the same.
-        classifier = Classifier.load(bundle, precision=cast(Precision, precision))
+        # A bundle may have precisions that this program does not know yet; load says so.
+        try:
+            classifier = Classifier.load(bundle, precision=msgspec.convert(precision, Precision))
+        except UsageError as error:
+            typer.echo(f"{precision}: not replayed, {error}")
+            continue
         provider = classifier.engine.info().provider
         typer.echo(f"{precision}: golden texts give the same probs on {provider}")
     typer.echo(f"ok: {len(opened.manifest.files)} files, digest {opened.digest}")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-from sentimill.engine import usable_cores, usable_providers
+from sentimill.engine import usable_providers
+from sentimill.machine import cpu_flags, package_version, usable_cores
 
-__all__ = ["CPU_FLAGS", "cpu_flags", "report"]
+__all__ = ["CPU_FLAGS", "report"]
 
 CPU_FLAGS: Final = {
     "avx2": "fp32 at full width",
@@ -25,6 +25,7 @@ CPU_FLAGS: Final = {
 _PACKAGES: Final = (
     "sentimill",
     "numpy",
+    "openvino",
     "tokenizers",
     "grpcio",
     "protobuf",
@@ -45,21 +46,11 @@ def report() -> dict[str, str]:
     found["cpu flags"] = ", ".join(known) or "none that matter, or not readable here"
     found["gpu"] = _gpu()
     for package in _PACKAGES:
-        found[package] = _version(package)
+        found[package] = package_version(package) or "not installed"
     providers = usable_providers()
     found["onnxruntime"] = providers.get("onnxruntime", "not installed")
     found["providers"] = providers.get("providers", "none: pip install 'sentimill[cpu]'")
     return found
-
-
-def cpu_flags() -> frozenset[str]:
-    """Return the processor's flags; empty where the system does not tell."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return frozenset()
-    flags = next((line for line in lines if line.startswith("flags")), "")
-    return frozenset(flags.partition(":")[2].split())
 
 
 def _gpu() -> str:
@@ -67,10 +58,3 @@ def _gpu() -> str:
     if not driver.is_file():
         return "none found"
     return driver.read_text().splitlines()[0].partition(":")[2].strip()
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

@@ -1,32 +1,58 @@
-"""Inference engines: token ids in, logits out. The only file that knows ONNX Runtime.
+"""Inference engines: token ids in, logits out.
 
-An engine knows nothing about text, labels or batching policy.
+An engine knows nothing about text, labels or batching policy. ONNX Runtime is behind
+`engine_onnx`, OpenVINO behind `engine_openvino`, and `engine_choice` says which of them a machine
+should use.
 """
 
 from __future__ import annotations
 
-import os
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sentimill.errors import EngineError, UsageError
+from sentimill.errors import EngineError
+from sentimill.machine import Machine, usable_cores
 
-__all__ = ["Engine", "EngineInfo", "OnnxEngine", "Provider", "load_engine", "usable_providers"]
+__all__ = [
+    "Engine",
+    "EngineChoice",
+    "EngineInfo",
+    "EngineName",
+    "EngineWish",
+    "Precision",
+    "Provider",
+    "load_engine",
+    "start_engine",
+    "usable_cores",
+    "usable_providers",
+]
 
+log = logging.getLogger(__name__)
+
+EngineName = Literal["auto", "onnx", "openvino"]
 Provider = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 
-_ONNX_NAMES: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineInfo:
-    """What really runs: the provider that the session got, not the one that was asked for."""
+    """What really runs, asked of the loaded engine: not what was wished for.
 
+    exact: a text gets the same bits whatever its batch mates and padding. token_step: the engine
+    profits from lengths that are multiples of this.
+    """
+
+    engine: str
     provider: str
+    precision: str
     threads: int
+    exact: bool
+    token_step: int = 1
 
 
 class Engine(Protocol):
@@ -44,73 +70,71 @@ class Engine(Protocol):
         ...
 
 
-class OnnxEngine:
-    """ONNX Runtime on a graph in memory, so that no file is read after its hash was checked."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineWish:
+    """What the user asked for; `auto` leaves it to `engine_choice.rank_engines`."""
 
-    def __init__(self, model: bytes, *, provider: Provider, threads: int | None) -> None:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise EngineError(
-                "ONNX Runtime is not installed: pip install 'sentimill[cpu]', or 'sentimill[gpu]' "
-                "for a CUDA machine",
-                reason="ENGINE_MISSING",
-            ) from error
-        wanted = _choose(provider, onnxruntime.get_available_providers())
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or usable_cores()
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(
-                model, sess_options=options, providers=[_ONNX_NAMES[wanted]]
-            )
-        except Exception as error:
-            raise EngineError(
-                f"ONNX Runtime cannot load the graph: {error}", reason="ENGINE_LOAD_FAILED"
-            ) from error
-        got = self._session.get_providers()[0]
-        if got != _ONNX_NAMES[wanted]:
-            # ONNX Runtime falls back with a warning; a GPU service on the CPU is an outage that
-            # nobody sees.
-            raise EngineError(
-                f"asked for {wanted} and got {got}: check the driver with `sentimill doctor`, "
-                "or use --provider cpu",
-                reason="ENGINE_PROVIDER_FALLBACK",
-            )
-        self._info = EngineInfo(provider=wanted, threads=options.intra_op_num_threads)
-        names = [graph_input.name for graph_input in self._session.get_inputs()]
-        if sorted(names) != ["attention_mask", "input_ids"]:
-            raise EngineError(
-                f"the graph takes {names}, not input_ids and attention_mask: export it again",
-                reason="ENGINE_BAD_GRAPH",
-            )
-
-    def run(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
-        """See `Engine.run`."""
-        try:
-            (logits,) = self._session.run(None, {"input_ids": ids, "attention_mask": mask})
-        except Exception as error:
-            raise EngineError(f"the engine failed: {error}", reason="ENGINE_FAILED") from error
-        result: NDArray[np.float32] = logits
-        return result
-
-    def info(self) -> EngineInfo:
-        """See `Engine.info`."""
-        return self._info
+    engine: EngineName = "auto"
+    provider: Provider = "auto"
+    precision: Precision = "auto"
 
 
-def load_engine(model: bytes, *, provider: Provider = "auto", threads: int | None = None) -> Engine:
-    """Return an engine for the ONNX graph *model*.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineChoice:
+    """One engine that this machine can run, and why it is ranked where it is."""
 
-    provider: `auto` takes CUDA where the installed ONNX Runtime has it, else the CPU. threads: CPU
-    threads for one engine call; None takes every core that this process may use.
+    engine: Literal["onnx", "openvino"]
+    provider: Literal["cpu", "cuda"]
+    precision: str
+    why: str
+
+
+def start_engine(
+    choices: Sequence[EngineChoice], graph_of: Callable[[str], bytes], *, threads: int | None
+) -> tuple[Engine, EngineChoice]:
+    """Start the first of *choices* that really runs here, and say in the log which and why.
+
+    graph_of: the ONNX graph of a precision. A choice is passed over only when the machine turns out
+    not to have its device (a CUDA build without a driver) and another choice is left. threads: CPU
+    threads of one engine call; None takes every core that this process may use.
 
     Raises:
-        EngineError: no ONNX Runtime, a graph that does not load, or another provider than the one
-        asked for. UsageError: a provider that the installed ONNX Runtime does not have.
+        EngineError: the graph does not load, or the only device asked for is not to be had.
     """
-    return OnnxEngine(model, provider=provider, threads=threads)
+    cores = threads or usable_cores()
+    for place, choice in enumerate(choices):
+        try:
+            engine = _start(choice, graph_of(choice.precision), cores)
+        except EngineError as error:
+            if error.reason != "ENGINE_PROVIDER_FALLBACK" or place + 1 == len(choices):
+                raise
+            log.warning("%s on %s does not run here: %s", choice.engine, choice.provider, error)
+            continue
+        shown = (choice.engine, choice.provider, choice.precision, cores, choice.why)
+        log.info("engine %s on %s in %s, %d threads: %s", *shown)
+        return engine, choice
+    raise EngineError("there is no engine to choose from", reason="ENGINE_MISSING")
+
+
+def load_engine(
+    model: bytes,
+    *,
+    engine: EngineName = "auto",
+    provider: Provider = "auto",
+    precision: Precision = "fp32",
+    threads: int | None = None,
+) -> Engine:
+    """Return an engine for the ONNX graph *model* run in *precision*.
+
+    Raises:
+        UsageError: an engine, provider or precision that cannot be had on this machine.
+        EngineError: the graph does not load, or another provider was got than the one asked for.
+    """
+    from sentimill.engine_choice import rank_engines
+
+    wish = EngineWish(engine=engine, provider=provider, precision=precision)
+    choices = rank_engines(wish, [precision], Machine.here())
+    return start_engine(choices, lambda _: model, threads=threads)[0]
 
 
 def usable_providers() -> dict[str, str]:
@@ -125,23 +149,11 @@ def usable_providers() -> dict[str, str]:
     }
 
 
-def usable_cores() -> int:
-    """Return how many cores this process may use; a container has fewer than its machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _start(choice: EngineChoice, model: bytes, threads: int) -> Engine:
+    if choice.engine == "openvino":
+        from sentimill.engine_openvino import OpenvinoEngine
 
+        return OpenvinoEngine(model, precision=choice.precision, threads=threads)
+    from sentimill.engine_onnx import OnnxEngine
 
-def _choose(provider: Provider, available: list[str]) -> str:
-    if provider == "auto":
-        return "cuda" if _ONNX_NAMES["cuda"] in available else "cpu"
-    if provider not in _ONNX_NAMES:
-        raise UsageError(
-            f"unknown provider {provider!r}: use auto, {' or '.join(_ONNX_NAMES)}",
-            reason="UNKNOWN_PROVIDER",
-        )
-    if _ONNX_NAMES[provider] not in available:
-        raise UsageError(
-            f"this ONNX Runtime has no {provider} provider (it has {', '.join(available)}):"
-            f" pip install 'sentimill[{'gpu' if provider == 'cuda' else 'cpu'}]'",
-            reason="PROVIDER_NOT_INSTALLED",
-        )
-    return provider
+    return OnnxEngine(model, provider=choice.provider, precision=choice.precision, threads=threads)

@@ -19,8 +19,8 @@ from grpc_reflection.v1alpha import reflection
 
 from sentimill.batching import Admission, Batcher
 from sentimill.bundle import open_bundle
-from sentimill.classifier import Classifier, Precision
-from sentimill.engine import Provider
+from sentimill.classifier import Classifier
+from sentimill.engine import EngineName, Precision, Provider
 from sentimill.errors import UsageError
 from sentimill.metrics import Metrics, MetricsPort
 from sentimill.service import SERVICE, Limits, SentimentService
@@ -49,6 +49,7 @@ class Serve:
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 9464
     precision: Precision = "auto"
+    engine: EngineName = "auto"
     provider: Provider = "auto"
     threads: int | None = None
     tokenizer_threads: int = 2
@@ -88,7 +89,11 @@ class Serve:
         port = MetricsPort(metrics, self.metrics_host, self.metrics_port)
         stack.callback(port.close)
         classifier = Classifier.load(
-            self.bundle, precision=self.precision, provider=self.provider, threads=self.threads
+            self.bundle,
+            precision=self.precision,
+            engine=self.engine,
+            provider=self.provider,
+            threads=self.threads,
         )
         self._warm(classifier)
         admission = Admission(

@@ -204,13 +204,14 @@ def _special_tokens(tokenizer: Tokenizer) -> tuple[NDArray[np.int64], NDArray[np
 
 
 def pad(
-    rows: Sequence[NDArray[np.int64]], pad_id: int
+    rows: Sequence[NDArray[np.int64]], pad_id: int, *, tokens: int | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return ids and mask, both (rows, longest) int64; the mask is 1 on tokens and 0 on padding."""
-    longest = max(len(row) for row in rows)
-    ids = np.full((len(rows), longest), pad_id, dtype=np.int64)
-    mask = np.zeros((len(rows), longest), dtype=np.int64)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = row
-        mask[i, : len(row)] = 1
-    return ids, mask
+    """Return ids and mask, both (rows, tokens) int64; the mask is 1 on tokens and 0 on padding.
+
+    tokens: at least the longest row, which is what None means.
+    """
+    lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+    mask = np.arange(tokens or lengths.max()) < lengths[:, None]
+    ids = np.full(mask.shape, pad_id, dtype=np.int64)
+    ids[mask] = np.concatenate(rows)  # row by row, as the mask is read
+    return ids, mask.astype(np.int64)

@@ -1,0 +1,60 @@
+"""What this machine offers an engine: cores, CPU flags, and the runtimes that are installed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+__all__ = ["Machine", "cpu_flags", "package_version", "usable_cores"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """The facts that the choice of an engine rests on.
+
+    cpu_flags: in the names of /proc/cpuinfo. onnx_providers: what the installed ONNX Runtime was
+    built with, empty where it is missing; a driver may still be absent. openvino: its version, None
+    where it is missing.
+    """
+
+    cpu_flags: frozenset[str]
+    onnx_providers: tuple[str, ...]
+    openvino: str | None
+
+    @classmethod
+    def here(cls) -> Machine:
+        """Look at the machine that this runs on."""
+        try:
+            import onnxruntime
+        except ImportError:
+            providers: tuple[str, ...] = ()
+        else:
+            providers = tuple(onnxruntime.get_available_providers())
+        return cls(
+            cpu_flags=cpu_flags(), onnx_providers=providers, openvino=package_version("openvino")
+        )
+
+
+def cpu_flags() -> frozenset[str]:
+    """Return the processor's flags; empty where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    return frozenset(flags.partition(":")[2].split())
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use; a container has fewer than its machine."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def package_version(package: str) -> str | None:
+    """Return the installed version of *package*, None where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
