@@ -1,0 +1,53 @@
+"""What every result file says of where and how it was measured, and how it is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from sentimill.machine import Machine, package_version, usable_cores
+
+__all__ = ["surroundings", "write_result"]
+
+_PACKAGES = ("onnxruntime", "openvino", "tokenizers", "grpcio", "numpy")
+
+
+def surroundings() -> dict[str, object]:
+    """Return machine, load, commit and versions; a busy machine makes only ratios worth reading."""
+    cpu = "unknown"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            cpu = line.partition(":")[2].strip()
+            break
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    )
+    flags = sorted(
+        flag
+        for flag in Machine.here().cpu_flags
+        if flag.startswith(("avx512_", "amx_", "avx2", "avx_"))
+    )
+    return {
+        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cpu": cpu,
+        "cpu_flags": flags,
+        "cores": usable_cores(),
+        "load_average": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "commit": commit.stdout.strip(),
+        "sentimill": version("sentimill"),
+        **{name: package_version(name) for name in _PACKAGES},
+    }
+
+
+def write_result(path: Path | None, result: dict[str, object]) -> str:
+    """Return *result* as one line of JSON, written to *path* too where there is one."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=2) + "\n")
+    return json.dumps(result)
