@@ -13,7 +13,8 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from sentimill.batching import Admission, Batcher
+from sentimill.admission import Admission
+from sentimill.batching import Batcher
 from sentimill.classifier import Classifier
 from sentimill.metrics import Metrics
 from sentimill.server import Serve, Serving

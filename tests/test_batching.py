@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -18,9 +19,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from live import Gate
-from sentimill.batching import Admission, Batcher, take_batch
+from sentimill.admission import Admission
+from sentimill.batching import Batcher
 from sentimill.classifier import Classifier
 from sentimill.errors import DeadlineError, EngineError, UnavailableError
+from sentimill.lanes import take_batch
 from sentimill.metrics import Metrics
 from tiny import WORDS, graph, write_tiny_bundle
 
@@ -31,6 +34,7 @@ class Item:
 
     number: int
     length: int
+    deadline: float = math.inf
 
 
 def queue(*lengths: int) -> deque[Item]:

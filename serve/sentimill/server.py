@@ -11,13 +11,15 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 import grpc
 import numpy as np
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from sentimill.batching import Admission, Batcher
+from sentimill.admission import Admission
+from sentimill.batching import Batcher
 from sentimill.bundle import open_bundle
 from sentimill.classifier import Classifier
 from sentimill.engine import EngineName, Precision, Provider
@@ -29,6 +31,9 @@ from sentimill.v1 import sentiment_pb2
 __all__ = ["Serve", "Serving"]
 
 log = logging.getLogger(__name__)
+
+_LEAST_USEFUL: Final = 0.75
+"""Share of a batch on a CPU that is no padding; see `lanes.take_batch`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +106,15 @@ class Serve:
             max_tokens=self.limits.max_waiting_tokens,
             metrics=metrics,
         )
-        batcher = Batcher(classifier.run, admission, metrics, budget=self.batch_tokens)
+        batcher = Batcher(
+            classifier.run,
+            admission,
+            metrics,
+            budget=self.batch_tokens,
+            padded_length=classifier.padded_length,
+            # Padding costs a CPU as much as text does; a GPU would rather have full batches.
+            least_useful=_LEAST_USEFUL if info.provider == "cpu" else 0.0,
+        )
         batcher.start()
         stack.push_async_callback(batcher.close)
         service = SentimentService(

@@ -21,7 +21,8 @@ from google.protobuf import any_pb2
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
-from sentimill.batching import Admission, Answer, Batcher
+from sentimill.admission import Admission
+from sentimill.batching import Answer, Batcher
 from sentimill.classifier import Classifier, Prediction
 from sentimill.errors import (
     DeadlineError,
@@ -184,7 +185,9 @@ class SentimentService:
             deadline = None if seconds_left is None else arrived + seconds_left
             answer = Answer([], 0.0, 0.0)
             if good:
-                answer = await self._batcher.classify([text.ids for text in good], deadline)
+                answer = await self._batcher.classify(
+                    [text.ids for text in good], deadline, bulk=request.priority == pb.PRIORITY_BULK
+                )
         finally:
             self._admission.leave(count, tokens)
         response = pb.ClassifyResponse(
