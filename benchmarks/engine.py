@@ -20,9 +20,9 @@ from typing import cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+
 from record import surroundings, write_result
 from reviews import read_reviews
-
 from sentimill import Classifier
 from sentimill.classifier import plan_batches
 from sentimill.engine import EngineName, Precision
@@ -164,11 +164,10 @@ def _exact(classifier: Classifier, rows: Rows, i: int) -> bool:
     """Say whether text *i* gets the same bits alone, among 31 mates, and in a wider batch."""
     mates = [rows[(i + k) % len(rows)] for k in range(1, 32)]
     like = [mate for mate in mates if len(mate) <= len(rows[i])]
-    alone = classifier.run([rows[i]])[0].tobytes()
-    return (
-        alone == classifier.run([*like, rows[i]])[-1].tobytes()
-        and alone == classifier.run([rows[i], *mates])[0].tobytes()
-    )
+    alone: bytes = classifier.run([rows[i]])[0].tobytes()
+    among: bytes = classifier.run([*like, rows[i]])[-1].tobytes()
+    padded: bytes = classifier.run([rows[i], *mates])[0].tobytes()
+    return alone == among == padded
 
 
 def _line(row: Row) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from sentimill.engine import EngineWish
 from sentimill.engine_choice import rank_engines
 from sentimill.errors import UsageError

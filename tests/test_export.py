@@ -10,6 +10,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
+from sentimill.engine import Engine, EngineName, load_engine
 from sentimill.errors import BundleError
 from sentimill.text import pad
 from sentimill_train import export
@@ -109,21 +110,49 @@ def test_a_graph_that_differs_from_torch_is_refused(
     assert caught.value.reason == "EXPORT_PARITY"
 
 
+def test_openvino_agrees_with_onnx_runtime(full: Graph) -> None:
+    """The graph is right in every engine that a server may choose, several rows at once too."""
+    run = load_engine(full.data, engine="openvino", threads=2).run
+    rng = np.random.default_rng(11)
+
+    for lengths in ([5], [16] * 3, [40] * 9, [7, 64, 33, 250]):
+        ids, mask = pad([rng.integers(1000, 20000, size=n) for n in lengths], 0, tokens=256)
+
+        assert np.abs(run(ids, mask) - full.run(ids, mask)).max() <= 1e-4
+
+
 LENGTHS = (1, 2, 3, 5, 8, 16, 17, 31, 33, 47, 64, 65, 100, 129, 255, 256)
 
 
-@pytest.mark.parametrize("length", LENGTHS)
-def test_a_row_gets_the_same_bits_in_any_company(full: Graph, length: int) -> None:
-    """Alone, padded, first and last among 31 others, and among twins of its length."""
+@pytest.fixture(scope="module")
+def engines(full: Graph) -> dict[str, Engine]:
+    """Return the full graph in each engine."""
+    names: tuple[EngineName, ...] = ("onnx", "openvino")
+    return {name: load_engine(full.data, engine=name, threads=2) for name in names}
+
+
+@pytest.mark.parametrize(
+    ("name", "length"),
+    [*(("onnx", length) for length in LENGTHS), *(("openvino", n) for n in (1, 17, 64, 255))],
+)
+def test_a_row_gets_the_same_bits_in_any_company(
+    engines: dict[str, Engine], name: str, length: int
+) -> None:
+    """Alone, padded, first and last among 31 others, and among twins of its length.
+
+    Lengths round up to the engine's step, as they do when it serves.
+    """
+    engine = engines[name]
+    step = engine.info().token_step
     rng = np.random.default_rng(length)
     row = rng.integers(1000, 20000, size=length)
     mates = [rng.integers(1000, 20000, size=n) for n in rng.integers(1, 256, size=31)]
     twins = [rng.integers(1000, 20000, size=length) for _ in range(7)]
 
     def among(rows: list[NDArray[np.int64]], place: int, longest: int = 0) -> list[float]:
-        ids, mask = pad(rows, 0)
-        room = ((0, 0), (0, max(0, longest - ids.shape[1])))
-        logits: list[float] = full.run(np.pad(ids, room), np.pad(mask, room))[place].tolist()
+        tokens = max(longest, *map(len, rows), 1)
+        ids, mask = pad(rows, 0, tokens=-(-tokens // step) * step)
+        logits: list[float] = engine.run(ids, mask)[place].tolist()
         return logits
 
     alone = among([row], 0)

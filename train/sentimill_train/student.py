@@ -76,16 +76,16 @@ class Student(PreTrainedModel):
     def _classify(self, states: Tensor, mask: Tensor) -> Tensor:
         """Return logits (rows, labels) of *states* (rows, tokens, hidden) where *mask* is 1.
 
-        Spelt so that ONNX Runtime gives a text the same bits alone, padded and among others. Its
-        product of one row with a matrix adds in another order than that of several, and its sum
-        over the middle axis depends on the number of rows; both showed in the last bit of logits
-        (tests/test_export.py). So the mean is a product with two equal rows, of which one is kept,
-        and the head a product element by element.
+        Spelt so that ONNX Runtime and OpenVINO give a text the same bits alone, padded and among
+        others. Their product of one row with a matrix adds in another order than that of several,
+        and their sum over the middle axis depends on the number of rows; both showed in the last
+        bit of logits (tests/test_export.py). So the mean is a product with two equal rows, both go
+        through the head, and one is kept. (OpenVINO 2026.4 computes a head that is spelt as a
+        product element by element wrongly for several rows.)
         """
         weights = mask.unsqueeze(1).expand(-1, 2, -1)  # (rows, 2, tokens)
-        pooled = (weights @ states)[:, 0] / mask.sum(1, keepdim=True)  # (rows, hidden)
-        products = self.dropout(pooled).unsqueeze(1) * self.head.weight  # (rows, labels, hidden)
-        return cast(Tensor, products.sum(-1) + self.head.bias)
+        pooled = (weights @ states) / mask.sum(1)[:, None, None]  # (rows, 2, hidden)
+        return cast(Tensor, self.head(self.dropout(pooled))[:, 0])
 
 
 def new_student(
