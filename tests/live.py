@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sentimill.admission import Admission
 from sentimill.batching import Batcher
 from sentimill.classifier import Classifier
+from sentimill.guard import Guard
 from sentimill.metrics import Metrics
 from sentimill.server import Serve, Serving
 from sentimill.service import Limits, SentimentService
@@ -81,7 +82,8 @@ async def live_service(
         classifier, batcher, admission, metrics, limits=limits, tokenizer_threads=2, version="0"
     )
     server = grpc.aio.server(
-        options=[("grpc.max_receive_message_length", limits.max_request_bytes)]
+        options=[("grpc.max_receive_message_length", limits.max_request_bytes)],
+        interceptors=[Guard()],
     )
     server.add_generic_rpc_handlers((service.handler(),))
     port = server.add_insecure_port("127.0.0.1:0")

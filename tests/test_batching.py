@@ -1,4 +1,4 @@
-"""Admission, the choice of a batch, and the loop that runs it."""
+"""The choice of a batch, and the loop that runs it."""
 
 from __future__ import annotations
 
@@ -114,67 +114,6 @@ def test_only_the_window_is_searched(lengths: list[int], budget: int, window: in
     batch = take_batch(queue(*lengths), budget, window)
 
     assert all(item.number < window for item in batch)
-
-
-def admission(*, max_texts: int = 10, max_tokens: int = 100) -> Admission:
-    """Return an admission with small limits."""
-    return Admission(max_texts=max_texts, max_tokens=max_tokens, metrics=Metrics())
-
-
-def test_texts_beyond_the_limit_are_refused() -> None:
-    """The limit itself is allowed, and one more is not."""
-    gate = admission()
-    gate.enter(10)
-
-    with pytest.raises(UnavailableError, match="1 more would pass the limit of 10") as caught:
-        gate.enter(1)
-
-    assert caught.value.reason == "QUEUE_FULL"
-    gate.leave(1, 0)
-    gate.enter(1)
-
-
-def test_tokens_beyond_the_limit_are_refused() -> None:
-    """What is refused is not counted."""
-    gate = admission()
-    gate.enter_tokens(100, None)
-
-    with pytest.raises(UnavailableError, match="100 tokens wait") as caught:
-        gate.enter_tokens(1, None)
-
-    assert (caught.value.reason, gate.tokens) == ("QUEUE_FULL", 100)
-
-
-def test_a_deadline_shorter_than_the_wait_is_refused_at_once() -> None:
-    """Work that would come too late is not begun."""
-    gate = admission(max_tokens=1000)
-    gate.observe(tokens=100, seconds=1.0)
-    gate.enter_tokens(200, None)
-
-    with pytest.raises(UnavailableError, match=r"about 2\.00 s long") as caught:
-        gate.enter_tokens(1, 1.0)
-
-    assert caught.value.reason == "DEADLINE_TOO_SHORT"
-    gate.enter_tokens(1, 3.0)
-
-
-def test_before_anything_was_measured_no_wait_is_assumed() -> None:
-    """The first callers are not refused on a guess."""
-    gate = admission()
-    gate.enter_tokens(99, None)
-
-    assert gate.wait_seconds() == 0
-    gate.enter_tokens(1, 0.001)
-
-
-def test_what_left_is_not_counted() -> None:
-    """After everybody left, nothing waits."""
-    gate = admission()
-    gate.enter(3)
-    gate.enter_tokens(30, None)
-    gate.leave(3, 30)
-
-    assert (gate.texts, gate.tokens) == (0, 0)
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import grpc
 import pytest
 
-from live import live_server, live_service
+from live import WAIT_SECONDS, live_server, live_service
 from sentimill import AsyncClient, Classifier, Client, Prediction, TextError
+from sentimill import client as client_module
 from sentimill.bundle import open_bundle
 from sentimill.errors import (
     DeadlineError,
@@ -26,7 +29,10 @@ from sentimill.errors import (
 from sentimill.server import Serve
 from sentimill.service import Limits
 from sentimill.text import MAX_TEXT_BYTES
+from sentimill.v1 import sentiment_pb2 as pb
 from tiny import LABELS, graph, write_tiny_bundle
+
+Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 
 
 @pytest.fixture(scope="module")
@@ -160,11 +166,15 @@ async def test_many_calls_share_an_async_client(address: str) -> None:
 async def test_a_full_server_is_unavailable(bundle: Path) -> None:
     """The server's own reason reaches the caller."""
     async with (
-        live_service(bundle, limits=Limits(max_waiting_texts=1)) as live,
+        live_service(bundle, limits=Limits(max_waiting_texts=1), gated=True) as live,
         AsyncClient(live.address) as client,
     ):
+        waiting = asyncio.create_task(client.classify(["good"]))
+        await live.gate.entered()
         with pytest.raises(UnavailableError, match="would pass the limit of 1") as caught:
-            await client.classify(["good", "bad"])
+            await client.classify(["bad"])
+        live.gate.open()
+        await waiting
 
     assert caught.value.reason == "QUEUE_FULL"
 
@@ -190,22 +200,9 @@ async def test_a_failing_engine_is_an_error_of_its_text(tmp_path: Path) -> None:
     assert failed.reason == "ENGINE_FAILED"
 
 
-@pytest.mark.parametrize(
-    ("code", "kind"),
-    [
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, QuotaError),
-        (grpc.StatusCode.INVALID_ARGUMENT, InputError),
-        (grpc.StatusCode.PERMISSION_DENIED, SentimillError),
-    ],
-)
-async def test_codes_of_proxies_become_our_errors(
-    code: grpc.StatusCode, kind: type[SentimillError]
-) -> None:
-    """A status without details of ours still has a type and a reason."""
-
-    async def answer(data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-        await context.abort(code, "said the proxy")
-
+@asynccontextmanager
+async def stub(answer: Callable[[bytes, Context], Awaitable[bytes]]) -> AsyncIterator[str]:
+    """Serve *answer* as Classify, and give the address: a server or a proxy that misbehaves."""
     server = grpc.aio.server()
     methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
         "Classify": grpc.unary_unary_rpc_method_handler(answer)
@@ -215,10 +212,142 @@ async def test_codes_of_proxies_become_our_errors(
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
-        async with AsyncClient(f"127.0.0.1:{port}") as client:
-            with pytest.raises(SentimillError, match="said the proxy") as caught:
-                await client.classify(["good"])
+        yield f"127.0.0.1:{port}"
     finally:
         await server.stop(None)
 
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, QuotaError),
+        (grpc.StatusCode.INVALID_ARGUMENT, InputError),
+        (grpc.StatusCode.PERMISSION_DENIED, SentimillError),
+    ],
+)
+async def test_codes_of_proxies_become_our_errors_and_are_not_tried_again(
+    code: grpc.StatusCode, kind: type[SentimillError]
+) -> None:
+    """A status without details of ours still has a type and a reason."""
+    calls: list[bytes] = []
+
+    async def answer(data: bytes, context: Context) -> bytes:
+        calls.append(data)
+        await context.abort(code, "said the proxy")
+
+    async with stub(answer) as address, AsyncClient(address) as client:
+        with pytest.raises(SentimillError, match="said the proxy") as caught:
+            await client.classify(["good"])
+
     assert (type(caught.value), caught.value.reason) == (kind, code.name)
+    assert len(calls) == 1
+
+
+async def test_what_was_not_begun_is_tried_again() -> None:
+    """UNAVAILABLE means that nothing was computed; the server says how long to pause."""
+    calls: list[bytes] = []
+
+    async def answer(data: bytes, context: Context) -> bytes:
+        calls.append(data)
+        if len(calls) < 3:
+            pushback = (("grpc-retry-pushback-ms", "1"),)
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "full", pushback)
+        prediction = pb.Prediction(label="positive")
+        results = [pb.ClassifyResult(prediction=prediction)]
+        return pb.ClassifyResponse(results=results).SerializeToString()
+
+    async with stub(answer) as address:
+        async with AsyncClient(address) as client:
+            found = await client.classify(["good"])
+        tried, calls[:] = len(calls), []
+        with Client(address) as blocking:
+            again = await asyncio.to_thread(blocking.classify, ["good"])
+
+    assert outcomes(found) == outcomes(again) == ["positive"]
+    assert (tried, len(calls)) == (3, 3)
+    assert set(calls) == {calls[0]}
+
+
+async def test_a_server_that_stays_full_is_given_up() -> None:
+    """After four tries in all."""
+    calls: list[bytes] = []
+
+    async def answer(data: bytes, context: Context) -> bytes:
+        calls.append(data)
+        pushback = (("grpc-retry-pushback-ms", "1"),)
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "full", pushback)
+
+    async with stub(answer) as address, AsyncClient(address) as client:
+        with pytest.raises(UnavailableError):
+            await client.classify(["good"])
+
+    assert len(calls) == 4
+
+
+async def test_a_long_list_has_a_few_requests_under_way_at_once() -> None:
+    """So that one caller neither waits for each answer nor floods the server."""
+    gate, priorities, now, most = asyncio.Event(), set(), 0, 0
+
+    async def answer(data: bytes, context: Context) -> bytes:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        if now == 3:
+            gate.set()
+        await asyncio.wait_for(gate.wait(), WAIT_SECONDS)
+        request = pb.ClassifyRequest.FromString(data)
+        priorities.add(request.priority)
+        result = pb.ClassifyResult(prediction=pb.Prediction(label="positive"))
+        now -= 1
+        return pb.ClassifyResponse(results=[result] * len(request.items)).SerializeToString()
+
+    texts = ["good"] * 256 * 10
+    async with stub(answer) as address:
+        async with AsyncClient(address, concurrency=3) as client:
+            assert outcomes(await client.classify(texts)) == ["positive"] * len(texts)
+        assert most == 3
+        gate.clear()
+        with Client(address, concurrency=3) as blocking:
+            found = await asyncio.to_thread(blocking.classify, texts, bulk=True)
+
+    assert (outcomes(found), most) == (["positive"] * len(texts), 3)
+    assert priorities == {pb.PRIORITY_INTERACTIVE, pb.PRIORITY_BULK}
+
+
+async def test_channels_are_connections_of_their_own() -> None:
+    """Requests take turns over them."""
+    peers: list[str] = []
+
+    async def answer(data: bytes, context: Context) -> bytes:
+        peers.append(context.peer())
+        result = pb.ClassifyResult(prediction=pb.Prediction(label="positive"))
+        return pb.ClassifyResponse(results=[result]).SerializeToString()
+
+    async with stub(answer) as address, AsyncClient(address, channels=3) as client:
+        for _ in range(6):
+            await client.classify(["good"])
+
+    assert len(set(peers)) == 3
+    assert peers[:3] == peers[3:]
+
+
+def test_settings_with_which_no_call_is_made_are_refused() -> None:
+    """At once, and by name."""
+    with pytest.raises(InputError, match="timeout_seconds 0"):
+        Client("127.0.0.1:1", timeout_seconds=0)
+    with pytest.raises(InputError, match="channels 0"):
+        AsyncClient("127.0.0.1:1", channels=0)
+    with pytest.raises(InputError, match="concurrency 0"):
+        Client("127.0.0.1:1", concurrency=0)
+
+
+def test_the_example_of_the_module_runs(address: str) -> None:
+    """What the documentation shows gives what it says."""
+    example = str(client_module.__doc__).partition("\n\n")[2].partition("\n\n")[0]
+    head, call = example.replace("127.0.0.1:50051", address).splitlines()
+    names: dict[str, object] = {"Client": Client}
+
+    exec(f"{head}\n    found = {call.strip()}", names)
+
+    assert names["found"] == "neutral"  # as the tiny model says of these words
+    assert call.endswith('# "negative"')

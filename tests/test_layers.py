@@ -19,13 +19,13 @@ TRAIN_MAY_USE = {"errors", "bundle", "text", "classifier"}
 # imports and this table lacks is refused: a new dependency gets its door here first.
 SERVE_DOORS = {
     "fsspec": r"scoring\.\w+",
-    "google": r"service|server|client",
-    "grpc": r"service|server|client",
+    "google": r"guard|service|server|client|calls|tls",
+    "grpc": r"guard|service|server|client|calls|tls",
     "grpc_health": r"server",
     "grpc_reflection": r"server",
     "msgspec": r".*",
     "numpy": r".*",
-    "onnxruntime": r"engine(_\w+)?",
+    "onnxruntime": r"engine(_\w+)?|machine",
     "openvino": r"engine(_\w+)?",
     "prometheus_client": r"metrics|server",
     "pyarrow": r"scoring\.\w+",
@@ -53,8 +53,12 @@ ROOMS = {
     r"metrics": {"errors"},
     r"lanes": set[str](),
     r"admission": {"errors", "metrics"},
+    r"guard": set[str](),
+    r"watched": set[str](),
+    r"callers": {"errors", "watched"},
+    r"tls": {"errors", "watched"},
     r"batching": {"errors", "metrics", "lanes", "admission"},
-    r"classifier": {"errors", "bundle", "engine", "engine_choice", "text"},
+    r"classifier": {"errors", "bundle", "engine", "engine_choice", "machine", "text"},
     r"machine": set[str](),
     r"engine(_\w+)?": {
         "errors",
@@ -65,7 +69,8 @@ ROOMS = {
         "engine_openvino",
     },
     r"scoring\..*": {"errors", "bundle", "engine", "text", "classifier", "scoring"},
-    r"client": {"errors", "text", "classifier", "v1"},
+    r"calls": {"errors", "text", "classifier", "v1"},
+    r"client": {"calls", "v1"},
 }
 
 

@@ -159,20 +159,21 @@ async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(bundle: P
     assert live.value("sentimill_refused_requests_total", reason="QUEUE_FULL") == 1
 
 
-async def test_too_many_tokens_refuse_too(bundle: Path) -> None:
-    """Admission counts tokens as well as texts, and a refused call leaves nothing counted."""
+async def test_a_request_larger_than_the_queue_is_not_to_be_tried_again(bundle: Path) -> None:
+    """What never fits is no matter of waiting: not retryable, and nothing of it stays counted."""
     async with live_service(bundle, limits=Limits(max_waiting_tokens=5)) as live:
-        error = await refusal(live, request_of("good the the the"))
+        error = await refusal(live, request_of("good", "good"))
         assert (live.admission.texts, live.admission.tokens) == (0, 0)
         assert outcomes(await classify(live, "good")) == ["positive"]
 
-    assert reason_in(error) == "QUEUE_FULL"
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert reason_in(error) == "REQUEST_TOO_LARGE"
 
 
 async def test_a_draining_service_refuses_new_calls(bundle: Path) -> None:
     """Another instance will answer, so the code is one that callers retry."""
     async with live_service(bundle) as live:
-        live.service.draining = True
+        live.service.drain()
         error = await refusal(live, request_of("good"))
 
     assert (error.code(), reason_in(error)) == (grpc.StatusCode.UNAVAILABLE, "DRAINING")

@@ -149,12 +149,25 @@ async def test_a_stream_with_a_message_beyond_the_limit_ends(bundle: Path) -> No
         await until(lambda: not our_tasks())
 
 
-async def test_a_draining_service_refuses_in_the_stream(bundle: Path) -> None:
-    """An open stream hears of it at its next request."""
+async def test_an_idle_stream_ends_when_the_server_drains(bundle: Path) -> None:
+    """It would hold the drain for as long as its caller likes; another instance will answer."""
     async with live_service(bundle) as live, streaming(live) as call:
         await write(call, 1, ["good"])
         assert outcomes((await read(call)).response) == ["positive"]
-        live.service.draining = True
-        await write(call, 2, ["good"])
+        live.service.drain()
 
-        assert reason_of((await read(call)).error) == "DRAINING"
+        assert await call.code() is grpc.StatusCode.UNAVAILABLE
+        assert "shutting down" in str(await call.details())
+        await until(lambda: not our_tasks())
+
+
+async def test_a_drain_answers_what_a_stream_has_under_way(bundle: Path) -> None:
+    """Then it ends."""
+    async with live_service(bundle, gated=True) as live, streaming(live) as call:
+        await write(call, 1, ["good"])
+        await live.gate.entered()
+        live.service.drain()
+        live.gate.open()
+
+        assert outcomes((await read(call)).response) == ["positive"]
+        assert await call.code() is grpc.StatusCode.UNAVAILABLE

@@ -10,16 +10,25 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sentimill.classifier import Classifier, Prediction
-    from sentimill.client import AsyncClient, Client
+    from sentimill.client import AsyncClient, Client, Security
     from sentimill.errors import SentimillError, TextError
 
-__all__ = ["AsyncClient", "Classifier", "Client", "Prediction", "SentimillError", "TextError"]
+__all__ = [
+    "AsyncClient",
+    "Classifier",
+    "Client",
+    "Prediction",
+    "Security",
+    "SentimillError",
+    "TextError",
+]
 
 _HOMES = {
     "AsyncClient": "client",
     "Classifier": "classifier",
     "Client": "client",
     "Prediction": "classifier",
+    "Security": "client",
     "SentimillError": "errors",
     "TextError": "errors",
 }

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from sentimill.errors import UnavailableError
+from sentimill.errors import InputError, UnavailableError
 from sentimill.metrics import Metrics
 
 __all__ = ["Admission"]
 
 _RATE_DECAY: Final = 0.8
 """Weight of the past in the running estimate of tokens a second."""
+
+_BULK_SHARE: Final = 0.75
+"""Share of the queue that bulk work may fill, so that interactive calls always find room."""
+
+_TURN_SHARE: Final = 4 / 3
+"""Bulk work has every fourth batch, so what is interactive waits this much longer at most."""
 
 
 class Admission:
@@ -21,45 +27,50 @@ class Admission:
         self.max_tokens = max_tokens
         self.texts = 0
         self.tokens = 0
+        self.bulk_tokens = 0
         self.tokens_per_second: float | None = None
         self._metrics = metrics
 
-    def enter(self, texts: int) -> None:
-        """Count *texts* in. Raises UnavailableError when that would pass the limit."""
-        if self.texts + texts > self.max_texts:
-            raise self._full("texts", self.texts, texts, self.max_texts)
+    def enter(self, texts: int, seconds_left: float | None = None, *, bulk: bool = False) -> None:
+        """Count *texts* in, before anything is done for them.
+
+        Raises:
+            InputError: there are more of them than the queue ever holds.
+            UnavailableError: the limit would be passed, or the estimated wait is longer than
+                *seconds_left* until the caller's deadline.
+        """
+        self._check("texts", self.texts, texts, self.max_texts, bulk=bulk)
+        self._check_wait(0, seconds_left, bulk=bulk)
         self.texts += texts
         self._metrics.waiting_texts.set(self.texts)
 
-    def enter_tokens(self, tokens: int, seconds_left: float | None) -> None:
-        """Count *tokens* in.
-
-        Raises:
-            UnavailableError: the limit would be passed, or the estimated wait is longer than
-                *seconds_left* until the caller's deadline: the work is refused before it is begun.
-        """
-        if self.tokens + tokens > self.max_tokens:
-            raise self._full("tokens", self.tokens, tokens, self.max_tokens)
-        wait = self.wait_seconds()
-        if seconds_left is not None and wait > seconds_left:
-            raise UnavailableError(
-                f"the queue is about {wait:.2f} s long and the deadline is in {seconds_left:.2f} s:"
-                " try again later or with a longer deadline",
-                reason="DEADLINE_TOO_SHORT",
-            )
+    def enter_tokens(self, tokens: int, seconds_left: float | None, *, bulk: bool = False) -> None:
+        """Count *tokens* in, with their own time added to the wait. Raises as `enter` does."""
+        self._check("tokens", self.tokens, tokens, self.max_tokens, bulk=bulk)
+        self._check_wait(tokens, seconds_left, bulk=bulk)
         self.tokens += tokens
+        self.bulk_tokens += tokens * bulk
         self._metrics.waiting_tokens.set(self.tokens)
 
-    def leave(self, texts: int, tokens: int) -> None:
+    def leave(self, texts: int, tokens: int, *, bulk: bool = False) -> None:
         """Count out what was counted in."""
         self.texts -= texts
         self.tokens -= tokens
+        self.bulk_tokens -= tokens * bulk
         self._metrics.waiting_texts.set(self.texts)
         self._metrics.waiting_tokens.set(self.tokens)
 
-    def wait_seconds(self) -> float:
-        """Estimate how long a text that came now would wait; 0 before anything was measured."""
-        return self.tokens / self.tokens_per_second if self.tokens_per_second else 0.0
+    def wait_seconds(self, *, bulk: bool = True) -> float:
+        """Estimate how long a text that came now would wait; 0 before anything was measured.
+
+        bulk: it waits for everything. Otherwise it waits for what is interactive, and at most for
+        one batch of bulk work in four.
+        """
+        if not self.tokens_per_second:
+            return 0.0
+        interactive = self.tokens - self.bulk_tokens
+        ahead = self.tokens if bulk else min(self.tokens, interactive * _TURN_SHARE)
+        return ahead / self.tokens_per_second
 
     def observe(self, tokens: int, seconds: float) -> None:
         """Learn from one engine call how fast the queue drains."""
@@ -69,8 +80,28 @@ class Admission:
             rate if past is None else _RATE_DECAY * past + (1 - _RATE_DECAY) * rate
         )
 
-    def _full(self, unit: str, now: int, more: int, limit: int) -> UnavailableError:
-        return UnavailableError(
-            f"{now} {unit} wait, {more} more would pass the limit of {limit}: try again later",
-            reason="QUEUE_FULL",
-        )
+    def _check(self, unit: str, now: int, more: int, limit: int, *, bulk: bool) -> None:
+        if bulk:
+            limit = int(limit * _BULK_SHARE)
+        if more > limit:
+            raise InputError(
+                f"the request has {more} {unit} and the server never holds more than {limit}:"
+                " split it into smaller ones",
+                reason="REQUEST_TOO_LARGE",
+            )
+        if now + more > limit:
+            raise UnavailableError(
+                f"{now} {unit} wait, {more} more would pass the limit of {limit}: try again later",
+                reason="QUEUE_FULL",
+            )
+
+    def _check_wait(self, tokens: int, seconds_left: float | None, *, bulk: bool) -> None:
+        if seconds_left is None or not self.tokens_per_second:
+            return
+        wait = self.wait_seconds(bulk=bulk) + tokens / self.tokens_per_second
+        if wait > seconds_left:
+            raise UnavailableError(
+                f"the answer would take about {wait:.2f} s and the deadline is in"
+                f" {seconds_left:.2f} s: try again later or with a longer deadline",
+                reason="DEADLINE_TOO_SHORT",
+            )

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from importlib.metadata import EntryPoint, entry_points
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import msgspec
 import typer
@@ -177,9 +177,28 @@ def serve(
     insecure: Annotated[
         bool, typer.Option(help="allow an address that is not loopback, without encryption")
     ] = False,
+    tls_cert: Annotated[
+        Path | None, typer.Option(help="PEM certificates; read again when they change")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="their PEM key, not encrypted")] = None,
+    tls_client_ca: Annotated[
+        Path | None, typer.Option(help="PEM certificates that callers must be signed by (mTLS)")
+    ] = None,
+    tokens: Annotated[
+        Path | None, typer.Option(help="file of callers' token hashes; see `sentimill token`")
+    ] = None,
 ) -> None:
     """Serve a bundle over gRPC, with Prometheus metrics over HTTP, until SIGTERM."""
     from sentimill.server import Serve, Serving
+    from sentimill.tls import Tls
+
+    if tls_cert is None or tls_key is None:
+        if tls_cert or tls_key or tls_client_ca:
+            why = "--tls-cert and --tls-key are given together, --tls-client-ca only with them"
+            raise UsageError(why, reason="BAD_TLS")
+        tls = None
+    else:
+        tls = Tls(certificate=tls_cert, key=tls_key, client_ca=tls_client_ca)
 
     def started(serving: Serving) -> None:
         console.print(f"serving {bundle} on {serving.address}")
@@ -200,7 +219,25 @@ def serve(
         drain_seconds=drain_seconds,
         reflection=reflection,
         insecure=insecure,
+        tls=tls,
+        tokens=tokens,
     ).run(started)
+
+
+@app.command()
+def token(
+    name: Annotated[str, typer.Argument(help="the caller; not secret, no blanks")],
+    *,
+    texts_per_second: Annotated[
+        float | None, typer.Option(min=0.001, help="its quota", show_default="none")
+    ] = None,
+) -> None:
+    """Make a token for one caller: the token to stdout, its line for `serve --tokens` to stderr."""
+    from sentimill.callers import new_token
+
+    made, line = new_token(name, texts_per_second)
+    typer.echo(made)
+    console.print(line, markup=False)
 
 
 @app.command()

@@ -11,6 +11,7 @@
     ├── EngineError           the inference engine is missing or failed
     ├── UnavailableError      full, draining or not started yet: try again later
     ├── DeadlineError         the caller's deadline passed before the work was done
+    ├── AuthError             the caller did not show who it is
     ├── QuotaError            this caller's own share is used up
     └── SomeRowsFailed        a job finished, and some of its rows carry an error
 
@@ -24,6 +25,7 @@ from typing import Final, NamedTuple
 
 __all__ = [
     "OUTCOMES",
+    "AuthError",
     "BundleError",
     "DeadlineError",
     "EngineError",
@@ -84,6 +86,10 @@ class DeadlineError(SentimillError):
     """The caller's deadline passed, or would pass, before the work could be done."""
 
 
+class AuthError(SentimillError):
+    """The caller did not show who it is, or is not known."""
+
+
 class QuotaError(SentimillError):
     """This caller's own share is used up; others are still served."""
 
@@ -112,6 +118,7 @@ OUTCOMES: Final[dict[type[SentimillError], Outcome]] = {
     EngineError: Outcome("INTERNAL", 13, 1),
     UnavailableError: Outcome("UNAVAILABLE", 14, 1),
     DeadlineError: Outcome("DEADLINE_EXCEEDED", 4, 1),
+    AuthError: Outcome("UNAUTHENTICATED", 16, 2),
     QuotaError: Outcome("RESOURCE_EXHAUSTED", 8, 1),
     SomeRowsFailed: Outcome("OK", 0, 3),
 }

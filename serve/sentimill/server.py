@@ -21,11 +21,14 @@ from grpc_reflection.v1alpha import reflection
 from sentimill.admission import Admission
 from sentimill.batching import Batcher
 from sentimill.bundle import open_bundle
+from sentimill.callers import Callers
 from sentimill.classifier import Classifier
 from sentimill.engine import EngineName, Precision, Provider
 from sentimill.errors import UsageError
+from sentimill.guard import Guard
 from sentimill.metrics import Metrics, MetricsPort
 from sentimill.service import SERVICE, Limits, SentimentService
+from sentimill.tls import Tls
 from sentimill.v1 import sentiment_pb2
 
 __all__ = ["Serve", "Serving"]
@@ -63,6 +66,8 @@ class Serve:
     drain_seconds: float = 20.0
     reflection: bool = False
     insecure: bool = False
+    tls: Tls | None = None
+    tokens: Path | None = None
 
     def run(self, started: Callable[[Serving], None]) -> None:
         """Serve until SIGTERM or SIGINT, then drain; *started* is told when calls are answered.
@@ -113,7 +118,7 @@ class Serve:
             budget=self.batch_tokens,
             padded_length=classifier.padded_length,
             # Padding costs a CPU as much as text does; a GPU would rather have full batches.
-            least_useful=_LEAST_USEFUL if info.provider == "cpu" else 0.0,
+            least_useful=_LEAST_USEFUL if classifier.engine.info().provider == "cpu" else 0.0,
         )
         batcher.start()
         stack.push_async_callback(batcher.close)
@@ -125,6 +130,7 @@ class Serve:
             limits=self.limits,
             tokenizer_threads=self.tokenizer_threads,
             version=version("sentimill"),
+            callers=None if self.tokens is None else Callers(self.tokens),
         )
         stack.callback(service.close)
         server, grpc_port = self._listen(service)
@@ -152,7 +158,7 @@ class Serve:
         health_pb2_grpc.add_HealthServicer_to_server(status, server)
 
         async def drain() -> None:
-            service.draining = True
+            service.drain()
             await status.enter_graceful_shutdown()
             await server.stop(self.drain_seconds)
 
@@ -166,8 +172,14 @@ class Serve:
             # Without this a second server on the same port would silently take half of the calls.
             ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", self.limits.max_request_bytes),
+            # Clients ask every 30 s whether we live (calls.py); by default they would be cut off
+            # for asking more often than every 5 minutes.
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),
+            # A caller that vanished is noticed, and its waiting texts are dropped.
+            ("grpc.keepalive_time_ms", 60_000),
+            ("grpc.keepalive_timeout_ms", 20_000),
         ]
-        server = grpc.aio.server(options=options)
+        server = grpc.aio.server(options=options, interceptors=[Guard()])
         server.add_generic_rpc_handlers((service.handler(),))
         if self.reflection:
             names = (
@@ -177,7 +189,11 @@ class Serve:
             )
             reflection.enable_server_reflection(names, server)
         try:
-            port = server.add_insecure_port(_address(self.host, self.port))
+            address = _address(self.host, self.port)
+            if self.tls is None:
+                port = server.add_insecure_port(address)
+            else:
+                port = server.add_secure_port(address, self.tls.credentials())
         except RuntimeError as error:
             raise UsageError(
                 f"the port {_address(self.host, self.port)} cannot be opened: stop what uses it or"
@@ -187,7 +203,7 @@ class Serve:
         return server, port
 
     def _check_host(self) -> None:
-        if self.insecure or self.host == "localhost":
+        if self.insecure or self.tls is not None or self.host == "localhost":
             return
         try:
             loopback = ipaddress.ip_address(self.host).is_loopback
@@ -195,8 +211,9 @@ class Serve:
             loopback = False
         if not loopback:
             raise UsageError(
-                f"--host {self.host} is not a loopback address and calls are not encrypted: put a"
-                " TLS proxy before it and say so with --insecure",
+                f"--host {self.host} is not a loopback address and calls are not encrypted: give"
+                " --tls-cert and --tls-key, or put a TLS proxy before it and say so with"
+                " --insecure",
                 reason="INSECURE_BIND",
             )
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, TypeVar, cast
+from typing import Final, NoReturn, TypeVar, cast
 
 import grpc
 from google.protobuf import any_pb2
@@ -23,10 +23,13 @@ from google.rpc import error_details_pb2, status_pb2
 
 from sentimill.admission import Admission
 from sentimill.batching import Answer, Batcher
+from sentimill.callers import ANYBODY, Caller, Callers
 from sentimill.classifier import Classifier, Prediction
 from sentimill.errors import (
+    AuthError,
     DeadlineError,
     InputError,
+    QuotaError,
     SentimillError,
     TextError,
     UnavailableError,
@@ -74,6 +77,7 @@ class SentimentService:
         limits: Limits,
         tokenizer_threads: int,
         version: str,
+        callers: Callers | None = None,
     ) -> None:
         self._classifier = classifier
         self._batcher = batcher
@@ -81,8 +85,10 @@ class SentimentService:
         self._metrics = metrics
         self._limits = limits
         self._version = version
+        self._callers = callers
         self._threads = ThreadPoolExecutor(tokenizer_threads, thread_name_prefix="tokenizer")
         self._own = threading.local()
+        self._readers: set[asyncio.Task[None]] = set()
         self.draining = False
 
     def handler(self) -> grpc.GenericRpcHandler:
@@ -96,6 +102,15 @@ class SentimentService:
         }
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
+    def drain(self) -> None:
+        """Refuse new requests from now on, and read no stream further; what is under way goes on.
+
+        An idle stream would otherwise hold the drain up to its last second.
+        """
+        self.draining = True
+        for reader in self._readers:
+            reader.cancel()
+
     def close(self) -> None:
         """Stop the tokenizer threads."""
         self._threads.shutdown()
@@ -104,8 +119,9 @@ class SentimentService:
         """Answer one `Classify` call."""
 
         async def answer() -> bytes:
+            caller = self._identify(context)
             request = _parse(pb.ClassifyRequest, data)
-            response = await self._answer(request, _seconds_left(context))
+            response = await self._answer(request, caller, _seconds_left(context))
             return response.SerializeToString()
 
         return await self._guard("Classify", context, answer)
@@ -114,6 +130,7 @@ class SentimentService:
         """Answer one `GetModel` call."""
 
         async def answer() -> bytes:
+            self._identify(context)
             _parse(pb.GetModelRequest, data)
             return self._model().SerializeToString()
 
@@ -123,24 +140,35 @@ class SentimentService:
         self, requests: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[bytes]:
         """Answer the requests of one stream in their order, a few at a time."""
+        try:
+            caller = self._identify(context)
+        except AuthError as error:
+            await self._abort(context, error)
         started: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
         room = asyncio.Semaphore(_STREAM_AHEAD)
 
         async def read() -> None:
-            async for data in requests:
-                # Room first: a task that is not in the queue would be missed by the clean-up.
-                await room.acquire()
-                started.put_nowait(asyncio.create_task(self._answer_streamed(data, context)))
-            started.put_nowait(None)
+            try:
+                async for data in requests:
+                    # Room first: a task that is not in the queue would be missed by the clean-up.
+                    await room.acquire()
+                    answer = self._answer_streamed(data, caller, context)
+                    started.put_nowait(asyncio.create_task(answer))
+            finally:
+                started.put_nowait(None)
 
         reader = asyncio.create_task(read())
+        self._readers.add(reader)
         task: asyncio.Task[bytes] | None = None
         try:
             while (task := await started.get()) is not None:
                 yield await task
                 room.release()
+            if self.draining:
+                await self._abort(context, _draining())
         finally:
             # The caller may have gone: nothing of its stream may stay behind.
+            self._readers.discard(reader)
             reader.cancel()
             if task is not None:
                 task.cancel()
@@ -148,13 +176,13 @@ class SentimentService:
                 if (rest := started.get_nowait()) is not None:
                     rest.cancel()
 
-    async def _answer_streamed(self, data: bytes, context: Context) -> bytes:
+    async def _answer_streamed(self, data: bytes, caller: Caller, context: Context) -> bytes:
         began = time.monotonic()
         reply = pb.ClassifyStreamResponse()
         try:
             message = _parse(pb.ClassifyStreamRequest, data)
             reply.id = message.id
-            answer = await self._answer(message.request, _seconds_left(context))
+            answer = await self._answer(message.request, caller, _seconds_left(context))
             reply.response.CopyFrom(answer)
             code = "OK"
         except Exception as error:  # noqa: BLE001 - the boundary of a request
@@ -165,31 +193,31 @@ class SentimentService:
         return reply.SerializeToString()
 
     async def _answer(
-        self, request: pb.ClassifyRequest, seconds_left: float | None
+        self, request: pb.ClassifyRequest, caller: Caller, seconds_left: float | None
     ) -> pb.ClassifyResponse:
         """Classify one request, or raise the error of the whole request."""
         arrived = time.monotonic()
         self._check(request)
-        count = len(request.items)
-        self._admission.enter(count)
+        count, bulk = len(request.items), request.priority == pb.PRIORITY_BULK
+        self._admission.enter(count, seconds_left, bulk=bulk)
         tokens = 0
         try:
+            caller.spend(count, arrived)
             loop = asyncio.get_running_loop()
             encoded = await loop.run_in_executor(self._threads, self._encode, request)
             tokenized = time.monotonic()
             good = [text for text in encoded if isinstance(text, Encoded)]
             new_tokens = sum(len(text.ids) for text in good)
             left = None if seconds_left is None else seconds_left - (tokenized - arrived)
-            self._admission.enter_tokens(new_tokens, left)
+            self._admission.enter_tokens(new_tokens, left, bulk=bulk)
             tokens = new_tokens
             deadline = None if seconds_left is None else arrived + seconds_left
             answer = Answer([], 0.0, 0.0)
             if good:
-                answer = await self._batcher.classify(
-                    [text.ids for text in good], deadline, bulk=request.priority == pb.PRIORITY_BULK
-                )
+                rows = [text.ids for text in good]
+                answer = await self._batcher.classify(rows, deadline, bulk=bulk)
         finally:
-            self._admission.leave(count, tokens)
+            self._admission.leave(count, tokens, bulk=bulk)
         response = pb.ClassifyResponse(
             results=self._results(encoded, answer), model_digest=self._classifier.bundle.digest
         )
@@ -200,10 +228,14 @@ class SentimentService:
         self._metrics.queue_seconds.observe(max(answer.queue_seconds, 0.0))
         return response
 
+    def _identify(self, context: Context) -> Caller:
+        if self._callers is None:
+            return ANYBODY
+        return self._callers.identify(context.invocation_metadata() or ())
+
     def _check(self, request: pb.ClassifyRequest) -> None:
         if self.draining:
-            why = "the server is shutting down: call again, another instance will answer"
-            raise UnavailableError(why, reason="DRAINING")
+            raise _draining()
         if not 1 <= len(request.items) <= self._limits.max_items:
             raise InputError(
                 f"items has {len(request.items)} texts, the limits are 1 and"
@@ -267,26 +299,30 @@ class SentimentService:
         try:
             data = await answer()
         except Exception as error:  # noqa: BLE001 - the boundary of a request
-            status = self._status_of(error)
             self._count(method, outcome(error).grpc, began)
-            trailers: list[tuple[str, str | bytes]] = [
-                ("grpc-status-details-bin", status.SerializeToString())
-            ]
-            if isinstance(error, UnavailableError):
-                wait_ms = math.ceil(1000 * min(max(self._admission.wait_seconds(), 0.1), 30.0))
-                trailers.append(("grpc-retry-pushback-ms", str(wait_ms)))
-            code = grpc.StatusCode[outcome(error).grpc]
-            await context.abort(code, status.message, tuple(trailers))
+            await self._abort(context, error)
         except asyncio.CancelledError:
             self._count(method, "CANCELLED", began)
             raise
         self._count(method, "OK", began)
         return data
 
+    async def _abort(self, context: Context, error: Exception) -> NoReturn:
+        """End a call with the status of *error*, and say when to try again where that helps."""
+        status = self._status_of(error)
+        trailers: list[tuple[str, str | bytes]] = [
+            ("grpc-status-details-bin", status.SerializeToString())
+        ]
+        if isinstance(error, UnavailableError):
+            wait_ms = math.ceil(1000 * min(max(self._admission.wait_seconds(), 0.1), 30.0))
+            trailers.append(("grpc-retry-pushback-ms", str(wait_ms)))
+        code = grpc.StatusCode[outcome(error).grpc]
+        await context.abort(code, status.message, tuple(trailers))
+
     def _status_of(self, error: Exception) -> status_pb2.Status:
         """Return the status of *error*; what we did not raise ourselves is logged, not shown."""
         if isinstance(error, SentimillError):
-            if isinstance(error, UnavailableError | DeadlineError):
+            if isinstance(error, UnavailableError | DeadlineError | QuotaError | AuthError):
                 self._metrics.refused.labels(error.reason).inc()
             return _status(error)
         log.error("request failed", exc_info=error)
@@ -306,6 +342,11 @@ def _parse(kind: type[M], data: bytes) -> M:
             " UTF-8; send such texts as `utf8`)",
             reason="MALFORMED_REQUEST",
         ) from error
+
+
+def _draining() -> UnavailableError:
+    why = "the server is shutting down: call again, another instance will answer"
+    return UnavailableError(why, reason="DRAINING")
 
 
 def _seconds_left(context: Context) -> float | None:
