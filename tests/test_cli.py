@@ -240,7 +240,7 @@ def test_verify_refuses_a_file_with_another_hash(sentimill: Sentimill, tmp_path:
     assert "tokenizer.json has 2 bytes" in found.error
 
 
-def test_verify_replays_precisions_that_are_no_option_here(
+def test_verify_says_which_precisions_it_cannot_replay(
     sentimill: Sentimill, tmp_path: Path
 ) -> None:
     """A later exporter may name one that this program does not know."""
@@ -251,7 +251,10 @@ def test_verify_replays_precisions_that_are_no_option_here(
 
     made = write_tiny_bundle(tmp_path / "tiny", change=rename)
 
-    assert "int4: golden texts" in sentimill("bundle", "verify", made.path).out
+    found = sentimill("bundle", "verify", made.path)
+
+    assert found.code == 0
+    assert "int4: not replayed, unknown precision 'int4'" in found.out
 
 
 def test_doctor_says_what_is_there(sentimill: Sentimill, bundle: Path) -> None:

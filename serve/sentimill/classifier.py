@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from sentimill.bundle import Bundle, Golden, Manifest, open_bundle
 from sentimill.engine import (
     Engine,
+    EngineChoice,
     EngineName,
     EngineWish,
     Precision,
@@ -62,12 +63,13 @@ class Prediction:
 class Classifier:
     """A loaded bundle. `classify` may be called from one thread at a time; `decide` from any."""
 
-    def __init__(self, bundle: Bundle, engine: Engine, *, precision: str) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine, choice: EngineChoice) -> None:
         self.bundle = bundle
         self.engine = engine
-        self.precision = precision
+        self.precision = choice.precision
+        self.choice = choice
         self._tokenizer_json = bundle.read("tokenizer.json")
-        self._temperature = bundle.manifest.precision(precision).temperature
+        self._temperature = bundle.manifest.precision(choice.precision).temperature
         self._token_step = engine.info().token_step
         self.encoder = self.new_encoder()
         self._replay_golden()
@@ -97,7 +99,7 @@ class Classifier:
         started, choice = start_engine(
             choices, lambda name: opened.read(manifest.precision(name).file), threads=threads
         )
-        return cls(opened, started, precision=choice.precision)
+        return cls(opened, started, choice)
 
     @property
     def labels(self) -> tuple[str, ...]:

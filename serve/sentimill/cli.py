@@ -14,7 +14,7 @@ from dataclasses import asdict
 from importlib.metadata import EntryPoint, entry_points
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import msgspec
 import typer
@@ -335,7 +335,7 @@ def verify(bundle: BundleArgument) -> None:
     for precision in opened.manifest.precisions:
         # A bundle may have precisions that this program does not know yet; load says so.
         try:
-            classifier = Classifier.load(bundle, precision=msgspec.convert(precision, Precision))
+            classifier = Classifier.load(bundle, precision=cast(Precision, precision))
         except UsageError as error:
             typer.echo(f"{precision}: not replayed, {error}")
             continue

@@ -92,7 +92,7 @@ class EngineChoice:
 def start_engine(
     choices: Sequence[EngineChoice], graph_of: Callable[[str], bytes], *, threads: int | None
 ) -> tuple[Engine, EngineChoice]:
-    """Start the first of *choices* that really runs here, and say in the log which and why.
+    """Start the first of *choices* that really runs here, and return which it is.
 
     graph_of: the ONNX graph of a precision. A choice is passed over only when the machine turns out
     not to have its device (a CUDA build without a driver) and another choice is left. threads: CPU
@@ -110,8 +110,6 @@ def start_engine(
                 raise
             log.warning("%s on %s does not run here: %s", choice.engine, choice.provider, error)
             continue
-        shown = (choice.engine, choice.provider, choice.precision, cores, choice.why)
-        log.info("engine %s on %s in %s, %d threads: %s", *shown)
         return engine, choice
     raise EngineError("there is no engine to choose from", reason="ENGINE_MISSING")
 

@@ -105,6 +105,9 @@ class Serve:
             provider=self.provider,
             threads=self.threads,
         )
+        info = classifier.engine.info()
+        shown = (info.engine, info.provider, info.precision, info.threads, classifier.choice.why)
+        log.info("engine %s on %s in %s, %d threads: %s", *shown)
         self._warm(classifier)
         admission = Admission(
             max_texts=self.limits.max_waiting_texts,
