@@ -1,37 +1,73 @@
-"""What the server counts, and the port that shows it."""
+"""What the server counts."""
 
 from __future__ import annotations
 
 import re
-import socket
-import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
 
+import grpc
 import pytest
-from prometheus_client import Metric
+from prometheus_client import CollectorRegistry, Histogram, Metric
+from prometheus_client.exposition import choose_encoder
 
-from sentimill.errors import UsageError
-from sentimill.metrics import Metrics, MetricsPort
+from live import live_service
+from sentimill.metrics import OBJECTIVE_SECONDS, SECONDS, Metrics, Spread
 
-BASE_UNITS = ("seconds", "tokens", "texts", "rows", "requests", "failures")
+SERIES = 400
+"""How many series one server may cost Prometheus; process figures are in it."""
+
+BASE_UNITS = ("seconds", "tokens", "texts", "rows", "requests", "failures", "ratio", "batches")
 # Every value that each label may have is known before the first request.
 LABELS = {
     "sentimill_requests": {"method", "code"},
     "sentimill_request_seconds": {"method"},
     "sentimill_texts": {"outcome"},
     "sentimill_refused_requests": {"reason"},
+    "sentimill_closed_batches": {"reason"},
+    "sentimill_reference_label_ratio": {"outcome"},
+    "sentimill_reloads": {"result"},
     "sentimill_model": {"name", "version", "digest", "precision", "provider"},
 }
+METHODS = ("Classify", "ClassifyStream", "GetModel")
+SOURCES = Path(__file__).parents[1] / "serve/sentimill"
+
+
+@dataclass(frozen=True)
+class Given:
+    """A prediction, as far as it is counted."""
+
+    label: str = "positive"
+    score: float | None = 0.5
+    confidence: float = 0.9
+    abstained: bool = False
+    truncated: bool = False
+
+
+def full() -> Metrics:
+    """Return metrics in which everything was counted that a server can count."""
+    metrics = Metrics()
+    reasons = {
+        reason
+        for path in SOURCES.glob("*.py")
+        for reason in re.findall(r'reason="(\w+)"', path.read_text())
+    }
+    for method in METHODS:
+        for code in grpc.StatusCode:
+            metrics.observe_request(method, code.name, 0.01)
+    metrics.observe_answers([Given(label) for label in ("negative", "neutral", "positive")], [])
+    for reason in ("QUEUE_FULL", "DEADLINE_TOO_SHORT", "DEADLINE_EXCEEDED", "DRAINING"):
+        metrics.refused.labels(reason)
+    for reason in reasons & {"EMPTY_TEXT", "TEXT_TOO_LARGE", "INVALID_UNICODE", "ENGINE_FAILED"}:
+        metrics.texts.labels(reason)
+    facts = dict.fromkeys(LABELS["sentimill_model"], "x")
+    metrics.set_model(facts, [], {"negative": 0.2, "neutral": 0.3, "positive": 0.5})
+    return metrics
 
 
 def ours() -> list[Metric]:
     """Return the families that Sentimill defines, each with a sample where it has labels."""
-    metrics = Metrics()
-    metrics.requests.labels("Classify", "OK")
-    metrics.request_seconds.labels("Classify")
-    metrics.texts.labels("positive")
-    metrics.refused.labels("QUEUE_FULL")
-    metrics.model.info(dict.fromkeys(LABELS["sentimill_model"], "x"))
-    families = metrics.registry.collect()
+    families = full().registry.collect()
     return [found for found in families if not found.name.startswith(("process_", "python_"))]
 
 
@@ -39,7 +75,9 @@ def ours() -> list[Metric]:
 def test_a_name_has_our_prefix_and_a_base_unit(family: Metric) -> None:
     """A reader of a dashboard needs no second page to know what a number is."""
     assert re.fullmatch(r"sentimill_[a-z_]+", family.name)
-    assert family.type == "info" or family.name.endswith(BASE_UNITS)
+    assert (family.type == "info" or family.name == "sentimill_reloads") or family.name.endswith(
+        BASE_UNITS
+    )
     assert family.documentation.endswith(".")
 
 
@@ -57,11 +95,19 @@ def test_buckets_are_few_and_rise(family: Metric) -> None:
     edges = [
         float(sample.labels["le"])
         for sample in family.samples
-        if sample.name.endswith("_bucket") and sample.labels.get("method", "Classify")
+        if sample.name.endswith("_bucket") and sample.labels.get("method", "Classify") == "Classify"
     ]
 
     assert edges == sorted(set(edges))
     assert len(edges) <= 20
+
+
+def test_a_server_costs_prometheus_a_bounded_number_of_series() -> None:
+    """Every method has met every code, every label was given, every reason of a refusal named."""
+    series = [sample for family in full().registry.collect() for sample in family.samples]
+
+    assert 200 < len(series) <= SERIES
+    assert not [sample.name for sample in series if sample.name.endswith("_created")]
 
 
 def test_two_servers_in_one_process_do_not_share_counts() -> None:
@@ -81,29 +127,87 @@ def test_a_batch_is_counted_in_rows_tokens_and_seconds() -> None:
 
     value = metrics.registry.get_sample_value
     assert value("sentimill_batch_rows_sum") == 3
+    assert value("sentimill_batch_tokens_sum") == 30
     assert value("sentimill_useful_tokens_total") == 20
     assert value("sentimill_padded_tokens_total") == 30
     assert value("sentimill_engine_seconds_sum") == 0.5
 
 
-def test_the_port_shows_the_metrics_until_it_is_closed() -> None:
-    """A free port is taken, answers, and is free again afterwards."""
-    port = MetricsPort(Metrics(), "127.0.0.1", 0)
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port.port}/metrics", timeout=10) as page:
-            text = page.read().decode()
-    finally:
-        port.close()
+def test_the_texts_of_a_request_are_counted_together() -> None:
+    """By label or reason, and how sure the model was; a score only where there is one."""
+    metrics = Metrics()
 
-    assert "sentimill_waiting_texts 0.0" in text
-    with pytest.raises(OSError, match="refused"):
-        socket.create_connection(("127.0.0.1", port.port), timeout=10)
+    metrics.observe_answers(
+        [Given(), Given(truncated=True), Given("neutral", None, 0.4, abstained=True)],
+        ["EMPTY_TEXT"],
+    )
+
+    value = metrics.registry.get_sample_value
+    assert value("sentimill_texts_total", {"outcome": "positive"}) == 2
+    assert value("sentimill_texts_total", {"outcome": "neutral"}) == 1
+    assert value("sentimill_texts_total", {"outcome": "EMPTY_TEXT"}) == 1
+    assert value("sentimill_truncated_texts_total") == 1
+    assert value("sentimill_abstained_texts_total") == 1
+    assert value("sentimill_confidence_ratio_bucket", {"le": "0.4"}) == 1
+    assert value("sentimill_confidence_ratio_count") == 3
+    assert value("sentimill_score_ratio_bucket", {"le": "0.4"}) == 0
+    assert value("sentimill_score_ratio_bucket", {"le": "+Inf"}) == 2
 
 
-def test_a_busy_port_is_a_usage_error() -> None:
-    """The message names the port and the option."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+@pytest.mark.parametrize("value", [-1.0, 0.0, 0.001, 0.0011, 0.5, 29.0, 30.0, 31.0])
+def test_a_spread_counts_as_the_librarys_histogram_does(value: float) -> None:
+    """The same buckets, cumulated, the same sum and the same count."""
+    one, other = CollectorRegistry(), CollectorRegistry()
+    Spread("x_seconds", "X.", buckets=SECONDS, registry=one).observe(value)
+    Histogram("x_seconds", "X.", buckets=SECONDS, registry=other).observe(value)
 
-        with pytest.raises(UsageError, match=f"127.0.0.1:{port} cannot be opened .*--metrics-port"):
-            MetricsPort(Metrics(), "127.0.0.1", port)
+    def plain(registry: CollectorRegistry) -> set[tuple[str, str, float]]:
+        (family,) = registry.collect()
+        return {(each.name, each.labels.get("le", ""), each.value) for each in family.samples}
+
+    expected = plain(other)
+    # A histogram that saw a negative value has no sum in OpenMetrics; ours has none such.
+    assert plain(one) - {("x_seconds_sum", "", value)} == expected - {("x_seconds_sum", "", value)}
+
+
+def test_the_objective_is_an_edge_of_the_buckets() -> None:
+    """Otherwise the share of quick calls would be a guess."""
+    assert OBJECTIVE_SECONDS in SECONDS
+
+
+def test_a_reload_forgets_the_labels_of_the_model_before() -> None:
+    """Drift is counted against the model that answers."""
+    metrics = Metrics()
+    facts = dict.fromkeys(LABELS["sentimill_model"], "x")
+    metrics.set_model(facts, ["good", "bad"], {"good": 0.5, "bad": 0.5})
+
+    metrics.set_model(facts, ["positive"], {"positive": 1.0})
+
+    value = metrics.registry.get_sample_value
+    assert value("sentimill_reference_label_ratio", {"outcome": "good"}) is None
+    assert value("sentimill_reference_label_ratio", {"outcome": "positive"}) == 1.0
+
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+@pytest.mark.parametrize(
+    ("header", "shown"),
+    [(f"00-{TRACE}-00f067aa0ba902b7-01", True), (f"{TRACE}", False), ("00-secret", False)],
+)
+async def test_a_callers_trace_is_the_exemplar_of_its_time(
+    bundle: Path, header: str, shown: bool
+) -> None:
+    """A slow bucket leads to a trace; what is no trace id is not repeated."""
+    async with (
+        live_service(bundle) as live,
+        grpc.aio.insecure_channel(live.address) as channel,
+    ):
+        method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+        method = channel.unary_unary("/sentimill.v1.SentimentService/GetModel")
+        await method(b"", metadata=(("traceparent", header),))
+        encode, _ = choose_encoder("application/openmetrics-text")
+        page = encode(live.metrics.registry).decode()
+
+    assert (f'# {{trace_id="{TRACE}"}}' in page) == shown
+    assert "secret" not in page

@@ -178,8 +178,16 @@ class Batcher:
             alive = [item for item in batch if not item.job.done.done()]
             self._metrics.dropped_texts.inc(len(batch) - len(alive))
             if alive:
+                self._metrics.closed_batches.labels(self._why_closed(batch)).inc()
                 return alive
         return []
+
+    def _why_closed(self, batch: list[_Item]) -> str:
+        """Say why *batch* took no more texts."""
+        if not self._waiting and not self._bulk:
+            return "drained"
+        longest = max(item.length for item in batch)
+        return "full" if longest * (len(batch) + 1) > self._budget else "unlike"
 
     async def _fly(self, batch: list[_Item]) -> None:
         """Run one batch in the engine's thread and hand its results back."""

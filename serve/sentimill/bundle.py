@@ -100,7 +100,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """All of manifest.json.
 
     created: UTC in ISO 8601. threshold: confidence below which the model abstains; None, it never
-    does.
+    does. label_mix: the share of each label among the model's own answers on its test split, from
+    which drift is counted.
     """
 
     schema_version: int
@@ -120,6 +121,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     sources: tuple[Source, ...] = ()
     libraries: dict[str, str] = {}
     training: dict[str, str | int | float | bool | None] = {}
+    label_mix: dict[str, float] = {}
 
     def precision(self, name: str) -> Precision:
         """Return the entry of *name*; bf16 that was never gated is the fp32 graph, rounded.

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from importlib.metadata import EntryPoint, entry_points
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Literal, cast
 
 import msgspec
 import typer
@@ -25,6 +25,7 @@ from sentimill.bundle import open_bundle
 from sentimill.classifier import BATCH_TOKENS, Classifier, Prediction
 from sentimill.engine import EngineName, Precision, Provider
 from sentimill.errors import SentimillError, SomeRowsFailed, UsageError, outcome
+from sentimill.logs import JsonFormatter
 
 __all__ = ["app", "main"]
 
@@ -95,6 +96,9 @@ def settings(
     log_level: Annotated[
         str, typer.Option(help="debug, info, warning or error; log lines go to stderr")
     ] = "info",
+    log_format: Annotated[
+        Literal["text", "json"], typer.Option(help="json writes one object a line")
+    ] = "text",
 ) -> None:
     """Set up logging, the only place that does."""
     level = logging.getLevelNamesMapping().get(log_level.upper())
@@ -102,6 +106,9 @@ def settings(
         why = f"unknown --log-level {log_level!r}: use debug, info, warning or error"
         raise UsageError(why, reason="UNKNOWN_LOG_LEVEL")
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if log_format == "json":
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(JsonFormatter())
 
 
 @app.command()
@@ -202,6 +209,7 @@ def serve(
 
     def started(serving: Serving) -> None:
         console.print(f"serving {bundle} on {serving.address}")
+        console.print(f"status on http://{serving.metrics_address}/")
         console.print(f"metrics on http://{serving.metrics_address}/metrics")
         console.print(f'try: sentimill classify --server {serving.address} "Works as promised."')
 

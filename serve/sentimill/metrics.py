@@ -1,10 +1,16 @@
-"""Every metric of the server: name, unit, labels and buckets, and the HTTP port that shows them."""
+"""Every metric of the server: name, unit, labels and buckets. Nothing else names one.
+
+Labels have few values, all known beforehand: no text, address, path or caller is ever one.
+"""
 
 from __future__ import annotations
 
-from threading import Thread
-from typing import Final
-from wsgiref.simple_server import WSGIServer
+import math
+from bisect import bisect_left
+from collections import Counter as Tally
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Final, Protocol
 
 from prometheus_client import (
     CollectorRegistry,
@@ -12,17 +18,107 @@ from prometheus_client import (
     Gauge,
     Histogram,
     Info,
+    Metric,
     PlatformCollector,
     ProcessCollector,
-    start_http_server,
+    disable_created_metrics,
 )
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
 
-from sentimill.errors import UsageError
+__all__ = ["OBJECTIVE_SECONDS", "SECONDS", "Answered", "Metrics", "Spread"]
 
-__all__ = ["Metrics", "MetricsPort"]
+# The library adds a `_created` series beside each counter: half as many again, and nobody reads it.
+disable_created_metrics()  # type: ignore[no-untyped-call] # it has no annotations
 
-_SECONDS: Final = tuple(0.001 * 2**i for i in range(15))  # 1 ms to 16 s
+OBJECTIVE_SECONDS: Final = 0.5
+"""What the latency objective calls quick: an edge of `SECONDS`, so that it is counted exactly."""
+
+SECONDS: Final = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+)
 _ROWS: Final = tuple(float(2**i) for i in range(11))  # 1 to 1024
+_TOKENS: Final = tuple(float(2**i) for i in range(4, 17))  # 16 to 65,536
+_SCORES: Final = tuple(round(-1 + 0.2 * i, 1) for i in range(11))  # -1 to 1
+_CONFIDENCES: Final = tuple(round(0.1 * i, 1) for i in range(1, 11))  # 0.1 to 1
+
+
+class Answered(Protocol):
+    """What is counted of a prediction."""
+
+    @property
+    def label(self) -> str:
+        """Its label."""
+        ...
+
+    @property
+    def score(self) -> float | None:
+        """P(positive) - P(negative), where labels are ordered."""
+        ...
+
+    @property
+    def confidence(self) -> float:
+        """The largest prob."""
+        ...
+
+    @property
+    def abstained(self) -> bool:
+        """Whether the confidence is below the threshold."""
+        ...
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the text was longer than the model reads."""
+        ...
+
+
+class Spread(Collector):
+    """A histogram without a lock, for values that the event loop's thread alone observes.
+
+    `Histogram.observe` costs several times as much, and this runs once a text. A scrape that comes
+    in between may see a value in the buckets that it does not see in the sum yet.
+    """
+
+    def __init__(
+        self, name: str, says: str, *, buckets: tuple[float, ...], registry: CollectorRegistry
+    ) -> None:
+        self._name = name
+        self._says = says
+        self._edges = buckets
+        self._counts = [0] * (len(buckets) + 1)
+        self._sum = 0.0
+        registry.register(self)
+
+    def observe(self, value: float) -> None:
+        """Count *value*."""
+        self._counts[bisect_left(self._edges, value)] += 1
+        self._sum += value
+
+    def buckets(self) -> tuple[int, ...]:
+        """Return how many values fell into each bucket, not cumulated; the last is +Inf's."""
+        return tuple(self._counts)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the histogram as it is now, in the form of the classic ones."""
+        total = 0
+        buckets = []
+        for edge, count in zip((*self._edges, math.inf), self._counts, strict=True):
+            total += count
+            buckets.append(("+Inf" if edge == math.inf else str(edge), float(total)))
+        yield HistogramMetricFamily(self._name, self._says, buckets=buckets, sum_value=self._sum)
 
 
 class Metrics:
@@ -33,94 +129,164 @@ class Metrics:
         self.registry = registry
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
-        self.requests = Counter(
-            "sentimill_requests",
-            "Calls answered, by method and gRPC code.",
-            ["method", "code"],
-            registry=registry,
+        self._add_requests(registry)
+        self._add_texts(registry)
+        self._add_batches(registry)
+        self._add_model(registry)
+
+    def _add_requests(self, registry: CollectorRegistry) -> None:
+        counter = partial(Counter, registry=registry)
+        gauge = partial(Gauge, registry=registry)
+        seconds = partial(Spread, buckets=SECONDS, registry=registry)
+        self.requests = counter(
+            "sentimill_requests", "Calls answered, by method and gRPC code.", ["method", "code"]
+        )
+        self.in_flight = gauge("sentimill_in_flight_requests", "Calls under way.")
+        self.refused = counter(
+            "sentimill_refused_requests", "Calls refused, by reason.", ["reason"]
         )
         self.request_seconds = Histogram(
             "sentimill_request_seconds",
             "From a call's arrival to its answer.",
             ["method"],
-            buckets=_SECONDS,
+            buckets=SECONDS,
             registry=registry,
         )
-        self.texts = Counter(
+        self.tokenize_seconds = seconds(
+            "sentimill_tokenize_seconds", "From a call's arrival until its texts are token ids."
+        )
+        self.queue_seconds = seconds(
+            "sentimill_queue_seconds", "The longest wait of a call's texts for the engine."
+        )
+        self.waiting_texts = gauge("sentimill_waiting_texts", "Texts that wait or run.")
+        self.waiting_tokens = gauge("sentimill_waiting_tokens", "Tokens that wait or run.")
+        self.max_waiting_texts = gauge(
+            "sentimill_max_waiting_texts", "Past so many waiting texts calls are refused."
+        )
+        self.max_waiting_tokens = gauge(
+            "sentimill_max_waiting_tokens", "Past so many waiting tokens calls are refused."
+        )
+
+    def _add_texts(self, registry: CollectorRegistry) -> None:
+        counter = partial(Counter, registry=registry)
+        self.texts = counter(
             "sentimill_texts",
             "Texts answered, by label or by the reason of their error.",
             ["outcome"],
-            registry=registry,
         )
-        self.truncated_texts = Counter(
-            "sentimill_truncated_texts", "Texts longer than the model reads.", registry=registry
+        self.truncated_texts = counter(
+            "sentimill_truncated_texts", "Texts longer than the model reads."
         )
-        self.dropped_texts = Counter(
+        self.abstained_texts = counter(
+            "sentimill_abstained_texts", "Texts answered with less confidence than the threshold."
+        )
+        self.dropped_texts = counter(
             "sentimill_dropped_texts",
             "Waiting texts dropped before they were computed: caller gone or deadline passed.",
+        )
+        self.scores = Spread(
+            "sentimill_score_ratio",
+            "Scores of answered texts: P(positive) - P(negative).",
+            buckets=_SCORES,
             registry=registry,
         )
-        self.refused = Counter(
-            "sentimill_refused_requests", "Calls refused, by reason.", ["reason"], registry=registry
-        )
-        self.waiting_texts = Gauge(
-            "sentimill_waiting_texts", "Texts that wait or run.", registry=registry
-        )
-        self.waiting_tokens = Gauge(
-            "sentimill_waiting_tokens", "Tokens that wait or run.", registry=registry
-        )
-        self.queue_seconds = Histogram(
-            "sentimill_queue_seconds",
-            "The longest wait of a call's texts for the engine.",
-            buckets=_SECONDS,
+        self.confidences = Spread(
+            "sentimill_confidence_ratio",
+            "The largest prob of each answered text.",
+            buckets=_CONFIDENCES,
             registry=registry,
         )
-        self.engine_seconds = Histogram(
-            "sentimill_engine_seconds", "One engine call.", buckets=_SECONDS, registry=registry
+
+    def _add_batches(self, registry: CollectorRegistry) -> None:
+        counter = partial(Counter, registry=registry)
+        spread = partial(Spread, registry=registry)
+        self.engine_seconds = spread(
+            "sentimill_engine_seconds", "One engine call.", buckets=SECONDS
         )
-        self.engine_failures = Counter(
-            "sentimill_engine_failures", "Texts on which the engine failed.", registry=registry
+        self.engine_failures = counter(
+            "sentimill_engine_failures", "Texts on which the engine failed."
         )
-        self.batch_rows = Histogram(
-            "sentimill_batch_rows", "Texts in one engine call.", buckets=_ROWS, registry=registry
+        self.batch_rows = spread("sentimill_batch_rows", "Texts in one engine call.", buckets=_ROWS)
+        self.batch_tokens = spread(
+            "sentimill_batch_tokens", "Padded tokens in one engine call.", buckets=_TOKENS
         )
-        self.useful_tokens = Counter(
-            "sentimill_useful_tokens", "Tokens of texts given to the engine.", registry=registry
+        self.useful_tokens = counter(
+            "sentimill_useful_tokens", "Tokens of texts given to the engine."
         )
-        self.padded_tokens = Counter(
+        self.padded_tokens = counter(
             "sentimill_padded_tokens",
             "Tokens given to the engine, padding included; useful / padded is the useful share.",
+        )
+        self.closed_batches = counter(
+            "sentimill_closed_batches",
+            "Batches, by why they took no more: `drained`, nothing waited; `full`, the budget;"
+            " `unlike`, the lengths of what waited, whose padding would have cost too much.",
+            ["reason"],
+        )
+        for reason in ("drained", "full", "unlike"):
+            self.closed_batches.labels(reason)
+
+    def _add_model(self, registry: CollectorRegistry) -> None:
+        gauge = partial(Gauge, registry=registry)
+        self.model = Info("sentimill_model", "The loaded model.", registry=registry)
+        self.reference_label_ratio = gauge(
+            "sentimill_reference_label_ratio",
+            "Share of each label among the model's answers on its test split, from the bundle.",
+            ["outcome"],
+        )
+        self.ready = gauge("sentimill_ready_ratio", "1 while calls are answered, else 0.")
+        self.reloads = Counter(
+            "sentimill_reloads",
+            "Loads of another bundle, by result.",
+            ["result"],
             registry=registry,
         )
-        self.model = Info("sentimill_model", "The loaded model.", registry=registry)
+        for result in ("ok", "failed"):
+            self.reloads.labels(result)
+        self.loaded = gauge(
+            "sentimill_model_loaded_timestamp_seconds", "When the model that answers was loaded."
+        )
+
+    def observe_answers(self, answers: Sequence[Answered], reasons: Sequence[str]) -> None:
+        """Count the texts of one request: those with an answer, and the reasons of the others."""
+        for outcome, count in Tally([*(one.label for one in answers), *reasons]).items():
+            self.texts.labels(outcome).inc(count)
+        for one in answers:
+            self.confidences.observe(one.confidence)
+            if one.score is not None:
+                self.scores.observe(one.score)
+        self.truncated_texts.inc(sum(one.truncated for one in answers))
+        self.abstained_texts.inc(sum(one.abstained for one in answers))
 
     def observe_batch(self, rows: int, useful: int, padded: int, seconds: float) -> None:
         """Count one engine call of *rows* texts that took *seconds*."""
         self.batch_rows.observe(rows)
+        self.batch_tokens.observe(padded)
         self.useful_tokens.inc(useful)
         self.padded_tokens.inc(padded)
         self.engine_seconds.observe(seconds)
 
+    def observe_request(
+        self, method: str, code: str, seconds: float, trace_id: str | None = None
+    ) -> None:
+        """Count one call; its *trace_id* becomes the exemplar of the bucket it falls into."""
+        exemplar = None if trace_id is None else {"trace_id": trace_id}
+        self.requests.labels(method, code).inc()
+        self.request_seconds.labels(method).observe(seconds, exemplar)
 
-class MetricsPort:
-    """Serves `/metrics` over HTTP in a thread of its own until closed."""
+    def set_limits(self, *, texts: int, tokens: int) -> None:
+        """Say how much may wait."""
+        self.max_waiting_texts.set(texts)
+        self.max_waiting_tokens.set(tokens)
 
-    def __init__(self, metrics: Metrics, host: str, port: int) -> None:
-        """Listen. Port 0 takes a free one. Raises UsageError when the port is taken."""
-        try:
-            server, thread = start_http_server(port, addr=host, registry=metrics.registry)
-        except OSError as error:
-            raise UsageError(
-                f"the metrics port {host}:{port} cannot be opened ({error.strerror}): stop what"
-                " uses it or choose another with --metrics-port",
-                reason="PORT_BUSY",
-            ) from error
-        self._server: WSGIServer = server
-        self._thread: Thread = thread
-        self.port: int = server.server_port
-
-    def close(self) -> None:
-        """Stop listening."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+    def set_model(
+        self, facts: Mapping[str, str], labels: Sequence[str], label_mix: Mapping[str, float]
+    ) -> None:
+        """Say which model answers from now on; *label_mix* is the share of each label, or empty."""
+        self.model.info(dict(facts))
+        self.loaded.set_to_current_time()
+        self.reference_label_ratio.clear()
+        for label in labels:
+            self.texts.labels(label)  # a series that begins at its first text hides that text
+        for label, share in label_mix.items():
+            self.reference_label_ratio.labels(label).set(share)

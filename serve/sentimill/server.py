@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import logging
 import signal
+import threading
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -26,10 +27,12 @@ from sentimill.classifier import Classifier
 from sentimill.engine import EngineName, Precision, Provider
 from sentimill.errors import UsageError
 from sentimill.guard import Guard
-from sentimill.metrics import Metrics, MetricsPort
+from sentimill.metrics import Metrics
 from sentimill.service import SERVICE, Limits, SentimentService
+from sentimill.status import Status
 from sentimill.tls import Tls
 from sentimill.v1 import sentiment_pb2
+from sentimill.web import Port
 
 __all__ = ["Serve", "Serving"]
 
@@ -37,6 +40,9 @@ log = logging.getLogger(__name__)
 
 _LEAST_USEFUL: Final = 0.75
 """Share of a batch on a CPU that is no padding; see `lanes.take_batch`."""
+
+_ALIVE_SECONDS: Final = 2.0
+"""An event loop that takes longer to come round is stuck; one under full load takes some 10 ms."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +102,11 @@ class Serve:
         opened = open_bundle(self.bundle)
         opened.verify()
         metrics = Metrics()
-        port = MetricsPort(metrics, self.metrics_host, self.metrics_port)
+        metrics.set_limits(
+            texts=self.limits.max_waiting_texts, tokens=self.limits.max_waiting_tokens
+        )
+        status = Status(metrics)
+        port = Port(status, self.metrics_host, self.metrics_port)
         stack.callback(port.close)
         classifier = Classifier.load(
             self.bundle,
@@ -138,20 +148,25 @@ class Serve:
         stack.callback(service.close)
         server, grpc_port = self._listen(service)
         await self._open(server, service, stack)
-        manifest = classifier.bundle.manifest
-        metrics.model.info(
-            {
-                "name": manifest.name,
-                "version": manifest.version,
-                "digest": classifier.bundle.digest,
-                "precision": classifier.precision,
-                "provider": classifier.engine.info().provider,
-            }
-        )
+        self._tell(classifier, status)
+        stack.callback(status.drain)
         return Serving(
             address=_address(self.host, grpc_port),
             metrics_address=_address(self.metrics_host, port.port),
         )
+
+    def _tell(self, classifier: Classifier, status: Status) -> None:
+        """Say which model answers, and that it does."""
+        manifest = classifier.bundle.manifest
+        facts = {
+            "name": manifest.name,
+            "version": manifest.version,
+            "digest": classifier.bundle.digest,
+            "precision": classifier.precision,
+            "provider": classifier.engine.info().provider,
+        }
+        status.metrics.set_model(facts, manifest.labels, manifest.label_mix)
+        status.serve(facts, manifest.labels, _turning(asyncio.get_running_loop()))
 
     async def _open(
         self, server: grpc.aio.Server, service: SentimentService, stack: AsyncExitStack
@@ -226,6 +241,17 @@ class Serve:
         pad_id = classifier.bundle.manifest.pad_id
         rows = max(1, self.batch_tokens // longest)
         classifier.run([np.full(longest, pad_id, dtype=np.int64)] * rows)
+
+
+def _turning(loop: asyncio.AbstractEventLoop) -> Callable[[], bool]:
+    """Return what tells another thread whether *loop* still comes round to new work."""
+
+    def alive() -> bool:
+        came = threading.Event()
+        loop.call_soon_threadsafe(came.set)
+        return came.wait(_ALIVE_SECONDS)
+
+    return alive
 
 
 def _address(host: str, port: int) -> str:

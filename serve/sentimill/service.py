@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -49,6 +50,8 @@ DOMAIN: Final = "sentimill"
 
 _STREAM_AHEAD: Final = 4
 """Requests of one stream that may be under way; past that the stream is not read further."""
+
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 M = TypeVar("M", bound=Message)
@@ -140,9 +143,11 @@ class SentimentService:
         self, requests: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[bytes]:
         """Answer the requests of one stream in their order, a few at a time."""
+        began = time.monotonic()
         try:
             caller = self._identify(context)
         except AuthError as error:
+            self._count("ClassifyStream", outcome(error).grpc, began, _trace_id(context))
             await self._abort(context, error)
         started: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
         room = asyncio.Semaphore(_STREAM_AHEAD)
@@ -182,14 +187,15 @@ class SentimentService:
         try:
             message = _parse(pb.ClassifyStreamRequest, data)
             reply.id = message.id
-            answer = await self._answer(message.request, caller, _seconds_left(context))
+            with self._metrics.in_flight.track_inprogress():
+                answer = await self._answer(message.request, caller, _seconds_left(context))
             reply.response.CopyFrom(answer)
             code = "OK"
         except Exception as error:  # noqa: BLE001 - the boundary of a request
             status = self._status_of(error)
             reply.error.CopyFrom(status)
             code = outcome(error).grpc
-        self._count("ClassifyStream", code, began)
+        self._count("ClassifyStream", code, began, _trace_id(context))
         return reply.SerializeToString()
 
     async def _answer(
@@ -206,6 +212,7 @@ class SentimentService:
             loop = asyncio.get_running_loop()
             encoded = await loop.run_in_executor(self._threads, self._encode, request)
             tokenized = time.monotonic()
+            self._metrics.tokenize_seconds.observe(tokenized - arrived)
             good = [text for text in encoded if isinstance(text, Encoded)]
             new_tokens = sum(len(text.ids) for text in good)
             left = None if seconds_left is None else seconds_left - (tokenized - arrived)
@@ -258,16 +265,18 @@ class SentimentService:
         """Put predictions and errors back in request order."""
         rows = iter(answer.logits)
         results = []
+        answers: list[Prediction] = []
+        reasons: list[str] = []
         for text in encoded:
             row = text if isinstance(text, TextError) else next(rows)
             if isinstance(row, SentimillError):
-                self._metrics.texts.labels(row.reason).inc()
+                reasons.append(row.reason)
                 results.append(pb.ClassifyResult(error=_status(row)))
                 continue
             (prediction,) = self._classifier.decide(row[None, :], [cast(Encoded, text)])
-            self._metrics.texts.labels(prediction.label).inc()
-            self._metrics.truncated_texts.inc(prediction.truncated)
+            answers.append(prediction)
             results.append(pb.ClassifyResult(prediction=_prediction(prediction)))
+        self._metrics.observe_answers(answers, reasons)
         return results
 
     def _model(self) -> pb.GetModelResponse:
@@ -296,15 +305,20 @@ class SentimentService:
     ) -> bytes:
         """Run *answer*, and turn what it raises into a status: gRPC would show it to the caller."""
         began = time.monotonic()
+        trace = _trace_id(context)
         try:
-            data = await answer()
+            with self._metrics.in_flight.track_inprogress():
+                data = await answer()
         except Exception as error:  # noqa: BLE001 - the boundary of a request
-            self._count(method, outcome(error).grpc, began)
+            self._count(method, outcome(error).grpc, began, trace)
             await self._abort(context, error)
         except asyncio.CancelledError:
-            self._count(method, "CANCELLED", began)
+            # gRPC cancels a call that is too late as it does one whose caller has gone.
+            left = _seconds_left(context)
+            late = left is not None and left <= 0
+            self._count(method, "DEADLINE_EXCEEDED" if late else "CANCELLED", began, trace)
             raise
-        self._count(method, "OK", began)
+        self._count(method, "OK", began, trace)
         return data
 
     async def _abort(self, context: Context, error: Exception) -> NoReturn:
@@ -328,9 +342,10 @@ class SentimentService:
         log.error("request failed", exc_info=error)
         return _status(SentimillError("internal error, see the server's log", reason="INTERNAL"))
 
-    def _count(self, method: str, code: str, began: float) -> None:
-        self._metrics.requests.labels(method, code).inc()
-        self._metrics.request_seconds.labels(method).observe(time.monotonic() - began)
+    def _count(self, method: str, code: str, began: float, trace: str | None) -> None:
+        seconds = time.monotonic() - began
+        self._metrics.observe_request(method, code, seconds, trace)
+        log.debug("request", extra={"method": method, "code": code, "seconds": seconds})
 
 
 def _parse(kind: type[M], data: bytes) -> M:
@@ -352,6 +367,15 @@ def _draining() -> UnavailableError:
 def _seconds_left(context: Context) -> float | None:
     # The stubs say float; grpc.aio gives None where the caller set no deadline.
     return cast(float | None, context.time_remaining())
+
+
+def _trace_id(context: Context) -> str | None:
+    """Return the trace id of the caller's `traceparent` (W3C Trace Context, section 3.2)."""
+    for key, value in context.invocation_metadata() or ():
+        if key == "traceparent" and isinstance(value, str):
+            found = _TRACEPARENT.fullmatch(value)
+            return found and found[1]
+    return None
 
 
 def _text_of(item: pb.ClassifyItem) -> str | TextError:

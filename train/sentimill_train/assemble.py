@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import numpy as np
 
 from sentimill.bundle import SCHEMA_VERSION, Base, File, Golden, Manifest, Precision, Source
 from sentimill.classifier import probabilities
@@ -137,7 +138,13 @@ class Made:
             sources=self.sources,
             libraries=_libraries(),
             training=self._training(),
+            label_mix=self._label_mix(),
         )
+
+    def _label_mix(self) -> dict[str, float]:
+        answers = np.sum(self.judged["test"].confusion, axis=0)
+        shares = answers / answers.sum()
+        return dict(zip(self.labels, shares.tolist(), strict=True))
 
     def _precision(self) -> Precision:
         return Precision(

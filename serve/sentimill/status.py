@@ -1,0 +1,274 @@
+"""What a server says of its own health: its state, its last minutes, and what is wrong with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Final, Literal
+
+import msgspec
+
+from sentimill.history import (
+    History,
+    Sample,
+    grown,
+    population_stability,
+    quantile,
+)
+from sentimill.metrics import OBJECTIVE_SECONDS, SECONDS, Metrics
+
+__all__ = ["Document", "Problem", "Series", "Status", "problems_of"]
+
+State = Literal["starting", "serving", "draining"]
+
+_QUICK_SHARE: Final = 0.99
+"""Share of calls that the objective wants within `OBJECTIVE_SECONDS`."""
+
+_DRIFT: Final = 0.25
+_DRIFT_TEXTS: Final = 200
+"""So few texts have a mix by chance: nothing is said of it."""
+
+_REASONS: Final = {
+    "QUEUE_FULL": ("the queue was full", "Add a replica or send less: runbook Refusing."),
+    "DEADLINE_TOO_SHORT": (
+        "the queue was longer than the callers' deadlines",
+        "Add a replica, send less, or give calls more time: runbook Refusing.",
+    ),
+    "DEADLINE_EXCEEDED": (
+        "their deadline passed while they waited",
+        "Add a replica, send less, or give calls more time: runbook Refusing.",
+    ),
+}
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that is wrong, in a sentence, and what to do about it."""
+
+    severity: Literal["bad", "warning"]
+    what: str
+    do: str
+
+
+class Series(msgspec.Struct, frozen=True, kw_only=True):
+    """The last minutes, oldest first, one value for each gap between samples; None, no traffic.
+
+    seconds_ago: when each gap ended. shares: of each label, among the texts that got one.
+    """
+
+    seconds_ago: list[float]
+    texts_per_second: list[float]
+    requests_per_second: list[float]
+    refused_per_second: list[float]
+    p50_seconds: list[float | None]
+    p95_seconds: list[float | None]
+    p99_seconds: list[float | None]
+    waiting_texts: list[float]
+    useful_ratio: list[float | None]
+    shares: dict[str, list[float | None]]
+
+
+class Document(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that the status page shows, and `/status.json` returns.
+
+    totals: since the start, by name without prefix.
+    """
+
+    state: State
+    problems: list[Problem]
+    model: dict[str, str]
+    uptime_seconds: float
+    objective_seconds: float
+    max_waiting_texts: float
+    totals: dict[str, float]
+    series: Series
+
+
+class Status:
+    """Keeps the state and the last minutes of one server. Any thread may read it."""
+
+    def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
+        self.metrics = metrics
+        self.model: Mapping[str, str] = {}
+        self.labels: tuple[str, ...] = ()
+        self._state: State = "starting"
+        self._alive: Callable[[], bool] = lambda: True
+        self._clock = clock
+        self._began = clock()
+        self._history = History()
+        self.sample()
+
+    @property
+    def state(self) -> State:
+        """Whether calls are answered."""
+        return self._state
+
+    def serve(
+        self, model: Mapping[str, str], labels: tuple[str, ...], alive: Callable[[], bool]
+    ) -> None:
+        """Say that calls are answered from now on; *alive* tells whether the loop still turns."""
+        self.model = model
+        self.labels = labels
+        self._alive = alive
+        self._state = "serving"
+        self.metrics.ready.set(1)
+
+    def drain(self) -> None:
+        """Say that no new call is answered."""
+        self._state = "draining"
+        self.metrics.ready.set(0)
+
+    def alive(self) -> bool:
+        """Return whether the process does anything at all; if not, it is to be restarted."""
+        return self._alive()
+
+    def sample(self) -> None:
+        """Keep what the counters say now."""
+        self._history.add(Sample.take(self._clock(), self.metrics))
+
+    def document(self) -> Document:
+        """Return everything that the page shows."""
+        samples = list(self._history.samples)
+        newest = samples[-1]
+        return Document(
+            state=self._state,
+            problems=problems_of(self._state, self._history),
+            model=dict(self.model),
+            uptime_seconds=self._clock() - self._began,
+            objective_seconds=OBJECTIVE_SECONDS,
+            max_waiting_texts=newest.values["sentimill_max_waiting_texts"],
+            totals=_totals(newest),
+            series=_series(samples, self.labels),
+        )
+
+
+def _totals(sample: Sample) -> dict[str, float]:
+    by_label = sample.by_label
+    return {
+        "texts": sum(by_label["sentimill_texts_total"].values()),
+        "requests": sum(by_label["sentimill_requests_total"].values()),
+        "refused_requests": sum(by_label["sentimill_refused_requests_total"].values()),
+        "truncated_texts": sample.values["sentimill_truncated_texts_total"],
+        "abstained_texts": sample.values["sentimill_abstained_texts_total"],
+        "dropped_texts": sample.values["sentimill_dropped_texts_total"],
+        "engine_failures": sample.values["sentimill_engine_failures_total"],
+        "resident_bytes": sample.values.get("process_resident_memory_bytes", 0.0),
+    }
+
+
+def _series(samples: list[Sample], labels: tuple[str, ...]) -> Series:
+    gaps = list(pairwise(samples))
+    counts = [[b - a for a, b in zip(old.buckets, new.buckets, strict=True)] for old, new in gaps]
+    texts = [_grown(old, new, "sentimill_texts_total") for old, new in gaps]
+    labelled = [sum(each.get(label, 0.0) for label in labels) for each in texts]
+
+    def rates(name: str) -> list[float]:
+        return [sum(_grown(a, b, name).values()) / (b.at - a.at) for a, b in gaps]
+
+    def useful(old: Sample, new: Sample) -> float | None:
+        padded = _more(old, new, "sentimill_padded_tokens_total")
+        return _more(old, new, "sentimill_useful_tokens_total") / padded if padded else None
+
+    return Series(
+        seconds_ago=[round(samples[-1].at - new.at, 1) for _, new in gaps],
+        texts_per_second=rates("sentimill_texts_total"),
+        requests_per_second=rates("sentimill_requests_total"),
+        refused_per_second=rates("sentimill_refused_requests_total"),
+        p50_seconds=[quantile(0.5, each) for each in counts],
+        p95_seconds=[quantile(0.95, each) for each in counts],
+        p99_seconds=[quantile(0.99, each) for each in counts],
+        waiting_texts=[new.values["sentimill_waiting_texts"] for _, new in gaps],
+        useful_ratio=[useful(old, new) for old, new in gaps],
+        shares={
+            label: [
+                each.get(label, 0.0) / total if total else None
+                for each, total in zip(texts, labelled, strict=True)
+            ]
+            for label in labels
+        },
+    )
+
+
+def problems_of(state: State, history: History) -> list[Problem]:
+    """Return what is wrong now: in the last minute, or in all that is kept for what is rare."""
+    found: list[Problem] = []
+    if state == "starting":
+        what = "The model is being loaded: no call is answered yet."
+        do = "Wait. If this takes over a minute, read the log: runbook NotReady."
+        found.append(Problem(severity="warning", what=what, do=do))
+    if state == "draining":
+        what = "The server is stopping: calls under way are finished, new ones are refused."
+        do = "Nothing, if somebody stopped it on purpose."
+        found.append(Problem(severity="warning", what=what, do=do))
+    if (minute := history.since(60.0)) is not None:
+        found += _refusals(*minute) + _failures(*minute) + _slowness(*minute)
+    if (kept := history.since(float("inf"))) is not None:
+        found += _reloads(*kept) + _drift(*kept)
+    return found
+
+
+def _refusals(old: Sample, new: Sample) -> list[Problem]:
+    found = []
+    for reason, count in _grown(old, new, "sentimill_refused_requests_total").items():
+        why, do = _REASONS.get(reason, (f"of {reason}", "Runbook Refusing."))
+        what = f"{count:.0f} calls were refused in the last minute: {why}."
+        found.append(Problem(severity="bad", what=what, do=do))
+    return found
+
+
+def _failures(old: Sample, new: Sample) -> list[Problem]:
+    found = []
+    if count := _more(old, new, "sentimill_engine_failures_total"):
+        what = f"The engine failed on {count:.0f} texts in the last minute."
+        do = "Read the log, then go back to the bundle before: runbook EngineFailing."
+        found.append(Problem(severity="bad", what=what, do=do))
+    if count := _grown(old, new, "sentimill_requests_total").get("INTERNAL", 0.0):
+        what = f"{count:.0f} calls failed inside the server in the last minute."
+        do = "Read the log: runbook ErrorBudgetBurn."
+        found.append(Problem(severity="bad", what=what, do=do))
+    return found
+
+
+def _slowness(old: Sample, new: Sample) -> list[Problem]:
+    counts = [b - a for a, b in zip(old.buckets, new.buckets, strict=True)]
+    total = sum(counts)
+    quick = sum(counts[: SECONDS.index(OBJECTIVE_SECONDS) + 1])
+    if not total or quick / total >= _QUICK_SHARE:
+        return []
+    what = (
+        f"{1 - quick / total:.0%} of the calls of the last minute took longer than"
+        f" {OBJECTIVE_SECONDS:g} s; the objective is {1 - _QUICK_SHARE:.0%}."
+    )
+    do = "Add a replica, or send fewer texts a call: runbook LatencyBudgetBurn."
+    return [Problem(severity="warning", what=what, do=do)]
+
+
+def _reloads(old: Sample, new: Sample) -> list[Problem]:
+    if not _grown(old, new, "sentimill_reloads_total").get("failed"):
+        return []
+    what = "A new bundle could not be loaded in the last ten minutes; the one before answers."
+    do = "The log says why; `sentimill bundle verify` does too: runbook ReloadFailed."
+    return [Problem(severity="bad", what=what, do=do)]
+
+
+def _drift(old: Sample, new: Sample) -> list[Problem]:
+    reference = new.by_label["sentimill_reference_label_ratio"]
+    texts = _grown(old, new, "sentimill_texts_total")
+    counts = {label: texts.get(label, 0.0) for label in reference}
+    index = population_stability(reference, counts)
+    if sum(counts.values()) < _DRIFT_TEXTS or index <= _DRIFT:
+        return []
+    what = (
+        "The mix of labels is not that of the model's test set: population stability index"
+        f" {index:.2f}, the limit is {_DRIFT}."
+    )
+    do = "Look at a sample of the texts before trusting the figures: runbook LabelMixDrift."
+    return [Problem(severity="warning", what=what, do=do)]
+
+
+def _grown(old: Sample, new: Sample, name: str) -> dict[str, float]:
+    return grown(old.by_label[name], new.by_label[name])
+
+
+def _more(old: Sample, new: Sample, name: str) -> float:
+    return new.values[name] - old.values[name]

@@ -1,0 +1,91 @@
+"""Log lines as JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from live import live_service
+from program import Sentimill
+from sentimill.client import AsyncClient
+from sentimill.logs import JsonFormatter
+
+
+def line_of(record: logging.LogRecord) -> dict[str, object]:
+    """Return the line of *record*, which is one."""
+    text = JsonFormatter().format(record)
+    assert "\n" not in text
+    found: dict[str, object] = json.loads(text)
+    return found
+
+
+def test_a_line_has_time_level_logger_message_and_fields() -> None:
+    """What was given as extra is a field beside them; nothing of the record's insides is."""
+    record = logging.makeLogRecord(
+        {"name": "sentimill.x", "levelname": "INFO", "msg": "a %d", "args": (1,), "rows": 7}
+    )
+
+    found = line_of(record)
+
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", str(found.pop("time")))
+    assert found == {"level": "info", "logger": "sentimill.x", "message": "a 1", "rows": 7}
+
+
+def test_an_error_stays_on_its_line() -> None:
+    """A traceback is a field, so that no collector breaks it up."""
+    try:
+        raise ValueError("bad\nvalue")
+    except ValueError:
+        record = logging.makeLogRecord({"msg": "failed", "exc_info": sys.exc_info()})
+
+    assert "ValueError: bad\nvalue" in str(line_of(record)["error"])
+
+
+@pytest.fixture
+def _root_logger() -> Iterator[None]:
+    """Give the root logger back as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    root.handlers = []
+    yield
+    root.handlers, root.level = handlers, level
+
+
+@pytest.mark.usefixtures("_root_logger")
+def test_the_program_logs_in_the_format_that_it_is_told(sentimill: Sentimill) -> None:
+    """`--log-format json` sets the formatter of every line."""
+    assert sentimill("--log-format", "json", "doctor").code == 0
+    (handler,) = logging.getLogger().handlers
+
+    assert isinstance(handler.formatter, JsonFormatter)
+
+
+def test_an_unknown_format_is_refused(sentimill: Sentimill) -> None:
+    """The message names those that there are."""
+    done = sentimill("--log-format", "xml", "doctor")
+
+    assert done.code == 2
+    assert "'text'" in done.err
+    assert "'json'" in done.err
+
+
+async def test_a_request_is_a_line_at_debug_without_its_texts(
+    bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Method, code and seconds; a text is never in a log."""
+    caplog.set_level(logging.DEBUG, logger="sentimill")
+    async with live_service(bundle) as live, AsyncClient(live.address) as client:
+        await client.classify(["good secret battery"])
+
+    (record,) = [each for each in caplog.records if each.message == "request"]
+    found = line_of(record)
+    assert record.levelno == logging.DEBUG
+    assert (found["method"], found["code"]) == ("Classify", "OK")
+    assert isinstance(found["seconds"], float)
+    assert "secret" not in caplog.text
