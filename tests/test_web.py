@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from live import WAIT_SECONDS, live_server
@@ -18,6 +19,7 @@ from sentimill.metrics import Metrics
 from sentimill.server import Serve
 from sentimill.status import Status
 from sentimill.web import Port
+from tiny import write_tiny_bundle
 
 
 @contextmanager
@@ -171,3 +173,16 @@ def test_an_ipv6_address_is_served() -> None:
         url = f"http://[::1]:{number}/healthz"
         with urllib.request.urlopen(url, timeout=WAIT_SECONDS) as answer:
             assert answer.read() == b"ok\n"
+
+
+def test_the_label_mix_of_a_bundle_is_shown_beside_the_labels(tmp_path: Path) -> None:
+    """What drift is counted against comes from the manifest; every label has a series at once."""
+    mix = {"negative": 0.5, "neutral": 0.25, "positive": 0.25}
+    made = write_tiny_bundle(
+        tmp_path / "mixed", change=lambda m: msgspec.structs.replace(m, label_mix=mix)
+    )
+    with live_server(Serve(bundle=made.path, port=0, metrics_port=0)) as server:
+        _, _, page = ask(int(server.metrics_address.rpartition(":")[2]), "/metrics")
+
+    assert 'sentimill_reference_label_ratio{outcome="negative"} 0.5' in page
+    assert 'sentimill_texts_total{outcome="positive"} 0.0' in page

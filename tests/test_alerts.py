@@ -1,0 +1,260 @@
+"""Rules and alerts: each alert fires where it should and is quiet where it should be."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from programs import promtool
+
+ROOT = Path(__file__).parents[1]
+RULES = ROOT / "deploy/prometheus/rules.yml"
+ALERTS = ROOT / "deploy/prometheus/alerts.yml"
+GUIDE = ROOT / "docs/operate.md"
+
+JOB = 'job="sentimill"'
+ON = f'{JOB}, instance="a"'
+
+
+def alerts() -> dict[str, list[dict[str, Any]]]:
+    """Return every alert's rules by its name without prefix."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for group in yaml.safe_load(ALERTS.read_text())["groups"]:
+        for rule in group["rules"]:
+            found.setdefault(rule["alert"].removeprefix("Sentimill"), []).append(rule)
+    return found
+
+
+@dataclass(frozen=True)
+class Case:
+    """Series that Prometheus saw, a value a minute, and the labels of what fires at the end."""
+
+    series: dict[str, str]
+    at: str
+    fires: list[dict[str, str]] = field(default_factory=list)
+
+
+def calls(ok: int, code: str, bad: int, minutes: int = 400) -> dict[str, str]:
+    """Return the calls of a server that answers *ok* a minute with OK and *bad* with *code*."""
+    name = "sentimill_requests_total"
+    return {
+        f'{name}{{{ON}, method="Classify", code="OK"}}': f"0+{ok}x{minutes}",
+        f'{name}{{{ON}, method="Classify", code="{code}"}}': f"0+{bad}x{minutes}",
+    }
+
+
+def times(quick: int, slow: int, minutes: int = 400) -> dict[str, str]:
+    """Return calls of which *quick* a minute are within the objective and *slow* are not."""
+    name, all_ = "sentimill_request_seconds", quick + slow
+    return {
+        f'{name}_bucket{{{ON}, method="Classify", le="0.5"}}': f"0+{quick}x{minutes}",
+        f'{name}_count{{{ON}, method="Classify"}}': f"0+{all_}x{minutes}",
+        **calls(all_, "OK_TOO", 0, minutes),
+    }
+
+
+def mix(negative: int, positive: int, minutes: int = 150) -> dict[str, str]:
+    """Return texts a minute by label, of a model that expects as many of each."""
+    texts, reference = "sentimill_texts_total", "sentimill_reference_label_ratio"
+    return {
+        f'{texts}{{{ON}, outcome="negative"}}': f"0+{negative}x{minutes}",
+        f'{texts}{{{ON}, outcome="positive"}}': f"0+{positive}x{minutes}",
+        f'{texts}{{{ON}, outcome="EMPTY_TEXT"}}': f"0+1000x{minutes}",
+        f'{reference}{{{ON}, outcome="negative"}}': f"0.5x{minutes}",
+        f'{reference}{{{ON}, outcome="positive"}}': f"0.5x{minutes}",
+    }
+
+
+def two(name: str, label: str, one: str, other: str) -> dict[str, str]:
+    """Return a series of 1 on each of two servers that differ in *label*."""
+    return {
+        f'{name}{{{JOB}, instance="a", {label}="{one}"}}': "1x60",
+        f'{name}{{{JOB}, instance="b", {label}="{other}"}}': "1x60",
+    }
+
+
+PAGE = {"job": "sentimill", "severity": "page"}
+TICKET = {"job": "sentimill", "severity": "ticket"}
+MODEL = "sentimill_model_info"
+
+CASES: dict[str, list[Case]] = {
+    "Down": [
+        Case({f"up{{{ON}}}": "1 1 0x10"}, "8m", [{**PAGE, "instance": "a"}]),
+        Case({f"up{{{ON}}}": "1 0 1x10", 'up{job="other", instance="a"}': "0x10"}, "8m"),
+    ],
+    "NotReady": [
+        Case({f"sentimill_ready_ratio{{{ON}}}": "0x10"}, "8m", [{**PAGE, "instance": "a"}]),
+        Case({f"sentimill_ready_ratio{{{ON}}}": "0 0 1x10"}, "8m"),
+    ],
+    "ModelsDiffer": [
+        Case(two(MODEL, "digest", "x", "y"), "40m", [TICKET]),
+        Case(two(MODEL, "digest", "x", "x"), "40m"),
+        Case(two(MODEL, "digest", "x", "y"), "20m"),
+    ],
+    "ProvidersDiffer": [
+        Case(two(MODEL, "provider", "cuda", "cpu"), "20m", [TICKET]),
+        Case(two(MODEL, "provider", "cuda", "cuda"), "20m"),
+    ],
+    "ReloadFailed": [
+        Case(
+            {f'sentimill_reloads_total{{{ON}, result="failed"}}': "0x10 1x20"},
+            "15m",
+            [{**TICKET, "instance": "a", "result": "failed"}],
+        ),
+        Case({f'sentimill_reloads_total{{{ON}, result="failed"}}': "0x10 1x40"}, "40m"),
+        Case({f'sentimill_reloads_total{{{ON}, result="ok"}}': "0x10 1x20"}, "15m"),
+    ],
+    "ErrorBudgetBurn": [
+        Case(
+            calls(980, "INTERNAL", 20),
+            "6h",
+            [{**PAGE, "window": "1h"}, {**PAGE, "window": "6h"}, {**TICKET, "window": "3d"}],
+        ),
+        Case(
+            calls(992, "UNAVAILABLE", 8),
+            "6h",
+            [{**PAGE, "window": "6h"}, {**TICKET, "window": "3d"}],
+        ),
+        Case(calls(9995, "DEADLINE_EXCEEDED", 5), "6h"),
+        Case(calls(500, "INVALID_ARGUMENT", 500), "6h"),
+        Case(calls(1, "INTERNAL", 0) | calls(0, "INTERNAL", 1), "1h"),  # 60 calls an hour
+    ],
+    "LatencyBudgetBurn": [
+        Case(
+            times(80, 20),
+            "6h",
+            [{**PAGE, "window": "1h"}, {**PAGE, "window": "6h"}, {**TICKET, "window": "3d"}],
+        ),
+        Case(times(97, 3), "6h", [{**TICKET, "window": "3d"}]),
+        Case(times(995, 5), "6h"),
+        Case(times(0, 1), "6h"),
+    ],
+    "Refusing": [
+        Case(
+            calls(90, "UNAVAILABLE", 10, 30)
+            | {f'sentimill_refused_requests_total{{{ON}, reason="QUEUE_FULL"}}': "0+10x30"},
+            "20m",
+            [PAGE],
+        ),
+        Case(
+            calls(999, "UNAVAILABLE", 1, 30)
+            | {f'sentimill_refused_requests_total{{{ON}, reason="QUEUE_FULL"}}': "0+1x30"},
+            "20m",
+        ),
+    ],
+    "QueueNearlyFull": [
+        Case(
+            {
+                f"sentimill_waiting_texts{{{ON}}}": "90x20",
+                f"sentimill_max_waiting_texts{{{ON}}}": "100x20",
+            },
+            "10m",
+            [{**TICKET, "instance": "a"}],
+        ),
+        Case(
+            {
+                f"sentimill_waiting_texts{{{ON}}}": "90 90 70x20",
+                f"sentimill_max_waiting_texts{{{ON}}}": "100x20",
+            },
+            "10m",
+        ),
+    ],
+    "EngineFailing": [
+        Case(
+            {f"sentimill_engine_failures_total{{{ON}}}": "0+1x30"},
+            "20m",
+            [{**PAGE, "instance": "a"}],
+        ),
+        Case({f"sentimill_engine_failures_total{{{ON}}}": "5x30"}, "20m"),
+    ],
+    "LabelMixDrift": [
+        Case(mix(20, 80), "150m", [TICKET]),
+        Case(mix(100, 0), "150m", [TICKET]),
+        Case(mix(40, 60), "150m"),
+        Case(mix(1, 4), "150m"),
+    ],
+}
+
+
+def test_the_rules_and_the_configuration_are_valid() -> None:
+    """Promtool reads all three files."""
+    promtool("check", "rules", str(RULES))
+    promtool("check", "rules", str(ALERTS))
+    promtool("check", "config", "--syntax-only", str(ALERTS.with_name("prometheus.yml")))
+
+
+def test_every_alert_has_a_case_that_fires_and_one_that_does_not() -> None:
+    """An alert that cannot fire, or always does, is worse than none."""
+    assert CASES.keys() == alerts().keys()
+    for name, cases in CASES.items():
+        assert {bool(case.fires) for case in cases} == {True, False}, name
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_alert_fires_and_stays_quiet_as_its_cases_say(name: str, tmp_path: Path) -> None:
+    """Promtool plays the series through the rules that are shipped."""
+    rules = alerts()[name]
+    tests = [
+        {
+            "interval": "1m",
+            "input_series": [{"series": s, "values": v} for s, v in case.series.items()],
+            "alert_rule_test": [
+                {
+                    "eval_time": case.at,
+                    "alertname": f"Sentimill{name}",
+                    "exp_alerts": [
+                        {"exp_labels": labels, "exp_annotations": rule_for(rules, labels)}
+                        for labels in case.fires
+                    ],
+                }
+            ],
+        }
+        for case in CASES[name]
+    ]
+    file = tmp_path / "tests.yml"
+    # JSON is YAML, and one that promtool reads.
+    file.write_text(json.dumps({"rule_files": [str(RULES), str(ALERTS)], "tests": tests}))
+
+    promtool("test", "rules", str(file))
+
+
+def rule_for(rules: list[dict[str, Any]], labels: dict[str, str]) -> dict[str, str]:
+    """Return the annotations of the rule among *rules* whose own labels are in *labels*."""
+    (found,) = [rule for rule in rules if rule["labels"].items() <= labels.items()]
+    annotations: dict[str, str] = found["annotations"]
+    return annotations
+
+
+@pytest.mark.parametrize("name", alerts())
+def test_every_alert_names_a_runbook_that_is_there(name: str) -> None:
+    """Whoever is woken finds the section by its name."""
+    headings = set(re.findall(r"^### (\w+)$", GUIDE.read_text(), re.MULTILINE))
+
+    assert name in headings
+    for rule in alerts()[name]:
+        assert rule["annotations"]["runbook"] == f"docs/operate.md#{name.lower()}"
+        assert rule["annotations"]["summary"].endswith(".")
+        assert rule["labels"]["severity"] in ("page", "ticket")
+
+
+def test_a_failing_case_is_noticed(tmp_path: Path) -> None:
+    """The other tests would pass if promtool never failed."""
+    case = {
+        "interval": "1m",
+        "input_series": [{"series": f"up{{{ON}}}", "values": "0x10"}],
+        "alert_rule_test": [
+            {"eval_time": "8m", "alertname": "SentimillDown", "exp_alerts": []},
+        ],
+    }
+    file = tmp_path / "tests.yml"
+    file.write_text(json.dumps({"rule_files": [str(ALERTS)], "tests": [case]}))
+
+    with pytest.raises(subprocess.CalledProcessError):
+        promtool("test", "rules", str(file))

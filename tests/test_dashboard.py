@@ -1,0 +1,100 @@
+"""The Grafana dashboard: true to its description, and to the metrics that there are."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+import dashboard
+from dashboard import PANELS, TARGET, Panel, Query
+from test_metrics import full
+
+ROOT = Path(__file__).parents[1]
+RULES = ROOT / "deploy/prometheus/rules.yml"
+ALERTS = ROOT / "deploy/prometheus/alerts.yml"
+EVERY = [panel for row in PANELS.values() for panel in row]
+
+
+def rules() -> dict[str, str]:
+    """Return every recording rule's expression by its name."""
+    groups = yaml.safe_load(RULES.read_text())["groups"]
+    return {rule["record"]: rule["expr"] for group in groups for rule in group["rules"]}
+
+
+def named(expression: str) -> set[str]:
+    """Return the metrics that *expression* asks for."""
+    return set(re.findall(r"(?<![\w:])(?:\w+:)*(?:sentimill|process)_\w+(?::\w+)*", expression))
+
+
+def known() -> set[str]:
+    """Return every series that a server has, and every recording rule."""
+    series = {sample.name for family in full().registry.collect() for sample in family.samples}
+    return series | rules().keys()
+
+
+def test_the_committed_json_is_what_the_description_says() -> None:
+    """`python deploy/grafana/dashboard.py` writes it; nobody edits it."""
+    assert json.loads(TARGET.read_text()) == dashboard.dashboard()
+
+
+@pytest.mark.parametrize("query", [each for one in EVERY for each in one.queries], ids=str)
+def test_no_panel_names_a_metric_that_does_not_exist(query: Query) -> None:
+    """A renamed metric would leave an empty picture that looks like a quiet night."""
+    asked = named(query.promql)
+
+    assert asked
+    assert asked <= known()
+    assert "FILTER" not in query.promql
+    assert "JOBS" not in query.promql
+    assert "$job" in query.promql
+
+
+@pytest.mark.parametrize("name", rules())
+def test_no_rule_names_a_metric_that_does_not_exist(name: str) -> None:
+    """Rules are held to the same."""
+    assert named(rules()[name]) <= known()
+
+
+def test_no_alert_names_a_metric_that_does_not_exist() -> None:
+    """Alerts too: one on a metric that nobody writes never fires."""
+    groups = yaml.safe_load(ALERTS.read_text())["groups"]
+    for rule in (rule for group in groups for rule in group["rules"]):
+        asked = named(rule["expr"])
+        assert asked <= known(), rule["alert"]
+        assert asked or rule["expr"].startswith("up{")
+
+
+@pytest.mark.parametrize("panel", EVERY, ids=lambda panel: panel.title)
+def test_every_panel_has_a_unit_and_says_what_it_tells(panel: Panel) -> None:
+    """A picture without either is a riddle at three in the morning."""
+    assert panel.unit
+    assert panel.tells.endswith(".")
+    assert panel.queries
+
+
+def test_every_metric_of_ours_is_on_the_dashboard() -> None:
+    """What nobody can see need not be counted."""
+    ours = {f.name for f in full().registry.collect() if f.name.startswith("sentimill_")}
+    shown = " ".join(each.promql for one in EVERY for each in one.queries)
+    shown += " ".join(rules().values())
+
+    assert sorted(name for name in ours if name not in shown) == []
+
+
+def test_panels_do_not_overlap() -> None:
+    """Each has a place of its own, in rows of three."""
+    made = dashboard.dashboard()["panels"]
+    assert isinstance(made, list)
+    cells = [
+        (x, y)
+        for each in made
+        for x in range(each["gridPos"]["x"], each["gridPos"]["x"] + each["gridPos"]["w"])
+        for y in range(each["gridPos"]["y"], each["gridPos"]["y"] + each["gridPos"]["h"])
+    ]
+
+    assert len(cells) == len(set(cells))
+    assert len({each["id"] for each in made}) == len(made)
