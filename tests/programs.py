@@ -13,7 +13,8 @@ __all__ = ["find", "promtool"]
 PACKAGES = {
     "promtool": "prometheus",
     "prometheus": "prometheus",
-    "nginx": "nginx",
+    "haproxy": "haproxy",
+    "unshare": "util-linux",
     "chromedriver": "chromium-driver",
 }
 

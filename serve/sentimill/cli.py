@@ -177,9 +177,17 @@ def serve(
     provider: ProviderOption = "auto",
     threads: ThreadsOption = None,
     batch_tokens: BatchTokensOption = BATCH_TOKENS,
+    notice_seconds: Annotated[
+        float,
+        typer.Option(min=0, help="after SIGTERM, how long to answer on while balancers notice"),
+    ] = 0.0,
     drain_seconds: Annotated[
-        float, typer.Option(min=0, help="after SIGTERM, time for calls under way")
+        float, typer.Option(min=0, help="after that, time for calls under way")
     ] = 20.0,
+    max_connection_age_seconds: Annotated[
+        float | None,
+        typer.Option(min=1, help="close older connections", show_default="never"),
+    ] = None,
     reflection: Annotated[bool, typer.Option(help="answer gRPC reflection")] = False,
     insecure: Annotated[
         bool, typer.Option(help="allow an address that is not loopback, without encryption")
@@ -224,7 +232,9 @@ def serve(
         provider=provider,
         threads=threads,
         batch_tokens=batch_tokens,
+        notice_seconds=notice_seconds,
         drain_seconds=drain_seconds,
+        max_connection_age_seconds=max_connection_age_seconds,
         reflection=reflection,
         insecure=insecure,
         tls=tls,

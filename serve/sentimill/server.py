@@ -69,7 +69,9 @@ class Serve:
     tokenizer_threads: int = 2
     batch_tokens: int = 4096
     limits: Limits = field(default_factory=Limits)
+    notice_seconds: float = 0.0
     drain_seconds: float = 20.0
+    max_connection_age_seconds: float | None = None
     reflection: bool = False
     insecure: bool = False
     tls: Tls | None = None
@@ -171,13 +173,18 @@ class Serve:
     async def _open(
         self, server: grpc.aio.Server, service: SentimentService, stack: AsyncExitStack
     ) -> None:
-        """Report healthy and serve; on the way out report unhealthy first, then drain."""
+        """Report healthy and serve; on the way out report unhealthy first, then drain.
+
+        In between, calls are answered as ever for `notice_seconds`: a balancer that asks for health
+        has that long to send its calls elsewhere, and no caller sees the server go.
+        """
         status = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(status, server)
 
         async def drain() -> None:
-            service.drain()
             await status.enter_graceful_shutdown()
+            await asyncio.sleep(self.notice_seconds)
+            service.drain()
             await server.stop(self.drain_seconds)
 
         await server.start()
@@ -197,6 +204,11 @@ class Serve:
             ("grpc.keepalive_time_ms", 60_000),
             ("grpc.keepalive_timeout_ms", 20_000),
         ]
+        if self.max_connection_age_seconds is not None:
+            # Clients that keep a connection for ever would never see a new replica.
+            age_ms = round(1000 * self.max_connection_age_seconds)
+            options.append(("grpc.max_connection_age_ms", age_ms))
+            options.append(("grpc.max_connection_age_grace_ms", round(1000 * self.drain_seconds)))
         server = grpc.aio.server(options=options, interceptors=[Guard()])
         server.add_generic_rpc_handlers((service.handler(),))
         if self.reflection:
