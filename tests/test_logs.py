@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -47,21 +48,23 @@ def test_an_error_stays_on_its_line() -> None:
     assert "ValueError: bad\nvalue" in str(line_of(record)["error"])
 
 
-@pytest.fixture
-def _root_logger() -> Iterator[None]:
-    """Give the root logger back as it was."""
+@contextmanager
+def bare_root() -> Iterator[logging.Logger]:
+    """Take the handlers off the root logger, as in a new process, and put them back."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     root.handlers = []
-    yield
-    root.handlers, root.level = handlers, level
+    try:
+        yield root
+    finally:
+        root.handlers, root.level = handlers, level
 
 
-@pytest.mark.usefixtures("_root_logger")
 def test_the_program_logs_in_the_format_that_it_is_told(sentimill: Sentimill) -> None:
     """`--log-format json` sets the formatter of every line."""
-    assert sentimill("--log-format", "json", "doctor").code == 0
-    (handler,) = logging.getLogger().handlers
+    with bare_root() as root:
+        assert sentimill("--log-format", "json", "doctor").code == 0
+        (handler,) = root.handlers
 
     assert isinstance(handler.formatter, JsonFormatter)
 

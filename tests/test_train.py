@@ -115,6 +115,17 @@ def test_metrics_json_has_both_splits(trained: Trained) -> None:
     assert metrics["temperature"] == trained.bundle.manifest.precisions["fp32"].temperature
 
 
+def test_the_manifest_has_the_mix_of_labels_that_drift_is_counted_against(trained: Trained) -> None:
+    """The model's own answers on the test split, which it was not chosen by."""
+    mix = trained.bundle.manifest.label_mix
+
+    assert tuple(mix) == trained.bundle.manifest.labels
+    assert sum(mix.values()) == pytest.approx(1)
+    confusion = trained.test.confusion
+    last = sum(row[-1] for row in confusion) / trained.test.rows
+    assert mix[trained.bundle.manifest.labels[-1]] == pytest.approx(last)
+
+
 def test_the_same_run_gives_the_same_model(trained: Trained, fresh: Train) -> None:
     """To the bit, on one machine."""
     again = fresh.run()
