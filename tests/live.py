@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sentimill.admission import Admission
 from sentimill.batching import Batcher
+from sentimill.callers import Callers
 from sentimill.classifier import Classifier
 from sentimill.guard import Guard
 from sentimill.metrics import Metrics
@@ -67,7 +68,12 @@ class Live:
 
 @asynccontextmanager
 async def live_service(
-    bundle: Path, *, limits: Limits | None = None, budget: int = 4096, gated: bool = False
+    bundle: Path,
+    *,
+    limits: Limits | None = None,
+    budget: int = 4096,
+    gated: bool = False,
+    callers: Callers | None = None,
 ) -> AsyncIterator[Live]:
     """Serve *bundle* in this event loop, over real sockets; with *gated* the engine waits."""
     limits = limits or Limits()
@@ -79,7 +85,14 @@ async def live_service(
     )
     batcher = Batcher(gate.run, admission, metrics, budget=budget)
     service = SentimentService(
-        classifier, batcher, admission, metrics, limits=limits, tokenizer_threads=2, version="0"
+        classifier,
+        batcher,
+        admission,
+        metrics,
+        limits=limits,
+        tokenizer_threads=2,
+        version="0",
+        callers=callers,
     )
     server = grpc.aio.server(
         options=[("grpc.max_receive_message_length", limits.max_request_bytes)],

@@ -34,5 +34,5 @@ def find(name: str) -> str:
 def promtool(*args: str) -> str:
     """Run promtool and return what it says; raises CalledProcessError where it says no."""
     return subprocess.run(
-        [find("promtool"), *args], capture_output=True, check=True, text=True, timeout=120
+        [find("promtool"), *args], capture_output=True, check=True, text=True, timeout=280
     ).stdout

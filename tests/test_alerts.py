@@ -148,6 +148,12 @@ CASES: dict[str, list[Case]] = {
             | {f'sentimill_refused_requests_total{{{ON}, reason="QUEUE_FULL"}}': "0+1x30"},
             "20m",
         ),
+        Case(
+            calls(90, "UNAUTHENTICATED", 10, 30)
+            | {f'sentimill_refused_requests_total{{{ON}, reason="TOKEN_UNKNOWN"}}': "0+5x30"}
+            | {f'sentimill_refused_requests_total{{{ON}, reason="QUOTA_EXCEEDED"}}': "0+5x30"},
+            "20m",
+        ),
     ],
     "QueueNearlyFull": [
         Case(

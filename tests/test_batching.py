@@ -324,6 +324,27 @@ async def test_a_text_gets_the_same_bits_whatever_its_batch_mates(bundle: Path) 
     assert [answer[0] for answer in found] == [GOOD] * 6
 
 
+@pytest.mark.parametrize(
+    ("texts", "reasons"),
+    [
+        (["good"] * 4, {"drained": 1}),
+        (["good"] * 6, {"full": 1, "drained": 1}),
+        (["good", "bad the the the the"], {"unlike": 1, "drained": 1}),
+    ],
+)
+async def test_it_is_counted_why_a_batch_took_no_more(
+    bundle: Path, texts: list[str], reasons: dict[str, int]
+) -> None:
+    """Nothing waited, the budget of 4 was used up, or what waited was of other lengths."""
+    async with running(bundle, budget=4) as made:
+        await made.begin(*texts)
+
+    value = made.metrics.registry.get_sample_value
+    for reason in ("drained", "full", "unlike"):
+        found = value("sentimill_closed_batches_total", {"reason": reason})
+        assert found == reasons.get(reason, 0), reason
+
+
 async def test_times_are_told(bundle: Path) -> None:
     """A job learns how long its texts waited and how long the engine took."""
     async with running(bundle) as made:

@@ -51,6 +51,7 @@ ROOMS = {
     r"text": {"errors"},
     r"bundle": {"errors"},
     r"logs": set[str](),
+    r"tracing": set[str](),
     r"metrics": {"errors"},
     r"history": {"metrics"},
     r"status": {"history", "metrics"},

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Histogram, Metric
 from prometheus_client.exposition import choose_encoder
 
 from live import live_service
+from sentimill.callers import Callers, new_token
 from sentimill.metrics import OBJECTIVE_SECONDS, SECONDS, Metrics, Spread
 
 SERIES = 400
@@ -27,9 +28,18 @@ LABELS = {
     "sentimill_closed_batches": {"reason"},
     "sentimill_reference_label_ratio": {"outcome"},
     "sentimill_reloads": {"result"},
-    "sentimill_model": {"name", "version", "digest", "precision", "provider"},
+    "sentimill_model": {"name", "version", "digest", "precision", "engine", "provider"},
 }
 METHODS = ("Classify", "ClassifyStream", "GetModel")
+REFUSED = (
+    "QUEUE_FULL",
+    "DEADLINE_TOO_SHORT",
+    "DEADLINE_EXCEEDED",
+    "DRAINING",
+    "TOKEN_MISSING",
+    "TOKEN_UNKNOWN",
+    "QUOTA_EXCEEDED",
+)
 SOURCES = Path(__file__).parents[1] / "serve/sentimill"
 
 
@@ -56,7 +66,7 @@ def full() -> Metrics:
         for code in grpc.StatusCode:
             metrics.observe_request(method, code.name, 0.01)
     metrics.observe_answers([Given(label) for label in ("negative", "neutral", "positive")], [])
-    for reason in ("QUEUE_FULL", "DEADLINE_TOO_SHORT", "DEADLINE_EXCEEDED", "DRAINING"):
+    for reason in REFUSED:
         metrics.refused.labels(reason)
     for reason in reasons & {"EMPTY_TEXT", "TEXT_TOO_LARGE", "INVALID_UNICODE", "ENGINE_FAILED"}:
         metrics.texts.labels(reason)
@@ -211,3 +221,22 @@ async def test_a_callers_trace_is_the_exemplar_of_its_time(
 
     assert (f'# {{trace_id="{TRACE}"}}' in page) == shown
     assert "secret" not in page
+
+
+async def test_a_stream_without_a_token_is_a_call_and_a_refusal(
+    bundle: Path, tmp_path: Path
+) -> None:
+    """It ends before its first request, and is counted nevertheless."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text(new_token("web", None)[1])
+    async with (
+        live_service(bundle, callers=Callers(tokens)) as live,
+        grpc.aio.insecure_channel(live.address) as channel,
+    ):
+        method: grpc.aio.StreamStreamMultiCallable[bytes, bytes]
+        method = channel.stream_stream("/sentimill.v1.SentimentService/ClassifyStream")
+        assert await method().code() is grpc.StatusCode.UNAUTHENTICATED
+
+        labels = {"method": "ClassifyStream", "code": "UNAUTHENTICATED"}
+        assert live.value("sentimill_requests_total", **labels) == 1
+        assert live.value("sentimill_refused_requests_total", reason="TOKEN_MISSING") == 1

@@ -172,6 +172,8 @@ def test_a_server_that_starts_or_drains_says_so() -> None:
     assert server.metrics.registry.get_sample_value("sentimill_ready_ratio") == 1
     server.status.drain()
     assert server.status.document().state == "draining"
+    server.status.serve(FACTS, tuple(MIX), lambda: True)  # a reload that ends only now
+    assert server.status.document().state == "draining"
     assert "is stopping" in server.status.document().problems[0].what
     assert server.metrics.registry.get_sample_value("sentimill_ready_ratio") == 0
 

@@ -185,7 +185,8 @@ PANELS: Final[dict[str, tuple[Panel, ...]]] = {
         Panel(
             "Why batches closed",
             "cps",
-            "`drained`: nothing waited, so there is room. `full`: the token budget was used up.",
+            "`drained`: nothing waited, so there is room. `full`: the token budget was used up."
+            " `unlike`: what waited was of other lengths, and its padding would have cost more.",
             (Query(_rate("sentimill_closed_batches_total", "reason"), "{{reason}}"),),
         ),
         Panel(

@@ -158,14 +158,16 @@ class Serve:
         )
 
     def _tell(self, classifier: Classifier, status: Status) -> None:
-        """Say which model answers, and that it does."""
+        """Say which model answers, and that it does; again after each reload."""
+        info = classifier.engine.info()
         manifest = classifier.bundle.manifest
         facts = {
             "name": manifest.name,
             "version": manifest.version,
             "digest": classifier.bundle.digest,
             "precision": classifier.precision,
-            "provider": classifier.engine.info().provider,
+            "engine": info.engine,
+            "provider": info.provider,
         }
         status.metrics.set_model(facts, manifest.labels, manifest.label_mix)
         status.serve(facts, manifest.labels, _turning(asyncio.get_running_loop()))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import re
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -38,6 +37,7 @@ from sentimill.errors import (
 )
 from sentimill.metrics import Metrics
 from sentimill.text import MAX_TEXT_BYTES, Encoded, TextEncoder
+from sentimill.tracing import trace_id
 from sentimill.v1 import sentiment_pb2 as pb
 
 __all__ = ["DOMAIN", "SERVICE", "Limits", "SentimentService"]
@@ -50,8 +50,6 @@ DOMAIN: Final = "sentimill"
 
 _STREAM_AHEAD: Final = 4
 """Requests of one stream that may be under way; past that the stream is not read further."""
-
-_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 M = TypeVar("M", bound=Message)
@@ -147,7 +145,7 @@ class SentimentService:
         try:
             caller = self._identify(context)
         except AuthError as error:
-            self._count("ClassifyStream", outcome(error).grpc, began, _trace_id(context))
+            self._count("ClassifyStream", outcome(error).grpc, began, context)
             await self._abort(context, error)
         started: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
         room = asyncio.Semaphore(_STREAM_AHEAD)
@@ -195,7 +193,7 @@ class SentimentService:
             status = self._status_of(error)
             reply.error.CopyFrom(status)
             code = outcome(error).grpc
-        self._count("ClassifyStream", code, began, _trace_id(context))
+        self._count("ClassifyStream", code, began, context)
         return reply.SerializeToString()
 
     async def _answer(
@@ -305,20 +303,19 @@ class SentimentService:
     ) -> bytes:
         """Run *answer*, and turn what it raises into a status: gRPC would show it to the caller."""
         began = time.monotonic()
-        trace = _trace_id(context)
         try:
             with self._metrics.in_flight.track_inprogress():
                 data = await answer()
         except Exception as error:  # noqa: BLE001 - the boundary of a request
-            self._count(method, outcome(error).grpc, began, trace)
+            self._count(method, outcome(error).grpc, began, context)
             await self._abort(context, error)
         except asyncio.CancelledError:
             # gRPC cancels a call that is too late as it does one whose caller has gone.
             left = _seconds_left(context)
             late = left is not None and left <= 0
-            self._count(method, "DEADLINE_EXCEEDED" if late else "CANCELLED", began, trace)
+            self._count(method, "DEADLINE_EXCEEDED" if late else "CANCELLED", began, context)
             raise
-        self._count(method, "OK", began, trace)
+        self._count(method, "OK", began, context)
         return data
 
     async def _abort(self, context: Context, error: Exception) -> NoReturn:
@@ -342,8 +339,9 @@ class SentimentService:
         log.error("request failed", exc_info=error)
         return _status(SentimillError("internal error, see the server's log", reason="INTERNAL"))
 
-    def _count(self, method: str, code: str, began: float, trace: str | None) -> None:
+    def _count(self, method: str, code: str, began: float, context: Context) -> None:
         seconds = time.monotonic() - began
+        trace = trace_id(context.invocation_metadata() or ())
         self._metrics.observe_request(method, code, seconds, trace)
         log.debug("request", extra={"method": method, "code": code, "seconds": seconds})
 
@@ -367,15 +365,6 @@ def _draining() -> UnavailableError:
 def _seconds_left(context: Context) -> float | None:
     # The stubs say float; grpc.aio gives None where the caller set no deadline.
     return cast(float | None, context.time_remaining())
-
-
-def _trace_id(context: Context) -> str | None:
-    """Return the trace id of the caller's `traceparent` (W3C Trace Context, section 3.2)."""
-    for key, value in context.invocation_metadata() or ():
-        if key == "traceparent" and isinstance(value, str):
-            found = _TRACEPARENT.fullmatch(value)
-            return found and found[1]
-    return None
 
 
 def _text_of(item: pb.ClassifyItem) -> str | TextError:

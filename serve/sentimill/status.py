@@ -39,7 +39,16 @@ _REASONS: Final = {
         "their deadline passed while they waited",
         "Add a replica, send less, or give calls more time: runbook Refusing.",
     ),
+    "TOKEN_MISSING": ("they came without a token", "Ask who sends them: runbook Refusing."),
+    "TOKEN_UNKNOWN": ("their token is not known", "Ask who sends them: runbook Refusing."),
+    "QUOTA_EXCEEDED": (
+        "their caller's quota was used up",
+        "Raise the quota if they are welcome: runbook Refusing.",
+    ),
 }
+
+_CALLERS_AFFAIR: Final = ("TOKEN_MISSING", "TOKEN_UNKNOWN", "QUOTA_EXCEEDED")
+"""Reasons that are no fault of the server, however many they are; alerts leave them out."""
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,10 +115,15 @@ class Status:
     def serve(
         self, model: Mapping[str, str], labels: tuple[str, ...], alive: Callable[[], bool]
     ) -> None:
-        """Say that calls are answered from now on; *alive* tells whether the loop still turns."""
+        """Say that calls are answered from now on; *alive* tells whether the loop still turns.
+
+        After a reload it is called again; one that ends during a drain does not undo it.
+        """
         self.model = model
         self.labels = labels
         self._alive = alive
+        if self._state == "draining":
+            return
         self._state = "serving"
         self.metrics.ready.set(1)
 
@@ -212,7 +226,8 @@ def _refusals(old: Sample, new: Sample) -> list[Problem]:
     for reason, count in _grown(old, new, "sentimill_refused_requests_total").items():
         why, do = _REASONS.get(reason, (f"of {reason}", "Runbook Refusing."))
         what = f"{count:.0f} calls were refused in the last minute: {why}."
-        found.append(Problem(severity="bad", what=what, do=do))
+        severe: Literal["bad", "warning"] = "warning" if reason in _CALLERS_AFFAIR else "bad"
+        found.append(Problem(severity=severe, what=what, do=do))
     return found
 
 
