@@ -203,6 +203,22 @@ def _head(source: str, rows: int) -> Path:
     return path
 
 
+def test_rows_that_are_refused_again_stop_nothing(tmp_path: Path) -> None:
+    """A resumed run asks its hopeless rows one after the other, and still reports each of them."""
+    patience = Patience(answers=2, deaf_calls=10, first_wait_s=0.0)
+    job = job_in(tmp_path, rows=120, patience=patience, concurrency=1)
+    with teacher_server(Behaviour(hopeless=0.2)) as server:
+        with pytest.raises(SomeRowsFailed):
+            run(job, server)
+        before = lines(failed_path(job.out))
+        with pytest.raises(SomeRowsFailed):
+            run(job, server)
+
+    assert len(before) > 10
+    assert {row["reason"] for row in before} == {"REFUSED"}
+    assert lines(failed_path(job.out)) == before
+
+
 def test_gold_rows_measure_the_teacher_and_keep_their_label(tmp_path: Path) -> None:
     """Agreement and temperature are of gold rows, which come out as they came in."""
     job = job_in(tmp_path, rows=90, gold_every=3, shots=1)

@@ -38,7 +38,9 @@ class Patience:
     """When to give up.
 
     attempts: calls a question. answers: unusable answers a question, each of which is paid for.
-    deaf_calls: failures in a row, of all questions.
+    deaf_calls: failures in a row, of all questions. An unusable answer is one of them until the
+    first usable one: a resumed run meets its hopeless rows in a row, and they say nothing of the
+    endpoint.
     """
 
     attempts: int = 8
@@ -224,6 +226,8 @@ class Asker:
             return
         self.tally.faults[failure.reason] += 1
         _LOG.debug("call failed text=%s reason=%s", question.key.text[:12], failure.reason)
+        if failure.heard and self.tally.answered + self.tally.stored:
+            return
         self._deaf += 1
         if self._deaf >= self._patience.deaf_calls:
             self.stop("NO_ANSWERS")
