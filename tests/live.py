@@ -18,6 +18,7 @@ from sentimill.batching import Batcher
 from sentimill.callers import Callers
 from sentimill.classifier import Classifier
 from sentimill.guard import Guard
+from sentimill.loaded import Loaded, Slot
 from sentimill.metrics import Metrics
 from sentimill.server import Serve, Serving
 from sentimill.service import Limits, SentimentService
@@ -57,6 +58,7 @@ class Live:
 
     address: str
     service: SentimentService
+    slot: Slot
     admission: Admission
     metrics: Metrics
     gate: Gate
@@ -84,15 +86,9 @@ async def live_service(
         max_texts=limits.max_waiting_texts, max_tokens=limits.max_waiting_tokens, metrics=metrics
     )
     batcher = Batcher(gate.run, admission, metrics, budget=budget)
+    slot = Slot(Loaded(classifier, batcher, tokenizer_threads=2))
     service = SentimentService(
-        classifier,
-        batcher,
-        admission,
-        metrics,
-        limits=limits,
-        tokenizer_threads=2,
-        version="0",
-        callers=callers,
+        slot, admission, metrics, limits=limits, version="0", callers=callers
     )
     server = grpc.aio.server(
         options=[("grpc.max_receive_message_length", limits.max_request_bytes)],
@@ -105,12 +101,11 @@ async def live_service(
     if not gated:
         gate.open()
     try:
-        yield Live(f"127.0.0.1:{port}", service, admission, metrics, gate)
+        yield Live(f"127.0.0.1:{port}", service, slot, admission, metrics, gate)
     finally:
         gate.open()
         await server.stop(None)
-        await batcher.close()
-        service.close()
+        await slot.close()
 
 
 @contextmanager

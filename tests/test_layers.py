@@ -63,6 +63,7 @@ ROOMS = {
     r"callers": {"errors", "watched"},
     r"tls": {"errors", "watched"},
     r"batching": {"errors", "metrics", "lanes", "admission"},
+    r"loaded": {"errors", "text", "classifier", "batching"},
     r"classifier": {"errors", "bundle", "engine", "engine_choice", "machine", "text"},
     r"machine": set[str](),
     r"engine(_\w+)?": {

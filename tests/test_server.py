@@ -154,6 +154,34 @@ async def test_a_signal_drains_the_calls_under_way(bundle: Path, name: signal.Si
     assert (code, out) == (0, "")
 
 
+async def test_sighup_follows_the_link_to_another_bundle(tmp_path: Path) -> None:
+    """New calls get the new model at once; the call under way is answered by the old one."""
+    old = write_tiny_bundle(tmp_path / "v1")
+    new = write_tiny_bundle(
+        tmp_path / "v2", change=lambda m: msgspec.structs.replace(m, version="2")
+    )
+    link = tmp_path / "live"
+    link.symlink_to(old.path)
+    async with serving(link) as made, AsyncClient(made.address) as client:
+        under_way = asyncio.create_task(client.classify(["good poison"]))
+        await made.said("(engine busy)")
+        assert (await client.model()).digest == old.digest
+        link.unlink()
+        link.symlink_to(new.path)
+        made.process.send_signal(signal.SIGHUP)
+        await made.said(rf"tiny {new.digest[:12]} (answers)")
+        assert (await client.model()).digest == new.digest
+        assert await client.classify(["good"])
+        assert not under_way.done()
+        made.release()
+        (slow,) = await under_way
+        made.process.send_signal(signal.SIGTERM)
+        code, _ = await made.end()
+
+    assert isinstance(slow, Prediction)
+    assert (slow.label, code) == ("positive", 0)
+
+
 async def test_a_drain_that_takes_too_long_is_cut(bundle: Path) -> None:
     """The caller hears of it and may call another instance; the exit code is still 0."""
     async with (

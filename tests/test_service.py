@@ -220,7 +220,7 @@ async def test_what_is_not_ours_is_internal_and_not_shown(
 ) -> None:
     """A bug is logged with its trace, and the caller sees only that it was one."""
     async with live_service(bundle) as live:
-        live.service.close()
+        await live.slot.now.close()
         with caplog.at_level(logging.ERROR):
             error = await refusal(live, request_of("good"))
 

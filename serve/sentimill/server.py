@@ -1,4 +1,4 @@
-"""The server's life: verify, load, warm, serve, drain."""
+"""The server's life: verify, load, warm, serve, reload, drain."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Final
 
 import grpc
-import numpy as np
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -25,8 +24,9 @@ from sentimill.bundle import open_bundle
 from sentimill.callers import Callers
 from sentimill.classifier import Classifier
 from sentimill.engine import EngineName, Precision, Provider
-from sentimill.errors import UsageError
+from sentimill.errors import SentimillError, UsageError
 from sentimill.guard import Guard
+from sentimill.loaded import Loaded, Slot, warm_up
 from sentimill.metrics import Metrics
 from sentimill.service import SERVICE, Limits, SentimentService
 from sentimill.status import Status
@@ -80,6 +80,8 @@ class Serve:
     def run(self, started: Callable[[Serving], None]) -> None:
         """Serve until SIGTERM or SIGINT, then drain; *started* is told when calls are answered.
 
+        SIGHUP loads the bundle anew. Its path may be a link that meanwhile leads to another folder.
+
         Raises:
             UsageError: a port is taken, or the address is not a loopback one without `insecure`.
             BundleError, EngineError: the model does not verify or load.
@@ -87,22 +89,24 @@ class Serve:
         asyncio.run(self._serve(started))
 
     async def _serve(self, started: Callable[[Serving], None]) -> None:
-        stop = asyncio.Event()
+        stop, reload = asyncio.Event(), asyncio.Event()
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, reload.set)
         async with AsyncExitStack() as stack:
-            serving = await self.start(stack)
+            serving = await self.start(stack, reload)
             started(serving)
             await stop.wait()
             log.info("draining: no new calls, up to %.0f s for those under way", self.drain_seconds)
         log.info("stopped")
 
-    async def start(self, stack: AsyncExitStack) -> Serving:
-        """Start everything and leave on *stack* what stops it, in the order of a drain."""
+    async def start(self, stack: AsyncExitStack, reload: asyncio.Event | None = None) -> Serving:
+        """Start everything and leave on *stack* what stops it, in the order of a drain.
+
+        reload: each time it is set, the bundle is loaded anew.
+        """
         self._check_host()
-        opened = open_bundle(self.bundle)
-        opened.verify()
         metrics = Metrics()
         metrics.set_limits(
             texts=self.limits.max_waiting_texts, tokens=self.limits.max_waiting_tokens
@@ -110,8 +114,40 @@ class Serve:
         status = Status(metrics)
         port = Port(status, self.metrics_host, self.metrics_port)
         stack.callback(port.close)
+        admission = Admission(
+            max_texts=self.limits.max_waiting_texts,
+            max_tokens=self.limits.max_waiting_tokens,
+            metrics=metrics,
+        )
+        slot = Slot(self._loaded(self._load(), admission, metrics))
+        stack.push_async_callback(slot.close)
+        service = SentimentService(
+            slot,
+            admission,
+            metrics,
+            limits=self.limits,
+            version=version("sentimill"),
+            callers=None if self.tokens is None else Callers(self.tokens),
+        )
+        server, grpc_port = self._listen(service)
+        await self._open(server, service, stack)
+        self._tell(slot.now.classifier, status)
+        stack.callback(status.drain)
+        if reload is not None:
+            following = asyncio.create_task(self._follow(reload, slot, admission, status))
+            stack.push_async_callback(_cancelled, following)
+        return Serving(
+            address=_address(self.host, grpc_port),
+            metrics_address=_address(self.metrics_host, port.port),
+        )
+
+    def _load(self) -> Classifier:
+        """Verify, load and warm the bundle, whose golden texts come out right."""
+        # A link is followed once, so that all files are of one folder if it changes meanwhile.
+        folder = self.bundle.resolve()
+        open_bundle(folder).verify()
         classifier = Classifier.load(
-            self.bundle,
+            folder,
             precision=self.precision,
             engine=self.engine,
             provider=self.provider,
@@ -120,12 +156,11 @@ class Serve:
         info = classifier.engine.info()
         shown = (info.engine, info.provider, info.precision, info.threads, classifier.choice.why)
         log.info("engine %s on %s in %s, %d threads: %s", *shown)
-        self._warm(classifier)
-        admission = Admission(
-            max_texts=self.limits.max_waiting_texts,
-            max_tokens=self.limits.max_waiting_tokens,
-            metrics=metrics,
-        )
+        warm_up(classifier, self.batch_tokens)
+        return classifier
+
+    def _loaded(self, classifier: Classifier, admission: Admission, metrics: Metrics) -> Loaded:
+        """Give *classifier* a queue that runs, and tokenizers."""
         batcher = Batcher(
             classifier.run,
             admission,
@@ -136,26 +171,33 @@ class Serve:
             least_useful=_LEAST_USEFUL if classifier.engine.info().provider == "cpu" else 0.0,
         )
         batcher.start()
-        stack.push_async_callback(batcher.close)
-        service = SentimentService(
-            classifier,
-            batcher,
-            admission,
-            metrics,
-            limits=self.limits,
-            tokenizer_threads=self.tokenizer_threads,
-            version=version("sentimill"),
-            callers=None if self.tokens is None else Callers(self.tokens),
-        )
-        stack.callback(service.close)
-        server, grpc_port = self._listen(service)
-        await self._open(server, service, stack)
-        self._tell(classifier, status)
-        stack.callback(status.drain)
-        return Serving(
-            address=_address(self.host, grpc_port),
-            metrics_address=_address(self.metrics_host, port.port),
-        )
+        return Loaded(classifier, batcher, tokenizer_threads=self.tokenizer_threads)
+
+    async def _follow(
+        self, reload: asyncio.Event, slot: Slot, admission: Admission, status: Status
+    ) -> None:
+        """Load the bundle anew whenever *reload* is set; what fails leaves the model as it is.
+
+        A wish that comes while a bundle is loaded is met by one more load after it.
+        """
+        while True:
+            await reload.wait()
+            reload.clear()
+            before = slot.now.classifier.bundle
+            try:
+                classifier = await asyncio.to_thread(self._load)
+                new = self._loaded(classifier, admission, status.metrics)
+            except Exception as error:
+                status.metrics.reloads.labels("failed").inc()
+                # What we raise says all there is to say; anything else needs its trace.
+                trace = None if isinstance(error, SentimillError) else error
+                kept = (before.manifest.name, before.digest[:12], error)
+                log.error("no reload, %s %s answers on: %s", *kept, exc_info=trace)
+                continue
+            slot.put(new)
+            self._tell(classifier, status)
+            status.metrics.reloads.labels("ok").inc()
+            await slot.drain()  # before another load, so that two models are held at most
 
     def _tell(self, classifier: Classifier, status: Status) -> None:
         """Say which model answers, and that it does; again after each reload."""
@@ -171,6 +213,7 @@ class Serve:
         }
         status.metrics.set_model(facts, manifest.labels, manifest.label_mix)
         status.serve(facts, manifest.labels, _turning(asyncio.get_running_loop()))
+        log.info("%s %s answers", manifest.name, classifier.bundle.digest[:12])
 
     async def _open(
         self, server: grpc.aio.Server, service: SentimentService, stack: AsyncExitStack
@@ -249,12 +292,11 @@ class Serve:
                 reason="INSECURE_BIND",
             )
 
-    def _warm(self, classifier: Classifier) -> None:
-        """Run the largest batch once, so that no caller waits for memory to be set up."""
-        longest = classifier.bundle.manifest.max_tokens
-        pad_id = classifier.bundle.manifest.pad_id
-        rows = max(1, self.batch_tokens // longest)
-        classifier.run([np.full(longest, pad_id, dtype=np.int64)] * rows)
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    """Cancel *task* and wait for its end."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _turning(loop: asyncio.AbstractEventLoop) -> Callable[[], bool]:

@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, NoReturn, TypeVar, cast
 
@@ -22,7 +20,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 from sentimill.admission import Admission
-from sentimill.batching import Answer, Batcher
+from sentimill.batching import Answer
 from sentimill.callers import ANYBODY, Caller, Callers
 from sentimill.classifier import Classifier, Prediction
 from sentimill.errors import (
@@ -35,8 +33,9 @@ from sentimill.errors import (
     UnavailableError,
     outcome,
 )
+from sentimill.loaded import Slot
 from sentimill.metrics import Metrics
-from sentimill.text import MAX_TEXT_BYTES, Encoded, TextEncoder
+from sentimill.text import MAX_TEXT_BYTES, Encoded
 from sentimill.tracing import trace_id
 from sentimill.v1 import sentiment_pb2 as pb
 
@@ -66,29 +65,24 @@ class Limits:
 
 
 class SentimentService:
-    """Answers the methods of `sentimill.v1.SentimentService` from one classifier."""
+    """Answers the methods of `sentimill.v1.SentimentService` from the model in a slot."""
 
     def __init__(
         self,
-        classifier: Classifier,
-        batcher: Batcher,
+        slot: Slot,
         admission: Admission,
         metrics: Metrics,
         *,
         limits: Limits,
-        tokenizer_threads: int,
         version: str,
         callers: Callers | None = None,
     ) -> None:
-        self._classifier = classifier
-        self._batcher = batcher
+        self._slot = slot
         self._admission = admission
         self._metrics = metrics
         self._limits = limits
         self._version = version
         self._callers = callers
-        self._threads = ThreadPoolExecutor(tokenizer_threads, thread_name_prefix="tokenizer")
-        self._own = threading.local()
         self._readers: set[asyncio.Task[None]] = set()
         self.draining = False
 
@@ -111,10 +105,6 @@ class SentimentService:
         self.draining = True
         for reader in self._readers:
             reader.cancel()
-
-    def close(self) -> None:
-        """Stop the tokenizer threads."""
-        self._threads.shutdown()
 
     async def classify(self, data: bytes, context: Context) -> bytes:
         """Answer one `Classify` call."""
@@ -207,24 +197,25 @@ class SentimentService:
         tokens = 0
         try:
             caller.spend(count, arrived)
-            loop = asyncio.get_running_loop()
-            encoded = await loop.run_in_executor(self._threads, self._encode, request)
-            tokenized = time.monotonic()
-            self._metrics.tokenize_seconds.observe(tokenized - arrived)
-            good = [text for text in encoded if isinstance(text, Encoded)]
-            new_tokens = sum(len(text.ids) for text in good)
-            left = None if seconds_left is None else seconds_left - (tokenized - arrived)
-            self._admission.enter_tokens(new_tokens, left, bulk=bulk)
-            tokens = new_tokens
-            deadline = None if seconds_left is None else arrived + seconds_left
-            answer = Answer([], 0.0, 0.0)
-            if good:
-                rows = [text.ids for text in good]
-                answer = await self._batcher.classify(rows, deadline, bulk=bulk)
+            with self._slot.use() as model:
+                encoded = await model.encode(_text_of(item) for item in request.items)
+                tokenized = time.monotonic()
+                self._metrics.tokenize_seconds.observe(tokenized - arrived)
+                good = [text.ids for text in encoded if isinstance(text, Encoded)]
+                new_tokens = sum(map(len, good))
+                left = None if seconds_left is None else seconds_left - (tokenized - arrived)
+                self._admission.enter_tokens(new_tokens, left, bulk=bulk)
+                tokens = new_tokens
+                deadline = None if seconds_left is None else arrived + seconds_left
+                answer = Answer([], 0.0, 0.0)
+                if good:
+                    answer = await model.batcher.classify(good, deadline, bulk=bulk)
         finally:
             self._admission.leave(count, tokens, bulk=bulk)
+        # The model may be closed by now; what is left needs no engine.
         response = pb.ClassifyResponse(
-            results=self._results(encoded, answer), model_digest=self._classifier.bundle.digest
+            results=self._results(model.classifier, encoded, answer),
+            model_digest=model.classifier.bundle.digest,
         )
         response.timings.tokenize_seconds = tokenized - arrived
         response.timings.queue_seconds = max(answer.queue_seconds, 0.0)
@@ -248,17 +239,8 @@ class SentimentService:
                 reason="ITEM_COUNT",
             )
 
-    def _encode(self, request: pb.ClassifyRequest) -> list[Encoded | TextError]:
-        """Decode and tokenise in one of the tokenizer threads, each with a tokenizer of its own."""
-        encoder: TextEncoder | None = getattr(self._own, "encoder", None)
-        if encoder is None:
-            encoder = self._own.encoder = self._classifier.new_encoder()
-        texts = [_text_of(item) for item in request.items]
-        encoded = iter(encoder.encode([text for text in texts if isinstance(text, str)]))
-        return [text if isinstance(text, TextError) else next(encoded) for text in texts]
-
     def _results(
-        self, encoded: list[Encoded | TextError], answer: Answer
+        self, classifier: Classifier, encoded: list[Encoded | TextError], answer: Answer
     ) -> list[pb.ClassifyResult]:
         """Put predictions and errors back in request order."""
         rows = iter(answer.logits)
@@ -271,23 +253,24 @@ class SentimentService:
                 reasons.append(row.reason)
                 results.append(pb.ClassifyResult(error=_status(row)))
                 continue
-            (prediction,) = self._classifier.decide(row[None, :], [cast(Encoded, text)])
+            (prediction,) = classifier.decide(row[None, :], [cast(Encoded, text)])
             answers.append(prediction)
             results.append(pb.ClassifyResult(prediction=_prediction(prediction)))
         self._metrics.observe_answers(answers, reasons)
         return results
 
     def _model(self) -> pb.GetModelResponse:
-        manifest = self._classifier.bundle.manifest
+        classifier = self._slot.now.classifier
+        manifest = classifier.bundle.manifest
         return pb.GetModelResponse(
             name=manifest.name,
             version=manifest.version,
-            digest=self._classifier.bundle.digest,
+            digest=classifier.bundle.digest,
             labels=manifest.labels,
             max_tokens=manifest.max_tokens,
             threshold=manifest.threshold,
-            precision=self._classifier.precision,
-            provider=self._classifier.engine.info().provider,
+            precision=classifier.precision,
+            provider=classifier.engine.info().provider,
             server_version=self._version,
             limits=pb.Limits(
                 max_items=self._limits.max_items,

@@ -1,0 +1,124 @@
+"""A model that answers calls, and the slot in which another one takes its place.
+
+Each loaded model has a queue, an engine thread and tokenizers of its own, and a request is answered
+by one model from its first token to its last prob. So a swap needs no lock and no pause: new
+requests meet the new model, and the old one is closed when its last request has its answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+
+from sentimill.batching import Batcher
+from sentimill.classifier import Classifier
+from sentimill.errors import TextError
+from sentimill.text import Encoded, TextEncoder
+
+__all__ = ["Loaded", "Slot", "warm_up"]
+
+
+class Loaded:
+    """One classifier with its queue and its tokenizer threads."""
+
+    def __init__(self, classifier: Classifier, batcher: Batcher, *, tokenizer_threads: int) -> None:
+        self.classifier = classifier
+        self.batcher = batcher
+        self._threads = ThreadPoolExecutor(tokenizer_threads, thread_name_prefix="tokenizer")
+        self._own = threading.local()
+        self._users = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Keep the model open for one request."""
+        self._users += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if self._users == 0:
+                self._idle.set()
+
+    async def encode(self, texts: Iterable[str | TextError]) -> list[Encoded | TextError]:
+        """Tokenise in one of the threads; *texts* is read there too, and its errors kept."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._encode, texts)
+
+    async def drained(self) -> None:
+        """Wait until no request uses the model."""
+        await self._idle.wait()
+
+    async def close(self) -> None:
+        """Stop queue and threads; what still waits gets UnavailableError. Twice does no harm."""
+        await self.batcher.close()
+        # A caller who was cancelled may have left a text in a tokenizer; the event loop goes on.
+        await asyncio.to_thread(self._threads.shutdown)
+
+    def _encode(self, texts: Iterable[str | TextError]) -> list[Encoded | TextError]:
+        encoder: TextEncoder | None = getattr(self._own, "encoder", None)
+        if encoder is None:
+            encoder = self._own.encoder = self.classifier.new_encoder()
+        decoded = list(texts)
+        encoded = iter(encoder.encode([text for text in decoded if isinstance(text, str)]))
+        return [text if isinstance(text, TextError) else next(encoded) for text in decoded]
+
+
+class Slot:
+    """Holds the model that answers, and those before it that still finish their requests."""
+
+    def __init__(self, first: Loaded) -> None:
+        self._now = first
+        self._leaving: set[Loaded] = set()
+
+    @property
+    def now(self) -> Loaded:
+        """The model that new requests meet."""
+        return self._now
+
+    @contextmanager
+    def use(self) -> Iterator[Loaded]:
+        """Give the model that answers one request, and keep it open meanwhile."""
+        model = self._now
+        with model.used():
+            yield model
+
+    def put(self, new: Loaded) -> None:
+        """Let *new* answer from now on."""
+        self._leaving.add(self._now)
+        self._now = new
+
+    async def drain(self) -> None:
+        """Close the models before the one that answers, each when its last request is done."""
+        for old in tuple(self._leaving):
+            await old.drained()
+            await old.close()
+            self._leaving.discard(old)
+
+    async def close(self) -> None:
+        """Close every model, drained or not."""
+        for model in (*self._leaving, self._now):
+            await model.close()
+
+
+def warm_up(classifier: Classifier, batch_tokens: int) -> None:
+    """Run each length that the engine rounds to, alone and as a full batch.
+
+    No caller then waits for kernels to be chosen or memory to be set up. An engine that rounds
+    nothing plans nothing for a length either: the longest alone and in a full batch will do. Raises
+    EngineError when the engine fails.
+    """
+    manifest = classifier.bundle.manifest
+    lengths = {manifest.max_tokens}
+    if classifier.engine.info().token_step > 1:
+        lengths |= {classifier.padded_length(n) for n in range(1, manifest.max_tokens)}
+    for length in sorted(lengths):
+        row = np.full(length, manifest.pad_id, dtype=np.int64)
+        for rows in sorted({1, max(1, batch_tokens // length)}):
+            classifier.run([row] * rows)

@@ -1,0 +1,247 @@
+"""Another bundle under the same path: it answers when it is proven, and never breaks what runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import threading
+import urllib.request
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import grpc
+import msgspec
+import pytest
+
+import sentimill.server
+from live import WAIT_SECONDS
+from sentimill.bundle import Bundle, Golden, Manifest
+from sentimill.classifier import Classifier
+from sentimill.server import Serve
+from sentimill.service import SERVICE
+from sentimill.v1 import sentiment_pb2 as pb
+from tiny import graph, write_tiny_bundle
+from wire import request_of
+
+
+class Reloading:
+    """A server in this event loop whose bundle is a link."""
+
+    def __init__(self, link: Path) -> None:
+        self.link = link
+        self.wish = asyncio.Event()
+        self.address = ""
+        self.metrics = ""
+
+    def lead_to(self, folder: Path) -> None:
+        """Let the link lead to *folder*."""
+        self.link.unlink(missing_ok=True)
+        self.link.symlink_to(folder)
+
+    async def reload(self) -> tuple[int, int]:
+        """Ask for a reload, wait for its result, and return how many went well and how many not."""
+        before = await self.reloads()
+        self.wish.set()
+        async with asyncio.timeout(WAIT_SECONDS):
+            while (after := await self.reloads()) == before:
+                await asyncio.sleep(0.005)
+        return after
+
+    async def reloads(self) -> tuple[int, int]:
+        """Return how many reloads went well and how many did not."""
+        url = f"http://{self.metrics}/metrics"
+        page = (await asyncio.to_thread(lambda: urllib.request.urlopen(url).read())).decode()
+        found = dict(line.rsplit(" ", 1) for line in page.splitlines() if line[0] != "#")
+        ok, failed = (
+            int(float(found[f'sentimill_reloads_total{{result="{result}"}}']))
+            for result in ("ok", "failed")
+        )
+        return ok, failed
+
+    async def digests(self) -> set[str]:
+        """Return which model answers, by what `GetModel` says and by what an answer carries."""
+        async with grpc.aio.insecure_channel(self.address) as channel:
+            ask: Callable[[str], grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]]
+            ask = lambda method: channel.unary_unary(f"/{SERVICE}/{method}")  # noqa: E731
+            model = pb.GetModelResponse.FromString(await ask("GetModel")(b""))
+            data = await ask("Classify")(request_of("good").SerializeToString())
+            answer = pb.ClassifyResponse.FromString(data)
+        assert answer.results[0].prediction.label == "positive"
+        return {model.digest, answer.model_digest}
+
+
+@asynccontextmanager
+async def reloading(folder: Path) -> AsyncIterator[Reloading]:
+    """Serve *folder* behind a link."""
+    made = Reloading(folder.parent / "live")
+    made.lead_to(folder)
+    async with AsyncExitStack() as stack:
+        config = Serve(bundle=made.link, port=0, metrics_port=0, threads=1)
+        serving = await config.start(stack, made.wish)
+        made.address, made.metrics = serving.address, serving.metrics_address
+        yield made
+
+
+def version(path: Path, **changes: object) -> Bundle:
+    """Write a tiny bundle whose version is the name of its folder."""
+
+    def change(manifest: Manifest) -> Manifest:
+        return msgspec.structs.replace(manifest, version=path.name, **changes)
+
+    return write_tiny_bundle(path, change=change)
+
+
+async def test_a_reload_follows_the_link_anew(tmp_path: Path) -> None:
+    """There and back: `GetModel` and every answer carry the digest of the model that answered."""
+    first, second = version(tmp_path / "v1"), version(tmp_path / "v2")
+    async with reloading(first.path) as made:
+        assert await made.digests() == {first.digest}
+        made.lead_to(second.path)
+        assert await made.digests() == {first.digest}  # a link alone changes nothing
+        assert await made.reload() == (1, 0)
+        assert await made.digests() == {second.digest}
+        made.lead_to(first.path)
+        assert await made.reload() == (2, 0)
+        assert await made.digests() == {first.digest}
+
+
+def torn(path: Path) -> None:
+    """Write a bundle, one of whose files is another than its manifest says."""
+    made = version(path)
+    (made.path / "onnx/fp32.onnx").write_bytes(graph(fail_on="poison"))
+
+
+def changed_answers(path: Path) -> None:
+    """Write a bundle whose golden texts do not come out."""
+    version(path, golden=(Golden(text="good", probs=(0.9, 0.05, 0.05)),))
+
+
+def no_warm_up(path: Path) -> None:
+    """Write a bundle that cannot run a padded batch."""
+    version(path, pad_id=99)
+
+
+def nothing(path: Path) -> None:
+    """Write no bundle at all."""
+
+
+@pytest.mark.parametrize(
+    ("write", "why"),
+    [
+        (torn, "onnx/fp32.onnx has"),
+        (changed_answers, "a golden text changed its label"),
+        (no_warm_up, "the engine failed"),
+        (nothing, "there is no such folder"),
+    ],
+)
+async def test_a_bundle_that_fails_leaves_the_model_as_it_is(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    write: Callable[[Path], None],
+    why: str,
+) -> None:
+    """The log says why and who answers on, the counter counts it, and the next bundle is taken."""
+    first, third = version(tmp_path / "v1"), version(tmp_path / "v3")
+    write(tmp_path / "v2")
+    async with reloading(first.path) as made:
+        made.lead_to(tmp_path / "v2")
+        with caplog.at_level(logging.ERROR):
+            assert await made.reload() == (0, 1)
+        assert await made.digests() == {first.digest}
+        made.lead_to(third.path)
+        assert await made.reload() == (1, 1)
+        assert await made.digests() == {third.digest}
+
+    (record,) = [each for each in caplog.records if each.name == "sentimill.server"]
+    assert f"no reload, tiny {first.digest[:12]} answers on: " in record.getMessage()
+    assert why in record.getMessage()
+    assert record.exc_info is None
+
+
+async def test_a_surprise_leaves_the_model_as_it_is_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error that is none of ours is logged with its trace."""
+    first = version(tmp_path / "v1")
+
+    def surprise(classifier: Classifier, batch_tokens: int) -> None:
+        raise MemoryError("no room for two")
+
+    async with reloading(first.path) as made:
+        monkeypatch.setattr(sentimill.server, "warm_up", surprise)
+        assert await made.reload() == (0, 1)
+        assert await made.digests() == {first.digest}
+
+    (record,) = [each for each in caplog.records if each.levelno == logging.ERROR]
+    assert record.exc_info is not None
+
+
+class Slow:
+    """Stands in for the warm-up: it waits to be let through, and counts."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.came = threading.Event()
+        self.go = threading.Event()
+
+    def __call__(self, classifier: Classifier, batch_tokens: int) -> None:
+        """Stand for `warm_up`."""
+        self.calls += 1
+        self.came.set()
+        assert self.go.wait(WAIT_SECONDS)
+
+    async def entered(self) -> None:
+        """Wait until a bundle is being warmed."""
+        assert await asyncio.to_thread(self.came.wait, WAIT_SECONDS)
+
+
+async def test_wishes_during_a_load_are_met_by_one_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bundle that the link leads to last answers in the end; calls are answered meanwhile."""
+    first, second, third = (version(tmp_path / f"v{i}") for i in (1, 2, 3))
+    async with reloading(first.path) as made:
+        slow = Slow()
+        monkeypatch.setattr(sentimill.server, "warm_up", slow)
+        made.lead_to(second.path)
+        made.wish.set()
+        await slow.entered()
+        assert await made.digests() == {first.digest}
+        made.lead_to(third.path)
+        made.wish.set()
+        made.wish.set()
+        slow.go.set()
+        async with asyncio.timeout(WAIT_SECONDS):
+            while await made.reloads() != (2, 0):
+                await asyncio.sleep(0.005)
+        assert await made.digests() == {third.digest}
+
+    assert slow.calls == 2
+
+
+async def test_a_stop_does_not_wait_for_a_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is being loaded when the server drains is never served."""
+    first = version(tmp_path / "v1")
+    slow = Slow()
+    try:
+        async with reloading(first.path) as made:
+            monkeypatch.setattr(sentimill.server, "warm_up", slow)
+            made.wish.set()
+            await slow.entered()
+    finally:
+        slow.go.set()
+
+
+async def test_a_bundle_replaced_in_its_place_is_loaded_too(tmp_path: Path) -> None:
+    """A path that is no link works as well: the folder may be another one now."""
+    first = version(tmp_path / "v1")
+    async with reloading(first.path) as made:
+        second = version(tmp_path / "v2")
+        shutil.rmtree(first.path)
+        second.path.rename(first.path)
+        assert await made.reload() == (1, 0)
+        assert await made.digests() == {second.digest}
