@@ -168,10 +168,11 @@ def test_a_name_that_would_break_the_file_is_refused(make: Callable[[], object])
 
 
 def test_the_command_gives_a_token_and_its_line(sentimill: Sentimill, tmp_path: Path) -> None:
-    """The secret alone is on stdout, for a pipe."""
-    run = sentimill("token", "web", "--texts-per-second", "50")
+    """The secret alone is on stdout, for a pipe; a long name does not break its line in two."""
+    name = "the-callers-of-the-web-shop-in-the-second-region"
+    run = sentimill("token", name, "--texts-per-second", "50")
 
     path = tmp_path / "tokens"
     path.write_text(run.err)
     caller = Callers(path).identify(bearer(run.out.strip()))
-    assert (run.code, caller.name, caller.texts_per_second) == (0, "web", 50.0)
+    assert (run.code, caller.name, caller.texts_per_second) == (0, name, 50.0)

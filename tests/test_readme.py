@@ -7,17 +7,21 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from certificates import authority, signed
 from first_run import fill
 from labelling import lines
 from labelling import write_reviews as write_unlabelled
 from teacher_server import TeacherServer, teacher_server
+from tiny import write_tiny_bundle
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -114,6 +118,86 @@ def test_commands_and_programs_of_the_readme_run(
     assert teacher.count.delivered == 87
     assert serving is not None
     assert serving.returncode == 0
+
+
+class Shell:
+    """A bash that runs what the README says."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def run(self, lines: str) -> None:
+        """Type *lines*."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(lines)
+        self._process.stdin.flush()
+
+    def said(self, pattern: str) -> str:
+        """Return the first group of *pattern* in the next line of stderr that has it."""
+        assert self._process.stderr is not None
+        seen = []
+        for line in self._process.stderr:
+            seen.append(line)
+            if found := re.search(pattern, line):
+                return found[1]
+        raise AssertionError("".join(seen))
+
+
+@contextmanager
+def shell(folder: Path) -> Iterator[Shell]:
+    """Run bash in *folder*, with `sentimill` in its path, and stop what it started."""
+    path = f"{SENTIMILL.parent}{os.pathsep}{os.environ['PATH']}"
+    ports = {"SENTIMILL_SERVE_PORT": "0", "SENTIMILL_SERVE_METRICS_PORT": "0"}
+    with subprocess.Popen(
+        ["bash"],
+        cwd=folder,
+        env={**os.environ, **ports, "PATH": path},
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            yield Shell(process)
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.communicate(timeout=60)
+
+
+def test_tls_and_tokens_work_as_the_readme_says(tmp_path: Path) -> None:
+    """The server starts with what `token` wrote, and the program of a caller gets its answer."""
+    write_tiny_bundle(tmp_path / "bundles/mine")
+    signed(tmp_path, "server", authority(tmp_path, "ca"))
+    secured, _ = blocks("bash")
+    (program,) = blocks("py")
+    with shell(tmp_path) as bash:
+        bash.run(secured)
+        address = bash.said(r"^serving .* on (\S+)$")
+        code = program.replace("127.0.0.1:50051", address)
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Prediction(label='neutral'" in done.stdout
+
+
+def test_a_reload_works_as_the_readme_says(tmp_path: Path) -> None:
+    """The second bundle answers after the signal."""
+    write_tiny_bundle(tmp_path / "bundles/mine")
+    second = write_tiny_bundle(tmp_path / "bundles/mine-2", threshold=0.5)
+    _, reloaded = blocks("bash")
+    start, change = reloaded.splitlines()
+    with shell(tmp_path) as bash:
+        bash.run(f"{start}\n")
+        bash.said(r"^(serving) ")
+        bash.run(f"{change}\n")
+        assert bash.said(r"tiny (\w+) answers") == second.digest[:12]
 
 
 def test_every_file_of_the_map_exists() -> None:

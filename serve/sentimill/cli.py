@@ -255,7 +255,8 @@ def token(
 
     made, line = new_token(name, texts_per_second)
     typer.echo(made)
-    console.print(line, markup=False)
+    # Not the console: it would break a long line, and each line of the file is a caller.
+    typer.echo(line, err=True)
 
 
 @app.command()
