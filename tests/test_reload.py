@@ -6,91 +6,17 @@ import asyncio
 import logging
 import shutil
 import threading
-import urllib.request
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-import grpc
-import msgspec
 import pytest
 
 import sentimill.server
 from live import WAIT_SECONDS
-from sentimill.bundle import Bundle, Golden, Manifest
+from reloading import reloading, version
+from sentimill.bundle import Golden
 from sentimill.classifier import Classifier
-from sentimill.server import Serve
-from sentimill.service import SERVICE
-from sentimill.v1 import sentiment_pb2 as pb
-from tiny import graph, write_tiny_bundle
-from wire import request_of
-
-
-class Reloading:
-    """A server in this event loop whose bundle is a link."""
-
-    def __init__(self, link: Path) -> None:
-        self.link = link
-        self.wish = asyncio.Event()
-        self.address = ""
-        self.metrics = ""
-
-    def lead_to(self, folder: Path) -> None:
-        """Let the link lead to *folder*."""
-        self.link.unlink(missing_ok=True)
-        self.link.symlink_to(folder)
-
-    async def reload(self) -> tuple[int, int]:
-        """Ask for a reload, wait for its result, and return how many went well and how many not."""
-        before = await self.reloads()
-        self.wish.set()
-        async with asyncio.timeout(WAIT_SECONDS):
-            while (after := await self.reloads()) == before:
-                await asyncio.sleep(0.005)
-        return after
-
-    async def reloads(self) -> tuple[int, int]:
-        """Return how many reloads went well and how many did not."""
-        url = f"http://{self.metrics}/metrics"
-        page = (await asyncio.to_thread(lambda: urllib.request.urlopen(url).read())).decode()
-        found = dict(line.rsplit(" ", 1) for line in page.splitlines() if line[0] != "#")
-        ok, failed = (
-            int(float(found[f'sentimill_reloads_total{{result="{result}"}}']))
-            for result in ("ok", "failed")
-        )
-        return ok, failed
-
-    async def digests(self) -> set[str]:
-        """Return which model answers, by what `GetModel` says and by what an answer carries."""
-        async with grpc.aio.insecure_channel(self.address) as channel:
-            ask: Callable[[str], grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]]
-            ask = lambda method: channel.unary_unary(f"/{SERVICE}/{method}")  # noqa: E731
-            model = pb.GetModelResponse.FromString(await ask("GetModel")(b""))
-            data = await ask("Classify")(request_of("good").SerializeToString())
-            answer = pb.ClassifyResponse.FromString(data)
-        assert answer.results[0].prediction.label == "positive"
-        return {model.digest, answer.model_digest}
-
-
-@asynccontextmanager
-async def reloading(folder: Path) -> AsyncIterator[Reloading]:
-    """Serve *folder* behind a link."""
-    made = Reloading(folder.parent / "live")
-    made.lead_to(folder)
-    async with AsyncExitStack() as stack:
-        config = Serve(bundle=made.link, port=0, metrics_port=0, threads=1)
-        serving = await config.start(stack, made.wish)
-        made.address, made.metrics = serving.address, serving.metrics_address
-        yield made
-
-
-def version(path: Path, **changes: object) -> Bundle:
-    """Write a tiny bundle whose version is the name of its folder."""
-
-    def change(manifest: Manifest) -> Manifest:
-        return msgspec.structs.replace(manifest, version=path.name, **changes)
-
-    return write_tiny_bundle(path, change=change)
+from tiny import graph
 
 
 async def test_a_reload_follows_the_link_anew(tmp_path: Path) -> None:
