@@ -1,0 +1,265 @@
+"""What share of the engine's own offline rate comes out of the gRPC service?
+
+Bound: the same engine in this process, fed with ready token ids in sorted batches, at the best of
+several batch budgets; nothing that serves can be faster. The server is a process of its own and
+shares the machine with its callers. Rates are useful tokens a second, so that a window need not
+hold each text equally often. Offline and served runs take turns, round by round; each ratio is
+within one round, and the median over the rounds is reported.
+
+    python benchmarks/serving.py --bundle bundles/mine --data FOLDER [--out results/serving.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import cycle
+from pathlib import Path
+from statistics import median
+
+import grpc
+import numpy as np
+
+from record import surroundings, write_result
+from reviews import read_reviews
+from sentimill import Classifier
+from sentimill.classifier import plan_batches
+from sentimill.text import Encoded
+from sentimill.v1 import sentiment_pb2 as pb
+
+LEAD = 0.2
+"""Share of a served run that passes before it counts: the queue fills first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Callers that each send the next request when the last is answered."""
+
+    texts_a_request: int
+    callers: int
+
+
+LOADS = (Load(64, 8), Load(1, 128))
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One served run. useful_share: of the tokens that the engine computed, those of texts."""
+
+    tokens_per_second: float
+    texts_per_second: float
+    useful_share: float
+    p50_seconds: float
+    p99_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running `sentimill serve`."""
+
+    address: str
+    metrics: str
+
+    def tokens(self) -> tuple[float, float]:
+        """Return how many useful and how many padded tokens were computed since the start."""
+        page = urllib.request.urlopen(self.metrics, timeout=10).read().decode()
+        found = dict(line.rsplit(" ", 1) for line in page.splitlines() if line[0] != "#")
+        useful, padded = (
+            float(found[f"sentimill_{kind}_tokens_total"]) for kind in ("useful", "padded")
+        )
+        return useful, padded
+
+
+def main() -> None:
+    """Measure and print: a table on stderr, one JSON document on stdout."""
+    settings = _settings()
+    texts = read_reviews(settings.data, settings.texts)
+    classifier = Classifier.load(settings.bundle, engine=settings.engine, threads=settings.threads)
+    rows = [e.ids for e in classifier.encoder.encode(texts) if isinstance(e, Encoded)]
+    offline: dict[int, list[float]] = {budget: [] for budget in settings.offline_tokens}
+    served: dict[Load, list[Served]] = {load: [] for load in LOADS}
+    with running_server(settings) as server:
+        for round_ in range(settings.rounds + 1):  # the first one warms up
+            rates = {budget: _offline(classifier, rows, budget) for budget in offline}
+            runs = {load: asyncio.run(_drive(server, texts, load, settings)) for load in LOADS}
+            if round_:
+                for budget, rate in rates.items():
+                    offline[budget].append(rate)
+                for load, run in runs.items():
+                    served[load].append(run)
+    best = max(offline, key=lambda budget: median(offline[budget]))
+    lengths = [classifier.padded_length(len(row)) for row in rows]
+    result = {
+        "question": "served rate over gRPC by the engine's own best offline rate",
+        "engine": asdict(classifier.engine.info()),
+        "texts": len(rows),
+        "mean_tokens": float(np.mean([len(row) for row in rows])),
+        "rounds": settings.rounds,
+        "seconds": settings.seconds,
+        "batch_tokens": settings.batch_tokens,
+        "offline_tokens_per_second": {str(b): median(rates) for b, rates in offline.items()},
+        "offline_batch_tokens": best,
+        "arrival_order_useful_share": in_order(
+            [len(row) for row in rows], lengths, settings.batch_tokens
+        ),
+        "loads": [_summary(load, runs, offline[best]) for load, runs in served.items()],
+        **surroundings(),
+    }
+    print(write_result(settings.out, result))  # noqa: T201
+
+
+def in_order(tokens: Sequence[int], lengths: Sequence[int], budget: int) -> float:
+    """Return the useful share of batches that are filled in order of arrival up to *budget*.
+
+    tokens: of each text. lengths: what the engine computes for each. A text longer than the budget
+    is a batch of its own.
+    """
+    padded = rows = longest = 0
+    for length in lengths:
+        if rows and max(longest, length) * (rows + 1) > budget:
+            padded += longest * rows
+            rows = longest = 0
+        rows += 1
+        longest = max(longest, length)
+    return sum(tokens) / (padded + longest * rows)
+
+
+@contextmanager
+def running_server(settings: argparse.Namespace) -> Iterator[Server]:
+    """Run `sentimill serve` with *settings* on free ports."""
+    options: dict[str, object] = {
+        "--bundle": settings.bundle,
+        "--engine": settings.engine,
+        "--batch-tokens": settings.batch_tokens,
+        "--port": 0,
+        "--metrics-port": 0,
+        **({} if settings.threads is None else {"--threads": settings.threads}),
+    }
+    command = [str(Path(sys.executable).parent / "sentimill"), "serve"]
+    with subprocess.Popen(
+        [*command, *(str(part) for pair in options.items() for part in pair)],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stderr is not None
+            address = metrics = None
+            seen = []
+            while metrics is None:
+                seen.append(line := process.stderr.readline())
+                if not line:
+                    raise SystemExit("".join(seen))
+                address = re.search(r"^serving .* on (\S+)$", line) or address
+                metrics = re.search(r"^metrics on (\S+)$", line)
+            assert address is not None
+            yield Server(address[1], metrics[1])
+        finally:
+            process.terminate()
+            process.communicate()
+
+
+def _offline(classifier: Classifier, rows: Sequence[np.ndarray], budget: int) -> float:
+    """Return useful tokens a second of the bare engine."""
+    began = time.perf_counter()
+    lengths = [classifier.padded_length(len(row)) for row in rows]
+    for batch in plan_batches(lengths, budget):
+        classifier.run([rows[i] for i in batch])
+    return sum(map(len, rows)) / (time.perf_counter() - began)
+
+
+async def _drive(
+    server: Server, texts: Sequence[str], load: Load, settings: argparse.Namespace
+) -> Served:
+    """Keep *load* on the server for the seconds of *settings*, and count after the lead."""
+    size = load.texts_a_request
+    requests = cycle(
+        pb.ClassifyRequest(
+            items=[pb.ClassifyItem(text=text) for text in texts[i : i + size]]
+        ).SerializeToString()
+        for i in range(0, len(texts) - size + 1, size)
+    )
+    answers: list[tuple[float, float, bytes]] = []
+    end = time.perf_counter() + settings.seconds
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+        call = channel.unary_unary("/sentimill.v1.SentimentService/Classify")
+
+        async def ask() -> None:
+            while (began := time.perf_counter()) < end:
+                answer = await call(next(requests))
+                answers.append((began, time.perf_counter(), answer))
+
+        asking = [asyncio.create_task(ask()) for _ in range(load.callers)]
+        await asyncio.sleep(settings.seconds * LEAD)
+        counted_from = time.perf_counter()
+        before = await asyncio.to_thread(server.tokens)
+        await asyncio.sleep(end - time.perf_counter())
+        after = await asyncio.to_thread(server.tokens)
+        await asyncio.gather(*asking)
+    return _counted([a for a in answers if counted_from <= a[1] < end], before, after)
+
+
+def _counted(
+    answers: Sequence[tuple[float, float, bytes]],
+    before: tuple[float, float],
+    after: tuple[float, float],
+) -> Served:
+    parsed = [pb.ClassifyResponse.FromString(data) for _, _, data in answers]
+    if any(one.HasField("error") for answer in parsed for one in answer.results):
+        raise SystemExit("a text was answered with an error: the rate would be of nothing")
+    seconds = max(came for _, came, _ in answers) - min(came for _, came, _ in answers)
+    latencies = sorted(came - began for began, came, _ in answers)
+    # The first answer begins the span that is counted, so its own texts are not in it.
+    rest = [one for answer in parsed[1:] for one in answer.results]
+    return Served(
+        tokens_per_second=sum(one.prediction.tokens for one in rest) / seconds,
+        texts_per_second=len(rest) / seconds,
+        useful_share=(after[0] - before[0]) / (after[1] - before[1]),
+        p50_seconds=latencies[len(latencies) // 2],
+        p99_seconds=latencies[len(latencies) * 99 // 100],
+    )
+
+
+def _summary(load: Load, runs: Sequence[Served], offline: Sequence[float]) -> dict[str, object]:
+    """Return the medians over the rounds, and the ratio of each round."""
+    ratios = [run.tokens_per_second / rate for run, rate in zip(runs, offline, strict=True)]
+    found: dict[str, object] = {
+        **asdict(load),
+        "served_by_offline": median(ratios),
+        "served_by_offline_each": ratios,
+        **{name: median([asdict(run)[name] for run in runs]) for name in Served.__slots__},
+    }
+    print(  # noqa: T201
+        f"{load.texts_a_request:>3} texts a request, {load.callers:>3} callers:"
+        f" {found['texts_per_second']:.1f} texts/s, {found['served_by_offline']:.3f} of offline,"
+        f" useful {found['useful_share']:.3f}",
+        file=sys.stderr,
+    )
+    return found
+
+
+def _settings() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--batch-tokens", type=int, default=4096, help="of the server")
+    parser.add_argument("--offline-tokens", type=int, nargs="+", default=[2048, 4096, 8192])
+    parser.add_argument("--texts", type=int, default=1024)
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each served run")
+    parser.add_argument("--rounds", type=int, default=5)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
