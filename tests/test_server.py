@@ -21,7 +21,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from live import WAIT_SECONDS
 from sentimill import AsyncClient, Prediction
-from sentimill.errors import EngineError, SentimillError, UnavailableError, UsageError
+from sentimill.errors import EngineError, UnavailableError, UsageError
 from sentimill.server import Serve, Serving
 from sentimill.service import SERVICE
 from tiny import WORDS, graph, write_tiny_bundle
@@ -191,7 +191,7 @@ async def test_a_drain_that_takes_too_long_is_cut(bundle: Path) -> None:
         under_way = asyncio.create_task(client.classify(["good poison"]))
         await made.said("(engine busy)")
         made.process.send_signal(signal.SIGTERM)
-        with pytest.raises(SentimillError):
+        with pytest.raises(UnavailableError):
             await under_way
         made.release()
         code, _ = await made.end()

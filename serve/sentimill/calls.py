@@ -220,13 +220,20 @@ _KINDS: Final[dict[grpc.StatusCode, type[SentimillError]]] = {
 
 
 def error_of(error: grpc.RpcError) -> SentimillError:
-    """Return the error of our own tree for what gRPC raised."""
+    """Return the error of our own tree for what gRPC raised.
+
+    CANCELLED is never the caller's own doing here: that raises another exception. gRPC gives it to
+    calls that a stopping server cut, and to those that reach one just then.
+    """
     assert isinstance(error, grpc.Call | grpc.aio.AioRpcError)
     code = error.code()
     status = status_pb2.Status()
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin" and isinstance(value, bytes):
             status.ParseFromString(value)
+    if code is grpc.StatusCode.CANCELLED:
+        why = "the server stopped before it answered: call again, another instance will answer"
+        return UnavailableError(why, reason="SERVER_STOPPED")
     kind = _KINDS.get(code, SentimillError)
     return kind(error.details() or code.name, reason=_reason(status) or code.name)
 

@@ -79,7 +79,7 @@ class EngineError(SentimillError):
 
 
 class UnavailableError(SentimillError):
-    """Nothing was started: the server is full, draining or still starting. Safe to try again."""
+    """The server is full, draining, still starting, or stopped meanwhile. Safe to try again."""
 
 
 class DeadlineError(SentimillError):
