@@ -181,6 +181,19 @@ def test_the_summary_and_metrics_are_files(
     assert "sentimill_job_rows 101.0" in (tmp_path / "m.prom").read_text()
 
 
+def test_a_summary_that_has_no_folder_is_refused_before_the_job(
+    sentimill: Sentimill, bundle: Path, tmp_path: Path
+) -> None:
+    """And not at hour twelve."""
+    (tmp_path / "in.csv").write_bytes(CSV)
+    lost = ("--summary", tmp_path / "absent" / "s.json")
+
+    found = sentimill("score", tmp_path / "in.csv", tmp_path / "o.csv", "--bundle", bundle, *lost)
+
+    assert (found.code, (tmp_path / "o.csv").exists()) == (2, False)
+    assert "is not there: create it first" in found.error
+
+
 def test_too_many_errors_stop_the_job(tmp_path: Path, scorer: LocalScorer) -> None:
     """What is done is saved, and a higher limit goes on from there."""
     (tmp_path / "in.csv").write_bytes(b"text\n" + b"\n".join([b"good", b'""'] * 50))

@@ -129,6 +129,10 @@ def score(
         why = "name the model: either --bundle FOLDER or --server HOST:PORT"
         raise UsageError(why, reason="NO_MODEL")
     _check_marks(delimiter, quote)
+    for file in (summary, metrics_textfile):
+        if file is not None and not file.absolute().parent.is_dir():
+            why = f"the folder of {file} is not there: create it first"
+            raise UsageError(why, reason="NO_SUCH_FOLDER")
     job = Score(
         sources=tuple(sources),
         target=target,

@@ -145,6 +145,7 @@ _REQUESTS: Final = 8
 
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 10.0
+_FIRST_PATIENCE_S: Final = 10.0
 
 
 class ServerScorer:
@@ -164,9 +165,11 @@ class ServerScorer:
         self._address = address
         self._client = Client(address, timeout_seconds=60.0)
         self._threads = ThreadPoolExecutor(_REQUESTS, thread_name_prefix="request")
-        self._patience_s = patience_s
         self._pause = pause
+        # Nobody should wait for long to learn that the address is wrong.
+        self._patience_s = min(patience_s, _FIRST_PATIENCE_S)
         self._model = self.model()
+        self._patience_s = patience_s
 
     def model(self) -> Model:
         """See `Scorer.model`."""
