@@ -61,11 +61,11 @@ def test_a_busy_server_is_asked_again(bundle: Path, monkeypatch: pytest.MonkeyPa
         busy = iter([UnavailableError("full", reason="QUEUE_FULL")] * 3)
         ask = scorer._client.classify
 
-        def sometimes(texts: list[str], *, priority: str) -> object:
-            assert priority == "bulk"
+        def sometimes(texts: list[str], *, bulk: bool) -> object:
+            assert bulk
             for error in busy:
                 raise error
-            return ask(texts, priority="bulk")
+            return ask(texts, bulk=True)
 
         monkeypatch.setattr(scorer._client, "classify", sometimes)
         answers = scorer.answer(scorer.prepare(["good"]))

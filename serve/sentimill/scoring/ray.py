@@ -19,8 +19,8 @@ import msgspec
 import pyarrow as pa
 
 from sentimill.bundle import open_bundle
-from sentimill.classifier import BATCH_TOKENS, Classifier, Precision
-from sentimill.engine import Provider
+from sentimill.classifier import BATCH_TOKENS, Classifier
+from sentimill.engine import Precision, Provider
 from sentimill.errors import SentimillError, TableError, TextError, UsageError
 from sentimill.scoring.answers import Columns
 from sentimill.scoring.job import Progress, Score, Summary

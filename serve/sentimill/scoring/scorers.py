@@ -17,6 +17,7 @@ from sentimill.client import Client
 from sentimill.errors import (
     DeadlineError,
     EngineError,
+    QuotaError,
     SentimillError,
     TextError,
     UnavailableError,
@@ -78,12 +79,13 @@ class LocalScorer:
         self._classifier = classifier
         self._encoder = classifier.new_encoder()
         self._batch_tokens = batch_tokens
-        self._temperature = classifier.bundle.manifest.precisions[classifier.precision].temperature
+        self._temperature = classifier.bundle.manifest.precision(classifier.precision).temperature
 
     def model(self) -> Model:
         """See `Scorer.model`."""
         classifier = self._classifier
-        engine = f"{classifier.precision} on {classifier.engine.info().provider}"
+        info = classifier.engine.info()
+        engine = f"{classifier.precision} on {info.engine} {info.provider}"
         threshold = classifier.bundle.manifest.threshold
         return Model(classifier.bundle.digest, engine, classifier.labels, threshold)
 
@@ -113,7 +115,7 @@ class LocalScorer:
         probs = np.full((len(encoded), len(self._classifier.labels)), np.nan, dtype=np.float32)
         padded = 0
         for batch in plan_batches([len(ids) for ids in rows], self._batch_tokens):
-            padded += len(batch) * len(rows[batch[0]])
+            padded += len(batch) * self._classifier.padded_length(len(rows[batch[0]]))
             found, failed = self._run([rows[k] for k in batch])
             probs[[places[k] for k in batch]] = found
             errors |= {places[batch[k]]: error for k, error in failed.items()}
@@ -219,7 +221,7 @@ class ServerScorer:
         self, texts: Texts, places: Sequence[int]
     ) -> Sequence[Prediction | TextError | EngineError]:
         wanted = [text for text in (texts[i] for i in places) if isinstance(text, str)]
-        return self._patiently(lambda: self._client.classify(wanted, priority="bulk"))
+        return self._patiently(lambda: self._client.classify(wanted, bulk=True))
 
     def _patiently(self, call: Callable[[], T]) -> T:
         """Return what *call* gives; while the server refuses, wait twice as long each time."""
@@ -227,7 +229,7 @@ class ServerScorer:
         while True:
             try:
                 return call()
-            except (UnavailableError, DeadlineError) as error:
+            except (UnavailableError, DeadlineError, QuotaError) as error:
                 if waited + pause > self._patience_s:
                     raise
                 log.info("%s is busy (%s): again in %.1f s", self._address, error.reason, pause)
