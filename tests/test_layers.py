@@ -27,7 +27,7 @@ SERVE_DOORS = {
     "numpy": r".*",
     "onnxruntime": r"engine(_\w+)?|machine",
     "openvino": r"engine(_\w+)?",
-    "prometheus_client": r"metrics|web",
+    "prometheus_client": r"metrics|web|scoring\.job_metrics",
     "pyarrow": r"scoring\.\w+",
     "ray": r"scoring\.ray",
     "rich": r"cli|scoring\.command",
@@ -53,7 +53,6 @@ OFFLINE = {
     "classifier",
     "calls",
     "client",
-    "metrics",
     "scoring",
 }
 # Rooms that know nothing of the others, so that both halves can use them.
