@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench protos wheel-test clean
+.PHONY: demo test check bench protos wheel-test s3-test clean
 
 demo: $(READY) ## distil a model from the starter reviews, serve it, call it, score a CSV
 	@BIN=$(BIN) sh demo.sh
@@ -25,8 +25,11 @@ protos: $(READY) ## generate serve/sentimill/v1 from protos/
 wheel-test: $(READY) ## build the wheel, and use it where neither torch nor this checkout is
 	@BIN=$(BIN) PYTHON=$(PYTHON) sh tests/wheel.sh
 
+s3-test: $(READY) ## S3 addresses, against moto's server in an environment of its own
+	@BIN=$(BIN) PYTHON=$(PYTHON) sh tests/s3.sh
+
 clean: ## remove what the targets above made, but no bundle
-	rm -rf $(VENV) .venv-wheel dist demo
+	rm -rf $(VENV) .venv-wheel .venv-moto dist demo
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sentimill needs Python 3.11 or later: make PYTHON=python3.12 ...")'

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import settings
 
 from program import Sentimill
+from sentimill.classifier import Classifier
+from sentimill.scoring.scorers import LocalScorer
 from tiny import write_tiny_bundle
 
 # A shared machine may stop a test for a second: how long one example takes says nothing.
@@ -43,6 +45,18 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a tiny bundle; tests only read it."""
     return write_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny").path
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out fsync: it guards against a power cut, and on a busy machine takes a second."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture(scope="session")
+def scorer(bundle: Path) -> LocalScorer:
+    """Return the tiny bundle as jobs use it."""
+    return LocalScorer(Classifier.load(bundle, threads=1))
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def test_score_reports_failed_rows_by_its_exit_code(
 
     assert (found.code, found.error) == (
         3,
-        "2 rows have no answer, see the column sentiment_error",
+        f"2 rows have no answer, see {target}.errors.jsonl",
     )
     assert target.exists()
 
@@ -53,8 +53,7 @@ def test_score_reports_failed_rows_by_its_exit_code(
         (b"", "is empty"),
         (b"id,review\n1,good\n", "no column 'text'"),
         (b"text,text\na,b\n", "2 columns named 'text'"),
-        (b'text\n"open\n', "a quote in the record from line 2 on that is never closed"),
-        ("text\ngood\n".encode("utf-16"), "is UTF-16"),
+        ("text\ngood\n".encode("utf-16"), "say --encoding utf-16"),
     ],
 )
 def test_score_of_what_is_no_table_is_bad_input(

@@ -27,7 +27,7 @@ SERVE_DOORS = {
     "numpy": r".*",
     "onnxruntime": r"engine(_\w+)?|machine",
     "openvino": r"engine(_\w+)?",
-    "prometheus_client": r"metrics|web",
+    "prometheus_client": r"metrics|web|scoring\.job_metrics",
     "pyarrow": r"scoring\.\w+",
     "ray": r"scoring\.ray",
     "rich": r"cli|scoring\.command",
@@ -44,6 +44,16 @@ TRAIN_DOORS = {
     "py3langid": r"language",
     "prometheus_client": r"none",
     "torch": r"student|fit|evaluate|export|calibrate",
+}
+OFFLINE = {
+    "errors",
+    "bundle",
+    "engine",
+    "text",
+    "classifier",
+    "calls",
+    "client",
+    "scoring",
 }
 # Rooms that know nothing of the others, so that both halves can use them.
 ROOMS = {
@@ -74,7 +84,7 @@ ROOMS = {
         "engine_onnx",
         "engine_openvino",
     },
-    r"scoring\..*": {"errors", "bundle", "engine", "text", "classifier", "scoring"},
+    r"scoring\..*": OFFLINE,
     r"calls": {"errors", "text", "classifier", "v1"},
     r"client": {"calls", "v1"},
 }

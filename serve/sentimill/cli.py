@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -19,13 +18,13 @@ from typing import Annotated, Literal, cast
 import msgspec
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from sentimill.bundle import open_bundle
 from sentimill.classifier import BATCH_TOKENS, Classifier, Prediction
 from sentimill.engine import EngineName, Precision, Provider
 from sentimill.errors import SentimillError, SomeRowsFailed, UsageError, outcome
 from sentimill.logs import JsonFormatter
+from sentimill.scoring.command import score
 
 __all__ = ["app", "main"]
 
@@ -259,61 +258,7 @@ def token(
     typer.echo(line, err=True)
 
 
-@app.command()
-def score(
-    source: Annotated[Path, typer.Argument(help="CSV or TSV file with a header row")],
-    target: Annotated[Path, typer.Argument(help="the same table with answers appended")],
-    *,
-    bundle: BundleOption,
-    text_column: Annotated[str, typer.Option(help="column that holds the text")] = "text",
-    prefix: Annotated[str, typer.Option(help="begins the added columns' names")] = "sentiment_",
-    delimiter: Annotated[
-        str | None, typer.Option(help="one character", show_default="by the file's suffix")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option(help="replace the target")] = False,
-    precision: PrecisionOption = "auto",
-    engine: EngineOption = "auto",
-    provider: ProviderOption = "auto",
-    threads: ThreadsOption = None,
-    batch_tokens: BatchTokensOption = BATCH_TOKENS,
-) -> None:
-    """Score one column of a table; rows keep their order and every byte they came with."""
-    from sentimill.scoring.job import Score
-
-    if delimiter is not None and (
-        len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\0'
-    ):
-        why = f"--delimiter {delimiter!r} is not one ASCII character that can part fields"
-        raise UsageError(why, reason="BAD_DELIMITER")
-    job = Score(
-        source=source,
-        target=target,
-        text_column=text_column,
-        prefix=prefix,
-        delimiter=delimiter,
-        batch_tokens=batch_tokens,
-        overwrite=overwrite,
-    )
-    job.check()
-    classifier = Classifier.load(
-        bundle, precision=precision, engine=engine, provider=provider, threads=threads
-    )
-    with _progress() as progress:
-        task = progress.add_task("scoring", total=source.stat().st_size, rows=0)
-
-        def show(rows: int, done: int) -> None:
-            progress.update(task, completed=done, rows=rows)
-
-        summary = job.run(classifier, show)
-    rate = summary.rows / max(summary.seconds, 1e-9)
-    console.print(
-        f"{summary.rows} rows in {summary.seconds:.1f} s ({rate:.0f} rows/s),"
-        f" {summary.failed} with an error: {target}"
-    )
-    console.print(f"look: head -3 {shlex.quote(str(target))}")
-    if summary.failed:
-        why = f"{summary.failed} rows have no answer, see the column {prefix}error"
-        raise SomeRowsFailed(why, reason="SOME_ROWS_FAILED")
+app.command()(score)
 
 
 @bundle_app.command()
@@ -412,15 +357,3 @@ def _chunks(lines: Iterable[str], size: int) -> Iterator[list[str]]:
     rest = iter(lines)
     while chunk := list(islice(rest, size)):
         yield chunk
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[rows]} rows"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )

@@ -1,147 +1,169 @@
-"""The scoring job: read a window of rows, classify it, append the answers; rename at the end."""
+"""The job: which tables, which answers, what is left of an earlier run, and the final names."""
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import hashlib
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
-import numpy as np
+from sentimill.errors import UsageError
+from sentimill.scoring.answers import Columns
+from sentimill.scoring.journal import FolderLock, Header, Journal
+from sentimill.scoring.pipeline import Limits
+from sentimill.scoring.places import (
+    STANDARD,
+    identity,
+    is_folder,
+    is_remote,
+    local,
+    writing,
+)
+from sentimill.scoring.running import Progress, Run, Summary, refuse_existing
+from sentimill.scoring.scorers import Scorer
+from sentimill.scoring.units import Layout, Unit, open_table, plan
 
-from sentimill.classifier import BATCH_TOKENS, Classifier, Prediction
-from sentimill.errors import TableError, TextError, UsageError
-from sentimill.scoring.tables import CsvReader, Row, csv_fields, delimiter_of, windows
-
-__all__ = ["COLUMNS", "Score", "Summary"]
-
-COLUMNS: Final = ("label", "score", "confidence", "abstained", "error")
-"""The added columns, each after the prefix."""
-
-WINDOW_BYTES: Final = 4 << 20
-"""Input held in memory at once. Sorting by length inside 4 MiB leaves about 1 % padding."""
+__all__ = ["Progress", "Score", "Summary"]
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What a finished job did. `failed` rows carry an error in place of an answer."""
+_PLANNERS: Final = 32
+"""Inputs that are opened at once to be checked; a remote one takes a tenth of a second."""
 
-    rows: int
-    failed: int
-    seconds: float
+
+def _nothing(_: Progress) -> None:
+    """Report to nobody."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """Score one column of a CSV or TSV file; rows keep their order and every byte they came with.
+    """Score one column of one or many tables; rows keep their order and every byte.
 
-    prefix: begins the name of each added column. delimiter: None takes it from the file's suffix.
+    sources: paths, fsspec addresses, patterns, or `-`. target: a file, a folder that ends in `/`,
+    or `-`. kind, target_kind: formats such as `csv.gz` where the names do not say. work: the folder
+    for what is not finished yet; None takes one beside the target. restart: drop what an
+    interrupted job left.
     """
 
-    source: Path
-    target: Path
-    text_column: str = "text"
+    sources: tuple[str, ...]
+    target: str
+    layout: Layout = field(default_factory=Layout)
+    kind: str | None = None
+    target_kind: str | None = None
     prefix: str = "sentiment_"
-    delimiter: str | None = None
-    batch_tokens: int = BATCH_TOKENS
+    probs: bool = False
     overwrite: bool = False
+    restart: bool = False
+    max_errors: int | None = None
+    work: Path | None = None
 
-    def check(self) -> None:
-        """Raise what can be known before a model is loaded: UsageError or TableError."""
-        if not self.source.is_file():
-            why = f"{self.source} is not there: name a CSV or TSV file"
-            raise TableError(why, reason="FILE_NOT_FOUND")
-        if self.target.exists() and self.target.samefile(self.source):
-            why = f"{self.target} is the input itself: choose another output"
-            raise UsageError(why, reason="OUTPUT_IS_INPUT")
-        if self.target.is_dir():
-            why = f"{self.target} is a folder: name a file in it"
-            raise UsageError(why, reason="OUTPUT_IS_FOLDER")
-        if self.target.exists() and not self.overwrite:
-            why = f"{self.target} exists: add --overwrite to replace it, or choose another name"
-            raise UsageError(why, reason="OUTPUT_EXISTS")
-        if not self.target.absolute().parent.is_dir():
-            why = f"the folder {self.target.absolute().parent} is not there: create it first"
-            raise UsageError(why, reason="NO_SUCH_FOLDER")
-        with self.source.open("rb") as file:
-            self._reader(file)
+    def plan(self) -> list[Unit]:
+        """Return the units. Raises what can be known before a model is loaded."""
+        units = plan(self.sources, self.target, kind=self.kind, target_kind=self.target_kind)
+        # The labels are not known yet; the columns that every model adds are.
+        columns = Columns((), None, self.prefix, with_probs=False)
+        if self.layout.text_column in columns.names:
+            why = f"--text-column {self.layout.text_column!r} is a column that is added"
+            raise UsageError(why, reason="COLUMN_COLLISION")
 
-    def run(self, classifier: Classifier, progress: Callable[[int, int], None]) -> Summary:
-        """Write the scored table; *progress* is told rows done and input bytes done.
+        def check(unit: Unit) -> None:
+            self._check_target(unit)
+            # With a prob column a label, collisions show once the model is known.
+            if unit.source != STANDARD and not self.probs:
+                with open_table(unit, self.layout, columns):
+                    pass
 
-        The target appears complete, at the end, or not at all. Raises TableError when the file
-        cannot be read as a table; a row that cannot be classified is no error but an answer.
+        with ThreadPoolExecutor(_PLANNERS, "plan") as threads:
+            for _ in threads.map(check, units):
+                pass
+        return units
+
+    def run(
+        self,
+        scorer: Scorer,
+        *,
+        report: Callable[[Progress], None] = _nothing,
+        stop: threading.Event | None = None,
+    ) -> Summary:
+        """Score everything; *report* is told after each window, from another thread.
+
+        Every output appears complete, at its end, or not at all. Setting *stop* ends the job with
+        INTERRUPTED once the window at hand is saved; a later run with the same settings goes on.
+        Raises TableError, UsageError or SentimillError; a row that cannot be classified is no error
+        but an answer.
         """
-        self.check()
-        began = time.monotonic()
-        rows = failed = done = 0
-        with self.source.open("rb") as file, _replacing(self.target) as out:
-            reader = self._reader(file)
-            delimiter = self._delimiter()
-            end = reader.end or b"\n"
-            names = csv_fields([self.prefix + name for name in COLUMNS], delimiter)
-            out.write(reader.header + names + end)
-            for window in windows(reader, WINDOW_BYTES):
-                answers = self._classify(classifier, window)
-                for row, answer in zip(window, answers, strict=True):
-                    padding = delimiter.encode() * row.missing
-                    added = csv_fields(_values(answer), delimiter)
-                    out.write(row.raw + padding + added + (row.end or end))
-                    failed += isinstance(answer, TextError)
-                    done += len(row.raw) + len(row.end)
-                rows += len(window)
-                progress(rows, done)
-        return Summary(rows, failed, time.monotonic() - began)
+        units = self.plan()
+        model = scorer.model()
+        columns = Columns(model.labels, model.threshold, self.prefix, with_probs=self.probs)
+        limits = Limits(stop or threading.Event(), self.max_errors)
+        run = Run(units, self.layout, scorer, columns, limits, report, overwrite=self.overwrite)
+        if self.target == STANDARD:
+            return run.to_stream(sys.stdout.buffer)
+        folder = self.folder()
+        if self.work is not None or is_remote(self.target) or is_folder(self.target):
+            with writing(self.target):
+                folder.mkdir(parents=True, exist_ok=True)
+        with FolderLock(folder):
+            if self.restart or units[0].source == STANDARD:
+                Journal.drop(folder)
+            journal = Journal(folder, self.header(units, model.digest, model.engine))
+            try:
+                summary = run.to_files(journal)
+                journal.remove()
+            finally:
+                journal.close()
+            return summary
 
-    def _classify(self, classifier: Classifier, window: list[Row]) -> list[Prediction | TextError]:
-        texts = [row.text for row in window if isinstance(row.text, str)]
-        answers = iter(classifier.classify(texts, batch_tokens=self.batch_tokens))
-        return [next(answers) if isinstance(row.text, str) else row.text for row in window]
+    def folder(self) -> Path:
+        """Return where the unfinished job is kept."""
+        name = hashlib.sha256(self.target.encode()).hexdigest()[:16]
+        if self.work is not None:
+            return self.work / name
+        if is_remote(self.target):
+            return Path.home() / ".cache" / "sentimill" / "score" / name
+        target = local(self.target).absolute()
+        if is_folder(self.target):
+            return target / ".score"
+        return target.with_name(f".{target.name}.score")
 
-    def _reader(self, file: BinaryIO) -> CsvReader:
-        reader = CsvReader(
-            file,
-            name=str(self.source),
-            delimiter=self._delimiter(),
-            text_column=self.text_column,
-        )
-        taken = [self.prefix + name for name in COLUMNS if self.prefix + name in reader.columns]
-        if taken:
-            why = f"{self.source} already has a column {taken[0]!r}: choose another --prefix"
-            raise TableError(why, reason="COLUMN_COLLISION")
-        return reader
+    def _check_target(self, unit: Unit) -> None:
+        target = unit.target
+        if target == STANDARD:
+            return
+        if not is_remote(target):
+            path = local(target)
+            source = None if is_remote(unit.source) else local(unit.source)
+            if source is not None and source.exists() and path.exists() and path.samefile(source):
+                why = f"{target} is the input itself: choose another output"
+                raise UsageError(why, reason="OUTPUT_IS_INPUT")
+            if not path.absolute().parent.is_dir() and not is_folder(self.target):
+                why = f"the folder {path.absolute().parent} is not there: create it first"
+                raise UsageError(why, reason="NO_SUCH_FOLDER")
+        elif target == unit.source:
+            why = f"{target} is the input itself: choose another output"
+            raise UsageError(why, reason="OUTPUT_IS_INPUT")
+        # A job that was killed between the final name and its journal's end may finish.
+        if not self.overwrite and not Journal.exists(self.folder()):
+            refuse_existing(target)
 
-    def _delimiter(self) -> str:
-        return delimiter_of(self.source) if self.delimiter is None else self.delimiter
-
-
-def _values(answer: Prediction | TextError) -> list[str]:
-    """Return the added fields; float32 in the shortest form that reads back to the same bits."""
-    if isinstance(answer, TextError):
-        return ["", "", "", "", answer.reason]
-    score = "" if answer.score is None else str(np.float32(answer.score))
-    confidence = str(np.float32(answer.confidence))
-    return [answer.label, score, confidence, str(answer.abstained).lower(), ""]
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[BinaryIO]:
-    """Give a file beside *target* that takes its name when the block ends well, and goes if not."""
-    part = target.absolute().with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with part.open("xb") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-        part.replace(target)
-        folder = os.open(part.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    def header(self, units: list[Unit], model: str, engine: str) -> Header:
+        """Return everything that the outputs depend on; *model* is the bundle's digest."""
+        layout = self.layout
+        options = {
+            "--text-column": layout.text_column,
+            "--prefix": self.prefix,
+            "--probs": str(self.probs),
+            "--delimiter": repr(layout.delimiter),
+            "--quote": repr(layout.quote),
+            "--encoding": layout.encoding,
+            "--only-columns": ",".join(layout.keep),
+            "--where-missing": str(layout.update),
+            "window size": str(layout.window_bytes),
+            "--format": self.kind or "",
+            "--output-format": self.target_kind or "",
+        }
+        inputs = tuple(identity(unit.source) for unit in units)
+        return Header(inputs=inputs, options=options, model=model, engine=engine)

@@ -1,0 +1,112 @@
+"""The answers of a window as columns: what is computed, and what is added to each row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from sentimill.errors import SentimillError
+
+__all__ = ["COLUMNS", "Added", "Answers", "Columns"]
+
+COLUMNS: Final = ("label", "score", "confidence", "abstained", "error")
+"""The added columns, each after the prefix; `prob_<label>` follow on request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a scorer gives for the texts of one window, by their place in it.
+
+    probs: (rows, labels) float32 in the order of the labels, NaN where there is none. A row is in
+    `errors` when it has no answer, and in neither when it needed none. Tokens are counted as the
+    engine saw them; a server does not tell the padded ones, so there both are its useful tokens.
+    """
+
+    probs: NDArray[np.float32]
+    errors: Mapping[int, SentimillError]
+    useful_tokens: int = 0
+    padded_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which columns are added, and how a label follows from probs.
+
+    threshold: confidence below which the model abstains; None, it never does.
+    """
+
+    labels: tuple[str, ...]
+    threshold: float | None
+    prefix: str
+    with_probs: bool
+    names: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        extra = [f"prob_{label}" for label in self.labels] if self.with_probs else []
+        names = tuple(self.prefix + name for name in (*COLUMNS, *extra))
+        object.__setattr__(self, "names", names)
+
+    def add(self, answers: Answers) -> Added:
+        """Return the columns for one window.
+
+        The same arithmetic as `Classifier.decide`, on whole columns; a test holds the two equal.
+        """
+        probs = answers.probs
+        missing = np.isnan(probs[:, 0]) if len(probs) else np.zeros(0, dtype=bool)
+        filled = np.where(missing[:, None], np.float32(0), probs)
+        best = pa.array(filled.argmax(axis=1).astype(np.int8), mask=missing)
+        confidence = filled.max(axis=1, initial=np.float32(0))
+        errors: list[str | None] = [None] * len(probs)
+        for place, error in answers.errors.items():
+            errors[place] = error.reason
+        columns: list[pa.Array] = [
+            pa.array(self.labels, pa.string()).take(best),
+            self._score(filled, missing),
+            pa.array(confidence, mask=missing),
+            pa.array(confidence < (self.threshold or 0.0), mask=missing),
+            pa.array(errors, pa.string()),
+        ]
+        if self.with_probs:
+            columns += [
+                pa.array(np.ascontiguousarray(filled[:, k]), mask=missing)
+                for k in range(len(self.labels))
+            ]
+        return Added(names=self.names, arrays=tuple(columns))
+
+    def schema(self) -> pa.Schema:
+        """Return the names and types of the added columns."""
+        types = [pa.string(), pa.float32(), pa.float32(), pa.bool_(), pa.string()]
+        types += [pa.float32()] * (len(self.names) - len(types))
+        return pa.schema(list(zip(self.names, types, strict=True)))
+
+    def _score(self, probs: NDArray[np.float32], missing: NDArray[np.bool_]) -> pa.Array:
+        if not {"negative", "positive"} <= set(self.labels):
+            return pa.nulls(len(probs), pa.float32())
+        negative, positive = self.labels.index("negative"), self.labels.index("positive")
+        return pa.array(probs[:, positive] - probs[:, negative], mask=missing)
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """The added columns of one window, one value a row, null where there is none."""
+
+    names: tuple[str, ...]
+    arrays: tuple[pa.Array, ...]
+
+    def strings(self) -> list[pa.Array]:
+        """Return every column as text; a float32 in the shortest form that reads back the same."""
+        return [
+            array if pa.types.is_string(array.type) else pc.cast(array, pa.string())
+            for array in self.arrays
+        ]
+
+    def errors(self) -> Sequence[str | None]:
+        """Return the reason of each row's error, or None."""
+        found: list[str | None] = self.arrays[COLUMNS.index("error")].to_pylist()
+        return found

@@ -1,0 +1,56 @@
+"""Every metric of a scoring job, for node_exporter's textfile collector or a Pushgateway."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Gauge, push_to_gateway, write_to_textfile
+
+__all__ = ["JobMetrics"]
+
+log = logging.getLogger(__name__)
+
+
+class JobMetrics:
+    """Everything a scoring job counts; gauges, because a resumed job goes on from where it was."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+
+        def gauge(name: str, says: str) -> Gauge:
+            return Gauge(f"sentimill_job_{name}", says, registry=self._registry)
+
+        self._rows = gauge("rows", "Rows written, those of an interrupted run included.")
+        self._failed = gauge("failed_rows", "Rows that carry an error in place of an answer.")
+        self._useful = gauge("useful_tokens", "Tokens of texts given to the engine.")
+        self._padded = gauge("padded_tokens", "Tokens given to the engine, padding included.")
+        self._seconds = gauge("seconds", "How long this run has taken.")
+        self._ended = gauge("last_success_timestamp_seconds", "When the job ended; 0 before.")
+
+    def set_job(
+        self, *, rows: int, failed: int, useful_tokens: int, padded_tokens: int, seconds: float
+    ) -> None:
+        """Say how far the job is."""
+        self._rows.set(rows)
+        self._failed.set(failed)
+        self._useful.set(useful_tokens)
+        self._padded.set(padded_tokens)
+        self._seconds.set(seconds)
+
+    def finish(self) -> None:
+        """Say that the job ended well, now."""
+        self._ended.set_to_current_time()
+
+    def publish(self, textfile: Path | None, gateway: str | None) -> None:
+        """Write to *textfile* (for node_exporter) and push to *gateway* (host:port) where given.
+
+        Failing to do so is logged and no reason to end a job.
+        """
+        try:
+            if textfile is not None:
+                write_to_textfile(str(textfile), self._registry)
+            if gateway is not None:
+                push_to_gateway(gateway, job="sentimill_score", registry=self._registry, timeout=5)
+        except OSError as error:
+            log.warning("metrics could not be written: %s", error)

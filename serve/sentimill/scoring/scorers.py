@@ -1,0 +1,238 @@
+"""Where answers come from: a bundle in this process, or a server. Both give the same columns."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentimill.classifier import BATCH_TOKENS, Classifier, Prediction, plan_batches, probabilities
+from sentimill.client import Client
+from sentimill.errors import (
+    DeadlineError,
+    EngineError,
+    QuotaError,
+    SentimillError,
+    TextError,
+    UnavailableError,
+    UsageError,
+)
+from sentimill.scoring.answers import Answers
+from sentimill.text import Encoded
+
+__all__ = ["LocalScorer", "Model", "Scorer", "ServerScorer"]
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Texts = Sequence[str | TextError | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What answers: a job refuses to go on with another. `engine` is precision and provider."""
+
+    digest: str
+    engine: str
+    labels: tuple[str, ...]
+    threshold: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Texts on their way to the engine: what `Scorer.prepare` hands to `Scorer.answer`."""
+
+    texts: Texts
+    encoded: Sequence[Encoded | TextError | None]
+
+
+class Scorer(Protocol):
+    """Answers the texts of a window. Two threads take part, one for each method."""
+
+    def model(self) -> Model:
+        """Say what answers, now."""
+        ...
+
+    def prepare(self, texts: Texts) -> Prepared:
+        """Do what can be done while the engine works on the window before."""
+        ...
+
+    def answer(self, prepared: Prepared) -> Answers:
+        """Return the answers. Raises SentimillError when all of them failed."""
+        ...
+
+
+_BROKEN_ROWS: Final = 16
+"""When this many texts get no answer and none gets one, the engine is broken and not the texts."""
+
+
+class LocalScorer:
+    """Runs the classifier in this process; batches of like length, whatever the order."""
+
+    def __init__(self, classifier: Classifier, *, batch_tokens: int = BATCH_TOKENS) -> None:
+        self._classifier = classifier
+        self._encoder = classifier.new_encoder()
+        self._batch_tokens = batch_tokens
+        self._temperature = classifier.bundle.manifest.precision(classifier.precision).temperature
+
+    def model(self) -> Model:
+        """See `Scorer.model`."""
+        classifier = self._classifier
+        info = classifier.engine.info()
+        engine = f"{classifier.precision} on {info.engine} {info.provider}"
+        threshold = classifier.bundle.manifest.threshold
+        return Model(classifier.bundle.digest, engine, classifier.labels, threshold)
+
+    def prepare(self, texts: Texts) -> Prepared:
+        """See `Scorer.prepare`: tokenise."""
+        encoded: list[Encoded | TextError | None] = [
+            text if isinstance(text, TextError) else None for text in texts
+        ]
+        places = [i for i, text in enumerate(texts) if isinstance(text, str)]
+        found = self._encoder.encode([text for text in texts if isinstance(text, str)])
+        for place, result in zip(places, found, strict=True):
+            encoded[place] = result
+        return Prepared(texts, encoded)
+
+    def answer(self, prepared: Prepared) -> Answers:
+        """See `Scorer.answer`. Raises EngineError when it fails on whatever it is given."""
+        encoded = prepared.encoded
+        errors: dict[int, SentimillError] = {}
+        places: list[int] = []
+        rows: list[NDArray[np.int64]] = []
+        for i, result in enumerate(encoded):
+            if isinstance(result, Encoded):
+                places.append(i)
+                rows.append(result.ids)
+            elif result is not None:
+                errors[i] = result
+        probs = np.full((len(encoded), len(self._classifier.labels)), np.nan, dtype=np.float32)
+        padded = 0
+        for batch in plan_batches([len(ids) for ids in rows], self._batch_tokens):
+            padded += len(batch) * self._classifier.padded_length(len(rows[batch[0]]))
+            found, failed = self._run([rows[k] for k in batch])
+            probs[[places[k] for k in batch]] = found
+            errors |= {places[batch[k]]: error for k, error in failed.items()}
+        broken = [error for error in errors.values() if isinstance(error, EngineError)]
+        if len(rows) == len(broken) >= _BROKEN_ROWS:
+            raise broken[-1]  # one bad text is an answer; this is the engine
+        return Answers(probs, errors, sum(map(len, rows)), padded)
+
+    def _run(
+        self, rows: list[NDArray[np.int64]]
+    ) -> tuple[NDArray[np.float32], dict[int, SentimillError]]:
+        """Return probs (rows, labels); a batch that fails is halved until the culprit is alone."""
+        try:
+            return probabilities(self._classifier.run(rows), self._temperature), {}
+        except EngineError as error:
+            if len(rows) == 1:
+                nothing = np.full((1, len(self._classifier.labels)), np.nan, dtype=np.float32)
+                return nothing, {0: error}
+        half = len(rows) // 2
+        first, failed = self._run(rows[:half])
+        second, later = self._run(rows[half:])
+        failed |= {half + k: error for k, error in later.items()}
+        return np.concatenate([first, second]), failed
+
+
+_REQUEST_TEXTS: Final = 256
+_REQUESTS: Final = 8
+"""Requests under way at once: enough to keep the server's next batch filled."""
+
+_FIRST_PAUSE_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 10.0
+_FIRST_PATIENCE_S: Final = 10.0
+
+
+class ServerScorer:
+    """Asks a running server, with bulk priority; waits and asks again while it is full.
+
+    pause: waits that many seconds; a test passes its own clock. patience_s: how long a server may
+    refuse or be gone before the job gives up; what is done by then is saved.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        patience_s: float = 600.0,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._address = address
+        self._client = Client(address, timeout_seconds=60.0)
+        self._threads = ThreadPoolExecutor(_REQUESTS, thread_name_prefix="request")
+        self._pause = pause
+        # Nobody should wait for long to learn that the address is wrong.
+        self._patience_s = min(patience_s, _FIRST_PATIENCE_S)
+        self._model = self.model()
+        self._patience_s = patience_s
+
+    def model(self) -> Model:
+        """See `Scorer.model`."""
+        found = self._patiently(self._client.model)
+        engine = f"{found.precision} on {found.provider}"
+        return Model(found.digest, engine, found.labels, found.threshold)
+
+    def prepare(self, texts: Texts) -> Prepared:
+        """See `Scorer.prepare`: the server tokenises."""
+        return Prepared(texts, ())
+
+    def answer(self, prepared: Prepared) -> Answers:
+        """See `Scorer.answer`. Raises UsageError when the server has changed its model."""
+        texts = prepared.texts
+        errors: dict[int, SentimillError] = {
+            i: text for i, text in enumerate(texts) if isinstance(text, TextError)
+        }
+        # Texts of like length in a request: the server's batches have less padding.
+        asked = [(len(text), i) for i, text in enumerate(texts) if isinstance(text, str)]
+        places = [i for _, i in sorted(asked)]
+        chunks = [places[k : k + _REQUEST_TEXTS] for k in range(0, len(places), _REQUEST_TEXTS)]
+        probs = np.full((len(texts), len(self._model.labels)), np.nan, dtype=np.float32)
+        tokens = 0
+        for chunk, results in zip(
+            chunks, self._threads.map(lambda chunk: self._ask(texts, chunk), chunks), strict=True
+        ):
+            for place, result in zip(chunk, results, strict=True):
+                if isinstance(result, Prediction):
+                    probs[place] = result.probs
+                    tokens += result.tokens
+                else:
+                    errors[place] = result
+        # A reload goes one way, so the same model before and after answered all in between.
+        if self.model() != self._model:
+            why = (
+                f"{self._address} has loaded another model since the job began: start the job anew"
+            )
+            raise UsageError(why, reason="MODEL_CHANGED")
+        return Answers(probs, errors, tokens, tokens)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._threads.shutdown(cancel_futures=True)
+        self._client.close()
+
+    def _ask(
+        self, texts: Texts, places: Sequence[int]
+    ) -> Sequence[Prediction | TextError | EngineError]:
+        wanted = [text for text in (texts[i] for i in places) if isinstance(text, str)]
+        return self._patiently(lambda: self._client.classify(wanted, bulk=True))
+
+    def _patiently(self, call: Callable[[], T]) -> T:
+        """Return what *call* gives; while the server refuses, wait twice as long each time."""
+        waited, pause = 0.0, _FIRST_PAUSE_S
+        while True:
+            try:
+                return call()
+            except (UnavailableError, DeadlineError, QuotaError) as error:
+                if waited + pause > self._patience_s:
+                    raise
+                log.info("%s is busy (%s): again in %.1f s", self._address, error.reason, pause)
+                self._pause(pause)
+                waited += pause
+                pause = min(2 * pause, _LONGEST_PAUSE_S)

@@ -1,0 +1,68 @@
+"""What a job says of itself: the summary as JSON, and the estimate of a dry run."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import msgspec
+
+from sentimill.scoring.answers import Columns
+from sentimill.scoring.job import Score, Summary
+from sentimill.scoring.journal import Tally
+from sentimill.scoring.places import STANDARD, identity
+from sentimill.scoring.scorers import Scorer
+from sentimill.scoring.tables import Position
+from sentimill.scoring.units import open_table
+
+__all__ = ["as_json", "try_out", "useful_share"]
+
+_TRIAL_ROWS: Final = 100
+
+
+def useful_share(tally: Tally) -> float:
+    """Return useful tokens over padded ones, 0 to 1; 1 where nothing was computed."""
+    return tally.useful_tokens / tally.padded_tokens if tally.padded_tokens else 1.0
+
+
+def as_json(done: Summary) -> dict[str, object]:
+    """Return *done* as a JSON object."""
+    return {
+        **msgspec.to_builtins(done.tally),
+        "useful_share": useful_share(done.tally),
+        "resumed_rows": done.resumed_rows,
+        "seconds": done.seconds,
+        "outputs": list(done.outputs),
+        "errors": list(done.errors),
+    }
+
+
+def try_out(job: Score, scorer: Scorer) -> dict[str, object]:
+    """Score the first 100 rows of the first input, write nothing, and estimate the rest.
+
+    The estimate is by size: rows in proportion to the bytes of the inputs as they are stored.
+    """
+    units = job.plan()
+    model = scorer.model()
+    columns = Columns(model.labels, model.threshold, job.prefix, with_probs=job.probs)
+    with open_table(units[0], job.layout, columns) as table:
+        window = next(table.windows(Position()), None)
+    texts = window.texts[:_TRIAL_ROWS] if window is not None else []
+    scorer.answer(scorer.prepare(texts[:8]))  # the first call sets memory up
+    began = time.monotonic()
+    answers = scorer.answer(scorer.prepare(texts))
+    seconds = time.monotonic() - began
+    found: dict[str, object] = {
+        "rows": len(texts),
+        "failed": len(answers.errors),
+        "errors": sorted({error.reason for error in answers.errors.values()}),
+        "seconds": seconds,
+        "added_columns": list(columns.names),
+        "outputs": [unit.target for unit in units],
+    }
+    if window is not None and texts and units[0].source != STANDARD:
+        size = sum(identity(unit.source, sample=False).size_bytes for unit in units)
+        rows = round(len(window.texts) * size / max(1, window.consumed))
+        found["estimated_rows"] = rows
+        found["estimated_seconds"] = rows * seconds / len(texts)
+    return found
