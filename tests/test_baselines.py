@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from sentimill.errors import InputError, UsageError
+from sentimill.errors import InputError
 from sentimill.text import TextEncoder
 from sentimill_train.baselines import (
     Features,
@@ -80,10 +80,18 @@ def test_contenders_say_what_they_are_and_how_many_rows_they_saw(tmp_path: Path)
     assert len(baseline_contenders(rows, [], LABELS)) == 1
 
 
-def test_too_few_labels_and_missing_tables_are_errors(tmp_path: Path) -> None:
-    """One label cannot be learned, and a file without word embeddings has no static vectors."""
+def test_one_label_cannot_be_learned() -> None:
+    """It is said before anything is fitted."""
     with pytest.raises(InputError, match="two labels"):
         baseline_contenders(reviews(5, ("neutral",)), [], LABELS)
-    save_file({"other": np.zeros((2, 2), dtype=np.float32)}, tmp_path / "m.safetensors")
-    with pytest.raises(UsageError, match="no word embeddings"):
-        word_table(tmp_path / "m.safetensors")
+
+
+def test_a_base_without_word_vectors_has_no_static_baseline(tmp_path: Path) -> None:
+    """The other baseline is still there: a whole training must not fail for it."""
+    weights = tmp_path / "m.safetensors"
+    save_file({"other": np.zeros((2, 2), dtype=np.float32)}, weights)
+
+    found = baseline_contenders(reviews(60), [], LABELS, encoder=encoder(), weights=weights)
+
+    assert word_table(weights) is None
+    assert [c.name for c in found] == ["TF-IDF"]

@@ -56,4 +56,4 @@ def test_the_interval_of_a_biased_figure_reaches_down() -> None:
 def test_wilson_interval(hits: int, rows: int, low: float, high: float) -> None:
     """Wilson's interval, as tabulated; no rows say nothing."""
     found = share(hits, rows)
-    assert (found.low, found.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+    assert [found.low, found.high] == pytest.approx([low, high], abs=1e-4)

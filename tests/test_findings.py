@@ -29,7 +29,13 @@ def test_the_findings_are_a_card_s_sections_and_names_stay_text(bundle: Path) ->
     answers = answered[0].answers
     chosen = choose_threshold(answers.confidence, answers.correct, target_error=0.4)
     text = findings(judgement, chosen)
-    for part in ("## Figures", "## Beside other models", "## When it abstains", "## Where it is"):
+    for part in (
+        "## Figures",
+        "## Label by label",
+        "## Beside other models",
+        "## When it abstains",
+        "## Where it is",
+    ):
         assert part in text
     assert chosen.sentence() in text
     assert r"a\|b \<i\> \[x\](y) \# z (test)" in text

@@ -10,7 +10,8 @@ import pytest
 from sentimill.classifier import Classifier
 from sentimill.errors import InputError
 from sentimill_train.compare import Comparison, compare
-from sentimill_train.gate import decide, holm, judge
+from sentimill_train.gate import decide, holm
+from sentimill_train.judge import bundle_contender, judge_bundle
 from sentimill_train.records import Example
 from sentimill_train.samples import Sample
 from tiny import write_tiny_bundle
@@ -71,9 +72,12 @@ def test_two_bundles_are_classified_and_compared(bundle: Path) -> None:
         Example(id=str(i), text=f"{word} battery", label=label, source="made")
         for i, (word, label) in enumerate([("good", "positive"), ("bad", "negative")] * 20)
     )
-    verdict = judge(
-        classifier, classifier, [Sample(name="s", sha256="", part="all", examples=examples)]
-    )
+    sample = Sample(name="s", sha256="", part="all", examples=examples)
+    previous = bundle_contender(classifier, classifier.labels)
+
+    judgement, _ = judge_bundle(classifier, [sample], contenders=[previous], draws=100)
+    verdict = decide({on.name: on.comparison for on in judgement.rivals[0].sets})
+
     assert verdict.passed
     assert [check.difference for check in verdict.checks] == [0.0, 0.0]
 
@@ -87,5 +91,5 @@ def test_bundles_with_other_labels_are_not_compared(bundle: Path, tmp_path: Path
         change=lambda m: msgspec.structs.replace(m, labels=("bad", "fair", "good")),
     )
     with pytest.raises(InputError, match="same labels") as caught:
-        judge(Classifier.load(bundle), Classifier.load(other.path), [])
+        bundle_contender(Classifier.load(other.path), Classifier.load(bundle).labels)
     assert caught.value.reason == "LABELS_DIFFER"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import cohen_kappa_score, f1_score
+from sklearn.metrics import cohen_kappa_score, f1_score, log_loss
 
 from sentimill_train import measures
 from sentimill_train.abstain import augrc, aurc
@@ -44,6 +44,24 @@ def test_macro_f1_leaves_out_a_label_that_gold_never_has() -> None:
     probs = np.array([[0.9, 0.1, 0.0], [0.1, 0.8, 0.1], [0.0, 0.1, 0.9], [0.0, 0.1, 0.9]])
     answers = Answers(LABELS, np.array([0, 0, 2, 2]), probs)
     assert value(measures.macro_f1, answers) == pytest.approx((2 / 3 + 1) / 2)
+
+
+def test_plain_predictions_have_the_same_macro_f1() -> None:
+    """The loop asks for it without probs."""
+    answers = made_up()
+    found = measures.macro_f1_of(answers.predicted, answers.gold)
+    assert found == pytest.approx(value(measures.macro_f1, answers))
+    gold = np.array([0, 0, 2, 2])
+    assert measures.macro_f1_of(np.array([0, 1, 2, 2]), gold) == pytest.approx((2 / 3 + 1) / 2)
+    assert measures.macro_f1_of(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1])) == 1.0
+
+
+def test_nll_is_that_of_scikit_learn_and_never_infinite() -> None:
+    """A certain mistake costs what a prob of 1e-12 does, and a certain hit nothing."""
+    answers = made_up()
+    assert value(measures.nll, answers) == pytest.approx(log_loss(answers.gold, answers.probs))
+    sure = Answers(("late", "rude"), np.array([1, 0]), np.array([[1.0, 0.0], [1.0, 0.0]]))
+    assert value(measures.nll, sure) == pytest.approx(-np.log(1e-12) / 2)
 
 
 def test_quadratic_kappa_is_that_of_scikit_learn() -> None:

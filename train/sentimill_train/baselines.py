@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sentimill.errors import TextError, UsageError
+from sentimill.errors import TextError
 from sentimill.text import TextEncoder, clean
-from sentimill_train.measures import Answers, Floats, Ints, macro_f1
+from sentimill_train.measures import Floats, Ints, macro_f1_of
 from sentimill_train.records import Example
 
 if TYPE_CHECKING:
@@ -91,8 +91,7 @@ def fit_baseline(
         model = LogisticRegression(C=strength, max_iter=1000, tol=1e-3, random_state=0)
         model.fit(rows, gold)
         fitted = Baseline(name, labels, strength, features, model)
-        answers = Answers(labels, held_gold, fitted._probs(held))
-        score = float(macro_f1(answers, np.ones((1, len(held_gold))))[0])
+        score = macro_f1_of(fitted._probs(held).argmax(axis=1), held_gold)
         if score > best_score:
             best, best_score = fitted, score
     return best
@@ -178,11 +177,10 @@ class _Static:
         return found
 
 
-def word_table(weights: Path) -> NDArray[np.float32]:
+def word_table(weights: Path) -> NDArray[np.float32] | None:
     """Return the word embeddings (vocabulary, width) in a BERT-family model.safetensors.
 
-    Raises:
-        UsageError: NO_WORD_EMBEDDINGS when the file has none under a known name.
+    None when the file has none under a known name.
     """
     from safetensors import safe_open
 
@@ -192,7 +190,4 @@ def word_table(weights: Path) -> NDArray[np.float32]:
             if name.endswith(("word_embeddings.weight", "tok_embeddings.weight")):
                 table: NDArray[np.float32] = opened.get_tensor(name).astype(np.float32)
                 return table
-    raise UsageError(
-        f"{weights} holds no word embeddings: take the baselines without the static one",
-        reason="NO_WORD_EMBEDDINGS",
-    )
+    return None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from sentimill.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 Part = Literal["auto", "train", "validation", "test", "all"]
+_NEEDS = ("jinja2", "matplotlib", "scipy", "sklearn")
+
 Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 
 
@@ -73,6 +78,12 @@ def evaluate(
     report: Annotated[Path | None, typer.Option(help="write one HTML file here")] = None,
 ) -> None:
     """Judge a bundle on labelled reviews, on behaviour and beside other models."""
+    if missing := [name for name in _NEEDS if find_spec(name) is None]:
+        raise UsageError(
+            f"judging needs parts that are not installed ({', '.join(missing)}):"
+            " pip install 'sentimill[cpu,train]'",
+            reason="EXTRA_MISSING",
+        )
     import msgspec
     from rich.console import Console
 
@@ -90,7 +101,10 @@ def evaluate(
     manifest = classifier.bundle.manifest
     # Everything is read before anything is computed: a bad file fails in a second.
     samples = [
-        read_sample(source, manifest, part=part, columns=columns) for source in [*on, *(more or [])]
+        read_sample(
+            source, manifest.labels, trained_on=manifest.sources, part=part, columns=columns
+        )
+        for source in [*on, *(more or [])]
     ]
     ours = set(manifest.labels) & {"negative", "neutral", "positive"}
     suites = [*([OWN_SUITE] if ours else []), *(behaviour or [])]
@@ -181,5 +195,6 @@ def _summary(judgement: Judgement) -> Table:
     for suite in dict.fromkeys(result.suite for result in judgement.behaviour):
         tests = [result for result in judgement.behaviour if result.suite == suite]
         failed, cases = sum(t.failures for t in tests), sum(t.rate.rows for t in tests)
-        table.add_row(f"behaviour: {suite}", f"{cases:,}", f"{1 - failed / cases:.1%} pass")
+        passed = f"{1 - failed / cases:.1%} pass" if cases else "none applies"
+        table.add_row(f"behaviour: {suite}", f"{cases:,}", passed)
     return table

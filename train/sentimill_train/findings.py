@@ -15,8 +15,11 @@ _WEAK_SLICES = 8
 
 
 def findings(judgement: Judgement, abstention: Abstention | None = None) -> str:
-    """Return the sections Figures, Beside plain models, When it abstains, Where it is weak."""
-    parts = [_figures(judgement)]
+    """Return the sections Figures, Label by label, Beside other models, When it abstains, ...
+
+    ... Where it is weak; those that there is nothing to say in are left out.
+    """
+    parts = [_figures(judgement), *(_labels(result) for result in judgement.sets[:1])]
     if judgement.rivals:
         sentences = "\n".join(f"- {rival.sentence()}" for rival in judgement.rivals)
         parts.append(f"## Beside other models\n\n{sentences}")
@@ -42,6 +45,19 @@ def _figures(judgement: Judgement) -> str:
         "## Figures\n\nWith 95 % bootstrap intervals. Two-class: rows that are not neutral,"
         " P(positive) against P(negative). ECE: 15 bins of equal mass.\n\n" + _table(head, rows)
     )
+
+
+def _labels(result: SetResult) -> str:
+    head = ("label", "rows", "precision, %", "recall, %", "F1, %")
+    rows = [
+        (
+            _plain(label.label),
+            f"{label.rows:,}",
+            *(_shown(figure, "") for figure in (label.precision, label.recall, label.f1)),
+        )
+        for label in result.labels
+    ]
+    return f"## Label by label, {_plain(result.name)}\n\n" + _table(head, rows)
 
 
 def _shown(figure: Figure | None, column: str) -> str:
@@ -82,5 +98,5 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _plain(text: str) -> str:
     """Return *text* so that it stays text in Markdown: names of files and domains are anyone's."""
-    kept = "".join(c if c.isalnum() or c in " .,:;()'-+/&%" else f"\\{c}" for c in text)
-    return " ".join(kept.split())
+    line = " ".join(text.split())
+    return "".join(c if c.isalnum() or c in " .,:;()'-+/&%" else f"\\{c}" for c in line)

@@ -7,12 +7,9 @@ from typing import Final
 
 import msgspec
 
-from sentimill.classifier import Classifier
-from sentimill.errors import InputError
-from sentimill_train.compare import Comparison, compare
-from sentimill_train.samples import Sample, answer
+from sentimill_train.compare import Comparison
 
-__all__ = ["LEVEL", "Check", "Verdict", "decide", "judge"]
+__all__ = ["LEVEL", "Check", "Verdict", "decide"]
 
 LEVEL: Final = 0.05
 """Chance of refusing a bundle that is as good as the previous one, over all sets together."""
@@ -101,27 +98,3 @@ def holm(values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, values[i] * (len(values) - rank)))
         adjusted[i] = highest
     return adjusted
-
-
-def judge(previous: Classifier, new: Classifier, samples: Sequence[Sample]) -> Verdict:
-    """Classify *samples* with both and decide.
-
-    Raises:
-        InputError: LABELS_DIFFER when the two bundles do not answer with the same labels.
-    """
-    if set(previous.labels) != set(new.labels):
-        raise InputError(
-            f"the previous bundle answers {', '.join(previous.labels)} and the new one"
-            f" {', '.join(new.labels)}: compare bundles with the same labels",
-            reason="LABELS_DIFFER",
-        )
-    comparisons = {}
-    for sample in samples:
-        first, second = answer(previous, sample), answer(new, sample, labels=previous.labels)
-        comparisons[sample.name] = compare(
-            first.answers.gold,
-            first.answers.predicted,
-            second.answers.predicted,
-            labels=len(previous.labels),
-        )
-    return decide(comparisons)

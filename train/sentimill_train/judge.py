@@ -73,7 +73,7 @@ def judge_bundle(
         bundle=Judged(
             name=manifest.name,
             version=manifest.version,
-            digest=classifier.bundle.digest,
+            graph_sha256=manifest.files[manifest.precisions[classifier.precision].file].sha256,
             precision=classifier.precision,
             created=manifest.created,
             labels=manifest.labels,
@@ -125,8 +125,9 @@ def baseline_contenders(
 ) -> list[Contender]:
     """Fit the baselines on the labelled rows of *train* and return them as contenders.
 
-    encoder, weights: the tokenizer and model.safetensors of the base encoder; without them there
-    is no static baseline. Hard labels only: shares of a teacher are what the student has more.
+    encoder, weights: the tokenizer and model.safetensors of the base encoder; without them, and
+    without word vectors among the weights, there is no static baseline. Hard labels only: shares
+    of a teacher are what the student has more.
     """
     fit_on = [example for example in train if example.label in labels]
     choose_on = [example for example in validation if example.label in labels]
@@ -139,8 +140,9 @@ def baseline_contenders(
     fitted = [
         fit_baseline("TF-IDF", tfidf_features(), fit_on, choose_on or fit_on, labels),
     ]
-    if encoder is not None and weights is not None:
-        features = static_features(word_table(weights), encoder)
+    table = None if weights is None else word_table(weights)
+    if encoder is not None and table is not None:
+        features = static_features(table, encoder)
         fitted.append(fit_baseline("static vectors", features, fit_on, choose_on or fit_on, labels))
     what = {
         "TF-IDF": "Words, word pairs and 3 to 5 letters, weighed by TF-IDF",

@@ -22,6 +22,7 @@ from sentimill_train.measures import (
     ece,
     macro_f1,
     neutral_share,
+    nll,
     quadratic_kappa,
     reliability,
     star_mae,
@@ -39,6 +40,7 @@ __all__ = [
     "SetResult",
     "judge_rival",
     "judge_set",
+    "measured",
 ]
 
 Measure = Callable[[Answers, Floats], Floats]
@@ -57,7 +59,8 @@ class LabelResult(msgspec.Struct, frozen=True, kw_only=True):
 class SetResult(msgspec.Struct, frozen=True, kw_only=True):
     """One set.
 
-    rows: judged rows. unlabelled, failed: rows left out, for want of a label or an answer.
+    rows: judged rows. unlabelled, failed, learnt: rows left out, for want of a label or an answer,
+    or because training had the same text.
     abstained: share of rows below the bundle's threshold. confusion: gold down, predicted across.
     """
 
@@ -67,6 +70,7 @@ class SetResult(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     unlabelled: int
     failed: int
+    learnt: int
     abstained: float
     figures: dict[str, Figure]
     labels: tuple[LabelResult, ...]
@@ -108,11 +112,11 @@ class Rival(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
-    """Which bundle was judged, and how."""
+    """Which bundle was judged, and how. graph_sha256: of the graph that answered."""
 
     name: str
     version: str
-    digest: str
+    graph_sha256: str
     precision: str
     created: str
     labels: tuple[str, ...]
@@ -136,6 +140,7 @@ _MEASURES: Final[dict[str, Measure]] = {
     "macro_f1": macro_f1,
     "ece": ece,
     "brier": brier,
+    "nll": nll,
     "aurc": aurc,
     "augrc": augrc,
 }
@@ -154,6 +159,12 @@ def _measures(answers: Answers) -> dict[str, Measure]:
         if answers.stars is not None:
             found |= {"quadratic_kappa": quadratic_kappa, "star_mae": star_mae}
     return found
+
+
+def measured(answers: Answers) -> dict[str, float]:
+    """Return every figure that applies to *answers*, without intervals."""
+    one = np.ones((1, len(answers.gold)))
+    return {name: float(found(answers, one)[0]) for name, found in _measures(answers).items()}
 
 
 def judge_set(answered: Answered, *, draws: int = DRAWS, seed: int = 0) -> SetResult:
@@ -182,6 +193,7 @@ def judge_set(answered: Answered, *, draws: int = DRAWS, seed: int = 0) -> SetRe
         rows=len(answers.gold),
         unlabelled=answered.sample.unlabelled,
         failed=answered.failed,
+        learnt=answered.sample.learnt,
         abstained=float(np.mean([p.abstained for p in answered.predictions])),
         figures={name: found[name] for name in overall},
         labels=tuple(

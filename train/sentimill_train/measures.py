@@ -28,7 +28,9 @@ __all__ = [
     "expected_stars",
     "f1_scores",
     "macro_f1",
+    "macro_f1_of",
     "neutral_share",
+    "nll",
     "quadratic_kappa",
     "reliability",
     "star_mae",
@@ -105,6 +107,13 @@ def macro_f1(answers: Answers, weights: Floats) -> Floats:
     return np.asarray(scores[:, np.unique(answers.gold)].mean(axis=1))
 
 
+def macro_f1_of(predicted: Ints, gold: Ints) -> float:
+    """Return `macro_f1` of plain predictions; both are (rows,)."""
+    size = int(max(predicted.max(), gold.max())) + 1
+    scores = f1_scores(cells(gold, predicted, size, np.ones((1, len(gold)))))[0]
+    return float(scores[np.unique(gold)].mean())
+
+
 def two_class_accuracy(answers: Answers, weights: Floats) -> Floats:
     """Return how often P(positive) against P(negative) is right, on rows that are not neutral.
 
@@ -122,6 +131,15 @@ def neutral_share(answers: Answers, weights: Floats) -> Floats:
     """Return the share of rows called neutral: what two-class accuracy does not show."""
     neutral = answers.labels.index("neutral")
     return _mean(weights, (answers.predicted == neutral).astype(np.float64))
+
+
+def nll(answers: Answers, weights: Floats) -> Floats:
+    """Return the mean negative log-likelihood of gold, in nats.
+
+    A prob of 0 counts as 1e-12: one certain mistake does not make the whole set infinite.
+    """
+    likelihood = answers.probs[np.arange(len(answers.gold)), answers.gold]
+    return _mean(weights, np.log(1 / np.clip(likelihood, 1e-12, 1.0)))
 
 
 def brier(answers: Answers, weights: Floats) -> Floats:

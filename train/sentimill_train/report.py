@@ -27,6 +27,7 @@ _MEASURES: Final = {
     "two_class_accuracy": ("two-class accuracy", "%", True),
     "ece": ("ECE", "", False),
     "brier": ("Brier", "", False),
+    "nll": ("NLL, nats", "", False),
     "aurc": ("AURC", "", False),
     "augrc": ("AUGRC", "", False),
     "neutral_share": ("called neutral", "%", True),
@@ -47,17 +48,17 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mistake:
-    """A wrong answer with its text, which is in the report and nowhere else."""
+    """A wrong answer. text: None in the report of a bundle, which carries no review."""
 
     sample: str
     id: str
-    text: str
+    text: str | None
     gold: str
     predicted: str
     confidence: float
 
 
-def worst_mistakes(answered: Answered, most: int = 20) -> list[Mistake]:
+def worst_mistakes(answered: Answered, most: int = 20, *, texts: bool = True) -> list[Mistake]:
     """Return the wrong answers of highest confidence: bad labels as often as bad answers."""
     answers = answered.answers
     confidence, predicted = answers.confidence, answers.predicted
@@ -66,7 +67,7 @@ def worst_mistakes(answered: Answered, most: int = 20) -> list[Mistake]:
         Mistake(
             sample=answered.sample.name,
             id=answered.examples[i].id,
-            text=answered.examples[i].text[:_SHOWN_CHARACTERS],
+            text=answered.examples[i].text[:_SHOWN_CHARACTERS] if texts else None,
             gold=answers.labels[int(answers.gold[i])],
             predicted=answers.labels[int(predicted[i])],
             confidence=float(confidence[i]),

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
 
-from sentimill.bundle import Manifest
+from sentimill.bundle import Source
 from sentimill.classifier import Classifier, Prediction
 from sentimill.errors import InputError, TableError
 from sentimill_train.measures import Answers
-from sentimill_train.records import Columns, Example, read_examples, split_of
+from sentimill_train.records import Columns, Example, normalise, read_examples, split_of
 from sentimill_train.sources import digest_of
 from sentimill_train.splits import part as part_as_trained
 
@@ -28,7 +28,8 @@ _ROWS_AT_ONCE: Final = 4096  # texts in one call: enough for equal lengths, litt
 class Sample:
     """The labelled rows of one file.
 
-    part: the split that was taken, or `all`. unlabelled: rows of it that were left out.
+    part: the split that was taken, or `all`. unlabelled: rows of it that were left out. learnt:
+    rows that `without` left out.
     """
 
     name: str
@@ -36,6 +37,22 @@ class Sample:
     part: str
     examples: tuple[Example, ...]
     unlabelled: int = 0
+    learnt: int = 0
+
+    def without(self, learnt: Collection[str]) -> Sample:
+        """Return the sample without the rows whose normalised text is in *learnt*.
+
+        Raises:
+            TableError: NOTHING_HELD_OUT when no row is left.
+        """
+        kept = tuple(e for e in self.examples if normalise(e.text) not in learnt)
+        if not kept:
+            raise TableError(
+                f"every text of {self.name} is among those that are trained on: judge on other"
+                " reviews",
+                reason="NOTHING_HELD_OUT",
+            )
+        return replace(self, examples=kept, learnt=len(self.examples) - len(kept))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,26 +70,31 @@ class Answered:
 
 
 def read_sample(
-    source: str, manifest: Manifest, *, part: Part = "auto", columns: Columns | None = None
+    source: str,
+    labels: tuple[str, ...],
+    *,
+    trained_on: Sequence[Source] = (),
+    part: Part = "auto",
+    columns: Columns | None = None,
 ) -> Sample:
-    """Return the rows of *source* to judge on, labelled with the labels of *manifest*.
+    """Return the rows of *source* to judge on, labelled with some of *labels*.
 
-    `auto` takes the test rows where the file has splits, else all of them. A file that the bundle
-    was trained on is parted as training parted it, so no row that was learnt is judged on.
+    `auto` takes the test rows where the file has splits, else all of them. A file among
+    *trained_on* is parted as training parted it, so no row that was learnt is judged on.
 
     Raises:
         TableError: the file is not usable, or holds no labelled row of that part.
     """
-    examples = read_examples(source, columns=columns or Columns(), labels=manifest.labels)
+    examples = read_examples(source, columns=columns or Columns(), labels=labels)
     digest = digest_of(source)
-    trained_on = any(known.sha256 == digest for known in manifest.sources)
+    learnt = any(known.sha256 == digest for known in trained_on)
     if part == "auto":
         split = any(example.split is not None for example in examples)
-        part = "test" if split or trained_on else "all"
+        part = "test" if split or learnt else "all"
     if part == "all":
         chosen = examples
-    elif trained_on:
-        chosen = list(part_as_trained(examples, manifest.labels)[part])
+    elif learnt:
+        chosen = list(part_as_trained(examples, labels)[part])
     else:
         chosen = [e for e in examples if (e.split or split_of(e.text)) == part]
     labelled = [example for example in chosen if example.label is not None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import PurePath
 from typing import Final
 
 import msgspec
@@ -70,6 +71,7 @@ def _yes(found: bool) -> str:
 
 _KINDS: Final[dict[str, Callable[[Example], str | None]]] = {
     "length": _length,
+    "source": lambda example: PurePath(example.source).name,
     "domain": lambda example: example.domain,
     "stars": lambda example: None if example.stars is None else str(example.stars),
     "negation": lambda example: _yes(bool(_NEGATION.search(example.text))),
