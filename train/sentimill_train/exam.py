@@ -24,7 +24,7 @@ from sentimill_train.report import Epoch, render_report, worst_mistakes
 from sentimill_train.samples import Sample, read_sample
 from sentimill_train.splits import Parted
 
-__all__ = ["Exam", "ExamConfig", "Result", "read_exam", "sit_exam"]
+__all__ = ["Exam", "ExamConfig", "Result", "load_for_exam", "read_exam", "sit_exam"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +61,11 @@ class Result:
     report: str
 
 
+def load_for_exam(path: Path) -> Classifier:
+    """Load a bundle as every machine can: a figure may not hang on which engine is fastest here."""
+    return Classifier.load(path, engine="onnx", precision="fp32", provider="cpu")
+
+
 def read_exam(
     config: ExamConfig,
     parted: Parted,
@@ -89,7 +94,7 @@ def read_exam(
         for source in config.on
     )
     gate = config.gate
-    previous = None if gate is None else bundle_contender(Classifier.load(gate), labels)
+    previous = None if gate is None else bundle_contender(load_for_exam(gate), labels)
     return Exam(config=config, parted=parted, samples=(test, *others), previous=previous)
 
 

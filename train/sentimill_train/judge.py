@@ -73,7 +73,7 @@ def judge_bundle(
         bundle=Judged(
             name=manifest.name,
             version=manifest.version,
-            graph_sha256=manifest.files[manifest.precisions[classifier.precision].file].sha256,
+            graph_sha256=manifest.files[manifest.precision(classifier.precision).file].sha256,
             precision=classifier.precision,
             created=manifest.created,
             labels=manifest.labels,

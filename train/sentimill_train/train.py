@@ -12,13 +12,12 @@ from typing import Protocol
 from tokenizers import Tokenizer
 
 from sentimill.bundle import Bundle, Source, check_writable, write_bundle
-from sentimill.classifier import Classifier
 from sentimill.errors import UsageError
 from sentimill.text import TextEncoder, Truncation
 from sentimill_train.abstain import Abstention
 from sentimill_train.assemble import Made, golden_of
 from sentimill_train.calibrate import calibrate
-from sentimill_train.exam import Exam, ExamConfig, Result, read_exam, sit_exam
+from sentimill_train.exam import Exam, ExamConfig, Result, load_for_exam, read_exam, sit_exam
 from sentimill_train.export import export_fp32, graph_logits
 from sentimill_train.fit import Fit, FitConfig, Progress, fit, seed_everything
 from sentimill_train.gate import Verdict
@@ -252,7 +251,7 @@ class Train:
         abstention = made.calibration.abstention
         result = sit_exam(
             read.exam,
-            Classifier.load(draft.path),
+            load_for_exam(draft.path),
             read.pretrained.folder / "model.safetensors",
             curve=curve,
             notes=[] if abstention is None else [abstention.sentence()],
