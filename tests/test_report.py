@@ -85,7 +85,6 @@ def test_the_same_judgement_gives_the_same_page(bundle: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.browser
 @pytest.mark.parametrize("width", [400, 1280])
 def test_a_browser_opens_it_without_a_word(page: str, tmp_path: Path, width: int) -> None:
     """No console message: nothing was blocked, missing or broken, and the hostile texts slept."""
@@ -98,7 +97,6 @@ def test_a_browser_opens_it_without_a_word(page: str, tmp_path: Path, width: int
 
 
 @pytest.mark.slow
-@pytest.mark.browser
 def test_the_browser_would_have_told(tmp_path: Path) -> None:
     """The same check on a page that breaks its policy: the message is seen."""
     file = tmp_path / "bad.html"
