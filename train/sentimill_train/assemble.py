@@ -144,13 +144,8 @@ class Made:
             sources=self.sources,
             libraries=_libraries(),
             training=self._training(),
-            label_mix=self._label_mix(),
+            label_mix={} if judgement is None else _label_mix(judgement),
         )
-
-    def _label_mix(self) -> dict[str, float]:
-        answers = np.sum(self.judged["test"].confusion, axis=0)
-        shares = answers / answers.sum()
-        return dict(zip(self.labels, shares.tolist(), strict=True))
 
     def _precision(self) -> Precision:
         return Precision(
@@ -199,6 +194,13 @@ def _metrics(judgement: Judgement) -> dict[str, float]:
         flat[f"{result.name}_rows"] = float(result.rows)
         flat |= {f"{result.name}_{name}": f.value for name, f in result.figures.items()}
     return flat
+
+
+def _label_mix(judgement: Judgement) -> dict[str, float]:
+    """Return the share of each label among the answers on the test split."""
+    answers = np.sum(judgement.sets[0].confusion, axis=0)
+    shares = answers / answers.sum()
+    return dict(zip(judgement.bundle.labels, shares.tolist(), strict=True))
 
 
 def _libraries() -> dict[str, str]:
