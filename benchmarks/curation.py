@@ -33,8 +33,9 @@ from curation_table import write_table
 from sentimill.text import TextEncoder
 from sentimill_train.calibrate import find_temperature
 from sentimill_train.curate import CurateJob, curate_rows
-from sentimill_train.evaluate import evaluate
 from sentimill_train.fit import FitConfig, fit, seed_everything
+from sentimill_train.judgement import measured
+from sentimill_train.measures import Answers
 from sentimill_train.pretrained import Pretrained, find_pretrained
 from sentimill_train.records import SENTIMENTS, Example, read_examples, write_examples
 from sentimill_train.student import Preset, new_student, predict
@@ -132,22 +133,25 @@ class Bench:
         temperature = find_temperature(predict(student, self.validation), self.validation.gold)
         logits = predict(student, self.test) / temperature
         probs = _softmax(logits)
-        whole = evaluate(probs, self.test.gold, SENTIMENTS)
+        whole = measured(Answers(SENTIMENTS, self.test.gold, probs))
         by_set = {}
         for name in TEST_SETS:
             which = [i for i, domain in enumerate(self.domains) if domain == name]
             if which:
-                part = evaluate(probs[which], self.test.gold[which], SENTIMENTS)
-                by_set[name] = {"accuracy": part.accuracy, "two_class": part.two_class_accuracy}
+                part = measured(Answers(SENTIMENTS, self.test.gold[which], probs[which]))
+                by_set[name] = {
+                    "accuracy": part["accuracy"],
+                    "two_class": part.get("two_class_accuracy"),
+                }
         return {
             "rows": len(rows),
             "epochs": epochs,
             "best_epoch": fitted.best_epoch,
             "train_seconds": round(fitted.seconds, 1),
-            "accuracy": whole.accuracy,
-            "macro_f1": whole.macro_f1,
-            "two_class": whole.two_class_accuracy,
-            "ece": whole.ece,
+            "accuracy": whole["accuracy"],
+            "macro_f1": whole["macro_f1"],
+            "two_class": whole["two_class_accuracy"],
+            "ece": whole["ece"],
             "validation_macro_f1": fitted.macro_f1,
             "by_set": by_set,
         }

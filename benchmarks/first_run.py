@@ -64,7 +64,7 @@ def main() -> None:
         imdb = rows_of(given.data, "imdb", "test")
         random.Random(given.seed).shuffle(imdb)
         demo = {
-            "starter_test": json.loads((given.demo / "metrics.json").read_text()),
+            "starter_test": own_test(given.demo),
             "yelp_kaggle10k": judge(work, yelp, given.demo),
             "imdb_1000": judge(work, imdb[:1000], given.demo),
         }
@@ -100,10 +100,18 @@ def train_and_judge(
     return {
         "train_seconds": run.seconds,
         "train_peak_mib": run.peak_mib,
-        "own_test": json.loads((work / "mine" / "metrics.json").read_text()),
+        "own_test": own_test(work / "mine"),
         "yelp_kaggle10k": judge(work, yelp, work / "mine"),
         "imdb_1000": judge(work, imdb, work / "mine"),
     }
+
+
+def own_test(bundle: Path) -> dict[str, Any]:
+    """Return the figures of a bundle on its own test split, from its metrics.json."""
+    judged = json.loads((bundle / "metrics.json").read_text())["sets"][0]
+    polar = sum(label["rows"] for label in judged["labels"] if label["label"] != "neutral")
+    figures = {name: figure["value"] for name, figure in judged["figures"].items()}
+    return {"test": {"rows": judged["rows"], "two_class_rows": polar, **figures}}
 
 
 def fill(readme: str, results: Path) -> str:

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from sentimill.classifier import probabilities
-from sentimill_train.calibrate import find_temperature
-from sentimill_train.evaluate import evaluate
+from sentimill_train.calibrate import calibrate, find_temperature
+from sentimill_train.measures import Answers, ece, nll
 
 LABELS = ("negative", "neutral", "positive")
 
@@ -38,12 +38,15 @@ def test_calibration_lowers_nll_and_calibration_error_and_moves_no_label() -> No
     other = other * np.float32(3)
 
     temperature = find_temperature(sure, gold)
-    before = evaluate(probabilities(other, 1.0), other_gold, LABELS)
-    after = evaluate(probabilities(other, temperature), other_gold, LABELS)
+    before, after = (
+        Answers(LABELS, other_gold, probabilities(other, t).astype(np.float64))
+        for t in (1.0, temperature)
+    )
 
-    assert after.nll < before.nll
-    assert after.ece < 0.03 < before.ece
-    assert after.confusion == before.confusion
+    one = np.ones((1, len(other_gold)))
+    assert nll(after, one) < nll(before, one)
+    assert ece(after, one) < 0.03 < ece(before, one)
+    assert np.array_equal(after.predicted, before.predicted)
 
 
 def test_a_small_split_without_an_error_does_not_make_it_certain() -> None:
@@ -54,3 +57,18 @@ def test_a_small_split_without_an_error_does_not_make_it_certain() -> None:
     temperature = find_temperature(logits, gold)
 
     assert probabilities(logits, temperature).max() == pytest.approx(21 / 23, abs=0.01)
+
+
+def test_a_target_error_gives_a_threshold_and_none_gives_none() -> None:
+    """On other rows the answers above it keep the target, and those below would have broken it."""
+    logits, gold = calibrated(6000)
+    other, other_gold = calibrated(6000, seed=1)
+
+    found = calibrate(logits, gold, 0.1)
+
+    probs = probabilities(other, found.temperature)
+    wrong = probs.argmax(1) != other_gold
+    answered = probs.max(1) >= (found.threshold or 0)
+    assert calibrate(logits, gold, None).threshold is None
+    assert 0.3 < answered.mean() < 0.95
+    assert wrong[answered].mean() <= 0.1 < wrong.mean()

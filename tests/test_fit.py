@@ -82,7 +82,7 @@ def test_it_stops_when_validation_gets_no_better_and_keeps_the_best(
         if progress.epoch_ended:
             weights.append(made.head.weight.detach().clone())
 
-    monkeypatch.setattr(fitting, "macro_f1", scores([0.5, 0.7, 0.7, 0.6]))
+    monkeypatch.setattr(fitting, "macro_f1_of", scores([0.5, 0.7, 0.7, 0.6]))
     config = FitConfig(epochs=9, learning_rate=1e-3, batch_tokens=1024, patience=2)
 
     found = fit(made, TRAIN, VALIDATION, config, watch)

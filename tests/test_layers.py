@@ -40,10 +40,14 @@ TRAIN_DOORS = {
     "datasets": r"records|sources",
     "datasketch": r"duplicates",
     "grpc": r"none",
+    "jinja2": r"report|curate_report",
+    "markupsafe": r"report",
+    "matplotlib": r"charts|curate_report",
     "openai": r"teacher\.client",
     "py3langid": r"language",
     "prometheus_client": r"none",
-    "torch": r"student|fit|evaluate|export|calibrate",
+    "sklearn": r"baselines|balance|noise",
+    "torch": r"student|fit|export",
 }
 OFFLINE = {
     "errors",

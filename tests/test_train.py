@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from sentimill.bundle import Bundle, open_bundle
 from sentimill.classifier import Classifier, Prediction
-from sentimill.errors import BundleError, TableError, UsageError
+from sentimill.errors import BundleError, InputError, TableError, UsageError
 from sentimill_train import export, train
 from sentimill_train.assemble import GOLDEN_TEXTS
+from sentimill_train.exam import ExamConfig
 from sentimill_train.fit import FitConfig, Progress
+from sentimill_train.judgement import Judgement
 from sentimill_train.records import Example, write_examples
 from sentimill_train.train import Quiet, Train, Trained
 from train_parts import TWO, reviews, write_base
@@ -66,7 +69,7 @@ def test_the_bundle_verifies_and_answers(trained: Trained) -> None:
     assert isinstance(good, Prediction)
     assert isinstance(bad, Prediction)
     assert (good.label, bad.label) == ("positive", "negative")
-    assert trained.test.accuracy == 1.0
+    assert trained.test.figures["accuracy"].value == 1.0
 
 
 def test_the_manifest_says_where_the_model_comes_from(trained: Trained, config: Train) -> None:
@@ -98,21 +101,38 @@ def test_the_bundle_has_these_files_and_no_others(trained: Trained) -> None:
         "metrics.json",
         "model.safetensors",
         "onnx/fp32.onnx",
+        "report.html",
         "tokenizer.json",
     }
     card = trained.bundle.read("README.md").decode()
     assert "# mine" in card
-    assert "lovely" not in card
+    for name in ("README.md", "metrics.json", "report.html"):
+        paper = trained.bundle.read(name).decode()
+        assert not any(review.text in paper for review in reviews(400)), name
 
 
-def test_metrics_json_has_both_splits(trained: Trained) -> None:
-    """Validation, which chose the epoch and the temperature, and test, which chose nothing."""
-    metrics = json.loads(trained.bundle.read("metrics.json"))
+def test_metrics_json_is_the_judgement(trained: Trained) -> None:
+    """Of the test split, which chose nothing, beside the baselines and on our own cases."""
+    metrics = msgspec.json.decode(trained.bundle.read("metrics.json"), type=Judgement)
 
-    assert metrics["test"]["rows"] == trained.test.rows
-    assert metrics["test"]["labels"]["positive"]["f1"] == 1.0
-    assert metrics["validation"]["rows"] > 0
-    assert metrics["temperature"] == trained.bundle.manifest.precisions["fp32"].temperature
+    (test,) = metrics.sets
+    assert metrics == trained.judgement
+    assert (test.name, test.rows) == ("test", len(trained.parted.test))
+    assert {label.label: label.f1.value for label in test.labels}["positive"] == 1.0
+    assert [rival.name for rival in metrics.rivals] == ["TF-IDF", "static vectors"]
+    assert {result.suite for result in metrics.behaviour} == {"sentimill"}
+    assert metrics.bundle.graph_sha256 == trained.bundle.manifest.files["onnx/fp32.onnx"].sha256
+
+
+def test_the_report_and_the_card_say_what_the_judgement_says(trained: Trained) -> None:
+    """With the learning curve, and the sentence on each baseline."""
+    page = trained.bundle.read("report.html").decode()
+    card = trained.bundle.read("README.md").decode()
+
+    assert "Loss while training" in page
+    for rival in trained.judgement.rivals:
+        assert rival.sentence() in card
+        assert rival.sentence() in page
 
 
 def test_the_manifest_has_the_mix_of_labels_that_drift_is_counted_against(trained: Trained) -> None:
@@ -130,8 +150,10 @@ def test_the_same_run_gives_the_same_model(trained: Trained, fresh: Train) -> No
     """To the bit, on one machine."""
     again = fresh.run()
 
-    for name in ("model.safetensors", "onnx/fp32.onnx", "metrics.json"):
+    for name in ("model.safetensors", "onnx/fp32.onnx"):
         assert again.bundle.manifest.files[name] == trained.bundle.manifest.files[name], name
+    assert again.judgement.sets == trained.judgement.sets
+    assert again.judgement.rivals == trained.judgement.rivals
     for path in sorted(again.bundle.path.rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
     again.bundle.path.rmdir()
@@ -245,7 +267,8 @@ def test_several_files_make_one_training_set(config: Train, tmp_path: Path) -> N
     (answer,) = Classifier.load(found.bundle.path).classify(["late again"])
     assert manifest.labels == ("late", "rude")
     assert [source.name for source in manifest.sources] == ["0.csv", "1.csv"]
-    assert found.test.two_class_accuracy is None
+    assert "two_class_accuracy" not in found.test.figures
+    assert found.judgement.behaviour == ()
     assert isinstance(answer, Prediction)
     assert answer.score is None
 
@@ -259,6 +282,75 @@ def test_an_existing_bundle_can_be_replaced(config: Train, tmp_path: Path) -> No
 
     assert (first.manifest.name, second.manifest.name) == ("mine", "second")
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_target_error_becomes_the_threshold_of_the_bundle(fresh: Train) -> None:
+    """By which classifier, server and jobs abstain; the card says what it buys."""
+    found = replace(fresh, target_error=0.2).run()
+
+    abstention = found.abstention
+    assert abstention is not None
+    assert found.bundle.manifest.threshold == abstention.threshold
+    assert found.bundle.manifest.training["target_error"] == 0.2
+    assert abstention.sentence() in found.bundle.read("README.md").decode()
+    assert abstention.threshold is not None
+    shutil.rmtree(found.bundle.path)
+
+
+def test_a_set_to_judge_on_loses_what_was_learnt(config: Train, tmp_path: Path) -> None:
+    """The report counts it, and the figures are of the rest."""
+    path = tmp_path / "more.jsonl"
+    write_examples(path, [*reviews(50, seed=9), *reviews(400)[:100]])
+    short = replace(config.fit, epochs=1)
+
+    found = replace(
+        config, out=tmp_path / "mine", fit=short, exam=ExamConfig(on=(str(path),), baselines=False)
+    ).run()
+
+    more = found.judgement.sets[1]
+    assert more.name == "more"
+    assert more.learnt > 50
+    assert more.rows + more.learnt == 150
+    assert found.judgement.rivals == ()
+
+
+@pytest.fixture
+def blind(config: Train) -> Train:
+    """Return a run that learns next to nothing."""
+    return replace(config, fit=replace(config.fit, epochs=1, learning_rate=1e-9))
+
+
+def test_a_bundle_that_is_worse_than_the_previous_one_is_not_written(
+    blind: Train, trained: Trained, fresh: Train
+) -> None:
+    """The error names the figures that fell."""
+    gate = ExamConfig(gate=trained.bundle.path, baselines=False)
+
+    with pytest.raises(BundleError, match="accuracy on test by") as caught:
+        replace(blind, out=fresh.out, exam=gate).run()
+
+    assert caught.value.reason == "WORSE_THAN_PREVIOUS"
+
+
+def test_a_worse_bundle_is_written_on_request_and_says_so(
+    blind: Train, trained: Trained, tmp_path: Path
+) -> None:
+    """In its report and in the outcome."""
+    exam = ExamConfig(gate=trained.bundle.path, allow_worse=True, baselines=False)
+
+    found = replace(blind, out=tmp_path / "mine", exam=exam).run()
+
+    assert found.verdict is not None
+    assert not found.verdict.passed
+    assert "significantly worse than the previous" in found.bundle.read("report.html").decode()
+
+
+def test_a_gate_with_other_labels_is_refused_before_training(fresh: Train, bundle: Path) -> None:
+    """There is no fair comparison, and no reason to wait for hours to be told."""
+    with pytest.raises(InputError) as caught:
+        replace(fresh, exam=ExamConfig(gate=bundle)).run(Interrupter())
+
+    assert caught.value.reason == "LABELS_DIFFER"
 
 
 def test_golden_texts_are_our_own_and_of_every_kind() -> None:

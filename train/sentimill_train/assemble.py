@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,10 +16,12 @@ from sentimill.bundle import SCHEMA_VERSION, Base, File, Golden, Manifest, Preci
 from sentimill.classifier import probabilities
 from sentimill.errors import TextError
 from sentimill.text import TextEncoder, Truncation, pad
+from sentimill_train.calibrate import Calibration
 from sentimill_train.card import Card, model_card
-from sentimill_train.evaluate import Metrics
 from sentimill_train.export import Graph
+from sentimill_train.findings import findings
 from sentimill_train.fit import Fit, FitConfig
+from sentimill_train.judgement import Judgement
 from sentimill_train.pretrained import Pretrained
 from sentimill_train.splits import Parted
 
@@ -70,8 +72,8 @@ def golden_of(
 class Made:
     """All that a bundle is written from.
 
-    refused: how many rows were left out because no model can read them. judged: calibrated figures
-    by split. golden: from `golden_of`.
+    refused: how many rows were left out because no model can read them. golden: from `golden_of`.
+    A bundle is written twice: as `files` alone, to be judged as what it is, and then with `papers`.
     """
 
     name: str
@@ -86,26 +88,30 @@ class Made:
     parted: Parted
     refused: int
     fitted: Fit
-    temperature: float
-    judged: dict[str, Metrics]
+    calibration: Calibration
     graph: Graph
     golden: tuple[Golden, ...]
     pad_id: int
+    created: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def files(self, work: Path) -> dict[str, bytes | Path]:
-        """Return the files of the bundle; *work* holds the saved student."""
-        metrics = {"temperature": self.temperature, **self.judged}
+        """Return what answers; *work* holds the saved student."""
         return {
-            "README.md": model_card(self.card()).encode(),
             "config.json": work / "config.json",
-            "metrics.json": msgspec.json.format(msgspec.json.encode(metrics), indent=2) + b"\n",
             "model.safetensors": work / "model.safetensors",
             "onnx/fp32.onnx": self.graph.data,
             "tokenizer.json": self.pretrained.tokenizer_json(),
         }
 
-    def card(self) -> Card:
-        """Return what the model card is written from."""
+    def papers(self, judgement: Judgement, report: str) -> dict[str, bytes]:
+        """Return what is said about it: the model card, every figure, and the report."""
+        return {
+            "README.md": model_card(self._card(judgement)).encode(),
+            "metrics.json": msgspec.json.format(msgspec.json.encode(judgement), indent=2) + b"\n",
+            "report.html": report.encode(),
+        }
+
+    def _card(self, judgement: Judgement) -> Card:
         return Card(
             name=self.name,
             labels=self.labels,
@@ -114,18 +120,17 @@ class Made:
             training=self._training(),
             max_tokens=self.max_tokens,
             truncation=self.truncation,
-            temperature=self.temperature,
-            test=self.judged["test"],
+            temperature=self.calibration.temperature,
+            findings=findings(judgement, self.calibration.abstention),
         )
 
-    def manifest(self, files: dict[str, File]) -> Manifest:
-        """Return the manifest over *files*."""
-        now = datetime.now(UTC)
+    def manifest(self, files: dict[str, File], judgement: Judgement | None = None) -> Manifest:
+        """Return the manifest over *files*; without a judgement it names no figure."""
         return Manifest(
             schema_version=SCHEMA_VERSION,
             name=self.name,
-            version=now.strftime("%Y.%m.%d.%H%M%S"),
-            created=now.isoformat(timespec="seconds"),
+            version=self.created.strftime("%Y.%m.%d.%H%M%S"),
+            created=self.created.isoformat(timespec="seconds"),
             labels=self.labels,
             max_tokens=self.max_tokens,
             truncation=self.truncation,
@@ -134,22 +139,18 @@ class Made:
             precisions={"fp32": self._precision()},
             golden=self.golden,
             files=files,
-            metrics=self._metrics(),
+            threshold=self.calibration.threshold,
+            metrics={} if judgement is None else _metrics(judgement),
             sources=self.sources,
             libraries=_libraries(),
             training=self._training(),
-            label_mix=self._label_mix(),
+            label_mix={} if judgement is None else _label_mix(judgement),
         )
-
-    def _label_mix(self) -> dict[str, float]:
-        answers = np.sum(self.judged["test"].confusion, axis=0)
-        shares = answers / answers.sum()
-        return dict(zip(self.labels, shares.tolist(), strict=True))
 
     def _precision(self) -> Precision:
         return Precision(
             file="onnx/fp32.onnx",
-            temperature=self.temperature,
+            temperature=self.calibration.temperature,
             max_logit_difference=self.graph.max_logit_difference,
             parity_rows=self.graph.parity_rows,
         )
@@ -158,23 +159,15 @@ class Made:
         base = self.pretrained
         return Base(name=base.name, sha256=base.sha256, revision=base.revision)
 
-    def _metrics(self) -> dict[str, float]:
-        flat: dict[str, float] = {}
-        for split, metrics in self.judged.items():
-            for figure in ("rows", "accuracy", "macro_f1", "ece", "nll", "two_class_accuracy"):
-                value = getattr(metrics, figure)
-                if value is not None:
-                    flat[f"{split}_{figure}"] = float(value)
-        return flat
-
     def _training(self) -> dict[str, str | int | float | bool | None]:
-        config = self.config
+        config, abstention = self.config, self.calibration.abstention
         return {
             "preset": self.preset,
             "train_embeddings": self.train_embeddings,
             "seed": config.seed,
             "epochs": self.fitted.epochs,
             "best_epoch": self.fitted.best_epoch,
+            "best_validation_macro_f1": round(self.fitted.macro_f1, 4),
             "steps": self.fitted.steps,
             "batch_tokens": config.batch_tokens,
             "learning_rate": config.learning_rate,
@@ -185,12 +178,29 @@ class Made:
             "rows_unlabelled": self.parted.unlabelled,
             "rows_repeated": self.parted.repeated,
             "rows_refused": self.refused,
+            "target_error": abstention.target_error if abstention is not None else None,
             "seconds": round(self.fitted.seconds, 1),
             "device": self.fitted.device,
             "autocast": self.fitted.autocast,
             "threads": self.fitted.threads,
             "python": platform.python_version(),
         }
+
+
+def _metrics(judgement: Judgement) -> dict[str, float]:
+    """Return the figures of every set as `set_figure`: what a list of bundles would show."""
+    flat: dict[str, float] = {}
+    for result in judgement.sets:
+        flat[f"{result.name}_rows"] = float(result.rows)
+        flat |= {f"{result.name}_{name}": f.value for name, f in result.figures.items()}
+    return flat
+
+
+def _label_mix(judgement: Judgement) -> dict[str, float]:
+    """Return the share of each label among the answers on the test split."""
+    answers = np.sum(judgement.sets[0].confusion, axis=0)
+    shares = answers / answers.sum()
+    return dict(zip(judgement.bundle.labels, shares.tolist(), strict=True))
 
 
 def _libraries() -> dict[str, str]:

@@ -1,7 +1,8 @@
-"""Calibration: the temperature that makes a confidence the chance of being right."""
+"""Calibration: the temperature that makes a confidence a chance of being right; a threshold."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -9,9 +10,45 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-__all__ = ["find_temperature"]
+from sentimill.classifier import probabilities
+from sentimill_train.abstain import Abstention, choose_threshold
+
+__all__ = ["Calibration", "calibrate", "find_temperature"]
 
 _RANGE: Final = (0.05, 20.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What the validation split decided. abstention: None where no target error was asked for."""
+
+    temperature: float
+    abstention: Abstention | None
+
+    @property
+    def threshold(self) -> float | None:
+        """The confidence below which the bundle abstains; None, it never does."""
+        return None if self.abstention is None else self.abstention.threshold
+
+
+def calibrate(
+    logits: NDArray[np.float32], gold: NDArray[np.int64], target_error: float | None
+) -> Calibration:
+    """Return the temperature of *logits* (rows, labels) and the threshold for *target_error*.
+
+    Both come from the same validation rows: one scalar fitted on them moves no answer, and so
+    leaves the errors that the threshold is chosen by as they were.
+    """
+    temperature = find_temperature(logits, gold)
+    if target_error is None:
+        return Calibration(temperature, None)
+    probs = probabilities(logits, temperature)
+    abstention = choose_threshold(
+        probs.max(axis=1).astype(np.float64),
+        probs.argmax(axis=1) == gold,
+        target_error=target_error,
+    )
+    return Calibration(temperature, abstention)
 
 
 def find_temperature(logits: NDArray[np.float32], gold: NDArray[np.int64]) -> float:

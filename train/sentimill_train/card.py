@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sentimill.bundle import Base, Source
-from sentimill_train.evaluate import ECE_BINS, Metrics
 
 __all__ = ["Card", "model_card"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """What a card is written from."""
+    """What a card is written from. findings: from `sentimill_train.findings`."""
 
     name: str
     labels: tuple[str, ...]
@@ -23,7 +22,7 @@ class Card:
     max_tokens: int
     truncation: str
     temperature: float
-    test: Metrics
+    findings: str
 
 
 def model_card(card: Card) -> str:
@@ -62,22 +61,14 @@ by the temperature {card.temperature:.4f}, found on the same split.
 
 ## Data
 
-The texts are not in this folder. A text in the test split is in no other.
+The texts are not in this folder, and `report.html` names its worst mistakes by row alone. A text in
+the test split is in no other.
 
 {sources}
 
-## Figures on the test split
-
-{_figures(card.test)}
-
-Confusion, gold down and predicted across:
-
-{_confusion(card)}
-
+{card.findings}
 ## Limits
 
-- On {card.test.rows} test rows an accuracy of {card.test.accuracy:.3f} says that on such text it
-  is {_interval(card.test)} (95 %).
 - Labels are only as good as who gave them. A model from stars learns what people rate, which is
   not always what they write.
 - Sarcasm, mixed opinions and comparisons are where it errs most. Other languages were not trained.
@@ -89,40 +80,6 @@ def _student(card: Card) -> str:
     if card.training.get("preset") == "tiny":
         return "The student is two random layers behind the tokenizer of the base"
     return "The student is the encoder of the base"
-
-
-def _figures(metrics: Metrics) -> str:
-    rows = [
-        ("accuracy", f"{metrics.accuracy:.4f}"),
-        ("macro-F1", f"{metrics.macro_f1:.4f}"),
-        (f"expected calibration error, {ECE_BINS} equal-mass bins", f"{metrics.ece:.4f}"),
-        ("negative log-likelihood, nats", f"{metrics.nll:.4f}"),
-    ]
-    if metrics.two_class_accuracy is not None:
-        title = f"two-class accuracy, {metrics.two_class_rows} rows that are not neutral"
-        rows.append((title, f"{metrics.two_class_accuracy:.4f}"))
-    labels = [
-        (_cell(label), f"{f.precision:.4f}", f"{f.recall:.4f}", f"{f.f1:.4f}", str(f.support))
-        for label, f in metrics.labels.items()
-    ]
-    head = ("label", "precision", "recall", "F1", "rows")
-    return _table(("figure", "value"), rows) + "\n\n" + _table(head, labels)
-
-
-def _confusion(card: Card) -> str:
-    rows = [
-        (_cell(label), *(str(count) for count in counts))
-        for label, counts in zip(card.labels, card.test.confusion, strict=True)
-    ]
-    return _table(("", *(_cell(label) for label in card.labels)), rows)
-
-
-def _interval(metrics: Metrics) -> str:
-    """Return the Wilson score interval of the accuracy at 95 %."""
-    n, p, z = metrics.rows, metrics.accuracy, 1.96
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
-    return f"between {middle - half:.3f} and {middle + half:.3f}"
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

@@ -93,6 +93,29 @@ def train(
     truncation: Annotated[
         Literal["head", "head-tail"], typer.Option(help="what a longer review keeps")
     ] = "head-tail",
+    target_error: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0001,
+            max=0.9999,
+            help="abstain below the confidence that keeps the error of the answers to this",
+            show_default="always answer",
+        ),
+    ] = None,
+    on: Annotated[
+        list[str] | None,
+        typer.Option(help="labelled file to judge on besides the test split; may be repeated"),
+    ] = None,
+    gate: Annotated[
+        Path | None,
+        typer.Option(help="previous bundle: write none that is significantly worse on any set"),
+    ] = None,
+    allow_worse: Annotated[
+        bool, typer.Option(help="write it all the same, and say so in its report")
+    ] = False,
+    baselines: Annotated[
+        bool, typer.Option(help="judge plain models, fitted on the same rows, beside it")
+    ] = True,
     seed: Annotated[int, typer.Option(min=0, help="of every random choice")] = 0,
     overwrite: Annotated[bool, typer.Option(help="replace a bundle at --out")] = False,
 ) -> None:
@@ -100,9 +123,10 @@ def train(
 
     Rows keep the `split` of their file; without one, a hash of the text gives 70 % to train, 10 %
     to validation and 20 % to test. A column `probs` with a teacher's share for each label is
-    learnt from too.
+    learnt from too. The bundle's report.html and metrics.json say how good it is, with intervals.
     """
     try:
+        from sentimill_train.exam import ExamConfig
         from sentimill_train.fit import FitConfig
         from sentimill_train.train import Train
     except ImportError as error:
@@ -133,6 +157,10 @@ def train(
             soft_weight=soft_weight,
             patience=patience,
             seed=seed,
+        ),
+        target_error=target_error,
+        exam=ExamConfig(
+            on=tuple(on or ()), gate=gate, allow_worse=allow_worse, baselines=baselines
         ),
         overwrite=overwrite,
     )
@@ -194,7 +222,7 @@ class _Bar:
 
 def _report(trained: Trained, out: Path) -> None:
     """Say on stderr what came out of it, what was left out, and what to do next."""
-    parted, test = trained.parted, trained.test
+    parted = trained.parted
     for left_out, why in (
         (parted.unlabelled, "without a label"),
         (parted.repeated, "whose text is also in validation or test"),
@@ -207,10 +235,20 @@ def _report(trained: Trained, out: Path) -> None:
     if len(trained.refused) > _SHOWN_REFUSALS:
         console.print(f"and {len(trained.refused) - _SHOWN_REFUSALS} more that cannot be read")
     size = sum(file.size_bytes for file in trained.bundle.manifest.files.values())
-    console.print(
-        f"test split, {test.rows} rows: accuracy {test.accuracy:.3f}, macro-F1 {test.macro_f1:.3f},"
-        f" ECE {test.ece:.3f}"
-    )
+    for found in trained.judgement.sets:
+        accuracy, macro_f1 = found.figures["accuracy"], found.figures["macro_f1"]
+        console.print(
+            f"{found.name}, {found.rows} rows: accuracy {accuracy.value:.3f} ({accuracy.low:.3f} to"
+            f" {accuracy.high:.3f}), macro-F1 {macro_f1.value:.3f},"
+            f" ECE {found.figures['ece'].value:.3f}",
+            markup=False,
+        )
+    for rival in trained.judgement.rivals:
+        console.print(rival.sentence(), markup=False)
+    if trained.abstention is not None:
+        console.print(trained.abstention.sentence())
+    if trained.verdict is not None:
+        console.print(f"the bundle is {trained.verdict.sentence()}", markup=False)
     console.print(
         f"{out}: {size / 1e6:.0f} MB, trained on {len(parted.train)} rows in"
         f" {trained.fit.seconds:.0f} s, {trained.seconds:.0f} s in all"

@@ -21,9 +21,11 @@ import torch
 from numpy.typing import NDArray
 from torch.jit._trace import TracerWarning
 
+from sentimill.classifier import BATCH_TOKENS, plan_batches
 from sentimill.errors import BundleError
 from sentimill.text import pad
 from sentimill_train.student import Student, load_student, pad_id_of
+from sentimill_train.tokens import Rows, pad_rows
 
 __all__ = [
     "PARITY_LIMIT",
@@ -31,6 +33,7 @@ __all__ = [
     "Run",
     "check_parity",
     "export_fp32",
+    "graph_logits",
     "open_graph",
     "parity_batches",
 ]
@@ -87,6 +90,16 @@ def open_graph(data: bytes) -> Run:
         return result
 
     return run
+
+
+def graph_logits(
+    run: Run, rows: Rows, pad_id: int, *, batch_tokens: int = BATCH_TOKENS
+) -> NDArray[np.float32]:
+    """Return the logits that a graph gives *rows*, in their order: (rows, labels)."""
+    parts: dict[int, NDArray[np.float32]] = {}
+    for chosen in plan_batches(rows.lengths().tolist(), batch_tokens):
+        parts.update(zip(chosen, run(*pad_rows(rows, chosen, pad_id)), strict=True))
+    return np.stack([parts[row] for row in range(len(rows))])
 
 
 def check_parity(student: Student, run: Run, *, seed: int = 0) -> tuple[float, int]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sentimill_train.evaluate import macro_f1
+from sentimill_train.measures import macro_f1_of
 from sentimill_train.student import Student, predict, to_tensors
 from sentimill_train.tokens import Rows, plan_epoch
 
@@ -140,7 +140,7 @@ def fit(
             loss = step_loss if steps == 1 else 0.98 * loss + 0.02 * step_loss
             tell(epoch_ended=False)
         with _autocast(student.device, dtype):
-            score = macro_f1(predict(student, validation).argmax(1), validation.gold)
+            score = macro_f1_of(predict(student, validation).argmax(1), validation.gold)
         if score > best:
             best, best_epoch, best_weights = score, epoch, _weights(student)
         tell(epoch_ended=True)

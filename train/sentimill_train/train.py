@@ -12,16 +12,19 @@ from typing import Protocol
 from tokenizers import Tokenizer
 
 from sentimill.bundle import Bundle, Source, check_writable, write_bundle
-from sentimill.classifier import probabilities
 from sentimill.errors import UsageError
 from sentimill.text import TextEncoder, Truncation
+from sentimill_train.abstain import Abstention
 from sentimill_train.assemble import Made, golden_of
-from sentimill_train.calibrate import find_temperature
-from sentimill_train.evaluate import Metrics, evaluate
-from sentimill_train.export import export_fp32
+from sentimill_train.calibrate import calibrate
+from sentimill_train.exam import Exam, ExamConfig, Result, load_for_exam, read_exam, sit_exam
+from sentimill_train.export import export_fp32, graph_logits
 from sentimill_train.fit import Fit, FitConfig, Progress, fit, seed_everything
+from sentimill_train.gate import Verdict
+from sentimill_train.judgement import Judgement, SetResult
 from sentimill_train.pretrained import Pretrained, find_pretrained
 from sentimill_train.records import SENTIMENTS, Columns, Example, label_set, read_examples
+from sentimill_train.report import Epoch
 from sentimill_train.sources import digest_of
 from sentimill_train.splits import Parted, part
 from sentimill_train.student import (
@@ -30,13 +33,14 @@ from sentimill_train.student import (
     freeze_embeddings,
     new_student,
     pad_id_of,
-    predict,
     save_student,
     to_device,
 )
 from sentimill_train.tokens import Refused, Rows, tokenise
 
 __all__ = ["Quiet", "Train", "Trained", "Watcher"]
+
+_CURVE_POINTS = 100  # of the loss, in the report
 
 
 class Watcher(Protocol):
@@ -61,16 +65,60 @@ class Quiet:
         """See `Watcher.progress`."""
 
 
+@dataclass(slots=True)
+class _Recorder:
+    """Keeps the learning curve on its way to the watcher."""
+
+    watcher: Watcher
+    curve: list[Epoch] = field(default_factory=list)
+
+    def progress(self, progress: Progress) -> None:
+        """See `Watcher.progress`."""
+        seen = self.curve[-1].rows if self.curve else 0
+        if progress.epoch_ended or progress.rows - seen >= progress.rows_total / _CURVE_POINTS:
+            score = progress.macro_f1 if progress.epoch_ended else None
+            self.curve.append(
+                Epoch(rows=progress.rows, train_loss=progress.loss, validation_macro_f1=score)
+            )
+        self.watcher.progress(progress)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """What a run gave. refused: rows whose text no model can read, and which were left out."""
+    """What a run gave.
+
+    judgement: its first set is the test split. abstention: None without a target error. verdict:
+    None without a previous bundle. refused: rows whose text no model can read, and which were left
+    out.
+    """
 
     bundle: Bundle
-    test: Metrics
+    judgement: Judgement
+    abstention: Abstention | None
+    verdict: Verdict | None
     fit: Fit
     parted: Parted
     refused: tuple[Refused, ...]
     seconds: float
+
+    @property
+    def test(self) -> SetResult:
+        """The figures on the test split."""
+        return self.judgement.sets[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Read:
+    """All that was read and checked before training."""
+
+    pretrained: Pretrained
+    encoder: TextEncoder
+    labels: tuple[str, ...]
+    sources: tuple[Source, ...]
+    parted: Parted
+    rows: dict[str, Rows]
+    refused: tuple[Refused, ...]
+    exam: Exam
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +127,8 @@ class Train:
 
     reviews: files, `starter`, or `hub:owner/name[@revision]`. labels: the closed set in order;
     None takes those that occur. base: as for `find_pretrained`. train_embeddings: also train the
-    word vectors; a few thousand reviews show most words too seldom to learn from.
+    word vectors; a few thousand reviews show most words too seldom to learn from. target_error:
+    chooses the threshold below which the bundle abstains.
     """
 
     reviews: tuple[str, ...]
@@ -93,6 +142,8 @@ class Train:
     max_tokens: int = 256
     truncation: Truncation = "head-tail"
     fit: FitConfig = field(default_factory=FitConfig)
+    target_error: float | None = None
+    exam: ExamConfig = field(default_factory=ExamConfig)
     overwrite: bool = False
 
     def run(self, watcher: Watcher | None = None) -> Trained:
@@ -100,62 +151,60 @@ class Train:
 
         Raises:
             UsageError: an option that cannot be, or *out* is taken; before anything is trained.
-            TableError: the reviews cannot be used. BundleError: the export is not good enough.
+            TableError: the reviews cannot be used. BundleError: the export is not good enough, or
+            it is worse than the bundle of the gate.
         """
         watcher = watcher or Quiet()
         started = time.perf_counter()
         check_writable(self.out, overwrite=self.overwrite)
         if self.labels is not None:
             _check_labels(self.labels)
-        pretrained = find_pretrained(self.base)
         watcher.stage("reading reviews")
-        sources, examples = self._read()
-        labels = self._labels(examples)
-        parted = part(examples, labels)
-        encoder = self._encoder(pretrained)
-        rows, refused = _tokenise(parted, encoder, labels)
+        read = self._read()
         watcher.stage("training")
-        student = self._student(pretrained, labels)
-        fitted = fit(student, rows["train"], rows["validation"], self.fit, watcher.progress)
-        watcher.stage("calibrating and judging")
-        temperature, judged = _judge(student, rows, labels)
-        watcher.stage("exporting")
-        with tempfile.TemporaryDirectory(prefix="sentimill-") as work:
-            save_student(student, Path(work))
-            graph = export_fp32(Path(work), seed=self.fit.seed)
-            pad_id = pad_id_of(student.config)
-            made = Made(
-                name=self.name or self.out.resolve().name,
-                preset=self.preset,
-                train_embeddings=self.train_embeddings or self.preset == "tiny",
-                max_tokens=self.max_tokens,
-                truncation=self.truncation,
-                config=self.fit,
-                pretrained=pretrained,
-                labels=labels,
-                sources=sources,
-                parted=parted,
-                refused=len(refused),
-                fitted=fitted,
-                temperature=temperature,
-                judged=judged,
-                graph=graph,
-                golden=golden_of(graph, encoder, pad_id, temperature),
-                pad_id=pad_id,
-            )
-            bundle = write_bundle(
-                self.out, made.files(Path(work)), made.manifest, overwrite=self.overwrite
-            )
+        student = self._student(read)
+        recorder = _Recorder(watcher)
+        fitted = fit(
+            student, read.rows["train"], read.rows["validation"], self.fit, recorder.progress
+        )
+        with tempfile.TemporaryDirectory(prefix="sentimill-") as folder:
+            watcher.stage("exporting and calibrating")
+            made = self._made(student, read, fitted, Path(folder))
+            watcher.stage("judging")
+            bundle, result = self._examine(made, read, Path(folder), recorder.curve)
         return Trained(
             bundle=bundle,
-            test=judged["test"],
+            judgement=result.judgement,
+            abstention=made.calibration.abstention,
+            verdict=result.verdict,
             fit=fitted,
-            parted=parted,
-            refused=refused,
+            parted=read.parted,
+            refused=read.refused,
             seconds=time.perf_counter() - started,
         )
 
-    def _read(self) -> tuple[tuple[Source, ...], list[Example]]:
+    def _read(self) -> _Read:
+        pretrained = find_pretrained(self.base)
+        sources, examples = self._reviews()
+        labels = self.labels if self.labels is not None else label_set(examples)
+        _check_labels(labels)
+        parted = part(examples, labels)
+        encoder = TextEncoder.from_bytes(
+            pretrained.tokenizer_json(), max_tokens=self.max_tokens, truncation=self.truncation
+        )
+        rows, refused = _tokenise(parted, encoder, labels)
+        return _Read(
+            pretrained=pretrained,
+            encoder=encoder,
+            labels=labels,
+            sources=sources,
+            parted=parted,
+            rows=rows,
+            refused=refused,
+            exam=read_exam(self.exam, parted, labels, columns=self.columns, sources=sources),
+        )
+
+    def _reviews(self) -> tuple[tuple[Source, ...], list[Example]]:
         sources, examples = [], []
         for review in self.reviews:
             found = read_examples(review, columns=self.columns, labels=self.labels)
@@ -165,20 +214,61 @@ class Train:
             examples += found
         return tuple(sources), examples
 
-    def _labels(self, examples: Sequence[Example]) -> tuple[str, ...]:
-        labels = self.labels if self.labels is not None else label_set(examples)
-        _check_labels(labels)
-        return labels
-
-    def _encoder(self, pretrained: Pretrained) -> TextEncoder:
-        return TextEncoder.from_bytes(
-            pretrained.tokenizer_json(), max_tokens=self.max_tokens, truncation=self.truncation
+    def _made(self, student: Student, read: _Read, fitted: Fit, work: Path) -> Made:
+        """Export and calibrate: the graph that will answer gives the logits for both."""
+        save_student(student, work)
+        graph = export_fp32(work, seed=self.fit.seed)
+        pad_id = pad_id_of(student.config)
+        held_out = read.rows["validation"]
+        calibration = calibrate(
+            graph_logits(graph.run, held_out, pad_id), held_out.gold, self.target_error
+        )
+        return Made(
+            name=self.name or self.out.resolve().name,
+            preset=self.preset,
+            train_embeddings=self.train_embeddings or self.preset == "tiny",
+            max_tokens=self.max_tokens,
+            truncation=self.truncation,
+            config=self.fit,
+            pretrained=read.pretrained,
+            labels=read.labels,
+            sources=read.sources,
+            parted=read.parted,
+            refused=len(read.refused),
+            fitted=fitted,
+            calibration=calibration,
+            graph=graph,
+            golden=golden_of(graph, read.encoder, pad_id, calibration.temperature),
+            pad_id=pad_id,
         )
 
-    def _student(self, pretrained: Pretrained, labels: Sequence[str]) -> Student:
+    def _examine(
+        self, made: Made, read: _Read, work: Path, curve: Sequence[Epoch]
+    ) -> tuple[Bundle, Result]:
+        """Judge the bundle as a draft, by what a user will load, and write it with its papers."""
+        files = made.files(work)
+        draft = write_bundle(work / "draft", files, made.manifest)
+        abstention = made.calibration.abstention
+        result = sit_exam(
+            read.exam,
+            load_for_exam(draft.path),
+            read.pretrained.folder / "model.safetensors",
+            curve=curve,
+            notes=[] if abstention is None else [abstention.sentence()],
+        )
+        bundle = write_bundle(
+            self.out,
+            {**files, **made.papers(result.judgement, result.report)},
+            lambda listed: made.manifest(listed, result.judgement),
+            overwrite=self.overwrite,
+        )
+        return bundle, result
+
+    def _student(self, read: _Read) -> Student:
         seed_everything(self.fit.seed)
+        pretrained = read.pretrained
         vocabulary = Tokenizer.from_buffer(pretrained.tokenizer_json()).get_vocab_size()
-        student = new_student(self.preset, pretrained, labels, vocabulary=vocabulary)
+        student = new_student(self.preset, pretrained, read.labels, vocabulary=vocabulary)
         # RoBERTa numbers positions from behind its padding id.
         offset = pad_id_of(student.config) + 1 if student.config.model_type == "roberta" else 0
         longest = int(student.config.max_position_embeddings) - offset
@@ -212,15 +302,3 @@ def _tokenise(
         rows[split], left_out = tokenise(parted[split], encoder, labels)
         refused += left_out
     return rows, tuple(refused)
-
-
-def _judge(
-    student: Student, rows: dict[str, Rows], labels: Sequence[str]
-) -> tuple[float, dict[str, Metrics]]:
-    """Return the temperature, found on validation, and the calibrated figures of both splits."""
-    logits = {split: predict(student, rows[split]) for split in ("validation", "test")}
-    temperature = find_temperature(logits["validation"], rows["validation"].gold)
-    return temperature, {
-        split: evaluate(probabilities(logits[split], temperature), rows[split].gold, labels)
-        for split in logits
-    }

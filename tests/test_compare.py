@@ -1,0 +1,61 @@
+"""Two models on the same rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from sentimill_train.compare import compare, mcnemar, mcnemar_worse
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 0), (3, 3), (1, 8), (30, 12), (400, 350)])
+def test_exact_p_is_the_binomial_test(first: int, second: int) -> None:
+    """McNemar's exact test is a two-sided sign test on the rows where one alone is right."""
+    exact, mid = mcnemar(first, second)
+    expected = binomtest(first, first + second).pvalue if first + second else 1.0
+    assert exact == pytest.approx(expected)
+    assert mid <= exact
+
+
+def test_mid_p_by_hand() -> None:
+    """1 against 8: 2 * P(X <= 1) - P(X = 1) of Binomial(9, 1/2)."""
+    assert mcnemar(1, 8)[1] == pytest.approx((2 * 10 - 9) / 512)
+
+
+def test_one_sided_p_is_small_only_when_the_second_is_worse() -> None:
+    """Losing many rows and winning few is worse; the other way round is not."""
+    assert mcnemar_worse(40, 10) < 0.001
+    assert mcnemar_worse(10, 40) > 0.999
+    assert mcnemar_worse(25, 25) == pytest.approx(0.5)
+    assert mcnemar_worse(0, 0) == 1.0
+
+
+def test_a_clear_improvement_is_called_better() -> None:
+    """The differences, their signs and the verdict agree."""
+    random = np.random.default_rng(0)
+    gold = random.integers(0, 3, 800)
+    weak = np.where(random.random(800) < 0.6, gold, random.integers(0, 3, 800))
+    strong = np.where(random.random(800) < 0.8, gold, random.integers(0, 3, 800))
+    found = compare(gold, weak, strong, labels=3)
+    assert found.verdict == "better"
+    assert found.accuracy.value == (found.only_second - found.only_first) / 800
+    assert found.accuracy.low > 0
+    assert found.macro_f1.low > 0
+    assert found.p_macro_f1 < 0.01
+    assert found.p_worse > 0.99
+    back = compare(gold, strong, weak, labels=3)
+    assert back.verdict == "worse"
+    assert back.p_worse < 0.01
+    assert back.p_worse_macro_f1 < 0.01
+
+
+def test_a_model_against_itself_shows_nothing() -> None:
+    """No difference, no significance, on either side."""
+    gold = np.tile([0, 1, 2], 40)
+    guess = np.roll(gold, 1)
+    guess[:60] = gold[:60]
+    found = compare(gold, guess, guess, labels=3)
+    assert found.verdict == "no clear difference"
+    assert (found.accuracy.low, found.macro_f1.value, found.macro_f1.high) == (0.0, 0.0, 0.0)
+    assert found.p_worse_macro_f1 == pytest.approx(0.5, abs=0.01)

@@ -1,0 +1,263 @@
+"""`Judgement`: all that is known about how well a bundle answers. It holds no review text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from sentimill_train.abstain import Point, augrc, aurc, risk_coverage
+from sentimill_train.behaviour import Result
+from sentimill_train.bootstrap import DRAWS, Figure, figures
+from sentimill_train.compare import Comparison, compare
+from sentimill_train.measures import (
+    Answers,
+    Bin,
+    Floats,
+    accuracy,
+    brier,
+    cells,
+    ece,
+    macro_f1,
+    neutral_share,
+    nll,
+    quadratic_kappa,
+    reliability,
+    star_mae,
+    two_class_accuracy,
+)
+from sentimill_train.samples import Answered
+from sentimill_train.slices import Slice, slice_by_kind
+
+__all__ = [
+    "Judged",
+    "Judgement",
+    "LabelResult",
+    "Rival",
+    "RivalResult",
+    "SetResult",
+    "judge_rival",
+    "judge_set",
+    "measured",
+]
+
+Measure = Callable[[Answers, Floats], Floats]
+
+
+class LabelResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One label on one set. rows: gold rows of it."""
+
+    label: str
+    rows: int
+    precision: Figure
+    recall: Figure
+    f1: Figure
+
+
+class SetResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One set.
+
+    rows: judged rows. unlabelled, failed, learnt: rows left out, for want of a label or an answer,
+    or because training had the same text.
+    abstained: share of rows below the bundle's threshold. confusion: gold down, predicted across.
+    """
+
+    name: str
+    sha256: str
+    part: str
+    rows: int
+    unlabelled: int
+    failed: int
+    learnt: int
+    abstained: float
+    figures: dict[str, Figure]
+    labels: tuple[LabelResult, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    reliability: tuple[Bin, ...]
+    curve: tuple[Point, ...]
+    slices: tuple[Slice, ...]
+
+
+class RivalResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A rival on one set; `comparison` is this bundle (second) against the rival (first)."""
+
+    name: str
+    figures: dict[str, Figure]
+    comparison: Comparison
+
+
+class Rival(msgspec.Struct, frozen=True, kw_only=True):
+    """Another model on the same rows. kind: `baseline` or `bundle`. note: how it was made."""
+
+    name: str
+    kind: str
+    note: str
+    sets: tuple[RivalResult, ...]
+
+    def sentence(self) -> str:
+        """Return, in one sentence, where this bundle beats the rival and where it does not."""
+        beaten = [s.name for s in self.sets if s.comparison.verdict == "better"]
+        if len(beaten) == len(self.sets):
+            return f"The bundle beats {self.name} on every set (McNemar, 5 %)."
+        losing = [s.name for s in self.sets if s.comparison.verdict == "worse"]
+        even = [s.name for s in self.sets if s.comparison.verdict == "no clear difference"]
+        parts = [f"is worse than it on {', '.join(losing)}"] if losing else []
+        parts += [f"shows no clear difference on {', '.join(even)}"] if even else []
+        return (
+            f"The bundle does not beat {self.name} on every set: it {' and '.join(parts)}"
+            " (McNemar, 5 %)."
+        )
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """Which bundle was judged, and how. graph_sha256: of the graph that answered."""
+
+    name: str
+    version: str
+    graph_sha256: str
+    precision: str
+    created: str
+    labels: tuple[str, ...]
+    threshold: float | None
+
+
+class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole of `metrics.json`. created: UTC in ISO 8601. draws, seed: of the bootstrap."""
+
+    bundle: Judged
+    created: str
+    draws: int
+    seed: int
+    sets: tuple[SetResult, ...]
+    behaviour: tuple[Result, ...] = ()
+    rivals: tuple[Rival, ...] = ()
+
+
+_MEASURES: Final[dict[str, Measure]] = {
+    "accuracy": accuracy,
+    "macro_f1": macro_f1,
+    "ece": ece,
+    "brier": brier,
+    "nll": nll,
+    "aurc": aurc,
+    "augrc": augrc,
+}
+
+
+def _measures(answers: Answers) -> dict[str, Measure]:
+    """Return the measures that apply to *answers*, in the order of the report."""
+    found = dict(_MEASURES)
+    labels = answers.labels
+    if {"negative", "positive"} <= set(labels):
+        polar = [labels.index("negative"), labels.index("positive")]
+        if np.isin(answers.gold, polar).any():
+            found["two_class_accuracy"] = two_class_accuracy
+        if "neutral" in labels:
+            found["neutral_share"] = neutral_share
+        if answers.stars is not None:
+            found |= {"quadratic_kappa": quadratic_kappa, "star_mae": star_mae}
+    return found
+
+
+def measured(answers: Answers) -> dict[str, float]:
+    """Return every figure that applies to *answers*, without intervals."""
+    one = np.ones((1, len(answers.gold)))
+    return {name: float(found(answers, one)[0]) for name, found in _measures(answers).items()}
+
+
+def judge_set(answered: Answered, *, draws: int = DRAWS, seed: int = 0) -> SetResult:
+    """Return every figure of one answered set, with intervals."""
+    answers = answered.answers
+    size = len(answers.labels)
+
+    def bound(measure: Measure) -> Callable[[Floats], Floats]:
+        return lambda weights: measure(answers, weights)
+
+    statistics = {name: bound(measure) for name, measure in _measures(answers).items()}
+    overall = list(statistics)
+    for place, label in enumerate(answers.labels):
+        for part in ("precision", "recall", "f1"):
+            statistics[f"{part} {label}"] = _label_statistic(answers, place, part)
+    # Undefined where a label was never predicted, or never given: shown as 0, as F1 takes it.
+    found = {
+        name: value if np.isfinite(value.value) else Figure(value=0.0, low=0.0, high=0.0, rows=0)
+        for name, value in figures(len(answers.gold), statistics, draws=draws, seed=seed).items()
+    }
+    confusion = cells(answers.gold, answers.predicted, size, np.ones((1, len(answers.gold))))[0]
+    return SetResult(
+        name=answered.sample.name,
+        sha256=answered.sample.sha256,
+        part=answered.sample.part,
+        rows=len(answers.gold),
+        unlabelled=answered.sample.unlabelled,
+        failed=answered.failed,
+        learnt=answered.sample.learnt,
+        abstained=float(np.mean([p.abstained for p in answered.predictions])),
+        figures={name: found[name] for name in overall},
+        labels=tuple(
+            LabelResult(
+                label=label,
+                rows=int((answers.gold == place).sum()),
+                precision=found[f"precision {label}"],
+                recall=found[f"recall {label}"],
+                f1=found[f"f1 {label}"],
+            )
+            for place, label in enumerate(answers.labels)
+        ),
+        confusion=tuple(tuple(int(cell) for cell in row) for row in confusion),
+        reliability=tuple(reliability(answers)),
+        curve=tuple(risk_coverage(answers)),
+        slices=tuple(slice_by_kind(answered.examples, answers)),
+    )
+
+
+def _label_statistic(answers: Answers, place: int, part: str) -> Callable[[Floats], Floats]:
+    gold = (answers.gold == place).astype(np.float64)
+    said = (answers.predicted == place).astype(np.float64)
+    below = {"precision": said, "recall": gold, "f1": (gold + said) / 2}[part]
+
+    def statistic(weights: Floats) -> Floats:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray((weights @ (gold * said)) / (weights @ below))
+
+    return statistic
+
+
+def judge_rival(
+    name: str,
+    kind: str,
+    note: str,
+    pairs: Iterable[tuple[Answered, Answers]],
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Rival:
+    """Return a rival's figures beside the bundle's. pairs: the bundle's answers, then the rival's.
+
+    Both answers of a pair have the same rows and labels.
+    """
+    sets = []
+    for answered, rival in pairs:
+        ours = answered.answers
+
+        def bound(measure: Measure, rival: Answers = rival) -> Callable[[Floats], Floats]:
+            return lambda weights: measure(rival, weights)
+
+        applied = {n: bound(m) for n, m in _measures(rival).items()}
+        sets.append(
+            RivalResult(
+                name=answered.sample.name,
+                figures=figures(len(ours.gold), applied, draws=draws, seed=seed),
+                comparison=compare(
+                    ours.gold,
+                    rival.predicted,
+                    ours.predicted,
+                    labels=len(ours.labels),
+                    draws=draws,
+                    seed=seed,
+                ),
+            )
+        )
+    return Rival(name=name, kind=kind, note=note, sets=tuple(sets))

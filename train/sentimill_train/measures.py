@@ -1,0 +1,241 @@
+"""Figures of a classifier on labelled rows, each a function of the weight that a row carries.
+
+Every measure takes weights (draws, rows) and returns (draws,). Weights of one give the figure;
+the counts of a bootstrap draw give the same figure on that draw. So each formula is written once,
+and its interval costs no second one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "ECE_BINS",
+    "Answers",
+    "Bin",
+    "Floats",
+    "Ints",
+    "accuracy",
+    "brier",
+    "cells",
+    "ece",
+    "expected_stars",
+    "f1_scores",
+    "macro_f1",
+    "macro_f1_of",
+    "neutral_share",
+    "nll",
+    "quadratic_kappa",
+    "reliability",
+    "star_mae",
+    "two_class_accuracy",
+]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+ECE_BINS: Final = 15
+"""Bins of the calibration error: Guo et al. 2017, section 5, use 15."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a model said about labelled rows.
+
+    gold: (rows,) int64 into `labels`. probs: (rows, labels) float64, rows summing to 1. stars:
+    (rows,) int64 from 1 to 5, or None when any row has none.
+    """
+
+    labels: tuple[str, ...]
+    gold: Ints
+    probs: Floats
+    stars: Ints | None = None
+
+    @property
+    def predicted(self) -> Ints:
+        """The most probable label of each row: (rows,) int64."""
+        return np.asarray(self.probs.argmax(axis=1), dtype=np.int64)
+
+    @property
+    def confidence(self) -> Floats:
+        """The largest prob of each row: (rows,) float64."""
+        return np.asarray(self.probs.max(axis=1))
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether the most probable label is the gold one: (rows,) bool."""
+        return np.asarray(self.predicted == self.gold)
+
+    def take(self, rows: NDArray[np.bool_]) -> Answers:
+        """Return the rows where *rows* (rows,) is true."""
+        stars = None if self.stars is None else self.stars[rows]
+        return Answers(self.labels, self.gold[rows], self.probs[rows], stars)
+
+
+def accuracy(answers: Answers, weights: Floats) -> Floats:
+    """Return the share of rows whose most probable label is the gold one."""
+    return _mean(weights, answers.correct.astype(np.float64))
+
+
+def cells(first: Ints, second: Ints, size: int, weights: Floats) -> Floats:
+    """Return confusion matrices (draws, size, size): *first* down, *second* across."""
+    flat = np.eye(size * size)[first * size + second]
+    return np.asarray(weights @ flat).reshape(len(weights), size, size)
+
+
+def f1_scores(confusion: Floats) -> Floats:
+    """Return F1 a label (..., size) of confusion matrices (..., size, size); 0 where undefined."""
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    total = confusion.sum(axis=-1) + confusion.sum(axis=-2)
+    return np.asarray(np.divide(2 * hits, total, out=np.zeros_like(total), where=total > 0))
+
+
+def macro_f1(answers: Answers, weights: Floats) -> Floats:
+    """Return the mean F1 over the labels that occur in gold.
+
+    A set without neutral rows is not marked down for a label that nobody could have got right;
+    a row called neutral there still costs recall.
+    """
+    size = len(answers.labels)
+    scores = f1_scores(cells(answers.gold, answers.predicted, size, weights))
+    return np.asarray(scores[:, np.unique(answers.gold)].mean(axis=1))
+
+
+def macro_f1_of(predicted: Ints, gold: Ints) -> float:
+    """Return `macro_f1` of plain predictions; both are (rows,)."""
+    size = int(max(predicted.max(), gold.max())) + 1
+    scores = f1_scores(cells(gold, predicted, size, np.ones((1, len(gold)))))[0]
+    return float(scores[np.unique(gold)].mean())
+
+
+def two_class_accuracy(answers: Answers, weights: Floats) -> Floats:
+    """Return how often P(positive) against P(negative) is right, on rows that are not neutral.
+
+    The neutral prob is left out of the choice, as where a three-class model is put beside two-class
+    ones (SST-2; Socher et al. 2013, section 5.1, drop the neutral rows).
+    """
+    negative, positive = answers.labels.index("negative"), answers.labels.index("positive")
+    polar = (answers.gold == negative) | (answers.gold == positive)
+    says_positive = answers.probs[:, positive] > answers.probs[:, negative]
+    right = says_positive == (answers.gold == positive)
+    return _mean(weights[:, polar], right[polar].astype(np.float64))
+
+
+def neutral_share(answers: Answers, weights: Floats) -> Floats:
+    """Return the share of rows called neutral: what two-class accuracy does not show."""
+    neutral = answers.labels.index("neutral")
+    return _mean(weights, (answers.predicted == neutral).astype(np.float64))
+
+
+def nll(answers: Answers, weights: Floats) -> Floats:
+    """Return the mean negative log-likelihood of gold, in nats.
+
+    A prob of 0 counts as 1e-12: one certain mistake does not make the whole set infinite.
+    """
+    likelihood = answers.probs[np.arange(len(answers.gold)), answers.gold]
+    return _mean(weights, np.log(1 / np.clip(likelihood, 1e-12, 1.0)))
+
+
+def brier(answers: Answers, weights: Floats) -> Floats:
+    """Return the mean over rows of sum((probs - gold)^2) over labels: 0 to 2, low is good.
+
+    Brier 1950, equation 2, for any number of classes.
+    """
+    target = np.eye(len(answers.labels))[answers.gold]
+    return _mean(weights, ((answers.probs - target) ** 2).sum(axis=1))
+
+
+def ece(answers: Answers, weights: Floats) -> Floats:
+    """Return the expected calibration error of the confidence, in bins of equal mass.
+
+    sum over bins of mass * |accuracy - confidence|: Guo et al. 2017, equation 5, with bins of equal
+    mass in place of equal width (Nguyen and O'Connor 2015; Nixon et al. 2019, section 3), since a
+    good model puts most rows in one bin of equal width. Noise alone makes it larger than 0: on few
+    rows, and on bootstrap draws, it reads high.
+    """
+    mass, confidence, hits = _bins(answers, weights, ECE_BINS)
+    return np.asarray(np.abs(confidence - hits).sum(axis=1) / mass.sum(axis=1))
+
+
+class Bin(msgspec.Struct, frozen=True, kw_only=True):
+    """One bin of the reliability diagram: mean confidence and accuracy of its rows."""
+
+    confidence: float
+    accuracy: float
+    rows: int
+
+
+def reliability(answers: Answers, bins: int = ECE_BINS) -> list[Bin]:
+    """Return the bins that `ece` sums over, by rising confidence, without empty ones."""
+    mass, confidence, hits = _bins(answers, np.ones((1, len(answers.gold))), bins)
+    return [
+        Bin(confidence=float(c / m), accuracy=float(h / m), rows=int(m))
+        for m, c, h in zip(mass[0], confidence[0], hits[0], strict=True)
+        if m > 0
+    ]
+
+
+def _bins(answers: Answers, weights: Floats, bins: int) -> tuple[Floats, Floats, Floats]:
+    """Return mass, sum of confidence and sum of hits: (draws, bins) each."""
+    order = np.argsort(answers.confidence, kind="stable")
+    mass = weights[:, order]
+    # The middle of a row's own mass decides its bin, so a row that was drawn often is not split.
+    middle = mass.cumsum(axis=1) - mass / 2
+    which = np.minimum((middle / mass.sum(axis=1, keepdims=True) * bins).astype(np.int64), bins - 1)
+    place = (which + np.arange(len(weights))[:, None] * bins).ravel()
+
+    def total(values: Floats) -> Floats:
+        summed = np.bincount(place, values.ravel(), minlength=len(weights) * bins)
+        return np.asarray(summed, dtype=np.float64).reshape(len(weights), bins)
+
+    confidence = total(mass * answers.confidence[order])
+    return total(mass), confidence, total(mass * answers.correct[order])
+
+
+def expected_stars(labels: Sequence[str], probs: Floats) -> Floats:
+    """Return 3 + 2 * (P(positive) - P(negative)) a row: 1 to 5 stars.
+
+    Our own definition: the score of `Prediction`, stretched from -1..1 to the scale of stars, which
+    puts the three labels at 1, 3 and 5. No stars are needed to fit it.
+    """
+    positive, negative = labels.index("positive"), labels.index("negative")
+    return 3 + 2 * (probs[:, positive] - probs[:, negative])
+
+
+def star_mae(answers: Answers, weights: Floats) -> Floats:
+    """Return the mean of |expected stars - stars|, in stars. Needs `answers.stars`."""
+    return _mean(weights, np.abs(expected_stars(answers.labels, answers.probs) - _stars(answers)))
+
+
+def quadratic_kappa(answers: Answers, weights: Floats) -> Floats:
+    """Return Cohen's kappa between rounded expected stars and stars, weighted by squared distance.
+
+    Cohen 1968: 1 - sum(d^2 * observed) / sum(d^2 * expected by chance); 1 agrees, 0 is chance.
+    Needs `answers.stars`.
+    """
+    # Half a star rounds up: numpy's rounding to even would send 2.5 and 3.5 apart.
+    guessed = np.floor(expected_stars(answers.labels, answers.probs) + 0.5).astype(np.int64)
+    observed = cells(_stars(answers) - 1, guessed - 1, 5, weights)
+    chance = observed.sum(axis=2)[:, :, None] * observed.sum(axis=1)[:, None, :]
+    chance /= observed.sum(axis=(1, 2))[:, None, None]
+    distance = (np.arange(5)[:, None] - np.arange(5)[None, :]) ** 2
+    apart = (distance * chance).sum(axis=(1, 2))
+    found = (distance * observed).sum(axis=(1, 2))
+    # All rows in one cell: no disagreement is possible, and none was found.
+    return np.asarray(1 - np.divide(found, apart, out=np.zeros_like(found), where=apart > 0))
+
+
+def _stars(answers: Answers) -> Ints:
+    if answers.stars is None:
+        raise ValueError("a measure of stars was asked for rows without stars")
+    return answers.stars
+
+
+def _mean(weights: Floats, values: Floats) -> Floats:
+    return np.asarray(weights @ values / weights.sum(axis=1))
