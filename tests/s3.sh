@@ -6,12 +6,12 @@ PYTHON=${PYTHON:-python3}
 FRESH=$PWD/.venv-moto
 WORK=$(mktemp -d)
 SERVER=
-trap '[ -z "$SERVER" ] || kill "$SERVER"; rm -rf "$WORK" "$FRESH"' EXIT
+trap 'set +e; kill $SERVER 2>/dev/null; wait; rm -rf "$WORK" "$FRESH"' EXIT
 
 "$PYTHON" -m venv "$FRESH"
 "$FRESH/bin/pip" install --quiet --disable-pip-version-check "moto[server]==5.2.5"
 mkfifo "$WORK/port"
-"$FRESH/bin/python" -u - >"$WORK/port" <<'SERVE' &
+"$FRESH/bin/python" -u - >"$WORK/port" 2>"$WORK/log" <<'SERVE' &
 from threading import Event
 from moto.server import ThreadedMotoServer
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
