@@ -31,6 +31,7 @@ def test_a_line_has_time_level_logger_message_and_fields() -> None:
     record = logging.makeLogRecord(
         {"name": "sentimill.x", "levelname": "INFO", "msg": "a %d", "args": (1,), "rows": 7}
     )
+    record._note_of_a_library = 1
 
     found = line_of(record)
 

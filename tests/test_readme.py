@@ -95,8 +95,8 @@ def test_commands_and_programs_of_the_readme_run(
             if arguments[1] == "serve":
                 serving = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
                 assert serving.stderr is not None
-                said = "".join(serving.stderr.readline() for _ in range(2))
-                address = re.findall(r" on (\S+)$", said, re.MULTILINE)[0]
+                said = next(line for line in serving.stderr if line.startswith("serving "))
+                address = said.split()[-1]
                 continue
             done = subprocess.run(arguments, capture_output=True, text=True, check=False)
             assert done.returncode == 0, f"{line}\n{done.stderr}"

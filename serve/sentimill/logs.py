@@ -24,7 +24,9 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        line |= {name: value for name, value in vars(record).items() if name not in _ORDINARY}
+        # Libraries keep private notes on a record, such as Ray's `_ray_timestamp_ns`.
+        own = {name for name in vars(record) if name not in _ORDINARY and not name.startswith("_")}
+        line |= {name: value for name, value in vars(record).items() if name in own}
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False, default=str)
