@@ -8,6 +8,7 @@ from typing import Any
 __all__ = ["write_table"]
 
 _COLOURS = {"raw": "#b8860b", "curated": "#1f6f8b"}
+_TICKS = (250, 500, 1000, 2000, 4000)
 
 
 def write_table(markdown: Path, plot: Path, state: dict[str, Any]) -> None:
@@ -69,6 +70,8 @@ def _draw(path: Path, table: list[dict[str, Any]]) -> None:
                     label=arm,
                 )
             axes.set_xscale("log")
+            axes.set_xticks(_TICKS, labels=[f"{rows:,}" for rows in _TICKS])
+            axes.minorticks_off()
             axes.set_xlabel("training rows")
             axes.set_ylabel(name.replace("_", "-"))
             axes.grid(alpha=0.3)
