@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from record import cpu_name
+
 __all__ = ["RESULTS", "machine", "write_result"]
 
 RESULTS = Path(__file__).parent / "results"
@@ -27,18 +29,11 @@ def machine() -> dict[str, Any]:
     return {
         "commit": commit,
         "cores": os.cpu_count(),
-        "cpu": _cpu(),
+        "cpu": cpu_name(),
         "load_1_min": os.getloadavg()[0],
         "python": platform.python_version(),
         "utc": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-
-
-def _cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
 
 
 def write_result(name: str, result: dict[str, Any]) -> None:

@@ -27,6 +27,8 @@ from typing import Any, Final, NamedTuple
 import pyarrow.parquet as pq
 from sklearn.metrics import f1_score
 
+from record import cpu_name
+
 SETS: Final = (
     "amazon_devices",
     "amazon_finefood5k",
@@ -73,7 +75,7 @@ def main() -> None:
         "question": "What does a newcomer get?",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip(),
-        "machine": {"processor": processor(), "cores": len(os.sched_getaffinity(0))},
+        "machine": {"processor": cpu_name(), "cores": len(os.sched_getaffinity(0))},
         "python": platform.python_version(),
         "settings": {
             "rows": given.rows,
@@ -243,12 +245,6 @@ def sentimill(*arguments: str) -> Run:
     if process.returncode:
         raise SystemExit(f"sentimill {arguments[0]} failed:\n{messages}")
     return Run(messages, time.monotonic() - began, usage.ru_maxrss / 1024)
-
-
-def processor() -> str:
-    """Return the processor's name as the system tells it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
 
 
 if __name__ == "__main__":

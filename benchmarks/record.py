@@ -12,18 +12,21 @@ from pathlib import Path
 
 from sentimill.machine import Machine, package_version, usable_cores
 
-__all__ = ["surroundings", "write_result"]
+__all__ = ["cpu_name", "surroundings", "write_result"]
 
 _PACKAGES = ("onnxruntime", "openvino", "tokenizers", "grpcio", "numpy")
 
 
-def surroundings() -> dict[str, object]:
-    """Return machine, load, commit and versions; a busy machine makes only ratios worth reading."""
-    cpu = "unknown"
+def cpu_name() -> str:
+    """Return the processor's name as the system tells it."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
-            cpu = line.partition(":")[2].strip()
-            break
+            return line.partition(":")[2].strip()
+    return "unknown"
+
+
+def surroundings() -> dict[str, object]:
+    """Return machine, load, commit and versions; a busy machine makes only ratios worth reading."""
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     )
@@ -34,7 +37,7 @@ def surroundings() -> dict[str, object]:
     )
     return {
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cpu": cpu,
+        "cpu": cpu_name(),
         "cpu_flags": flags,
         "cores": usable_cores(),
         "load_average": os.getloadavg()[0],

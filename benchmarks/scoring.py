@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -31,6 +30,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from record import surroundings
 from scoring_faults import faults
 from scoring_peers import peers
 from sentimill.classifier import BATCH_TOKENS, Classifier, plan_batches
@@ -64,7 +64,7 @@ def main() -> None:
     if chosen.question == "memory":
         sys.stdout.write(json.dumps(found) + "\n")
         return
-    result = {"question": chosen.question, **surroundings(), **found}
+    result = {"question": chosen.question, **surroundings() | {"pyarrow": pa.__version__}, **found}
     chosen.results.mkdir(parents=True, exist_ok=True)
     (chosen.results / f"scoring-{chosen.question}.json").write_text(
         json.dumps(result, indent=2) + "\n"
@@ -87,23 +87,6 @@ def answer(chosen: argparse.Namespace, folder: Path) -> dict[str, object]:
     if chosen.question == "equal":
         return equal(folder, chosen.bundle, texts)
     return peers(folder, chosen.bundle, texts)
-
-
-def surroundings() -> dict[str, object]:
-    """Return machine, load and commit; on a busy machine only ratios are worth reading."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.partition(":")[2].strip() for line in lines if "model name" in line), "?")
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
-    return {
-        "cpu": cpu,
-        "cores": len(os.sched_getaffinity(0)),
-        "load_average": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "pyarrow": pa.__version__,
-        "commit": commit.stdout.strip(),
-    }
 
 
 def read_texts(data: Path, rows: int) -> list[str]:

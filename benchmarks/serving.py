@@ -249,7 +249,7 @@ def _summary(load: Load, runs: Sequence[Served], offline: Sequence[float]) -> di
 def _settings() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--threads", type=int)
