@@ -1,13 +1,15 @@
 """What is the reference student trained on? Writes that mix, from review sets and labels.
 
-    python benchmarks/reference_mix.py --data DIR --pseudo FILE --out mix.jsonl
+    python benchmarks/reference_mix.py --data DIR --pseudo FILE --out FOLDER
 
 DIR holds one Parquet file a set with the columns id, text, stars, label and split. FILE is JSON
 lines of `set`, `id` and `probs` about whole reviews; `reference/frontier-labels.tsv`, beside this
 file, has such shares for sentences and short reviews, by position. Only rows of train splits are
 taken, and of those none whose text, or whose sentence, is in a split that a figure is taken on.
 The mix has two kinds of rows: those with a teacher's shares (`probs`), and reviews with the label
-that their stars or their set give.
+that their stars or their set give. It is learnt in two stages: broad.jsonl is all of it, read
+short; fine.jsonl is every row with shares and some of the rest, read longer. held-out.jsonl has
+rows of validation and of test splits, in their natural mix, for both.
 """
 
 from __future__ import annotations
@@ -51,6 +53,17 @@ CAPS: Final = {
 """Not in it: rt_polarity, whose sentences are those of sst5's test split; twitter_airline, whose
 tweets are the seeds of CheckList; dynasent_r1 and yelp_augpe, which have no train split."""
 
+FINE_CAPS: Final = {
+    **dict.fromkeys(CAPS, 250),
+    "amazon_blitzer30k": 2000,
+    "sst5": 4000,
+    "yelp_kaggle10k": 4000,
+}
+"""Rows a label with the label alone, of the second stage."""
+
+HELD_OUT: Final = 250
+"""Rows a set in validation, and in test."""
+
 JUDGED_ON: Final = (*CAPS, "dynasent_r1", "rt_polarity", "twitter_airline", "yelp_augpe")
 LABELS: Final = ("negative", "neutral", "positive")
 TSV: Final = Path(__file__).parent / "reference" / "frontier-labels.tsv"
@@ -66,22 +79,33 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of Parquet files")
     parser.add_argument("--pseudo", type=Path, required=True, help="shares of whole reviews")
     parser.add_argument("--leave-out", type=Path, help="ids of reviews that a suite is made of")
-    parser.add_argument("--out", type=Path, required=True, help="JSON lines to write")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--seed", type=int, default=0, help="draws the rows")
     given = parser.parse_args()
     left_out = set(given.leave_out.read_text().split()) if given.leave_out else set()
-    rows = mix(given.data, given.pseudo, left_out, given.seed)
-    with given.out.open("w", encoding="utf-8") as out:
-        for row in rows:
-            out.write(json.dumps(row, ensure_ascii=False) + "\n")
+    sets = {name: read(given.data, name) for name in JUDGED_ON}
+    draw = random.Random(given.seed)
+    broad, fine = mix(sets, given.pseudo, left_out, draw)
+    given.out.mkdir(parents=True, exist_ok=True)
+    write(given.out / "broad.jsonl", broad)
+    write(given.out / "fine.jsonl", fine)
+    write(given.out / "held-out.jsonl", held_out(sets, draw))
+
+
+def write(file: Path, rows: list[Row]) -> None:
+    """Write *rows*, and say on stderr what is in them."""
+    with file.open("w", encoding="utf-8") as out:
+        out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    sys.stderr.write(f"{file.name}: {len(rows)} rows\n")
     counts = Counter((row["domain"], "probs" in row, row["label"]) for row in rows)
     for (domain, soft, label), count in sorted(counts.items()):
         sys.stderr.write(f"{domain:24}{'shares' if soft else 'label':8}{label:10}{count:7}\n")
 
 
-def mix(data: Path, pseudo: Path, left_out: set[str], seed: int) -> list[Row]:
-    """Return the rows of train, shuffled: text, label, domain, split and, of some, probs."""
-    sets = {name: read(data, name) for name in JUDGED_ON if (data / f"{name}.parquet").is_file()}
+def mix(
+    sets: dict[str, list[Row]], pseudo: Path, left_out: set[str], draw: random.Random
+) -> tuple[list[Row], list[Row]]:
+    """Return the rows of both stages, shuffled: text, label, domain, split and, of some, probs."""
     judged = {form for rows in sets.values() for row in rows for form in forms_if_judged(row)}
     reviews = {
         row["id"]: {**row, "domain": name}
@@ -90,12 +114,33 @@ def mix(data: Path, pseudo: Path, left_out: set[str], seed: int) -> list[Row]:
         for row in rows
         if row["split"] == "train" and row["id"] not in left_out
     }
-    taught = [*of_sentences(reviews), *of_reviews(reviews, pseudo)]
+    taught = allowed([*of_sentences(reviews), *of_reviews(reviews, pseudo)], judged)
     known = {plain(row["text"]) for row in taught}
-    draw = random.Random(seed)
-    starred = [row for row in capped(reviews, draw) if plain(row["text"]) not in known]
-    rows = [row for row in (*taught, *starred) if judged.isdisjoint(forms(row["text"]))]
-    draw.shuffle(rows)
+    starred = [row_of(review, None) for review in capped(list(reviews.values()), CAPS, draw)]
+    starred = allowed([row for row in starred if plain(row["text"]) not in known], judged)
+    broad, fine = [*taught, *starred], [*taught, *capped(starred, FINE_CAPS, draw)]
+    draw.shuffle(broad)
+    draw.shuffle(fine)
+    return broad, fine
+
+
+def allowed(rows: list[Row], judged: set[str]) -> list[Row]:
+    """Return the rows none of whose forms is *judged*."""
+    return [row for row in rows if judged.isdisjoint(forms(row["text"]))]
+
+
+def held_out(sets: dict[str, list[Row]], draw: random.Random) -> list[Row]:
+    """Return up to `HELD_OUT` rows of each split but train, of the sets that are learnt from.
+
+    They stop the training and set the temperature, so the sets that are far from these reviews
+    (tweets about airlines, sentences chosen to be hard) stay out of it.
+    """
+    rows = []
+    for name in (*CAPS, "yelp_augpe"):
+        for split in ("validation", "test"):
+            found = [row for row in sets[name] if row["split"] == split]
+            chosen = draw.sample(found, min(HELD_OUT, len(found)))
+            rows += [{**row_of({**row, "domain": name}, None), "split": split} for row in chosen]
     return rows
 
 
@@ -135,7 +180,8 @@ def of_sentences(reviews: dict[str, Row]) -> Iterator[Row]:
             text = review["text"][int(line["start"]) : int(line["end"])]
             if hashlib.sha256(text.encode()).hexdigest()[:8] != line["sha256"]:
                 raise SystemExit(f"{line['id']} has another text than the one that was labelled")
-            yield row_of(text, review, [int(line[label]) / 100 for label in LABELS])
+            shares = [int(line[label]) / 100 for label in LABELS]
+            yield row_of({**review, "text": text}, shares)
 
 
 def of_reviews(reviews: dict[str, Row], pseudo: Path) -> Iterator[Row]:
@@ -143,25 +189,24 @@ def of_reviews(reviews: dict[str, Row], pseudo: Path) -> Iterator[Row]:
     for line in pseudo.read_text(encoding="utf-8").splitlines():
         shares = json.loads(line)
         if shares["id"] in reviews:
-            review = reviews[shares["id"]]
-            yield row_of(review["text"], review, shares["probs"])
+            yield row_of(reviews[shares["id"]], shares["probs"])
 
 
-def capped(reviews: dict[str, Row], draw: random.Random) -> Iterator[Row]:
-    """Yield up to the cap of each label of each set."""
-    drawn = sorted(reviews.values(), key=lambda review: str(review["id"]))
-    draw.shuffle(drawn)
+def capped(rows: list[Row], caps: dict[str, int], draw: random.Random) -> list[Row]:
+    """Return up to the cap of each label of each set, drawn at random."""
     taken: Counter[tuple[str, str]] = Counter()
-    for review in drawn:
-        key = (review["domain"], review["label"])
-        if taken[key] < CAPS[review["domain"]]:
+    kept = []
+    for row in draw.sample(rows, len(rows)):
+        key = (row["domain"], row["label"])
+        if taken[key] < caps[row["domain"]]:
             taken[key] += 1
-            yield row_of(review["text"], review, None)
+            kept.append(row)
+    return kept
 
 
-def row_of(text: str, review: Row, shares: list[float] | None) -> Row:
+def row_of(review: Row, shares: list[float] | None) -> Row:
     """Return a row of the mix."""
-    row = {"text": text, "label": review["label"], "domain": review["domain"], "split": "train"}
+    row = {key: review[key] for key in ("text", "label", "domain")} | {"split": "train"}
     if shares is None:
         return row
     return {**row, "label": LABELS[shares.index(max(shares))], "probs": shares}

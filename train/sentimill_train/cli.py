@@ -64,7 +64,7 @@ def train(
     base: Annotated[
         str | None,
         typer.Option(
-            help="encoder to start from: a folder, or hub:owner/name[@revision]",
+            help="encoder to start from: a folder or bundle, or hub:owner/name[@revision]",
             show_default="all-MiniLM-L6-v2 from its installed package",
         ),
     ] = None,
@@ -90,6 +90,18 @@ def train(
     max_tokens: Annotated[
         int, typer.Option(min=3, help="tokens of a review that are read, here and in service")
     ] = 256,
+    train_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=3, help="cut reviews to this while training, which is faster", show_default="all"
+        ),
+    ] = None,
+    dropout: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=0.9, help="of the encoder; 0 trains faster", show_default="that of --base"
+        ),
+    ] = None,
     truncation: Annotated[
         Literal["head", "head-tail"], typer.Option(help="what a longer review keeps")
     ] = "head-tail",
@@ -149,6 +161,8 @@ def train(
         preset=preset,
         train_embeddings=train_embeddings,
         max_tokens=max_tokens,
+        train_tokens=train_tokens,
+        dropout=dropout,
         truncation=truncation,
         fit=FitConfig(
             epochs=epochs,

@@ -89,23 +89,35 @@ class Student(PreTrainedModel):
 
 
 def new_student(
-    preset: Preset, pretrained: Pretrained, labels: Sequence[str], *, vocabulary: int
+    preset: Preset,
+    pretrained: Pretrained,
+    labels: Sequence[str],
+    *,
+    vocabulary: int,
+    dropout: float | None = None,
 ) -> Student:
-    """Return a student that has not been trained: *pretrained* with a new head, or `tiny`.
+    """Return the student that training starts from: *pretrained* with a head, or `tiny`.
 
-    `tiny` takes random weights and only the tokenizer of *pretrained*. vocabulary: how many token
-    ids that tokenizer has. Seed torch first: the head is random.
+    The head is new, unless *pretrained* is a bundle with these labels: then training goes on from
+    it. `tiny` takes random weights and only the tokenizer of *pretrained*. vocabulary: how many
+    token ids that tokenizer has. dropout: of the encoder; None keeps what its config says. Seed
+    torch first: a new head is random.
 
     Raises:
         UsageError: the checkpoint is of no family that this student can be.
     """
     names = dict(enumerate(labels))
     config = _tiny_config(vocabulary) if preset == "tiny" else _config_of(pretrained)
+    goes_on = preset != "tiny" and _is_student(config, names)
+    if dropout is not None:
+        _set_dropout(config, dropout)
     config.num_labels = len(labels)
     config.id2label = names
     config.label2id = {name: i for i, name in names.items()}
     if preset == "tiny":
         return Student(config)
+    if goes_on:
+        return _load(pretrained.folder, config)
     with _quiet():
         try:
             encoder = AutoModel.from_pretrained(
@@ -135,10 +147,16 @@ def load_student(folder: Path, *, attention: Attention = "sdpa") -> Student:
     """Return the student that `save_pretrained` wrote to *folder*, ready to predict."""
     with _quiet():
         config = AutoConfig.from_pretrained(folder, attn_implementation=attention)
+    student = _load(folder, config, attention)
+    student.train(False)
+    return student
+
+
+def _load(folder: Path, config: PreTrainedConfig, attention: Attention = "sdpa") -> Student:
+    with _quiet():
         student: Student = Student.from_pretrained(
             folder, config=config, use_safetensors=True, attn_implementation=attention
         )
-    student.train(False)
     return student
 
 
@@ -177,6 +195,18 @@ def _config_of(pretrained: Pretrained) -> PreTrainedConfig:
         return cast(PreTrainedConfig, AutoConfig.from_pretrained(pretrained.folder))
     except (OSError, ValueError) as error:
         raise _unsupported(pretrained, error) from error
+
+
+def _is_student(config: PreTrainedConfig, names: dict[int, str]) -> bool:
+    """Say whether a checkpoint is a student of ours with the labels *names*, head and all."""
+    return Student.__name__ in (config.architectures or []) and config.id2label == names
+
+
+def _set_dropout(config: PreTrainedConfig, dropout: float) -> None:
+    """Set every dropout of an encoder, whatever its family calls them."""
+    for name, value in config.to_dict().items():
+        if "dropout" in name and isinstance(value, int | float):
+            setattr(config, name, dropout)
 
 
 def _tiny_config(vocabulary: int) -> PreTrainedConfig:
