@@ -21,13 +21,7 @@ from sentimill_train.fit import FitConfig, Progress
 from sentimill_train.judgement import Judgement
 from sentimill_train.records import Example, write_examples
 from sentimill_train.train import Quiet, Train, Trained
-from train_parts import TWO, reviews, write_base
-
-
-def write_reviews(path: Path, rows: int = 400) -> Path:
-    """Write reviews that one of two words decides."""
-    write_examples(path, reviews(rows))
-    return path
+from train_parts import TWO, reviews, write_base, write_reviews
 
 
 @pytest.fixture(scope="module")

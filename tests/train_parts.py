@@ -15,7 +15,7 @@ from transformers import BertConfig, BertModel
 
 from sentimill.text import TextEncoder
 from sentimill_train.pretrained import Pretrained, find_pretrained
-from sentimill_train.records import Example
+from sentimill_train.records import Example, write_examples
 from sentimill_train.student import Student, new_student
 from sentimill_train.tokens import Rows, tokenise
 
@@ -96,6 +96,12 @@ def reviews(rows: int, *, seed: int = 0, shares: bool = False) -> list[Example]:
             )
         )
     return made
+
+
+def write_reviews(path: Path, rows: int = 400) -> Path:
+    """Write reviews that one of two words decides."""
+    write_examples(path, reviews(rows))
+    return path
 
 
 def rows_of(examples: list[Example], labels: tuple[str, ...] = TWO) -> Rows:

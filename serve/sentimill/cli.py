@@ -24,6 +24,7 @@ from sentimill.classifier import BATCH_TOKENS, Classifier, Prediction
 from sentimill.engine import EngineName, Precision, Provider
 from sentimill.errors import SentimillError, SomeRowsFailed, UsageError, outcome
 from sentimill.logs import JsonFormatter
+from sentimill.reference import reference_bundle
 from sentimill.scoring.command import score
 
 __all__ = ["app", "main"]
@@ -41,7 +42,13 @@ bundle_app = typer.Typer(help="Look at a model folder, or check it.", no_args_is
 app.add_typer(bundle_app, name="bundle")
 
 BundleOption = Annotated[
-    Path, typer.Option("--bundle", envvar="SENTIMILL_BUNDLE", help="folder written by train")
+    Path | None,
+    typer.Option(
+        "--bundle",
+        envvar="SENTIMILL_BUNDLE",
+        help="folder written by train",
+        show_default="the reference student",
+    ),
 ]
 PrecisionOption = Annotated[
     Precision, typer.Option(help="auto takes the fastest that the bundle lists and this CPU has")
@@ -118,10 +125,7 @@ def classify(
         typer.Argument(metavar="[TEXT]...", help="texts; none reads lines from stdin"),
     ] = None,
     *,
-    bundle: Annotated[
-        Path | None,
-        typer.Option(envvar="SENTIMILL_BUNDLE", help="folder written by train"),
-    ] = None,
+    bundle: BundleOption = None,
     server: Annotated[
         str | None, typer.Option(help="host:port of a running server to ask instead of a bundle")
     ] = None,
@@ -135,8 +139,8 @@ def classify(
     origin = context.get_parameter_source("bundle")
     if server is not None and origin is not None and origin.name == "ENVIRONMENT":
         bundle = None  # a flag goes before a variable
-    if (bundle is None) == (server is None):
-        why = "name the model: either --bundle FOLDER or --server HOST:PORT"
+    if bundle is not None and server is not None:
+        why = "name one model: either --bundle FOLDER or --server HOST:PORT"
         raise UsageError(why, reason="NO_MODEL")
     if not texts and sys.stdin.isatty():
         why = "no text given: write it after the command, or pipe lines into it"
@@ -149,9 +153,13 @@ def classify(
         with Client(server) as client:
             for chunk in _chunks(lines, 1024):
                 failed += _show(chunk, client.classify(chunk), as_json)
-    elif bundle is not None:
+    else:
         classifier = Classifier.load(
-            bundle, precision=precision, engine=engine, provider=provider, threads=threads
+            bundle or reference_bundle(),
+            precision=precision,
+            engine=engine,
+            provider=provider,
+            threads=threads,
         )
         for chunk in _chunks(lines, 1024):
             failed += _show(chunk, classifier.classify(chunk), as_json)
@@ -161,8 +169,8 @@ def classify(
 
 @app.command()
 def serve(
-    bundle: BundleOption,
     *,
+    bundle: BundleOption = None,
     host: Annotated[str, typer.Option(help="address for gRPC")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="port for gRPC; 0 takes a free one")
@@ -206,6 +214,7 @@ def serve(
     from sentimill.server import Serve, Serving
     from sentimill.tls import Tls
 
+    model = bundle or reference_bundle()
     if tls_cert is None or tls_key is None:
         if tls_cert or tls_key or tls_client_ca:
             why = "--tls-cert and --tls-key are given together, --tls-client-ca only with them"
@@ -215,13 +224,13 @@ def serve(
         tls = Tls(certificate=tls_cert, key=tls_key, client_ca=tls_client_ca)
 
     def started(serving: Serving) -> None:
-        console.print(f"serving {bundle} on {serving.address}")
+        console.print(f"serving {model} on {serving.address}")
         console.print(f"status on http://{serving.metrics_address}/")
         console.print(f"metrics on http://{serving.metrics_address}/metrics")
         console.print(f'try: sentimill classify --server {serving.address} "Works as promised."')
 
     Serve(
-        bundle=bundle,
+        bundle=model,
         host=host,
         port=port,
         metrics_host=metrics_host,

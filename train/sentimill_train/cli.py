@@ -64,8 +64,9 @@ def train(
     base: Annotated[
         str | None,
         typer.Option(
-            help="encoder to start from: a folder or bundle, or hub:owner/name[@revision]",
-            show_default="all-MiniLM-L6-v2 from its installed package",
+            help="start from: a bundle or a folder, hub:owner/name[@revision], or all-MiniLM-L6-v2"
+            " from its installed package",
+            show_default="the reference student",
         ),
     ] = None,
     preset: Annotated[

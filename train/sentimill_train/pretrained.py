@@ -46,13 +46,14 @@ class Pretrained:
 def find_pretrained(base: str | None = None) -> Pretrained:
     """Return the encoder *base*: a folder, `hub:owner/name[@revision]`, or None for the default.
 
-    The default comes from an installed package and needs no network; only a hub name does.
+    The default, which `all-MiniLM-L6-v2` names too, comes from an installed package and needs no
+    network; only a hub name does. A bundle is a folder like any other.
 
     Raises:
         UsageError: BASE_NOT_FOUND when there is none, BASE_UNSAFE when it is not three plain files
             or does not have the hashes it must have, HUB_UNREACHABLE.
     """
-    if base is None:
+    if base is None or base == DEFAULT_NAME.partition("/")[2]:
         return _from_package()
     if base.startswith("hub:"):
         return _from_hub(base.removeprefix("hub:"))

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from sentimill.bundle import Bundle, Source, check_writable, write_bundle
 from sentimill.errors import UsageError
+from sentimill.reference import find_reference
 from sentimill.text import TextEncoder, Truncation
 from sentimill_train.abstain import Abstention
 from sentimill_train.assemble import Made, golden_of
@@ -126,11 +127,12 @@ class Train:
     """Train a student on *reviews* and write it as a bundle to *out*.
 
     reviews: files, `starter`, or `hub:owner/name[@revision]`. labels: the closed set in order;
-    None takes those that occur. base: as for `find_pretrained`. train_embeddings: also train the
-    word vectors; a few thousand reviews show most words too seldom to learn from. train_tokens:
-    cuts the reviews of train shorter than max_tokens, by the same rule, which trains faster.
-    dropout: of the encoder; None keeps that of *base*. target_error: chooses the threshold below
-    which the bundle abstains.
+    None takes those that occur. base: as for `find_pretrained`; None goes on from the reference
+    student, where there is one and the preset does not ask for random weights. train_embeddings:
+    also train the word vectors; a few thousand reviews show most words too seldom to learn from.
+    train_tokens: cuts the reviews of train shorter than max_tokens, by the same rule, which trains
+    faster. dropout: of the encoder; None keeps that of *base*. target_error: chooses the threshold
+    below which the bundle abstains.
     """
 
     reviews: tuple[str, ...]
@@ -188,7 +190,7 @@ class Train:
         )
 
     def _read(self) -> _Read:
-        pretrained = find_pretrained(self.base)
+        pretrained = find_pretrained(self.base or self._reference())
         sources, examples = self._reviews()
         labels = self.labels if self.labels is not None else label_set(examples)
         _check_labels(labels)
@@ -208,6 +210,11 @@ class Train:
             refused=refused,
             exam=read_exam(self.exam, parted, labels, columns=self.columns, sources=sources),
         )
+
+    def _reference(self) -> str | None:
+        """Return the base that is taken where none is named; None, the plain encoder."""
+        folder = None if self.preset == "tiny" else find_reference()
+        return None if folder is None else str(folder)
 
     def _encoder(self, pretrained: Pretrained, max_tokens: int) -> TextEncoder:
         return TextEncoder.from_bytes(

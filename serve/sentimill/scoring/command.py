@@ -20,6 +20,7 @@ from rich.progress import Progress as Bar
 from sentimill.classifier import BATCH_TOKENS, Classifier
 from sentimill.engine import Precision, Provider
 from sentimill.errors import SomeRowsFailed, UsageError
+from sentimill.reference import reference_bundle
 
 if TYPE_CHECKING:
     # pyarrow, gRPC and metrics take a second to load: each command loads what it needs.
@@ -45,7 +46,12 @@ def score(
     ],
     *,
     bundle: Annotated[
-        Path | None, typer.Option(envvar="SENTIMILL_BUNDLE", help="folder written by train")
+        Path | None,
+        typer.Option(
+            envvar="SENTIMILL_BUNDLE",
+            help="folder written by train",
+            show_default="the reference student",
+        ),
     ] = None,
     server: Annotated[
         str | None, typer.Option(help="host:port of a running server to ask instead of a bundle")
@@ -126,9 +132,10 @@ def score(
     origin = context.get_parameter_source("bundle")
     if server is not None and origin is not None and origin.name == "ENVIRONMENT":
         bundle = None  # a flag goes before a variable
-    if (bundle is None) == (server is None):
-        why = "name the model: either --bundle FOLDER or --server HOST:PORT"
+    if bundle is not None and server is not None:
+        why = "name one model: either --bundle FOLDER or --server HOST:PORT"
         raise UsageError(why, reason="NO_MODEL")
+    model = bundle or (reference_bundle() if server is None else Path())
     _check_marks(delimiter, quote)
     for file in (summary, metrics_textfile):
         if file is not None and not file.absolute().parent.is_dir():
@@ -161,7 +168,7 @@ def score(
             from sentimill.scoring.ray import Cluster, run_on_ray
 
             cluster = Cluster(
-                bundle=bundle or Path(),
+                bundle=model,
                 address=address,
                 actors=actors,
                 num_gpus=num_gpus,
@@ -180,7 +187,7 @@ def score(
         else:
             scorer = LocalScorer(
                 Classifier.load(
-                    bundle or Path(),
+                    model,
                     precision=precision,
                     engine="auto" if engine == "ray" else engine,
                     provider=provider,

@@ -1,0 +1,71 @@
+"""Where a person names no model, the reference student answers, or the error says what to do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from program import Sentimill
+from sentimill import reference
+from sentimill.errors import UsageError
+from sentimill.reference import find_reference, reference_bundle
+from sentimill_train.train import Train
+from tiny import write_tiny_bundle
+
+
+def test_the_first_place_that_has_a_bundle_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A wheel carries it inside the package, a clone beside the sources."""
+    monkeypatch.setattr(reference, "_PLACES", (tmp_path / "wheel", tmp_path / "clone"))
+    write_tiny_bundle(tmp_path / "clone")
+
+    assert reference_bundle() == tmp_path / "clone"
+
+
+def test_without_one_the_error_names_the_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An installation may have none."""
+    monkeypatch.setattr(reference, "_PLACES", (tmp_path,))
+
+    assert find_reference() is None
+    with pytest.raises(UsageError, match="--bundle") as caught:
+        reference_bundle()
+    assert caught.value.reason == "NO_MODEL"
+
+
+def test_every_command_that_needs_a_model_takes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sentimill: Sentimill
+) -> None:
+    """`classify` and `score` without --bundle."""
+    monkeypatch.setattr(reference, "_PLACES", (tmp_path / "model",))
+    write_tiny_bundle(tmp_path / "model")
+    (tmp_path / "in.csv").write_text("text\ngood\n")
+
+    answered = sentimill("classify", "good")
+    scored = sentimill("score", tmp_path / "in.csv", tmp_path / "out.csv")
+
+    assert answered.code == scored.code == 0
+    assert answered.out.startswith("positive")
+    assert "good,positive" in (tmp_path / "out.csv").read_text()
+
+
+def test_two_models_are_refused(sentimill: Sentimill) -> None:
+    """A bundle and a server at once."""
+    found = sentimill("classify", "good", "--bundle", "here", "--server", "127.0.0.1:1")
+
+    assert found.code == 2
+    assert "either --bundle FOLDER or --server" in found.error
+
+
+def test_training_goes_on_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless the preset asks for random weights."""
+    monkeypatch.setattr(reference, "_PLACES", (tmp_path / "model",))
+    write_tiny_bundle(tmp_path / "model")
+    run = Train(reviews=("starter",), out=tmp_path / "out")
+
+    assert run._reference() == str(tmp_path / "model")
+    assert replace(run, preset="tiny")._reference() is None
