@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench protos wheel-test s3-test clean
+.PHONY: demo test check reference protos wheel-test s3-test clean
 
 demo: $(READY) ## distil a model from the starter reviews, serve it, call it, score a CSV
 	@BIN=$(BIN) sh demo.sh
@@ -16,6 +16,9 @@ check: $(READY) ## format, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+reference: $(READY) ## train the reference student anew, in some hours: DATA=folder PSEUDO=file SUITE=file
+	@BIN=$(BIN) sh benchmarks/reference/make.sh
 
 protos: $(READY) ## generate serve/sentimill/v1 from protos/
 	$(BIN)/python -m grpc_tools.protoc -Iprotos \

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gzip
 import hashlib
 import json
 import random
@@ -78,11 +79,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of Parquet files")
     parser.add_argument("--pseudo", type=Path, required=True, help="shares of whole reviews")
-    parser.add_argument("--leave-out", type=Path, help="ids of reviews that a suite is made of")
+    parser.add_argument(
+        "--suite", type=Path, help="behavioural suite (.jsonl.gz) whose originals are left out"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--seed", type=int, default=0, help="draws the rows")
     given = parser.parse_args()
-    left_out = set(given.leave_out.read_text().split()) if given.leave_out else set()
+    left_out = originals(given.suite) if given.suite else set()
     sets = {name: read(given.data, name) for name in JUDGED_ON}
     draw = random.Random(given.seed)
     broad, fine = mix(sets, given.pseudo, left_out, draw)
@@ -142,6 +145,12 @@ def held_out(sets: dict[str, list[Row]], draw: random.Random) -> list[Row]:
             chosen = draw.sample(found, min(HELD_OUT, len(found)))
             rows += [{**row_of({**row, "domain": name}, None), "split": split} for row in chosen]
     return rows
+
+
+def originals(suite: Path) -> set[str]:
+    """Return the ids of the reviews that the pairs of a suite were made from."""
+    with gzip.open(suite, "rt", encoding="utf-8") as lines:
+        return {str(json.loads(line).get("imdb_id")) for line in lines}
 
 
 def read(data: Path, name: str) -> list[Row]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
+import random
 from pathlib import Path
 
 import pyarrow as pa
@@ -55,9 +57,17 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def mixed(
+    data: Path, left_out: set[str]
+) -> tuple[list[reference_mix.Row], list[reference_mix.Row]]:
+    """Return both stages of the mix."""
+    sets = {name: reference_mix.read(data, name) for name in ("yelp_kaggle10k", "dynasent_r1")}
+    return reference_mix.mix(sets, data / "pseudo.jsonl", left_out, random.Random(0))
+
+
 def texts(data: Path, left_out: set[str]) -> dict[str, reference_mix.Row]:
-    """Return the mix by text."""
-    rows = reference_mix.mix(data, data / "pseudo.jsonl", left_out, seed=0)
+    """Return the first stage by text."""
+    rows, _ = mixed(data, left_out)
     assert len(rows) == len({row["text"] for row in rows})
     return {row["text"]: row for row in rows}
 
@@ -86,6 +96,45 @@ def test_ids_to_leave_out_are_left_out(data: Path) -> None:
     found = texts(data, {"y1"})
 
     assert set(found) == {"Never again.", "Fine."}
+
+
+def test_the_second_stage_has_every_row_with_shares_and_a_part_of_the_rest(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It teaches what the teacher said last."""
+    monkeypatch.setitem(reference_mix.FINE_CAPS, "yelp_kaggle10k", 0)
+
+    broad, fine = mixed(data, set())
+
+    assert {row["text"] for row in fine} == {row["text"] for row in broad if "probs" in row}
+    assert len(fine) == 2 < len(broad)
+
+
+def test_held_out_rows_come_from_other_splits(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as asked for, each with its split, and none of train."""
+    monkeypatch.setattr(reference_mix, "CAPS", {"yelp_kaggle10k": 10})
+    sets = {
+        "yelp_kaggle10k": reference_mix.read(data, "yelp_kaggle10k"),
+        "yelp_augpe": [
+            {"id": str(i), "text": str(i), "label": "neutral", "split": "validation"}
+            for i in range(reference_mix.HELD_OUT + 9)
+        ],
+    }
+
+    rows = reference_mix.held_out(sets, random.Random(0))
+
+    assert [row["split"] for row in rows].count("validation") == reference_mix.HELD_OUT
+    assert [row["text"] for row in rows if row["split"] == "test"] == ["best tacos in town"]
+
+
+def test_the_originals_of_a_suite_are_read_from_it(tmp_path: Path) -> None:
+    """Its pairs say which review they came from."""
+    with gzip.open(tmp_path / "pairs.jsonl.gz", "wt") as file:
+        file.write('{"imdb_id": "imdb-train/pos/1"}\n{"imdb_id": "imdb-train/neg/2"}\n')
+
+    found = reference_mix.originals(tmp_path / "pairs.jsonl.gz")
+
+    assert found == {"imdb-train/pos/1", "imdb-train/neg/2"}
 
 
 def test_a_text_that_changed_is_refused(data: Path) -> None:

@@ -54,6 +54,10 @@ def evaluate(
     part: Annotated[
         Part, typer.Option(help="split to judge on; auto is test where there are splits")
     ] = "auto",
+    most_rows: Annotated[
+        int | None,
+        typer.Option(min=1, help="judge on a sample of a larger set", show_default="all"),
+    ] = None,
     target_error: Annotated[
         float | None,
         typer.Option(min=0.0001, max=0.9999, help="say what threshold would keep this error"),
@@ -102,7 +106,12 @@ def evaluate(
     # Everything is read before anything is computed: a bad file fails in a second.
     samples = [
         read_sample(
-            source, manifest.labels, trained_on=manifest.sources, part=part, columns=columns
+            source,
+            manifest.labels,
+            trained_on=manifest.sources,
+            part=part,
+            most=most_rows,
+            columns=columns,
         )
         for source in [*on, *(more or [])]
     ]

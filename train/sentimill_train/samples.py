@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,12 +76,14 @@ def read_sample(
     *,
     trained_on: Sequence[Source] = (),
     part: Part = "auto",
+    most: int | None = None,
     columns: Columns | None = None,
 ) -> Sample:
     """Return the rows of *source* to judge on, labelled with some of *labels*.
 
     `auto` takes the test rows where the file has splits, else all of them. A file among
-    *trained_on* is parted as training parted it, so no row that was learnt is judged on.
+    *trained_on* is parted as training parted it, so no row that was learnt is judged on. Of more
+    than *most* rows a sample is taken, by a hash of their texts: the same in every run.
 
     Raises:
         TableError: the file is not usable, or holds no labelled row of that part.
@@ -103,6 +106,8 @@ def read_sample(
             f"{source} has no labelled row of the part {part!r}: choose another with --part",
             reason="NO_LABELLED_ROWS",
         )
+    if most is not None and len(labelled) > most:
+        labelled = sorted(labelled, key=lambda example: _hash(example.text))[:most]
     return Sample(
         name=Path(source).stem or source,
         sha256=digest,
@@ -110,6 +115,10 @@ def read_sample(
         examples=tuple(labelled),
         unlabelled=len(chosen) - len(labelled),
     )
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.sha256(normalise(text).encode("utf-8", "surrogatepass")).digest()
 
 
 def answer(
