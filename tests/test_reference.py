@@ -15,21 +15,20 @@ from sentimill_train.train import Train
 from tiny import write_tiny_bundle
 
 
-def test_the_first_place_that_has_a_bundle_is_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A wheel carries it inside the package, a clone beside the sources."""
-    monkeypatch.setattr(reference, "_PLACES", (tmp_path / "wheel", tmp_path / "clone"))
-    write_tiny_bundle(tmp_path / "clone")
+def test_a_link_leads_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is loaded and shown is the folder itself, not the link."""
+    write_tiny_bundle(tmp_path / "bundle")
+    (tmp_path / "link").symlink_to("bundle")
+    monkeypatch.setattr(reference, "_FOLDER", tmp_path / "link")
 
-    assert reference_bundle() == tmp_path / "clone"
+    assert reference_bundle() == tmp_path / "bundle"
 
 
 def test_without_one_the_error_names_the_option(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An installation may have none."""
-    monkeypatch.setattr(reference, "_PLACES", (tmp_path,))
+    monkeypatch.setattr(reference, "_FOLDER", tmp_path)
 
     assert find_reference() is None
     with pytest.raises(UsageError, match="--bundle") as caught:
@@ -41,7 +40,7 @@ def test_every_command_that_needs_a_model_takes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sentimill: Sentimill
 ) -> None:
     """`classify` and `score` without --bundle."""
-    monkeypatch.setattr(reference, "_PLACES", (tmp_path / "model",))
+    monkeypatch.setattr(reference, "_FOLDER", tmp_path / "model")
     write_tiny_bundle(tmp_path / "model")
     (tmp_path / "in.csv").write_text("text\ngood\n")
 
@@ -63,7 +62,7 @@ def test_two_models_are_refused(sentimill: Sentimill) -> None:
 
 def test_training_goes_on_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unless the preset asks for random weights."""
-    monkeypatch.setattr(reference, "_PLACES", (tmp_path / "model",))
+    monkeypatch.setattr(reference, "_FOLDER", tmp_path / "model")
     write_tiny_bundle(tmp_path / "model")
     run = Train(reviews=("starter",), out=tmp_path / "out")
 

@@ -27,4 +27,7 @@ assert not found, f'the cpu extra brought {found}'
 "
 ANSWER=$("$FRESH/bin/sentimill" classify "good battery" --bundle tiny)
 echo "$ANSWER"
-case "$ANSWER" in positive*) echo "wheel ok" ;; *) echo "wheel gave a wrong answer" >&2; exit 1 ;; esac
+case "$ANSWER" in positive*) ;; *) echo "wheel gave a wrong answer" >&2; exit 1 ;; esac
+ANSWER=$("$FRESH/bin/sentimill" classify "It broke after a day and nobody answered my mails.")
+echo "$ANSWER"
+case "$ANSWER" in negative*) echo "wheel ok" ;; *) echo "the reference gave a wrong answer" >&2; exit 1 ;; esac

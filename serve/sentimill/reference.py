@@ -1,6 +1,7 @@
 """The reference student: the bundle that is used where a person names none.
 
-It lies in `bundles/reference` of the repository, and a wheel carries it beside this file.
+It lies in `bundles/reference` of the repository; a link beside this file leads there, and a wheel
+has the folder in the place of the link.
 """
 
 from __future__ import annotations
@@ -12,13 +13,12 @@ from sentimill.errors import UsageError
 
 __all__ = ["find_reference", "reference_bundle"]
 
-_HERE: Final = Path(__file__).resolve().parent
-_PLACES: Final = (_HERE / "bundles" / "reference", _HERE.parents[1] / "bundles" / "reference")
+_FOLDER: Final = Path(__file__).parent / "reference_student"
 
 
 def find_reference() -> Path | None:
     """Return the folder of the reference student, or None where this installation has none."""
-    return next((place for place in _PLACES if (place / "manifest.json").is_file()), None)
+    return _FOLDER.resolve() if (_FOLDER / "manifest.json").is_file() else None
 
 
 def reference_bundle() -> Path:
