@@ -64,3 +64,11 @@ def test_a_local_base_has_no_revision() -> None:
 
     assert "The base is folder," in model_card(local)
     assert "None" not in model_card(local)
+
+
+def test_notes_of_the_one_who_trained_it_come_with_the_data() -> None:
+    """Such as the terms of the reviews; without any there is no empty place for them."""
+    noted = model_card(replace(CARD, notes="### Terms\n\nResearch use.\n"))
+
+    assert "`\n\n### Terms\n\nResearch use.\n\n## Figures" in noted.replace(" |", "")
+    assert "\n\n\n" not in model_card(CARD)

@@ -72,13 +72,17 @@ def golden_of(
 class Made:
     """All that a bundle is written from.
 
-    refused: how many rows were left out because no model can read them. golden: from `golden_of`.
+    refused: how many rows were left out because no model can read them. notes: Markdown for the
+    card. golden: from `golden_of`.
     A bundle is written twice: as `files` alone, to be judged as what it is, and then with `papers`.
     """
 
     name: str
     preset: str
     train_embeddings: bool
+    train_tokens: int | None
+    dropout: float | None
+    notes: str
     max_tokens: int
     truncation: Truncation
     config: FitConfig
@@ -122,6 +126,7 @@ class Made:
             truncation=self.truncation,
             temperature=self.calibration.temperature,
             findings=findings(judgement, self.calibration.abstention),
+            notes=self.notes,
         )
 
     def manifest(self, files: dict[str, File], judgement: Judgement | None = None) -> Manifest:
@@ -164,6 +169,8 @@ class Made:
         return {
             "preset": self.preset,
             "train_embeddings": self.train_embeddings,
+            "train_tokens": self.train_tokens,
+            "dropout": self.dropout,
             "seed": config.seed,
             "epochs": self.fitted.epochs,
             "best_epoch": self.fitted.best_epoch,

@@ -12,7 +12,10 @@ __all__ = ["Card", "model_card"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """What a card is written from. findings: from `sentimill_train.findings`."""
+    """What a card is written from. findings: from `sentimill_train.findings`.
+
+    notes: Markdown of whoever trained it, such as where the reviews come from and on what terms.
+    """
 
     name: str
     labels: tuple[str, ...]
@@ -23,6 +26,7 @@ class Card:
     truncation: str
     temperature: float
     findings: str
+    notes: str = ""
 
 
 def model_card(card: Card) -> str:
@@ -66,7 +70,7 @@ the test split is in no other.
 
 {sources}
 
-{card.findings}
+{_notes(card)}{card.findings}
 ## Limits
 
 - Labels are only as good as who gave them. A model from stars learns what people rate, which is
@@ -80,6 +84,10 @@ def _student(card: Card) -> str:
     if card.training.get("preset") == "tiny":
         return "The student is two random layers behind the tokenizer of the base"
     return "The student is the encoder of the base"
+
+
+def _notes(card: Card) -> str:
+    return f"{card.notes.strip()}\n\n" if card.notes.strip() else ""
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

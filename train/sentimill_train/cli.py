@@ -115,6 +115,10 @@ def train(
             show_default="always answer",
         ),
     ] = None,
+    notes: Annotated[
+        Path | None,
+        typer.Option(help="Markdown for the model card: where the reviews come from, their terms"),
+    ] = None,
     on: Annotated[
         list[str] | None,
         typer.Option(help="labelled file to judge on besides the test split; may be repeated"),
@@ -174,6 +178,7 @@ def train(
             seed=seed,
         ),
         target_error=target_error,
+        notes=notes.read_text(encoding="utf-8") if notes is not None else "",
         exam=ExamConfig(
             on=tuple(on or ()), gate=gate, allow_worse=allow_worse, baselines=baselines
         ),

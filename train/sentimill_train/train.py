@@ -132,7 +132,7 @@ class Train:
     also train the word vectors; a few thousand reviews show most words too seldom to learn from.
     train_tokens: cuts the reviews of train shorter than max_tokens, by the same rule, which trains
     faster. dropout: of the encoder; None keeps that of *base*. target_error: chooses the threshold
-    below which the bundle abstains.
+    below which the bundle abstains. notes: Markdown that goes into the model card.
     """
 
     reviews: tuple[str, ...]
@@ -149,6 +149,7 @@ class Train:
     truncation: Truncation = "head-tail"
     fit: FitConfig = field(default_factory=FitConfig)
     target_error: float | None = None
+    notes: str = ""
     exam: ExamConfig = field(default_factory=ExamConfig)
     overwrite: bool = False
 
@@ -244,6 +245,9 @@ class Train:
             name=self.name or self.out.resolve().name,
             preset=self.preset,
             train_embeddings=self.train_embeddings or self.preset == "tiny",
+            train_tokens=self.train_tokens,
+            dropout=self.dropout,
+            notes=self.notes,
             max_tokens=self.max_tokens,
             truncation=self.truncation,
             config=self.fit,
