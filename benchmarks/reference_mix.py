@@ -55,8 +55,8 @@ CAPS: Final = {
 tweets are the seeds of CheckList; dynasent_r1 and yelp_augpe, which have no train split."""
 
 FINE_CAPS: Final = {
-    **dict.fromkeys(CAPS, 250),
-    "amazon_blitzer30k": 2000,
+    **dict.fromkeys(CAPS, 60),
+    "amazon_blitzer30k": 1000,
     "sst5": 4000,
     "yelp_kaggle10k": 4000,
 }
@@ -87,12 +87,11 @@ def main() -> None:
     given = parser.parse_args()
     left_out = originals(given.suite) if given.suite else set()
     sets = {name: read(given.data, name) for name in JUDGED_ON}
-    draw = random.Random(given.seed)
-    broad, fine = mix(sets, given.pseudo, left_out, draw)
+    broad, fine = mix(sets, given.pseudo, left_out, random.Random(given.seed))
     given.out.mkdir(parents=True, exist_ok=True)
     write(given.out / "broad.jsonl", broad)
     write(given.out / "fine.jsonl", fine)
-    write(given.out / "held-out.jsonl", held_out(sets, draw))
+    write(given.out / "held-out.jsonl", held_out(sets, random.Random(given.seed)))
 
 
 def write(file: Path, rows: list[Row]) -> None:

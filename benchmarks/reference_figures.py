@@ -1,0 +1,144 @@
+"""How good is the reference student, on which sets, and does it beat plain models on its rows?
+
+    python benchmarks/reference_figures.py --bundle bundles/reference --data DIR --work WORK
+
+The bound: people agree with stars no better than the stars agree with their own words, so three
+classes on reviews end well below one hundred (`frontier.py`). DIR holds one Parquet file a set;
+only test splits are judged, of which `make reference` learnt no text and no sentence, and of a
+large one a sample, by a hash of the text. WORK is what `make reference` leaves: the baselines are
+fitted on the same rows. Some ten minutes on two cores. Writes `results/reference.json` and its
+table, `results/reference.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from record import surroundings, write_result
+
+SETS: Final = (
+    "yelp_kaggle10k",
+    "amazon_blitzer30k",
+    "sst5",
+    "dynasent_r1",
+    "imdb",
+    "yelp_augpe",
+    "twitter_airline",
+    "womens_clothing",
+    "hotels_datafiniti",
+)
+FLOORS: Final = (
+    ("yelp_kaggle10k", "two_class_accuracy", 0.95),
+    ("amazon_blitzer30k", "two_class_accuracy", 0.93),
+    ("sst5", "two_class_accuracy", 0.90),
+    ("yelp_kaggle10k", "macro_f1", 0.72),
+    ("dynasent_r1", "macro_f1", 0.55),
+)
+"""What we set out to reach, before anything was trained."""
+
+RESULTS: Final = Path(__file__).parent / "results"
+SENTIMILL: Final = Path(sys.executable).parent / "sentimill"
+
+
+def main() -> None:
+    """Judge, and write what was found."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bundle", type=Path, required=True, help="the reference student")
+    parser.add_argument("--data", type=Path, required=True, help="folder of Parquet files")
+    parser.add_argument("--work", type=Path, help="folder of `make reference`, for the baselines")
+    parser.add_argument("--suite", type=Path, nargs="*", default=[], help="behavioural suites")
+    parser.add_argument("--most-rows", type=int, default=3000, help="of each set")
+    parser.add_argument("--out", type=Path, default=RESULTS / "reference.json")
+    given = parser.parse_args()
+    judgement = judge(given)
+    result = {
+        **surroundings(),
+        "most_rows": given.most_rows,
+        "floors": [reached(judgement, *floor) for floor in FLOORS],
+        "judgement": judgement,
+    }
+    write_result(given.out, result)
+    given.out.with_suffix(".md").write_text(table(result), encoding="utf-8")
+    sys.stdout.write(table(result))
+
+
+def judge(given: argparse.Namespace) -> dict[str, Any]:
+    """Return what `sentimill evaluate` finds."""
+    with tempfile.TemporaryDirectory() as work:
+        found = Path(work, "judgement.json")
+        command: list[str | Path] = [SENTIMILL, "evaluate", "--bundle", given.bundle, "--on"]
+        command += [given.data / f"{name}.parquet" for name in SETS]
+        command += ["--most-rows", str(given.most_rows), "--json", found]
+        if given.work:
+            command += ["--baselines", given.work / "mix" / "broad.jsonl"]
+            command += ["--baselines", given.work / "mix" / "held-out.jsonl"]
+        for suite in given.suite:
+            command += ["--behaviour", suite]
+        subprocess.run(list(map(str, command)), check=True)
+        judgement: dict[str, Any] = json.loads(found.read_text())
+    return judgement
+
+
+def reached(judgement: dict[str, Any], name: str, figure: str, floor: float) -> dict[str, Any]:
+    """Return what became of one floor."""
+    found = next(one for one in judgement["sets"] if one["name"] == name)["figures"][figure]
+    return {
+        "set": name,
+        "figure": figure,
+        "floor": floor,
+        "value": round(found["value"], 4),
+        "reached": found["value"] >= floor,
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """Return the figures as Markdown: a row a set, then what was set out for, then behaviour."""
+    judgement = result["judgement"]
+    rivals = judgement["rivals"]
+    head = ["test rows of", "rows", "two-class, %", "macro-F1, %", "accuracy, %", "ECE"]
+    head += [f"two-class of {rival['name']}, %" for rival in rivals]
+    lines = [head, ["---"] * len(head)]
+    for i, one in enumerate(judgement["sets"]):
+        cells = [one["name"], f"{one['rows']:,}"]
+        cells += [percent(one["figures"].get(n)) for n in ("two_class_accuracy", "macro_f1")]
+        cells += [percent(one["figures"]["accuracy"]), f"{one['figures']['ece']['value']:.3f}"]
+        cells += [
+            percent(rival["sets"][i]["figures"].get("two_class_accuracy")) for rival in rivals
+        ]
+        lines.append(cells)
+    said = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    floors = "\n".join(
+        f"- {f['set']}, {f['figure'].replace('_', ' ')}: {f['value']:.1%}, "
+        f"{'reached' if f['reached'] else 'missed'} (floor {f['floor']:.1%})"
+        for f in result["floors"]
+    )
+    suites = "\n".join(behaviour(judgement))
+    return f"{said}\n\nWith 95 % bootstrap intervals.\n\n{floors}\n\n{suites}\n"
+
+
+def behaviour(judgement: dict[str, Any]) -> list[str]:
+    """Return a line for each suite: how many of its cases fail."""
+    lines = []
+    for suite in dict.fromkeys(one["suite"] for one in judgement["behaviour"]):
+        tests = [one for one in judgement["behaviour"] if one["suite"] == suite]
+        failed, cases = sum(t["failures"] for t in tests), sum(t["rate"]["rows"] for t in tests)
+        if cases:
+            lines.append(f"- behaviour, {suite}: {failed:,} of {cases:,} cases fail")
+    return lines
+
+
+def percent(figure: dict[str, Any] | None) -> str:
+    """Return a figure with its interval, or a blank where the set has none."""
+    if figure is None:
+        return ""
+    return f"{figure['value']:.1%} ({figure['low']:.1%} to {figure['high']:.1%})".replace("%", "")
+
+
+if __name__ == "__main__":
+    main()
