@@ -6,8 +6,8 @@ The bound: people agree with stars no better than the stars agree with their own
 classes on reviews end well below one hundred (`frontier.py`). DIR holds one Parquet file a set;
 only test splits are judged, of which `make reference` learnt no text and no sentence, and of a
 large one a sample, by a hash of the text. WORK is what `make reference` leaves: the baselines are
-fitted on the same rows. Some ten minutes on two cores. Writes `results/reference.json` and its
-table, `results/reference.md`.
+fitted on the same rows. Some ten minutes on two cores. Writes `results/reference.json`, and with
+--readme its table into the README.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--suite", type=Path, nargs="*", default=[], help="behavioural suites")
     parser.add_argument("--most-rows", type=int, default=3000, help="of each set")
     parser.add_argument("--out", type=Path, default=RESULTS / "reference.json")
+    parser.add_argument("--readme", type=Path, help="README whose table to write anew")
     given = parser.parse_args()
     judgement = judge(given)
     result = {
@@ -64,8 +65,17 @@ def main() -> None:
         "judgement": judgement,
     }
     write_result(given.out, result)
-    given.out.with_suffix(".md").write_text(table(result), encoding="utf-8")
     sys.stdout.write(table(result))
+    if given.readme:
+        given.readme.write_text(fill(given.readme.read_text(encoding="utf-8"), given.out))
+
+
+def fill(readme: str, results: Path) -> str:
+    """Return *readme* with the table of *results* between its markers."""
+    mark = "<!-- reference: made by benchmarks/reference_figures.py -->\n"
+    before, start, rest = readme.partition(mark)
+    _, end, after = rest.partition("<!-- /reference -->")
+    return before + start + table(json.loads(results.read_text())) + end + after
 
 
 def judge(given: argparse.Namespace) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+import reference_figures
 from certificates import authority, signed
 from first_run import fill
 from labelling import lines
@@ -217,8 +218,9 @@ def test_every_file_of_the_map_exists() -> None:
 
 
 def test_figures_are_those_of_the_results() -> None:
-    """The table of results says what the committed JSON says, to the letter."""
+    """The tables of results say what the committed JSON says, to the letter."""
     assert fill(README, ROOT / "benchmarks/results/first-run.json") == README
+    assert reference_figures.fill(README, ROOT / "benchmarks/results/reference.json") == README
 
 
 def test_first_command_comes_early() -> None:
