@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -14,7 +13,6 @@ from sentimill_train import fit as fitting
 from sentimill_train.fit import (
     FitConfig,
     Progress,
-    distil_loss,
     fast_dtype,
     fit,
     learning_rate_at,
@@ -114,33 +112,6 @@ def test_whoever_watches_can_stop_it(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         fit(student(tmp_path), TRAIN, VALIDATION, QUICK, stop)
-
-
-@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
-def test_the_loss_mixes_kl_and_cross_entropy_row_by_row(weight: float) -> None:
-    """Against sums written out; a row without shares gets the cross-entropy alone."""
-    logits = torch.tensor([[1.0, -1.0, 0.5], [0.2, 0.1, -2.0]])
-    gold = torch.tensor([2, 0])
-    soft = torch.tensor([[0.2, 0.0, 0.8], [0.0, 0.0, 0.0]])
-
-    found = distil_loss(logits, gold, soft, weight).numpy()
-
-    q = (logits.exp() / logits.exp().sum(-1, keepdim=True)).numpy().astype(np.float64)
-    kl = 0.2 * np.log(0.2 / q[0, 0]) + 0.8 * np.log(0.8 / q[0, 2])
-    expected = [weight * kl + (1 - weight) * -np.log(q[0, 2]), -np.log(q[1, 0])]
-    assert found == pytest.approx(expected, rel=1e-5)
-
-
-def test_the_loss_has_no_gradient_where_the_student_says_the_same() -> None:
-    """With soft_weight 1 the shares are the optimum."""
-    soft = torch.tensor([[0.2, 0.3, 0.5]])
-    logits = soft.log().requires_grad_()
-
-    (gradient,) = torch.autograd.grad(
-        distil_loss(logits, torch.tensor([0]), soft, 1.0).sum(), logits
-    )
-
-    assert gradient.abs().max().item() < 1e-7
 
 
 def test_the_learning_rate_rises_then_falls_to_zero() -> None:

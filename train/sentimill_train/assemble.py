@@ -172,6 +172,7 @@ class Made:
             "batch_tokens": config.batch_tokens,
             "learning_rate": config.learning_rate,
             "soft_weight": config.soft_weight,
+            "distil_temperature": config.distil_temperature,
             "rows_train": len(self.parted.train),
             "rows_validation": len(self.parted.validation),
             "rows_test": len(self.parted.test),

@@ -19,6 +19,7 @@ from rich.progress import (
 )
 
 from sentimill.errors import UsageError
+from sentimill_train import train_options as opt
 from sentimill_train.records import SENTIMENTS, Columns
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def train(
         float,
         typer.Option(min=0, max=1, help="how much a row's probs count against its label"),
     ] = 0.5,
+    distil_temperature: opt.DistilTemperature = 1.0,
     patience: Annotated[
         int, typer.Option(min=1, help="epochs without a better validation macro-F1 to stop after")
     ] = 2,
@@ -169,6 +171,7 @@ def train(
             batch_tokens=batch_tokens,
             learning_rate=learning_rate,
             soft_weight=soft_weight,
+            distil_temperature=distil_temperature,
             patience=patience,
             seed=seed,
         ),

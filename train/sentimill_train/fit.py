@@ -11,8 +11,8 @@ from typing import Final
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from sentimill_train.losses import distil_loss, soften
 from sentimill_train.measures import macro_f1_of
 from sentimill_train.student import Student, predict, to_tensors
 from sentimill_train.tokens import Rows, plan_epoch
@@ -22,7 +22,6 @@ __all__ = [
     "FitConfig",
     "Group",
     "Progress",
-    "distil_loss",
     "fast_dtype",
     "fit",
     "learning_rate_at",
@@ -42,14 +41,16 @@ class FitConfig:
 
     batch_tokens: padded tokens in one step; a step also has at most batch_tokens / 128 rows, so
     that short reviews do not make few large steps. soft_weight: 1 learns from the teacher's shares
-    alone where a row has them, 0 from the labels alone. patience: epochs without a better
-    macro-F1 on validation before it stops.
+    alone where a row has them, 0 from the labels alone. distil_temperature: softens the shares and
+    the student's own before they are compared; 1 takes them as they are. patience: epochs without a
+    better macro-F1 on validation before it stops.
     """
 
     epochs: int = 5
     batch_tokens: int = 2048
     learning_rate: float = 1e-4
     soft_weight: float = 0.5
+    distil_temperature: float = 1.0
     patience: int = 2
     seed: int = 0
 
@@ -160,21 +161,6 @@ def fit(
     )
 
 
-def distil_loss(logits: Tensor, gold: Tensor, soft: Tensor, soft_weight: float) -> Tensor:
-    """Return the loss of each row (rows,).
-
-    logits, soft: (rows, labels); gold: (rows,). A row with shares in *soft* gets
-    ``soft_weight * KL(soft || student) + (1 - soft_weight) * CE(gold, student)``, a row of zeros
-    the cross-entropy alone. (Hinton et al. 2015, section 2, at temperature 1: our shares are those
-    of a panel, not of a sharpened softmax.)
-    """
-    log_q = F.log_softmax(logits, dim=-1)
-    hard = F.nll_loss(log_q, gold, reduction="none")
-    kl = F.kl_div(log_q, soft, reduction="none").sum(-1)
-    weight = soft_weight * (soft.sum(-1) > 0)
-    return weight * kl + (1 - weight) * hard
-
-
 def learning_rate_at(done: float) -> float:
     """Return the factor on the learning rate when *done* of all rows were seen, 0 to 1."""
     if done < _WARM_UP:
@@ -221,9 +207,10 @@ def _step(
     ids, mask = to_tensors(student, train, chosen)
     gold = torch.from_numpy(train.gold[chosen]).to(student.device)
     soft = torch.from_numpy(train.soft[chosen]).to(student.device)
+    soft = soften(soft, config.distil_temperature)
     with _autocast(student.device, dtype):
         logits = student(ids, mask)
-    losses = distil_loss(logits, gold, soft, config.soft_weight)
+    losses = distil_loss(logits, gold, soft, config.soft_weight, config.distil_temperature)
     # Over the full batch's rows: a long review in a batch of few counts as much as a short one.
     (losses.sum() / config.batch_rows).backward()
     nn.utils.clip_grad_norm_(student.parameters(), _CLIP_NORM)

@@ -1,0 +1,14 @@
+"""Options of `sentimill train` that say how it learns, each declared once: type, limits, help."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+__all__ = ["DistilTemperature"]
+
+DistilTemperature = Annotated[
+    float,
+    typer.Option(min=0.1, max=20, help="soften probs, and the student's own, before comparing"),
+]
