@@ -170,6 +170,7 @@ class Made:
             "best_validation_macro_f1": round(self.fitted.macro_f1, 4),
             "steps": self.fitted.steps,
             "batch_tokens": config.batch_tokens,
+            "accumulate": config.accumulate,
             "learning_rate": config.learning_rate,
             "soft_weight": config.soft_weight,
             "distil_temperature": config.distil_temperature,

@@ -75,8 +75,9 @@ def train(
     ] = "minilm-l6",
     epochs: Annotated[int, typer.Option(min=1, help="times that every row is seen, at most")] = 5,
     batch_tokens: Annotated[
-        int, typer.Option(min=1, help="padded tokens in one step; at most one row for each 128")
+        int, typer.Option(min=1, help="padded tokens in one batch; at most one row for each 128")
     ] = 2048,
+    accumulate: opt.Accumulate = 1,
     learning_rate: Annotated[float, typer.Option(help="the highest, after the warm-up")] = 1e-4,
     soft_weight: Annotated[
         float,
@@ -169,6 +170,7 @@ def train(
         fit=FitConfig(
             epochs=epochs,
             batch_tokens=batch_tokens,
+            accumulate=accumulate,
             learning_rate=learning_rate,
             soft_weight=soft_weight,
             distil_temperature=distil_temperature,

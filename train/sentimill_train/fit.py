@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,24 +14,13 @@ from torch import Tensor, nn
 
 from sentimill_train.losses import distil_loss, soften
 from sentimill_train.measures import macro_f1_of
+from sentimill_train.optimiser import new_optimiser, parameter_groups, set_rates
 from sentimill_train.student import Student, predict, to_tensors
 from sentimill_train.tokens import Rows, plan_epoch
 
-__all__ = [
-    "Fit",
-    "FitConfig",
-    "Group",
-    "Progress",
-    "fast_dtype",
-    "fit",
-    "learning_rate_at",
-]
+__all__ = ["Fit", "FitConfig", "Progress", "fast_dtype", "fit", "seed_everything"]
 
-_HEAD_FACTOR: Final = 10.0  # the head starts from noise, the encoder from a good place
-_WEIGHT_DECAY: Final = 0.01
-_BETAS: Final = (0.9, 0.98)
 _CLIP_NORM: Final = 1.0
-_WARM_UP: Final = 0.1  # of all rows seen
 _TOKENS_PER_ROW: Final = 128
 
 
@@ -39,15 +28,16 @@ _TOKENS_PER_ROW: Final = 128
 class FitConfig:
     """How to train.
 
-    batch_tokens: padded tokens in one step; a step also has at most batch_tokens / 128 rows, so
-    that short reviews do not make few large steps. soft_weight: 1 learns from the teacher's shares
-    alone where a row has them, 0 from the labels alone. distil_temperature: softens the shares and
-    the student's own before they are compared; 1 takes them as they are. patience: epochs without a
-    better macro-F1 on validation before it stops.
+    batch_tokens: padded tokens in one batch; it also has at most batch_tokens / 128 rows, so that
+    short reviews do not make few large steps. accumulate: batches in one step. soft_weight: 1
+    learns from the teacher's shares alone where a row has them, 0 from the labels alone.
+    distil_temperature: softens the shares and the student's own before they are compared; 1 takes
+    them as they are. patience: epochs without a better macro-F1 on validation before it stops.
     """
 
     epochs: int = 5
     batch_tokens: int = 2048
+    accumulate: int = 1
     learning_rate: float = 1e-4
     soft_weight: float = 0.5
     distil_temperature: float = 1.0
@@ -56,7 +46,7 @@ class FitConfig:
 
     @property
     def batch_rows(self) -> int:
-        """The most rows in one step."""
+        """The most rows in one batch."""
         return max(1, self.batch_tokens // _TOKENS_PER_ROW)
 
 
@@ -90,6 +80,24 @@ class Fit:
     threads: int
 
 
+@dataclass(slots=True, kw_only=True)
+class Place:
+    """Where the loop is.
+
+    ended: epochs; batches: taken of the one under way. loss: running mean. score, best: macro-F1
+    on validation, of the last epoch and of best_epoch.
+    """
+
+    ended: int = 0
+    batches: int = 0
+    rows: int = 0
+    steps: int = 0
+    loss: float = 0.0
+    score: float | None = None
+    best: float = -1.0
+    best_epoch: int = 0
+
+
 def fit(
     student: Student,
     train: Rows,
@@ -104,68 +112,118 @@ def fit(
     """
     started = time.perf_counter()
     seed_everything(config.seed)
-    rng = np.random.default_rng(config.seed)
-    dtype = fast_dtype(student.device)
-    groups = parameter_groups(student, config.learning_rate)
-    optimiser = torch.optim.AdamW(
-        [{"params": list(g.parameters), "weight_decay": g.weight_decay} for g in groups],
-        betas=_BETAS,
-        fused=True,
-    )
-    best, best_epoch, best_weights = -1.0, 0, _weights(student)
-    total = config.epochs * len(train)
-    seen, steps, loss, epoch = 0, 0, 0.0, 0
-    score: float | None = None
-
-    def tell(epoch_ended: bool) -> None:
-        watch(
-            Progress(
-                epoch=epoch,
-                rows=seen,
-                rows_total=total,
-                loss=loss,
-                macro_f1=score,
-                epoch_ended=epoch_ended,
-            )
-        )
-
-    for epoch in range(1, config.epochs + 1):
-        student.train()
-        for chosen in _batches(train, config, rng):
-            for settings, group in zip(optimiser.param_groups, groups, strict=True):
-                settings["lr"] = group.learning_rate * learning_rate_at(seen / total)
-            step_loss = _step(student, train, chosen, config, dtype)
-            optimiser.step()
-            optimiser.zero_grad()
-            seen, steps = seen + len(chosen), steps + 1
-            loss = step_loss if steps == 1 else 0.98 * loss + 0.02 * step_loss
-            tell(epoch_ended=False)
-        with _autocast(student.device, dtype):
-            score = macro_f1_of(predict(student, validation).argmax(1), validation.gold)
-        if score > best:
-            best, best_epoch, best_weights = score, epoch, _weights(student)
-        tell(epoch_ended=True)
-        if epoch - best_epoch >= config.patience:
-            break
-    student.load_state_dict(best_weights)
+    loop = _Loop(student, train, validation, config, watch)
+    loop.run()
+    student.load_state_dict(loop.best_weights)
     student.train(False)
+    place = loop.place
     return Fit(
-        epochs=epoch,
-        best_epoch=best_epoch,
-        steps=steps,
-        macro_f1=best,
+        epochs=place.ended,
+        best_epoch=place.best_epoch,
+        steps=place.steps,
+        macro_f1=place.best,
         seconds=time.perf_counter() - started,
         device=str(student.device),
-        autocast="float32" if dtype is None else str(dtype).removeprefix("torch."),
+        autocast="float32" if loop.dtype is None else str(loop.dtype).removeprefix("torch."),
         threads=torch.get_num_threads(),
     )
 
 
-def learning_rate_at(done: float) -> float:
-    """Return the factor on the learning rate when *done* of all rows were seen, 0 to 1."""
-    if done < _WARM_UP:
-        return done / _WARM_UP
-    return (1 - done) / (1 - _WARM_UP)
+class _Loop:
+    """The loop, and all that it carries from one step to the next."""
+
+    def __init__(
+        self,
+        student: Student,
+        train: Rows,
+        validation: Rows,
+        config: FitConfig,
+        watch: Callable[[Progress], None],
+    ) -> None:
+        self.student, self.train, self.validation = student, train, validation
+        self.config, self.watch = config, watch
+        self.total = config.epochs * len(train)
+        self.dtype = fast_dtype(student.device)
+        self.rng = np.random.default_rng(config.seed)
+        self.groups = parameter_groups(student, config.learning_rate)
+        self.optimiser = new_optimiser(self.groups)
+        self.best_weights = _weights(student)
+        self.place = Place()
+
+    def run(self) -> None:
+        """Go from where it is to the end."""
+        place = self.place
+        while place.ended < self.config.epochs:
+            self._epoch()
+            self._judge()
+            self._tell(epoch_ended=True)
+            if place.ended - place.best_epoch >= self.config.patience:
+                break
+
+    def _epoch(self) -> None:
+        place = self.place
+        plan = plan_epoch(
+            self.train.lengths(),
+            batch_tokens=self.config.batch_tokens,
+            batch_rows=self.config.batch_rows,
+            rng=self.rng,
+        )
+        self.student.train()
+        for batches in _groups_of(list(plan), self.config.accumulate):
+            step_loss = self._step(batches)
+            place.batches += len(batches)
+            place.rows += sum(map(len, batches))
+            place.steps += 1
+            place.loss = step_loss if place.steps == 1 else 0.98 * place.loss + 0.02 * step_loss
+            self._tell(epoch_ended=False)
+        place.ended, place.batches = place.ended + 1, 0
+
+    def _step(self, batches: Sequence[list[int]]) -> float:
+        """Learn from *batches* as from one, and return its mean loss."""
+        set_rates(self.optimiser, self.groups, self.place.rows / self.total)
+        # Over the full batches' rows: a long review in a batch of few counts as much as a short.
+        full = self.config.batch_rows * self.config.accumulate
+        summed = 0.0
+        for chosen in batches:
+            losses = self._losses(chosen)
+            (losses.sum() / full).backward()
+            summed += float(losses.detach().mean()) * len(chosen)
+        nn.utils.clip_grad_norm_(self.student.parameters(), _CLIP_NORM)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        return summed / sum(map(len, batches))
+
+    def _losses(self, chosen: Sequence[int]) -> Tensor:
+        config, device = self.config, self.student.device
+        ids, mask = to_tensors(self.student, self.train, chosen)
+        gold = torch.from_numpy(self.train.gold[chosen]).to(device)
+        soft = torch.from_numpy(self.train.soft[chosen]).to(device)
+        soft = soften(soft, config.distil_temperature)
+        with _autocast(device, self.dtype):
+            logits = self.student(ids, mask)
+        return distil_loss(logits, gold, soft, config.soft_weight, config.distil_temperature)
+
+    def _judge(self) -> None:
+        place = self.place
+        with _autocast(self.student.device, self.dtype):
+            answers = predict(self.student, self.validation).argmax(1)
+        place.score = macro_f1_of(answers, self.validation.gold)
+        if place.score > place.best:
+            place.best, place.best_epoch = place.score, place.ended
+            self.best_weights = _weights(self.student)
+
+    def _tell(self, *, epoch_ended: bool) -> None:
+        place = self.place
+        self.watch(
+            Progress(
+                epoch=place.ended + (not epoch_ended),
+                rows=place.rows,
+                rows_total=self.total,
+                loss=place.loss,
+                macro_f1=place.score,
+                epoch_ended=epoch_ended,
+            )
+        )
 
 
 def fast_dtype(device: torch.device) -> torch.dtype | None:
@@ -190,65 +248,12 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _batches(train: Rows, config: FitConfig, rng: np.random.Generator) -> Iterator[list[int]]:
-    return plan_epoch(
-        train.lengths(), batch_tokens=config.batch_tokens, batch_rows=config.batch_rows, rng=rng
-    )
-
-
-def _step(
-    student: Student,
-    train: Rows,
-    chosen: list[int],
-    config: FitConfig,
-    dtype: torch.dtype | None,
-) -> float:
-    """Add the gradients of one batch, and return its mean loss."""
-    ids, mask = to_tensors(student, train, chosen)
-    gold = torch.from_numpy(train.gold[chosen]).to(student.device)
-    soft = torch.from_numpy(train.soft[chosen]).to(student.device)
-    soft = soften(soft, config.distil_temperature)
-    with _autocast(student.device, dtype):
-        logits = student(ids, mask)
-    losses = distil_loss(logits, gold, soft, config.soft_weight, config.distil_temperature)
-    # Over the full batch's rows: a long review in a batch of few counts as much as a short one.
-    (losses.sum() / config.batch_rows).backward()
-    nn.utils.clip_grad_norm_(student.parameters(), _CLIP_NORM)
-    return float(losses.detach().mean())
+def _groups_of(batches: list[list[int]], size: int) -> list[list[list[int]]]:
+    return [batches[start : start + size] for start in range(0, len(batches), size)]
 
 
 def _autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """Parameters that are trained alike; `learning_rate` is its highest."""
-
-    parameters: tuple[nn.Parameter, ...]
-    learning_rate: float
-    weight_decay: float
-
-
-def parameter_groups(student: Student, learning_rate: float) -> list[Group]:
-    """Return what is trained of *student* in up to four groups: head or not, decayed or not.
-
-    Biases and LayerNorm weights, which are the vectors, are not decayed: it would only pull them
-    to zero.
-    """
-    found: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in student.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        found.setdefault((name.startswith("head."), parameter.ndim > 1), []).append(parameter)
-    return [
-        Group(
-            parameters=tuple(parameters),
-            learning_rate=learning_rate * (_HEAD_FACTOR if head else 1.0),
-            weight_decay=_WEIGHT_DECAY if matrix else 0.0,
-        )
-        for (head, matrix), parameters in found.items()
-    ]
 
 
 def _weights(student: Student) -> dict[str, Tensor]:
