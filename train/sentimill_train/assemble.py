@@ -174,6 +174,7 @@ class Made:
             "learning_rate": config.learning_rate,
             "soft_weight": config.soft_weight,
             "distil_temperature": config.distil_temperature,
+            "average_last": config.average_last,
             "rows_train": len(self.parted.train),
             "rows_validation": len(self.parted.validation),
             "rows_test": len(self.parted.test),
@@ -185,6 +186,7 @@ class Made:
             "device": self.fitted.device,
             "autocast": self.fitted.autocast,
             "threads": self.fitted.threads,
+            "processes": self.fitted.processes,
             "python": platform.python_version(),
         }
 

@@ -84,6 +84,7 @@ def train(
         typer.Option(min=0, max=1, help="how much a row's probs count against its label"),
     ] = 0.5,
     distil_temperature: opt.DistilTemperature = 1.0,
+    average_last: opt.AverageLast = 0.0,
     patience: Annotated[
         int, typer.Option(min=1, help="epochs without a better validation macro-F1 to stop after")
     ] = 2,
@@ -131,6 +132,8 @@ def train(
     baselines: Annotated[
         bool, typer.Option(help="judge plain models, fitted on the same rows, beside it")
     ] = True,
+    checkpoint: opt.Checkpoint = None,
+    checkpoint_minutes: opt.CheckpointMinutes = 10,
     seed: Annotated[int, typer.Option(min=0, help="of every random choice")] = 0,
     overwrite: Annotated[bool, typer.Option(help="replace a bundle at --out")] = False,
 ) -> None:
@@ -139,10 +142,12 @@ def train(
     Rows keep the `split` of their file; without one, a hash of the text gives 70 % to train, 10 %
     to validation and 20 % to test. A column `probs` with a teacher's share for each label is
     learnt from too. The bundle's report.html and metrics.json say how good it is, with intervals.
+    Under `torchrun --no-python` several processes train one model, each with its share of a step.
     """
     try:
         from sentimill_train.exam import ExamConfig
         from sentimill_train.fit import FitConfig
+        from sentimill_train.processes import joined
         from sentimill_train.train import Train
     except ImportError as error:
         raise UsageError(
@@ -174,6 +179,7 @@ def train(
             learning_rate=learning_rate,
             soft_weight=soft_weight,
             distil_temperature=distil_temperature,
+            average_last=average_last,
             patience=patience,
             seed=seed,
         ),
@@ -182,9 +188,15 @@ def train(
             on=tuple(on or ()), gate=gate, allow_worse=allow_worse, baselines=baselines
         ),
         overwrite=overwrite,
+        checkpoint=checkpoint,
+        checkpoint_minutes=checkpoint_minutes,
     )
-    with _Bar() as bar:
-        trained = config.run(bar)
+    with joined() as process:
+        if process.rank > 0:
+            config.assist()
+            return
+        with _Bar() as bar:
+            trained = config.run(bar)
     _report(trained, out)
 
 

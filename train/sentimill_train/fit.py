@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,10 +12,15 @@ from typing import Final
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
+from sentimill.errors import SentimillError
+from sentimill_train.carried import Carried, Place, Progress, weights_of
+from sentimill_train.checkpoint import Checkpoint, stop_signals
 from sentimill_train.losses import distil_loss, soften
 from sentimill_train.measures import macro_f1_of
 from sentimill_train.optimiser import new_optimiser, parameter_groups, set_rates
+from sentimill_train.processes import here
 from sentimill_train.student import Student, predict, to_tensors
 from sentimill_train.tokens import Rows, plan_epoch
 
@@ -22,6 +28,7 @@ __all__ = ["Fit", "FitConfig", "Progress", "fast_dtype", "fit", "seed_everything
 
 _CLIP_NORM: Final = 1.0
 _TOKENS_PER_ROW: Final = 128
+_CURVE_POINTS: Final = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +39,9 @@ class FitConfig:
     short reviews do not make few large steps. accumulate: batches in one step. soft_weight: 1
     learns from the teacher's shares alone where a row has them, 0 from the labels alone.
     distil_temperature: softens the shares and the student's own before they are compared; 1 takes
-    them as they are. patience: epochs without a better macro-F1 on validation before it stops.
+    them as they are. average_last: the share of all rows, at the end, over whose steps the weights
+    are averaged; 0 keeps the last. patience: epochs without a better macro-F1 on validation before
+    it stops.
     """
 
     epochs: int = 5
@@ -41,6 +50,7 @@ class FitConfig:
     learning_rate: float = 1e-4
     soft_weight: float = 0.5
     distil_temperature: float = 1.0
+    average_last: float = 0.0
     patience: int = 2
     seed: int = 0
 
@@ -51,24 +61,12 @@ class FitConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """Where training is.
-
-    rows: seen so far, of rows_total in all epochs. loss: running mean. macro_f1: on validation,
-    of the last epoch that ended; epoch_ended says that this one just did.
-    """
-
-    epoch: int
-    rows: int
-    rows_total: int
-    loss: float
-    macro_f1: float | None
-    epoch_ended: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """What training did. `autocast` is the type that matrix products ran in."""
+    """What training did.
+
+    curve: the progress at about a hundred steps, and at the end of each epoch. autocast: the type
+    that matrix products ran in. seconds: of all runs, where it went on from a checkpoint.
+    """
 
     epochs: int
     best_epoch: int
@@ -78,24 +76,8 @@ class Fit:
     device: str
     autocast: str
     threads: int
-
-
-@dataclass(slots=True, kw_only=True)
-class Place:
-    """Where the loop is.
-
-    ended: epochs; batches: taken of the one under way. loss: running mean. score, best: macro-F1
-    on validation, of the last epoch and of best_epoch.
-    """
-
-    ended: int = 0
-    batches: int = 0
-    rows: int = 0
-    steps: int = 0
-    loss: float = 0.0
-    score: float | None = None
-    best: float = -1.0
-    best_epoch: int = 0
+    processes: int
+    curve: tuple[Progress, ...]
 
 
 def fit(
@@ -104,28 +86,38 @@ def fit(
     validation: Rows,
     config: FitConfig,
     watch: Callable[[Progress], None] = lambda progress: None,
+    *,
+    checkpoint: Checkpoint | None = None,
 ) -> Fit:
     """Train *student* in place and leave it with the weights that were best on *validation*.
 
-    The same seed, machine and thread count give the same weights. *watch* is called after every
-    step and after every epoch, and may raise to stop.
+    The same seed, machine and thread count give the same weights, also where a run goes on from
+    the *checkpoint* of one that was killed. *watch* is called after every step and after every
+    epoch, and may raise to stop. Where other processes have joined this one, all of them call this
+    with the same arguments, and N of them take the steps of one with N times as many batches each.
+
+    Raises:
+        UsageError: those of `Checkpoint.load`. SentimillError: STOPPED, on SIGINT or SIGTERM when
+            there is a checkpoint, which then has the last step.
     """
-    started = time.perf_counter()
     seed_everything(config.seed)
-    loop = _Loop(student, train, validation, config, watch)
-    loop.run()
-    student.load_state_dict(loop.best_weights)
+    loop = _Loop(student, train, validation, config, watch, checkpoint)
+    with stop_signals(caught=checkpoint is not None) as came:
+        loop.run(came)
+    student.load_state_dict(loop.carried.best)
     student.train(False)
-    place = loop.place
+    place = loop.carried.place
     return Fit(
         epochs=place.ended,
         best_epoch=place.best_epoch,
         steps=place.steps,
         macro_f1=place.best,
-        seconds=time.perf_counter() - started,
+        seconds=loop.seconds(),
         device=str(student.device),
         autocast="float32" if loop.dtype is None else str(loop.dtype).removeprefix("torch."),
         threads=torch.get_num_threads(),
+        processes=loop.processes.count,
+        curve=tuple(place.curve),
     )
 
 
@@ -139,29 +131,55 @@ class _Loop:
         validation: Rows,
         config: FitConfig,
         watch: Callable[[Progress], None],
+        checkpoint: Checkpoint | None,
     ) -> None:
+        self.started = time.perf_counter()
         self.student, self.train, self.validation = student, train, validation
-        self.config, self.watch = config, watch
+        self.config, self.watch, self.checkpoint = config, watch, checkpoint
+        self.processes = here()
+        # Each process drops other units; the first draws what a single one would.
+        torch.manual_seed(config.seed + self.processes.rank)
         self.total = config.epochs * len(train)
         self.dtype = fast_dtype(student.device)
         self.rng = np.random.default_rng(config.seed)
         self.groups = parameter_groups(student, config.learning_rate)
-        self.optimiser = new_optimiser(self.groups)
-        self.best_weights = _weights(student)
-        self.place = Place()
+        self.carried = Carried(
+            student=student,
+            optimiser=new_optimiser(self.groups),
+            mean=AveragedModel(student) if config.average_last else None,
+            best=weights_of(student),
+            place=Place(shuffle=self.rng.bit_generator.state),
+        )
+        if (saved := checkpoint.load() if checkpoint else None) is not None:
+            self.carried.restore(*saved, self.processes.rank)
 
-    def run(self) -> None:
-        """Go from where it is to the end."""
-        place = self.place
-        while place.ended < self.config.epochs:
-            self._epoch()
+    @property
+    def place(self) -> Place:
+        """Where it is."""
+        return self.carried.place
+
+    def run(self, came: Sequence[int]) -> None:
+        """Go from where it is to the end, or until a signal *came*."""
+        place, config = self.place, self.config
+        while place.ended < config.epochs:
+            if place.ended and place.ended - place.best_epoch >= config.patience:
+                break
+            self._epoch(came)
             self._judge()
             self._tell(epoch_ended=True)
-            if place.ended - place.best_epoch >= self.config.patience:
+            self._save()
+            if came and self.processes.count == 1:
                 break
+        if came:
+            raise self._stopped(came)
 
-    def _epoch(self) -> None:
+    def seconds(self) -> float:
+        """Return how long training took until now."""
+        return self.place.seconds + time.perf_counter() - self.started
+
+    def _epoch(self, came: Sequence[int]) -> None:
         place = self.place
+        self.rng.bit_generator.state = place.shuffle
         plan = plan_epoch(
             self.train.lengths(),
             batch_tokens=self.config.batch_tokens,
@@ -169,29 +187,46 @@ class _Loop:
             rng=self.rng,
         )
         self.student.train()
-        for batches in _groups_of(list(plan), self.config.accumulate):
-            step_loss = self._step(batches)
+        left = list(plan)[place.batches :]
+        for batches in _groups_of(left, self.config.accumulate * self.processes.count):
+            step_loss, save, stop = self._step(batches, came)
             place.batches += len(batches)
             place.rows += sum(map(len, batches))
             place.steps += 1
             place.loss = step_loss if place.steps == 1 else 0.98 * place.loss + 0.02 * step_loss
+            if (mean := self.carried.mean) is not None and self._late():
+                mean.update_parameters(self.student)
             self._tell(epoch_ended=False)
+            stop = stop or (len(came) > 0 and self.processes.count == 1)
+            if save or stop:
+                self._save()
+            if stop:
+                raise self._stopped(came)
         place.ended, place.batches = place.ended + 1, 0
+        place.shuffle = self.rng.bit_generator.state
 
-    def _step(self, batches: Sequence[list[int]]) -> float:
-        """Learn from *batches* as from one, and return its mean loss."""
-        set_rates(self.optimiser, self.groups, self.place.rows / self.total)
+    def _step(self, batches: Sequence[list[int]], came: Sequence[int]) -> tuple[float, bool, bool]:
+        """Learn from *batches* as from one, each process from its share of them.
+
+        Returns the mean loss of this process's share, and whether any process wants to save, and
+        to stop: that goes round with the gradients, so that all do it after the same step.
+        """
+        set_rates(self.carried.optimiser, self.groups, self.place.rows / self.total)
         # Over the full batches' rows: a long review in a batch of few counts as much as a short.
-        full = self.config.batch_rows * self.config.accumulate
+        full = self.config.batch_rows * self.config.accumulate * self.processes.count
+        mine = batches[self.processes.rank :: self.processes.count]
         summed = 0.0
-        for chosen in batches:
+        for chosen in mine:
             losses = self._losses(chosen)
             (losses.sum() / full).backward()
             summed += float(losses.detach().mean()) * len(chosen)
+        due = self.checkpoint is not None and self.processes.rank == 0 and self.checkpoint.due()
+        parameters = [p for group in self.groups for p in group.parameters]
+        save, stop = self.processes.sum_gradients(parameters, torch.tensor([due, len(came)]))
         nn.utils.clip_grad_norm_(self.student.parameters(), _CLIP_NORM)
-        self.optimiser.step()
-        self.optimiser.zero_grad()
-        return summed / sum(map(len, batches))
+        self.carried.optimiser.step()
+        self.carried.optimiser.zero_grad()
+        return summed / max(1, sum(map(len, mine))), bool(save), bool(stop)
 
     def _losses(self, chosen: Sequence[int]) -> Tensor:
         config, device = self.config, self.student.device
@@ -203,27 +238,53 @@ class _Loop:
             logits = self.student(ids, mask)
         return distil_loss(logits, gold, soft, config.soft_weight, config.distil_temperature)
 
+    def _late(self) -> bool:
+        return self.place.rows > (1 - self.config.average_last) * self.total
+
     def _judge(self) -> None:
         place = self.place
-        with _autocast(self.student.device, self.dtype):
-            answers = predict(self.student, self.validation).argmax(1)
-        place.score = macro_f1_of(answers, self.validation.gold)
+        student = self.carried.to_judge()
+        score = 0.0
+        if self.processes.rank == 0:
+            with _autocast(self.student.device, self.dtype):
+                answers = predict(student, self.validation).argmax(1)
+            score = macro_f1_of(answers, self.validation.gold)
+        place.score = self.processes.from_first(score)
         if place.score > place.best:
             place.best, place.best_epoch = place.score, place.ended
-            self.best_weights = _weights(self.student)
+            self.carried.best = weights_of(student)
+
+    def _save(self) -> None:
+        if self.checkpoint is None:
+            return
+        generators = self.processes.gather(self.carried.generator())
+        if self.processes.rank == 0:
+            record = self.carried.record(self.seconds())
+            self.checkpoint.save(self.carried.tensors(generators), record)
+
+    def _stopped(self, came: Sequence[int]) -> SentimillError:
+        name = signal.Signals(came[0]).name if came else "a signal to another process"
+        folder = self.checkpoint.folder if self.checkpoint else None
+        return SentimillError(
+            f"stopped by {name} after {self.place.rows} of {self.total} rows: the same command goes"
+            f" on from {folder}",
+            reason="STOPPED",
+        )
 
     def _tell(self, *, epoch_ended: bool) -> None:
         place = self.place
-        self.watch(
-            Progress(
-                epoch=place.ended + (not epoch_ended),
-                rows=place.rows,
-                rows_total=self.total,
-                loss=place.loss,
-                macro_f1=place.score,
-                epoch_ended=epoch_ended,
-            )
+        progress = Progress(
+            epoch=place.ended + (not epoch_ended),
+            rows=place.rows,
+            rows_total=self.total,
+            loss=place.loss,
+            macro_f1=place.score,
+            epoch_ended=epoch_ended,
         )
+        drawn = place.curve[-1].rows if place.curve else 0
+        if epoch_ended or place.rows - drawn >= self.total / _CURVE_POINTS:
+            place.curve.append(progress)
+        self.watch(progress)
 
 
 def fast_dtype(device: torch.device) -> torch.dtype | None:
@@ -254,7 +315,3 @@ def _groups_of(batches: list[list[int]], size: int) -> list[list[list[int]]]:
 
 def _autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
-
-
-def _weights(student: Student) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in student.state_dict().items()}

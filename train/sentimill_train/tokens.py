@@ -6,6 +6,7 @@ hundred megabytes of int32, not a million Python lists.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -41,6 +42,13 @@ class Rows:
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.gold)
+
+    def sha256(self) -> str:
+        """Return a digest of all of it, in hexadecimal."""
+        digest = hashlib.sha256()
+        for array in (self.ids, self.starts, self.gold, self.soft):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
     def lengths(self) -> NDArray[np.int64]:
         """Return the tokens in each row (rows,)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -17,12 +17,14 @@ from sentimill.text import TextEncoder, Truncation
 from sentimill_train.abstain import Abstention
 from sentimill_train.assemble import Made, golden_of
 from sentimill_train.calibrate import calibrate
+from sentimill_train.checkpoint import Checkpoint
 from sentimill_train.exam import Exam, ExamConfig, Result, load_for_exam, read_exam, sit_exam
 from sentimill_train.export import export_fp32, graph_logits
 from sentimill_train.fit import Fit, FitConfig, Progress, fit, seed_everything
 from sentimill_train.gate import Verdict
 from sentimill_train.judgement import Judgement, SetResult
 from sentimill_train.pretrained import Pretrained, find_pretrained
+from sentimill_train.processes import here
 from sentimill_train.records import SENTIMENTS, Columns, Example, Split, label_set, read_examples
 from sentimill_train.report import Epoch
 from sentimill_train.sources import digest_of
@@ -39,8 +41,6 @@ from sentimill_train.student import (
 from sentimill_train.tokens import Refused, Rows, tokenise
 
 __all__ = ["Quiet", "Train", "Trained", "Watcher"]
-
-_CURVE_POINTS = 100  # of the loss, in the report
 
 
 class Watcher(Protocol):
@@ -63,24 +63,6 @@ class Quiet:
 
     def progress(self, progress: Progress) -> None:
         """See `Watcher.progress`."""
-
-
-@dataclass(slots=True)
-class _Recorder:
-    """Keeps the learning curve on its way to the watcher."""
-
-    watcher: Watcher
-    curve: list[Epoch] = field(default_factory=list)
-
-    def progress(self, progress: Progress) -> None:
-        """See `Watcher.progress`."""
-        seen = self.curve[-1].rows if self.curve else 0
-        if progress.epoch_ended or progress.rows - seen >= progress.rows_total / _CURVE_POINTS:
-            score = progress.macro_f1 if progress.epoch_ended else None
-            self.curve.append(
-                Epoch(rows=progress.rows, train_loss=progress.loss, validation_macro_f1=score)
-            )
-        self.watcher.progress(progress)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +112,8 @@ class Train:
     word vectors; a few thousand reviews show most words too seldom to learn from. train_tokens:
     cuts the reviews of train shorter than max_tokens, by the same rule, which trains faster.
     dropout: of the encoder; None keeps that of *base*. target_error: chooses the threshold below
-    which the bundle abstains.
+    which the bundle abstains. checkpoint: the folder in which a killed run leaves what the same one
+    goes on from; written every checkpoint_minutes, after each epoch, and on SIGINT and SIGTERM.
     """
 
     reviews: tuple[str, ...]
@@ -149,6 +132,8 @@ class Train:
     target_error: float | None = None
     exam: ExamConfig = field(default_factory=ExamConfig)
     overwrite: bool = False
+    checkpoint: Path | None = None
+    checkpoint_minutes: float = 10
 
     def run(self, watcher: Watcher | None = None) -> Trained:
         """Do it. The folder *out* appears at the very end, whole, or not at all.
@@ -166,16 +151,14 @@ class Train:
         watcher.stage("reading reviews")
         read = self._read()
         watcher.stage("training")
-        student = self._student(read)
-        recorder = _Recorder(watcher)
-        fitted = fit(
-            student, read.rows["train"], read.rows["validation"], self.fit, recorder.progress
-        )
+        student, fitted = self._fitted(read, watcher)
         with tempfile.TemporaryDirectory(prefix="sentimill-") as folder:
             watcher.stage("exporting and calibrating")
             made = self._made(student, read, fitted, Path(folder))
             watcher.stage("judging")
-            bundle, result = self._examine(made, read, Path(folder), recorder.curve)
+            bundle, result = self._examine(made, read, Path(folder))
+        if self.checkpoint is not None:
+            self._checkpoint(self.checkpoint, read).remove()
         return Trained(
             bundle=bundle,
             judgement=result.judgement,
@@ -186,6 +169,40 @@ class Train:
             refused=read.refused,
             seconds=time.perf_counter() - started,
         )
+
+    def assist(self) -> None:
+        """Train beside the process of rank 0, which does `run` and all the rest."""
+        self._fitted(self._read(), Quiet())
+
+    def _fitted(self, read: _Read, watcher: Watcher) -> tuple[Student, Fit]:
+        student = self._student(read)
+        fitted = fit(
+            student,
+            read.rows["train"],
+            read.rows["validation"],
+            self.fit,
+            watcher.progress,
+            checkpoint=self._checkpoint(self.checkpoint, read) if self.checkpoint else None,
+        )
+        return student, fitted
+
+    def _checkpoint(self, folder: Path, read: _Read) -> Checkpoint:
+        run = {f"--{name.replace('_', '-')}": value for name, value in asdict(self.fit).items()}
+        run |= {
+            "the weights of --base": read.pretrained.sha256,
+            "--labels": ",".join(read.labels),
+            "--preset": self.preset,
+            "--train-embeddings": self.train_embeddings,
+            "--max-tokens": self.max_tokens,
+            "--train-tokens": self.train_tokens,
+            "--truncation": self.truncation,
+            "--dropout": self.dropout,
+            "the tokens of the reviews": "".join(
+                read.rows[split].sha256() for split in ("train", "validation")
+            ),
+            "processes": here().count,
+        }
+        return Checkpoint(folder, run, minutes=self.checkpoint_minutes)
 
     def _read(self) -> _Read:
         pretrained = find_pretrained(self.base)
@@ -252,9 +269,7 @@ class Train:
             pad_id=pad_id,
         )
 
-    def _examine(
-        self, made: Made, read: _Read, work: Path, curve: Sequence[Epoch]
-    ) -> tuple[Bundle, Result]:
+    def _examine(self, made: Made, read: _Read, work: Path) -> tuple[Bundle, Result]:
         """Judge the bundle as a draft, by what a user will load, and write it with its papers."""
         files = made.files(work)
         draft = write_bundle(work / "draft", files, made.manifest)
@@ -263,7 +278,7 @@ class Train:
             read.exam,
             load_for_exam(draft.path),
             read.pretrained.folder / "model.safetensors",
-            curve=curve,
+            curve=[_epoch(progress) for progress in made.fitted.curve],
             notes=[] if abstention is None else [abstention.sentence()],
         )
         bundle = write_bundle(
@@ -294,6 +309,11 @@ class Train:
             freeze_embeddings(student)
         to_device(student)
         return student
+
+
+def _epoch(progress: Progress) -> Epoch:
+    score = progress.macro_f1 if progress.epoch_ended else None
+    return Epoch(rows=progress.rows, train_loss=progress.loss, validation_macro_f1=score)
 
 
 def _check_labels(labels: Sequence[str]) -> None:

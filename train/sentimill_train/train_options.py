@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-__all__ = ["Accumulate", "DistilTemperature"]
+__all__ = ["Accumulate", "AverageLast", "Checkpoint", "CheckpointMinutes", "DistilTemperature"]
 
 Accumulate = Annotated[
     int, typer.Option(min=1, help="batches in one step, where one so large would not fit")
+]
+AverageLast = Annotated[
+    float,
+    typer.Option(min=0, max=1, help="share of the rows, at the end, to average the weights over"),
+]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(help="folder from which the same command goes on after a kill"),
+]
+CheckpointMinutes = Annotated[
+    float, typer.Option(min=0, help="between two checkpoints; there is one after each epoch too")
 ]
 DistilTemperature = Annotated[
     float,
