@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sentimill_train.losses import distil_loss, soften
+from sentimill_train.losses import distil_loss, hidden_loss, soften
+from sentimill_train.tokens import NO_LABEL
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
@@ -64,3 +65,24 @@ def test_the_temperature_divides_the_logits_of_the_student_too() -> None:
 
     kl = (shares * (shares.log() - (logits / 2).log_softmax(-1))).sum(-1)
     torch.testing.assert_close(found, 0.25 * 4 * kl + 0.75 * F.cross_entropy(logits, gold))
+
+
+def test_a_row_without_a_label_learns_from_shares_alone() -> None:
+    """As if its soft_weight were 1."""
+    logits, shares = torch.tensor([[1.0, -1.0]]), torch.tensor([[0.4, 0.6]])
+
+    found = distil_loss(logits, torch.tensor([NO_LABEL]), shares, 0.25)
+
+    torch.testing.assert_close(found, distil_loss(logits, torch.tensor([0]), shares, 1.0))
+
+
+def test_the_difference_of_states_leaves_padding_out() -> None:
+    """A mean over the tokens of a row, so that a long one counts no more."""
+    states = torch.zeros(2, 3, 4)
+    wanted = torch.ones(2, 3, 4)
+    wanted[0, 0] = 3.0
+    wanted[:, 2] = 9.0
+
+    found = hidden_loss(states, wanted, torch.tensor([[1, 1, 0], [1, 0, 0]]))
+
+    assert found.tolist() == [5.0, 1.0]

@@ -70,8 +70,10 @@ def train(
         ),
     ] = None,
     preset: Annotated[
-        Literal["minilm-l6", "tiny"],
-        typer.Option(help="size: the encoder of --base, or two random layers for tests"),
+        Literal["minilm-l6", "minilm-l3", "tiny"],
+        typer.Option(
+            help="size: the encoder of --base, three of its layers, or two random ones for tests"
+        ),
     ] = "minilm-l6",
     epochs: Annotated[int, typer.Option(min=1, help="times that every row is seen, at most")] = 5,
     batch_tokens: Annotated[
@@ -84,6 +86,8 @@ def train(
         typer.Option(min=0, max=1, help="how much a row's probs count against its label"),
     ] = 0.5,
     distil_temperature: opt.DistilTemperature = 1.0,
+    teacher_bundle: opt.TeacherBundle = None,
+    hidden_weight: opt.HiddenWeight = 0.0,
     average_last: opt.AverageLast = 0.0,
     patience: Annotated[
         int, typer.Option(min=1, help="epochs without a better validation macro-F1 to stop after")
@@ -179,6 +183,7 @@ def train(
             learning_rate=learning_rate,
             soft_weight=soft_weight,
             distil_temperature=distil_temperature,
+            hidden_weight=hidden_weight,
             average_last=average_last,
             patience=patience,
             seed=seed,
@@ -188,6 +193,7 @@ def train(
             on=tuple(on or ()), gate=gate, allow_worse=allow_worse, baselines=baselines
         ),
         overwrite=overwrite,
+        teacher_bundle=teacher_bundle,
         checkpoint=checkpoint,
         checkpoint_minutes=checkpoint_minutes,
     )
@@ -281,7 +287,7 @@ def _report(trained: Trained, out: Path) -> None:
     if trained.verdict is not None:
         console.print(f"the bundle is {trained.verdict.sentence()}", markup=False)
     console.print(
-        f"{out}: {size / 1e6:.0f} MB, trained on {len(parted.train)} rows in"
+        f"{out}: {size / 1e6:.0f} MB, trained on {len(parted.train) + len(parted.spare)} rows in"
         f" {trained.fit.seconds:.0f} s, {trained.seconds:.0f} s in all"
     )
     bundle = shlex.quote(str(out))

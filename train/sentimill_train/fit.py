@@ -17,7 +17,8 @@ from torch.optim.swa_utils import AveragedModel
 from sentimill.errors import SentimillError
 from sentimill_train.carried import Carried, Place, Progress, weights_of
 from sentimill_train.checkpoint import Checkpoint, stop_signals
-from sentimill_train.losses import distil_loss, soften
+from sentimill_train.larger import Larger
+from sentimill_train.losses import distil_loss, hidden_loss, soften
 from sentimill_train.measures import macro_f1_of
 from sentimill_train.optimiser import new_optimiser, parameter_groups, set_rates
 from sentimill_train.processes import here
@@ -39,7 +40,8 @@ class FitConfig:
     short reviews do not make few large steps. accumulate: batches in one step. soft_weight: 1
     learns from the teacher's shares alone where a row has them, 0 from the labels alone.
     distil_temperature: softens the shares and the student's own before they are compared; 1 takes
-    them as they are. average_last: the share of all rows, at the end, over whose steps the weights
+    them as they are. hidden_weight: of the squared difference from the token states of a larger
+    student. average_last: the share of all rows, at the end, over whose steps the weights
     are averaged; 0 keeps the last. patience: epochs without a better macro-F1 on validation before
     it stops.
     """
@@ -50,6 +52,7 @@ class FitConfig:
     learning_rate: float = 1e-4
     soft_weight: float = 0.5
     distil_temperature: float = 1.0
+    hidden_weight: float = 0.0
     average_last: float = 0.0
     patience: int = 2
     seed: int = 0
@@ -88,11 +91,13 @@ def fit(
     watch: Callable[[Progress], None] = lambda progress: None,
     *,
     checkpoint: Checkpoint | None = None,
+    larger: Larger | None = None,
 ) -> Fit:
     """Train *student* in place and leave it with the weights that were best on *validation*.
 
     The same seed, machine and thread count give the same weights, also where a run goes on from
-    the *checkpoint* of one that was killed. *watch* is called after every step and after every
+    the *checkpoint* of one that was killed. The answers of a *larger* student, whose rows are those
+    of *train*, take the place of their shares. *watch* is called after every step and after every
     epoch, and may raise to stop. Where other processes have joined this one, all of them call this
     with the same arguments, and N of them take the steps of one with N times as many batches each.
 
@@ -101,7 +106,7 @@ def fit(
             there is a checkpoint, which then has the last step.
     """
     seed_everything(config.seed)
-    loop = _Loop(student, train, validation, config, watch, checkpoint)
+    loop = _Loop(student, train, validation, config, watch, checkpoint, larger)
     with stop_signals(caught=checkpoint is not None) as came:
         loop.run(came)
     student.load_state_dict(loop.carried.best)
@@ -132,10 +137,12 @@ class _Loop:
         config: FitConfig,
         watch: Callable[[Progress], None],
         checkpoint: Checkpoint | None,
+        larger: Larger | None,
     ) -> None:
         self.started = time.perf_counter()
         self.student, self.train, self.validation = student, train, validation
         self.config, self.watch, self.checkpoint = config, watch, checkpoint
+        self.larger = larger
         self.processes = here()
         # Each process drops other units; the first draws what a single one would.
         torch.manual_seed(config.seed + self.processes.rank)
@@ -232,11 +239,19 @@ class _Loop:
         config, device = self.config, self.student.device
         ids, mask = to_tensors(self.student, self.train, chosen)
         gold = torch.from_numpy(self.train.gold[chosen]).to(device)
-        soft = torch.from_numpy(self.train.soft[chosen]).to(device)
-        soft = soften(soft, config.distil_temperature)
+        temperature = config.distil_temperature
         with _autocast(device, self.dtype):
-            logits = self.student(ids, mask)
-        return distil_loss(logits, gold, soft, config.soft_weight, config.distil_temperature)
+            logits, states = self.student.read(ids, mask)
+        if self.larger is None:
+            soft = soften(torch.from_numpy(self.train.soft[chosen]).to(device), temperature)
+            return distil_loss(logits, gold, soft, config.soft_weight, temperature)
+        with _autocast(device, self.dtype):
+            answers, wanted = self.larger.read(chosen)
+        soft = (answers / temperature).softmax(-1)
+        losses = distil_loss(logits, gold, soft, config.soft_weight, temperature)
+        if config.hidden_weight > 0:
+            losses = losses + config.hidden_weight * hidden_loss(states, wanted, mask)
+        return losses
 
     def _late(self) -> bool:
         return self.place.rows > (1 - self.config.average_last) * self.total

@@ -23,6 +23,7 @@ from sentimill_train.export import export_fp32, graph_logits
 from sentimill_train.fit import Fit, FitConfig, Progress, fit, seed_everything
 from sentimill_train.gate import Verdict
 from sentimill_train.judgement import Judgement, SetResult
+from sentimill_train.larger import Larger, load_larger
 from sentimill_train.pretrained import Pretrained, find_pretrained
 from sentimill_train.processes import here
 from sentimill_train.records import SENTIMENTS, Columns, Example, Split, label_set, read_examples
@@ -35,6 +36,7 @@ from sentimill_train.student import (
     freeze_embeddings,
     new_student,
     pad_id_of,
+    positions_of,
     save_student,
     to_device,
 )
@@ -101,6 +103,7 @@ class _Read:
     rows: dict[str, Rows]
     refused: tuple[Refused, ...]
     exam: Exam
+    larger: Larger | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +115,9 @@ class Train:
     word vectors; a few thousand reviews show most words too seldom to learn from. train_tokens:
     cuts the reviews of train shorter than max_tokens, by the same rule, which trains faster.
     dropout: of the encoder; None keeps that of *base*. target_error: chooses the threshold below
-    which the bundle abstains. checkpoint: the folder in which a killed run leaves what the same one
+    which the bundle abstains. teacher_bundle: a fine-tuned larger
+    classifier, whose answers take the place of shares, also for rows without a label; see
+    `load_larger`. checkpoint: the folder in which a killed run leaves what the same one
     goes on from; written every checkpoint_minutes, after each epoch, and on SIGINT and SIGTERM.
     """
 
@@ -132,6 +137,7 @@ class Train:
     target_error: float | None = None
     exam: ExamConfig = field(default_factory=ExamConfig)
     overwrite: bool = False
+    teacher_bundle: Path | None = None
     checkpoint: Path | None = None
     checkpoint_minutes: float = 10
 
@@ -183,6 +189,7 @@ class Train:
             self.fit,
             watcher.progress,
             checkpoint=self._checkpoint(self.checkpoint, read) if self.checkpoint else None,
+            larger=read.larger,
         )
         return student, fitted
 
@@ -190,6 +197,7 @@ class Train:
         run = {f"--{name.replace('_', '-')}": value for name, value in asdict(self.fit).items()}
         run |= {
             "the weights of --base": read.pretrained.sha256,
+            "the weights of --teacher-bundle": read.larger.source.sha256 if read.larger else None,
             "--labels": ",".join(read.labels),
             "--preset": self.preset,
             "--train-embeddings": self.train_embeddings,
@@ -209,7 +217,7 @@ class Train:
         sources, examples = self._reviews()
         labels = self.labels if self.labels is not None else label_set(examples)
         _check_labels(labels)
-        parted = part(examples, labels)
+        parted = part(examples, labels, spare=self.teacher_bundle is not None)
         encoder = self._encoder(pretrained, self.max_tokens)
         shorter = self._encoder(pretrained, min(self.max_tokens, self.train_tokens or 1 << 30))
         rows, refused = _tokenise(
@@ -223,7 +231,27 @@ class Train:
             parted=parted,
             rows=rows,
             refused=refused,
+            larger=self._larger(labels, parted, refused),
             exam=read_exam(self.exam, parted, labels, columns=self.columns, sources=sources),
+        )
+
+    def _larger(
+        self, labels: tuple[str, ...], parted: Parted, refused: Sequence[Refused]
+    ) -> Larger | None:
+        if self.teacher_bundle is None:
+            if self.fit.hidden_weight > 0:
+                raise UsageError(
+                    f"--hidden-weight {self.fit.hidden_weight} needs a --teacher-bundle",
+                    reason="NO_TEACHER",
+                )
+            return None
+        left_out = {id(each.example) for each in refused}
+        return load_larger(
+            self.teacher_bundle,
+            labels,
+            [e for e in (*parted.train, *parted.spare) if id(e) not in left_out],
+            max_tokens=min(self.max_tokens, self.train_tokens or self.max_tokens),
+            truncation=self.truncation,
         )
 
     def _encoder(self, pretrained: Pretrained, max_tokens: int) -> TextEncoder:
@@ -262,6 +290,7 @@ class Train:
             sources=read.sources,
             parted=read.parted,
             refused=len(read.refused),
+            larger=None if read.larger is None else read.larger.source,
             fitted=fitted,
             calibration=calibration,
             graph=graph,
@@ -296,9 +325,7 @@ class Train:
         student = new_student(
             self.preset, pretrained, read.labels, vocabulary=vocabulary, dropout=self.dropout
         )
-        # RoBERTa numbers positions from behind its padding id.
-        offset = pad_id_of(student.config) + 1 if student.config.model_type == "roberta" else 0
-        longest = int(student.config.max_position_embeddings) - offset
+        longest = positions_of(student.config)
         if self.max_tokens > longest:
             raise UsageError(
                 f"--max-tokens {self.max_tokens} is more than {pretrained.name} has positions"
@@ -308,6 +335,8 @@ class Train:
         if not self.train_embeddings and self.preset != "tiny":
             freeze_embeddings(student)
         to_device(student)
+        if read.larger is not None and self.fit.hidden_weight > 0:
+            read.larger.check_states(student, read.rows["train"])
         return student
 
 
@@ -331,6 +360,7 @@ def _tokenise(
     rows: dict[str, Rows] = {}
     refused: list[Refused] = []
     for split, encoder in encoders.items():
-        rows[split], left_out = tokenise(parted[split], encoder, labels)
+        spare = parted.spare if split == "train" else ()
+        rows[split], left_out = tokenise((*parted[split], *spare), encoder, labels)
         refused += left_out
     return rows, tuple(refused)

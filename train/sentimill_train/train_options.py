@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Accumulate", "AverageLast", "Checkpoint", "CheckpointMinutes", "DistilTemperature"]
+__all__ = [
+    "Accumulate",
+    "AverageLast",
+    "Checkpoint",
+    "CheckpointMinutes",
+    "DistilTemperature",
+    "HiddenWeight",
+    "TeacherBundle",
+]
 
 Accumulate = Annotated[
     int, typer.Option(min=1, help="batches in one step, where one so large would not fit")
@@ -26,4 +34,14 @@ CheckpointMinutes = Annotated[
 DistilTemperature = Annotated[
     float,
     typer.Option(min=0.1, max=20, help="soften probs, and the student's own, before comparing"),
+]
+HiddenWeight = Annotated[
+    float, typer.Option(min=0, help="of the difference from the token states of --teacher-bundle")
+]
+TeacherBundle = Annotated[
+    Path | None,
+    typer.Option(
+        help="fine-tuned larger classifier, a bundle or a checkpoint of transformers, to learn from"
+        " in place of probs; rows without a label count too",
+    ),
 ]
