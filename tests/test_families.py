@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from sentimill_train.pretrained import find_pretrained
 from sentimill_train.student import new_student, positions_of, save_student
 from train_parts import TWO, VOCABULARY, reviews, rows_of, tokenizer_json
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
     "num_hidden_layers": 2,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,15 +96,20 @@ def test_other_families_of_bert_can_be_the_base(tmp_path: Path) -> None:
     assert np.array_equal(predict(load_student(tmp_path / "saved"), ROWS), predict(made, ROWS))
 
 
+def layers_of(encoder: Any) -> Any:
+    """Return the layers of a BERT, which its types hide."""
+    return encoder.encoder.layer
+
+
 def test_three_layers_of_six_are_every_other_one(tmp_path: Path) -> None:
     """With the last, behind which the mean is taken; the rest of the encoder is all there."""
     folder = write_base(tmp_path / "base", layers=6)
-    full = BertModel.from_pretrained(folder).encoder.layer
+    full = layers_of(BertModel.from_pretrained(folder))
 
     made = new_student("minilm-l3", find_pretrained(str(folder)), TWO, vocabulary=VOCABULARY)
 
-    assert len(made.encoder.encoder.layer) == made.config.num_hidden_layers == 3
-    for layer, kept in zip(made.encoder.encoder.layer, (1, 3, 5), strict=True):
+    assert len(layers_of(made.encoder)) == made.config.num_hidden_layers == 3
+    for layer, kept in zip(layers_of(made.encoder), (1, 3, 5), strict=True):
         assert torch.equal(layer.output.dense.weight, full[kept].output.dense.weight)
     save_student(made, tmp_path / "saved")
     assert np.array_equal(predict(load_student(tmp_path / "saved"), ROWS), predict(made, ROWS))
@@ -119,7 +125,7 @@ def test_three_layers_of_a_student_keep_its_head(tmp_path: Path) -> None:
     found = find_pretrained(str(tmp_path / "large"))
     made = new_student("minilm-l3", found, TWO, vocabulary=VOCABULARY)
 
-    assert len(made.encoder.encoder.layer) == made.config.num_hidden_layers == 3
+    assert len(layers_of(made.encoder)) == made.config.num_hidden_layers == 3
     assert torch.equal(made.head.weight, large.head.weight)
     few = find_pretrained(str(write_base(tmp_path / "few", layers=2)))
     with pytest.raises(UsageError, match="keeps 3 layers"):

@@ -6,6 +6,7 @@ It leaves the rows that it learnt from, by epoch, as rows-RANK.json, and rank 0 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from unittest import mock
@@ -42,8 +43,9 @@ def main(folder: Path) -> None:
         seen[-1].extend(chosen)
         return to_tensors(model, rows, chosen)
 
+    # Before it joins: transformers lets none but the first of several processes write a base.
+    made = quiet_student(folder / os.environ["RANK"])
     with mock.patch.object(fitting, "to_tensors", noting), joined() as process:
-        made = quiet_student(folder / str(process.rank))
         seen.append([])
         fit(
             made,

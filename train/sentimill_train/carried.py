@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -61,7 +61,7 @@ class Carried:
     """
 
     student: Student
-    optimiser: torch.optim.Optimizer
+    optimiser: torch.optim.AdamW
     mean: AveragedModel | None
     best: dict[str, Tensor]
     place: Place
@@ -70,8 +70,7 @@ class Carried:
         """Return the mean where it has begun, else the student."""
         if self.mean is None or int(self.mean.n_averaged) == 0:
             return self.student
-        averaged: Student = self.mean.module
-        return averaged
+        return cast(Student, self.mean.module)
 
     def generator(self) -> Tensor:
         """Return the state of what dropout draws from (bytes,) uint8, on the CPU."""
@@ -115,7 +114,7 @@ class Carried:
     def _restore_generator(self, state: Tensor) -> None:
         on_cpu = len(torch.get_rng_state())
         torch.set_rng_state(state[:on_cpu])
-        if self.student.device.type == "cuda":
+        if self.student.device.type == "cuda" and len(state) > on_cpu:  # else saved on a CPU
             torch.cuda.set_rng_state(state[on_cpu:])
 
 

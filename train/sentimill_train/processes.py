@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-__all__ = ["Processes", "here", "joined"]
+__all__ = ["Processes", "here", "joined", "leave"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,8 @@ class Processes:
         total, *summed = flat.split([len(extra), *(part.numel() for part in parts)])
         for parameter, gradient in zip(parameters, summed, strict=True):
             parameter.grad = gradient.view_as(parameter)
-        return total.to(extra)
+        answer: Tensor = total.to(extra)
+        return answer
 
     def from_first(self, value: float) -> float:
         """Return the *value* of rank 0."""
@@ -81,4 +82,10 @@ def joined() -> Iterator[Processes]:
     try:
         yield here()
     finally:
+        leave()
+
+
+def leave() -> None:
+    """Part from the other processes, where any have joined: what follows is done alone."""
+    if dist.is_initialized():
         dist.destroy_process_group()

@@ -233,7 +233,7 @@ def _keep_few_layers(encoder: PreTrainedModel, name: str) -> None:
     # BERT, MiniLM and RoBERTa call the stack `encoder`, DistilBERT `transformer`.
     stack = getattr(encoder, "encoder", None) or getattr(encoder, "transformer", None)
     layers = getattr(stack, "layer", None)
-    if not isinstance(layers, nn.ModuleList) or len(layers) < _FEW_LAYERS:
+    if stack is None or not isinstance(layers, nn.ModuleList) or len(layers) < _FEW_LAYERS:
         raise UsageError(
             f"preset minilm-l3 keeps {_FEW_LAYERS} layers, and {name} has no stack of as many that"
             " could be cut: use another --base, or preset minilm-l6",

@@ -25,7 +25,7 @@ from sentimill_train.gate import Verdict
 from sentimill_train.judgement import Judgement, SetResult
 from sentimill_train.larger import Larger, load_larger
 from sentimill_train.pretrained import Pretrained, find_pretrained
-from sentimill_train.processes import here
+from sentimill_train.processes import here, leave
 from sentimill_train.records import SENTIMENTS, Columns, Example, Split, label_set, read_examples
 from sentimill_train.report import Epoch
 from sentimill_train.sources import digest_of
@@ -191,6 +191,7 @@ class Train:
             checkpoint=self._checkpoint(self.checkpoint, read) if self.checkpoint else None,
             larger=read.larger,
         )
+        leave()  # no library may wait for the others while this one exports and judges
         return student, fitted
 
     def _checkpoint(self, folder: Path, read: _Read) -> Checkpoint:
