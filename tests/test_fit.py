@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from sentimill_train import fit as fitting
 from sentimill_train.fit import (
     FitConfig,
     Progress,
-    distil_loss,
     fast_dtype,
     fit,
-    learning_rate_at,
 )
-from sentimill_train.student import Student, freeze_embeddings, predict
+from sentimill_train.student import Student, predict
 from train_parts import reviews, rows_of, student
 
 QUICK = FitConfig(epochs=4, learning_rate=5e-3, batch_tokens=1024)
@@ -63,6 +62,43 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
     for name, tensor in first.state_dict().items():
         assert torch.equal(tensor, second.state_dict()[name]), name
     assert not torch.equal(first.head.weight, other.head.weight)
+
+
+def test_accumulated_batches_make_the_step_of_one_large_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four of 8 rows against one of 32: the same weights but for float noise, in as many steps."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    train = rows_of(reviews(200))
+    found = []
+    for tokens, accumulate in ((4096, 1), (1024, 4)):
+        made = student(tmp_path / str(accumulate))
+        without_dropout(made)
+        monkeypatch.setattr(fitting, "plan_epoch", in_order)
+        config = FitConfig(
+            epochs=2, learning_rate=1e-3, batch_tokens=tokens, accumulate=accumulate, patience=9
+        )
+        found.append((made, fit(made, train, VALIDATION, config)))
+
+    (large, one), (small, four) = found
+    assert one.steps == four.steps == 14
+    for name, tensor in large.state_dict().items():
+        torch.testing.assert_close(tensor, small.state_dict()[name], atol=2e-5, rtol=1e-4)
+
+
+def without_dropout(made: Student) -> None:
+    """Take the noise out, which differs with the shape of a batch."""
+    for module in made.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+
+
+def in_order(
+    lengths: NDArray[np.int64], *, batch_tokens: int, batch_rows: int, rng: object
+) -> Iterator[list[int]]:
+    """Plan the rows as they come."""
+    rows = list(range(len(lengths)))
+    yield from (rows[start : start + batch_rows] for start in range(0, len(rows), batch_rows))
 
 
 def scores(values: list[float]) -> Callable[..., float]:
@@ -116,70 +152,10 @@ def test_whoever_watches_can_stop_it(tmp_path: Path) -> None:
         fit(student(tmp_path), TRAIN, VALIDATION, QUICK, stop)
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
-def test_the_loss_mixes_kl_and_cross_entropy_row_by_row(weight: float) -> None:
-    """Against sums written out; a row without shares gets the cross-entropy alone."""
-    logits = torch.tensor([[1.0, -1.0, 0.5], [0.2, 0.1, -2.0]])
-    gold = torch.tensor([2, 0])
-    soft = torch.tensor([[0.2, 0.0, 0.8], [0.0, 0.0, 0.0]])
-
-    found = distil_loss(logits, gold, soft, weight).numpy()
-
-    q = (logits.exp() / logits.exp().sum(-1, keepdim=True)).numpy().astype(np.float64)
-    kl = 0.2 * np.log(0.2 / q[0, 0]) + 0.8 * np.log(0.8 / q[0, 2])
-    expected = [weight * kl + (1 - weight) * -np.log(q[0, 2]), -np.log(q[1, 0])]
-    assert found == pytest.approx(expected, rel=1e-5)
-
-
-def test_the_loss_has_no_gradient_where_the_student_says_the_same() -> None:
-    """With soft_weight 1 the shares are the optimum."""
-    soft = torch.tensor([[0.2, 0.3, 0.5]])
-    logits = soft.log().requires_grad_()
-
-    (gradient,) = torch.autograd.grad(
-        distil_loss(logits, torch.tensor([0]), soft, 1.0).sum(), logits
-    )
-
-    assert gradient.abs().max().item() < 1e-7
-
-
-def test_the_learning_rate_rises_then_falls_to_zero() -> None:
-    """A tenth of the rows to warm up, and a straight line down."""
-    rates = [learning_rate_at(done) for done in (0.0, 0.05, 0.1, 0.55, 1.0)]
-
-    assert rates == pytest.approx([0.0, 0.5, 1.0, 0.5, 0.0])
-
-
 def test_short_reviews_do_not_make_large_steps() -> None:
     """A step has one row for each 128 tokens of its budget, and at least one."""
     assert FitConfig(batch_tokens=2048).batch_rows == 16
     assert FitConfig(batch_tokens=1).batch_rows == 1
-
-
-def test_vectors_are_not_decayed_and_the_head_learns_faster(tmp_path: Path) -> None:
-    """Biases and LayerNorm weights; every parameter is in one group."""
-    made = student(tmp_path)
-
-    groups = fitting.parameter_groups(made, 1e-4)
-
-    decayed = {id(p) for g in groups if g.weight_decay > 0 for p in g.parameters}
-    head = [g for g in groups if any(p is made.head.weight for p in g.parameters)]
-    assert sum(len(g.parameters) for g in groups) == len(list(made.parameters()))
-    for name, parameter in made.named_parameters():
-        vector = name.endswith("bias") or "LayerNorm" in name
-        assert (id(parameter) in decayed) != vector, name
-    assert [g.learning_rate for g in head] == pytest.approx([1e-3])
-
-
-def test_frozen_embeddings_are_not_trained(tmp_path: Path) -> None:
-    """The word, position and type vectors are in no group; everything else still is."""
-    made = student(tmp_path)
-    freeze_embeddings(made)
-
-    trained = {id(p) for g in fitting.parameter_groups(made, 1e-4) for p in g.parameters}
-
-    for name, parameter in made.named_parameters():
-        assert (id(parameter) in trained) != (".embeddings." in name), name
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ TRAIN_DOORS = {
     "py3langid": r"language",
     "prometheus_client": r"none",
     "sklearn": r"baselines|balance|noise",
-    "torch": r"student|fit|export",
+    "torch": r"student|fit|larger|carried|checkpoint|optimiser|processes|export|losses",
 }
 OFFLINE = {
     "errors",

@@ -114,3 +114,17 @@ def test_one_label_alone_cannot_be_learnt() -> None:
 
     assert error.reason == "ONE_LABEL"
     assert "'positive'" in str(error)
+
+
+def test_unlabelled_rows_are_spare_where_they_are_asked_for() -> None:
+    """But for those that the file keeps for validation or test, and texts that are judged on."""
+    examples = given({"train": 30, "validation": 6, "test": 7})
+    judged = examples[-1].text.upper()
+    bare = [made("new", None, None), made("also", "train", None), made("kept", "test", None)]
+    bare.append(made(judged, None, None))
+
+    asked, not_asked = (part([*examples, *bare], TWO, spare=spare) for spare in (True, False))
+
+    assert [e.text for e in asked.spare] == ["new", "also"]
+    assert (asked.unlabelled, not_asked.unlabelled, not_asked.spare) == (2, 4, ())
+    assert asked.train == not_asked.train

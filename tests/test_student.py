@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from transformers import AutoModel, BertModel, DistilBertConfig, DistilBertModel
 from sentimill.errors import UsageError
 from sentimill_train.pretrained import find_pretrained
 from sentimill_train.student import load_student, new_student, predict, save_student
-from train_parts import TWO, VOCABULARY, base, reviews, rows_of, student, write_base
+from train_parts import TWO, VOCABULARY, base, reviews, rows_of, student, tokenizer_json, write_base
 
 ROWS = rows_of(reviews(20))
 
@@ -93,6 +94,42 @@ def test_other_families_of_bert_can_be_the_base(tmp_path: Path) -> None:
     save_student(made, tmp_path / "saved")
 
     assert np.array_equal(predict(load_student(tmp_path / "saved"), ROWS), predict(made, ROWS))
+
+
+def layers_of(encoder: Any) -> Any:
+    """Return the layers of a BERT, which its types hide."""
+    return encoder.encoder.layer
+
+
+def test_three_layers_of_six_are_every_other_one(tmp_path: Path) -> None:
+    """With the last, behind which the mean is taken; the rest of the encoder is all there."""
+    folder = write_base(tmp_path / "base", layers=6)
+    full = layers_of(BertModel.from_pretrained(folder))
+
+    made = new_student("minilm-l3", find_pretrained(str(folder)), TWO, vocabulary=VOCABULARY)
+
+    assert len(layers_of(made.encoder)) == made.config.num_hidden_layers == 3
+    for layer, kept in zip(layers_of(made.encoder), (1, 3, 5), strict=True):
+        assert torch.equal(layer.output.dense.weight, full[kept].output.dense.weight)
+    save_student(made, tmp_path / "saved")
+    assert np.array_equal(predict(load_student(tmp_path / "saved"), ROWS), predict(made, ROWS))
+
+
+def test_three_layers_of_a_student_keep_its_head(tmp_path: Path) -> None:
+    """Which is a better start than a new one; an encoder of fewer layers is refused."""
+    folder = write_base(tmp_path / "base", layers=6)
+    large = new_student("minilm-l6", find_pretrained(str(folder)), TWO, vocabulary=VOCABULARY)
+    save_student(large, tmp_path / "large")
+    (tmp_path / "large" / "tokenizer.json").write_bytes(tokenizer_json())
+
+    found = find_pretrained(str(tmp_path / "large"))
+    made = new_student("minilm-l3", found, TWO, vocabulary=VOCABULARY)
+
+    assert len(layers_of(made.encoder)) == made.config.num_hidden_layers == 3
+    assert torch.equal(made.head.weight, large.head.weight)
+    few = find_pretrained(str(write_base(tmp_path / "few", layers=2)))
+    with pytest.raises(UsageError, match="keeps 3 layers"):
+        new_student("minilm-l3", few, TWO, vocabulary=VOCABULARY)
 
 
 def test_a_checkpoint_of_another_kind_is_refused(tmp_path: Path) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sentimill.errors import TextError
 from sentimill.text import Encoded
 from sentimill_train.records import Example
-from sentimill_train.tokens import pad_rows, plan_epoch, tokenise
+from sentimill_train.tokens import NO_LABEL, pad_rows, plan_epoch, tokenise
 from train_parts import TWO, encoder, rows_of
 
 
@@ -55,10 +54,25 @@ def test_a_text_that_cannot_be_read_is_handed_back() -> None:
     assert all(isinstance(r.error, TextError) for r in refused)
 
 
-def test_an_unlabelled_example_is_a_mistake_of_the_caller() -> None:
-    """It would otherwise shift every label after it."""
-    with pytest.raises(ValueError, match="labelled"):
-        tokenise([example("a", label=None)], encoder(), TWO)
+def test_an_unlabelled_example_says_that_it_has_no_label() -> None:
+    """It shifts no label after it."""
+    rows, _ = tokenise([example("a", label=None), example("b")], encoder(), TWO)
+
+    assert rows.gold.tolist() == [NO_LABEL, 1]
+
+
+def test_the_digest_changes_with_any_part() -> None:
+    """Of two sets of rows that are told apart only by their shares, too."""
+    texts = [example("a"), example("b")]
+    digests = {
+        rows_of(texts).sha256(),
+        rows_of(texts[::-1]).sha256(),
+        rows_of([texts[0], example("b", label="negative")]).sha256(),
+        rows_of([texts[0], example("b", probs=(0.25, 0.75))]).sha256(),
+    }
+
+    assert len(digests) == 4
+    assert rows_of(texts).sha256() == rows_of(texts).sha256()
 
 
 def test_nothing_at_all_is_no_row() -> None:

@@ -91,6 +91,7 @@ class Made:
     sources: tuple[Source, ...]
     parted: Parted
     refused: int
+    larger: Pretrained | None
     fitted: Fit
     calibration: Calibration
     graph: Graph
@@ -177,11 +178,18 @@ class Made:
             "best_validation_macro_f1": round(self.fitted.macro_f1, 4),
             "steps": self.fitted.steps,
             "batch_tokens": config.batch_tokens,
+            "accumulate": config.accumulate,
             "learning_rate": config.learning_rate,
             "soft_weight": config.soft_weight,
+            "distil_temperature": config.distil_temperature,
+            "teacher_bundle": None if self.larger is None else self.larger.name,
+            "teacher_bundle_sha256": None if self.larger is None else self.larger.sha256,
+            "hidden_weight": config.hidden_weight,
+            "average_last": config.average_last,
             "rows_train": len(self.parted.train),
             "rows_validation": len(self.parted.validation),
             "rows_test": len(self.parted.test),
+            "rows_spare": len(self.parted.spare),
             "rows_unlabelled": self.parted.unlabelled,
             "rows_repeated": self.parted.repeated,
             "rows_refused": self.refused,
@@ -190,6 +198,7 @@ class Made:
             "device": self.fitted.device,
             "autocast": self.fitted.autocast,
             "threads": self.fitted.threads,
+            "processes": self.fitted.processes,
             "python": platform.python_version(),
         }
 

@@ -19,6 +19,7 @@ from rich.progress import (
 )
 
 from sentimill.errors import UsageError
+from sentimill_train import train_options as opt
 from sentimill_train.records import SENTIMENTS, Columns
 
 if TYPE_CHECKING:
@@ -70,18 +71,25 @@ def train(
         ),
     ] = None,
     preset: Annotated[
-        Literal["minilm-l6", "tiny"],
-        typer.Option(help="size: the encoder of --base, or two random layers for tests"),
+        Literal["minilm-l6", "minilm-l3", "tiny"],
+        typer.Option(
+            help="size: the encoder of --base, three of its layers, or two random ones for tests"
+        ),
     ] = "minilm-l6",
     epochs: Annotated[int, typer.Option(min=1, help="times that every row is seen, at most")] = 5,
     batch_tokens: Annotated[
-        int, typer.Option(min=1, help="padded tokens in one step; at most one row for each 128")
+        int, typer.Option(min=1, help="padded tokens in one batch; at most one row for each 128")
     ] = 2048,
+    accumulate: opt.Accumulate = 1,
     learning_rate: Annotated[float, typer.Option(help="the highest, after the warm-up")] = 1e-4,
     soft_weight: Annotated[
         float,
         typer.Option(min=0, max=1, help="how much a row's probs count against its label"),
     ] = 0.5,
+    distil_temperature: opt.DistilTemperature = 1.0,
+    teacher_bundle: opt.TeacherBundle = None,
+    hidden_weight: opt.HiddenWeight = 0.0,
+    average_last: opt.AverageLast = 0.0,
     patience: Annotated[
         int, typer.Option(min=1, help="epochs without a better validation macro-F1 to stop after")
     ] = 2,
@@ -133,6 +141,8 @@ def train(
     baselines: Annotated[
         bool, typer.Option(help="judge plain models, fitted on the same rows, beside it")
     ] = True,
+    checkpoint: opt.Checkpoint = None,
+    checkpoint_minutes: opt.CheckpointMinutes = 10,
     seed: Annotated[int, typer.Option(min=0, help="of every random choice")] = 0,
     overwrite: Annotated[bool, typer.Option(help="replace a bundle at --out")] = False,
 ) -> None:
@@ -141,10 +151,12 @@ def train(
     Rows keep the `split` of their file; without one, a hash of the text gives 70 % to train, 10 %
     to validation and 20 % to test. A column `probs` with a teacher's share for each label is
     learnt from too. The bundle's report.html and metrics.json say how good it is, with intervals.
+    Under `torchrun --no-python` several processes train one model, each with its share of a step.
     """
     try:
         from sentimill_train.exam import ExamConfig
         from sentimill_train.fit import FitConfig
+        from sentimill_train.processes import joined
         from sentimill_train.train import Train
     except ImportError as error:
         raise UsageError(
@@ -172,8 +184,12 @@ def train(
         fit=FitConfig(
             epochs=epochs,
             batch_tokens=batch_tokens,
+            accumulate=accumulate,
             learning_rate=learning_rate,
             soft_weight=soft_weight,
+            distil_temperature=distil_temperature,
+            hidden_weight=hidden_weight,
+            average_last=average_last,
             patience=patience,
             seed=seed,
         ),
@@ -183,9 +199,16 @@ def train(
             on=tuple(on or ()), gate=gate, allow_worse=allow_worse, baselines=baselines
         ),
         overwrite=overwrite,
+        teacher_bundle=teacher_bundle,
+        checkpoint=checkpoint,
+        checkpoint_minutes=checkpoint_minutes,
     )
-    with _Bar() as bar:
-        trained = config.run(bar)
+    with joined() as process:
+        if process.rank > 0:
+            config.assist()
+            return
+        with _Bar() as bar:
+            trained = config.run(bar)
     _report(trained, out)
 
 
@@ -270,7 +293,7 @@ def _report(trained: Trained, out: Path) -> None:
     if trained.verdict is not None:
         console.print(f"the bundle is {trained.verdict.sentence()}", markup=False)
     console.print(
-        f"{out}: {size / 1e6:.0f} MB, trained on {len(parted.train)} rows in"
+        f"{out}: {size / 1e6:.0f} MB, trained on {len(parted.train) + len(parted.spare)} rows in"
         f" {trained.fit.seconds:.0f} s, {trained.seconds:.0f} s in all"
     )
     bundle = shlex.quote(str(out))

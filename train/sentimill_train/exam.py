@@ -88,7 +88,7 @@ def read_exam(
         part="test",
         examples=parted.test,
     )
-    learnt = {normalise(e.text) for e in (*parted.train, *parted.validation)}
+    learnt = {normalise(e.text) for e in (*parted.train, *parted.spare, *parted.validation)}
     others = (
         read_sample(source, labels, trained_on=sources, columns=columns).without(learnt)
         for source in config.on

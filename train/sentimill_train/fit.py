@@ -3,81 +3,73 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
 
+from sentimill.errors import SentimillError
+from sentimill_train.carried import Carried, Place, Progress, weights_of
+from sentimill_train.checkpoint import Checkpoint, stop_signals
+from sentimill_train.larger import Larger
+from sentimill_train.losses import distil_loss, hidden_loss, soften
 from sentimill_train.measures import macro_f1_of
+from sentimill_train.optimiser import new_optimiser, parameter_groups, set_rates
+from sentimill_train.processes import here
 from sentimill_train.student import Student, predict, to_tensors
 from sentimill_train.tokens import Rows, plan_epoch
 
-__all__ = [
-    "Fit",
-    "FitConfig",
-    "Group",
-    "Progress",
-    "distil_loss",
-    "fast_dtype",
-    "fit",
-    "learning_rate_at",
-]
+__all__ = ["Fit", "FitConfig", "Progress", "fast_dtype", "fit", "seed_everything"]
 
-_HEAD_FACTOR: Final = 10.0  # the head starts from noise, the encoder from a good place
-_WEIGHT_DECAY: Final = 0.01
-_BETAS: Final = (0.9, 0.98)
 _CLIP_NORM: Final = 1.0
-_WARM_UP: Final = 0.1  # of all rows seen
 _TOKENS_PER_ROW: Final = 128
+_CURVE_POINTS: Final = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitConfig:
     """How to train.
 
-    batch_tokens: padded tokens in one step; a step also has at most batch_tokens / 128 rows, so
-    that short reviews do not make few large steps. soft_weight: 1 learns from the teacher's shares
-    alone where a row has them, 0 from the labels alone. patience: epochs without a better
-    macro-F1 on validation before it stops.
+    batch_tokens: padded tokens in one batch; it also has at most batch_tokens / 128 rows, so that
+    short reviews do not make few large steps. accumulate: batches in one step. soft_weight: 1
+    learns from the teacher's shares alone where a row has them, 0 from the labels alone.
+    distil_temperature: softens the shares and the student's own before they are compared; 1 takes
+    them as they are. hidden_weight: of the squared difference from the token states of a larger
+    student. average_last: the share of all rows, at the end, over whose steps the weights
+    are averaged; 0 keeps the last. patience: epochs without a better macro-F1 on validation before
+    it stops.
     """
 
     epochs: int = 5
     batch_tokens: int = 2048
+    accumulate: int = 1
     learning_rate: float = 1e-4
     soft_weight: float = 0.5
+    distil_temperature: float = 1.0
+    hidden_weight: float = 0.0
+    average_last: float = 0.0
     patience: int = 2
     seed: int = 0
 
     @property
     def batch_rows(self) -> int:
-        """The most rows in one step."""
+        """The most rows in one batch."""
         return max(1, self.batch_tokens // _TOKENS_PER_ROW)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """Where training is.
-
-    rows: seen so far, of rows_total in all epochs. loss: running mean. macro_f1: on validation,
-    of the last epoch that ended; epoch_ended says that this one just did.
-    """
-
-    epoch: int
-    rows: int
-    rows_total: int
-    loss: float
-    macro_f1: float | None
-    epoch_ended: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """What training did. `autocast` is the type that matrix products ran in."""
+    """What training did.
+
+    curve: the progress at about a hundred steps, and at the end of each epoch. autocast: the type
+    that matrix products ran in. seconds: of all runs, where it went on from a checkpoint.
+    """
 
     epochs: int
     best_epoch: int
@@ -87,6 +79,8 @@ class Fit:
     device: str
     autocast: str
     threads: int
+    processes: int
+    curve: tuple[Progress, ...]
 
 
 def fit(
@@ -95,91 +89,217 @@ def fit(
     validation: Rows,
     config: FitConfig,
     watch: Callable[[Progress], None] = lambda progress: None,
+    *,
+    checkpoint: Checkpoint | None = None,
+    larger: Larger | None = None,
 ) -> Fit:
     """Train *student* in place and leave it with the weights that were best on *validation*.
 
-    The same seed, machine and thread count give the same weights. *watch* is called after every
-    step and after every epoch, and may raise to stop.
-    """
-    started = time.perf_counter()
-    seed_everything(config.seed)
-    rng = np.random.default_rng(config.seed)
-    dtype = fast_dtype(student.device)
-    groups = parameter_groups(student, config.learning_rate)
-    optimiser = torch.optim.AdamW(
-        [{"params": list(g.parameters), "weight_decay": g.weight_decay} for g in groups],
-        betas=_BETAS,
-        fused=True,
-    )
-    best, best_epoch, best_weights = -1.0, 0, _weights(student)
-    total = config.epochs * len(train)
-    seen, steps, loss, epoch = 0, 0, 0.0, 0
-    score: float | None = None
+    The same seed, machine and thread count give the same weights, also where a run goes on from
+    the *checkpoint* of one that was killed. The answers of a *larger* student, whose rows are those
+    of *train*, take the place of their shares. *watch* is called after every step and after every
+    epoch, and may raise to stop. Where other processes have joined this one, all of them call this
+    with the same arguments, and N of them take the steps of one with N times as many batches each.
 
-    def tell(epoch_ended: bool) -> None:
-        watch(
-            Progress(
-                epoch=epoch,
-                rows=seen,
-                rows_total=total,
-                loss=loss,
-                macro_f1=score,
-                epoch_ended=epoch_ended,
-            )
+    Raises:
+        UsageError: those of `Checkpoint.load`. SentimillError: STOPPED, on SIGINT or SIGTERM when
+            there is a checkpoint, which then has the last step.
+    """
+    seed_everything(config.seed)
+    loop = _Loop(student, train, validation, config, watch, checkpoint, larger)
+    with stop_signals(caught=checkpoint is not None) as came:
+        loop.run(came)
+    student.load_state_dict(loop.carried.best)
+    student.train(False)
+    place = loop.carried.place
+    return Fit(
+        epochs=place.ended,
+        best_epoch=place.best_epoch,
+        steps=place.steps,
+        macro_f1=place.best,
+        seconds=loop.seconds(),
+        device=str(student.device),
+        autocast="float32" if loop.dtype is None else str(loop.dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+        processes=loop.processes.count,
+        curve=tuple(place.curve),
+    )
+
+
+class _Loop:
+    """The loop, and all that it carries from one step to the next."""
+
+    def __init__(
+        self,
+        student: Student,
+        train: Rows,
+        validation: Rows,
+        config: FitConfig,
+        watch: Callable[[Progress], None],
+        checkpoint: Checkpoint | None,
+        larger: Larger | None,
+    ) -> None:
+        self.started = time.perf_counter()
+        self.student, self.train, self.validation = student, train, validation
+        self.config, self.watch, self.checkpoint = config, watch, checkpoint
+        self.larger = larger
+        self.processes = here()
+        # Each process drops other units; the first draws what a single one would.
+        torch.manual_seed(config.seed + self.processes.rank)
+        self.total = config.epochs * len(train)
+        self.dtype = fast_dtype(student.device)
+        self.rng = np.random.default_rng(config.seed)
+        self.groups = parameter_groups(student, config.learning_rate)
+        self.carried = Carried(
+            student=student,
+            optimiser=new_optimiser(self.groups),
+            mean=AveragedModel(student) if config.average_last else None,
+            best=weights_of(student),
+            place=Place(shuffle=self.rng.bit_generator.state),
+        )
+        if (saved := checkpoint.load() if checkpoint else None) is not None:
+            self.carried.restore(*saved, self.processes.rank)
+
+    @property
+    def place(self) -> Place:
+        """Where it is."""
+        return self.carried.place
+
+    def run(self, came: Sequence[int]) -> None:
+        """Go from where it is to the end, or until a signal *came*."""
+        place, config = self.place, self.config
+        while place.ended < config.epochs:
+            if place.ended and place.ended - place.best_epoch >= config.patience:
+                break
+            self._epoch(came)
+            self._judge()
+            self._tell(epoch_ended=True)
+            self._save()
+            if came and self.processes.count == 1:
+                break
+        if came:
+            raise self._stopped(came)
+
+    def seconds(self) -> float:
+        """Return how long training took until now."""
+        return self.place.seconds + time.perf_counter() - self.started
+
+    def _epoch(self, came: Sequence[int]) -> None:
+        place = self.place
+        self.rng.bit_generator.state = place.shuffle
+        plan = plan_epoch(
+            self.train.lengths(),
+            batch_tokens=self.config.batch_tokens,
+            batch_rows=self.config.batch_rows,
+            rng=self.rng,
+        )
+        self.student.train()
+        left = list(plan)[place.batches :]
+        for batches in _groups_of(left, self.config.accumulate * self.processes.count):
+            step_loss, save, stop = self._step(batches, came)
+            place.batches += len(batches)
+            place.rows += sum(map(len, batches))
+            place.steps += 1
+            place.loss = step_loss if place.steps == 1 else 0.98 * place.loss + 0.02 * step_loss
+            if (mean := self.carried.mean) is not None and self._late():
+                mean.update_parameters(self.student)
+            self._tell(epoch_ended=False)
+            stop = stop or (len(came) > 0 and self.processes.count == 1)
+            if save or stop:
+                self._save()
+            if stop:
+                raise self._stopped(came)
+        place.ended, place.batches = place.ended + 1, 0
+        place.shuffle = self.rng.bit_generator.state
+
+    def _step(self, batches: Sequence[list[int]], came: Sequence[int]) -> tuple[float, bool, bool]:
+        """Learn from *batches* as from one, each process from its share of them.
+
+        Returns the mean loss of this process's share, and whether any process wants to save, and
+        to stop: that goes round with the gradients, so that all do it after the same step.
+        """
+        set_rates(self.carried.optimiser, self.groups, self.place.rows / self.total)
+        # Over the full batches' rows: a long review in a batch of few counts as much as a short.
+        full = self.config.batch_rows * self.config.accumulate * self.processes.count
+        mine = batches[self.processes.rank :: self.processes.count]
+        summed = 0.0
+        for chosen in mine:
+            losses = self._losses(chosen)
+            (losses.sum() / full).backward()
+            summed += float(losses.detach().mean()) * len(chosen)
+        due = self.checkpoint is not None and self.processes.rank == 0 and self.checkpoint.due()
+        parameters = [p for group in self.groups for p in group.parameters]
+        save, stop = self.processes.sum_gradients(parameters, torch.tensor([due, len(came)]))
+        nn.utils.clip_grad_norm_(self.student.parameters(), _CLIP_NORM)
+        self.carried.optimiser.step()
+        self.carried.optimiser.zero_grad()
+        return summed / max(1, sum(map(len, mine))), bool(save), bool(stop)
+
+    def _losses(self, chosen: Sequence[int]) -> Tensor:
+        config, device = self.config, self.student.device
+        ids, mask = to_tensors(self.student, self.train, chosen)
+        gold = torch.from_numpy(self.train.gold[chosen]).to(device)
+        temperature = config.distil_temperature
+        with _autocast(device, self.dtype):
+            logits, states = self.student.read(ids, mask)
+        if self.larger is None:
+            soft = soften(torch.from_numpy(self.train.soft[chosen]).to(device), temperature)
+            return distil_loss(logits, gold, soft, config.soft_weight, temperature)
+        with _autocast(device, self.dtype):
+            answers, wanted = self.larger.read(chosen)
+        soft = (answers / temperature).softmax(-1)
+        losses = distil_loss(logits, gold, soft, config.soft_weight, temperature)
+        if config.hidden_weight > 0:
+            losses = losses + config.hidden_weight * hidden_loss(states, wanted, mask)
+        return losses
+
+    def _late(self) -> bool:
+        return self.place.rows > (1 - self.config.average_last) * self.total
+
+    def _judge(self) -> None:
+        place = self.place
+        student = self.carried.to_judge()
+        score = 0.0
+        if self.processes.rank == 0:
+            with _autocast(self.student.device, self.dtype):
+                answers = predict(student, self.validation).argmax(1)
+            score = macro_f1_of(answers, self.validation.gold)
+        place.score = self.processes.from_first(score)
+        if place.score > place.best:
+            place.best, place.best_epoch = place.score, place.ended
+            self.carried.best = weights_of(student)
+
+    def _save(self) -> None:
+        if self.checkpoint is None:
+            return
+        generators = self.processes.gather(self.carried.generator())
+        if self.processes.rank == 0:
+            record = self.carried.record(self.seconds())
+            self.checkpoint.save(self.carried.tensors(generators), record)
+
+    def _stopped(self, came: Sequence[int]) -> SentimillError:
+        name = signal.Signals(came[0]).name if came else "a signal to another process"
+        folder = self.checkpoint.folder if self.checkpoint else None
+        return SentimillError(
+            f"stopped by {name} after {self.place.rows} of {self.total} rows: the same command goes"
+            f" on from {folder}",
+            reason="STOPPED",
         )
 
-    for epoch in range(1, config.epochs + 1):
-        student.train()
-        for chosen in _batches(train, config, rng):
-            for settings, group in zip(optimiser.param_groups, groups, strict=True):
-                settings["lr"] = group.learning_rate * learning_rate_at(seen / total)
-            step_loss = _step(student, train, chosen, config, dtype)
-            optimiser.step()
-            optimiser.zero_grad()
-            seen, steps = seen + len(chosen), steps + 1
-            loss = step_loss if steps == 1 else 0.98 * loss + 0.02 * step_loss
-            tell(epoch_ended=False)
-        with _autocast(student.device, dtype):
-            score = macro_f1_of(predict(student, validation).argmax(1), validation.gold)
-        if score > best:
-            best, best_epoch, best_weights = score, epoch, _weights(student)
-        tell(epoch_ended=True)
-        if epoch - best_epoch >= config.patience:
-            break
-    student.load_state_dict(best_weights)
-    student.train(False)
-    return Fit(
-        epochs=epoch,
-        best_epoch=best_epoch,
-        steps=steps,
-        macro_f1=best,
-        seconds=time.perf_counter() - started,
-        device=str(student.device),
-        autocast="float32" if dtype is None else str(dtype).removeprefix("torch."),
-        threads=torch.get_num_threads(),
-    )
-
-
-def distil_loss(logits: Tensor, gold: Tensor, soft: Tensor, soft_weight: float) -> Tensor:
-    """Return the loss of each row (rows,).
-
-    logits, soft: (rows, labels); gold: (rows,). A row with shares in *soft* gets
-    ``soft_weight * KL(soft || student) + (1 - soft_weight) * CE(gold, student)``, a row of zeros
-    the cross-entropy alone. (Hinton et al. 2015, section 2, at temperature 1: our shares are those
-    of a panel, not of a sharpened softmax.)
-    """
-    log_q = F.log_softmax(logits, dim=-1)
-    hard = F.nll_loss(log_q, gold, reduction="none")
-    kl = F.kl_div(log_q, soft, reduction="none").sum(-1)
-    weight = soft_weight * (soft.sum(-1) > 0)
-    return weight * kl + (1 - weight) * hard
-
-
-def learning_rate_at(done: float) -> float:
-    """Return the factor on the learning rate when *done* of all rows were seen, 0 to 1."""
-    if done < _WARM_UP:
-        return done / _WARM_UP
-    return (1 - done) / (1 - _WARM_UP)
+    def _tell(self, *, epoch_ended: bool) -> None:
+        place = self.place
+        progress = Progress(
+            epoch=place.ended + (not epoch_ended),
+            rows=place.rows,
+            rows_total=self.total,
+            loss=place.loss,
+            macro_f1=place.score,
+            epoch_ended=epoch_ended,
+        )
+        drawn = place.curve[-1].rows if place.curve else 0
+        if epoch_ended or place.rows - drawn >= self.total / _CURVE_POINTS:
+            place.curve.append(progress)
+        self.watch(progress)
 
 
 def fast_dtype(device: torch.device) -> torch.dtype | None:
@@ -204,65 +324,9 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def _batches(train: Rows, config: FitConfig, rng: np.random.Generator) -> Iterator[list[int]]:
-    return plan_epoch(
-        train.lengths(), batch_tokens=config.batch_tokens, batch_rows=config.batch_rows, rng=rng
-    )
-
-
-def _step(
-    student: Student,
-    train: Rows,
-    chosen: list[int],
-    config: FitConfig,
-    dtype: torch.dtype | None,
-) -> float:
-    """Add the gradients of one batch, and return its mean loss."""
-    ids, mask = to_tensors(student, train, chosen)
-    gold = torch.from_numpy(train.gold[chosen]).to(student.device)
-    soft = torch.from_numpy(train.soft[chosen]).to(student.device)
-    with _autocast(student.device, dtype):
-        logits = student(ids, mask)
-    losses = distil_loss(logits, gold, soft, config.soft_weight)
-    # Over the full batch's rows: a long review in a batch of few counts as much as a short one.
-    (losses.sum() / config.batch_rows).backward()
-    nn.utils.clip_grad_norm_(student.parameters(), _CLIP_NORM)
-    return float(losses.detach().mean())
+def _groups_of(batches: list[list[int]], size: int) -> list[list[list[int]]]:
+    return [batches[start : start + size] for start in range(0, len(batches), size)]
 
 
 def _autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """Parameters that are trained alike; `learning_rate` is its highest."""
-
-    parameters: tuple[nn.Parameter, ...]
-    learning_rate: float
-    weight_decay: float
-
-
-def parameter_groups(student: Student, learning_rate: float) -> list[Group]:
-    """Return what is trained of *student* in up to four groups: head or not, decayed or not.
-
-    Biases and LayerNorm weights, which are the vectors, are not decayed: it would only pull them
-    to zero.
-    """
-    found: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in student.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        found.setdefault((name.startswith("head."), parameter.ndim > 1), []).append(parameter)
-    return [
-        Group(
-            parameters=tuple(parameters),
-            learning_rate=learning_rate * (_HEAD_FACTOR if head else 1.0),
-            weight_decay=_WEIGHT_DECAY if matrix else 0.0,
-        )
-        for (head, matrix), parameters in found.items()
-    ]
-
-
-def _weights(student: Student) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in student.state_dict().items()}

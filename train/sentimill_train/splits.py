@@ -21,7 +21,7 @@ class Parted:
     """The labelled examples of each split.
 
     unlabelled: rows without a label, left out. repeated: rows of train or validation left out
-    because a later split has the same text.
+    because a later split has the same text. spare: unlabelled rows to learn from, in no split.
     """
 
     train: tuple[Example, ...]
@@ -29,18 +29,20 @@ class Parted:
     test: tuple[Example, ...]
     unlabelled: int
     repeated: int
+    spare: tuple[Example, ...] = ()
 
     def __getitem__(self, split: Split) -> tuple[Example, ...]:
         """Return the examples of one split."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[split]
 
 
-def part(examples: Sequence[Example], labels: Sequence[str]) -> Parted:
+def part(examples: Sequence[Example], labels: Sequence[str], *, spare: bool = False) -> Parted:
     """Return the labelled *examples* by split; a row keeps the split that its file gives it.
 
     Rows without a split take `split_of` their text. Where no row is left for validation or test,
     that share of train becomes it, by the same rule. A text in test is taken out of the others,
     and one in validation out of train, for a figure over texts that were learnt by heart is none.
+    *spare* keeps the unlabelled rows that are not for validation or test by their file or text.
 
     Raises:
         TableError: NO_LABELS, TOO_FEW_ROWS (the message has the minimum), or ONE_LABEL.
@@ -61,12 +63,14 @@ def part(examples: Sequence[Example], labels: Sequence[str]) -> Parted:
             by_split["train"] = [e for e in by_split["train"] if split_of(e.text) != split]
     kept, repeated = _without_repeats(by_split)
     _check(kept, labels)
+    kept_spare = _spare(examples, kept) if spare else ()
     return Parted(
         train=_of(kept, "train"),
         validation=_of(kept, "validation"),
         test=_of(kept, "test"),
-        unlabelled=len(examples) - len(labelled),
+        unlabelled=len(examples) - len(labelled) - len(kept_spare),
         repeated=repeated,
+        spare=kept_spare,
     )
 
 
@@ -82,6 +86,17 @@ def _without_repeats(
         repeated += len(texts) - len(kept[split])
         seen.update(texts)
     return kept, repeated
+
+
+def _spare(examples: Sequence[Example], kept: dict[Split, list[Example]]) -> tuple[Example, ...]:
+    judged = {normalise(e.text) for split in ("validation", "test") for e in kept[split]}
+    return tuple(
+        example
+        for example in examples
+        if example.label is None
+        and example.split in (None, "train")
+        and normalise(example.text) not in judged
+    )
 
 
 def _check(by_split: dict[Split, list[Example]], labels: Sequence[str]) -> None:

@@ -24,19 +24,22 @@ __all__ = [
     "Preset",
     "Student",
     "freeze_embeddings",
+    "is_student",
     "load_student",
     "new_student",
     "pad_id_of",
+    "positions_of",
     "predict",
     "to_device",
     "to_tensors",
 ]
 
 Attention = Literal["sdpa", "eager"]
-Preset = Literal["minilm-l6", "tiny"]
-PRESETS: Final[tuple[Preset, ...]] = ("minilm-l6", "tiny")
+Preset = Literal["minilm-l6", "minilm-l3", "tiny"]
+PRESETS: Final[tuple[Preset, ...]] = ("minilm-l6", "minilm-l3", "tiny")
 
 _HEAD_DROPOUT: Final = 0.1
+_FEW_LAYERS: Final = 3  # of minilm-l3
 
 
 class Student(PreTrainedModel):
@@ -69,9 +72,13 @@ class Student(PreTrainedModel):
 
         input_ids, attention_mask: (rows, tokens) int64; a row has at least one token.
         """
+        return self.read(input_ids, attention_mask)[0]
+
+    def read(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits, and the states behind the last layer (rows, tokens, hidden)."""
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         with torch.autocast(states.device.type, enabled=False):
-            return self._classify(states.float(), attention_mask.float())
+            return self._classify(states.float(), attention_mask.float()), states
 
     def _classify(self, states: Tensor, mask: Tensor) -> Tensor:
         """Return logits (rows, labels) of *states* (rows, tokens, hidden) where *mask* is 1.
@@ -98,6 +105,12 @@ def new_student(
 ) -> Student:
     """Return the student that training starts from: *pretrained* with a head, or `tiny`.
 
+    `minilm-l3` keeps three of its layers, evenly spaced and the last among them: 1, 3 and 5 of six,
+    from 0. The mean is pre-trained, and the head of a bundle trained, to be behind the last layer:
+    before any training, the means of 400 starter reviews have a cosine of 0.44 with those of all
+    six that way, and 0.30 with 0, 2 and 4. (A linear probe of them prefers 0, 2 and 4: accuracy
+    0.60 against 0.55. What is left of either after training was not measured.)
+
     The head is new, unless *pretrained* is a bundle with these labels: then training goes on from
     it. `tiny` takes random weights and only the tokenizer of *pretrained*. vocabulary: how many
     token ids that tokenizer has. dropout: of the encoder; None keeps what its config says. Seed
@@ -108,7 +121,7 @@ def new_student(
     """
     names = dict(enumerate(labels))
     config = _tiny_config(vocabulary) if preset == "tiny" else _config_of(pretrained)
-    goes_on = preset != "tiny" and _is_student(config, names)
+    goes_on = preset != "tiny" and is_student(config) and config.id2label == names
     if dropout is not None:
         _set_dropout(config, dropout)
     config.num_labels = len(labels)
@@ -117,7 +130,11 @@ def new_student(
     if preset == "tiny":
         return Student(config)
     if goes_on:
-        return _load(pretrained.folder, config)
+        student = _load(pretrained.folder, config)
+        if preset == "minilm-l3":
+            _keep_few_layers(student.encoder, pretrained.name)
+            student.config.num_hidden_layers = _FEW_LAYERS
+        return student
     with _quiet():
         try:
             encoder = AutoModel.from_pretrained(
@@ -127,12 +144,15 @@ def new_student(
             raise _unsupported(pretrained, error) from error
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None  # the [CLS] head of pre-training, which the mean replaces
+    if preset == "minilm-l3":
+        _keep_few_layers(encoder, pretrained.name)
+        config = encoder.config
     return Student(config, encoder)
 
 
-def to_device(student: Student) -> None:
-    """Move *student* to the GPU where torch has one, else leave it on the CPU."""
-    module: nn.Module = student
+def to_device(model: PreTrainedModel) -> None:
+    """Move *model* to the GPU where torch has one, else leave it on the CPU."""
+    module: nn.Module = model
     module.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -179,15 +199,22 @@ def predict(student: Student, rows: Rows, *, batch_tokens: int = 8192) -> NDArra
     return logits
 
 
-def to_tensors(student: Student, rows: Rows, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Return ids and mask of the *chosen* rows, both (rows, longest), where the student is."""
-    ids, mask = pad_rows(rows, chosen, pad_id_of(student.config))
-    return torch.from_numpy(ids).to(student.device), torch.from_numpy(mask).to(student.device)
+def to_tensors(model: PreTrainedModel, rows: Rows, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Return ids and mask of the *chosen* rows, both (rows, longest), where the model is."""
+    ids, mask = pad_rows(rows, chosen, pad_id_of(model.config))
+    return torch.from_numpy(ids).to(model.device), torch.from_numpy(mask).to(model.device)
 
 
 def pad_id_of(config: PreTrainedConfig) -> int:
     """Return the token id that fills a short row; what it is never shows, for it is masked."""
     return int(getattr(config, "pad_token_id", None) or 0)
+
+
+def positions_of(config: PreTrainedConfig) -> int:
+    """Return how many tokens the encoder has positions for."""
+    # RoBERTa numbers positions from behind its padding id.
+    offset = pad_id_of(config) + 1 if config.model_type == "roberta" else 0
+    return int(config.max_position_embeddings) - offset
 
 
 def _config_of(pretrained: Pretrained) -> PreTrainedConfig:
@@ -197,9 +224,24 @@ def _config_of(pretrained: Pretrained) -> PreTrainedConfig:
         raise _unsupported(pretrained, error) from error
 
 
-def _is_student(config: PreTrainedConfig, names: dict[int, str]) -> bool:
-    """Say whether a checkpoint is a student of ours with the labels *names*, head and all."""
-    return Student.__name__ in (config.architectures or []) and config.id2label == names
+def is_student(config: PreTrainedConfig) -> bool:
+    """Say whether a checkpoint is a student of ours, head and all."""
+    return Student.__name__ in (config.architectures or [])
+
+
+def _keep_few_layers(encoder: PreTrainedModel, name: str) -> None:
+    # BERT, MiniLM and RoBERTa call the stack `encoder`, DistilBERT `transformer`.
+    stack = getattr(encoder, "encoder", None) or getattr(encoder, "transformer", None)
+    layers = getattr(stack, "layer", None)
+    if stack is None or not isinstance(layers, nn.ModuleList) or len(layers) < _FEW_LAYERS:
+        raise UsageError(
+            f"preset minilm-l3 keeps {_FEW_LAYERS} layers, and {name} has no stack of as many that"
+            " could be cut: use another --base, or preset minilm-l6",
+            reason="BASE_UNSUPPORTED",
+        )
+    kept = [len(layers) * (k + 1) // _FEW_LAYERS - 1 for k in range(_FEW_LAYERS)]
+    stack.layer = nn.ModuleList([layers[i] for i in kept])
+    encoder.config.num_hidden_layers = _FEW_LAYERS
 
 
 def _set_dropout(config: PreTrainedConfig, dropout: float) -> None:

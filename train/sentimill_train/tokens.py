@@ -6,6 +6,7 @@ hundred megabytes of int32, not a million Python lists.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,7 +18,10 @@ from sentimill.errors import TextError
 from sentimill.text import TextEncoder, pad
 from sentimill_train.records import Example
 
-__all__ = ["Refused", "Rows", "pad_rows", "plan_epoch", "tokenise"]
+__all__ = ["NO_LABEL", "Refused", "Rows", "pad_rows", "plan_epoch", "tokenise"]
+
+NO_LABEL: Final = -1
+"""The gold of a row that has no label, and learns from shares alone."""
 
 _CHUNK_ROWS: Final = 4096
 _WINDOW_BATCHES: Final = 50
@@ -29,8 +33,8 @@ class Rows:
     """Examples as numbers.
 
     ids: (all tokens,) int32, row i is ids[starts[i]:starts[i + 1]]. gold: (rows,) int64, an index
-    into the labels. soft: (rows, labels) float32, the teacher's shares, all zero in a row that has
-    none.
+    into the labels, or NO_LABEL. soft: (rows, labels) float32, the teacher's shares, all zero in a
+    row that has none.
     """
 
     ids: NDArray[np.int32]
@@ -41,6 +45,13 @@ class Rows:
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.gold)
+
+    def sha256(self) -> str:
+        """Return a digest of all of it, in hexadecimal."""
+        digest = hashlib.sha256()
+        for array in (self.ids, self.starts, self.gold, self.soft):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
     def lengths(self) -> NDArray[np.int64]:
         """Return the tokens in each row (rows,)."""
@@ -58,7 +69,7 @@ class Refused:
 def tokenise(
     examples: Sequence[Example], encoder: TextEncoder, labels: Sequence[str]
 ) -> tuple[Rows, list[Refused]]:
-    """Return the labelled *examples* as rows, in order, and those whose text cannot be read."""
+    """Return *examples* as rows, in order, and those whose text cannot be read."""
     index = {label: i for i, label in enumerate(labels)}
     parts: list[NDArray[np.int32]] = []
     lengths: list[int] = []
@@ -80,15 +91,13 @@ def tokenise(
     for i, example in enumerate(kept):
         if example.probs is not None:
             soft[i] = example.probs
-    gold = [index[example.label] for example in kept if example.label is not None]
+    gold = [NO_LABEL if e.label is None else index[e.label] for e in kept]
     rows = Rows(
         ids=np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32),
         starts=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64),
         gold=np.array(gold, dtype=np.int64),
         soft=soft,
     )
-    if len(rows) != len(kept):
-        raise ValueError("tokenise takes labelled examples only")
     return rows, refused
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -18,12 +18,15 @@ from sentimill.text import TextEncoder, Truncation
 from sentimill_train.abstain import Abstention
 from sentimill_train.assemble import Made, golden_of
 from sentimill_train.calibrate import calibrate
+from sentimill_train.checkpoint import Checkpoint
 from sentimill_train.exam import Exam, ExamConfig, Result, load_for_exam, read_exam, sit_exam
 from sentimill_train.export import export_fp32, graph_logits
 from sentimill_train.fit import Fit, FitConfig, Progress, fit, seed_everything
 from sentimill_train.gate import Verdict
 from sentimill_train.judgement import Judgement, SetResult
+from sentimill_train.larger import Larger, load_larger
 from sentimill_train.pretrained import Pretrained, find_pretrained
+from sentimill_train.processes import here, leave
 from sentimill_train.records import SENTIMENTS, Columns, Example, Split, label_set, read_examples
 from sentimill_train.report import Epoch
 from sentimill_train.sources import digest_of
@@ -34,14 +37,13 @@ from sentimill_train.student import (
     freeze_embeddings,
     new_student,
     pad_id_of,
+    positions_of,
     save_student,
     to_device,
 )
 from sentimill_train.tokens import Refused, Rows, tokenise
 
 __all__ = ["Quiet", "Train", "Trained", "Watcher"]
-
-_CURVE_POINTS = 100  # of the loss, in the report
 
 
 class Watcher(Protocol):
@@ -64,24 +66,6 @@ class Quiet:
 
     def progress(self, progress: Progress) -> None:
         """See `Watcher.progress`."""
-
-
-@dataclass(slots=True)
-class _Recorder:
-    """Keeps the learning curve on its way to the watcher."""
-
-    watcher: Watcher
-    curve: list[Epoch] = field(default_factory=list)
-
-    def progress(self, progress: Progress) -> None:
-        """See `Watcher.progress`."""
-        seen = self.curve[-1].rows if self.curve else 0
-        if progress.epoch_ended or progress.rows - seen >= progress.rows_total / _CURVE_POINTS:
-            score = progress.macro_f1 if progress.epoch_ended else None
-            self.curve.append(
-                Epoch(rows=progress.rows, train_loss=progress.loss, validation_macro_f1=score)
-            )
-        self.watcher.progress(progress)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +104,7 @@ class _Read:
     rows: dict[str, Rows]
     refused: tuple[Refused, ...]
     exam: Exam
+    larger: Larger | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +117,10 @@ class Train:
     also train the word vectors; a few thousand reviews show most words too seldom to learn from.
     train_tokens: cuts the reviews of train shorter than max_tokens, by the same rule, which trains
     faster. dropout: of the encoder; None keeps that of *base*. target_error: chooses the threshold
-    below which the bundle abstains. notes: Markdown that goes into the model card.
+    below which the bundle abstains. notes: Markdown that goes into the model card. teacher_bundle:
+    a fine-tuned larger classifier, whose answers take the place of shares, also for rows without a
+    label; see `load_larger`. checkpoint: the folder in which a killed run leaves what the same one
+    goes on from; written every checkpoint_minutes, after each epoch, and on SIGINT and SIGTERM.
     """
 
     reviews: tuple[str, ...]
@@ -152,6 +140,9 @@ class Train:
     notes: str = ""
     exam: ExamConfig = field(default_factory=ExamConfig)
     overwrite: bool = False
+    teacher_bundle: Path | None = None
+    checkpoint: Path | None = None
+    checkpoint_minutes: float = 10
 
     def run(self, watcher: Watcher | None = None) -> Trained:
         """Do it. The folder *out* appears at the very end, whole, or not at all.
@@ -169,16 +160,14 @@ class Train:
         watcher.stage("reading reviews")
         read = self._read()
         watcher.stage("training")
-        student = self._student(read)
-        recorder = _Recorder(watcher)
-        fitted = fit(
-            student, read.rows["train"], read.rows["validation"], self.fit, recorder.progress
-        )
+        student, fitted = self._fitted(read, watcher)
         with tempfile.TemporaryDirectory(prefix="sentimill-") as folder:
             watcher.stage("exporting and calibrating")
             made = self._made(student, read, fitted, Path(folder))
             watcher.stage("judging")
-            bundle, result = self._examine(made, read, Path(folder), recorder.curve)
+            bundle, result = self._examine(made, read, Path(folder))
+        if self.checkpoint is not None:
+            self._checkpoint(self.checkpoint, read).remove()
         return Trained(
             bundle=bundle,
             judgement=result.judgement,
@@ -190,12 +179,49 @@ class Train:
             seconds=time.perf_counter() - started,
         )
 
+    def assist(self) -> None:
+        """Train beside the process of rank 0, which does `run` and all the rest."""
+        self._fitted(self._read(), Quiet())
+
+    def _fitted(self, read: _Read, watcher: Watcher) -> tuple[Student, Fit]:
+        student = self._student(read)
+        fitted = fit(
+            student,
+            read.rows["train"],
+            read.rows["validation"],
+            self.fit,
+            watcher.progress,
+            checkpoint=self._checkpoint(self.checkpoint, read) if self.checkpoint else None,
+            larger=read.larger,
+        )
+        leave()  # no library may wait for the others while this one exports and judges
+        return student, fitted
+
+    def _checkpoint(self, folder: Path, read: _Read) -> Checkpoint:
+        run = {f"--{name.replace('_', '-')}": value for name, value in asdict(self.fit).items()}
+        run |= {
+            "the weights of --base": read.pretrained.sha256,
+            "the weights of --teacher-bundle": read.larger.source.sha256 if read.larger else None,
+            "--labels": ",".join(read.labels),
+            "--preset": self.preset,
+            "--train-embeddings": self.train_embeddings,
+            "--max-tokens": self.max_tokens,
+            "--train-tokens": self.train_tokens,
+            "--truncation": self.truncation,
+            "--dropout": self.dropout,
+            "the tokens of the reviews": "".join(
+                read.rows[split].sha256() for split in ("train", "validation")
+            ),
+            "processes": here().count,
+        }
+        return Checkpoint(folder, run, minutes=self.checkpoint_minutes)
+
     def _read(self) -> _Read:
         pretrained = find_pretrained(self.base or self._reference())
         sources, examples = self._reviews()
         labels = self.labels if self.labels is not None else label_set(examples)
         _check_labels(labels)
-        parted = part(examples, labels)
+        parted = part(examples, labels, spare=self.teacher_bundle is not None)
         encoder = self._encoder(pretrained, self.max_tokens)
         shorter = self._encoder(pretrained, min(self.max_tokens, self.train_tokens or 1 << 30))
         rows, refused = _tokenise(
@@ -209,6 +235,7 @@ class Train:
             parted=parted,
             rows=rows,
             refused=refused,
+            larger=self._larger(labels, parted, refused),
             exam=read_exam(self.exam, parted, labels, columns=self.columns, sources=sources),
         )
 
@@ -216,6 +243,25 @@ class Train:
         """Return the base that is taken where none is named; None, the plain encoder."""
         folder = None if self.preset == "tiny" else find_reference()
         return None if folder is None else str(folder)
+
+    def _larger(
+        self, labels: tuple[str, ...], parted: Parted, refused: Sequence[Refused]
+    ) -> Larger | None:
+        if self.teacher_bundle is None:
+            if self.fit.hidden_weight > 0:
+                raise UsageError(
+                    f"--hidden-weight {self.fit.hidden_weight} needs a --teacher-bundle",
+                    reason="NO_TEACHER",
+                )
+            return None
+        left_out = {id(each.example) for each in refused}
+        return load_larger(
+            self.teacher_bundle,
+            labels,
+            [e for e in (*parted.train, *parted.spare) if id(e) not in left_out],
+            max_tokens=min(self.max_tokens, self.train_tokens or self.max_tokens),
+            truncation=self.truncation,
+        )
 
     def _encoder(self, pretrained: Pretrained, max_tokens: int) -> TextEncoder:
         return TextEncoder.from_bytes(
@@ -256,6 +302,7 @@ class Train:
             sources=read.sources,
             parted=read.parted,
             refused=len(read.refused),
+            larger=None if read.larger is None else read.larger.source,
             fitted=fitted,
             calibration=calibration,
             graph=graph,
@@ -263,9 +310,7 @@ class Train:
             pad_id=pad_id,
         )
 
-    def _examine(
-        self, made: Made, read: _Read, work: Path, curve: Sequence[Epoch]
-    ) -> tuple[Bundle, Result]:
+    def _examine(self, made: Made, read: _Read, work: Path) -> tuple[Bundle, Result]:
         """Judge the bundle as a draft, by what a user will load, and write it with its papers."""
         files = made.files(work)
         draft = write_bundle(work / "draft", files, made.manifest)
@@ -274,7 +319,7 @@ class Train:
             read.exam,
             load_for_exam(draft.path),
             read.pretrained.folder / "model.safetensors",
-            curve=curve,
+            curve=[_epoch(progress) for progress in made.fitted.curve],
             notes=[] if abstention is None else [abstention.sentence()],
         )
         bundle = write_bundle(
@@ -292,9 +337,7 @@ class Train:
         student = new_student(
             self.preset, pretrained, read.labels, vocabulary=vocabulary, dropout=self.dropout
         )
-        # RoBERTa numbers positions from behind its padding id.
-        offset = pad_id_of(student.config) + 1 if student.config.model_type == "roberta" else 0
-        longest = int(student.config.max_position_embeddings) - offset
+        longest = positions_of(student.config)
         if self.max_tokens > longest:
             raise UsageError(
                 f"--max-tokens {self.max_tokens} is more than {pretrained.name} has positions"
@@ -304,7 +347,14 @@ class Train:
         if not self.train_embeddings and self.preset != "tiny":
             freeze_embeddings(student)
         to_device(student)
+        if read.larger is not None and self.fit.hidden_weight > 0:
+            read.larger.check_states(student, read.rows["train"])
         return student
+
+
+def _epoch(progress: Progress) -> Epoch:
+    score = progress.macro_f1 if progress.epoch_ended else None
+    return Epoch(rows=progress.rows, train_loss=progress.loss, validation_macro_f1=score)
 
 
 def _check_labels(labels: Sequence[str]) -> None:
@@ -322,6 +372,7 @@ def _tokenise(
     rows: dict[str, Rows] = {}
     refused: list[Refused] = []
     for split, encoder in encoders.items():
-        rows[split], left_out = tokenise(parted[split], encoder, labels)
+        spare = parted.spare if split == "train" else ()
+        rows[split], left_out = tokenise((*parted[split], *spare), encoder, labels)
         refused += left_out
     return rows, tuple(refused)

@@ -1,0 +1,91 @@
+"""One training in several processes, as `torchrun` and `accelerate launch` start them.
+
+Each has the whole student and learns from its share of every step's batches; their gradients are
+summed, so all take the same step. By hand, for it is one call a step and needs no wrapper around
+the student.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+__all__ = ["Processes", "here", "joined", "leave"]
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """How many there are, and which one this is: `rank` 0 judges, reports and writes.
+
+    Every process must call each method, in the same order.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    def sum_gradients(self, parameters: Sequence[nn.Parameter], extra: Tensor) -> Tensor:
+        """Give each of *parameters* the sum of its gradients, and return that of *extra* (n,)."""
+        if self.count == 1:
+            return extra
+        parts = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+        flat = torch.cat([extra.to(parts[0]), *(part.flatten() for part in parts)])
+        dist.all_reduce(flat)
+        total, *summed = flat.split([len(extra), *(part.numel() for part in parts)])
+        for parameter, gradient in zip(parameters, summed, strict=True):
+            parameter.grad = gradient.view_as(parameter)
+        answer: Tensor = total.to(extra)
+        return answer
+
+    def from_first(self, value: float) -> float:
+        """Return the *value* of rank 0."""
+        if self.count == 1:
+            return value
+        sent = torch.tensor([value], dtype=torch.float64)
+        dist.broadcast(sent, src=0)
+        return float(sent)
+
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        """Return the *tensor* of every process, by rank; all have one shape, on the CPU."""
+        if self.count == 1:
+            return [tensor]
+        found = [torch.empty_like(tensor) for _ in range(self.count)]
+        dist.all_gather(found, tensor)
+        return found
+
+
+def here() -> Processes:
+    """Return this process among those that were `joined`."""
+    if not dist.is_initialized():
+        return Processes()
+    return Processes(dist.get_rank(), dist.get_world_size())
+
+
+@contextmanager
+def joined() -> Iterator[Processes]:
+    """Join the processes that the environment names (WORLD_SIZE, RANK, ...), if it names any.
+
+    Tensors on the CPU travel by gloo, those on a GPU by NCCL; each process takes the GPU of its
+    LOCAL_RANK.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Processes()
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    dist.init_process_group()
+    try:
+        yield here()
+    finally:
+        leave()
+
+
+def leave() -> None:
+    """Part from the other processes, where any have joined: what follows is done alone."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
