@@ -29,13 +29,15 @@ def machine(*flags: str, onnx: tuple[str, ...] = CPU, openvino: str | None = "20
         (EngineWish(), ALL, machine("amx_bf16"), ("openvino", "cpu", "bf16")),
         (EngineWish(), ALL, machine("avx512_vnni"), ("onnx", "cpu", "int8")),
         (EngineWish(), ALL, machine(*BF16, openvino=None), ("onnx", "cpu", "int8")),
-        (EngineWish(), ALL, machine("avx2"), ("onnx", "cpu", "fp32")),
+        (EngineWish(), ALL, machine("avx2"), ("onnx", "cpu", "int8")),
+        (EngineWish(), ("int8",), machine(), ("onnx", "cpu", "int8")),
+        (EngineWish(), ("int8",), machine(*BF16, onnx=CUDA), ("onnx", "cpu", "int8")),
         (EngineWish(), ("fp32",), machine(*BF16), ("onnx", "cpu", "fp32")),
         (EngineWish(), ("fp32",), machine(onnx=()), ("openvino", "cpu", "fp32")),
         (EngineWish(provider="cpu"), ALL, machine(*BF16, onnx=CUDA), ("openvino", "cpu", "bf16")),
         (EngineWish(precision="bf16"), ("fp32",), machine(*BF16), ("openvino", "cpu", "bf16")),
         (EngineWish(engine="openvino"), ("fp32",), machine(), ("openvino", "cpu", "fp32")),
-        (EngineWish(engine="onnx"), ALL, machine("avx2"), ("onnx", "cpu", "fp32")),
+        (EngineWish(engine="onnx"), ALL, machine("avx2"), ("onnx", "cpu", "int8")),
     ],
 )
 def test_the_fastest_that_the_machine_and_the_bundle_have_comes_first(
