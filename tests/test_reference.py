@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +10,10 @@ from program import Sentimill
 from sentimill import reference
 from sentimill.errors import UsageError
 from sentimill.reference import find_reference, reference_bundle
-from sentimill_train.train import Train
+from sentimill_train.pretrained import DEFAULT_NAME
+from sentimill_train.train import starting_point
 from tiny import write_tiny_bundle
+from train_parts import write_base
 
 
 def test_a_link_leads_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,9 +63,10 @@ def test_two_models_are_refused(sentimill: Sentimill) -> None:
 
 def test_training_goes_on_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unless the preset asks for random weights."""
+    write_base(tmp_path / "model")
+    (tmp_path / "model" / "manifest.json").write_text("{}")
     monkeypatch.setattr(reference, "_FOLDER", tmp_path / "model")
-    write_tiny_bundle(tmp_path / "model")
-    run = Train(reviews=("starter",), out=tmp_path / "out")
 
-    assert run._reference() == str(tmp_path / "model")
-    assert replace(run, preset="tiny")._reference() is None
+    assert starting_point(None, "minilm-l6").folder == tmp_path / "model"
+    assert starting_point("all-MiniLM-L6-v2", "minilm-l6").name == DEFAULT_NAME
+    assert starting_point(None, "tiny").name == DEFAULT_NAME

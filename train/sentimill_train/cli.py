@@ -76,12 +76,22 @@ def train(
             help="size: the encoder of --base, three of its layers, or two random ones for tests"
         ),
     ] = "minilm-l6",
-    epochs: Annotated[int, typer.Option(min=1, help="times that every row is seen, at most")] = 5,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="times that every row is seen, at most",
+            show_default="5, or 2 where it goes on from a student with these labels",
+        ),
+    ] = None,
     batch_tokens: Annotated[
         int, typer.Option(min=1, help="padded tokens in one batch; at most one row for each 128")
     ] = 2048,
     accumulate: opt.Accumulate = 1,
-    learning_rate: Annotated[float, typer.Option(help="the highest, after the warm-up")] = 1e-4,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="the highest, after the warm-up", show_default="1e-4, or 5e-5 likewise"),
+    ] = None,
     soft_weight: Annotated[
         float,
         typer.Option(min=0, max=1, help="how much a row's probs count against its label"),
@@ -157,23 +167,27 @@ def train(
         from sentimill_train.exam import ExamConfig
         from sentimill_train.fit import FitConfig
         from sentimill_train.processes import joined
-        from sentimill_train.train import Train
+        from sentimill_train.student import goes_on
+        from sentimill_train.train import Train, starting_point
     except ImportError as error:
         raise UsageError(
             f"training needs parts that are not installed ({error.name}):"
             " pip install 'sentimill[cpu,train]'",
             reason="EXTRA_MISSING",
         ) from error
-    if not learning_rate > 0:
+    if learning_rate is not None and not learning_rate > 0:
         raise UsageError(
             f"--learning-rate {learning_rate} is not above 0", reason="BAD_LEARNING_RATE"
         )
+    names = None if labels == _FOUND else tuple(label.strip() for label in labels.split(","))
+    # A student that knows these labels already has little way to go, and much to forget.
+    near = preset != "tiny" and goes_on(starting_point(base, preset), names or ())
     config = Train(
         reviews=(*reviews, *(more or ())),
         out=out,
         name=name,
         columns=Columns(text=text_column, label=label_column),
-        labels=None if labels == _FOUND else tuple(label.strip() for label in labels.split(",")),
+        labels=names,
         base=base,
         preset=preset,
         train_embeddings=train_embeddings,
@@ -182,10 +196,10 @@ def train(
         dropout=dropout,
         truncation=truncation,
         fit=FitConfig(
-            epochs=epochs,
+            epochs=epochs or (2 if near else 5),
             batch_tokens=batch_tokens,
             accumulate=accumulate,
-            learning_rate=learning_rate,
+            learning_rate=learning_rate or (5e-5 if near else 1e-4),
             soft_weight=soft_weight,
             distil_temperature=distil_temperature,
             hidden_weight=hidden_weight,

@@ -24,6 +24,7 @@ __all__ = [
     "Preset",
     "Student",
     "freeze_embeddings",
+    "goes_on",
     "is_student",
     "load_student",
     "new_student",
@@ -95,6 +96,12 @@ class Student(PreTrainedModel):
         return cast(Tensor, self.head(self.dropout(pooled))[:, 0])
 
 
+def goes_on(pretrained: Pretrained, labels: Sequence[str]) -> bool:
+    """Say whether *pretrained* is a student of ours with these labels, head and all."""
+    config = _config_of(pretrained)
+    return is_student(config) and config.id2label == dict(enumerate(labels))
+
+
 def new_student(
     preset: Preset,
     pretrained: Pretrained,
@@ -121,7 +128,7 @@ def new_student(
     """
     names = dict(enumerate(labels))
     config = _tiny_config(vocabulary) if preset == "tiny" else _config_of(pretrained)
-    goes_on = preset != "tiny" and is_student(config) and config.id2label == names
+    from_student = preset != "tiny" and goes_on(pretrained, labels)
     if dropout is not None:
         _set_dropout(config, dropout)
     config.num_labels = len(labels)
@@ -129,7 +136,7 @@ def new_student(
     config.label2id = {name: i for i, name in names.items()}
     if preset == "tiny":
         return Student(config)
-    if goes_on:
+    if from_student:
         student = _load(pretrained.folder, config)
         if preset == "minilm-l3":
             _keep_few_layers(student.encoder, pretrained.name)

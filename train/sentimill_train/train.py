@@ -43,7 +43,7 @@ from sentimill_train.student import (
 )
 from sentimill_train.tokens import Refused, Rows, tokenise
 
-__all__ = ["Quiet", "Train", "Trained", "Watcher"]
+__all__ = ["Quiet", "Train", "Trained", "Watcher", "starting_point"]
 
 
 class Watcher(Protocol):
@@ -217,7 +217,7 @@ class Train:
         return Checkpoint(folder, run, minutes=self.checkpoint_minutes)
 
     def _read(self) -> _Read:
-        pretrained = find_pretrained(self.base or self._reference())
+        pretrained = starting_point(self.base, self.preset)
         sources, examples = self._reviews()
         labels = self.labels if self.labels is not None else label_set(examples)
         _check_labels(labels)
@@ -238,11 +238,6 @@ class Train:
             larger=self._larger(labels, parted, refused),
             exam=read_exam(self.exam, parted, labels, columns=self.columns, sources=sources),
         )
-
-    def _reference(self) -> str | None:
-        """Return the base that is taken where none is named; None, the plain encoder."""
-        folder = None if self.preset == "tiny" else find_reference()
-        return None if folder is None else str(folder)
 
     def _larger(
         self, labels: tuple[str, ...], parted: Parted, refused: Sequence[Refused]
@@ -355,6 +350,15 @@ class Train:
 def _epoch(progress: Progress) -> Epoch:
     score = progress.macro_f1 if progress.epoch_ended else None
     return Epoch(rows=progress.rows, train_loss=progress.loss, validation_macro_f1=score)
+
+
+def starting_point(base: str | None, preset: Preset) -> Pretrained:
+    """Return what training starts from: *base*, else the reference student, else the encoder.
+
+    A preset of random weights takes no more than a tokenizer, and that of the encoder.
+    """
+    reference = None if preset == "tiny" else find_reference()
+    return find_pretrained(base or (str(reference) if reference else None))
 
 
 def _check_labels(labels: Sequence[str]) -> None:
