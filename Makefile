@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test check reference protos wheel-test s3-test clean
 
-demo: $(READY) ## distil a model from the starter reviews, serve it, call it, score a CSV
+demo: $(READY) ## fit the model to the starter reviews, serve it, call it, score a CSV
 	@BIN=$(BIN) sh demo.sh
 
 test: $(READY) ## the whole test suite

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The whole path on one screen: distil, serve, call, score, look at the metrics. `make demo` runs it.
+# The whole path on one screen: fit, serve, call, score, look at the metrics. `make demo` runs it.
 set -eu
 BIN=${BIN:-.venv/bin}
 BUNDLE=bundles/demo
@@ -11,7 +11,7 @@ mkdir -p demo
 if [ -f "$BUNDLE/manifest.json" ]; then
   step "1. A distilled model is there already: $BUNDLE (remove the folder to train it again)"
 else
-  step "1. Distil a model from the bundled starter reviews into $BUNDLE"
+  step "1. Fit the reference student to the bundled starter reviews, in $BUNDLE"
   "$BIN/sentimill" train --reviews starter --out "$BUNDLE"
 fi
 "$BIN/sentimill" bundle verify "$BUNDLE"
