@@ -32,6 +32,7 @@ from sentimill.text import Encoded
 Rows = list[NDArray[np.int64]]
 FLOP_A_TOKEN = 22.5e6
 """A MiniLM-L6 without attention's quadratic part; design.md, issue "The serving core"."""
+_ENGINES = (("onnx", "fp32"), ("onnx", "int8"), ("openvino", "fp32"), ("openvino", "bf16"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +195,7 @@ def _settings() -> argparse.Namespace:
         default=[
             f"{engine},{precision},2,{tokens}"
             for tokens in (4096, 2048, 8192)
-            for engine, precision in (("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "bf16"))
+            for engine, precision in _ENGINES
         ],
     )
     return parser.parse_args()

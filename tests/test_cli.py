@@ -6,7 +6,8 @@ import json
 import socket
 import subprocess
 import sys
-from importlib.metadata import EntryPoint
+import tomllib
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import msgspec
@@ -286,6 +287,21 @@ def test_a_command_whose_extra_is_missing_says_so() -> None:
     assert isinstance(found.exception, UsageError)
     assert "pip install 'sentimill[train]'" in str(found.exception)
     assert CliRunner().invoke(group, ["doctor"]).exit_code == 0
+
+
+def test_every_command_outside_the_run_time_is_installed_and_there() -> None:
+    """What pyproject.toml names is what `sentimill` finds, and each is a command with its help."""
+    text = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    named = tomllib.loads(text)["project"]["entry-points"]["sentimill.commands"]
+    found = {entry.name: entry for entry in entry_points(group="sentimill.commands")}
+    group = typer.Typer()
+    for entry in found.values():
+        add_command(group, entry)
+
+    assert {name: entry.value for name, entry in found.items()} == named
+    for name in named:
+        done = CliRunner().invoke(group, [name, "--help"])
+        assert (done.exit_code, "is not to be had here" in done.output) == (0, False)
 
 
 def test_a_reader_who_stops_reading_gets_no_trace(bundle: Path) -> None:

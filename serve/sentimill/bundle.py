@@ -72,13 +72,18 @@ class Precision(msgspec.Struct, frozen=True, kw_only=True):
 
     file: bf16 names the fp32 graph, which an engine rounds by itself. temperature: what its logits
     are divided by before the softmax (Guo et al. 2017, section 4.2).
-    max_logit_difference: the largest absolute difference from torch over `parity_rows` ragged rows.
+    max_logit_difference: the largest absolute difference over `parity_rows` rows: of fp32 from
+    torch, of the others from fp32. agreement, macro_f1_drop, ece_change: what the gate measured on
+    those rows, against fp32; None in fp32 itself.
     """
 
     file: str
     temperature: float
     max_logit_difference: float
     parity_rows: int
+    agreement: float | None = None
+    macro_f1_drop: float | None = None
+    ece_change: float | None = None
 
 
 class Golden(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sentimill.bundle import Source
-from sentimill.classifier import Classifier
+from sentimill.bundle import Source, open_bundle
+from sentimill.classifier import Classifier, Precision
 from sentimill.errors import BundleError
 from sentimill_train.behaviour import OWN_SUITE, read_cases
 from sentimill_train.gate import Verdict, decide
@@ -62,8 +62,13 @@ class Result:
 
 
 def load_for_exam(path: Path) -> Classifier:
-    """Load a bundle as every machine can: a figure may not hang on which engine is fastest here."""
-    return Classifier.load(path, engine="onnx", precision="fp32", provider="cpu")
+    """Load a bundle as every machine can: a figure may not hang on which engine is fastest here.
+
+    In fp32, or what a compact bundle has in its place.
+    """
+    listed = open_bundle(path).manifest.precisions
+    precision: Precision = "fp32" if "fp32" in listed else "auto"
+    return Classifier.load(path, engine="onnx", precision=precision, provider="cpu")
 
 
 def read_exam(

@@ -155,7 +155,11 @@ def load_student(folder: Path, *, attention: Attention = "sdpa") -> Student:
 def _load(folder: Path, config: PreTrainedConfig, attention: Attention = "sdpa") -> Student:
     with _quiet():
         student: Student = Student.from_pretrained(
-            folder, config=config, use_safetensors=True, attn_implementation=attention
+            folder,
+            config=config,
+            use_safetensors=True,
+            dtype=torch.float32,  # also where a compact bundle keeps them in fp16
+            attn_implementation=attention,
         )
     return student
 

@@ -1,0 +1,92 @@
+"""What a precision must reach to be in a bundle."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sentimill.errors import InputError
+from sentimill_train.measures import Answers, Floats
+from sentimill_train.precision_gate import FEWEST_ROWS, PrecisionCheck, check_precision
+
+LABELS = ("negative", "neutral", "positive")
+DRAW = np.random.default_rng(0)
+GOLD = DRAW.integers(0, 3, FEWEST_ROWS)
+PROBS = np.eye(3)[np.where(DRAW.random(FEWEST_ROWS) < 0.9, GOLD, (GOLD + 1) % 3)] * 0.85 + 0.05
+
+
+def answers(probs: Floats) -> Answers:
+    """Return them with the gold labels."""
+    return Answers(LABELS, GOLD[: len(probs)], probs)
+
+
+def flipped(rows: int) -> Floats:
+    """Return the probs with another label in so many rows that were right."""
+    probs = PROBS.copy()
+    right = np.flatnonzero(PROBS.argmax(1) == GOLD)[:rows]
+    probs[right] = np.roll(probs[right], 1, axis=1)
+    return probs
+
+
+def check(found: Floats, *, invariant: bool = True, golden: bool = True) -> PrecisionCheck:
+    """Return the outcome for a precision that gave the probs *found*."""
+    return check_precision(
+        "int8",
+        answers(PROBS[: len(found)]),
+        answers(found),
+        invariant=invariant,
+        golden=golden,
+        max_logit_difference=0.1,
+    )
+
+
+def test_the_same_answers_pass() -> None:
+    """Nothing changed, and the sentence has the figures and their limits."""
+    outcome = check(PROBS)
+
+    assert outcome.passed
+    assert (outcome.agreement, outcome.macro_f1_drop, outcome.ece_change) == (1.0, 0.0, 0.0)
+    assert "int8 passes its gate on 2,000 rows: 100.00%" in outcome.sentence()
+
+
+@pytest.mark.parametrize(("rows", "passed"), [(3, True), (11, False)])
+def test_labels_that_move_are_counted(rows: int, passed: bool) -> None:
+    """Eleven of 2,000 are more than half a per cent."""
+    outcome = check(flipped(rows))
+
+    assert outcome.passed is passed
+    assert outcome.agreement == pytest.approx(1 - rows / FEWEST_ROWS)
+
+
+def test_a_confidence_that_moves_fails_though_no_label_does() -> None:
+    """Abstention and the score hang on it."""
+    timid = PROBS * 0.9 + 0.1 / 3
+    outcome = check(timid)
+
+    assert outcome.agreement == 1.0
+    assert abs(outcome.ece_change) > 0.01
+    assert not outcome.passed
+
+
+def test_company_that_shows_fails() -> None:
+    """However near the answers are."""
+    outcome = check(PROBS, invariant=False)
+
+    assert not outcome.passed
+    assert "gets other bits" in outcome.sentence()
+
+
+def test_golden_texts_that_do_not_come_out_fail() -> None:
+    """Such a bundle would not load."""
+    outcome = check(PROBS, golden=False)
+
+    assert not outcome.passed
+    assert "the golden texts do not come out" in outcome.sentence()
+
+
+def test_few_rows_are_refused() -> None:
+    """On 1,999 half a per cent is not even ten rows."""
+    with pytest.raises(InputError, match="needs 2,000 labelled held-out rows") as caught:
+        check(PROBS[: FEWEST_ROWS - 1])
+
+    assert caught.value.reason == "TOO_FEW_ROWS"

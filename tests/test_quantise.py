@@ -1,0 +1,124 @@
+"""int8: whole numbers that say what the floats said, to a text the same in any company."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+
+from sentimill.errors import BundleError
+from sentimill_train.export import export_fp32, graph_logits, open_graph
+from sentimill_train.precision_gate import is_invariant
+from sentimill_train.quantise import find_products, int8_graph
+from sentimill_train.student import load_student, save_student
+from tiny import graph as tiny_graph
+from train_parts import reviews, rows_of, student
+
+ROWS = rows_of(reviews(300))
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Return the fp32 graph of a tiny student with random weights."""
+    folder = tmp_path_factory.mktemp("quantise")
+    save_student(student(folder / "base"), folder / "saved")
+    return export_fp32(folder / "saved").data
+
+
+def texts() -> list[NDArray[np.int64]]:
+    """Return a few rows as a calibration takes them."""
+    return [ROWS.ids[ROWS.starts[i] : ROWS.starts[i + 1]].astype(np.int64) for i in range(20)]
+
+
+def test_every_product_of_the_encoder_is_whole_and_the_head_is_not(graph: bytes) -> None:
+    """Two layers of four products each; no float weight of theirs is left in the file."""
+    made = int8_graph(graph)
+    model = onnx.load_model_from_string(made)
+
+    operators = [node.op_type for node in model.graph.node]
+    before = onnx.load_model_from_string(graph).graph
+    assert operators.count("MatMulIntegerToFloat") == 8
+    assert "Attention" not in operators
+    constants = {tensor.name for tensor in before.initializer}
+    float_products = [n for n in model.graph.node if n.op_type in ("MatMul", "Gemm")]
+    assert sum(n.input[1] in constants for n in float_products) == 1
+    assert len(made) < len(graph)
+
+
+def test_what_comes_out_of_a_gelu_is_counted_from_its_least_value(graph: bytes) -> None:
+    """One such product a layer."""
+    products = find_products(onnx.load_model_from_string(graph).graph)
+
+    assert [product.one_sided for product in products] == [False, False, False, True] * 2
+
+
+def test_it_says_nearly_what_fp32_says_and_more_nearly_when_it_has_seen_states(
+    graph: bytes,
+) -> None:
+    """Within half of the spread of the logits, which is little with random weights."""
+    fp32 = graph_logits(open_graph(graph), ROWS, 0)
+
+    def moved(made: bytes) -> float:
+        return float(np.abs(graph_logits(open_graph(made), ROWS, 0) - fp32).mean())
+
+    blind, seen = moved(int8_graph(graph)), moved(int8_graph(graph, texts()))
+
+    assert 0 < seen < blind < 0.5 * fp32.std(axis=0).max()
+
+
+def test_a_channel_that_is_always_large_is_divided(tmp_path: Path) -> None:
+    """Fifty times larger: about seven times; a channel that is never large is not blown up."""
+    save_student(student(tmp_path / "base"), tmp_path / "saved")
+    made = load_student(tmp_path / "saved")
+    made.state_dict()["bert.embeddings.LayerNorm.weight"][3] *= 50
+    save_student(made, tmp_path / "saved")
+    data = export_fp32(tmp_path / "saved").data
+    first = find_products(onnx.load_model_from_string(data).graph)[0]
+
+    constants = onnx.load_model_from_string(int8_graph(data, texts())).graph.initializer
+
+    (by,) = [numpy_helper.to_array(t) for t in constants if t.name == f"{first.x}_per_channel"]
+    others = np.delete(by, 3)
+    assert by.shape == (32,)
+    assert 4 < np.median(others) / by[3] < 12
+    assert others.max() / others.min() < 4
+
+
+def test_queries_keys_and_values_can_stay_floats_with_weights_in_int8(graph: bytes) -> None:
+    """Two of the eight products are floats again, and the file is hardly larger."""
+    whole, made = int8_graph(graph, texts()), int8_graph(graph, texts(), float_attention=True)
+
+    operators = [node.op_type for node in onnx.load_model_from_string(made).graph.node]
+    assert (operators.count("MatMulIntegerToFloat"), operators.count("Attention")) == (6, 2)
+    assert len(made) < 1.05 * len(whole)
+    assert is_invariant(open_graph(made), ROWS, 0)
+    fp32, found = (graph_logits(open_graph(data), ROWS, 0) for data in (graph, made))
+    assert 0 < np.abs(found - fp32).max() < 0.5 * fp32.std(axis=0).max()
+
+
+def test_a_text_gets_the_same_bits_in_any_company(graph: bytes) -> None:
+    """Alone, shuffled among 31 others, two of them hostile, and padded as far as the longest."""
+    assert is_invariant(open_graph(int8_graph(graph, texts())), ROWS, 0)
+
+
+def test_one_scale_for_a_whole_batch_is_found_out(graph: bytes, tmp_path: Path) -> None:
+    """ONNX Runtime's own dynamic int8 changes bits with the company, and the check says so."""
+    from onnxruntime.quantization import quantize_dynamic
+
+    source, target = tmp_path / "fp32.onnx", tmp_path / "int8.onnx"
+    source.write_bytes(graph)
+    quantize_dynamic(source, target, extra_options={"DefaultTensorType": TensorProto.FLOAT})
+
+    assert not is_invariant(open_graph(target.read_bytes()), ROWS, 0)
+
+
+def test_a_graph_without_products_is_refused() -> None:
+    """There is nothing to rewrite, and a file that is called int8 and is not would be a lie."""
+    with pytest.raises(BundleError) as caught:
+        int8_graph(tiny_graph())
+
+    assert caught.value.reason == "NOTHING_TO_QUANTISE"

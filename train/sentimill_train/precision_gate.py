@@ -1,0 +1,127 @@
+"""The gate of a precision: near enough to fp32 on real rows, and the same in any company."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from sentimill.errors import InputError
+from sentimill.text import pad
+from sentimill_train.export import Run
+from sentimill_train.measures import Answers, ece, macro_f1
+from sentimill_train.tokens import Rows
+
+__all__ = ["FEWEST_ROWS", "PrecisionCheck", "check_precision", "is_invariant"]
+
+FEWEST_ROWS: Final = 2000
+"""Held-out rows that the gate needs: at 99.5 % agreement that is 10 rows that may differ."""
+
+AGREEMENT: Final = 0.995
+F1_DROP: Final = 0.002
+ECE_CHANGE: Final = 0.01
+
+_COMPANY: Final = 32
+
+
+class PrecisionCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """A precision beside fp32 on the same rows.
+
+    agreement: share of rows with the same label. macro_f1_drop: fp32's minus its own. ece_change:
+    its own minus fp32's. invariant: from `is_invariant`. golden: the bundle's golden texts come out
+    near enough for it to load. max_logit_difference: the largest over all rows and labels.
+    """
+
+    precision: str
+    rows: int
+    agreement: float
+    macro_f1_drop: float
+    ece_change: float
+    invariant: bool
+    golden: bool
+    max_logit_difference: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the precision may be in a bundle."""
+        return (
+            self.agreement >= AGREEMENT
+            and self.macro_f1_drop <= F1_DROP
+            and abs(self.ece_change) <= ECE_CHANGE
+            and self.invariant
+            and self.golden
+        )
+
+    def sentence(self) -> str:
+        """Return the outcome in one sentence, with every figure and its limit."""
+        return (
+            f"{self.precision} {'passes' if self.passed else 'does not pass'} its gate on"
+            f" {self.rows:,} rows: {self.agreement:.2%} of the labels are those of fp32 (at least"
+            f" {AGREEMENT:.1%}), macro-F1 drops by {self.macro_f1_drop * 100:.2f} points (at most"
+            f" {F1_DROP * 100:.1f}), ECE changes by {self.ece_change:+.4f} (at most {ECE_CHANGE}),"
+            f" a text {'gets the same bits' if self.invariant else 'gets other bits'} in other"
+            f" company, and the golden texts {'come out' if self.golden else 'do not come out'}."
+        )
+
+
+def check_precision(
+    precision: str,
+    reference: Answers,
+    found: Answers,
+    *,
+    invariant: bool,
+    golden: bool,
+    max_logit_difference: float,
+) -> PrecisionCheck:
+    """Compare the answers of *precision* with those of fp32 to the same held-out rows.
+
+    Raises:
+        InputError: TOO_FEW_ROWS.
+    """
+    rows = len(reference.gold)
+    if rows < FEWEST_ROWS:
+        raise InputError(
+            f"the gate of {precision} needs {FEWEST_ROWS:,} labelled held-out rows and was given"
+            f" {rows:,}: give more with --on",
+            reason="TOO_FEW_ROWS",
+        )
+    one = np.ones((1, rows))
+    return PrecisionCheck(
+        precision=precision,
+        rows=rows,
+        agreement=float((reference.predicted == found.predicted).mean()),
+        macro_f1_drop=float((macro_f1(reference, one) - macro_f1(found, one))[0]),
+        ece_change=float((ece(found, one) - ece(reference, one))[0]),
+        invariant=invariant,
+        golden=golden,
+        max_logit_difference=max_logit_difference,
+    )
+
+
+def is_invariant(run: Run, rows: Rows, pad_id: int, *, seed: int = 0, texts: int = 16) -> bool:
+    """Whether a text gets the same bits alone, among 31 others, in another order and padded more.
+
+    Some of the others are the longest and the oddest rows there can be: random ids, and one id
+    over and over, whose states are far from those of reviews.
+    """
+    draw = np.random.default_rng(seed)
+    bounds = zip(rows.starts[:-1], rows.starts[1:], strict=True)
+    every = [rows.ids[start:end].astype(np.int64) for start, end in bounds]
+    longest = max(len(ids) for ids in every)
+    most = int(max(ids.max() for ids in every)) + 1
+    hostile = [draw.integers(0, most, longest), np.full(longest, every[0][0], dtype=np.int64)]
+    for i in draw.permutation(len(every))[:texts].tolist():
+        alone = run(*pad([every[i]], pad_id))[0]
+        mates = [every[k] for k in draw.integers(0, len(every), _COMPANY - 3).tolist()]
+        batch = [every[i], *hostile, *mates]
+        order = draw.permutation(len(batch))
+        among = run(*pad([batch[k] for k in order], pad_id))[int(np.argsort(order)[0])]
+        if not _same(alone, among):
+            return False
+    return True
+
+
+def _same(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
+    return first.tobytes() == second.tobytes()
