@@ -32,7 +32,7 @@ SERVE_DOORS = {
     "ray": r"scoring\.ray",
     "rich": r"cli|scoring\.command",
     "tokenizers": r"text",
-    "typer": r"cli|scoring\.command",
+    "typer": r"access|cli|scoring\.command",
 }
 TRAIN_DOORS = {
     "anthropic": r"teacher\.claude",
@@ -50,6 +50,7 @@ TRAIN_DOORS = {
     "torch": r"student|fit|export",
 }
 OFFLINE = {
+    "access",
     "errors",
     "bundle",
     "engine",
@@ -75,6 +76,7 @@ ROOMS = {
     r"lanes": set[str](),
     r"admission": {"errors", "metrics"},
     r"guard": set[str](),
+    r"access": {"errors", "calls"},
     r"watched": set[str](),
     r"callers": {"errors", "watched"},
     r"tls": {"errors", "watched"},

@@ -19,6 +19,15 @@ import msgspec
 import typer
 from rich.console import Console
 
+from sentimill.access import (
+    Access,
+    ServerOption,
+    TlsCaOption,
+    TlsCertOption,
+    TlsKeyOption,
+    TlsOption,
+    TokenFileOption,
+)
 from sentimill.bundle import open_bundle
 from sentimill.classifier import BATCH_TOKENS, Classifier, Prediction
 from sentimill.engine import EngineName, Precision, Provider
@@ -126,9 +135,12 @@ def classify(
     ] = None,
     *,
     bundle: BundleOption = None,
-    server: Annotated[
-        str | None, typer.Option(help="host:port of a running server to ask instead of a bundle")
-    ] = None,
+    server: ServerOption = None,
+    tls: TlsOption = False,
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+    token_file: TokenFileOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
     precision: PrecisionOption = "auto",
     engine: EngineOption = "auto",
@@ -145,12 +157,14 @@ def classify(
     if not texts and sys.stdin.isatty():
         why = "no text given: write it after the command, or pipe lines into it"
         raise UsageError(why, reason="NO_TEXT")
+    access = Access(tls=tls, ca=tls_ca, certificate=tls_cert, key=tls_key, token_file=token_file)
+    security = access.security(server)
     failed = 0
     lines = texts or _stdin_lines()
     if server is not None:
         from sentimill.client import Client
 
-        with Client(server) as client:
+        with Client(server, security=security) as client:
             for chunk in _chunks(lines, 1024):
                 failed += _show(chunk, client.classify(chunk), as_json)
     else:
