@@ -46,7 +46,7 @@ TRAIN_DOORS = {
     "openai": r"teacher\.client",
     "py3langid": r"language",
     "prometheus_client": r"none",
-    "sklearn": r"baselines|balance|noise",
+    "sklearn": r"baselines|balance|noise|shift",
     "torch": r"student|fit|export",
 }
 OFFLINE = {
