@@ -123,7 +123,7 @@ def test_what_cannot_be_is_said(weighted: Path, bundle: Path, recent: Path, tmp_
         tmp_path / "other", change=lambda m: replace(m, labels=("a", "b", "c"))
     ).path
     out = tmp_path / "out.jsonl"
-    cases = {
+    cases: dict[str, list[str | Path]] = {
         "BUNDLE_NO_WEIGHTS": ["--bundle", bundle],
         "LABELS_DIFFER": ["--bundle", weighted, "--bundle", other],
         "NOTHING_LEFT": ["--bundle", weighted, "--exclude", recent],

@@ -42,7 +42,7 @@ class Choice:
 
 def uncertainty(probs: Floats) -> Floats:
     """Return the entropy of the mean of *probs* (models, rows, labels) over the largest (rows,)."""
-    return _entropy(probs.mean(axis=0)) / np.log(probs.shape[2])
+    return np.asarray(_entropy(probs.mean(axis=0)) / np.log(probs.shape[2]))
 
 
 def disagreement(probs: Floats) -> Floats:
