@@ -22,7 +22,6 @@ __all__ = ["NoSpans", "OtelSpans", "Spans", "configured_spans"]
 
 Metadata = Iterable[tuple[str, str | bytes]]
 
-_SERVICE: Final = "sentimill.v1.SentimentService"
 _FAULTS: Final = {"UNKNOWN", "DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE"}
 """Codes that make a server's span an error; the others are the caller's own (OpenTelemetry semantic
 conventions, gRPC, status of a server span)."""
@@ -87,10 +86,10 @@ class OtelSpans:
         """See `Spans.call`."""
         headers = {key: value for key, value in metadata if isinstance(value, str)}
         with self._tracer.start_as_current_span(
-            f"{_SERVICE}/{method}",
+            method,
             context=self._propagator.extract(headers),
             kind=self._trace.SpanKind.SERVER,
-            attributes={"rpc.system": "grpc", "rpc.service": _SERVICE, "rpc.method": method},
+            attributes={"rpc.system": "grpc", "rpc.method": method},
             record_exception=False,  # `end` says what there is to say
             set_status_on_exception=False,
         ):
