@@ -26,6 +26,7 @@ SERVE_DOORS = {
     "msgspec": r".*",
     "numpy": r".*",
     "onnxruntime": r"engine(_\w+)?|machine",
+    "opentelemetry": r"spans",
     "openvino": r"engine(_\w+)?",
     "prometheus_client": r"metrics|web|scoring\.job_metrics",
     "pyarrow": r"scoring\.\w+",
@@ -46,7 +47,7 @@ TRAIN_DOORS = {
     "openai": r"teacher\.client",
     "py3langid": r"language",
     "prometheus_client": r"none",
-    "sklearn": r"baselines|balance|noise",
+    "sklearn": r"baselines|balance|noise|shift",
     "torch": r"student|fit|export",
 }
 OFFLINE = {
@@ -69,6 +70,7 @@ ROOMS = {
     r"bundle": {"errors"},
     r"logs": set[str](),
     r"tracing": set[str](),
+    r"spans": {"errors"},
     r"metrics": {"errors"},
     r"history": {"metrics"},
     r"status": {"history", "metrics"},
