@@ -22,6 +22,7 @@ from sentimill.loaded import Loaded, Slot
 from sentimill.metrics import Metrics
 from sentimill.server import Serve, Serving
 from sentimill.service import Limits, SentimentService
+from sentimill.spans import Spans
 
 WAIT_SECONDS = 30.0
 """How long a test waits for what must happen soon; passing it is a failure."""
@@ -76,6 +77,7 @@ async def live_service(
     budget: int = 4096,
     gated: bool = False,
     callers: Callers | None = None,
+    spans: Spans | None = None,
 ) -> AsyncIterator[Live]:
     """Serve *bundle* in this event loop, over real sockets; with *gated* the engine waits."""
     limits = limits or Limits()
@@ -88,7 +90,7 @@ async def live_service(
     batcher = Batcher(gate.run, admission, metrics, budget=budget)
     slot = Slot(Loaded(classifier, batcher, tokenizer_threads=2))
     service = SentimentService(
-        slot, admission, metrics, limits=limits, version="0", callers=callers
+        slot, admission, metrics, limits=limits, version="0", callers=callers, spans=spans
     )
     server = grpc.aio.server(
         options=[("grpc.max_receive_message_length", limits.max_request_bytes)],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from sentimill.guard import Guard
 from sentimill.loaded import Loaded, Slot, warm_up
 from sentimill.metrics import Metrics
 from sentimill.service import SERVICE, Limits, SentimentService
+from sentimill.spans import configured_spans
 from sentimill.status import Status
 from sentimill.tls import Tls
 from sentimill.v1 import sentiment_pb2
@@ -107,6 +109,8 @@ class Serve:
         reload: each time it is set, the bundle is loaded anew.
         """
         self._check_host()
+        spans = configured_spans(os.environ)
+        stack.push_async_callback(asyncio.to_thread, spans.close)
         metrics = Metrics()
         metrics.set_limits(
             texts=self.limits.max_waiting_texts, tokens=self.limits.max_waiting_tokens
@@ -128,6 +132,7 @@ class Serve:
             limits=self.limits,
             version=version("sentimill"),
             callers=None if self.tokens is None else Callers(self.tokens),
+            spans=spans,
         )
         server, grpc_port = self._listen(service)
         await self._open(server, service, stack)

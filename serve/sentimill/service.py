@@ -35,6 +35,7 @@ from sentimill.errors import (
 )
 from sentimill.loaded import Slot
 from sentimill.metrics import Metrics
+from sentimill.spans import NoSpans, Spans
 from sentimill.text import MAX_TEXT_BYTES, Encoded
 from sentimill.tracing import trace_id
 from sentimill.v1 import sentiment_pb2 as pb
@@ -76,6 +77,7 @@ class SentimentService:
         limits: Limits,
         version: str,
         callers: Callers | None = None,
+        spans: Spans | None = None,
     ) -> None:
         self._slot = slot
         self._admission = admission
@@ -83,6 +85,7 @@ class SentimentService:
         self._limits = limits
         self._version = version
         self._callers = callers
+        self._spans = spans or NoSpans()
         self._readers: set[asyncio.Task[None]] = set()
         self.draining = False
 
@@ -115,7 +118,8 @@ class SentimentService:
             response = await self._answer(request, caller, _seconds_left(context))
             return response.SerializeToString()
 
-        return await self._guard("Classify", context, answer)
+        with self._spans.call("Classify", context.invocation_metadata() or ()):
+            return await self._guard("Classify", context, answer)
 
     async def get_model(self, data: bytes, context: Context) -> bytes:
         """Answer one `GetModel` call."""
@@ -125,7 +129,8 @@ class SentimentService:
             _parse(pb.GetModelRequest, data)
             return self._model().SerializeToString()
 
-        return await self._guard("GetModel", context, answer)
+        with self._spans.call("GetModel", context.invocation_metadata() or ()):
+            return await self._guard("GetModel", context, answer)
 
     async def classify_stream(
         self, requests: AsyncIterator[bytes], context: Context
@@ -145,7 +150,7 @@ class SentimentService:
                 async for data in requests:
                     # Room first: a task that is not in the queue would be missed by the clean-up.
                     await room.acquire()
-                    answer = self._answer_streamed(data, caller, context)
+                    answer = self._trace_streamed(data, caller, context)
                     started.put_nowait(asyncio.create_task(answer))
             finally:
                 started.put_nowait(None)
@@ -168,6 +173,10 @@ class SentimentService:
             while not started.empty():
                 if (rest := started.get_nowait()) is not None:
                     rest.cancel()
+
+    async def _trace_streamed(self, data: bytes, caller: Caller, context: Context) -> bytes:
+        with self._spans.call("ClassifyStream", context.invocation_metadata() or ()):
+            return await self._answer_streamed(data, caller, context)
 
     async def _answer_streamed(self, data: bytes, caller: Caller, context: Context) -> bytes:
         began = time.monotonic()
@@ -222,6 +231,7 @@ class SentimentService:
         response.timings.engine_seconds = answer.engine_seconds
         response.timings.total_seconds = time.monotonic() - arrived
         self._metrics.queue_seconds.observe(max(answer.queue_seconds, 0.0))
+        self._spans.parts(arrived, tokenized, max(answer.queue_seconds, 0.0), answer.engine_seconds)
         return response
 
     def _identify(self, context: Context) -> Caller:
@@ -326,6 +336,7 @@ class SentimentService:
         seconds = time.monotonic() - began
         trace = trace_id(context.invocation_metadata() or ())
         self._metrics.observe_request(method, code, seconds, trace)
+        self._spans.end(code)
         log.debug("request", extra={"method": method, "code": code, "seconds": seconds})
 
 
