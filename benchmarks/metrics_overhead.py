@@ -24,6 +24,7 @@ from pathlib import Path
 from statistics import median
 
 import grpc
+from prometheus_client import CollectorRegistry
 
 import sentimill.server
 from record import surroundings, write_result
@@ -58,11 +59,10 @@ class Nothing:
 class Silent(Metrics):
     """Metrics that count nothing at all."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        kept = {"registry", "max_waiting_texts"}
-        for name in set(vars(self)) - kept:
-            setattr(self, name, Nothing())
+    def __setattr__(self, name: str, value: object) -> None:
+        # The limit is no count, and the status page divides by it.
+        kept = isinstance(value, CollectorRegistry | None) or name == "max_waiting_texts"
+        super().__setattr__(name, value if kept else Nothing())
 
     def observe_answers(self, answers: Sequence[Answered], reasons: Sequence[str]) -> None:
         """Do nothing."""
