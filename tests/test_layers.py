@@ -19,8 +19,8 @@ TRAIN_MAY_USE = {"errors", "bundle", "text", "classifier"}
 # imports and this table lacks is refused: a new dependency gets its door here first.
 SERVE_DOORS = {
     "fsspec": r"scoring\.\w+",
-    "google": r"guard|service|server|client|calls|tls",
-    "grpc": r"guard|service|server|client|calls|tls",
+    "google": r"guard|desk|server|client|calls|tls",
+    "grpc": r"guard|desk|service|open_inference|server|client|calls|tls",
     "grpc_health": r"server",
     "grpc_reflection": r"server",
     "msgspec": r".*",

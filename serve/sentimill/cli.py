@@ -188,6 +188,9 @@ def serve(
         typer.Option(min=1, help="close older connections", show_default="never"),
     ] = None,
     reflection: Annotated[bool, typer.Option(help="answer gRPC reflection")] = False,
+    open_inference: Annotated[
+        bool, typer.Option(help="answer KServe's and Triton's clients on the same port too")
+    ] = False,
     insecure: Annotated[
         bool, typer.Option(help="allow an address that is not loopback, without encryption")
     ] = False,
@@ -235,6 +238,7 @@ def serve(
         drain_seconds=drain_seconds,
         max_connection_age_seconds=max_connection_age_seconds,
         reflection=reflection,
+        open_inference=open_inference,
         insecure=insecure,
         tls=tls,
         tokens=tokens,

@@ -23,15 +23,15 @@ from sentimill.batching import Batcher
 from sentimill.bundle import open_bundle
 from sentimill.callers import Callers
 from sentimill.classifier import Classifier
+from sentimill.desk import Desk, Limits
 from sentimill.engine import EngineName, Precision, Provider
 from sentimill.errors import SentimillError, UsageError
 from sentimill.guard import Guard
 from sentimill.loaded import Loaded, Slot, warm_up
 from sentimill.metrics import Metrics
-from sentimill.service import SERVICE, Limits, SentimentService
+from sentimill.service import SERVICE, SentimentService
 from sentimill.status import Status
 from sentimill.tls import Tls
-from sentimill.v1 import sentiment_pb2
 from sentimill.web import Port
 
 __all__ = ["Serve", "Serving"]
@@ -73,6 +73,7 @@ class Serve:
     drain_seconds: float = 20.0
     max_connection_age_seconds: float | None = None
     reflection: bool = False
+    open_inference: bool = False
     insecure: bool = False
     tls: Tls | None = None
     tokens: Path | None = None
@@ -121,15 +122,10 @@ class Serve:
         )
         slot = Slot(self._loaded(self._load(), admission, metrics))
         stack.push_async_callback(slot.close)
-        service = SentimentService(
-            slot,
-            admission,
-            metrics,
-            limits=self.limits,
-            version=version("sentimill"),
-            callers=None if self.tokens is None else Callers(self.tokens),
-        )
-        server, grpc_port = self._listen(service)
+        callers = None if self.tokens is None else Callers(self.tokens)
+        desk = Desk(slot, admission, metrics, limits=self.limits, callers=callers)
+        service = SentimentService(desk, version=version("sentimill"))
+        server, grpc_port = self._listen(service, desk)
         await self._open(server, service, stack)
         self._tell(slot.now.classifier, status)
         stack.callback(status.drain)
@@ -237,7 +233,7 @@ class Serve:
         for name in ("", SERVICE):
             await status.set(name, health_pb2.HealthCheckResponse.SERVING)
 
-    def _listen(self, service: SentimentService) -> tuple[grpc.aio.Server, int]:
+    def _listen(self, service: SentimentService, desk: Desk) -> tuple[grpc.aio.Server, int]:
         options = [
             # Without this a second server on the same port would silently take half of the calls.
             ("grpc.so_reuseport", 0),
@@ -256,12 +252,15 @@ class Serve:
             options.append(("grpc.max_connection_age_grace_ms", round(1000 * self.drain_seconds)))
         server = grpc.aio.server(options=options, interceptors=[Guard()])
         server.add_generic_rpc_handlers((service.handler(),))
+        names = [SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        if self.open_inference:
+            # Not before it is asked for: another copy of the protocol cannot be loaded beside it.
+            from sentimill import open_inference
+
+            other = open_inference.OpenInference(desk, version=version("sentimill"))
+            server.add_generic_rpc_handlers((other.handler(),))
+            names.append(open_inference.SERVICE)
         if self.reflection:
-            names = (
-                sentiment_pb2.DESCRIPTOR.services_by_name["SentimentService"].full_name,
-                health.SERVICE_NAME,
-                reflection.SERVICE_NAME,
-            )
             reflection.enable_server_reflection(names, server)
         try:
             address = _address(self.host, self.port)
