@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from itertools import islice
 from pathlib import Path
@@ -23,7 +24,7 @@ from sentimill.bundle import open_bundle
 from sentimill.classifier import BATCH_TOKENS, Classifier, Prediction
 from sentimill.engine import EngineName, Precision, Provider
 from sentimill.errors import SentimillError, SomeRowsFailed, UsageError, outcome
-from sentimill.logs import JsonFormatter
+from sentimill.logs import set_up
 from sentimill.scoring.command import score
 
 __all__ = ["app", "main"]
@@ -92,6 +93,8 @@ def add_command(group: typer.Typer, entry: EntryPoint) -> None:
 
 @app.callback()
 def settings(
+    context: typer.Context,
+    *,
     log_level: Annotated[
         str, typer.Option(help="debug, info, warning or error; log lines go to stderr")
     ] = "info",
@@ -104,10 +107,8 @@ def settings(
     if level is None:
         why = f"unknown --log-level {log_level!r}: use debug, info, warning or error"
         raise UsageError(why, reason="UNKNOWN_LOG_LEVEL")
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if log_format == "json":
-        for handler in logging.getLogger().handlers:
-            handler.setFormatter(JsonFormatter())
+    set_up(level, log_format)
+    context.obj = partial(set_up, level, log_format)
 
 
 @app.command()
@@ -161,6 +162,7 @@ def classify(
 
 @app.command()
 def serve(
+    context: typer.Context,
     bundle: BundleOption,
     *,
     host: Annotated[str, typer.Option(help="address for gRPC")] = "127.0.0.1",
@@ -187,6 +189,9 @@ def serve(
         float | None,
         typer.Option(min=1, help="close older connections", show_default="never"),
     ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="processes behind the port; where there are GPUs, one each")
+    ] = 1,
     reflection: Annotated[bool, typer.Option(help="answer gRPC reflection")] = False,
     open_inference: Annotated[
         bool, typer.Option(help="answer KServe's and Triton's clients on the same port too")
@@ -223,7 +228,7 @@ def serve(
         console.print(f"metrics on http://{serving.metrics_address}/metrics")
         console.print(f'try: sentimill classify --server {serving.address} "Works as promised."')
 
-    Serve(
+    config = Serve(
         bundle=bundle,
         host=host,
         port=port,
@@ -242,7 +247,13 @@ def serve(
         insecure=insecure,
         tls=tls,
         tokens=tokens,
-    ).run(started)
+    )
+    if workers == 1:
+        config.run(started)
+    else:
+        from sentimill.workers import Workers
+
+        Workers(serve=config, count=workers, prepare=context.obj).run(started)
 
 
 @app.command()
