@@ -19,8 +19,8 @@ TRAIN_MAY_USE = {"errors", "bundle", "text", "classifier", "reference"}
 # imports and this table lacks is refused: a new dependency gets its door here first.
 SERVE_DOORS = {
     "fsspec": r"scoring\.\w+",
-    "google": r"guard|service|server|client|calls|tls",
-    "grpc": r"guard|service|server|client|calls|tls",
+    "google": r"guard|desk|server|client|calls|tls",
+    "grpc": r"guard|desk|service|open_inference|server|client|calls|tls",
     "grpc_health": r"server",
     "grpc_reflection": r"server",
     "msgspec": r".*",
@@ -28,7 +28,7 @@ SERVE_DOORS = {
     "onnxruntime": r"engine(_\w+)?|machine",
     "opentelemetry": r"spans",
     "openvino": r"engine(_\w+)?",
-    "prometheus_client": r"metrics|web|scoring\.job_metrics",
+    "prometheus_client": r"metrics|pooled|web|scoring\.job_metrics",
     "pyarrow": r"scoring\.\w+",
     "ray": r"scoring\.ray",
     "rich": r"cli|scoring\.command",
@@ -73,6 +73,7 @@ ROOMS = {
     r"spans": {"errors"},
     r"metrics": {"errors"},
     r"history": {"metrics"},
+    r"pooled": set[str](),
     r"status": {"history", "metrics"},
     r"web": {"errors", "history", "status"},
     r"lanes": set[str](),

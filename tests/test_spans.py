@@ -16,9 +16,11 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from live import Live, live_service, until
+from sentimill import open_inference
 from sentimill.errors import UsageError
 from sentimill.service import SERVICE
 from sentimill.spans import NoSpans, OtelSpans, configured_spans
+from sentimill.v1 import open_inference_pb2
 from sentimill.v1 import sentiment_pb2 as pb
 from wire import classify, connected, refusal, request_of
 
@@ -143,6 +145,28 @@ async def test_each_request_of_a_stream_is_a_span(
     names = [span.name for span in exporter.get_finished_spans()]
     assert len(answers) == 2
     assert (names.count("ClassifyStream"), names.count("engine")) == (2, 2)
+
+
+async def test_a_call_of_the_open_inference_protocol_is_a_span_too(
+    bundle: Path, spans: OtelSpans, exporter: InMemorySpanExporter
+) -> None:
+    """With the same parts: the desk makes them, whatever the messages look like."""
+    tensor = open_inference_pb2.ModelInferRequest.InferInputTensor(
+        name="text",
+        datatype="BYTES",
+        shape=[1],
+        contents=open_inference_pb2.InferTensorContents(bytes_contents=[b"good"]),
+    )
+    request = open_inference_pb2.ModelInferRequest(model_name="tiny", inputs=[tensor])
+    async with live_service(bundle, spans=spans) as live, connected(live) as channel:
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+        call = channel.unary_unary(f"/{open_inference.SERVICE}/ModelInfer")
+        await call(request.SerializeToString())
+        await until(lambda: "ModelInfer" in by_name(exporter))
+
+    found = by_name(exporter)
+    assert found.keys() == {"ModelInfer", "tokenize", "queue", "engine"}
+    assert (found["ModelInfer"].attributes or {})["rpc.response.status_code"] == "OK"
 
 
 @pytest.mark.parametrize(

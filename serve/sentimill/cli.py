@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from itertools import islice
 from pathlib import Path
@@ -32,7 +33,7 @@ from sentimill.bundle import open_bundle
 from sentimill.classifier import BATCH_TOKENS, Classifier, Prediction
 from sentimill.engine import EngineName, Precision, Provider
 from sentimill.errors import SentimillError, SomeRowsFailed, UsageError, outcome
-from sentimill.logs import JsonFormatter
+from sentimill.logs import set_up
 from sentimill.reference import reference_bundle
 from sentimill.scoring.command import score
 
@@ -108,6 +109,8 @@ def add_command(group: typer.Typer, entry: EntryPoint) -> None:
 
 @app.callback()
 def settings(
+    context: typer.Context,
+    *,
     log_level: Annotated[
         str, typer.Option(help="debug, info, warning or error; log lines go to stderr")
     ] = "info",
@@ -120,10 +123,8 @@ def settings(
     if level is None:
         why = f"unknown --log-level {log_level!r}: use debug, info, warning or error"
         raise UsageError(why, reason="UNKNOWN_LOG_LEVEL")
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if log_format == "json":
-        for handler in logging.getLogger().handlers:
-            handler.setFormatter(JsonFormatter())
+    set_up(level, log_format)
+    context.obj = partial(set_up, level, log_format)
 
 
 @app.command()
@@ -183,6 +184,7 @@ def classify(
 
 @app.command()
 def serve(
+    context: typer.Context,
     *,
     bundle: BundleOption = None,
     host: Annotated[str, typer.Option(help="address for gRPC")] = "127.0.0.1",
@@ -209,7 +211,13 @@ def serve(
         float | None,
         typer.Option(min=1, help="close older connections", show_default="never"),
     ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="processes behind the port; where there are GPUs, one each")
+    ] = 1,
     reflection: Annotated[bool, typer.Option(help="answer gRPC reflection")] = False,
+    open_inference: Annotated[
+        bool, typer.Option(help="answer KServe's and Triton's clients on the same port too")
+    ] = False,
     insecure: Annotated[
         bool, typer.Option(help="allow an address that is not loopback, without encryption")
     ] = False,
@@ -243,7 +251,7 @@ def serve(
         console.print(f"metrics on http://{serving.metrics_address}/metrics")
         console.print(f'try: sentimill classify --server {serving.address} "Works as promised."')
 
-    Serve(
+    config = Serve(
         bundle=model,
         host=host,
         port=port,
@@ -258,10 +266,17 @@ def serve(
         drain_seconds=drain_seconds,
         max_connection_age_seconds=max_connection_age_seconds,
         reflection=reflection,
+        open_inference=open_inference,
         insecure=insecure,
         tls=tls,
         tokens=tokens,
-    ).run(started)
+    )
+    if workers == 1:
+        config.run(started)
+    else:
+        from sentimill.workers import Workers
+
+        Workers(serve=config, count=workers, prepare=context.obj).run(started)
 
 
 @app.command()
