@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check reference protos wheel-test s3-test clean
+.PHONY: demo test check reference protos wheel-test s3-test triton-test clean
 
 demo: $(READY) ## fit the model to the starter reviews, serve it, call it, score a CSV
 	@BIN=$(BIN) sh demo.sh
@@ -23,7 +23,7 @@ reference: $(READY) ## train the reference student anew, in some hours: DATA=fol
 protos: $(READY) ## generate serve/sentimill/v1 from protos/
 	$(BIN)/python -m grpc_tools.protoc -Iprotos \
 	  -I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
-	  --python_out=serve --pyi_out=serve protos/sentimill/v1/sentiment.proto
+	  --python_out=serve --pyi_out=serve protos/sentimill/v1/*.proto
 
 wheel-test: $(READY) ## build the wheel, and use it where neither torch nor this checkout is
 	@BIN=$(BIN) PYTHON=$(PYTHON) sh tests/wheel.sh
@@ -31,8 +31,11 @@ wheel-test: $(READY) ## build the wheel, and use it where neither torch nor this
 s3-test: $(READY) ## S3 addresses, against moto's server in an environment of its own
 	@BIN=$(BIN) PYTHON=$(PYTHON) sh tests/s3.sh
 
+triton-test: $(READY) ## the Open Inference Protocol, with tritonclient from an environment of its own
+	@BIN=$(BIN) PYTHON=$(PYTHON) sh tests/triton.sh
+
 clean: ## remove what the targets above made, but no bundle
-	rm -rf $(VENV) .venv-wheel .venv-moto dist demo
+	rm -rf $(VENV) .venv-wheel .venv-moto .venv-triton dist demo
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sentimill needs Python 3.11 or later: make PYTHON=python3.12 ...")'

@@ -253,7 +253,10 @@ def equal(folder: Path, bundle: Path, texts: Sequence[str]) -> dict[str, object]
         getattr(one, "probs", (float("nan"),) * len(names)) for one in classifier.classify(texts)
     ]
     direct = pa.table(
-        {n: pa.array([a[k] for a in answers], pa.float32()) for k, n in enumerate(names)}
+        {
+            n: pa.array([a[k] for a in answers], pa.float32(), from_pandas=True)  # NaN is null
+            for k, n in enumerate(names)
+        }
     )
     ours = probs("local.parquet")
     return {

@@ -68,14 +68,18 @@ class Server:
     address: str
     metrics: str
 
+    pid: int
+
+    def figures(self) -> dict[str, float]:
+        """Return every sample of the server's metrics now."""
+        page = urllib.request.urlopen(self.metrics, timeout=30).read().decode()
+        lines = (line.rsplit(" ", 1) for line in page.splitlines() if line[0] != "#")
+        return {name: float(value) for name, value in lines}
+
     def tokens(self) -> tuple[float, float]:
         """Return how many useful and how many padded tokens were computed since the start."""
-        page = urllib.request.urlopen(self.metrics, timeout=10).read().decode()
-        found = dict(line.rsplit(" ", 1) for line in page.splitlines() if line[0] != "#")
-        useful, padded = (
-            float(found[f"sentimill_{kind}_tokens_total"]) for kind in ("useful", "padded")
-        )
-        return useful, padded
+        found = self.figures()
+        return found["sentimill_useful_tokens_total"], found["sentimill_padded_tokens_total"]
 
 
 def main() -> None:
@@ -89,7 +93,7 @@ def main() -> None:
     with running_server(settings) as server:
         for round_ in range(settings.rounds + 1):  # the first one warms up
             rates = {budget: _offline(classifier, rows, budget) for budget in offline}
-            runs = {load: asyncio.run(_drive(server, texts, load, settings)) for load in LOADS}
+            runs = {load: asyncio.run(drive(server, texts, load, settings)) for load in LOADS}
             if round_:
                 for budget, rate in rates.items():
                     offline[budget].append(rate)
@@ -160,7 +164,7 @@ def running_server(settings: argparse.Namespace) -> Iterator[Server]:
                 address = re.search(r"^serving .* on (\S+)$", line) or address
                 metrics = re.search(r"^metrics on (\S+)$", line)
             assert address is not None
-            yield Server(address[1], metrics[1])
+            yield Server(address[1], metrics[1], process.pid)
         finally:
             process.terminate()
             process.communicate()
@@ -175,7 +179,7 @@ def _offline(classifier: Classifier, rows: Sequence[np.ndarray], budget: int) ->
     return sum(map(len, rows)) / (time.perf_counter() - began)
 
 
-async def _drive(
+async def drive(
     server: Server, texts: Sequence[str], load: Load, settings: argparse.Namespace
 ) -> Served:
     """Keep *load* on the server for the seconds of *settings*, and count after the lead."""
@@ -201,7 +205,7 @@ async def _drive(
         await asyncio.sleep(settings.seconds * LEAD)
         counted_from = time.perf_counter()
         before = await asyncio.to_thread(server.tokens)
-        await asyncio.sleep(end - time.perf_counter())
+        await asyncio.sleep(max(0.0, end - time.perf_counter()))
         after = await asyncio.to_thread(server.tokens)
         await asyncio.gather(*asking)
     return _counted([a for a in answers if counted_from <= a[1] < end], before, after)
@@ -212,6 +216,9 @@ def _counted(
     before: tuple[float, float],
     after: tuple[float, float],
 ) -> Served:
+    if len(answers) < 2 or after[1] <= before[1]:
+        why = "too little was answered in the time that counts: give more --seconds"
+        raise SystemExit(why)
     parsed = [pb.ClassifyResponse.FromString(data) for _, _, data in answers]
     if any(one.HasField("error") for answer in parsed for one in answer.results):
         raise SystemExit("a text was answered with an error: the rate would be of nothing")

@@ -37,7 +37,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the settings of the person who runs the tests out of them."""
     for name in list(os.environ):
-        if name.startswith("SENTIMILL_"):
+        if name.startswith(("SENTIMILL_", "OTEL_")):
             monkeypatch.delenv(name)
 
 

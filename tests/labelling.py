@@ -13,6 +13,7 @@ from sentimill_train.label import Labeller, Watch
 from sentimill_train.survey import LabelJob
 from sentimill_train.teacher.ask import Patience
 from sentimill_train.teacher.batch import BatchLimits
+from sentimill_train.teacher.claude import ClaudeTeacher
 from sentimill_train.teacher.client import OpenAITeacher
 from sentimill_train.teacher.plan import Speed
 from sentimill_train.teacher.prices import Quote, price_of
@@ -74,6 +75,12 @@ def teacher_of(server: TeacherServer, model: str = "m", timeout_s: float = 20.0)
     return OpenAITeacher(model, url=server.url, key="test", timeout_s=timeout_s)
 
 
+def claude_of(server: TeacherServer, model: str = "m", timeout_s: float = 20.0) -> ClaudeTeacher:
+    """Return Anthropic's SDK pointed at the test server."""
+    url = server.url.removesuffix("/v1")
+    return ClaudeTeacher(model, url=url, key="test", timeout_s=timeout_s)
+
+
 def run(
     job: LabelJob,
     server: TeacherServer,
@@ -81,9 +88,11 @@ def run(
     models: Sequence[str] = ("m",),
     timeout_s: float = 20.0,
     batch: BatchLimits | None = None,
+    provider: str = "openai",
 ) -> Report:
     """Label, agreeing to any plan."""
-    teachers = [(teacher_of(server, model, timeout_s), quote()) for model in models]
+    opened = claude_of if provider == "anthropic" else teacher_of
+    teachers = [(opened(server, model, timeout_s), quote()) for model in models]
     return Labeller(job, teachers, Watch(plan=lambda text: True), batch).run()
 
 

@@ -17,11 +17,14 @@ from sentimill.admission import Admission
 from sentimill.batching import Batcher
 from sentimill.callers import Callers
 from sentimill.classifier import Classifier
+from sentimill.desk import Desk, Limits
 from sentimill.guard import Guard
 from sentimill.loaded import Loaded, Slot
 from sentimill.metrics import Metrics
+from sentimill.open_inference import OpenInference
 from sentimill.server import Serve, Serving
-from sentimill.service import Limits, SentimentService
+from sentimill.service import SentimentService
+from sentimill.spans import Spans
 
 WAIT_SECONDS = 30.0
 """How long a test waits for what must happen soon; passing it is a failure."""
@@ -76,6 +79,7 @@ async def live_service(
     budget: int = 4096,
     gated: bool = False,
     callers: Callers | None = None,
+    spans: Spans | None = None,
 ) -> AsyncIterator[Live]:
     """Serve *bundle* in this event loop, over real sockets; with *gated* the engine waits."""
     limits = limits or Limits()
@@ -87,14 +91,14 @@ async def live_service(
     )
     batcher = Batcher(gate.run, admission, metrics, budget=budget)
     slot = Slot(Loaded(classifier, batcher, tokenizer_threads=2))
-    service = SentimentService(
-        slot, admission, metrics, limits=limits, version="0", callers=callers
-    )
+    desk = Desk(slot, admission, metrics, limits=limits, callers=callers, spans=spans)
+    service = SentimentService(desk, version="0")
     server = grpc.aio.server(
         options=[("grpc.max_receive_message_length", limits.max_request_bytes)],
         interceptors=[Guard()],
     )
-    server.add_generic_rpc_handlers((service.handler(),))
+    other = OpenInference(desk, version="0")
+    server.add_generic_rpc_handlers((service.handler(), other.handler()))
     port = server.add_insecure_port("127.0.0.1:0")
     batcher.start()
     await server.start()

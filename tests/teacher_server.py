@@ -2,7 +2,7 @@
 
 It runs on a thread of its own, on a port that the system picks, and counts what it delivers, which
 is what the provider's bill would say. Speaks chat completions, files and batches as OpenAI does,
-and messages as Anthropic does.
+messages and their batches as Anthropic does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from message_batches import MessageBatches, Worked
 from teacher_mind import judge, review_of
+from teacher_wire import completion, message
 
 KINDS: Final = ("429", "500", "timeout", "cut", "refuse", "empty", "malformed", "drop")
 
@@ -30,7 +32,8 @@ class Behaviour:
     most_faults: how many calls about one text may go wrong before it is answered well. hopeless:
     share of texts that are refused for ever. unknown: request fields that it rejects with a 400.
     status: an HTTP status for every call. tokens_per_byte: 0.25 is what English takes.
-    batch_queue: how many rows the batches in progress may have together. on_call: told the number
+    batch_queue: how many rows the batches in progress may have together. batch_drops: how many
+    batches are taken without the caller hearing of it. on_call: told the number
     of each call when it arrives.
     """
 
@@ -50,6 +53,7 @@ class Behaviour:
     batch_lost: float = 0.0
     batch_status: str = "completed"
     batch_queue: int | None = None
+    batch_drops: int = 0
     on_call: Callable[[int], None] | None = None
 
 
@@ -94,6 +98,11 @@ class TeacherServer:
         self._files: dict[str, bytes] = {}
         self._batches: dict[str, dict[str, Any]] = {}
         self._polls: Counter[str] = Counter()
+        self.messages = MessageBatches(
+            self._work_message,
+            lambda name: _draw(f"lost {name}") < self.behaviour.batch_lost,
+            lambda: self.behaviour.batch_polls,
+        )
         self._loop: asyncio.AbstractEventLoop
         self._server: asyncio.Server | None = None
         self._thread: threading.Thread | None = None
@@ -192,8 +201,8 @@ class TeacherServer:
         self.count.calls += 1
         if self.behaviour.on_call is not None:
             self.behaviour.on_call(self.count.calls)
-        path, _, _query = path.partition("?")
-        self.count.paths[f"{method} {path.rsplit('/batch_', 1)[0].rsplit('/file-', 1)[0]}"] += 1
+        path, _, query = path.partition("?")
+        self.count.paths[f"{method} {re.sub('/(batch_|file-|msgbatch_).*', '', path)}"] += 1
         if self.behaviour.status is not None:
             return _problem(self.behaviour.status, self.behaviour.code, self.behaviour)
         if path in ("/v1/chat/completions", "/v1/messages"):
@@ -203,7 +212,9 @@ class TeacherServer:
         if path.startswith("/v1/files/"):
             return _Answer(200, self._files[path.split("/")[3]])
         if path == "/v1/batches" and method == "POST":
-            return self._create_batch(json.loads(body))
+            return self._unheard(self._create_batch(json.loads(body)))
+        if path.startswith("/v1/messages/batches"):
+            return self._message_batches(method, path.split("/")[4:], query, body)
         if path == "/v1/batches":
             return _json(
                 {"object": "list", "data": list(self._batches.values()), "has_more": False}
@@ -211,6 +222,36 @@ class TeacherServer:
         if path.startswith("/v1/batches/"):
             return _json(self._look_at(path.split("/")[3]))
         return _problem(404, None, self.behaviour)
+
+    def _message_batches(self, method: str, rest: list[str], query: str, body: bytes) -> _Answer:
+        if method == "POST":
+            request = json.loads(body)
+            rows = self.messages.waiting + len(request["requests"])
+            if self.behaviour.batch_queue is not None and rows > self.behaviour.batch_queue:
+                return _problem(429, None, self.behaviour)
+            return self._unheard(_json(self.messages.create(request)))
+        if not rest:
+            return _json(self.messages.page(query))
+        if len(rest) == 1:
+            return _json(self.messages.look(rest[0]))
+        lines = [json.dumps(line, ensure_ascii=False) for line in self.messages.results[rest[0]]]
+        return _Answer(200, ("\n".join(lines) + "\n").encode())
+
+    def _unheard(self, answer: _Answer) -> _Answer:
+        if self.behaviour.batch_drops:
+            self.behaviour.batch_drops -= 1
+            answer.fault = "drop"
+        return answer
+
+    def _work_message(self, request: dict[str, Any]) -> Worked:
+        answer = self._complete(request, anthropic=True, in_batch=True)
+        if answer.status == 400:
+            said = json.loads(answer.body)["error"]["message"]
+            return Worked(None, "invalid_request_error", said)
+        if answer.fault in ("429", "500", "timeout", "drop"):
+            return Worked(None, "overloaded_error")
+        self._book(answer)
+        return Worked(json.loads(answer.body))
 
     def _complete(
         self, request: dict[str, Any], *, anthropic: bool = False, in_batch: bool = False
@@ -231,13 +272,13 @@ class TeacherServer:
         schema = json.dumps(request.get("response_format") or request.get("output_config") or "")
         asks_label = '"label"' in (schema if schema != '""' else user.rsplit("</review", 1)[-1])
         said = judge(user, stated=not asks_label, gullible=self.behaviour.gullible)
-        content = {"empty": "", "malformed": '{"label": ', "cut": said.content[:5]}.get(
+        content = {"empty": "", "malformed": '{"label": \u2028', "cut": said.content[:5]}.get(
             fault or "", said.content
         )
         system = request.get("system") or request["messages"][0]["content"]
         tokens_in = round(self.behaviour.tokens_per_byte * len((system + user).encode())) + 10
         tokens = (tokens_in, max(1, len(content) // 4))
-        shape = _message if anthropic else _completion
+        shape = message if anthropic else completion
         wanted = bool(request.get("logprobs")) and self.behaviour.logprobs
         reply = shape(request["model"], content, fault, tokens, said.tokens if wanted else None)
         return _Answer(200, json.dumps(reply).encode(), {}, fault, tokens, text)
@@ -300,7 +341,8 @@ class TeacherServer:
                 continue
             answer = self._complete(request["body"], in_batch=True)
             broken = answer.status != 200 or answer.fault in ("429", "500", "timeout", "drop")
-            response = {"status_code": 500 if broken else 200, "request_id": "r",
+            status = 500 if broken and answer.status == 200 else answer.status
+            response = {"status_code": status, "request_id": "r",
                         "body": json.loads(answer.body)}  # fmt: skip
             line_out = {"id": "l", "custom_id": request["custom_id"], "response": response}
             (bad if broken else good).append(json.dumps(line_out))
@@ -314,39 +356,6 @@ class TeacherServer:
 
 def _draw(seed: str) -> float:
     return int.from_bytes(hashlib.sha256(seed.encode("utf-8", "replace")).digest()[:7]) / 2**56
-
-
-def _completion(
-    model: str,
-    content: str,
-    fault: str | None,
-    tokens: tuple[int, int],
-    top: list[tuple[str, list[tuple[str, float]]]] | None,
-) -> dict[str, Any]:
-    refused = fault == "refuse"
-    message = {"role": "assistant", "content": None if refused else content,
-               "refusal": "I cannot help with that." if refused else None}  # fmt: skip
-    choice: dict[str, Any] = {"index": 0, "message": message, "logprobs": None,
-                              "finish_reason": "length" if fault == "cut" else "stop"}  # fmt: skip
-    if top is not None and fault is None:
-        choice["logprobs"] = {"content": [
-            {"token": token, "logprob": max(p for _, p in likely), "bytes": None,
-             "top_logprobs": [{"token": t, "logprob": p, "bytes": None} for t, p in likely]}
-            for token, likely in top]}  # fmt: skip
-    usage = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1],
-             "total_tokens": sum(tokens)}  # fmt: skip
-    return {"id": "chatcmpl-test", "object": "chat.completion", "created": 0, "model": model,
-            "choices": [choice], "usage": usage}  # fmt: skip
-
-
-def _message(
-    model: str, content: str, fault: str | None, tokens: tuple[int, int], _top: object
-) -> dict[str, Any]:
-    stop = {"cut": "max_tokens", "refuse": "refusal"}.get(fault or "", "end_turn")
-    return {"id": "msg_test", "type": "message", "role": "assistant", "model": model,
-            "content": [{"type": "text", "text": content}], "stop_reason": stop,
-            "stop_sequence": None,
-            "usage": {"input_tokens": tokens[0], "output_tokens": tokens[1]}}  # fmt: skip
 
 
 def _problem(

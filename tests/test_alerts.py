@@ -80,6 +80,15 @@ def two(name: str, label: str, one: str, other: str) -> dict[str, str]:
     }
 
 
+def score(seconds: str, ended: str, gateway: bool = False) -> dict[str, str]:
+    """Return what a scoring job says of its run time and its last success."""
+    on = 'job="sentimill_score"' if gateway else 'job="node", instance="batch"'
+    return {
+        f"sentimill_job_seconds{{{on}}}": seconds,
+        f"sentimill_job_last_success_timestamp_seconds{{{on}}}": ended,
+    }
+
+
 PAGE = {"job": "sentimill", "severity": "page"}
 TICKET = {"job": "sentimill", "severity": "ticket"}
 MODEL = "sentimill_model_info"
@@ -185,6 +194,22 @@ CASES: dict[str, list[Case]] = {
         Case(mix(100, 0), "150m", [TICKET]),
         Case(mix(40, 60), "150m"),
         Case(mix(1, 4), "150m"),
+    ],
+    "JobNotFinished": [
+        Case(
+            score("0+60x10 600x60", "0x70"),
+            "60m",
+            [{"job": "node", "instance": "batch", "severity": "ticket"}],
+        ),
+        Case(
+            score("7x70", "0x70", gateway=True),
+            "50m",
+            [{"job": "sentimill_score", "severity": "ticket"}],
+        ),
+        Case(score("0+60x70", "0x70"), "60m"),  # it works on
+        Case(score("0+60x10 600x60", "0x9 1.7e9x60"), "60m"),  # it ended well
+        Case(score("0+60x10 600x60", "0x70"), "30m"),  # too soon to tell
+        Case(score("0+60x10 600x39 0+60x20", "0x70"), "65m"),  # it was run again
     ],
 }
 

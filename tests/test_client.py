@@ -18,6 +18,7 @@ from live import WAIT_SECONDS, live_server, live_service
 from sentimill import AsyncClient, Classifier, Client, Prediction, TextError
 from sentimill import client as client_module
 from sentimill.bundle import open_bundle
+from sentimill.desk import Limits
 from sentimill.errors import (
     DeadlineError,
     EngineError,
@@ -27,7 +28,6 @@ from sentimill.errors import (
     UnavailableError,
 )
 from sentimill.server import Serve
-from sentimill.service import Limits
 from sentimill.text import MAX_TEXT_BYTES
 from sentimill.v1 import sentiment_pb2 as pb
 from tiny import LABELS, graph, write_tiny_bundle

@@ -11,6 +11,7 @@ import yaml
 
 import dashboard
 from dashboard import PANELS, TARGET, Panel, Query
+from sentimill.scoring.job_metrics import JobMetrics
 from test_metrics import full
 
 ROOT = Path(__file__).parents[1]
@@ -31,9 +32,9 @@ def named(expression: str) -> set[str]:
 
 
 def known() -> set[str]:
-    """Return every series that a server has, and every recording rule."""
-    series = {sample.name for family in full().registry.collect() for sample in family.samples}
-    return series | rules().keys()
+    """Return every series that a server or a scoring job has, and every recording rule."""
+    families = [*full().registry.collect(), *JobMetrics().registry.collect()]
+    return {sample.name for family in families for sample in family.samples} | rules().keys()
 
 
 def test_the_committed_json_is_what_the_description_says() -> None:

@@ -24,8 +24,8 @@ from dashboard import PANELS, Query
 from live import WAIT_SECONDS, live_server
 from load import load
 from programs import find
+from sentimill.desk import Limits
 from sentimill.server import Serve
-from sentimill.service import Limits
 from test_alerts import ALERTS, RULES
 from tiny import write_tiny_bundle
 

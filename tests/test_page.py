@@ -14,9 +14,9 @@ import pytest
 from browser import Browser, browser
 from live import WAIT_SECONDS, live_server
 from load import load
+from sentimill.desk import Limits
 from sentimill.metrics import Metrics
 from sentimill.server import Serve
-from sentimill.service import Limits
 from sentimill.status import Status
 from sentimill.web import Port
 

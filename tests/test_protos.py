@@ -13,11 +13,12 @@ from grpc_tools import protoc
 from sentimill.v1 import sentiment_pb2 as pb
 
 ROOT = Path(__file__).parent.parent
-PROTO = ROOT / "protos/sentimill/v1/sentiment.proto"
+PROTOS = sorted((ROOT / "protos/sentimill/v1").glob("*.proto"))
 
 
-@pytest.mark.parametrize("name", ["sentiment_pb2.py", "sentiment_pb2.pyi"])
-def test_generated_code_is_current(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("proto", PROTOS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("ending", ["_pb2.py", "_pb2.pyi"])
+def test_generated_code_is_current(tmp_path: Path, proto: Path, ending: str) -> None:
     """`make protos` would change nothing."""
     done = protoc.main(
         [
@@ -27,18 +28,20 @@ def test_generated_code_is_current(tmp_path: Path, name: str) -> None:
             f"-I{Path(protoc.__file__).parent / '_proto'}",
             f"--python_out={tmp_path}",
             f"--pyi_out={tmp_path}",
-            str(PROTO),
+            str(proto),
         ]
     )
 
+    name = f"{proto.stem}{ending}"
     assert done == 0
     generated = (tmp_path / "sentimill/v1" / name).read_text()
     assert generated == (ROOT / "serve/sentimill/v1" / name).read_text()
 
 
-def test_every_field_is_commented() -> None:
+@pytest.mark.parametrize("proto", PROTOS, ids=lambda path: path.stem)
+def test_every_field_is_commented(proto: Path) -> None:
     """Each message, field, method and enum value of the contract says what it means."""
-    lines = PROTO.read_text().splitlines()
+    lines = proto.read_text().splitlines()
     declared = re.compile(
         r"^\s*(message|enum|service|rpc|oneof|optional|repeated|[\w.]+ \w+ =|[A-Z_]+ =)"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sentimill import service, web
-from sentimill.service import Limits
+from sentimill.desk import Limits
 from sentimill.text import MAX_TEXT_BYTES
 from test_metrics import SERIES
 

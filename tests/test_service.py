@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from live import live_service, until
-from sentimill.service import Limits
+from sentimill.desk import Limits
 from sentimill.text import MAX_TEXT_BYTES
 from sentimill.v1 import sentiment_pb2 as pb
 from tiny import LABELS, graph, write_tiny_bundle

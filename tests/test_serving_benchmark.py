@@ -6,12 +6,33 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from latency import recovered_after
+from open_loop import Call, quantile
 from serving import in_order
 
-PROGRAM = Path(__file__).parent.parent / "benchmarks/serving.py"
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+
+
+def run(name: str, bundle: Path, out: Path, **options: object) -> dict[str, Any]:
+    """Run a benchmark on *bundle* and made-up texts, and return what it wrote."""
+    options = {"bundle": bundle, "data": out.parent, "out": out, "threads": 1} | options
+    arguments = [f"--{key.replace('_', '-')}" for key in options]
+    pairs = zip(arguments, options.values(), strict=True)
+    done = subprocess.run(
+        [sys.executable, FOLDER / name, *(str(part) for pair in pairs for part in pair)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(out.read_text())
+    assert json.loads(done.stdout) == found
+    return found
 
 
 @pytest.mark.parametrize(
@@ -32,24 +53,69 @@ def test_arrival_order_fills_a_batch_until_the_next_text_does_not_fit(
 
 @pytest.mark.slow
 def test_the_benchmark_runs_on_a_tiny_bundle(bundle: Path, tmp_path: Path) -> None:
-    """One round of a moment: figures for both loads, from a server that is gone afterwards."""
-    out = tmp_path / "serving.json"
-    options = {"bundle": bundle, "data": tmp_path, "out": out, "threads": 1, "texts": 128}
-    options |= {"seconds": 0.5, "rounds": 1, "offline-tokens": 512}
-    arguments = [str(part) for k, v in options.items() for part in (f"--{k}", v)]
-    done = subprocess.run(
-        [sys.executable, PROGRAM, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    """One round of some seconds: figures for both loads, from a server that is gone afterwards."""
+    found = run(
+        "serving.py", bundle, tmp_path / "out.json",
+        texts=128, seconds=5, rounds=1, offline_tokens=512,
+    )  # fmt: skip
 
-    assert done.returncode == 0, done.stderr
-    found = json.loads(out.read_text())
     loads = [(load["texts_a_request"], load["callers"]) for load in found["loads"]]
     assert loads == [(64, 8), (1, 128)]
     for load in found["loads"]:
         assert 0 < load["served_by_offline"] < 1
         assert 0 < load["useful_share"] <= 1
         assert 0 < load["p50_seconds"] <= load["p99_seconds"]
+
+
+def answered(*seconds: float, due: float = 0.0) -> list[Call]:
+    """Return calls that were due at once and took so long."""
+    return [Call(due, each, "OK") for each in seconds]
+
+
+@pytest.mark.parametrize(
+    ("calls", "expected"),
+    [
+        ([], 0.0),
+        (answered(0.1, 0.2, 9.0), 0.0),  # one slow call of three is no slow second
+        (answered(0.3, 0.3, 0.1), 1.0),
+        ([*answered(0.1), *answered(0.5, due=3.2), *answered(0.1, due=4.0)], 4.0),
+        ([Call(1.5, 0.01, "UNAVAILABLE"), *answered(0.1, due=2.0)], 2.0),
+    ],
+)
+def test_latency_is_usual_again_after_the_last_bad_second(
+    calls: list[Call], expected: float
+) -> None:
+    """Bad is a call without an answer, or a median over twice the usual."""
+    assert recovered_after(calls, usual=0.1) == expected
+
+
+def test_a_quantile_of_too_few_is_none() -> None:
+    """The largest of twenty says nothing of one in a hundred."""
+    assert quantile(range(100), 0.99) == 99
+    assert quantile(range(99), 0.99) is None
+    assert quantile([3.0, 1.0, 2.0], 0.5) == 2.0
+
+
+@pytest.mark.slow
+def test_the_latency_benchmark_runs_on_a_tiny_bundle(bundle: Path, tmp_path: Path) -> None:
+    """Two loads and a short overload: every call is in the figures, and the curve is drawn."""
+    found = run(
+        "latency.py", bundle, tmp_path / "out.json",
+        texts=64, seconds=5, rounds=1, overload_seconds=4, deadline=20, times=1.5,
+    )  # fmt: skip
+
+    assert [row["load"] for row in found["curve"]] == [0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.2]
+    for row in (*found["curve"], found["overload"]):
+        assert sum(row["codes"].values()) == row["calls"]
+    assert len(found["overload"]["resident_bytes"]) >= 4
+    assert (tmp_path / "out.svg").read_text().startswith("<?xml")
+
+
+@pytest.mark.slow
+def test_the_reload_benchmark_runs_on_a_tiny_bundle(bundle: Path, tmp_path: Path) -> None:
+    """Each reload is one, and no call fails."""
+    found = run("reloads.py", bundle, tmp_path / "out.json", texts=64, reloads=4)
+
+    assert [row["reload"] for row in found["each"]] == [1, 2, 3, 4]
+    assert found["failed_reloads"] == 0
+    assert list(found["codes"]) == ["OK"]

@@ -10,7 +10,8 @@ from pathlib import Path
 import grpc
 
 from live import Live, live_service, until
-from sentimill.service import SERVICE, Limits
+from sentimill.desk import Limits
+from sentimill.service import SERVICE
 from sentimill.v1 import sentiment_pb2 as pb
 from wire import connected, outcomes, reason_of, request_of
 

@@ -11,7 +11,7 @@ import pytest
 from labelling import teacher_of
 from sentimill.errors import UsageError
 from sentimill_train.records import SENTIMENTS
-from sentimill_train.teacher.client import failure_of_status, retry_after_s
+from sentimill_train.teacher.endpoint import failure_of_status, retry_after_s
 from sentimill_train.teacher.judge import Spec, open_teacher
 from sentimill_train.teacher.prompt import LATEST, load_prompt
 from sentimill_train.teacher.question import Failure, Question

@@ -7,8 +7,9 @@ It is built in milliseconds, needs neither torch nor a network, and answers pred
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -155,8 +156,12 @@ def write_tiny_bundle(
     threshold: float | None = 0.6,
     model: bytes | None = None,
     change: Callable[[Manifest], Manifest] = lambda manifest: manifest,
+    more: Mapping[str, bytes | Path] = MappingProxyType({}),
 ) -> Bundle:
-    """Write a tiny bundle at *path*; *change* may edit the manifest before it is written."""
+    """Write a tiny bundle at *path*; *change* may edit the manifest before it is written.
+
+    more: files that go into it besides the tokenizer and the graph.
+    """
     logits = np.array([[0.0, 1.0, 3.0]], dtype=np.float32)
     golden = Golden(text="good battery", probs=tuple(probabilities(logits, 1.0)[0].tolist()))
 
@@ -185,5 +190,6 @@ def write_tiny_bundle(
     files: dict[str, bytes | Path] = {
         "tokenizer.json": tokenizer_json(),
         "onnx/fp32.onnx": model if model is not None else graph(),
+        **more,
     }
     return write_bundle(path, files, manifest)

@@ -78,6 +78,28 @@ _OPTIONS: Final = (
     ("grpc.use_local_subchannel_pool", 1),
 )
 
+# What gRPC's own words for a connection that did not come about mean, most telling first.
+_HANDSHAKES: Final = (
+    (
+        "CERTIFICATE_VERIFY_FAILED",
+        "CERTIFICATE_REFUSED",
+        "the server's certificate is not signed by an authority that is trusted here: name that"
+        " authority's certificate (--tls-ca)",
+    ),
+    (
+        "Hostname Verification Check failed",
+        "CERTIFICATE_REFUSED",
+        "the server's certificate is for another host name: use the name that it is for",
+    ),
+    ("WRONG_VERSION_NUMBER", "TLS_REFUSED", "the server speaks without TLS: so must the client"),
+    (
+        "Socket closed",
+        "UNAVAILABLE",
+        "the server closed the connection, as one does that is stopping, that wants TLS (--tls-ca)"
+        " or that does not know the client's certificate (--tls-cert)",
+    ),
+)
+
 Result: TypeAlias = Prediction | TextError | EngineError
 """What one text got."""
 
@@ -234,8 +256,13 @@ def error_of(error: grpc.RpcError) -> SentimillError:
     if code is grpc.StatusCode.CANCELLED:
         why = "the server stopped before it answered: call again, another instance will answer"
         return UnavailableError(why, reason="SERVER_STOPPED")
-    kind = _KINDS.get(code, SentimillError)
-    return kind(error.details() or code.name, reason=_reason(status) or code.name)
+    said, reason = error.details() or code.name, _reason(status) or code.name
+    if code is grpc.StatusCode.UNAVAILABLE and reason == code.name:
+        said, reason = next(
+            ((f"{hint} ({said})", name) for mark, name, hint in _HANDSHAKES if mark in said),
+            (said, reason),
+        )
+    return _KINDS.get(code, SentimillError)(said, reason=reason)
 
 
 def _reason(status: status_pb2.Status) -> str:

@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from itertools import islice
 from pathlib import Path
@@ -19,11 +20,20 @@ import msgspec
 import typer
 from rich.console import Console
 
+from sentimill.access import (
+    Access,
+    ServerOption,
+    TlsCaOption,
+    TlsCertOption,
+    TlsKeyOption,
+    TlsOption,
+    TokenFileOption,
+)
 from sentimill.bundle import open_bundle
 from sentimill.classifier import BATCH_TOKENS, Classifier, Prediction
 from sentimill.engine import EngineName, Precision, Provider
 from sentimill.errors import SentimillError, SomeRowsFailed, UsageError, outcome
-from sentimill.logs import JsonFormatter
+from sentimill.logs import set_up
 from sentimill.reference import reference_bundle
 from sentimill.scoring.command import score
 
@@ -99,6 +109,8 @@ def add_command(group: typer.Typer, entry: EntryPoint) -> None:
 
 @app.callback()
 def settings(
+    context: typer.Context,
+    *,
     log_level: Annotated[
         str, typer.Option(help="debug, info, warning or error; log lines go to stderr")
     ] = "info",
@@ -111,10 +123,8 @@ def settings(
     if level is None:
         why = f"unknown --log-level {log_level!r}: use debug, info, warning or error"
         raise UsageError(why, reason="UNKNOWN_LOG_LEVEL")
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    if log_format == "json":
-        for handler in logging.getLogger().handlers:
-            handler.setFormatter(JsonFormatter())
+    set_up(level, log_format)
+    context.obj = partial(set_up, level, log_format)
 
 
 @app.command()
@@ -126,9 +136,12 @@ def classify(
     ] = None,
     *,
     bundle: BundleOption = None,
-    server: Annotated[
-        str | None, typer.Option(help="host:port of a running server to ask instead of a bundle")
-    ] = None,
+    server: ServerOption = None,
+    tls: TlsOption = False,
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+    token_file: TokenFileOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
     precision: PrecisionOption = "auto",
     engine: EngineOption = "auto",
@@ -145,12 +158,14 @@ def classify(
     if not texts and sys.stdin.isatty():
         why = "no text given: write it after the command, or pipe lines into it"
         raise UsageError(why, reason="NO_TEXT")
+    access = Access(tls=tls, ca=tls_ca, certificate=tls_cert, key=tls_key, token_file=token_file)
+    security = access.security(server)
     failed = 0
     lines = texts or _stdin_lines()
     if server is not None:
         from sentimill.client import Client
 
-        with Client(server) as client:
+        with Client(server, security=security) as client:
             for chunk in _chunks(lines, 1024):
                 failed += _show(chunk, client.classify(chunk), as_json)
     else:
@@ -169,6 +184,7 @@ def classify(
 
 @app.command()
 def serve(
+    context: typer.Context,
     *,
     bundle: BundleOption = None,
     host: Annotated[str, typer.Option(help="address for gRPC")] = "127.0.0.1",
@@ -195,7 +211,13 @@ def serve(
         float | None,
         typer.Option(min=1, help="close older connections", show_default="never"),
     ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="processes behind the port; where there are GPUs, one each")
+    ] = 1,
     reflection: Annotated[bool, typer.Option(help="answer gRPC reflection")] = False,
+    open_inference: Annotated[
+        bool, typer.Option(help="answer KServe's and Triton's clients on the same port too")
+    ] = False,
     insecure: Annotated[
         bool, typer.Option(help="allow an address that is not loopback, without encryption")
     ] = False,
@@ -229,7 +251,7 @@ def serve(
         console.print(f"metrics on http://{serving.metrics_address}/metrics")
         console.print(f'try: sentimill classify --server {serving.address} "Works as promised."')
 
-    Serve(
+    config = Serve(
         bundle=model,
         host=host,
         port=port,
@@ -244,10 +266,17 @@ def serve(
         drain_seconds=drain_seconds,
         max_connection_age_seconds=max_connection_age_seconds,
         reflection=reflection,
+        open_inference=open_inference,
         insecure=insecure,
         tls=tls,
         tokens=tokens,
-    ).run(started)
+    )
+    if workers == 1:
+        config.run(started)
+    else:
+        from sentimill.workers import Workers
+
+        Workers(serve=config, count=workers, prepare=context.obj).run(started)
 
 
 @app.command()

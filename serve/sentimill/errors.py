@@ -6,7 +6,8 @@
     ├── UsageError            the caller asked for something that cannot be
     ├── InputError            the data that the caller gave is not usable
     │   ├── TextError         one text; its neighbours still get their answers
-    │   └── TableError        a file, or one place in it
+    │   ├── TableError        a file, or one place in it
+    │   └── MissingError      a model that is not here
     ├── BundleError           a model folder that does not verify
     ├── EngineError           the inference engine is missing or failed
     ├── UnavailableError      full, draining or not started yet: try again later
@@ -30,6 +31,7 @@ __all__ = [
     "DeadlineError",
     "EngineError",
     "InputError",
+    "MissingError",
     "Outcome",
     "QuotaError",
     "SentimillError",
@@ -68,6 +70,10 @@ class TextError(InputError):
 
 class TableError(InputError):
     """A file cannot be read, or a place in it; the message names file, row and remedy."""
+
+
+class MissingError(InputError):
+    """The caller named a model that this server does not have."""
 
 
 class BundleError(SentimillError):
@@ -114,6 +120,7 @@ OUTCOMES: Final[dict[type[SentimillError], Outcome]] = {
     SentimillError: Outcome("INTERNAL", 13, 1),
     UsageError: Outcome("INVALID_ARGUMENT", 3, 2),
     InputError: Outcome("INVALID_ARGUMENT", 3, 4),
+    MissingError: Outcome("NOT_FOUND", 5, 4),
     BundleError: Outcome("FAILED_PRECONDITION", 9, 4),
     EngineError: Outcome("INTERNAL", 13, 1),
     UnavailableError: Outcome("UNAVAILABLE", 14, 1),

@@ -51,7 +51,7 @@ class Sample:
         values: dict[str, float] = {}
         by_label: dict[str, dict[str, float]] = {name: {} for name in _BY_LABEL}
         cumulated = dict.fromkeys((*SECONDS, math.inf), 0.0)
-        for family in metrics.registry.collect():
+        for family in metrics.shown.collect():
             for name, labels, value, *_ in family.samples:
                 if name in by_label:
                     one = labels[_BY_LABEL[name]]

@@ -26,7 +26,7 @@ from prometheus_client import (
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-__all__ = ["OBJECTIVE_SECONDS", "SECONDS", "Answered", "Metrics", "Spread"]
+__all__ = ["OBJECTIVE_SECONDS", "SECONDS", "Answered", "Metrics", "Spread", "WorkerMetrics"]
 
 # The library adds a `_created` series beside each counter: half as many again, and nobody reads it.
 disable_created_metrics()  # type: ignore[no-untyped-call] # it has no annotations
@@ -121,12 +121,42 @@ class Spread(Collector):
         yield HistogramMetricFamily(self._name, self._says, buckets=buckets, sum_value=self._sum)
 
 
-class Metrics:
-    """Everything the server counts. One a server; a test passes a registry of its own."""
+class WorkerMetrics:
+    """What the parent of several workers counts, beside the sum of what they count."""
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.ready = Gauge(
+            "sentimill_ready_workers", "Processes that answer calls.", registry=registry
+        )
+        self.restarts = Counter(
+            "sentimill_worker_restarts",
+            "Processes that died and were started again, by place.",
+            ["worker"],
+            registry=registry,
+        )
+        self.texts = Counter(
+            "sentimill_worker_texts",
+            "Texts answered by each worker, those before it in its place included.",
+            ["worker"],
+            registry=registry,
+        )
+
+
+class Metrics:
+    """Everything the server counts. One a process; a test passes a registry of its own.
+
+    shown: what the HTTP port shows, where that is more than this process' own registry.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry | None = None,
+        *,
+        shown: CollectorRegistry | None = None,
+    ) -> None:
         registry = registry or CollectorRegistry()
         self.registry = registry
+        self.shown = shown or registry
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         self._add_requests(registry)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -23,18 +24,19 @@ from sentimill.batching import Batcher
 from sentimill.bundle import open_bundle
 from sentimill.callers import Callers
 from sentimill.classifier import Classifier
+from sentimill.desk import Desk, Limits
 from sentimill.engine import EngineName, Precision, Provider
 from sentimill.errors import SentimillError, UsageError
 from sentimill.guard import Guard
 from sentimill.loaded import Loaded, Slot, warm_up
 from sentimill.metrics import Metrics
-from sentimill.service import SERVICE, Limits, SentimentService
+from sentimill.service import SERVICE, SentimentService
+from sentimill.spans import configured_spans
 from sentimill.status import Status
 from sentimill.tls import Tls
-from sentimill.v1 import sentiment_pb2
 from sentimill.web import Port
 
-__all__ = ["Serve", "Serving"]
+__all__ = ["Serve", "Serving", "host_port", "on_signals"]
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +75,11 @@ class Serve:
     drain_seconds: float = 20.0
     max_connection_age_seconds: float | None = None
     reflection: bool = False
+    open_inference: bool = False
     insecure: bool = False
     tls: Tls | None = None
     tokens: Path | None = None
+    shared_port: bool = False
 
     def run(self, started: Callable[[Serving], None]) -> None:
         """Serve until SIGTERM or SIGINT, then drain; *started* is told when calls are answered.
@@ -90,10 +94,7 @@ class Serve:
 
     async def _serve(self, started: Callable[[Serving], None]) -> None:
         stop, reload = asyncio.Event(), asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for name in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(name, stop.set)
-        loop.add_signal_handler(signal.SIGHUP, reload.set)
+        on_signals(stop, reload)
         async with AsyncExitStack() as stack:
             serving = await self.start(stack, reload)
             started(serving)
@@ -106,45 +107,55 @@ class Serve:
 
         reload: each time it is set, the bundle is loaded anew.
         """
-        self._check_host()
-        metrics = Metrics()
+        self.check_host()
+        status = Status(Metrics())
+        port = Port(status, self.metrics_host, self.metrics_port)
+        stack.callback(port.close)
+        return Serving(
+            address=await self.answer(stack, status, reload),
+            metrics_address=host_port(self.metrics_host, port.port),
+        )
+
+    async def answer(
+        self,
+        stack: AsyncExitStack,
+        status: Status,
+        reload: asyncio.Event | None = None,
+        first: Path | None = None,
+    ) -> str:
+        """Start all but the HTTP port, as `start` does, and return the address.
+
+        first: the folder to begin with, instead of the one that `bundle` leads to.
+        """
+        metrics = status.metrics
+        spans = configured_spans(os.environ)
+        stack.push_async_callback(asyncio.to_thread, spans.close)
         metrics.set_limits(
             texts=self.limits.max_waiting_texts, tokens=self.limits.max_waiting_tokens
         )
-        status = Status(metrics)
-        port = Port(status, self.metrics_host, self.metrics_port)
-        stack.callback(port.close)
         admission = Admission(
             max_texts=self.limits.max_waiting_texts,
             max_tokens=self.limits.max_waiting_tokens,
             metrics=metrics,
         )
-        slot = Slot(self._loaded(self._load(), admission, metrics))
+        slot = Slot(self._loaded(self._load(first), admission, metrics))
         stack.push_async_callback(slot.close)
-        service = SentimentService(
-            slot,
-            admission,
-            metrics,
-            limits=self.limits,
-            version=version("sentimill"),
-            callers=None if self.tokens is None else Callers(self.tokens),
-        )
-        server, grpc_port = self._listen(service)
+        callers = None if self.tokens is None else Callers(self.tokens)
+        desk = Desk(slot, admission, metrics, limits=self.limits, callers=callers, spans=spans)
+        service = SentimentService(desk, version=version("sentimill"))
+        server, grpc_port = self._listen(service, desk)
         await self._open(server, service, stack)
         self._tell(slot.now.classifier, status)
         stack.callback(status.drain)
         if reload is not None:
             following = asyncio.create_task(self._follow(reload, slot, admission, status))
             stack.push_async_callback(_cancelled, following)
-        return Serving(
-            address=_address(self.host, grpc_port),
-            metrics_address=_address(self.metrics_host, port.port),
-        )
+        return host_port(self.host, grpc_port)
 
-    def _load(self) -> Classifier:
+    def _load(self, folder: Path | None = None) -> Classifier:
         """Verify, load and warm the bundle, whose golden texts come out right."""
         # A link is followed once, so that all files are of one folder if it changes meanwhile.
-        folder = self.bundle.resolve()
+        folder = folder or self.bundle.resolve()
         open_bundle(folder).verify()
         classifier = Classifier.load(
             folder,
@@ -213,6 +224,7 @@ class Serve:
         }
         status.metrics.set_model(facts, manifest.labels, manifest.label_mix)
         status.serve(facts, manifest.labels, _turning(asyncio.get_running_loop()))
+        status.folder = str(classifier.bundle.path)
         log.info("%s %s answers", manifest.name, classifier.bundle.digest[:12])
 
     async def _open(
@@ -237,10 +249,10 @@ class Serve:
         for name in ("", SERVICE):
             await status.set(name, health_pb2.HealthCheckResponse.SERVING)
 
-    def _listen(self, service: SentimentService) -> tuple[grpc.aio.Server, int]:
+    def _listen(self, service: SentimentService, desk: Desk) -> tuple[grpc.aio.Server, int]:
         options = [
             # Without this a second server on the same port would silently take half of the calls.
-            ("grpc.so_reuseport", 0),
+            ("grpc.so_reuseport", int(self.shared_port)),
             ("grpc.max_receive_message_length", self.limits.max_request_bytes),
             # Clients ask every 30 s whether we live (calls.py); by default they would be cut off
             # for asking more often than every 5 minutes.
@@ -256,28 +268,32 @@ class Serve:
             options.append(("grpc.max_connection_age_grace_ms", round(1000 * self.drain_seconds)))
         server = grpc.aio.server(options=options, interceptors=[Guard()])
         server.add_generic_rpc_handlers((service.handler(),))
+        names = [SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME]
+        if self.open_inference:
+            # Not before it is asked for: another copy of the protocol cannot be loaded beside it.
+            from sentimill import open_inference
+
+            other = open_inference.OpenInference(desk, version=version("sentimill"))
+            server.add_generic_rpc_handlers((other.handler(),))
+            names.append(open_inference.SERVICE)
         if self.reflection:
-            names = (
-                sentiment_pb2.DESCRIPTOR.services_by_name["SentimentService"].full_name,
-                health.SERVICE_NAME,
-                reflection.SERVICE_NAME,
-            )
             reflection.enable_server_reflection(names, server)
         try:
-            address = _address(self.host, self.port)
+            address = host_port(self.host, self.port)
             if self.tls is None:
                 port = server.add_insecure_port(address)
             else:
                 port = server.add_secure_port(address, self.tls.credentials())
         except RuntimeError as error:
             raise UsageError(
-                f"the port {_address(self.host, self.port)} cannot be opened: stop what uses it or"
+                f"the port {host_port(self.host, self.port)} cannot be opened: stop what uses it or"
                 " choose another with --port",
                 reason="PORT_BUSY",
             ) from error
         return server, port
 
-    def _check_host(self) -> None:
+    def check_host(self) -> None:
+        """Raise UsageError where calls would cross a network without encryption."""
         if self.insecure or self.tls is not None or self.host == "localhost":
             return
         try:
@@ -291,6 +307,14 @@ class Serve:
                 " --insecure",
                 reason="INSECURE_BIND",
             )
+
+
+def on_signals(stop: asyncio.Event, reload: asyncio.Event) -> None:
+    """Set *stop* on SIGTERM and SIGINT, *reload* on SIGHUP. For the main thread's event loop."""
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, reload.set)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
@@ -310,6 +334,6 @@ def _turning(loop: asyncio.AbstractEventLoop) -> Callable[[], bool]:
     return alive
 
 
-def _address(host: str, port: int) -> str:
+def host_port(host: str, port: int) -> str:
     """Return host:port, with the brackets that an IPv6 address needs."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

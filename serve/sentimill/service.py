@@ -1,4 +1,4 @@
-"""The gRPC handlers: check a request, queue its texts, build the answer.
+"""`sentimill.v1.SentimentService`: its messages to texts, and answers to its messages.
 
 Handlers get raw bytes and decode them here, so that a malformed message is answered like every
 other error, with a code, a reason and a remedy.
@@ -7,84 +7,34 @@ other error, with a code, a reason and a remedy.
 from __future__ import annotations
 
 import asyncio
-import logging
-import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
-from typing import Final, NoReturn, TypeVar, cast
+from collections.abc import AsyncIterator
+from typing import Final
 
 import grpc
-from google.protobuf import any_pb2
-from google.protobuf.message import DecodeError, Message
-from google.rpc import error_details_pb2, status_pb2
 
-from sentimill.admission import Admission
-from sentimill.batching import Answer
-from sentimill.callers import ANYBODY, Caller, Callers
-from sentimill.classifier import Classifier, Prediction
-from sentimill.errors import (
-    AuthError,
-    DeadlineError,
-    InputError,
-    QuotaError,
-    SentimillError,
-    TextError,
-    UnavailableError,
-    outcome,
-)
-from sentimill.loaded import Slot
-from sentimill.metrics import Metrics
-from sentimill.text import MAX_TEXT_BYTES, Encoded
-from sentimill.tracing import trace_id
+from sentimill.callers import Caller
+from sentimill.classifier import Prediction
+from sentimill.desk import Answers, Context, Desk, decode, parse, seconds_left, status_of
+from sentimill.errors import AuthError, TextError, outcome
+from sentimill.text import MAX_TEXT_BYTES
 from sentimill.v1 import sentiment_pb2 as pb
 
-__all__ = ["DOMAIN", "SERVICE", "Limits", "SentimentService"]
-
-log = logging.getLogger(__name__)
+__all__ = ["SERVICE", "SentimentService"]
 
 SERVICE: Final = "sentimill.v1.SentimentService"
-DOMAIN: Final = "sentimill"
-"""`google.rpc.ErrorInfo.domain` of every error."""
 
 _STREAM_AHEAD: Final = 4
 """Requests of one stream that may be under way; past that the stream is not read further."""
-
-Context = grpc.aio.ServicerContext[bytes, bytes]
-M = TypeVar("M", bound=Message)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What the server accepts; `GetModel` shows it to callers."""
-
-    max_items: int = 1024
-    max_request_bytes: int = 8 << 20
-    max_waiting_texts: int = 8192
-    max_waiting_tokens: int = 1 << 20
 
 
 class SentimentService:
     """Answers the methods of `sentimill.v1.SentimentService` from the model in a slot."""
 
-    def __init__(
-        self,
-        slot: Slot,
-        admission: Admission,
-        metrics: Metrics,
-        *,
-        limits: Limits,
-        version: str,
-        callers: Callers | None = None,
-    ) -> None:
-        self._slot = slot
-        self._admission = admission
-        self._metrics = metrics
-        self._limits = limits
+    def __init__(self, desk: Desk, *, version: str) -> None:
+        self._desk = desk
         self._version = version
-        self._callers = callers
         self._readers: set[asyncio.Task[None]] = set()
-        self.draining = False
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the methods in the form that a gRPC server registers."""
@@ -102,7 +52,7 @@ class SentimentService:
 
         An idle stream would otherwise hold the drain up to its last second.
         """
-        self.draining = True
+        self._desk.draining = True
         for reader in self._readers:
             reader.cancel()
 
@@ -110,22 +60,22 @@ class SentimentService:
         """Answer one `Classify` call."""
 
         async def answer() -> bytes:
-            caller = self._identify(context)
-            request = _parse(pb.ClassifyRequest, data)
-            response = await self._answer(request, caller, _seconds_left(context))
+            caller = self._desk.identify(context)
+            request = parse(pb.ClassifyRequest, data)
+            response = await self._answer(request, caller, seconds_left(context))
             return response.SerializeToString()
 
-        return await self._guard("Classify", context, answer)
+        return await self._desk.guard("Classify", context, answer)
 
     async def get_model(self, data: bytes, context: Context) -> bytes:
         """Answer one `GetModel` call."""
 
         async def answer() -> bytes:
-            self._identify(context)
-            _parse(pb.GetModelRequest, data)
+            self._desk.identify(context)
+            parse(pb.GetModelRequest, data)
             return self._model().SerializeToString()
 
-        return await self._guard("GetModel", context, answer)
+        return await self._desk.guard("GetModel", context, answer)
 
     async def classify_stream(
         self, requests: AsyncIterator[bytes], context: Context
@@ -133,10 +83,10 @@ class SentimentService:
         """Answer the requests of one stream in their order, a few at a time."""
         began = time.monotonic()
         try:
-            caller = self._identify(context)
+            caller = self._desk.identify(context)
         except AuthError as error:
-            self._count("ClassifyStream", outcome(error).grpc, began, context)
-            await self._abort(context, error)
+            self._desk.count("ClassifyStream", outcome(error).grpc, began, context)
+            await self._desk.abort(context, error)
         started: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
         room = asyncio.Semaphore(_STREAM_AHEAD)
 
@@ -145,7 +95,7 @@ class SentimentService:
                 async for data in requests:
                     # Room first: a task that is not in the queue would be missed by the clean-up.
                     await room.acquire()
-                    answer = self._answer_streamed(data, caller, context)
+                    answer = self._trace_streamed(data, caller, context)
                     started.put_nowait(asyncio.create_task(answer))
             finally:
                 started.put_nowait(None)
@@ -157,8 +107,8 @@ class SentimentService:
             while (task := await started.get()) is not None:
                 yield await task
                 room.release()
-            if self.draining:
-                await self._abort(context, _draining())
+            if self._desk.draining:
+                await self._desk.abort(context, self._desk.refusal())
         finally:
             # The caller may have gone: nothing of its stream may stay behind.
             self._readers.discard(reader)
@@ -169,98 +119,42 @@ class SentimentService:
                 if (rest := started.get_nowait()) is not None:
                     rest.cancel()
 
+    async def _trace_streamed(self, data: bytes, caller: Caller, context: Context) -> bytes:
+        with self._desk.spans.call("ClassifyStream", context.invocation_metadata() or ()):
+            return await self._answer_streamed(data, caller, context)
+
     async def _answer_streamed(self, data: bytes, caller: Caller, context: Context) -> bytes:
         began = time.monotonic()
         reply = pb.ClassifyStreamResponse()
         try:
-            message = _parse(pb.ClassifyStreamRequest, data)
+            message = parse(pb.ClassifyStreamRequest, data)
             reply.id = message.id
-            with self._metrics.in_flight.track_inprogress():
-                answer = await self._answer(message.request, caller, _seconds_left(context))
+            with self._desk.metrics.in_flight.track_inprogress():
+                answer = await self._answer(message.request, caller, seconds_left(context))
             reply.response.CopyFrom(answer)
             code = "OK"
         except Exception as error:  # noqa: BLE001 - the boundary of a request
-            status = self._status_of(error)
+            status = self._desk.status(error)
             reply.error.CopyFrom(status)
             code = outcome(error).grpc
-        self._count("ClassifyStream", code, began, context)
+        self._desk.count("ClassifyStream", code, began, context)
         return reply.SerializeToString()
 
     async def _answer(
-        self, request: pb.ClassifyRequest, caller: Caller, seconds_left: float | None
+        self, request: pb.ClassifyRequest, caller: Caller, left: float | None
     ) -> pb.ClassifyResponse:
         """Classify one request, or raise the error of the whole request."""
-        arrived = time.monotonic()
-        self._check(request)
-        count, bulk = len(request.items), request.priority == pb.PRIORITY_BULK
-        self._admission.enter(count, seconds_left, bulk=bulk)
-        tokens = 0
-        try:
-            caller.spend(count, arrived)
-            with self._slot.use() as model:
-                encoded = await model.encode(_text_of(item) for item in request.items)
-                tokenized = time.monotonic()
-                self._metrics.tokenize_seconds.observe(tokenized - arrived)
-                good = [text.ids for text in encoded if isinstance(text, Encoded)]
-                new_tokens = sum(map(len, good))
-                left = None if seconds_left is None else seconds_left - (tokenized - arrived)
-                self._admission.enter_tokens(new_tokens, left, bulk=bulk)
-                tokens = new_tokens
-                deadline = None if seconds_left is None else arrived + seconds_left
-                answer = Answer([], 0.0, 0.0)
-                if good:
-                    answer = await model.batcher.classify(good, deadline, bulk=bulk)
-        finally:
-            self._admission.leave(count, tokens, bulk=bulk)
-        # The model may be closed by now; what is left needs no engine.
-        response = pb.ClassifyResponse(
-            results=self._results(model.classifier, encoded, answer),
-            model_digest=model.classifier.bundle.digest,
+        answers = await self._desk.classify(
+            (_text_of(item) for item in request.items),
+            len(request.items),
+            caller,
+            left,
+            bulk=request.priority == pb.PRIORITY_BULK,
         )
-        response.timings.tokenize_seconds = tokenized - arrived
-        response.timings.queue_seconds = max(answer.queue_seconds, 0.0)
-        response.timings.engine_seconds = answer.engine_seconds
-        response.timings.total_seconds = time.monotonic() - arrived
-        self._metrics.queue_seconds.observe(max(answer.queue_seconds, 0.0))
-        return response
-
-    def _identify(self, context: Context) -> Caller:
-        if self._callers is None:
-            return ANYBODY
-        return self._callers.identify(context.invocation_metadata() or ())
-
-    def _check(self, request: pb.ClassifyRequest) -> None:
-        if self.draining:
-            raise _draining()
-        if not 1 <= len(request.items) <= self._limits.max_items:
-            raise InputError(
-                f"items has {len(request.items)} texts, the limits are 1 and"
-                f" {self._limits.max_items}: split the list into several requests",
-                reason="ITEM_COUNT",
-            )
-
-    def _results(
-        self, classifier: Classifier, encoded: list[Encoded | TextError], answer: Answer
-    ) -> list[pb.ClassifyResult]:
-        """Put predictions and errors back in request order."""
-        rows = iter(answer.logits)
-        results = []
-        answers: list[Prediction] = []
-        reasons: list[str] = []
-        for text in encoded:
-            row = text if isinstance(text, TextError) else next(rows)
-            if isinstance(row, SentimillError):
-                reasons.append(row.reason)
-                results.append(pb.ClassifyResult(error=_status(row)))
-                continue
-            (prediction,) = classifier.decide(row[None, :], [cast(Encoded, text)])
-            answers.append(prediction)
-            results.append(pb.ClassifyResult(prediction=_prediction(prediction)))
-        self._metrics.observe_answers(answers, reasons)
-        return results
+        return _response(answers)
 
     def _model(self) -> pb.GetModelResponse:
-        classifier = self._slot.now.classifier
+        classifier, limits = self._desk.classifier, self._desk.limits
         manifest = classifier.bundle.manifest
         return pb.GetModelResponse(
             name=manifest.name,
@@ -273,81 +167,32 @@ class SentimentService:
             provider=classifier.engine.info().provider,
             server_version=self._version,
             limits=pb.Limits(
-                max_items=self._limits.max_items,
+                max_items=limits.max_items,
                 max_text_bytes=MAX_TEXT_BYTES,
-                max_request_bytes=self._limits.max_request_bytes,
-                max_waiting_texts=self._limits.max_waiting_texts,
-                max_waiting_tokens=self._limits.max_waiting_tokens,
+                max_request_bytes=limits.max_request_bytes,
+                max_waiting_texts=limits.max_waiting_texts,
+                max_waiting_tokens=limits.max_waiting_tokens,
             ),
         )
 
-    async def _guard(
-        self, method: str, context: Context, answer: Callable[[], Awaitable[bytes]]
-    ) -> bytes:
-        """Run *answer*, and turn what it raises into a status: gRPC would show it to the caller."""
-        began = time.monotonic()
-        try:
-            with self._metrics.in_flight.track_inprogress():
-                data = await answer()
-        except Exception as error:  # noqa: BLE001 - the boundary of a request
-            self._count(method, outcome(error).grpc, began, context)
-            await self._abort(context, error)
-        except asyncio.CancelledError:
-            # gRPC cancels a call that is too late as it does one whose caller has gone.
-            left = _seconds_left(context)
-            late = left is not None and left <= 0
-            self._count(method, "DEADLINE_EXCEEDED" if late else "CANCELLED", began, context)
-            raise
-        self._count(method, "OK", began, context)
-        return data
 
-    async def _abort(self, context: Context, error: Exception) -> NoReturn:
-        """End a call with the status of *error*, and say when to try again where that helps."""
-        status = self._status_of(error)
-        trailers: list[tuple[str, str | bytes]] = [
-            ("grpc-status-details-bin", status.SerializeToString())
-        ]
-        if isinstance(error, UnavailableError):
-            wait_ms = math.ceil(1000 * min(max(self._admission.wait_seconds(), 0.1), 30.0))
-            trailers.append(("grpc-retry-pushback-ms", str(wait_ms)))
-        code = grpc.StatusCode[outcome(error).grpc]
-        await context.abort(code, status.message, tuple(trailers))
-
-    def _status_of(self, error: Exception) -> status_pb2.Status:
-        """Return the status of *error*; what we did not raise ourselves is logged, not shown."""
-        if isinstance(error, SentimillError):
-            if isinstance(error, UnavailableError | DeadlineError | QuotaError | AuthError):
-                self._metrics.refused.labels(error.reason).inc()
-            return _status(error)
-        log.error("request failed", exc_info=error)
-        return _status(SentimillError("internal error, see the server's log", reason="INTERNAL"))
-
-    def _count(self, method: str, code: str, began: float, context: Context) -> None:
-        seconds = time.monotonic() - began
-        trace = trace_id(context.invocation_metadata() or ())
-        self._metrics.observe_request(method, code, seconds, trace)
-        log.debug("request", extra={"method": method, "code": code, "seconds": seconds})
-
-
-def _parse(kind: type[M], data: bytes) -> M:
-    try:
-        return kind.FromString(data)
-    except DecodeError as error:
-        raise InputError(
-            f"the message is not a {kind.DESCRIPTOR.full_name} (malformed, or a `text` that is not"
-            " UTF-8; send such texts as `utf8`)",
-            reason="MALFORMED_REQUEST",
-        ) from error
-
-
-def _draining() -> UnavailableError:
-    why = "the server is shutting down: call again, another instance will answer"
-    return UnavailableError(why, reason="DRAINING")
-
-
-def _seconds_left(context: Context) -> float | None:
-    # The stubs say float; grpc.aio gives None where the caller set no deadline.
-    return cast(float | None, context.time_remaining())
+def _response(answers: Answers) -> pb.ClassifyResponse:
+    results = [
+        pb.ClassifyResult(prediction=_prediction(one))
+        if isinstance(one, Prediction)
+        else pb.ClassifyResult(error=status_of(one))
+        for one in answers.results
+    ]
+    return pb.ClassifyResponse(
+        results=results,
+        model_digest=answers.classifier.bundle.digest,
+        timings=pb.Timings(
+            tokenize_seconds=answers.tokenize_seconds,
+            queue_seconds=answers.queue_seconds,
+            engine_seconds=answers.engine_seconds,
+            total_seconds=answers.total_seconds,
+        ),
+    )
 
 
 def _text_of(item: pb.ClassifyItem) -> str | TextError:
@@ -356,13 +201,7 @@ def _text_of(item: pb.ClassifyItem) -> str | TextError:
         return item.text
     if content is None:
         return TextError("neither text nor utf8 is set: set one", reason="EMPTY_TEXT")
-    try:
-        return item.utf8.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return TextError(
-            f"utf8 is not valid UTF-8 at byte {error.start}: decode it from its own encoding first",
-            reason="INVALID_UNICODE",
-        )
+    return decode(item.utf8)
 
 
 def _prediction(prediction: Prediction) -> pb.Prediction:
@@ -375,9 +214,3 @@ def _prediction(prediction: Prediction) -> pb.Prediction:
         truncated=prediction.truncated,
         tokens=prediction.tokens,
     )
-
-
-def _status(error: SentimillError) -> status_pb2.Status:
-    info = any_pb2.Any()
-    info.Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))
-    return status_pb2.Status(code=outcome(error).code, message=str(error), details=[info])

@@ -100,6 +100,7 @@ class Status:
         self.metrics = metrics
         self.model: Mapping[str, str] = {}
         self.labels: tuple[str, ...] = ()
+        self.folder = ""
         self._state: State = "starting"
         self._alive: Callable[[], bool] = lambda: True
         self._clock = clock
@@ -126,6 +127,12 @@ class Status:
             return
         self._state = "serving"
         self.metrics.ready.set(1)
+
+    def pause(self) -> None:
+        """Say that no call is answered until `serve` is called again."""
+        if self._state == "serving":
+            self._state = "starting"
+            self.metrics.ready.set(0)
 
     def drain(self) -> None:
         """Say that no new call is answered."""

@@ -100,7 +100,7 @@ def application(status: Status) -> Callable[[WSGIEnvironment, StartResponse], It
 
     def metrics(environ: WSGIEnvironment) -> _Answer:
         encode, kind = choose_encoder(environ.get("HTTP_ACCEPT", ""))
-        return _Answer(encode(status.metrics.registry), kind)
+        return _Answer(encode(status.metrics.shown), kind)
 
     def ready(environ: WSGIEnvironment) -> _Answer:
         ok = status.state == "serving"

@@ -29,7 +29,6 @@ from sentimill_train.survey import Item, LabelJob, Survey, failed_path, items, r
 from sentimill_train.teacher.ask import NO_COST, Asker, Tally
 from sentimill_train.teacher.batch import BatchAsker, BatchLimits
 from sentimill_train.teacher.budget import Budget
-from sentimill_train.teacher.client import OpenAITeacher
 from sentimill_train.teacher.judge import Judge, asks
 from sentimill_train.teacher.plan import Load, Plan, make_plan, show_plan
 from sentimill_train.teacher.shares import combine, disagreement
@@ -150,14 +149,9 @@ class Labeller:
         asker: Asker | BatchAsker
         if self._batch is None:
             asker = inquiry.asker(priced)
-        elif isinstance(teacher, OpenAITeacher):
+        else:
             price = quote.price if quote else NO_COST
             asker = BatchAsker(teacher, inquiry.store, inquiry.budget, self._batch, price=price)
-        else:
-            raise UsageError(
-                f"{teacher.name} has no batch API that this program knows: leave out --batch",
-                reason="NO_BATCH_API",
-            )
         tally = asker.tally
         asker.progress = lambda: self._watch.tick(
             tally.answered + tally.stored, total, tally, inquiry.budget

@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from sentimill.classifier import plan_batches
 from sentimill.errors import UsageError
+from sentimill.text import pad
 from sentimill_train.pretrained import Pretrained
 from sentimill_train.tokens import Rows, pad_rows
 
@@ -23,6 +24,7 @@ __all__ = [
     "PRESETS",
     "Preset",
     "Student",
+    "embed",
     "freeze_embeddings",
     "goes_on",
     "is_student",
@@ -208,6 +210,26 @@ def predict(student: Student, rows: Rows, *, batch_tokens: int = 8192) -> NDArra
             logits[chosen] = student(ids, mask).cpu().numpy()
     student.train(was_training)
     return logits
+
+
+def embed(
+    student: Student, rows: Sequence[NDArray[np.int64]], *, batch_tokens: int = 8192
+) -> NDArray[np.float32]:
+    """Return what the head reads of every row of token ids (rows, hidden): the mean of its states.
+
+    The student must not be training: dropout would change it.
+    """
+    found = np.zeros((len(rows), int(student.config.hidden_size)), dtype=np.float32)
+    with torch.inference_mode():
+        for chosen in plan_batches([len(row) for row in rows], batch_tokens):
+            ids, mask = (
+                torch.from_numpy(each).to(student.device)
+                for each in pad([rows[i] for i in chosen], pad_id_of(student.config))
+            )
+            states = student.encoder(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+            mean = (states * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
+            found[chosen] = mean.cpu().numpy()
+    return found
 
 
 def to_tensors(model: PreTrainedModel, rows: Rows, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,15 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from sentimill.access import (
+    Access,
+    ServerOption,
+    TlsCaOption,
+    TlsCertOption,
+    TlsKeyOption,
+    TlsOption,
+    TokenFileOption,
+)
 from sentimill.classifier import BATCH_TOKENS, Classifier
 from sentimill.engine import Precision, Provider
 from sentimill.errors import SomeRowsFailed, UsageError
@@ -53,9 +62,12 @@ def score(
             show_default="the reference student",
         ),
     ] = None,
-    server: Annotated[
-        str | None, typer.Option(help="host:port of a running server to ask instead of a bundle")
-    ] = None,
+    server: ServerOption = None,
+    tls: TlsOption = False,
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+    token_file: TokenFileOption = None,
     text_column: Annotated[str, typer.Option(help="column or key that holds the text")] = "text",
     prefix: Annotated[str, typer.Option(help="begins the added columns' names")] = "sentiment_",
     probs: Annotated[
@@ -136,6 +148,8 @@ def score(
         why = "name one model: either --bundle FOLDER or --server HOST:PORT"
         raise UsageError(why, reason="NO_MODEL")
     model = bundle or (reference_bundle() if server is None else Path())
+    access = Access(tls=tls, ca=tls_ca, certificate=tls_cert, key=tls_key, token_file=token_file)
+    security = access.security(server)
     _check_marks(delimiter, quote)
     for file in (summary, metrics_textfile):
         if file is not None and not file.absolute().parent.is_dir():
@@ -183,7 +197,7 @@ def score(
         job.plan()
         scorer: Scorer
         if server is not None:
-            scorer = stack.enter_context(closing(ServerScorer(server)))
+            scorer = stack.enter_context(closing(ServerScorer(server, security=security)))
         else:
             scorer = LocalScorer(
                 Classifier.load(

@@ -16,10 +16,10 @@ class JobMetrics:
     """Everything a scoring job counts; gauges, because a resumed job goes on from where it was."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
+        self.registry = CollectorRegistry()
 
         def gauge(name: str, says: str) -> Gauge:
-            return Gauge(f"sentimill_job_{name}", says, registry=self._registry)
+            return Gauge(f"sentimill_job_{name}", says, registry=self.registry)
 
         self._rows = gauge("rows", "Rows written, those of an interrupted run included.")
         self._failed = gauge("failed_rows", "Rows that carry an error in place of an answer.")
@@ -49,8 +49,8 @@ class JobMetrics:
         """
         try:
             if textfile is not None:
-                write_to_textfile(str(textfile), self._registry)
+                write_to_textfile(str(textfile), self.registry)
             if gateway is not None:
-                push_to_gateway(gateway, job="sentimill_score", registry=self._registry, timeout=5)
+                push_to_gateway(gateway, job="sentimill_score", registry=self.registry, timeout=5)
         except OSError as error:
             log.warning("metrics could not be written: %s", error)

@@ -12,6 +12,7 @@ from typing import Final, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from sentimill.calls import Security
 from sentimill.classifier import BATCH_TOKENS, Classifier, Prediction, plan_batches, probabilities
 from sentimill.client import Client
 from sentimill.errors import (
@@ -161,11 +162,12 @@ class ServerScorer:
         self,
         address: str,
         *,
+        security: Security | None = None,
         patience_s: float = 600.0,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._address = address
-        self._client = Client(address, timeout_seconds=60.0)
+        self._client = Client(address, timeout_seconds=60.0, security=security)
         self._threads = ThreadPoolExecutor(_REQUESTS, thread_name_prefix="request")
         self._pause = pause
         # Nobody should wait for long to learn that the address is wrong.
@@ -230,7 +232,8 @@ class ServerScorer:
             try:
                 return call()
             except (UnavailableError, DeadlineError, QuotaError) as error:
-                if waited + pause > self._patience_s:
+                hopeless = error.reason in ("CERTIFICATE_REFUSED", "TLS_REFUSED")
+                if hopeless or waited + pause > self._patience_s:
                     raise
                 log.info("%s is busy (%s): again in %.1f s", self._address, error.reason, pause)
                 self._pause(pause)

@@ -2,26 +2,25 @@
 
 Parts within the provider's limits are written to the store, handed over, polled and collected. A
 part that was handed over by a run that died is found again by the name that it carries, so nothing
-is paid for twice.
+is paid for twice. How a provider wants all that is in `openai_batches` and `claude_batches`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
+import functools
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
-
-import msgspec
+from typing import Final, TypeVar
 
 from sentimill_train.teacher.answers import read_answer
 from sentimill_train.teacher.ask import NO_COST, Ask, Tally, body_bytes, stored_answer
 from sentimill_train.teacher.budget import Budget, Price
-from sentimill_train.teacher.client import OpenAITeacher, failure_of_status
+from sentimill_train.teacher.judge import ModelTeacher
 from sentimill_train.teacher.pace import backoff_s
+from sentimill_train.teacher.parts import Line, Standing
 from sentimill_train.teacher.question import Failure, Key, Question
 from sentimill_train.teacher.store import Batch, Store
 
@@ -29,20 +28,22 @@ __all__ = ["BatchAsker", "BatchLimits"]
 
 _LOG: Final = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+_Call = tuple[int, Question, int]
+"""A call in a part: its number, the question, and what is reserved for it."""
+
 _WIRE_ATTEMPTS: Final = 8
 _QUESTION_ATTEMPTS: Final = 3
-_PAGE: Final = 100
-_LINE_BYTES: Final = 120  # custom_id, method and url around the body of a request
-_ENDPOINT: Final = "/v1/chat/completions"
-_WAIT_CODES: Final = frozenset({"token_limit_exceeded"})  # too much enqueued, not a bad request
-_OVER: Final = frozenset({"completed", "failed", "expired", "cancelled"})
+_LINE_BYTES: Final = 120  # what stands around the body of a request
+_BUSY: Final = "HTTP_429"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchLimits:
-    """What the provider takes in one part, and how often it is asked whether it is done.
+    """How large a part is, and how often the provider is asked whether it is done.
 
-    OpenAI: 50,000 requests and 200 MB (API reference, "Create batch", November 2026).
+    OpenAI takes 50,000 requests and 200 MB (API reference, "Create batch"), Anthropic 100,000 and
+    256 MB ("Batch processing", both November 2026).
     """
 
     rows: int = 50_000
@@ -51,45 +52,12 @@ class BatchLimits:
     poll_s: float = 60.0
 
 
-class _Error(msgspec.Struct):
-    code: str | None = None
-
-
-class _Errors(msgspec.Struct):
-    data: list[_Error] | None = None
-
-
-class _Remote(msgspec.Struct):
-    id: str
-    status: str
-    output_file_id: str | None = None
-    error_file_id: str | None = None
-    errors: _Errors | None = None
-    metadata: dict[str, str] | None = None
-
-
-class _Page(msgspec.Struct):
-    data: list[_Remote]
-    has_more: bool = False
-
-
-class _Response(msgspec.Struct):
-    status_code: int
-    body: msgspec.Raw = msgspec.Raw(b"null")
-
-
-class _Line(msgspec.Struct):
-    custom_id: str
-    response: _Response | None = None
-    error: _Error | None = None
-
-
 class BatchAsker:
     """Asks one teacher many questions through its batch API. One event loop uses it, once."""
 
     def __init__(
         self,
-        teacher: OpenAITeacher,
+        teacher: ModelTeacher,
         store: Store,
         budget: Budget,
         limits: BatchLimits,
@@ -101,6 +69,7 @@ class BatchAsker:
         self.tally = Tally()
         self.progress = progress
         self._teacher = teacher
+        self._provider = teacher.batches()
         self._store = store
         self._budget = budget
         self._limits = limits
@@ -109,6 +78,7 @@ class BatchAsker:
         self._price = price
         self._sleep = sleep
         self._asked: dict[int, tuple[Ask, Question]] = {}
+        self._bodies: dict[str, Mapping[str, object]] = {}
         self._under_way: set[Key] = set()
         self._again: list[Ask] = []
         self._attempts: dict[Key, int] = {}
@@ -120,7 +90,7 @@ class BatchAsker:
     async def run(self, asks: Iterable[Ask]) -> Tally:
         """Collect what earlier runs handed over, then ask until nothing is left to ask."""
         self._budget.reserved += self._store.reserved_in_batches()
-        parts = await self._adopt()
+        parts = self._store.open_batches(self._teacher.name)
         while parts and self.tally.stopped is None:
             parts = await self._poll(parts)
         shared = iter(asks)
@@ -128,9 +98,10 @@ class BatchAsker:
         while self.tally.stopped is None:
             while (more or self._again) and len(parts) < self._parts_at_once:
                 calls, more = self._fill(shared, more)
-                if not calls:
+                if calls:
+                    parts += await self._hand_over(calls, others=len(parts))
+                if not calls or self.tally.stopped is not None:
                     break
-                parts += await self._hand_over(calls)
             if not parts:
                 if more or self._again:
                     self.stop("BUDGET")
@@ -138,11 +109,9 @@ class BatchAsker:
             parts = await self._poll(parts)
         return self.tally
 
-    def _fill(
-        self, shared: Iterator[Ask], more: bool
-    ) -> tuple[list[tuple[int, Question, int]], bool]:
-        """Take questions (number, question, reserved) up to a limit; False when none are left."""
-        calls: list[tuple[int, Question, int]] = []
+    def _fill(self, shared: Iterator[Ask], more: bool) -> tuple[list[_Call], bool]:
+        """Take questions up to a limit; False when none are left."""
+        calls: list[_Call] = []
         size = 0
         while len(calls) < self._rows:
             ask = self._again.pop() if self._again else next(shared, None) if more else None
@@ -170,78 +139,76 @@ class BatchAsker:
             calls.append((number, question, reserved))
         return calls, more
 
-    async def _hand_over(self, calls: list[tuple[int, Question, int]]) -> list[Batch]:
+    async def _hand_over(self, calls: list[_Call], others: int) -> list[Batch]:
         """Write a part down, then give it to the provider; empty when it would not take it."""
         batch = Batch(f"sentimill-{uuid.uuid4()}", self._teacher.name, None)
         await self._store.begin_all([(n, q.key, reserved) for n, q, reserved in calls], batch)
         self.tally.calls += len(calls)
-        lines = [
-            json.dumps(
-                {
-                    "custom_id": str(number),
-                    "method": "POST",
-                    "url": _ENDPOINT,
-                    "body": self._teacher.body(question),
-                },
-                ensure_ascii=False,
-            )
+        requests = [
+            self._provider.request(batch.part, number, self._teacher.body(question))
             for number, question, _ in calls
         ]
-        data = "\n".join(lines).encode("utf-8", "replace")
-        file_id = await self._insist(lambda: self._teacher.upload(f"{batch.part}.jsonl", data))
-        if isinstance(file_id, Failure):
-            await self._release(batch, "UNSENT")
-            return []
-        body = {
-            "input_file_id": file_id,
-            "endpoint": _ENDPOINT,
-            "completion_window": "24h",
-            "metadata": {"sentimill_part": batch.part},
-        }
-        found = await self._insist(lambda: self._teacher.post("/batches", body))
-        if isinstance(found, Failure):
-            if not found.at_risk:
-                await self._release(batch, "UNSENT")
-            return []
-        remote = msgspec.json.decode(found, type=_Remote)
-        await self._store.name_batch(batch.part, remote.id)
-        _LOG.info("batch handed over part=%s id=%s calls=%d", batch.part, remote.id, len(calls))
-        return [Batch(batch.part, batch.teacher, remote.id)]
+        self._bodies[batch.part] = self._teacher.body(calls[0][1])
+        name = await self._insist(
+            lambda: self._provider.hand_over(batch.part, requests), at_most_once=True
+        )
+        if not isinstance(name, Failure):
+            await self._store.name_batch(batch.part, name)
+            _LOG.info("batch handed over part=%s id=%s calls=%d", batch.part, name, len(calls))
+            return [Batch(batch.part, batch.teacher, name)]
+        if name.at_risk:  # it may have arrived, and is looked for when there was time for it
+            await self._sleep(self._limits.poll_s)
+            return [batch]
+        busy = name.retry and name.reason == _BUSY
+        await self._release(batch, "UNSENT", free=busy)
+        if busy:
+            self._hand_over_less(len(calls), others)
+        else:
+            self.stop(name.reason)
+        return []
 
-    async def _adopt(self) -> list[Batch]:
-        """Return the parts of earlier runs; what never reached the provider is released."""
-        parts = self._store.open_batches(self._teacher.name)
-        unnamed = {batch.part: batch for batch in parts if batch.remote is None}
-        named = [batch for batch in parts if batch.remote is not None]
-        after = ""
-        while unnamed:
-            raw = await self._get(f"/batches?limit={_PAGE}{after}")
-            if isinstance(raw, Failure):
-                return named
-            page = msgspec.json.decode(raw, type=_Page)
-            for remote in page.data:
-                batch = unnamed.pop((remote.metadata or {}).get("sentimill_part", ""), None)
-                if batch is not None:
-                    await self._store.name_batch(batch.part, remote.id)
-                    named.append(Batch(batch.part, batch.teacher, remote.id))
-            if not page.has_more or not page.data:
-                break
-            after = f"&after={page.data[-1].id}"
-        for batch in unnamed.values():
-            await self._release(batch, "UNSENT")
-        return named
+    async def _find(self, parts: list[Batch]) -> list[Batch]:
+        """Name the parts of which it is not known whether the provider got them.
+
+        What never reached it is released; what only time can tell stays without a name.
+        """
+        sizes = {
+            batch.part: len(list(self._store.open_calls(batch.part)))
+            for batch in parts
+            if batch.remote is None
+        }
+        if not sizes:
+            return parts
+        known = self._store.remote_batches()
+        found = await self._ask_after(lambda: self._provider.find(sizes, known))
+        if found is None:
+            return parts
+        left = []
+        for batch in parts:
+            name = batch.remote or found.names.get(batch.part)
+            if name is None and batch.part not in found.unsure:
+                await self._release(batch, "UNSENT")
+                continue
+            if batch.remote is None and name is not None:
+                await self._store.name_batch(batch.part, name)
+            left.append(Batch(batch.part, batch.teacher, name))
+        return left
 
     async def _poll(self, parts: list[Batch]) -> list[Batch]:
         """Ask once after every part, collect those that are over, and return the others."""
         left = []
         too_many = 0
-        for batch in parts:
-            raw = await self._get(f"/batches/{batch.remote}")
-            if isinstance(raw, Failure):
-                return parts
-            remote = msgspec.json.decode(raw, type=_Remote)
-            if remote.status in _OVER:
-                too_many = max(too_many, await self._collect(batch, remote))
+        parts = await self._find(parts)
+        for n, batch in enumerate(parts):
+            name = batch.remote
+            if name is None:
+                left.append(batch)
+                continue
+            standing = await self._ask_after(functools.partial(self._provider.look, name))
+            if standing is None:
+                return left + parts[n:]
+            if standing.over:
+                too_many = max(too_many, await self._collect(batch, standing))
                 self.progress()
             else:
                 left.append(batch)
@@ -260,63 +227,63 @@ class BatchAsker:
         else:
             self.stop("BATCH_REFUSED")
 
-    async def _collect(self, batch: Batch, remote: _Remote) -> int:
-        """Book every line of a part's two files, then whatever has no line at all.
+    async def _collect(self, batch: Batch, standing: Standing) -> int:
+        """Book every line of a part's results, then whatever has no line at all.
 
         Returns the rows of a part that found the provider's queue full, else 0.
         """
         reserved = dict(self._store.open_calls(batch.part))
         rows = len(reserved)
-        for file_id in (remote.output_file_id, remote.error_file_id):
-            if file_id is None:
-                continue
-            raw = await self._get(f"/files/{file_id}/content")
-            if isinstance(raw, Failure):
+        body = self._bodies.get(batch.part, {})
+        for file in standing.files:
+            raw = await self._ask_after(functools.partial(self._provider.fetch, file))
+            if raw is None:
                 return 0  # the part stays open, and the next run collects it
-            for text in raw.splitlines():
-                line = msgspec.json.decode(text, type=_Line)
-                if (number := int(line.custom_id)) in reserved:
-                    await self._book(number, reserved.pop(number), line)
-        codes = [error.code for error in (remote.errors and remote.errors.data) or []]
-        full = remote.status == "failed" and any(code in _WAIT_CODES for code in codes)
-        await self._release(batch, "BATCH_" + remote.status.upper(), free=full)
-        if remote.status == "failed" and not full:
-            _LOG.warning("batch refused id=%s codes=%s", remote.id, codes)
+            for text in raw.split("\n"):  # `splitlines` would split inside strings
+                if text.strip():
+                    line = self._provider.read_line(text, body)
+                    if line.number in reserved:
+                        await self._book(line, reserved.pop(line.number))
+        reason = "BATCH_" + ("GONE" if standing.gone else standing.status.upper())
+        await self._release(batch, reason, free=standing.full, billed=standing.gone)
+        if standing.refused:
+            _LOG.warning("batch refused id=%s", batch.remote)
             self.stop("BATCH_REFUSED")
-        return rows if full else 0
+        return rows if standing.full else 0
 
-    async def _book(self, number: int, reserved: int, line: _Line) -> None:
-        """Book one line of a result file."""
+    async def _book(self, line: Line, reserved: int) -> None:
+        """Book what became of one call."""
         spent = at_risk = 0
-        raw = failure = None
-        if line.response is not None and line.response.status_code == 200:
-            raw = bytes(line.response.body).decode()
-            reply = self._teacher.read(raw)
+        failure = line.failure
+        if line.raw is not None:
+            reply = self._teacher.read(line.raw)
             if reply is not None and reply.usage is not None:
                 spent = self._price.cost(reply.usage)
                 self.tally.tokens_in += reply.usage.tokens_in
                 self.tally.tokens_out += reply.usage.tokens_out
             else:
                 at_risk = reserved  # it was answered, and does not say what it cost
-            if number in self._asked:
-                answer = read_answer(reply, self._asked[number][1])
+            if line.number in self._asked:
+                answer = read_answer(reply, self._asked[line.number][1])
                 if not isinstance(answer, tuple):
                     failure = Failure(reason=answer, retry=True)
-        elif line.response is not None:
-            failure = failure_of_status(line.response.status_code, None, {})
-        else:
-            code = (line.error and line.error.code) or "unknown"
-            failure = Failure(reason=f"BATCH_{code.upper()}", retry=True)
-        outcome = failure.reason if failure and raw is None else "REPLY"
-        await self._store.finish(number, outcome, spent=spent, at_risk=at_risk, raw=raw)
+        outcome = failure.reason if failure and line.raw is None else "REPLY"
+        await self._store.finish(line.number, outcome, spent=spent, at_risk=at_risk, raw=line.raw)
         await self._budget.settle(reserved, spent=spent, at_risk=at_risk)
-        self._after(number, failure)
+        self._after(line.number, failure)
 
-    async def _release(self, batch: Batch, reason: str, *, free: bool = False) -> None:
-        """Close a part: calls that brought nothing cost nothing, and are asked again."""
+    async def _release(
+        self, batch: Batch, reason: str, *, free: bool = False, billed: bool = False
+    ) -> None:
+        """Close a part: calls that brought nothing cost nothing, unless *billed*; ask them again.
+
+        free: it costs the questions no attempt.
+        """
+        self._bodies.pop(batch.part, None)
         for number, reserved in self._store.open_calls(batch.part):
-            await self._store.finish(number, reason)
-            await self._budget.settle(reserved)
+            at_risk = reserved if billed else 0
+            await self._store.finish(number, reason, at_risk=at_risk)
+            await self._budget.settle(reserved, at_risk=at_risk)
             self._after(number, Failure(reason=reason, retry=True, free=free))
         await self._store.name_batch(batch.part, batch.remote, done=True)
 
@@ -331,6 +298,8 @@ class BatchAsker:
             self.tally.answered += 1
             return
         self.tally.faults[failure.reason] += 1
+        if failure.fatal:
+            self.stop(failure.reason)
         attempts = self._attempts.get(key, 0) + (not failure.free)
         self._attempts[key] = attempts
         if failure.retry and attempts < _QUESTION_ATTEMPTS:
@@ -338,19 +307,27 @@ class BatchAsker:
         else:
             self.tally.failures[key] = failure.reason
 
-    async def _get(self, path: str) -> str | Failure:
-        return await self._insist(lambda: self._teacher.get(path))
+    async def _ask_after(self, call: Callable[[], Awaitable[_T | Failure]]) -> _T | None:
+        """Ask the provider something; None when it never answers, which stops the run."""
+        found = await self._insist(call)
+        if isinstance(found, Failure):
+            self.stop(found.reason)
+            return None
+        return found
 
-    async def _insist(self, call: Callable[[], Awaitable[str | Failure]]) -> str | Failure:
-        """Make a call of the batch API until it works; stops the run when it never does."""
-        found: str | Failure = Failure(reason="UNREACHABLE")
+    async def _insist(
+        self, call: Callable[[], Awaitable[_T | Failure]], *, at_most_once: bool = False
+    ) -> _T | Failure:
+        """Make a call of the batch API until it works or hope is lost.
+
+        at_most_once: a call that may have worked is not made again.
+        """
+        found: _T | Failure = Failure(reason="UNREACHABLE")
         for attempt in range(_WIRE_ATTEMPTS):
             found = await call()
-            if not isinstance(found, Failure):
-                return found
-            if not found.retry:
+            if not isinstance(found, Failure) or not found.retry:
+                break
+            if at_most_once and found.at_risk:
                 break
             await self._sleep(max(found.retry_after_s or 0.0, backoff_s(attempt)))
-        assert isinstance(found, Failure)
-        self.stop(found.reason)
         return found

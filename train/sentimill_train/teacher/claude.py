@@ -7,18 +7,20 @@ the endpoint says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, Literal
-from urllib.parse import urlsplit
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import msgspec
 
 from sentimill.errors import UsageError
-from sentimill_train.teacher.client import failure_of_status
+from sentimill_train.teacher.claude_batches import ClaudeBatches
+from sentimill_train.teacher.endpoint import failure_of_status, filed_name
 from sentimill_train.teacher.question import Failure, Question, Reply, Usage
 
 if TYPE_CHECKING:
     import anthropic
+
+_T = TypeVar("_T")
 
 __all__ = ["ANTHROPIC_URL", "ClaudeTeacher"]
 
@@ -55,8 +57,7 @@ class ClaudeTeacher:
     @property
     def name(self) -> str:
         """`anthropic:model`, and `@host` where it is not Anthropic's own."""
-        host = urlsplit(self.url).netloc
-        return f"anthropic:{self.model}" + ("" if self.url == ANTHROPIC_URL else f"@{host}")
+        return filed_name("anthropic", self.model, self.url, ANTHROPIC_URL)
 
     def body(self, question: Question) -> dict[str, object]:
         """Return the JSON of one message."""
@@ -78,18 +79,43 @@ class ClaudeTeacher:
     async def send(self, question: Question) -> str | Failure:
         """Send one message. Cancelling it may leave it billed."""
         body = self.body(question)
+        return await self.attempt(
+            lambda: self.client.post("/v1/messages", body=body, cast_to=str), body
+        )
+
+    async def attempt(
+        self, call: Callable[[], Awaitable[_T]], body: Mapping[str, object]
+    ) -> _T | Failure:
+        """Make a call of the library; what goes wrong on the wire is returned."""
         sdk = self._anthropic
         try:
-            return await self.client.post("/v1/messages", body=body, cast_to=str)
+            return await call()
         except sdk.APITimeoutError:
             return Failure(reason="TIMEOUT", retry=True, at_risk=True)
         except sdk.APIConnectionError as error:
             unsent = type(error.__cause__).__name__ == "ConnectError"
             return Failure(reason="CONNECTION", retry=True, at_risk=not unsent)
         except sdk.APIStatusError as error:
-            if error.status_code == 400 and self._give_up_field(error.message, body):
-                return Failure(reason="UNKNOWN_FIELD", retry=True, free=True)
-            return failure_of_status(error.status_code, None, error.response.headers)
+            return self.refusal(
+                error.status_code, error.message, body, headers=error.response.headers
+            )
+
+    def refusal(
+        self,
+        status: int,
+        said: str,
+        body: Mapping[str, object],
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> Failure:
+        """Return what an error means for a call, and learn from it which fields to leave out."""
+        if status == 400 and self._give_up_field(said.lower(), body):
+            return Failure(reason="UNKNOWN_FIELD", retry=True, free=True)
+        return failure_of_status(status, None, headers or {})
+
+    def batches(self) -> ClaudeBatches:
+        """Return its batch API."""
+        return ClaudeBatches(self)
 
     def read(self, raw: str) -> Reply | None:
         """Open the body of a message."""
@@ -115,8 +141,7 @@ class ClaudeTeacher:
         """Close the connections."""
         await self.client.close()
 
-    def _give_up_field(self, message: str, body: Mapping[str, object]) -> bool:
-        said = message.lower()
+    def _give_up_field(self, said: str, body: Mapping[str, object]) -> bool:
         for field in _FIELDS:
             if field in said:
                 self._fields.discard(field)

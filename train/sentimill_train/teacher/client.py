@@ -8,14 +8,13 @@ know it.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 
 from sentimill.errors import UsageError
+from sentimill_train.teacher.endpoint import failure_of_status, filed_name
+from sentimill_train.teacher.openai_batches import OpenAIBatches
 from sentimill_train.teacher.question import Failure, Question, Reply, TokenShares, Usage
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-__all__ = ["OPENAI_URL", "OpenAITeacher", "failure_of_status", "retry_after_s"]
+__all__ = ["OPENAI_URL", "OpenAITeacher"]
 
 OPENAI_URL: Final = "https://api.openai.com/v1"
 
@@ -31,9 +30,6 @@ _EFFORTS: Final = ("none", "minimal", "low")
 """Reasoning off, or as little as the model knows: newest models first."""
 
 _TOP_TOKENS: Final = 20  # the most that the API gives
-_AT_RISK: Final = frozenset({408, 504})  # a gateway gave up, the model behind it may not have
-_RETRY: Final = frozenset({408, 409, 425, 429})
-_FATAL: Final = frozenset({401, 402, 403, 404, 405})
 
 
 class OpenAITeacher:
@@ -63,8 +59,7 @@ class OpenAITeacher:
     @property
     def name(self) -> str:
         """`openai:model`, and `@host` where it is not OpenAI's own."""
-        host = urlsplit(self.url).netloc
-        return f"openai:{self.model}" + ("" if self.url == OPENAI_URL else f"@{host}")
+        return filed_name("openai", self.model, self.url, OPENAI_URL)
 
     @property
     def offers_logprobs(self) -> bool:
@@ -122,9 +117,28 @@ class OpenAITeacher:
             unsent = type(error.__cause__).__name__ == "ConnectError"
             return Failure(reason="CONNECTION", retry=True, at_risk=not unsent)
         except self._openai.APIStatusError as error:
-            if error.status_code in (400, 422) and self._give_up_field(error, body):
-                return Failure(reason="UNKNOWN_FIELD", retry=True, free=True)
-            return failure_of_status(error.status_code, error.code, error.response.headers)
+            said = f"{error.param or ''} {error.message}"
+            return self.refusal(
+                error.status_code, error.code, said, body, headers=error.response.headers
+            )
+
+    def refusal(
+        self,
+        status: int,
+        code: str | None,
+        said: str,
+        body: Mapping[str, object],
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> Failure:
+        """Return what an error means for a call, and learn from it which fields to leave out."""
+        if status in (400, 422) and self._give_up_field(said.lower(), body):
+            return Failure(reason="UNKNOWN_FIELD", retry=True, free=True)
+        return failure_of_status(status, code, headers or {})
+
+    def batches(self) -> OpenAIBatches:
+        """Return its batch API."""
+        return OpenAIBatches(self)
 
     def read(self, raw: str) -> Reply | None:
         """Open the body of a chat completion."""
@@ -158,9 +172,8 @@ class OpenAITeacher:
         """Close the connections."""
         await self.client.close()
 
-    def _give_up_field(self, error: openai.APIStatusError, body: Mapping[str, object]) -> bool:
+    def _give_up_field(self, said: str, body: Mapping[str, object]) -> bool:
         """Stop using the field that the endpoint complains of; False when it names none of ours."""
-        said = f"{error.param or ''} {error.message}".lower()
         if "max_completion_tokens" in said or "max_tokens" in said:
             other = "max_tokens" if "max_completion_tokens" in body else "max_completion_tokens"
             named = "max_completion_tokens" in body or "max_completion_tokens" in said
@@ -186,36 +199,6 @@ _STOPS: Final[Mapping[str | None, Literal["end", "length", "refusal", "other"]]]
     "length": "length",
     "content_filter": "refusal",
 }
-
-
-def failure_of_status(status: int, code: str | None, headers: Mapping[str, str]) -> Failure:
-    """Return what an HTTP status means for a call: try again, give this one up, or give all up."""
-    fatal = status in _FATAL or code == "insufficient_quota"
-    retry = not fatal and (status in _RETRY or status >= 500)
-    return Failure(
-        reason=f"HTTP_{status}",
-        retry=retry,
-        fatal=fatal,
-        at_risk=status in _AT_RISK,
-        retry_after_s=retry_after_s(headers) if retry else None,
-    )
-
-
-def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Return what Retry-After asks for, in seconds: a number, a date, or OpenAI's milliseconds."""
-    try:
-        if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
-        value = headers.get("retry-after")
-        if value is None:
-            return None
-        try:
-            return max(0.0, float(value))
-        except ValueError:
-            at = parsedate_to_datetime(value)
-            return max(0.0, (at - (now or datetime.now(UTC))).total_seconds())
-    except (ValueError, TypeError):
-        return None
 
 
 class _Top(msgspec.Struct):

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from sentimill.errors import UsageError
 from sentimill_train.teacher.ask import Ask, Asker, stored_answer
+from sentimill_train.teacher.parts import Batches
 from sentimill_train.teacher.prompt import Prompt, Shot, load_prompt
 from sentimill_train.teacher.question import Mode, Teacher
 from sentimill_train.teacher.shares import agreement, fit_temperature, of_votes, temper
@@ -31,11 +32,14 @@ Soft = Literal["auto", "logprobs", "votes", "stated"]
 
 
 class ModelTeacher(Teacher, Protocol):
-    """A teacher that can be closed and says whether it gives log-probabilities."""
+    """A teacher that can be closed, has a batch API, and may give log-probabilities."""
 
     @property
     def offers_logprobs(self) -> bool:
         """Whether it is worth asking for them."""
+
+    def batches(self) -> Batches:
+        """Return its batch API."""
 
     async def close(self) -> None:
         """Close the connections."""

@@ -172,6 +172,11 @@ class Store:
         )
         return [Batch(*row) for row in rows]
 
+    def remote_batches(self) -> frozenset[str]:
+        """Return the providers' names of all parts that have one."""
+        rows = self._read.execute("SELECT remote FROM batch WHERE remote IS NOT NULL")
+        return frozenset(str(remote) for (remote,) in rows)
+
     def open_calls(self, part: str) -> Iterator[tuple[int, int]]:
         """Yield number and reservation of a part's calls that have no outcome."""
         rows = self._read.execute(

@@ -1,0 +1,292 @@
+"""What every service of this server does with a call, whatever its messages look like.
+
+Identify the caller, admit and classify the texts, and turn what goes wrong into a status. The
+services around it translate between their messages and what is here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, NoReturn, TypeVar, cast
+
+import grpc
+from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2, status_pb2
+
+from sentimill.admission import Admission
+from sentimill.batching import Answer
+from sentimill.callers import ANYBODY, Caller, Callers
+from sentimill.classifier import Classifier, Prediction
+from sentimill.errors import (
+    AuthError,
+    DeadlineError,
+    InputError,
+    QuotaError,
+    SentimillError,
+    TextError,
+    UnavailableError,
+    outcome,
+)
+from sentimill.loaded import Slot
+from sentimill.metrics import Metrics
+from sentimill.spans import NoSpans, Spans
+from sentimill.text import Encoded
+from sentimill.tracing import trace_id
+
+__all__ = [
+    "DOMAIN",
+    "Answers",
+    "Context",
+    "Desk",
+    "Limits",
+    "decode",
+    "parse",
+    "seconds_left",
+    "status_of",
+]
+
+log = logging.getLogger(__name__)
+
+DOMAIN: Final = "sentimill"
+"""`google.rpc.ErrorInfo.domain` of every error."""
+
+Context = grpc.aio.ServicerContext[bytes, bytes]
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the server accepts; `GetModel` shows it to callers."""
+
+    max_items: int = 1024
+    max_request_bytes: int = 8 << 20
+    max_waiting_texts: int = 8192
+    max_waiting_tokens: int = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What the texts of one request got, in their order, from which model, and where time went."""
+
+    classifier: Classifier
+    results: list[Prediction | SentimillError]
+    tokenize_seconds: float
+    queue_seconds: float
+    engine_seconds: float
+    total_seconds: float
+
+
+class Desk:
+    """Classifies the texts of requests with the model in a slot. For the event loop's thread."""
+
+    def __init__(
+        self,
+        slot: Slot,
+        admission: Admission,
+        metrics: Metrics,
+        *,
+        limits: Limits,
+        callers: Callers | None = None,
+        spans: Spans | None = None,
+    ) -> None:
+        self.limits = limits
+        self.metrics = metrics
+        self.spans = spans or NoSpans()
+        self.draining = False
+        self._slot = slot
+        self._admission = admission
+        self._callers = callers
+
+    @property
+    def classifier(self) -> Classifier:
+        """The model that a request would meet now."""
+        return self._slot.now.classifier
+
+    def identify(self, context: Context) -> Caller:
+        """Return who calls. Raises AuthError."""
+        if self._callers is None:
+            return ANYBODY
+        return self._callers.identify(context.invocation_metadata() or ())
+
+    async def classify(
+        self,
+        texts: Iterable[str | TextError],
+        count: int,
+        caller: Caller,
+        left: float | None,
+        *,
+        bulk: bool = False,
+    ) -> Answers:
+        """Classify *count* texts, which are read in another thread, or raise for all of them.
+
+        left: seconds until the caller's deadline.
+
+        Raises:
+            InputError: too many texts, or none.
+            UnavailableError, QuotaError, DeadlineError: nothing was computed.
+        """
+        arrived = time.monotonic()
+        self._check(count)
+        self._admission.enter(count, left, bulk=bulk)
+        tokens = 0
+        try:
+            caller.spend(count, arrived)
+            with self._slot.use() as model:
+                encoded = await model.encode(texts)
+                tokenized = time.monotonic()
+                self.metrics.tokenize_seconds.observe(tokenized - arrived)
+                good = [text.ids for text in encoded if isinstance(text, Encoded)]
+                new_tokens = sum(map(len, good))
+                still = None if left is None else left - (tokenized - arrived)
+                self._admission.enter_tokens(new_tokens, still, bulk=bulk)
+                tokens = new_tokens
+                deadline = None if left is None else arrived + left
+                answer = Answer([], 0.0, 0.0)
+                if good:
+                    answer = await model.batcher.classify(good, deadline, bulk=bulk)
+        finally:
+            self._admission.leave(count, tokens, bulk=bulk)
+        # The model may be closed by now; what is left needs no engine.
+        results = self._results(model.classifier, encoded, answer)
+        queued = max(answer.queue_seconds, 0.0)
+        self.metrics.queue_seconds.observe(queued)
+        self.spans.parts(arrived, tokenized, queued, answer.engine_seconds)
+        return Answers(
+            classifier=model.classifier,
+            results=results,
+            tokenize_seconds=tokenized - arrived,
+            queue_seconds=queued,
+            engine_seconds=answer.engine_seconds,
+            total_seconds=time.monotonic() - arrived,
+        )
+
+    def _check(self, count: int) -> None:
+        if self.draining:
+            raise self.refusal()
+        if not 1 <= count <= self.limits.max_items:
+            raise InputError(
+                f"items has {count} texts, the limits are 1 and"
+                f" {self.limits.max_items}: split the list into several requests",
+                reason="ITEM_COUNT",
+            )
+
+    def _results(
+        self, classifier: Classifier, encoded: list[Encoded | TextError], answer: Answer
+    ) -> list[Prediction | SentimillError]:
+        """Put predictions and errors back in request order."""
+        rows = iter(answer.logits)
+        results: list[Prediction | SentimillError] = []
+        for text in encoded:
+            row = text if isinstance(text, TextError) else next(rows)
+            if isinstance(row, SentimillError):
+                results.append(row)
+            else:
+                results += classifier.decide(row[None, :], [cast(Encoded, text)])
+        self.metrics.observe_answers(
+            [one for one in results if isinstance(one, Prediction)],
+            [one.reason for one in results if isinstance(one, SentimillError)],
+        )
+        return results
+
+    async def guard(
+        self, method: str, context: Context, answer: Callable[[], Awaitable[bytes]]
+    ) -> bytes:
+        """Run *answer*, and turn what it raises into a status: gRPC would show it to the caller."""
+        with self.spans.call(method, context.invocation_metadata() or ()):
+            return await self._guarded(method, context, answer)
+
+    async def _guarded(
+        self, method: str, context: Context, answer: Callable[[], Awaitable[bytes]]
+    ) -> bytes:
+        began = time.monotonic()
+        try:
+            with self.metrics.in_flight.track_inprogress():
+                data = await answer()
+        except Exception as error:  # noqa: BLE001 - the boundary of a request
+            self.count(method, outcome(error).grpc, began, context)
+            await self.abort(context, error)
+        except asyncio.CancelledError:
+            # gRPC cancels a call that is too late as it does one whose caller has gone.
+            left = seconds_left(context)
+            late = left is not None and left <= 0
+            self.count(method, "DEADLINE_EXCEEDED" if late else "CANCELLED", began, context)
+            raise
+        self.count(method, "OK", began, context)
+        return data
+
+    async def abort(self, context: Context, error: Exception) -> NoReturn:
+        """End a call with the status of *error*, and say when to try again where that helps."""
+        status = self.status(error)
+        trailers: list[tuple[str, str | bytes]] = [
+            ("grpc-status-details-bin", status.SerializeToString())
+        ]
+        if isinstance(error, UnavailableError):
+            wait_ms = math.ceil(1000 * min(max(self._admission.wait_seconds(), 0.1), 30.0))
+            trailers.append(("grpc-retry-pushback-ms", str(wait_ms)))
+        code = grpc.StatusCode[outcome(error).grpc]
+        await context.abort(code, status.message, tuple(trailers))
+
+    def status(self, error: Exception) -> status_pb2.Status:
+        """Return the status of *error*; what we did not raise ourselves is logged, not shown."""
+        if isinstance(error, SentimillError):
+            if isinstance(error, UnavailableError | DeadlineError | QuotaError | AuthError):
+                self.metrics.refused.labels(error.reason).inc()
+            return status_of(error)
+        log.error("request failed", exc_info=error)
+        return status_of(SentimillError("internal error, see the server's log", reason="INTERNAL"))
+
+    def count(self, method: str, code: str, began: float, context: Context) -> None:
+        """Count one answer to a call that *began* on the clock of `time.monotonic`."""
+        seconds = time.monotonic() - began
+        trace = trace_id(context.invocation_metadata() or ())
+        self.metrics.observe_request(method, code, seconds, trace)
+        self.spans.end(code)
+        log.debug("request", extra={"method": method, "code": code, "seconds": seconds})
+
+    @staticmethod
+    def refusal() -> UnavailableError:
+        """Return the error of a call that comes while the server drains."""
+        why = "the server is shutting down: call again, another instance will answer"
+        return UnavailableError(why, reason="DRAINING")
+
+
+def parse(kind: type[M], data: bytes) -> M:
+    """Return the message in *data*. Raises InputError."""
+    try:
+        return kind.FromString(data)
+    except DecodeError as error:
+        raise InputError(
+            f"the message is not a {kind.DESCRIPTOR.full_name} (malformed, or a `text` that is not"
+            " UTF-8; send such texts as `utf8`)",
+            reason="MALFORMED_REQUEST",
+        ) from error
+
+
+def decode(data: bytes) -> str | TextError:
+    """Return the text in *data*, or its error where that is not UTF-8."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return TextError(
+            f"utf8 is not valid UTF-8 at byte {error.start}: decode it from its own encoding first",
+            reason="INVALID_UNICODE",
+        )
+
+
+def seconds_left(context: Context) -> float | None:
+    """Return how long the caller still waits, None where it set no deadline."""
+    # The stubs say float; grpc.aio gives None where the caller set no deadline.
+    return cast(float | None, context.time_remaining())
+
+
+def status_of(error: SentimillError) -> status_pb2.Status:
+    """Return *error* with its code, message and stable reason."""
+    info = any_pb2.Any()
+    info.Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))
+    return status_pb2.Status(code=outcome(error).code, message=str(error), details=[info])

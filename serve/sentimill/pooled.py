@@ -1,0 +1,122 @@
+"""The metrics of several processes as those of one server: snapshots that travel, and their sum.
+
+Counters and histograms add up, and so do most gauges: texts that wait, limits, bytes in memory.
+What does not is listed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
+
+import msgspec
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
+
+__all__ = ["Family", "Pooled", "lasting", "merged", "snapshot", "total"]
+
+_FIRST: Final = {"sentimill_ready_ratio", "process_start_time_seconds"}
+"""Families of which the first process, which keeps the others, has the last word."""
+
+_LARGEST: Final = {
+    "python_info",
+    "sentimill_model",
+    "sentimill_model_loaded_timestamp_seconds",
+    "sentimill_reference_label_ratio",
+}
+"""Families in which all processes say the same, or the newest is meant."""
+
+_LASTING: Final = {"counter", "histogram"}
+
+
+class Point(msgspec.Struct, array_like=True):
+    """One sample. exemplar: labels, value, timestamp."""
+
+    name: str
+    labels: dict[str, str]
+    value: float
+    exemplar: tuple[dict[str, str], float, float | None] | None = None
+
+
+class Family(msgspec.Struct, array_like=True):
+    """One metric with its samples, in a form that msgspec sends."""
+
+    name: str
+    says: str
+    kind: str
+    points: list[Point]
+
+
+def snapshot(registry: CollectorRegistry) -> list[Family]:
+    """Return what *registry* says now."""
+    return [
+        Family(
+            family.name,
+            family.documentation,
+            family.type,
+            [
+                Point(sample.name, dict(sample.labels), sample.value, _sent(sample.exemplar))
+                for sample in family.samples
+                if sample.labels or family.type != "info"  # one that says nothing yet
+            ],
+        )
+        for family in registry.collect()
+    ]
+
+
+def _sent(exemplar: Exemplar | None) -> tuple[dict[str, str], float, float | None] | None:
+    if exemplar is None:
+        return None
+    at = None if exemplar.timestamp is None else float(exemplar.timestamp)
+    return dict(exemplar.labels), exemplar.value, at
+
+
+def merged(members: Iterable[Sequence[Family]]) -> list[Family]:
+    """Return the families of all members as one member's; names and labels keep their order."""
+    families: dict[str, Family] = {}
+    points: dict[tuple[str, tuple[tuple[str, str], ...]], Point] = {}
+    for member in members:
+        for family in member:
+            if family.name in _FIRST and family.name in families:
+                continue
+            found = families.setdefault(
+                family.name, Family(family.name, family.says, family.kind, [])
+            )
+            for point in family.points:
+                key = point.name, tuple(sorted(point.labels.items()))
+                if (known := points.get(key)) is None:
+                    known = points[key] = Point(point.name, point.labels, 0.0)
+                    found.points.append(known)
+                larger = max(known.value, point.value)
+                known.value = larger if family.name in _LARGEST else known.value + point.value
+                known.exemplar = known.exemplar or point.exemplar
+    return list(families.values())
+
+
+def lasting(families: Sequence[Family]) -> list[Family]:
+    """Return what is still true of a process that has ended: all that only ever grows."""
+    return [family for family in families if family.kind in _LASTING]
+
+
+def total(families: Sequence[Family], name: str) -> float:
+    """Return the sum of the samples called *name*."""
+    return sum(point.value for f in families for point in f.points if point.name == name)
+
+
+class Pooled(Collector):
+    """Shows what *collect* returns; it is asked anew at each scrape, in the scrape's thread."""
+
+    def __init__(self, collect: Callable[[], list[Family]]) -> None:
+        self.registry = CollectorRegistry()
+        self._collect = collect
+        self.registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the families."""
+        for family in self._collect():
+            metric = Metric(family.name, family.says, family.kind)
+            for point in family.points:
+                exemplar = None if point.exemplar is None else Exemplar(*point.exemplar)
+                metric.add_sample(point.name, point.labels, point.value, exemplar=exemplar)
+            yield metric

@@ -1,0 +1,185 @@
+"""Traces of calls in OpenTelemetry, for those who ask for them with its own OTEL_ variables.
+
+A call is one span of kind server, a child of the caller's `traceparent`, with a child each for
+tokenising, waiting and the engine. No span holds a text. Without the variables nothing here is
+loaded, and a call costs one more function call.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Final, Protocol
+
+from sentimill.errors import UsageError
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+__all__ = ["NoSpans", "OtelSpans", "Spans", "configured_spans"]
+
+Metadata = Iterable[tuple[str, str | bytes]]
+
+_FAULTS: Final = {"UNKNOWN", "DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE"}
+"""Codes that make a server's span an error; the others are the caller's own (OpenTelemetry semantic
+conventions, gRPC, status of a server span)."""
+
+_NOTHING: Final = nullcontext()
+
+
+class Spans(Protocol):
+    """Where calls are traced. All methods are for the event loop's thread."""
+
+    def call(self, method: str, metadata: Metadata) -> AbstractContextManager[None]:
+        """Trace what happens inside as one call of *method*."""
+        ...
+
+    def end(self, code: str) -> None:
+        """Say with which gRPC code the present call ends."""
+        ...
+
+    def parts(self, arrived: float, tokenized: float, queue_s: float, engine_s: float) -> None:
+        """Say how the present call spent its time; the first two on `time.monotonic`.
+
+        queue_s: until its last batch was taken. engine_s: its longest batch.
+        """
+        ...
+
+    def close(self) -> None:
+        """Send what is left."""
+        ...
+
+
+class NoSpans:
+    """Traces nothing."""
+
+    def call(self, method: str, metadata: Metadata) -> AbstractContextManager[None]:
+        """See `Spans.call`."""
+        return _NOTHING
+
+    def end(self, code: str) -> None:
+        """See `Spans.end`."""
+
+    def parts(self, arrived: float, tokenized: float, queue_s: float, engine_s: float) -> None:
+        """See `Spans.parts`."""
+
+    def close(self) -> None:
+        """See `Spans.close`."""
+
+
+class OtelSpans:
+    """Traces through an OpenTelemetry provider of its own; nothing global is set."""
+
+    def __init__(self, provider: TracerProvider) -> None:
+        from opentelemetry import trace
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        self._provider = provider
+        self._tracer = provider.get_tracer("sentimill")
+        self._trace = trace
+        self._propagator = TraceContextTextMapPropagator()
+
+    @contextmanager
+    def call(self, method: str, metadata: Metadata) -> Iterator[None]:
+        """See `Spans.call`."""
+        headers = {key: value for key, value in metadata if isinstance(value, str)}
+        with self._tracer.start_as_current_span(
+            method,
+            context=self._propagator.extract(headers),
+            kind=self._trace.SpanKind.SERVER,
+            attributes={"rpc.system": "grpc", "rpc.method": method},
+            record_exception=False,  # `end` says what there is to say
+            set_status_on_exception=False,
+        ):
+            yield
+
+    def end(self, code: str) -> None:
+        """See `Spans.end`."""
+        span = self._trace.get_current_span()
+        span.set_attribute("rpc.response.status_code", code)
+        if code in _FAULTS:
+            span.set_status(self._trace.StatusCode.ERROR)
+
+    def parts(self, arrived: float, tokenized: float, queue_s: float, engine_s: float) -> None:
+        """See `Spans.parts`."""
+        taken = tokenized + queue_s
+        parts = {
+            "tokenize": (arrived, tokenized),
+            "queue": (tokenized, taken),
+            "engine": (taken, taken + engine_s),
+        }
+        offset_ns = time.time_ns() - time.monotonic_ns()
+        for name, (began, ended) in parts.items():
+            span = self._tracer.start_span(name, start_time=round(began * 1e9) + offset_ns)
+            span.end(round(ended * 1e9) + offset_ns)
+
+    def close(self) -> None:
+        """See `Spans.close`."""
+        self._provider.shutdown()
+
+
+def configured_spans(environment: Mapping[str, str]) -> Spans:
+    """Return what the OTEL_ variables of *environment* ask for: by default nothing.
+
+    OTEL_TRACES_EXPORTER (`otlp`, `console`, `none`) or an OTLP endpoint turns traces on; the SDK
+    reads the rest by itself: sampler, batching, service name, headers. (OpenTelemetry
+    specification, "Environment Variable Specification".)
+
+    Raises:
+        UsageError: EXTRA_MISSING, or OTEL_UNSUPPORTED for an exporter that is neither.
+    """
+    wanted = _exporter_name(environment)
+    if wanted is None:
+        return NoSpans()
+    try:
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        exporter = _exporter(wanted)
+    except ImportError as error:
+        raise UsageError(
+            f"OTEL_ variables ask for traces, and {error.name} is not installed: pip install"
+            " 'sentimill[otel]', or set OTEL_TRACES_EXPORTER=none",
+            reason="EXTRA_MISSING",
+        ) from error
+    resource = Resource.create()
+    if str(resource.attributes.get("service.name", "")).startswith("unknown_service"):
+        resource = resource.merge(Resource({"service.name": "sentimill"}))
+    provider = TracerProvider(resource=resource)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    return OtelSpans(provider)
+
+
+def _exporter_name(environment: Mapping[str, str]) -> str | None:
+    if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return None
+    endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    default = "otlp" if any(environment.get(name) for name in endpoints) else "none"
+    name = environment.get("OTEL_TRACES_EXPORTER", "").strip() or default
+    protocol = environment.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or environment.get(
+        "OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"
+    )
+    if name == "none":
+        return None
+    if name not in ("otlp", "console") or (name == "otlp" and protocol != "grpc"):
+        raise UsageError(
+            f"traces by {name!r} over {protocol!r} are not to be had: set OTEL_TRACES_EXPORTER to"
+            " otlp (with OTEL_EXPORTER_OTLP_PROTOCOL=grpc), console or none",
+            reason="OTEL_UNSUPPORTED",
+        )
+    return name
+
+
+def _exporter(name: str) -> SpanExporter:
+    if name == "console":
+        import sys
+
+        from opentelemetry.sdk.trace.export import ConsoleSpanExporter
+
+        return ConsoleSpanExporter(out=sys.stderr)
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
+    return OTLPSpanExporter()
