@@ -33,7 +33,7 @@ class Behaviour:
     share of texts that are refused for ever. unknown: request fields that it rejects with a 400.
     status: an HTTP status for every call. tokens_per_byte: 0.25 is what English takes.
     batch_queue: how many rows the batches in progress may have together. batch_drops: how many
-    batches are taken without the caller hearing of it. on_call: told the number
+    batches are taken without the caller hearing of it, the last by a 502. on_call: told the number
     of each call when it arrives.
     """
 
@@ -240,6 +240,8 @@ class TeacherServer:
     def _unheard(self, answer: _Answer) -> _Answer:
         if self.behaviour.batch_drops:
             self.behaviour.batch_drops -= 1
+            if not self.behaviour.batch_drops:
+                return _problem(502, None, self.behaviour)
             answer.fault = "drop"
         return answer
 

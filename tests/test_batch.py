@@ -139,13 +139,13 @@ def _start(job: LabelJob, server: TeacherServer, provider: str) -> subprocess.Po
 
 @both
 def test_part_whose_reply_was_lost_is_found_in_the_same_run(tmp_path: Path, provider: str) -> None:
-    """A cut connection while handing over: the part is looked for, and not sent again."""
+    """A cut connection, or a 502, while handing over: the part is looked for, not sent again."""
     job = job_in(tmp_path, rows=6, soft="stated")
-    with teacher_server(Behaviour(batch_drops=1, batch_polls=2)) as server:
-        report = run(job, server, batch=QUICK, provider=provider)
+    with teacher_server(Behaviour(batch_drops=2, batch_polls=2)) as server:
+        report = run(job, server, batch=replace(QUICK, rows=4), provider=provider)
 
     assert report.labelled == 6
-    assert server.count.paths[CREATE[provider]] == 1
+    assert server.count.paths[CREATE[provider]] == 2
     assert report.spent_usd == pytest.approx(bill(server), abs=1e-12)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from sentimill_train.teacher.endpoint import perhaps_done
 from sentimill_train.teacher.parts import Found, Line, Standing
 from sentimill_train.teacher.question import Failure
 
@@ -80,7 +81,9 @@ class ClaudeBatches:
         raw = await self._teacher.attempt(
             lambda: self._teacher.client.post(_PATH, content=data, cast_to=str), {}
         )
-        return raw if isinstance(raw, Failure) else msgspec.json.decode(raw, type=_Remote).id
+        if isinstance(raw, Failure):
+            return perhaps_done(raw)
+        return msgspec.json.decode(raw, type=_Remote).id
 
     async def find(self, parts: Mapping[str, int], known: Collection[str]) -> Found | Failure:
         """Find parts by size and by the ids in their results. Before there are any: unsure."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 
 from sentimill_train.teacher.question import Failure
 
-__all__ = ["failure_of_status", "filed_name", "retry_after_s"]
+__all__ = ["failure_of_status", "filed_name", "perhaps_done", "retry_after_s"]
 
 _AT_RISK: Final = frozenset({408, 504})  # a gateway gave up, the model behind it may not have
 _RETRY: Final = frozenset({408, 409, 425, 429})
@@ -34,6 +35,12 @@ def failure_of_status(status: int, code: str | None, headers: Mapping[str, str])
         at_risk=status in _AT_RISK,
         retry_after_s=retry_after_s(headers) if retry else None,
     )
+
+
+def perhaps_done(failure: Failure) -> Failure:
+    """Return the failure of a call that makes something: a 500 or 502 may have come after that."""
+    unclear = failure.reason in ("HTTP_500", "HTTP_502")
+    return replace(failure, at_risk=True) if unclear else failure
 
 
 def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> float | None:

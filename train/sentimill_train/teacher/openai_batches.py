@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from sentimill_train.teacher.endpoint import perhaps_done
 from sentimill_train.teacher.parts import Found, Line, Standing
 from sentimill_train.teacher.question import Failure
 
@@ -88,7 +89,9 @@ class OpenAIBatches:
             "metadata": {"sentimill_part": part},
         }
         raw = await self._teacher.post("/batches", body)
-        return raw if isinstance(raw, Failure) else msgspec.json.decode(raw, type=_Remote).id
+        if isinstance(raw, Failure):
+            return perhaps_done(raw)
+        return msgspec.json.decode(raw, type=_Remote).id
 
     async def find(self, parts: Mapping[str, int], known: Collection[str]) -> Found | Failure:
         """Find parts by the name that they carry."""
