@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from program import Sentimill
@@ -18,7 +19,7 @@ from sentimill import AsyncClient
 from sentimill.bundle import open_bundle
 from sentimill.classifier import Classifier, Prediction
 from sentimill.errors import BundleError, InputError
-from sentimill_train import rounding
+from sentimill_train import quantise
 from sentimill_train.exam import ExamConfig
 from sentimill_train.fit import FitConfig
 from sentimill_train.precisions import Export
@@ -27,6 +28,13 @@ from sentimill_train.train import Train
 from train_parts import TWO, reviews, write_base
 
 LOVELY = "item xyz was lovely"
+
+
+def broken(
+    weight: NDArray[np.float32], moments: NDArray[np.float64] | None
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Return weights that say the same of every text."""
+    return np.zeros_like(weight, dtype=np.int8), np.ones(weight.shape[1], np.float32)
 
 
 def training(folder: Path, out: str, *, base: str) -> Train:
@@ -85,8 +93,8 @@ def test_int8_is_added_when_it_passes(made: Path, tmp_path: Path, sentimill: Sen
 def test_int8_that_fails_is_left_out_and_the_card_says_so(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sentimill: Sentimill
 ) -> None:
-    """Weights of two bits answer otherwise: exit code 4, and a bundle without them."""
-    monkeypatch.setattr(rounding, "_PAIR_MOST", 1)
+    """Weights of nothing answer otherwise: exit code 4, and a bundle without them."""
+    monkeypatch.setattr(quantise, "round_weight", broken)
     out = tmp_path / "b"
 
     done = sentimill("export", made / "mine", out, "--on", made / "held-out.jsonl")
@@ -103,7 +111,7 @@ def test_a_compact_bundle_that_fails_is_not_written(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would have nothing to answer with."""
-    monkeypatch.setattr(rounding, "_PAIR_MOST", 1)
+    monkeypatch.setattr(quantise, "round_weight", broken)
     on = (str(made / "held-out.jsonl"),)
 
     with pytest.raises(BundleError, match="no compact bundle was written") as caught:

@@ -68,7 +68,7 @@ def test_rows_rounded_in_turn_lose_less_on_states_like_those_seen() -> None:
 
 def integer_product(states: NDArray[np.uint8], weight: NDArray[np.int8]) -> NDArray[np.float32]:
     """Return what this machine's ONNX Runtime makes of the product, zero points of zero."""
-    constants = {
+    constants: dict[str, NDArray[np.generic]] = {
         "w": weight,
         "one": np.array(1, np.float32),
         "scale": np.ones(weight.shape[1], np.float32),

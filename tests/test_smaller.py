@@ -29,7 +29,7 @@ def test_word_vectors_come_back_within_half_a_step_a_word() -> None:
 
     assert "weights" not in made
     assert made["weights_int8"].dtype == np.int8
-    back = made["weights_int8"].astype(np.float32) * made["weights_scale"]
+    back = made["weights_int8"].astype(np.float32) * made["weights_scale"].astype(np.float32)
     assert np.abs(back - before).max() <= np.abs(before).max() / 127 / 2
     assert not back[before.any(axis=1) == 0].any()
 
