@@ -133,7 +133,6 @@ def test_a_server_goes_before_a_bundle_of_the_environment(
 @pytest.mark.parametrize(
     ("args", "why"),
     [
-        (["classify", "good"], "either --bundle FOLDER or --server HOST:PORT"),
         (["classify", "good", "--bundle", "B", "--server", "S"], "either --bundle FOLDER or"),
         (["classify", "--bundle", "B"], "no text given"),
         (["--log-level", "loud", "doctor"], "unknown --log-level 'loud'"),
