@@ -52,6 +52,30 @@ def test_a_file_without_splits_is_taken_whole_unless_it_was_trained_on(tmp_path:
     assert {split_of(e.text) for e in held_out.examples} == {"test"}
 
 
+def test_a_file_of_held_out_rows_needs_none_of_train(tmp_path: Path) -> None:
+    """It was given to training beside others, and says itself which rows are which."""
+    rows: list[dict[str, object]] = [
+        {"text": "good", "label": "positive", "split": "validation"},
+        {"text": "bad", "label": "negative", "split": "test"},
+    ]
+    source = write(tmp_path / "held-out.jsonl", rows)
+    digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
+
+    found = read_sample(source, LABELS, trained_on=(Source(name="h", sha256=digest, rows=2),))
+
+    assert [e.text for e in found.examples] == ["bad"]
+
+
+def test_a_sample_of_a_large_file_is_the_same_in_every_run(tmp_path: Path) -> None:
+    """Whatever the order of its rows."""
+    rows: list[dict[str, object]] = [{"text": f"text {i}", "label": "neutral"} for i in range(50)]
+    first = read_sample(write(tmp_path / "a.jsonl", rows), LABELS, most=5)
+    again = read_sample(write(tmp_path / "b.jsonl", rows[::-1]), LABELS, most=5)
+
+    assert len(first.examples) == 5
+    assert [e.text for e in first.examples] == [e.text for e in again.examples]
+
+
 def test_a_file_with_nothing_to_judge_on_is_an_error(tmp_path: Path) -> None:
     """No labelled row of the wanted part: the message says which part."""
     source = write(tmp_path / "c.jsonl", [{"text": "hm", "label": "", "split": "test"}])

@@ -82,8 +82,9 @@ def read_sample(
     """Return the rows of *source* to judge on, labelled with some of *labels*.
 
     `auto` takes the test rows where the file has splits, else all of them. A file among
-    *trained_on* is parted as training parted it, so no row that was learnt is judged on. Of more
-    than *most* rows a sample is taken, by a hash of their texts: the same in every run.
+    *trained_on* that does not name splits is parted as training parted it, so no row that was
+    learnt is judged on. Of more than *most* rows a sample is taken, by a hash of their texts: the
+    same in every run.
 
     Raises:
         TableError: the file is not usable, or holds no labelled row of that part.
@@ -96,7 +97,7 @@ def read_sample(
         part = "test" if split or learnt else "all"
     if part == "all":
         chosen = examples
-    elif learnt:
+    elif learnt and any(example.split is None for example in examples):
         chosen = list(part_as_trained(examples, labels)[part])
     else:
         chosen = [e for e in examples if (e.split or split_of(e.text)) == part]
