@@ -7,7 +7,7 @@ classes on reviews end well below one hundred (`frontier.py`). DIR holds one Par
 only test splits are judged, of which `make reference` learnt no text and no sentence, and of a
 large one a sample, by a hash of the text. WORK is what `make reference` leaves: the baselines are
 fitted on the same rows. Some ten minutes on two cores. Writes `results/reference.json`, and with
---readme its table into the README.
+--readme what the bundle's own papers say into the README.
 """
 
 from __future__ import annotations
@@ -67,15 +67,35 @@ def main() -> None:
     write_result(given.out, result)
     sys.stdout.write(table(result))
     if given.readme:
-        given.readme.write_text(fill(given.readme.read_text(encoding="utf-8"), given.out))
+        given.readme.write_text(fill(given.readme.read_text(encoding="utf-8"), given.bundle))
 
 
-def fill(readme: str, results: Path) -> str:
-    """Return *readme* with the table of *results* between its markers."""
+def fill(readme: str, bundle: Path) -> str:
+    """Return *readme* with what the papers of *bundle* say of it, between its markers."""
     mark = "<!-- reference: made by benchmarks/reference_figures.py -->\n"
     before, start, rest = readme.partition(mark)
     _, end, after = rest.partition("<!-- /reference -->")
-    return before + start + table(json.loads(results.read_text())) + end + after
+    return (
+        before + start + sentence(json.loads((bundle / "metrics.json").read_text())) + end + after
+    )
+
+
+def sentence(judgement: dict[str, Any]) -> str:
+    """Return what `train` found on its test split, in words."""
+    test = judgement["sets"][0]
+    figures = {
+        name: f"{100 * one['value']:.1f} % ({100 * one['low']:.1f} to {100 * one['high']:.1f})"
+        for name, one in test["figures"].items()
+    }
+    failed = sum(one["failures"] for one in judgement["behaviour"])
+    cases = sum(one["rate"]["rows"] for one in judgement["behaviour"])
+    return (
+        f"The reference student, in fp32, on {test['rows']:,} test rows of the sets that it learnt"
+        f" from, at most 250 of each: accuracy {figures['accuracy']}, macro-F1"
+        f" {figures['macro_f1']}, two-class accuracy {figures['two_class_accuracy']}, ECE"
+        f" {test['figures']['ece']['value']:.3f}, with 95 % intervals. It fails {failed} of our"
+        f" {cases} behaviour cases. What ships is int8 of it; its card says how near that comes.\n"
+    )
 
 
 def judge(given: argparse.Namespace) -> dict[str, Any]:
