@@ -12,7 +12,7 @@ from safetensors.numpy import load, save
 
 from sentimill.errors import BundleError
 from sentimill_train.export import open_graph
-from sentimill_train.smaller import half_graph, half_weights, small_embeddings
+from sentimill_train.smaller import half_graph, half_weights, short_positions, small_embeddings
 from tiny import graph
 
 
@@ -42,6 +42,26 @@ def test_a_graph_with_small_word_vectors_answers_the_same() -> None:
     before, after = (open_graph(data)(ids, mask) for data in (graph(), small_embeddings(graph())))
 
     assert np.allclose(before, after, atol=1e-6)
+
+
+def test_only_positions_that_are_read_are_kept() -> None:
+    """Two more than the longest text, for families that count from behind their padding id."""
+    value = helper.make_tensor_value_info
+    table = np.arange(20, dtype=np.float32).reshape(10, 2)
+    name = "bert.embeddings.position_embeddings.weight"
+    made = helper.make_graph(
+        [helper.make_node("Gather", [name, "places"], ["out"])],
+        "positions",
+        [value("places", TensorProto.INT64, ["rows"])],
+        [value("out", TensorProto.FLOAT, ["rows", 2])],
+        [numpy_helper.from_array(table, name)],
+    )
+    data = helper.make_model(made).SerializeToString()
+
+    assert np.array_equal(tensors(short_positions(data, 4))[name], table[:6])
+    assert np.array_equal(
+        tensors(short_positions(graph(), 4))["weights"], tensors(graph())["weights"]
+    )
 
 
 def test_a_graph_that_looks_nothing_up_is_refused() -> None:

@@ -22,7 +22,7 @@ from sentimill_train.precision_gate import PrecisionCheck, check_precision, is_i
 from sentimill_train.quantise import int8_graph
 from sentimill_train.records import Columns, Example, read_examples
 from sentimill_train.samples import read_sample
-from sentimill_train.smaller import half_graph, half_weights, small_embeddings
+from sentimill_train.smaller import half_graph, half_weights, short_positions, small_embeddings
 from sentimill_train.tokens import Rows, tokenise
 
 __all__ = ["Export", "Exported"]
@@ -139,7 +139,9 @@ class _Gate:
         encoded = _encoder(self._opened).encode(chosen)
         ids = [text.ids for text in encoded if not isinstance(text, TextError)]
         made = int8_graph(self.fp32, ids, float_attention=float_attention)
-        return small_embeddings(made) if small else made
+        if not small:
+            return made
+        return short_positions(small_embeddings(made), self._opened.manifest.max_tokens)
 
     def check(self, precision: str, data: bytes) -> PrecisionCheck:
         """Say how near the graph *data* comes to fp32."""

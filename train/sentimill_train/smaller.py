@@ -11,9 +11,11 @@ from safetensors.numpy import load, save
 
 from sentimill.errors import BundleError
 
-__all__ = ["half_graph", "half_weights", "small_embeddings"]
+__all__ = ["half_graph", "half_weights", "short_positions", "small_embeddings"]
 
 _MOST: Final = 127
+_POSITIONS: Final = "position_embeddings.weight"
+_OFFSET: Final = 2  # RoBERTa numbers positions from behind its padding id
 _TABLES: Final = {"EmbedLayerNormalization": 2, "Gather": 0}  # which input is looked up
 
 
@@ -59,6 +61,20 @@ def small_embeddings(data: bytes) -> bytes:
     ]
     del graph.node[:]
     graph.node.extend(nodes)
+    made: bytes = model.SerializeToString()
+    return made
+
+
+def short_positions(data: bytes, tokens: int) -> bytes:
+    """Return the graph *data* without vectors for positions behind *tokens*, which are never read.
+
+    A graph of another make, without such a table, is returned as it is.
+    """
+    model = onnx.load_model_from_string(data)
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith(_POSITIONS):
+            kept = numpy_helper.to_array(tensor)[: tokens + _OFFSET]
+            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(kept), tensor.name))
     made: bytes = model.SerializeToString()
     return made
 
