@@ -70,14 +70,13 @@ def main() -> None:
         given.readme.write_text(fill(given.readme.read_text(encoding="utf-8"), given.bundle))
 
 
-def fill(readme: str, bundle: Path) -> str:
-    """Return *readme* with what the papers of *bundle* say of it, between its markers."""
+def fill(readme: str, bundle: Path, results: Path = RESULTS / "reference.json") -> str:
+    """Return *readme* with what *bundle*'s papers and the *results* say, between its markers."""
     mark = "<!-- reference: made by benchmarks/reference_figures.py -->\n"
     before, start, rest = readme.partition(mark)
     _, end, after = rest.partition("<!-- /reference -->")
-    return (
-        before + start + sentence(json.loads((bundle / "metrics.json").read_text())) + end + after
-    )
+    said = sentence(json.loads((bundle / "metrics.json").read_text()))
+    return f"{before}{start}{said}\n{table(json.loads(results.read_text()))}{end}{after}"
 
 
 def sentence(judgement: dict[str, Any]) -> str:
