@@ -204,7 +204,7 @@ def test_sighup_reloads_all_and_a_restart_takes_what_the_others_have(tmp_path: P
         link.unlink()
         link.symlink_to(second.path)
         made.process.send_signal(signal.SIGHUP)
-        made.said(rf"tiny {second.digest[:12]} answers", 2)
+        made.said(rf"tiny {second.digest[:12]} answers$", 2)
         assert {digest(made.address) for _ in range(12)} == {second.digest}
         assert made.value('sentimill_reloads_total{result="ok"}') == 2
         link.unlink()
@@ -212,8 +212,24 @@ def test_sighup_reloads_all_and_a_restart_takes_what_the_others_have(tmp_path: P
         made.process.send_signal(signal.SIGHUP)
         made.said("no reload, tiny", 2)
         os.kill(made.pids()[0], signal.SIGKILL)
-        made.said(rf"tiny {second.digest[:12]} answers", 3)
+        made.said(rf"tiny {second.digest[:12]} answers$", 3)
         assert {digest(made.address) for _ in range(12)} == {second.digest}
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_signal_while_the_workers_start_is_heeded(bundle: Path, number: signal.Signals) -> None:
+    """SIGHUP ends nobody, and SIGTERM ends all with 0."""
+    command = [*COMMAND, "serve", f"--bundle={bundle}", "--port=0", "--metrics-port=0"]
+    process = subprocess.Popen([*command, "--workers=2"], stderr=subprocess.PIPE, text=True)
+    with process:
+        made = Group(process)
+        made.said(r"worker \d+ is process (\d+)")
+        process.send_signal(number)
+        if number == signal.SIGHUP:
+            made.said(r"^serving .* on (\S+)$")
+            process.send_signal(signal.SIGTERM)
+        assert made.end() == 0
+    assert "Traceback" not in made.log
 
 
 def test_workers_end_with_their_parent(bundle: Path) -> None:

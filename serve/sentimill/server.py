@@ -36,7 +36,7 @@ from sentimill.status import Status
 from sentimill.tls import Tls
 from sentimill.web import Port
 
-__all__ = ["Serve", "Serving", "host_port", "on_signals"]
+__all__ = ["Serve", "Serving", "host_port", "on_signals", "port_busy"]
 
 log = logging.getLogger(__name__)
 
@@ -285,11 +285,7 @@ class Serve:
             else:
                 port = server.add_secure_port(address, self.tls.credentials())
         except RuntimeError as error:
-            raise UsageError(
-                f"the port {host_port(self.host, self.port)} cannot be opened: stop what uses it or"
-                " choose another with --port",
-                reason="PORT_BUSY",
-            ) from error
+            raise port_busy(self.host, self.port) from error
         return server, port
 
     def check_host(self) -> None:
@@ -337,3 +333,12 @@ def _turning(loop: asyncio.AbstractEventLoop) -> Callable[[], bool]:
 def host_port(host: str, port: int) -> str:
     """Return host:port, with the brackets that an IPv6 address needs."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def port_busy(host: str, port: int) -> UsageError:
+    """Return the error of a port for calls that another program has."""
+    return UsageError(
+        f"the port {host_port(host, port)} cannot be opened: stop what uses it or choose another"
+        " with --port",
+        reason="PORT_BUSY",
+    )

@@ -84,8 +84,6 @@ def work(order: Order, parent: Connection) -> None:
     """Run as *order* says, in a process of its own, until SIGTERM or the end of the parent."""
     # A signal to the terminal's group is for the parent, which tells us.
     os.setpgrp()
-    # The parent waits for signals, and its mask came with us. SIGHUP is kept until we can heed it.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT})
     if order.device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = order.device
     order.prepare()
@@ -99,7 +97,7 @@ def work(order: Order, parent: Connection) -> None:
 async def _work(order: Order, parent: Connection) -> None:
     stop, reload = asyncio.Event(), asyncio.Event()
     on_signals(stop, reload)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # blocked by the parent till now
     status = Status(Metrics())
     loop = asyncio.get_running_loop()
 

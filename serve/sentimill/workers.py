@@ -14,19 +14,19 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Final
 
-from sentimill.errors import EngineError, SentimillError, UsageError
+from sentimill.errors import EngineError, SentimillError
 from sentimill.machine import gpus, usable_cores
 from sentimill.metrics import Metrics, WorkerMetrics
 from sentimill.pooled import Family, Pooled, lasting, merged, snapshot, total
-from sentimill.server import Serve, Serving, host_port
+from sentimill.server import Serve, Serving, host_port, port_busy
 from sentimill.status import Status
 from sentimill.web import Port
 from sentimill.worker import Failed, Order, Report, Started, read, work
@@ -35,7 +35,7 @@ __all__ = ["Workers"]
 
 log = logging.getLogger(__name__)
 
-_SIGNALS: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _ANSWER_SECONDS: Final = 2.0
 """A worker that takes longer to report is stuck."""
 
@@ -63,16 +63,16 @@ class Workers:
 
         For the main thread. Raises what a worker raises that cannot begin.
         """
-        # Before any thread: all inherit it, so that the signals wait for `sigwait`.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        try:
-            with ExitStack() as stack:
-                self._run(stack, started)
-            log.info("stopped")
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        with _signals() as wait_for_signal, ExitStack() as stack:
+            self._run(stack, started, wait_for_signal)
+        log.info("stopped")
 
-    def _run(self, stack: ExitStack, started: Callable[[Serving], None]) -> None:
+    def _run(
+        self,
+        stack: ExitStack,
+        started: Callable[[Serving], None],
+        wait_for_signal: Callable[[float | None], int | None],
+    ) -> None:
         self.serve.check_host()
         holder = stack.enter_context(_hold(self.serve.host, self.serve.port))
         address = host_port(self.serve.host, holder.getsockname()[1])
@@ -82,13 +82,16 @@ class Workers:
         stack.callback(pool.stop)
         pool.start()
         while not pool.begun():
-            if signal.sigtimedwait(_SIGNALS - {signal.SIGHUP}, 0.05) is not None:
+            number = wait_for_signal(0.05)
+            if number == signal.SIGHUP:
+                pool.reload()
+            elif number is not None:
                 return
         pool.status.sample()  # so that the page knows the model at once
         web = host_port(self.serve.metrics_host, port.port)
         started(Serving(address=address, metrics_address=web))
-        while signal.sigwait(_SIGNALS) == signal.SIGHUP:
-            pool.signal(signal.SIGHUP)
+        while wait_for_signal(None) == signal.SIGHUP:
+            pool.reload()
         log.info("draining %d workers", self.count)
 
 
@@ -123,10 +126,10 @@ class _Pool:
                 raise worker.failed
         return all(worker.began for worker in self._workers)
 
-    def signal(self, number: signal.Signals) -> None:
-        """Pass a signal on to all."""
+    def reload(self) -> None:
+        """Make all load the bundle anew."""
         for worker in self._workers:
-            worker.signal(number)
+            worker.reload()
 
     def stop(self) -> None:
         """Drain all at once, and return when they have ended."""
@@ -202,12 +205,12 @@ class _Worker:
         """Start the process, and start it again whenever it dies."""
         self._thread.start()
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process, if there is one."""
+    def reload(self) -> None:
+        """Send SIGHUP to the process, if there is one."""
         with self._starting:
             process = self._process
             if process is not None and process.is_alive() and process.pid is not None:
-                os.kill(process.pid, number)
+                os.kill(process.pid, signal.SIGHUP)
 
     def stop(self) -> None:
         """Tell the process to drain, and start no other."""
@@ -241,6 +244,9 @@ class _Worker:
             return [self._gone, now]
 
     def _keep(self) -> None:
+        # A process begins with the mask of the thread that starts it, and keeps a SIGHUP that comes
+        # before it can heed one.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         pause = _LEAST_WAIT
         while not self._stopping.is_set():
             since = time.monotonic()
@@ -314,6 +320,35 @@ def _received(pipe: Connection) -> Started | Failed | Report | None:
         return None
 
 
+@contextmanager
+def _signals() -> Iterator[Callable[[float | None], int | None]]:
+    """Give a call that waits for the next of `_SIGNALS`, or so many seconds and returns None.
+
+    No mask: libraries start threads while they are imported, and a signal that the main thread
+    blocks would end the process through one of those.
+    """
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+
+    def wait_for_signal(seconds: float | None) -> int | None:
+        ours.settimeout(seconds)
+        try:
+            return ours.recv(1)[0]
+        except TimeoutError:
+            return None
+
+    with ours, theirs:
+        fd = signal.set_wakeup_fd(theirs.fileno())
+        # Python writes the numbers of signals that have a handler of its own.
+        handlers = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
+        try:
+            yield wait_for_signal
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(fd)
+
+
 def _hold(host: str, port: int) -> socket.socket:
     """Take *port* without listening, for the workers to share. Raises UsageError if it is taken.
 
@@ -333,9 +368,5 @@ def _hold(host: str, port: int) -> socket.socket:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         holder.bind(address)
     except OSError as error:
-        raise UsageError(
-            f"the port {host_port(host, port)} cannot be opened: stop what uses it or choose"
-            " another with --port",
-            reason="PORT_BUSY",
-        ) from error
+        raise port_busy(host, port) from error
     return holder
