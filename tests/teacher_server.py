@@ -100,7 +100,7 @@ class TeacherServer:
         self._polls: Counter[str] = Counter()
         self.messages = MessageBatches(
             self._work_message,
-            lambda name: _draw(f"lost {name}") < self.behaviour.batch_lost,
+            lambda request: _draw(f"lost {request}") < self.behaviour.batch_lost,
             lambda: self.behaviour.batch_polls,
         )
         self._loop: asyncio.AbstractEventLoop
