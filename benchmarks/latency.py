@@ -30,7 +30,7 @@ from open_loop import Call, codes, offer, quantile, requests_of
 from record import surroundings, write_result
 from reviews import read_reviews
 from sentimill import Classifier
-from serving import Load, Server, drive, running_server
+from serving import Load, Server, drive, running_server, server_options
 
 QUANTILES = {"p50_seconds": 0.5, "p95_seconds": 0.95, "p99_seconds": 0.99}
 NORMAL = 0.5
@@ -268,13 +268,7 @@ def _tell(line: str) -> None:
 
 
 def _settings() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--engine", default="auto")
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--batch-tokens", type=int, default=4096, help="of the server")
+    parser = server_options(__doc__)
     parser.add_argument("--modes", nargs="+", default=["curve", "overload"])
     parser.add_argument("--texts", type=int, default=1024)
     parser.add_argument("--texts-a-request", type=int, default=4)

@@ -27,7 +27,7 @@ import numpy as np
 from open_loop import Call, codes, offer, quantile, requests_of
 from record import surroundings, write_result
 from reviews import read_reviews
-from serving import Server, running_server
+from serving import Server, running_server, server_options
 
 ANSWER_SECONDS = 600.0
 """A reload that takes longer is a failure."""
@@ -153,13 +153,7 @@ def _tell(line: str) -> None:
 
 
 def _settings() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--engine", default="auto")
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--batch-tokens", type=int, default=4096, help="of the server")
+    parser = server_options(__doc__)
     parser.add_argument("--texts", type=int, default=512)
     parser.add_argument("--texts-a-request", type=int, default=4)
     parser.add_argument("--rate", type=float, default=5.0, help="requests a second")

@@ -67,7 +67,6 @@ class Server:
 
     address: str
     metrics: str
-
     pid: int
 
     def figures(self) -> dict[str, float]:
@@ -253,14 +252,20 @@ def _summary(load: Load, runs: Sequence[Served], offline: Sequence[float]) -> di
     return found
 
 
-def _settings() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def server_options(says: str) -> argparse.ArgumentParser:
+    """Return a parser of what `running_server` and its reviews need; *says*: a docstring."""
+    parser = argparse.ArgumentParser(description=says.partition("\n")[0])
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--batch-tokens", type=int, default=4096, help="of the server")
+    return parser
+
+
+def _settings() -> argparse.Namespace:
+    parser = server_options(__doc__)
     parser.add_argument("--offline-tokens", type=int, nargs="+", default=[2048, 4096, 8192])
     parser.add_argument("--texts", type=int, default=1024)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each served run")

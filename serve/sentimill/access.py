@@ -1,4 +1,4 @@
-"""How the program shows who it is to a server, and knows the server: options, files, one variable.
+"""Which model answers, a bundle or a server; and how the program and a server know each other.
 
 A token comes from a file or from SENTIMILL_TOKEN and never from a flag, which every user of the
 machine can read.
@@ -23,16 +23,27 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Access",
+    "BundleOption",
     "ServerOption",
     "TlsCaOption",
     "TlsCertOption",
     "TlsKeyOption",
     "TlsOption",
     "TokenFileOption",
+    "one_model",
 ]
 
 TOKEN_VARIABLE: Final = "SENTIMILL_TOKEN"
 
+BundleOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--bundle",
+        envvar="SENTIMILL_BUNDLE",
+        help="folder written by train",
+        show_default="the reference student",
+    ),
+]
 ServerOption = Annotated[
     str | None, typer.Option(help="host:port of a running server to ask instead of a bundle")
 ]
@@ -123,6 +134,21 @@ class Access:
             names = ", ".join(str(path) for path in (self.ca, self.certificate, self.key) if path)
             why = f"{names}: not certificates, or not the certificate's key ({error})"
             raise UsageError(why, reason="BAD_CERTIFICATE") from error
+
+
+def one_model(context: typer.Context, bundle: Path | None, server: str | None) -> Path | None:
+    """Return the bundle that the options name, None where they name a server or nothing.
+
+    Raises:
+        UsageError: NO_MODEL, they name both. A flag goes before a variable, which is no mistake.
+    """
+    if server is None:
+        return bundle
+    origin = context.get_parameter_source("bundle")
+    if bundle is not None and (origin is None or origin.name != "ENVIRONMENT"):
+        why = "name one model: either --bundle FOLDER or --server HOST:PORT"
+        raise UsageError(why, reason="NO_MODEL")
+    return None
 
 
 def _stays_here(server: str) -> bool:

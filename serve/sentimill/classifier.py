@@ -34,6 +34,7 @@ __all__ = [
     "Classifier",
     "Precision",
     "Prediction",
+    "encoder_of",
     "golden_fault",
     "plan_batches",
     "probabilities",
@@ -116,12 +117,7 @@ class Classifier:
 
     def new_encoder(self) -> TextEncoder:
         """Return a tokenizer of one's own: one object serves one thread."""
-        manifest = self.bundle.manifest
-        return TextEncoder.from_bytes(
-            self._tokenizer_json,
-            max_tokens=manifest.max_tokens,
-            truncation=cast(Truncation, manifest.truncation),
-        )
+        return encoder_of(self.bundle.manifest, self._tokenizer_json)
 
     def classify(
         self, texts: Sequence[str], *, batch_tokens: int = BATCH_TOKENS
@@ -205,6 +201,15 @@ class Classifier:
                     " another --precision or --engine",
                     reason="BUNDLE_GOLDEN_MISMATCH",
                 )
+
+
+def encoder_of(manifest: Manifest, tokenizer_json: bytes) -> TextEncoder:
+    """Return the tokenizer of a bundle, which cuts texts as it says."""
+    return TextEncoder.from_bytes(
+        tokenizer_json,
+        max_tokens=manifest.max_tokens,
+        truncation=cast(Truncation, manifest.truncation),
+    )
 
 
 def golden_fault(expected: Golden, probs: Sequence[float], precision: str) -> str | None:

@@ -22,12 +22,14 @@ from rich.console import Console
 
 from sentimill.access import (
     Access,
+    BundleOption,
     ServerOption,
     TlsCaOption,
     TlsCertOption,
     TlsKeyOption,
     TlsOption,
     TokenFileOption,
+    one_model,
 )
 from sentimill.bundle import open_bundle
 from sentimill.classifier import BATCH_TOKENS, Classifier, Prediction
@@ -51,15 +53,6 @@ app = typer.Typer(
 bundle_app = typer.Typer(help="Look at a model folder, or check it.", no_args_is_help=True)
 app.add_typer(bundle_app, name="bundle")
 
-BundleOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--bundle",
-        envvar="SENTIMILL_BUNDLE",
-        help="folder written by train",
-        show_default="the reference student",
-    ),
-]
 PrecisionOption = Annotated[
     Precision, typer.Option(help="auto takes the fastest that the bundle lists and this CPU has")
 ]
@@ -149,12 +142,7 @@ def classify(
     threads: ThreadsOption = None,
 ) -> None:
     """Classify texts, or the lines of stdin: label, score, confidence and text a line."""
-    origin = context.get_parameter_source("bundle")
-    if server is not None and origin is not None and origin.name == "ENVIRONMENT":
-        bundle = None  # a flag goes before a variable
-    if bundle is not None and server is not None:
-        why = "name one model: either --bundle FOLDER or --server HOST:PORT"
-        raise UsageError(why, reason="NO_MODEL")
+    bundle = one_model(context, bundle, server)
     if not texts and sys.stdin.isatty():
         why = "no text given: write it after the command, or pipe lines into it"
         raise UsageError(why, reason="NO_TEXT")

@@ -20,6 +20,7 @@ from rich.progress import (
 
 from sentimill.errors import UsageError
 from sentimill_train import train_options as opt
+from sentimill_train.extras import needed_for
 from sentimill_train.records import SENTIMENTS, Columns
 
 if TYPE_CHECKING:
@@ -163,18 +164,12 @@ def train(
     learnt from too. The bundle's report.html and metrics.json say how good it is, with intervals.
     Under `torchrun --no-python` several processes train one model, each with its share of a step.
     """
-    try:
+    with needed_for("training"):
         from sentimill_train.exam import ExamConfig
         from sentimill_train.fit import FitConfig
         from sentimill_train.processes import joined
         from sentimill_train.student import goes_on
         from sentimill_train.train import Train, starting_point
-    except ImportError as error:
-        raise UsageError(
-            f"training needs parts that are not installed ({error.name}):"
-            " pip install 'sentimill[cpu,train]'",
-            reason="EXTRA_MISSING",
-        ) from error
     if learning_rate is not None and not learning_rate > 0:
         raise UsageError(
             f"--learning-rate {learning_rate} is not above 0", reason="BAD_LEARNING_RATE"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from sentimill.errors import UsageError
+from sentimill_train.extras import check_installed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -48,12 +47,7 @@ def drift(
 
     Exit code 0 when nothing has moved, 5 when something has.
     """
-    if missing := [name for name in _NEEDS if find_spec(name) is None]:
-        raise UsageError(
-            f"looking for drift needs parts that are not installed ({', '.join(missing)}):"
-            " pip install 'sentimill[cpu,train]'",
-            reason="EXTRA_MISSING",
-        )
+    check_installed("looking for drift", *_NEEDS)
     import msgspec
     from rich.console import Console
 

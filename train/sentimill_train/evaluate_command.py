@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sentimill.errors import UsageError
+from sentimill_train.extras import check_installed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,12 +81,7 @@ def evaluate(
     report: Annotated[Path | None, typer.Option(help="write one HTML file here")] = None,
 ) -> None:
     """Judge a bundle on labelled reviews, on behaviour and beside other models."""
-    if missing := [name for name in _NEEDS if find_spec(name) is None]:
-        raise UsageError(
-            f"judging needs parts that are not installed ({', '.join(missing)}):"
-            " pip install 'sentimill[cpu,train]'",
-            reason="EXTRA_MISSING",
-        )
+    check_installed("judging", *_NEEDS)
     import msgspec
     from rich.console import Console
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from sentimill.errors import BundleError, UsageError
+from sentimill.errors import BundleError
+from sentimill_train.extras import needed_for
 
 __all__ = ["export"]
 
@@ -48,15 +49,9 @@ def export(
     Then the bundle is written without int8, with the outcome in its card, and the exit code is 4.
     With --compact nothing is written then, for int8 is all that such a bundle has.
     """
-    try:
+    with needed_for("exporting"):
         from sentimill_train.precisions import Export
         from sentimill_train.records import Columns
-    except ImportError as error:
-        raise UsageError(
-            f"exporting needs parts that are not installed ({error.name}):"
-            " pip install 'sentimill[cpu,train]'",
-            reason="EXTRA_MISSING",
-        ) from error
     made = Export(
         bundle=bundle,
         out=out,

@@ -6,16 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from sentimill.bundle import Bundle, Manifest, Precision, check_writable, open_bundle, write_bundle
-from sentimill.classifier import golden_fault, probabilities
+from sentimill.classifier import encoder_of, golden_fault, probabilities
 from sentimill.errors import BundleError, TextError
-from sentimill.text import TextEncoder, Truncation, pad
+from sentimill.text import TextEncoder, pad
 from sentimill_train.export import Run, graph_logits, open_graph
 from sentimill_train.measures import Answers
 from sentimill_train.precision_gate import PrecisionCheck, check_precision, is_invariant
@@ -184,11 +184,7 @@ class _Gate:
 
 
 def _encoder(opened: Bundle) -> TextEncoder:
-    return TextEncoder.from_bytes(
-        opened.read("tokenizer.json"),
-        max_tokens=opened.manifest.max_tokens,
-        truncation=cast(Truncation, opened.manifest.truncation),
-    )
+    return encoder_of(opened.manifest, opened.read("tokenizer.json"))
 
 
 def _entry(manifest: Manifest, check: PrecisionCheck) -> Precision:

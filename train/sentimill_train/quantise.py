@@ -59,13 +59,13 @@ def find_products(graph: GraphProto) -> list[Product]:
     """
     weights = {tensor.name for tensor in graph.initializer}
     made_by = {output: node.op_type for node in graph.node for output in node.output}
+    norms = _norms(graph)
     found = [
         Product(
             x=node.input[0],
             weight=node.input[1],
             output=node.output[0],
-            one_sided=made_by.get(node.input[0], "").endswith("Gelu")
-            and node.output[0] in _norms(graph),
+            one_sided=made_by.get(node.input[0], "").endswith("Gelu") and node.output[0] in norms,
             attention=node.op_type == "Attention",
         )
         for node in graph.node

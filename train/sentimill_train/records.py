@@ -27,6 +27,7 @@ __all__ = [
     "normalise",
     "read_examples",
     "split_of",
+    "text_digest",
     "write_examples",
 ]
 
@@ -112,13 +113,17 @@ def normalise(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).lower().split())
 
 
+def text_digest(text: str) -> bytes:
+    """Return the sha256 of the normalised text: texts that count as the same share it."""
+    return hashlib.sha256(normalise(text).encode("utf-8", "surrogatepass")).digest()
+
+
 def split_of(text: str) -> Split:
     """Return the split of a text whose file has no split column: 70 train, 10 validation, 20 test.
 
     A hash of the normalised text decides, so a text has the same split in every file and run.
     """
-    digest = hashlib.sha256(normalise(text).encode("utf-8", "surrogatepass")).digest()
-    percent = int.from_bytes(digest[:8]) % 100
+    percent = int.from_bytes(text_digest(text)[:8]) % 100
     if percent < 70:
         return "train"
     return "validation" if percent < 80 else "test"

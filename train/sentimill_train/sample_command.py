@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from sentimill.errors import UsageError
+from sentimill_train.extras import check_installed
 
 __all__ = ["sample"]
 
@@ -31,12 +30,7 @@ def sample(
     seed: Annotated[int, typer.Option(min=0, help="of every random choice")] = 0,
 ) -> None:
     """Pick what to label next: texts that models are unsure or at odds about, no two alike."""
-    if missing := [name for name in _NEEDS if find_spec(name) is None]:
-        raise UsageError(
-            f"sampling needs parts that are not installed ({', '.join(missing)}):"
-            " pip install 'sentimill[cpu,train]'",
-            reason="EXTRA_MISSING",
-        )
+    check_installed("sampling", *_NEEDS)
     from collections import Counter
 
     from rich.console import Console

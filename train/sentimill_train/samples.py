@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,14 @@ from sentimill.bundle import Source
 from sentimill.classifier import Classifier, Prediction
 from sentimill.errors import InputError, TableError
 from sentimill_train.measures import Answers
-from sentimill_train.records import Columns, Example, normalise, read_examples, split_of
+from sentimill_train.records import (
+    Columns,
+    Example,
+    normalise,
+    read_examples,
+    split_of,
+    text_digest,
+)
 from sentimill_train.sources import digest_of
 from sentimill_train.splits import part as part_as_trained
 
@@ -108,7 +114,7 @@ def read_sample(
             reason="NO_LABELLED_ROWS",
         )
     if most is not None and len(labelled) > most:
-        labelled = sorted(labelled, key=lambda example: _hash(example.text))[:most]
+        labelled = sorted(labelled, key=lambda example: text_digest(example.text))[:most]
     return Sample(
         name=Path(source).stem or source,
         sha256=digest,
@@ -116,10 +122,6 @@ def read_sample(
         examples=tuple(labelled),
         unlabelled=len(chosen) - len(labelled),
     )
-
-
-def _hash(text: str) -> bytes:
-    return hashlib.sha256(normalise(text).encode("utf-8", "surrogatepass")).digest()
 
 
 def answer(

@@ -223,7 +223,7 @@ class Train:
         _check_labels(labels)
         parted = part(examples, labels, spare=self.teacher_bundle is not None)
         encoder = self._encoder(pretrained, self.max_tokens)
-        shorter = self._encoder(pretrained, min(self.max_tokens, self.train_tokens or 1 << 30))
+        shorter = self._encoder(pretrained, self._learnt_tokens)
         rows, refused = _tokenise(
             parted, {"train": shorter, "validation": encoder, "test": encoder}, labels
         )
@@ -254,9 +254,14 @@ class Train:
             self.teacher_bundle,
             labels,
             [e for e in (*parted.train, *parted.spare) if id(e) not in left_out],
-            max_tokens=min(self.max_tokens, self.train_tokens or self.max_tokens),
+            max_tokens=self._learnt_tokens,
             truncation=self.truncation,
         )
+
+    @property
+    def _learnt_tokens(self) -> int:
+        """How many tokens of a review of train are read."""
+        return min(self.max_tokens, self.train_tokens or self.max_tokens)
 
     def _encoder(self, pretrained: Pretrained, max_tokens: int) -> TextEncoder:
         return TextEncoder.from_bytes(

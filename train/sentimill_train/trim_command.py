@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sentimill.errors import UsageError
+from sentimill_train.extras import needed_for
 
 __all__ = ["trim"]
 
@@ -31,16 +32,10 @@ def trim(
     Half of a small encoder is the vectors of its words. The answers change a little, so train on
     with the result, and judge it.
     """
-    try:
+    with needed_for("trimming"):
         from sentimill_train.pretrained import find_pretrained
         from sentimill_train.records import SENTIMENTS, Columns, read_examples
         from sentimill_train.vocabulary import trim_encoder
-    except ImportError as error:
-        raise UsageError(
-            f"trimming needs parts that are not installed ({error.name}):"
-            " pip install 'sentimill[cpu,train]'",
-            reason="EXTRA_MISSING",
-        ) from error
     if out.exists():
         raise UsageError(f"{out} exists: remove it, or name another folder", reason="OUT_EXISTS")
     texts = [

@@ -19,12 +19,14 @@ from rich.progress import Progress as Bar
 
 from sentimill.access import (
     Access,
+    BundleOption,
     ServerOption,
     TlsCaOption,
     TlsCertOption,
     TlsKeyOption,
     TlsOption,
     TokenFileOption,
+    one_model,
 )
 from sentimill.classifier import BATCH_TOKENS, Classifier
 from sentimill.engine import Precision, Provider
@@ -54,14 +56,7 @@ def score(
         str, typer.Argument(metavar="OUTPUT", help="a file, a folder ending in /, or - for stdout")
     ],
     *,
-    bundle: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="SENTIMILL_BUNDLE",
-            help="folder written by train",
-            show_default="the reference student",
-        ),
-    ] = None,
+    bundle: BundleOption = None,
     server: ServerOption = None,
     tls: TlsOption = False,
     tls_ca: TlsCaOption = None,
@@ -141,12 +136,7 @@ def score(
     from sentimill.scoring.summary import try_out
     from sentimill.scoring.units import Layout
 
-    origin = context.get_parameter_source("bundle")
-    if server is not None and origin is not None and origin.name == "ENVIRONMENT":
-        bundle = None  # a flag goes before a variable
-    if bundle is not None and server is not None:
-        why = "name one model: either --bundle FOLDER or --server HOST:PORT"
-        raise UsageError(why, reason="NO_MODEL")
+    bundle = one_model(context, bundle, server)
     model = bundle or (reference_bundle() if server is None else Path())
     access = Access(tls=tls, ca=tls_ca, certificate=tls_cert, key=tls_key, token_file=token_file)
     security = access.security(server)

@@ -1,0 +1,36 @@
+"""What a command needs besides the run time, and the error where an installation lacks it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+from sentimill.errors import UsageError
+
+__all__ = ["check_installed", "needed_for"]
+
+
+def check_installed(doing: str, *names: str) -> None:
+    """Raise UsageError EXTRA_MISSING unless every package of *names* is installed.
+
+    doing: what needs them, for the message. Nothing is imported: that would take seconds.
+    """
+    if missing := [name for name in names if find_spec(name) is None]:
+        raise _missing(doing, ", ".join(missing))
+
+
+@contextmanager
+def needed_for(doing: str) -> Iterator[None]:
+    """Turn an import inside that fails into UsageError EXTRA_MISSING."""
+    try:
+        yield
+    except ImportError as error:
+        raise _missing(doing, str(error.name)) from error
+
+
+def _missing(doing: str, names: str) -> UsageError:
+    return UsageError(
+        f"{doing} needs parts that are not installed ({names}): pip install 'sentimill[cpu,train]'",
+        reason="EXTRA_MISSING",
+    )
