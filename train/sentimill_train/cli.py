@@ -82,7 +82,7 @@ def train(
         typer.Option(
             min=1,
             help="times that every row is seen, at most",
-            show_default="5, or 2 where it goes on from a student with these labels",
+            show_default="5, or 3 where it goes on from a student with these labels",
         ),
     ] = None,
     batch_tokens: Annotated[
@@ -91,7 +91,7 @@ def train(
     accumulate: opt.Accumulate = 1,
     learning_rate: Annotated[
         float | None,
-        typer.Option(help="the highest, after the warm-up", show_default="1e-4, or 5e-5 likewise"),
+        typer.Option(help="the highest, after the warm-up", show_default="1e-4, or 1.5e-4 likewise"),
     ] = None,
     soft_weight: Annotated[
         float,
@@ -191,10 +191,10 @@ def train(
         dropout=dropout,
         truncation=truncation,
         fit=FitConfig(
-            epochs=epochs or (2 if near else 5),
+            epochs=epochs or (3 if near else 5),
             batch_tokens=batch_tokens,
             accumulate=accumulate,
-            learning_rate=learning_rate or (5e-5 if near else 1e-4),
+            learning_rate=learning_rate or (1.5e-4 if near else 1e-4),
             soft_weight=soft_weight,
             distil_temperature=distil_temperature,
             hidden_weight=hidden_weight,
