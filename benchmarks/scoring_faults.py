@@ -103,9 +103,8 @@ def killed(folder: Path, bundle: Path, kind: str, kills: int) -> dict[str, objec
     while hits < kills:
         process = start(source, target, bundle)
         try:
-            process.communicate(timeout=chance.uniform(0.0, run_s))
-            code = process.returncode
-            assert code == 3, code
+            _, told = process.communicate(timeout=chance.uniform(0.0, run_s))
+            assert process.returncode == 3, told
             assert target.read_bytes() == whole.read_bytes()
             target.unlink()
             finished += 1
@@ -115,6 +114,8 @@ def killed(folder: Path, bundle: Path, kind: str, kills: int) -> dict[str, objec
             hits += 1
             if target.exists():  # killed between the name and the end
                 assert target.read_bytes() == whole.read_bytes()
+                if not _journal(target).exists():  # nothing was left to do but to exit
+                    target.unlink()
     code, said = finish(source, target, bundle)
     assert code == 3, said
     assert target.read_bytes() == whole.read_bytes()
@@ -147,7 +148,7 @@ def folder_removed(folder: Path, bundle: Path) -> dict[str, object]:
     out = folder / "gone"
     out.mkdir()
     process = start(folder / "in.csv", out / "out.csv", bundle)
-    journal = out / ".out.csv.score" / "journal.jsonl"
+    journal = _journal(out / "out.csv")
     while not (journal.exists() and journal.stat().st_size > 1500):
         assert process.poll() is None
     shutil.rmtree(out)
@@ -161,13 +162,18 @@ def input_cut(folder: Path, bundle: Path, kind: str) -> dict[str, object]:
     source, target = folder / f"cut.{kind}", folder / f"cut-out.{kind}"
     shutil.copy(folder / f"in.{kind}", source)
     process = start(source, target, bundle)
-    journal = folder / f".{target.name}.score" / "journal.jsonl"
+    journal = _journal(target)
     while not (journal.exists() and journal.stat().st_size > 1):
         assert process.poll() is None
     os.truncate(source, source.stat().st_size // 2)
     _, said = process.communicate(timeout=_LONGEST_RUN_S)
     assert (process.returncode, target.exists()) == (4, False), said
     return {"said": said.decode().strip().splitlines()[-1][:200]}
+
+
+def _journal(target: Path) -> Path:
+    """Return where a job notes what it has done."""
+    return target.with_name(f".{target.name}.score") / "journal.jsonl"
 
 
 def same(one: Path, other: Path) -> bool:
