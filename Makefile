@@ -10,7 +10,7 @@ demo: $(READY) ## fit the model to the starter reviews, serve it, call it, score
 	@BIN=$(BIN) sh demo.sh
 
 test: $(READY) ## the whole test suite
-	$(BIN)/pytest --numprocesses auto --dist loadfile
+	$(BIN)/pytest --numprocesses logical --dist loadfile
 
 check: $(READY) ## format, lint, types
 	$(BIN)/ruff format --check .
