@@ -34,7 +34,7 @@ def test_classify_prints_a_line_a_text(sentimill: Sentimill, bundle: Path) -> No
 
 
 def test_classify_prints_json(sentimill: Sentimill, bundle: Path) -> None:
-    """One object a line with every field of a prediction."""
+    """One object a line with every field of a prediction, but for who answered."""
     found = sentimill("classify", "good", "", "--bundle", bundle, "--json")
     good, empty = [json.loads(line) for line in found.out.splitlines()]
 

@@ -41,8 +41,8 @@ TRAIN_DOORS = {
     "datasets": r"records|sources",
     "datasketch": r"duplicates",
     "grpc": r"none",
-    "jinja2": r"report|curate_report",
-    "markupsafe": r"report",
+    "jinja2": r"report|curate_report|cost\.page",
+    "markupsafe": r"report|cost\.page",
     "matplotlib": r"charts|curate_report",
     "openai": r"teacher\.client",
     "py3langid": r"language",
@@ -97,7 +97,8 @@ ROOMS = {
     },
     r"scoring\..*": OFFLINE,
     r"calls": {"errors", "text", "classifier", "v1"},
-    r"client": {"calls", "v1"},
+    r"fallback": {"errors", "classifier", "calls"},
+    r"client": {"calls", "fallback", "v1"},
 }
 
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sentimill.classifier import Classifier, Prediction
-    from sentimill.client import AsyncClient, Client, Security
+    from sentimill.client import AsyncClient, Client, Fallback, Security
     from sentimill.errors import SentimillError, TextError
 
 __all__ = [
     "AsyncClient",
     "Classifier",
     "Client",
+    "Fallback",
     "Prediction",
     "Security",
     "SentimillError",
@@ -27,6 +28,7 @@ _HOMES = {
     "AsyncClient": "client",
     "Classifier": "classifier",
     "Client": "client",
+    "Fallback": "client",
     "Prediction": "classifier",
     "Security": "client",
     "SentimillError": "errors",

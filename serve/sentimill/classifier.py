@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast, get_args
+from typing import Final, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +57,8 @@ class Prediction:
     label: the most probable label. probs: calibrated, in the order of the bundle's labels, summing
     to 1. score: P(positive) - P(negative), -1 to 1; None where the labels are not sentiments.
     confidence: the largest of probs. abstained: confidence is below the bundle's threshold.
-    truncated: part of the text was left out. tokens: how many tokens the model read.
+    truncated: part of the text was left out. tokens: how many tokens the model read. answered_by:
+    `large` where a client's fallback gave label and probs in the student's place.
     """
 
     label: str
@@ -67,6 +68,7 @@ class Prediction:
     abstained: bool
     truncated: bool
     tokens: int
+    answered_by: Literal["student", "large"] = "student"
 
 
 class Classifier:

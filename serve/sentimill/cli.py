@@ -358,6 +358,7 @@ def _show(texts: list[str], answers: Iterable[Prediction | SentimillError], as_j
         shown = text.encode("utf-8", "replace").decode("utf-8")
         if isinstance(answer, Prediction):
             found = asdict(answer)
+            del found["answered_by"]  # a fallback is for programs: here it is always the student
             score = "" if answer.score is None else f"{answer.score:+.2f}"
             fields = [answer.label, score, f"{answer.confidence:.2f}"]
         else:

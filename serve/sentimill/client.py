@@ -31,9 +31,10 @@ from sentimill.calls import (
     model_of,
     requests_of,
 )
+from sentimill.fallback import Fallback
 from sentimill.v1 import sentiment_pb2 as pb
 
-__all__ = ["AsyncClient", "Client", "Model", "Security"]
+__all__ = ["AsyncClient", "Client", "Fallback", "Model", "Security"]
 
 
 class Client:
@@ -47,6 +48,7 @@ class Client:
         channels: int = 1,
         concurrency: int = 4,
         security: Security | None = None,
+        fallback: Fallback | None = None,
     ) -> None:
         """Connect lazily to *address*, host:port or a gRPC target such as dns:///host:port.
 
@@ -57,10 +59,12 @@ class Client:
                 single core cannot pack all the messages.
             concurrency: requests of one long list that are under way at once.
             security: TLS and a token; None is a bare connection.
+            fallback: asks a large model where the student is unsure; clients may share one.
         """
         check_settings(timeout_seconds, channels, concurrency)
         self._timeout = timeout_seconds
         self._concurrency = concurrency
+        self._fallback = fallback
         known = security or Security(tls=False)
         self._metadata = known.metadata()
         self._channels = [known.channel(address) for _ in range(channels)]
@@ -85,7 +89,8 @@ class Client:
         finally:
             for _, future in under_way:
                 future.cancel()
-        return [result for result in results if result is not None]
+        found = [result for result in results if result is not None]
+        return found if self._fallback is None else self._fallback.improve(texts, found)
 
     def model(self) -> Model:
         """Return what the server has loaded."""
@@ -125,6 +130,7 @@ class AsyncClient:
         channels: int = 1,
         concurrency: int = 4,
         security: Security | None = None,
+        fallback: Fallback | None = None,
     ) -> None:
         """Connect lazily to *address*, host:port or a gRPC target such as dns:///host:port.
 
@@ -133,6 +139,7 @@ class AsyncClient:
         check_settings(timeout_seconds, channels, concurrency)
         self._timeout = timeout_seconds
         self._concurrency = concurrency
+        self._fallback = fallback
         known = security or Security(tls=False)
         self._metadata = known.metadata()
         self._channels = [known.aio_channel(address) for _ in range(channels)]
@@ -155,7 +162,10 @@ class AsyncClient:
             for _, task in under_way:
                 task.cancel()
             await asyncio.gather(*(task for _, task in under_way), return_exceptions=True)
-        return [result for result in results if result is not None]
+        found = [result for result in results if result is not None]
+        if self._fallback is None:
+            return found
+        return await asyncio.to_thread(self._fallback.improve, texts, found)
 
     async def model(self) -> Model:
         """See `Client.model`."""

@@ -20,7 +20,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
-__all__ = ["curves_chart", "intervals_chart", "reliability_chart", "risk_chart"]
+__all__ = [
+    "curves_chart",
+    "intervals_chart",
+    "places_chart",
+    "ranges_chart",
+    "reliability_chart",
+    "risk_chart",
+]
 
 # matplotlib takes no CSS variables, so it draws in colours that nothing else uses, and they are
 # swapped afterwards. The page gives the variables one value by day and another by night.
@@ -108,9 +115,21 @@ def intervals_chart(rows: Mapping[str, Mapping[str, Figure]], label: str) -> str
     return _svg(canvas, label)
 
 
-def curves_chart(curves: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str) -> str:
-    """Return plain lines, one a name: points are (x, y)."""
-    canvas, axes = _axes(4.8, 2.8)
+def curves_chart(
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    x: str,
+    y: str,
+    *,
+    log: str = "",
+    shaded: tuple[float, float] | None = None,
+) -> str:
+    """Return plain lines, one a name: points are (x, y).
+
+    log: the axes that are logarithmic, "x", "y" or "xy". shaded: a span of x.
+    """
+    canvas, axes = _axes(4.8, 2.8 if not log else 3.2)
+    if shaded is not None:
+        axes.axvspan(*shaded, color=_LINE, alpha=0.6, linewidth=0)
     for i, (name, points) in enumerate(curves.items()):
         colour, style = _series(i)
         marker = "o" if len(points) < 30 else None
@@ -124,10 +143,64 @@ def curves_chart(curves: Mapping[str, Sequence[tuple[float, float]]], x: str, y:
             markersize=3.5,
             linewidth=1.6,
         )
+    _scale(axes, log)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     _legend(axes)
     return _svg(canvas, f"{y} by {x}")
+
+
+def ranges_chart(
+    rows: Mapping[str, tuple[float, float, float]], x: str, *, mark: float | None = None
+) -> str:
+    """Return a bar from low to high and a dot, one a name, on a logarithmic axis.
+
+    rows: (low, value, high), all above 0. mark: a value to draw a line at.
+    """
+    canvas, axes = _axes(4.8, 0.8 + 0.27 * len(rows))
+    if mark is not None:
+        axes.axvline(mark, color=_SERIES[1], linestyle="--", linewidth=1.2)
+    for place, (low, value, high) in enumerate(rows.values()):
+        axes.plot([low, high], [place, place], "-", color=_SERIES[0], linewidth=4, alpha=0.45)
+        axes.plot(value, place, "o", color=_SERIES[0], markersize=4.5)
+    axes.set_yticks(range(len(rows)), [_plain(name) for name in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    _scale(axes, "x")
+    axes.set_xlabel(x)
+    return _svg(canvas, x)
+
+
+def places_chart(points: Mapping[str, tuple[float, Figure]], x: str, y: str) -> str:
+    """Return a share, in %, with its interval over a logarithmic x: one a name."""
+    canvas, axes = _axes(4.8, 3.2)
+    for i, (name, (place, share)) in enumerate(points.items()):
+        colour = _SERIES[i % len(_SERIES)]
+        axes.plot([place, place], [100 * share.low, 100 * share.high], "-", color=colour)
+        marker = "os^Dv"[i % 5]
+        axes.plot(place, 100 * share.value, marker, color=colour, label=_plain(name))
+    _scale(axes, "x")
+    axes.margins(x=0.15)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    _legend(axes)
+    return _svg(canvas, f"{y} by {x}")
+
+
+def _scale(axes: Axes, log: str) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    if "x" in log:
+        axes.set_xscale("log")
+    if "y" in log:
+        axes.set_yscale("log")
+    for name in log:
+        axis = axes.xaxis if name == "x" else axes.yaxis
+        low, high = axis.get_view_interval()
+        if high < 50 * low:  # powers of ten alone would leave such an axis almost bare
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
+        axis.set_minor_formatter(NullFormatter())
+    axes.tick_params(which="minor", length=0)
 
 
 def _series(i: int) -> tuple[str, str]:

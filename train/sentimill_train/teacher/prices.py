@@ -12,14 +12,16 @@ import msgspec
 from sentimill.errors import UsageError
 from sentimill_train.teacher.budget import Price
 
-__all__ = ["PRICES", "Quote", "price_of"]
+__all__ = ["PRICES", "Listed", "Quote", "Table", "price_of", "read_table"]
 
 PRICES: Final = Path(__file__).parent / "prices.json"
 
 _SNAPSHOT: Final = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{8}|latest)$")
 
 
-class _Model(msgspec.Struct, forbid_unknown_fields=True):
+class Listed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A hosted model. usd_in, usd_out: US dollars a million tokens, online."""
+
     provider: str
     model: str
     usd_in: float = msgspec.field(name="in")
@@ -28,10 +30,17 @@ class _Model(msgspec.Struct, forbid_unknown_fields=True):
     cached_in: float | None = None
     cache_write: float | None = None
 
+    @property
+    def name(self) -> str:
+        """`provider/model`."""
+        return f"{self.provider}/{self.model}"
 
-class _Table(msgspec.Struct, forbid_unknown_fields=True):
+
+class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Every price of one day. checked: the day. batch_factor: what a batch costs of the price."""
+
     checked: str
-    models: list[_Model]
+    models: list[Listed]
     unit: str = ""
     note: str = ""
     batch_factor: float = 0.5
@@ -44,6 +53,17 @@ class Quote:
     price: Price
     live: Price
     origin: str
+
+
+def read_table(path: Path = PRICES) -> Table:
+    """Read a price table. Raises UsageError BAD_PRICES where it is none."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Table)
+    except (OSError, msgspec.DecodeError) as error:
+        raise UsageError(
+            f"{path} is no price table ({error}): copy {PRICES} and change that",
+            reason="BAD_PRICES",
+        ) from error
 
 
 def price_of(
@@ -65,13 +85,7 @@ def price_of(
     if given is not None:
         price = Price.of(*given)
         return Quote(price, price, "given by --price-in and --price-out")
-    try:
-        found = msgspec.json.decode(table.read_bytes(), type=_Table)
-    except (OSError, msgspec.DecodeError) as error:
-        raise UsageError(
-            f"{table} is no price table ({error}): copy {PRICES} and change that",
-            reason="BAD_PRICES",
-        ) from error
+    found = read_table(table)
     names = {model, _SNAPSHOT.sub("", model)}
     for row in found.models:
         if row.provider == provider and row.model in names:

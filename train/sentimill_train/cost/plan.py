@@ -1,0 +1,190 @@
+"""The arithmetic of a plan: what each way costs, and where the two lines cross.
+
+::
+
+    large(V)   = V x (tokens in x price in + tokens out x price out)
+    student(V) = once + months x (serving + upkeep) + V x (machine price / reviews an hour)
+
+A batch job pays for the machine while it works; a service pays for it all month, whether reviews
+come or not, and nothing more for each review until its machines are full.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import Final
+
+__all__ = ["HOURS_A_MONTH", "Large", "Plan", "Swing", "sensitivity"]
+
+HOURS_A_MONTH: Final = 730.0
+"""8,760 hours a year over 12, the convention of the clouds' own calculators."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Large:
+    """A large model's price. usd_in, usd_out: US dollars a million tokens, discounts applied."""
+
+    name: str
+    tier: str
+    usd_in: float
+    usd_out: float
+    batch: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything that the comparison rests on; each field is an option of `sentimill cost`.
+
+    Tokens are the large model's. prompt_tokens: the instruction and examples of one call;
+    reviews_a_call: how many reviews share them. utilisation: of the measured rate, what a real job
+    keeps. replicas: machines that are always on; 0 is a batch job. months: how long the student
+    serves before it is made anew. gold rows are labelled by people, label rows by the large model.
+    """
+
+    prompt_tokens: float = 120.0
+    review_tokens: float = 110.0
+    answer_tokens: float = 6.0
+    reviews_a_call: float = 1.0
+    reviews_per_second: float
+    usd_machine_hour: float
+    utilisation: float = 0.5
+    replicas: int = 0
+    months: float = 12.0
+    label_rows: float = 5_000.0
+    usd_label_in: float = 4.0
+    usd_label_out: float = 20.0
+    gold_rows: float = 500.0
+    usd_gold: float = 0.10
+    engineering_days: float = 5.0
+    upkeep_days_a_month: float = 0.25
+    usd_day: float = 600.0
+    training_hours: float = 3.0
+
+    def tokens_in(self) -> float:
+        """Tokens that the large model reads for one review."""
+        return self.prompt_tokens / self.reviews_a_call + self.review_tokens
+
+    def large_usd(self, large: Large) -> float:
+        """US dollars that the large model costs for one review."""
+        return (self.tokens_in() * large.usd_in + self.answer_tokens * large.usd_out) / 1e6
+
+    def student_usd(self) -> float:
+        """US dollars of machine time that the student costs for one review, while it works."""
+        return self.usd_machine_hour / 3600 / (self.reviews_per_second * self.utilisation)
+
+    def once_usd(self) -> dict[str, float]:
+        """US dollars before the first review: labels, gold, people, training."""
+        label = self.tokens_in() * self.usd_label_in + self.answer_tokens * self.usd_label_out
+        return {
+            "labels by the large model": self.label_rows * label / 1e6,
+            "gold labels by people": self.gold_rows * self.usd_gold,
+            "engineering": self.engineering_days * self.usd_day,
+            "training": self.training_hours * self.usd_machine_hour,
+        }
+
+    def standing_usd(self) -> dict[str, float]:
+        """US dollars over all months that do not depend on the volume."""
+        serving = self.replicas * HOURS_A_MONTH * self.usd_machine_hour
+        return {
+            "always-on machines": self.months * serving,
+            "upkeep": self.months * self.upkeep_days_a_month * self.usd_day,
+        }
+
+    def fixed_usd(self) -> float:
+        """US dollars that the student costs at volume 0."""
+        return sum(self.once_usd().values()) + sum(self.standing_usd().values())
+
+    def capacity(self) -> float:
+        """Reviews that the always-on machines can answer over all months; infinite for a job."""
+        if self.replicas == 0:
+            return math.inf
+        seconds = self.months * HOURS_A_MONTH * 3600
+        return self.replicas * seconds * self.reviews_per_second * self.utilisation
+
+    def student_total(self, volume: float) -> float:
+        """US dollars for *volume* reviews by the student, with everything."""
+        beyond = volume if self.replicas == 0 else max(0.0, volume - self.capacity())
+        return self.fixed_usd() + beyond * self.student_usd()
+
+    def ratio(self, large: Large) -> float:
+        """How many times the large model costs the student's machine time, for one review."""
+        return self.large_usd(large) / self.student_usd()
+
+    def break_even(self, large: Large) -> float:
+        """Volume over all months from which the student is cheaper; infinite where it never is."""
+        each = self.large_usd(large)
+        volume = self.fixed_usd() / each
+        if self.replicas and volume <= self.capacity():
+            return volume
+        margin = each - self.student_usd()
+        if margin <= 0:
+            return math.inf
+        free = 0.0 if self.replicas == 0 else self.capacity() * self.student_usd()
+        return (self.fixed_usd() - free) / margin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swing:
+    """One bar of the tornado: an assumption at half and at double its value.
+
+    Break-even volumes in reviews, ratios in times; low and high belong to the assumption's value,
+    not to the outcome's.
+    """
+
+    name: str
+    low: float
+    high: float
+    break_even_low: float
+    break_even_high: float
+    ratio_low: float
+    ratio_high: float
+
+    @property
+    def width(self) -> float:
+        """How far the break-even moves, as a factor of 1 or more."""
+        pair = sorted((self.break_even_low, self.break_even_high))
+        return math.inf if pair[0] == 0 or math.isinf(pair[1]) else pair[1] / pair[0]
+
+
+_SHARES: Final = frozenset({"utilisation"})
+"""Assumptions that cannot pass 1 when doubled."""
+
+
+def sensitivity(plan: Plan, large: Large) -> list[Swing]:
+    """Halve and double every assumption in turn, the widest swing of the break-even first."""
+    swings: list[Swing] = []
+    for name in Plan.__dataclass_fields__:
+        value = float(getattr(plan, name))
+        if value == 0 or name == "replicas":
+            continue
+        high = min(1.0, value * 2) if name in _SHARES else value * 2
+        low = max(1.0, value / 2) if name == "reviews_a_call" else value / 2
+        swings.append(_swing(name, low, high, [(_with(plan, name, v), large) for v in (low, high)]))
+    for name in ("usd_in", "usd_out"):
+        value = float(getattr(large, name))
+        low, high = value / 2, value * 2
+        cases = [(plan, _priced(large, name, v)) for v in (low, high)]
+        swings.append(_swing(f"large model's {name}", low, high, cases))
+    return sorted(swings, key=lambda swing: -swing.width)
+
+
+def _with(plan: Plan, name: str, value: float) -> Plan:
+    return Plan(**{**asdict(plan), name: value})
+
+
+def _priced(large: Large, name: str, value: float) -> Large:
+    return replace(large, usd_in=value) if name == "usd_in" else replace(large, usd_out=value)
+
+
+def _swing(name: str, low: float, high: float, cases: list[tuple[Plan, Large]]) -> Swing:
+    (plan_low, large_low), (plan_high, large_high) = cases
+    return Swing(
+        name=name,
+        low=low,
+        high=high,
+        break_even_low=plan_low.break_even(large_low),
+        break_even_high=plan_high.break_even(large_high),
+        ratio_low=plan_low.ratio(large_low),
+        ratio_high=plan_high.ratio(large_high),
+    )
