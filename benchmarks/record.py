@@ -7,14 +7,13 @@ import os
 import platform
 import subprocess
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 from sentimill.machine import Machine, package_version, usable_cores
 
 __all__ = ["cpu_name", "surroundings", "write_result"]
 
-_PACKAGES = ("onnxruntime", "openvino", "tokenizers", "grpcio", "numpy")
+_PACKAGES = ("sentimill", "onnxruntime", "openvino", "tokenizers", "grpcio", "numpy")
 
 
 def cpu_name() -> str:
@@ -43,7 +42,6 @@ def surroundings() -> dict[str, object]:
         "load_average": os.getloadavg()[0],
         "python": platform.python_version(),
         "commit": commit.stdout.strip(),
-        "sentimill": version("sentimill"),
         **{name: package_version(name) for name in _PACKAGES},
     }
 

@@ -146,7 +146,8 @@ def running_server(settings: argparse.Namespace) -> Iterator[Server]:
         "--metrics-port": 0,
         **({} if settings.threads is None else {"--threads": settings.threads}),
     }
-    command = [str(Path(sys.executable).parent / "sentimill"), "serve"]
+    # Not the script of that name: on a lent machine nothing may be installed.
+    command = [sys.executable, "-c", "from sentimill.cli import main; main()", "serve"]
     with subprocess.Popen(
         [*command, *(str(part) for pair in options.items() for part in pair)],
         stderr=subprocess.PIPE,

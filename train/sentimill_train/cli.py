@@ -91,7 +91,9 @@ def train(
     accumulate: opt.Accumulate = 1,
     learning_rate: Annotated[
         float | None,
-        typer.Option(help="the highest, after the warm-up", show_default="1e-4, or 1.5e-4 likewise"),
+        typer.Option(
+            help="the highest, after the warm-up", show_default="1e-4, or 1.5e-4 likewise"
+        ),
     ] = None,
     soft_weight: Annotated[
         float,

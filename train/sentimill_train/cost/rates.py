@@ -13,10 +13,10 @@ import msgspec
 from sentimill.errors import UsageError
 from sentimill_train.teacher.prices import PRICES, Listed, read_table
 
-__all__ = ["Machine", "Measured", "Rates", "load_rates"]
+__all__ = ["MEASURED", "Machine", "Measured", "Rates", "load_rates"]
 
 _MARKET: Final = Path(__file__).parent / "market.json"
-_MEASURED: Final = Path(__file__).parent / "measured.json"
+MEASURED: Final = Path(__file__).parent / "measured.json"
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +97,7 @@ def load_rates(prices: Path = PRICES) -> Rates:
         models={row.name: row for row in table.models},
         machines={row.name: row for row in market.machines},
         tiers=market.tiers,
-        measured=msgspec.json.decode(_MEASURED.read_bytes(), type=Measured),
+        measured=msgspec.json.decode(MEASURED.read_bytes(), type=Measured),
         batch_factor=table.batch_factor,
         no_batch_price=market.no_batch_price,
     )

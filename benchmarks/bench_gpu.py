@@ -1,0 +1,225 @@
+"""The same question on a GPU: one script, no network, at most ten minutes.
+
+    python benchmarks/bench_gpu.py [--bundle DIR] [--texts FILE] [--shape 8B] [--out FILE]
+
+The bound first: the card's measured matrix rate over the operations of a review. Then, in turns on
+the same texts: the 8B shape in bf16 with its instruction cached, the student in fp16 in torch with
+variable-length attention (no padding is computed), the student's graph in onnxruntime-gpu, and the
+student served over gRPC. What the machine lacks is named under `missing`, and never guessed.
+
+On a CPU it runs too, with a tiny shape: that is how it is tested, and no figure of a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import torch
+
+from proof.contestants import callers, encoded, engine_run, served
+from proof.decoder import Decoder
+from proof.duel import large_model
+from proof.machine import machine
+from proof.prompts import PROMPTS
+from proof.race import race, ratio_of
+from proof.record import Proof, Speed, write_proof
+from proof.shapes import DECODERS, MINILM_L6, DecoderShape
+from proof.varlen import VarlenStudent
+from sentimill import Classifier
+from sentimill.errors import SentimillError
+from sentimill.reference import reference_bundle
+from sentimill.text import Encoded
+
+__all__ = ["main", "synthetic"]
+
+_SHORTEST, _LONGEST = 10, 220
+"""Words of a made-up review; the mean is about that of the review sets, 110 tokens."""
+
+
+@dataclass(slots=True)
+class _Field:
+    """The contestants of a race. missing: what this machine could not enter."""
+
+    speeds: dict[str, Speed] = field(default_factory=dict)
+    runs: dict[str, Callable[[], object]] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+    def add(self, speed: Speed, run: Callable[[], object]) -> None:
+        """Enter a contestant; its seconds come after the race."""
+        self.speeds[speed.name], self.runs[speed.name] = speed, run
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, and write one JSON file."""
+    given = _options().parse_args(arguments)
+    given.bundle = given.bundle or reference_bundle()
+    began = time.monotonic()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    here = machine(size=8192 if device == "cuda" else 256)
+    classifier = Classifier.load(given.bundle, provider="cpu")
+    texts = given.texts.read_text().splitlines() if given.texts else synthetic(given.reviews)
+    entered = _Field()
+    if device == "cpu":
+        entered.missing.append("GPU: torch sees none, so these are a CPU's figures")
+    rows = encoded(classifier, texts)
+    _enter_students(entered, given, rows, device)
+    few = texts[: given.large_reviews]
+    _enter_large(entered, given, classifier, few, device)
+    with served(given.bundle) as address:
+        note = f"{given.callers} callers, 256 reviews a call"
+        calls = callers(address, texts, count=given.callers, items=256)
+        entered.add(_student("student gRPC", "grpc", "as served", rows, note), calls)
+        waiting = {name: _synced(run, device) for name, run in entered.runs.items()}
+        seconds = race(waiting, rounds=given.rounds)
+    measured = [
+        msgspec.structs.replace(entered.speeds[name], seconds=tuple(times))
+        for name, times in seconds.items()
+    ]
+    best = max((s for s in measured if s.kind == "student"), key=lambda speed: speed.rate)
+    proof = Proof(
+        command=shlex.join(["benchmarks/bench_gpu.py", *(arguments or sys.argv[1:])]),
+        minutes=(time.monotonic() - began) / 60,
+        machine=here,
+        settings={
+            "shape": given.shape,
+            "reviews": len(texts),
+            "large_reviews": len(few),
+            "made_up_texts": given.texts is None,
+            "bundle_digest": classifier.bundle.digest,
+        },
+        speeds=tuple(measured),
+        ratios=tuple(ratio_of(best, large) for large in measured if large.kind == "large"),
+        missing=tuple(entered.missing),
+    )
+    write_proof(proof, given.out)
+    for speed in measured:
+        sys.stderr.write(f"{speed.name:<28}{speed.rate:>12,.1f} reviews/s\n")
+    rate = here.matmul_flops["bf16"]
+    sys.stderr.write(f"bf16 matrix rate {rate:.3g} operations/s; {given.out}\n")
+
+
+def synthetic(count: int) -> list[str]:
+    """Make texts of the review sets' lengths, where the sets themselves cannot travel."""
+    draw = random.Random(0)
+    words = tuple("abcdefghijklmnop")  # what a review says does not matter to its speed
+    sizes = (draw.randint(_SHORTEST, _LONGEST) for _ in range(count))
+    return [" ".join(draw.choices(words, k=size)) for size in sizes]
+
+
+def _enter_students(
+    entered: _Field, given: argparse.Namespace, rows: Sequence[Encoded], device: str
+) -> None:
+    """Enter the shape in torch without padding, and the bundle's own graph."""
+    half = torch.float16 if device == "cuda" else torch.float32
+    plain = VarlenStudent(dtype=half, device=device)
+    run = plain.batches([row.ids for row in rows], tokens=given.batch_tokens)
+    note = "torch, variable-length attention, random weights"
+    precision = "fp16" if device == "cuda" else "fp32"
+    entered.add(_student("student torch varlen", "forward", precision, rows, note), run)
+    try:
+        graph = Classifier.load(given.bundle, precision=given.precision, provider="auto")
+    except SentimillError as error:
+        entered.missing.append(f"the bundle's graph: {error}")
+        return
+    provider = graph.engine.info().provider
+    run = engine_run(graph, rows, batch_tokens=given.batch_tokens)
+    speed = _student(f"student onnxruntime {provider}", "engine", graph.precision, rows)
+    entered.add(speed, run)
+    if provider != "cuda":
+        entered.missing.append("onnxruntime-gpu: this ONNX Runtime has no CUDA, so it ran on CPU")
+
+
+def _enter_large(
+    entered: _Field,
+    given: argparse.Namespace,
+    classifier: Classifier,
+    texts: Sequence[str],
+    device: str,
+) -> None:
+    shape = DECODERS[given.shape]
+    precision = "bf16" if device == "cuda" else "fp32"
+    loaded = large_model(classifier, shape, given.checkpoint, precision=precision, device=device)
+    for prompt in PROMPTS.values():
+        decoder = Decoder(loaded, prompt, batch_tokens=given.large_tokens)
+        entered.add(_large(decoder, prompt.name, shape, texts), _bound(decoder, texts))
+
+
+def _student(
+    name: str, path: str, precision: str, rows: Sequence[Encoded], note: str = ""
+) -> Speed:
+    lengths = [len(row.ids) for row in rows]
+    return Speed(
+        name=name,
+        kind="student",
+        path=path,
+        precision=precision,
+        reviews=len(rows),
+        tokens=sum(lengths),
+        seconds=(),
+        flops=sum(map(MINILM_L6.flops, lengths)) / len(lengths),
+        note=note,
+    )
+
+
+def _large(decoder: Decoder, prompt: str, shape: DecoderShape, texts: Sequence[str]) -> Speed:
+    rows = decoder.rows(texts)
+    cached = decoder.cached_tokens
+    return Speed(
+        name=f"{shape.name} {prompt}",
+        kind="large",
+        path="forward",
+        precision=decoder.precision,
+        reviews=len(texts),
+        tokens=sum(map(len, rows)),
+        prompt_tokens=cached,
+        seconds=(),
+        flops=sum(shape.flops(cached=cached, tokens=len(row)) for row in rows) / len(rows),
+        weights_mib=decoder.weights_mib(),
+        random_weights=decoder.random,
+    )
+
+
+def _bound(decoder: Decoder, texts: Sequence[str]) -> Callable[[], object]:
+    return lambda: decoder.classify(texts)
+
+
+def _synced(run: Callable[[], object], device: str) -> Callable[[], object]:
+    """A GPU answers before it is done; wait for it inside the timed span."""
+
+    def synced() -> None:
+        run()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return synced
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("--bundle", type=Path, help="the student; the reference student where none is named")
+    add("--precision", default="auto", help="of the bundle's graph; fp16 where it has one")
+    add("--texts", type=Path, help="one review a line; without it, made-up ones of like length")
+    add("--checkpoint", type=Path, help="folder of a real large model")
+    add("--shape", default="8B", help="large model where there is no checkpoint")
+    add("--reviews", type=int, default=65_536, help="reviews timed for the student")
+    add("--large-reviews", type=int, default=2048, help="reviews timed for the large model")
+    add("--rounds", type=int, default=3, help="rounds of the race")
+    add("--batch-tokens", type=int, default=65_536, help="tokens in one call of the student")
+    add("--large-tokens", type=int, default=32_768, help="padded tokens in one call of the large")
+    add("--callers", type=int, default=16, help="callers of the gRPC service")
+    default = Path(__file__).parent / "results" / "proof-gpu.json"
+    add("--out", type=Path, default=default, help="JSON file to write")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

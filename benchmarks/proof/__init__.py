@@ -1,0 +1,1 @@
+"""What `bench.py` and `bench_gpu.py` are made of: contestants, races, records, and their page."""

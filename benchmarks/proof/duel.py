@@ -1,0 +1,185 @@
+"""The student against the large model: same reviews, same machine, same run, turn by turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+import torch
+from tokenizers import Tokenizer
+
+from proof.decoder import Decoder, Encode, Loaded, load_checkpoint, make_random
+from proof.endpoint import Endpoint
+from proof.machine import energy_joules, peak_mib
+from proof.prompts import PROMPTS
+from proof.race import race, ratio_of
+from proof.record import Machine, Ratio, Speed
+from proof.shapes import MINILM_L6, DecoderShape
+from sentimill import Classifier, Prediction
+
+__all__ = ["carried", "duel", "large_model", "over_endpoint"]
+
+_STUDENT_SECONDS = 1.0
+"""A round of the student repeats the same call until about this long, to be measurable."""
+
+
+def large_model(
+    classifier: Classifier,
+    shape: DecoderShape,
+    checkpoint: Path | None,
+    *,
+    precision: str,
+    device: str = "cpu",
+) -> Loaded:
+    """Load the checkpoint, or build the shape with random weights. precision: fp32 or bf16.
+
+    Random weights come with the student's tokenizer, because the shapes' own are not at hand: only
+    the number of tokens matters for speed, and the report gives it.
+    """
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    if checkpoint is not None:
+        return load_checkpoint(checkpoint, dtype=dtype, device=device)
+    return make_random(shape, _wordpiece(classifier), dtype=dtype, device=device)
+
+
+def duel(
+    classifier: Classifier,
+    loaded: Loaded,
+    shape: DecoderShape,
+    texts: Sequence[str],
+    *,
+    rounds: int,
+) -> tuple[list[Speed], list[Ratio]]:
+    """Race the student against every prompt of the large model on *texts*."""
+    decoders = {name: Decoder(loaded, prompt) for name, prompt in PROMPTS.items()}
+    repeats = _repeats(classifier, texts)
+
+    def student() -> None:
+        for _ in range(repeats):
+            classifier.classify(texts)
+
+    runs: dict[str, Callable[[], object]] = {"student": student}
+    for name, decoder in decoders.items():
+        runs[name] = _bound(decoder, texts)
+    before = energy_joules()
+    seconds = race(runs, rounds=rounds)
+    after = energy_joules()
+    tokens = [
+        answer.tokens for answer in classifier.classify(texts) if isinstance(answer, Prediction)
+    ]
+    one = Speed(
+        name=f"student {classifier.precision}",
+        kind="student",
+        path="duel",
+        precision=classifier.precision,
+        reviews=len(texts) * repeats,
+        tokens=sum(tokens) * repeats,
+        seconds=tuple(seconds["student"]),
+        flops=sum(map(MINILM_L6.flops, tokens)) / len(tokens),
+        note=f"the same {len(texts)} reviews, {repeats} times a round",
+    )
+    larges = [
+        _speed(f"{shape.name} {name}", decoder, shape, texts, tuple(seconds[name]))
+        for name, decoder in decoders.items()
+    ]
+    if before is not None and after is not None:
+        # One counter for the whole race: the large model's part of it, as the time is its too.
+        share = {name: sum(s) / sum(map(sum, seconds.values())) for name, s in seconds.items()}
+        larges = [
+            msgspec.structs.replace(
+                large,
+                joules=(after - before) * share[name] / (len(texts) * (rounds + 1)),
+            )
+            for large, name in zip(larges, decoders, strict=True)
+        ]
+    return [one, *larges], [ratio_of(one, large) for large in larges]
+
+
+def carried(
+    student: Speed, large: Speed, shape: DecoderShape, to: DecoderShape, here: Machine
+) -> Iterator[Ratio]:
+    """Carry a measured ratio over to a bigger shape in two ways.
+
+    By operations: the bigger shape keeps the smaller one's efficiency. At the machine's whole
+    matrix rate: the bigger shape loses nothing at all, which no real run achieves; the student
+    keeps its measured rate.
+    """
+    cached = large.prompt_tokens
+    tokens = large.tokens / large.reviews
+    factor = _mean_flops(to, cached, tokens) / _mean_flops(shape, cached, tokens)
+    name = large.name.replace(shape.name, to.name)
+    bigger = msgspec.structs.replace(large, name=name)
+    basis = f"by operations, {factor:.1f} times those of {shape.name}"
+    yield ratio_of(student, bigger, factor=factor, basis=basis)
+    peak = here.matmul_flops[large.precision] / _mean_flops(to, cached, tokens)
+    perfect = tuple(bigger.reviews / peak for _ in bigger.seconds)
+    at_peak = msgspec.structs.replace(bigger, seconds=perfect)
+    yield ratio_of(student, at_peak, basis=f"at the whole {large.precision} matrix rate")
+
+
+def over_endpoint(endpoint: Endpoint, texts: Sequence[str], *, rounds: int) -> Speed:
+    """Time an endpoint; tokens are the reviews' words, because it alone knows its tokenizer."""
+    seconds = race({"endpoint": lambda: endpoint.classify(texts)}, rounds=rounds)["endpoint"]
+    return Speed(
+        name=f"endpoint {endpoint.model}",
+        kind="large",
+        path="endpoint",
+        precision="unknown",
+        reviews=len(texts),
+        tokens=sum(len(text.split()) for text in texts),
+        seconds=tuple(seconds),
+        note=f"{endpoint.callers} requests at once; tokens are words",
+    )
+
+
+def _speed(
+    name: str,
+    decoder: Decoder,
+    shape: DecoderShape,
+    texts: Sequence[str],
+    seconds: tuple[float, ...],
+) -> Speed:
+    rows = decoder.rows(texts)
+    cached = decoder.cached_tokens
+    return Speed(
+        name=name,
+        kind="large",
+        path="duel",
+        precision=decoder.precision,
+        reviews=len(texts),
+        tokens=sum(map(len, rows)),
+        prompt_tokens=cached,
+        seconds=seconds,
+        flops=sum(shape.flops(cached=cached, tokens=len(row)) for row in rows) / len(rows),
+        weights_mib=decoder.weights_mib(),
+        peak_mib=peak_mib(),
+        random_weights=decoder.random,
+        note="instruction cached, one forward pass, label token's log-probabilities",
+    )
+
+
+def _mean_flops(shape: DecoderShape, cached: int, tokens: float) -> float:
+    return shape.flops(cached=cached, tokens=round(tokens))
+
+
+def _repeats(classifier: Classifier, texts: Sequence[str]) -> int:
+    classifier.classify(texts)
+    seconds = race({"once": lambda: classifier.classify(texts)}, rounds=1)["once"][0]
+    return max(1, round(_STUDENT_SECONDS / seconds))
+
+
+def _bound(decoder: Decoder, texts: Sequence[str]) -> Callable[[], object]:
+    return lambda: decoder.classify(texts)
+
+
+def _wordpiece(classifier: Classifier) -> Encode:
+    tokenizer = Tokenizer.from_buffer(classifier.bundle.read("tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    return encode

@@ -1,0 +1,79 @@
+"""What `record.surroundings` leaves out: how fast the machine multiplies, what it uses up."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Final, cast
+
+import torch
+
+from proof.record import Around, Machine
+from record import surroundings
+from sentimill.machine import package_version
+
+__all__ = ["energy_joules", "fastest_dtype", "machine", "matmul_flops", "peak_mib"]
+
+_MORE: Final = ("torch", "transformers", "scikit-learn")
+_RAPL: Final = Path("/sys/class/powercap")
+
+
+def machine(*, size: int = 512) -> Machine:
+    """Describe this machine. size: of the square product.
+
+    It is small, because a processor without instructions for bf16 takes minutes for a large one.
+    """
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    device = "cuda" if gpu else "cpu"
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
+    if gpu:
+        dtypes["fp16"] = torch.float16
+    return Machine(
+        around={
+            **cast("Around", surroundings()),
+            "memory_gib": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30,
+            "system": platform.system(),
+            **{name: package_version(name) for name in _MORE},
+        },
+        gpu=gpu,
+        matmul_flops={
+            name: matmul_flops(dtype, size=size, device=device) for name, dtype in dtypes.items()
+        },
+    )
+
+
+def matmul_flops(dtype: torch.dtype, *, size: int, device: str, repeats: int = 5) -> float:
+    """Return the best of *repeats* rates of a square product, in operations a second."""
+    torch.manual_seed(0)
+    a = torch.randn(size, size, device=device).to(dtype)
+    b = torch.randn(size, size, device=device).to(dtype)
+    best = 0.0
+    for _ in range(repeats + 1):  # the first is the warm-up, and never the best
+        began = time.perf_counter()
+        torch.matmul(a, b)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best = max(best, 2 * size**3 / (time.perf_counter() - began))
+    return best
+
+
+def fastest_dtype(here: Machine) -> str:
+    """Return fp32 or bf16, whichever this machine multiplies faster: what a large model gets."""
+    return max(("fp32", "bf16"), key=here.matmul_flops.__getitem__)
+
+
+def peak_mib() -> float:
+    """Return the largest resident set of this process so far."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def energy_joules() -> float | None:
+    """Return the processor's energy counter, None where the machine does not show it."""
+    try:
+        packages = sorted(_RAPL.glob("intel-rapl:?/energy_uj"))
+        return sum(int(path.read_text()) for path in packages) / 1e6 if packages else None
+    except OSError:
+        return None

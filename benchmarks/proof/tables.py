@@ -1,0 +1,141 @@
+"""Tables for the README and the report, as rows of text computed from a run's JSON alone."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from proof.record import Proof, Ratio, Speed
+from sentimill_train.bootstrap import Figure
+
+__all__ = [
+    "NO_RUN",
+    "Table",
+    "cascade_table",
+    "markdown",
+    "percent",
+    "quality_table",
+    "ratio_table",
+    "readme_part",
+    "regenerate",
+    "speed_table",
+    "student_of",
+]
+
+NO_RUN: Final = "Not measured yet: `make bench` fills this in."
+"""The README's part before the first run is committed."""
+
+Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
+"""Heads, and rows of as many cells."""
+
+
+def ratio_table(proof: Proof) -> Table:
+    """The student against the large model. An interval is printed where a ratio does not repeat."""
+    heads = ("large model", "how it is known", "student is faster by")
+    return heads, [(row.large, row.basis, _times(row)) for row in proof.ratios]
+
+
+def speed_table(proof: Proof) -> Table:
+    """Every contestant."""
+    heads = ("contestant", "precision", "reviews/s", "tokens/s", "operations a review", "MiB")
+    return heads, [_speed(row) for row in proof.speeds]
+
+
+def quality_table(proof: Proof) -> Table:
+    """Accuracy with 95 % intervals: a row a set and number of classes, a column a model."""
+    models = list(dict.fromkeys(row.name for row in proof.qualities))
+    found = {(row.dataset, row.classes, row.name): row.accuracy for row in proof.qualities}
+    rows: list[tuple[str, ...]] = []
+    for dataset, classes in dict.fromkeys((row.dataset, row.classes) for row in proof.qualities):
+        figures = [found.get((dataset, classes, model)) for model in models]
+        counts = (f"{next(one.rows for one in figures if one):,}", str(classes))
+        rows.append((dataset, *counts, *(percent(one) for one in figures)))
+    return ("reviews of", "rows", "classes", *(f"{model}, %" for model in models)), rows
+
+
+def cascade_table(proof: Proof) -> Table:
+    """The student alone, the best threshold, the large model for all."""
+    heads = ("asks the large model", "of reviews, %", "accuracy, %", "$ a million")
+    shown = [one for one in proof.cascade if one.best or one.threshold in (0.0, 1.01)]
+    return heads, [
+        (
+            {0.0: "never", 1.01: "always"}.get(one.threshold, f"below {one.threshold:g}"),
+            f"{100 * one.handed_over:.1f}",
+            percent(one.accuracy),
+            f"{one.usd_million:,.2f}",
+        )
+        for one in shown
+    ]
+
+
+def percent(figure: Figure | None) -> str:
+    """Return a share with its interval, in percent; blank where there is none."""
+    if figure is None:
+        return ""
+    return f"{100 * figure.value:.1f} ({100 * figure.low:.1f} to {100 * figure.high:.1f})"
+
+
+def markdown(table: Table) -> str:
+    """Return a table in Markdown."""
+    heads, rows = table
+    lines = [heads, tuple("---" for _ in heads), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def regenerate(readme: str, made: str) -> str:
+    """Return *readme* with *made* between the proof's markers, which stay."""
+    pattern = re.compile(r"(<!-- proof:[^>]*-->\n).*?(<!-- /proof -->)", re.DOTALL)
+    if not pattern.search(readme):
+        raise SystemExit("the README has no markers <!-- proof: ... --> and <!-- /proof -->")
+    return pattern.sub(lambda found: f"{found[1]}{made}\n{found[2]}", readme)
+
+
+def readme_part(proof: Proof) -> str:
+    """Return what the README says of a run: the ratios, the speeds, quality, the cascade."""
+    around = proof.machine.around
+    student = student_of(proof)
+    parts = [
+        f"One run of {proof.minutes:.0f} minutes on {proof.machine.name}, shared with other work"
+        f" (load {around['load_average']:.1f} before it), at commit `{around['commit']}`: compare"
+        f" within it. The student ({student.precision}) against a large model used the fastest fair"
+        " way: its instruction cached, one pass a batch, one label token read. **The large model's"
+        " weights are random**, so its speed is real and its answers mean nothing.",
+        markdown(ratio_table(proof)),
+        markdown(speed_table(proof)),
+        "Accuracy against the reviews' own labels, two classes without the neutral rows. The"
+        f" teacher is the frontier model whose judgement was distilled{_retained(proof)}",
+        markdown(quality_table(proof)),
+        "The cascade, against the labels of its three classes, at the teacher's online price:",
+        markdown(cascade_table(proof)),
+        "`benchmarks/results/proof.html` has the plots and the rest; `docs/proof.md` how it is"
+        " measured.",
+    ]
+    return "\n\n".join(parts)
+
+
+def student_of(proof: Proof) -> Speed:
+    """Return the student's entry in the duel with the large model."""
+    return next(row for row in proof.speeds if row.kind == "student" and row.path == "duel")
+
+
+def _retained(proof: Proof) -> str:
+    if proof.retained is None:
+        return "."
+    return (
+        f": on {proof.retained.rows} rows that the student learnt nothing of, it retains"
+        f" {percent(proof.retained)} % of the teacher's two-class accuracy."
+    )
+
+
+def _times(row: Ratio) -> str:
+    if row.repeats:
+        return f"{row.value:,.0f} x"
+    return f"{row.low:,.0f} to {row.high:,.0f} x (does not repeat within 10 %)"
+
+
+def _speed(row: Speed) -> tuple[str, ...]:
+    flops = "" if row.flops is None else f"{row.flops:.3g}"
+    mib = "" if row.weights_mib is None else f"{row.weights_mib:,.0f}"
+    name = row.name + (" (random weights)" if row.random_weights else "")
+    rate = f"{row.rate:,.0f}" if row.rate >= 100 else f"{row.rate:.3g}"
+    return name, row.precision, rate, f"{row.token_rate:,.0f}", flops, mib

@@ -1,0 +1,39 @@
+"""The GPU's script, run small on a CPU: it says so, and its unpadded student is exact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import bench_gpu
+from proof.record import read_proof
+from proof.varlen import VarlenStudent
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_review_gets_the_same_logits_alone_and_among_others() -> None:
+    """Reviews laid end to end do not see one another."""
+    model = VarlenStudent(dtype=torch.float32, device="cpu")
+    draw = np.random.default_rng(0)
+    rows = [draw.integers(5, 1000, size) for size in (3, 17, 8)]
+    together = model.forward(rows)
+    for i, row in enumerate(rows):
+        alone = model.forward([row])[0]
+        torch.testing.assert_close(together[i], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_without_a_gpu_the_record_says_that_its_figures_are_a_cpus(
+    bundle: Path, tmp_path: Path
+) -> None:
+    """Every path runs, and `missing` names the GPU and the CUDA provider."""
+    out = tmp_path / "gpu.json"
+    small = "--shape tiny --reviews 8 --large-reviews 2 --rounds 1 --batch-tokens 512 --callers 2"
+    bench_gpu.main(["--bundle", str(bundle), "--out", str(out), *small.split()])
+    proof = read_proof(out)
+    assert any("GPU" in line for line in proof.missing)
+    assert {speed.path for speed in proof.speeds} == {"forward", "engine", "grpc"}
+    assert len(proof.ratios) == 2
