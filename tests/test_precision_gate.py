@@ -37,6 +37,7 @@ def check(found: Floats, *, invariant: bool = True, golden: bool = True) -> Prec
         invariant=invariant,
         golden=golden,
         max_logit_difference=0.1,
+        engine="an engine",
     )
 
 
@@ -46,7 +47,7 @@ def test_the_same_answers_pass() -> None:
 
     assert outcome.passed
     assert (outcome.agreement, outcome.macro_f1_drop, outcome.ece_change) == (1.0, 0.0, 0.0)
-    assert "int8 passes its gate on 2,000 rows: 100.00%" in outcome.sentence()
+    assert "int8 passes its gate on 2,000 rows in an engine: 100.00%" in outcome.sentence()
 
 
 @pytest.mark.parametrize(("rows", "passed"), [(3, True), (11, False)])

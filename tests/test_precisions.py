@@ -9,8 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx import numpy_helper
 from safetensors.numpy import load_file
 
 from program import Sentimill
@@ -18,8 +20,9 @@ from reloading import reloading
 from sentimill import AsyncClient
 from sentimill.bundle import open_bundle
 from sentimill.classifier import Classifier, Prediction
-from sentimill.errors import BundleError, InputError
-from sentimill_train import quantise
+from sentimill.errors import BundleError, InputError, UsageError
+from sentimill.machine import Machine
+from sentimill_train import precisions, quantise
 from sentimill_train.exam import ExamConfig
 from sentimill_train.fit import FitConfig
 from sentimill_train.precisions import Export
@@ -87,6 +90,7 @@ def test_int8_is_added_when_it_passes(made: Path, tmp_path: Path, sentimill: Sen
     assert isinstance(answer, Prediction)
     assert answer.label == "positive"
     assert "int8 passes its gate" in bundle.read("README.md").decode()
+    assert "int8 passes its gate" in bundle.read("report.html").decode()
     assert "int8 passes its gate" in done.err
 
 
@@ -105,6 +109,124 @@ def test_int8_that_fails_is_left_out_and_the_card_says_so(
     assert list(bundle.manifest.precisions) == ["fp32"]
     assert "onnx/int8.onnx" not in bundle.manifest.files
     assert "int8 does not pass its gate" in bundle.read("README.md").decode()
+    assert "int8 does not pass its gate" in bundle.read("report.html").decode()
+
+
+def test_fp16_is_added_beside_what_is_there(made: Path, tmp_path: Path) -> None:
+    """The figures of int8, made earlier, stay in manifest, card and report."""
+    on = (str(made / "held-out.jsonl"),)
+    Export(bundle=made / "mine", out=tmp_path / "a", on=on).run()
+
+    done = Export(bundle=tmp_path / "a", out=tmp_path / "b", on=on, precisions=("fp16",)).run()
+
+    (check,) = done.checks
+    assert check.passed
+    assert list(done.bundle.manifest.precisions) == ["fp32", "int8", "fp16"]
+    entry = done.bundle.manifest.precisions["fp16"]
+    assert (entry.file, entry.parity_rows) == ("onnx/fp16.onnx", 2300)
+    files = done.bundle.manifest.files
+    assert files[entry.file].size_bytes < 0.7 * files["onnx/fp32.onnx"].size_bytes
+    for paper in ("README.md", "report.html"):
+        text = done.bundle.read(paper).decode()
+        assert text.count("int8 passes its gate") == 1
+        assert text.count("fp16 passes its gate") == 1
+
+
+def test_fp16_that_fails_is_left_out(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph whose states ran over answers with no numbers, which no limit lets through."""
+    model = onnx.load_model_from_string((made / "mine/onnx/fp32.onnx").read_bytes())
+    head = next(t for t in model.graph.initializer if t.name == "head.bias")
+    head.CopyFrom(numpy_helper.from_array(np.full(2, np.nan, np.float32), head.name))
+    monkeypatch.setattr(precisions, "fp16_graph", lambda data: model.SerializeToString())
+    on = (str(made / "held-out.jsonl"),)
+
+    done = Export(bundle=made / "mine", out=tmp_path / "b", on=on, precisions=("fp16",)).run()
+
+    assert not done.checks[0].passed
+    assert list(done.bundle.manifest.precisions) == ["fp32"]
+    assert "onnx/fp16.onnx" not in done.bundle.manifest.files
+    assert "fp16 does not pass its gate" in done.bundle.read("report.html").decode()
+
+
+def test_bf16_is_judged_on_a_cpu_that_has_it_alone(
+    made: Path, tmp_path: Path, sentimill: Sentimill
+) -> None:
+    """Elsewhere it is left out, the papers say why, and the exit code is 4."""
+    out = tmp_path / "b"
+
+    done = sentimill(
+        "export", made / "mine", out, "--on", made / "held-out.jsonl", "--precision", "bf16"
+    )
+
+    has = bool({"avx512_bf16", "amx_bf16"} & Machine.here().cpu_flags)
+    bundle = open_bundle(out)
+    report = bundle.read("report.html").decode()
+    assert done.code == (0 if has else 4), done.err
+    assert ("bf16" in bundle.manifest.precisions) is has
+    assert ("bf16 passes its gate" in report) is has
+    assert ("bf16 was not judged, and so is not in the bundle" in report) is not has
+
+
+def test_bf16_that_passes_names_the_graph_of_fp32(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With OpenVINO in fp32 where the CPU has no bf16: no file is added, and the bundle loads."""
+    if not {"avx512_bf16", "amx_bf16"} & Machine.here().cpu_flags:
+        in_fp32 = Classifier.load(made / "mine", engine="openvino", precision="fp32")
+        monkeypatch.setattr(Classifier, "load", lambda path, precision: in_fp32)
+    on = (str(made / "held-out.jsonl"),)
+
+    done = Export(bundle=made / "mine", out=tmp_path / "b", on=on, precisions=("bf16",)).run()
+
+    monkeypatch.undo()
+    entry = done.bundle.manifest.precisions["bf16"]
+    assert entry.file == "onnx/fp32.onnx"
+    assert entry.agreement is not None
+    assert entry.agreement >= 0.995
+    (answer,) = Classifier.load(done.bundle.path).classify([LOVELY])
+    assert isinstance(answer, Prediction)
+    assert answer.label == "positive"
+
+
+def test_bf16_whose_golden_texts_do_not_come_out_is_left_out(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a bundle would not load; the path of the one that was tried stays out of the papers."""
+
+    def load(path: Path, precision: str) -> Classifier:
+        raise BundleError(f"{path} does not verify", reason="BUNDLE_GOLDEN_MISMATCH")
+
+    monkeypatch.setattr(Classifier, "load", load)
+    on = (str(made / "held-out.jsonl"),)
+
+    done = Export(bundle=made / "mine", out=tmp_path / "b", on=on, precisions=("bf16",)).run()
+
+    assert list(done.bundle.manifest.precisions) == ["fp32"]
+    card = done.bundle.read("README.md").decode()
+    assert "bf16 was not judged" in card
+    assert str(made) not in card
+
+
+def test_an_unknown_precision_is_refused(made: Path, tmp_path: Path, sentimill: Sentimill) -> None:
+    """With the names there are."""
+    done = sentimill("export", made, tmp_path / "b", "--on", "x", "--precision", "int4")
+
+    assert done.code == 2
+    assert "unknown precision 'int4': use int8, fp16 or bf16" in done.error
+
+
+def test_a_compact_bundle_takes_no_other_precision(made: Path, tmp_path: Path) -> None:
+    """It is int8 by what it is for."""
+    options = Export(
+        bundle=made / "mine", out=tmp_path / "b", on=("x",), precisions=("fp16",), compact=True
+    )
+
+    with pytest.raises(UsageError, match="--compact has int8 alone") as caught:
+        options.run()
+
+    assert caught.value.reason == "COMPACT_IS_INT8"
 
 
 def test_a_compact_bundle_that_fails_is_not_written(

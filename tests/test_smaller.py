@@ -12,7 +12,13 @@ from safetensors.numpy import load, save
 
 from sentimill.errors import BundleError
 from sentimill_train.export import open_graph
-from sentimill_train.smaller import half_graph, half_weights, short_positions, small_embeddings
+from sentimill_train.smaller import (
+    fp16_graph,
+    half_graph,
+    half_weights,
+    short_positions,
+    small_embeddings,
+)
 from tiny import graph
 
 
@@ -99,3 +105,15 @@ def test_a_graph_can_be_run_with_what_fp16_keeps() -> None:
     assert after["weights"].dtype == np.float32
     assert np.array_equal(after["weights"], before["weights"].astype(np.float16))
     assert after["last"].dtype == np.int64
+
+
+def test_a_graph_in_fp16_takes_and_gives_what_the_other_does() -> None:
+    """Ids in, float32 logits out; its weights are in fp16."""
+    ids = np.array([[1, 4, 6, 2], [1, 5, 0, 0]])
+    mask = (ids > 0).astype(np.int64)
+
+    logits = open_graph(fp16_graph(graph()))(ids, mask)
+
+    assert tensors(fp16_graph(graph()))["weights"].dtype == np.float16
+    assert logits.dtype == np.float32
+    assert np.allclose(logits, open_graph(graph())(ids, mask), atol=1e-2)

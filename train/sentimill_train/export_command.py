@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from sentimill.errors import BundleError
+from sentimill.errors import BundleError, UsageError
 from sentimill_train.extras import needed_for
+
+if TYPE_CHECKING:
+    from sentimill_train.precisions import Exported
 
 __all__ = ["export"]
 
@@ -25,6 +28,13 @@ def export(
     ],
     more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     *,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="int8 for CPUs, fp16 for GPUs, bf16 for CPUs that have it; may be repeated",
+            show_default="int8",
+        ),
+    ] = None,
     compact: Annotated[
         bool,
         typer.Option(
@@ -44,29 +54,48 @@ def export(
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="replace a bundle at OUT")] = False,
 ) -> None:
-    """Add an int8 graph to a bundle, when it answers as fp32 does; else say by how much it fails.
+    """Add precisions to a bundle that answer as fp32 does; say of the others by how much they fail.
 
-    Then the bundle is written without int8, with the outcome in its card, and the exit code is 4.
-    With --compact nothing is written then, for int8 is all that such a bundle has.
+    The bundle is written without those, with the outcome in its card and its report, and the exit
+    code is 4. bf16 can be judged on a CPU that has it alone. With --compact nothing is written
+    where int8 fails, for it is all that such a bundle has.
     """
     with needed_for("exporting"):
-        from sentimill_train.precisions import Export
+        from sentimill_train.precisions import Export, Other
         from sentimill_train.records import Columns
+    known: tuple[Other, ...] = get_args(Other)
+    wanted = precision or ["int8"]
+    for name in wanted:
+        if name not in known:
+            raise UsageError(
+                f"unknown precision {name!r}: use {', '.join(known[:-1])} or {known[-1]}",
+                reason="UNKNOWN_PRECISION",
+            )
     made = Export(
         bundle=bundle,
         out=out,
         on=(*on, *(more or ())),
         columns=Columns(text=text_column, label=label_column),
+        precisions=tuple(each for each in known if each in wanted),
         compact=compact,
         float_attention=float_attention,
         overwrite=overwrite,
     ).run(lambda stage: typer.echo(stage, err=True))
+    _report(out, made)
+
+
+def _report(out: Path, made: Exported) -> None:
+    """Say what passed; raise BundleError PRECISION_REFUSED with what did not."""
+    failed = [check for check in made.checks if not check.passed]
     for check in made.checks:
-        if not check.passed:
-            raise BundleError(
-                f"{check.sentence()} {out} was written without it; try --float-attention",
-                reason="PRECISION_REFUSED",
-            )
-        typer.echo(check.sentence(), err=True)
+        if check.passed:
+            typer.echo(check.sentence(), err=True)
     size = sum(file.size_bytes for file in made.bundle.manifest.files.values())
     typer.echo(f"{out}: {size / 1e6:.1f} MB", err=True)
+    if failed:
+        hint = "; try --float-attention" if any(c.precision == "int8" for c in failed) else ""
+        sentences = " ".join(check.sentence() for check in failed)
+        raise BundleError(
+            f"{sentences} {out} was written without {', '.join(c.precision for c in failed)}{hint}",
+            reason="PRECISION_REFUSED",
+        )

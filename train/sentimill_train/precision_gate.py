@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 import numpy as np
@@ -14,7 +14,14 @@ from sentimill_train.export import Run
 from sentimill_train.measures import Answers, ece, macro_f1
 from sentimill_train.tokens import Rows
 
-__all__ = ["FEWEST_ROWS", "PrecisionCheck", "check_precision", "is_invariant"]
+__all__ = [
+    "FEWEST_ROWS",
+    "NotJudged",
+    "Outcome",
+    "PrecisionCheck",
+    "check_precision",
+    "is_invariant",
+]
 
 FEWEST_ROWS: Final = 2000
 """Held-out rows that the gate needs: at 99.5 % agreement that is 10 rows that may differ."""
@@ -31,10 +38,12 @@ class PrecisionCheck(msgspec.Struct, frozen=True, kw_only=True):
 
     agreement: share of rows with the same label. macro_f1_drop: fp32's minus its own. ece_change:
     its own minus fp32's. invariant: from `is_invariant`. golden: the bundle's golden texts come out
-    near enough for it to load. max_logit_difference: the largest over all rows and labels.
+    near enough for it to load. max_logit_difference: the largest over all rows and labels. engine:
+    what computed it.
     """
 
     precision: str
+    engine: str
     rows: int
     agreement: float
     macro_f1_drop: float
@@ -58,12 +67,29 @@ class PrecisionCheck(msgspec.Struct, frozen=True, kw_only=True):
         """Return the outcome in one sentence, with every figure and its limit."""
         return (
             f"{self.precision} {'passes' if self.passed else 'does not pass'} its gate on"
-            f" {self.rows:,} rows: {self.agreement:.2%} of the labels are those of fp32 (at least"
-            f" {AGREEMENT:.1%}), macro-F1 drops by {self.macro_f1_drop * 100:.2f} points (at most"
-            f" {F1_DROP * 100:.1f}), ECE changes by {self.ece_change:+.4f} (at most {ECE_CHANGE}),"
+            f" {self.rows:,} rows in {self.engine}: {self.agreement:.2%} of the labels are those"
+            f" of fp32 (at least {AGREEMENT:.1%}), macro-F1 drops by"
+            f" {self.macro_f1_drop * 100:.2f} points (at most {F1_DROP * 100:.1f}), ECE changes by"
+            f" {self.ece_change:+.4f} (at most {ECE_CHANGE}),"
             f" a text {'gets the same bits' if self.invariant else 'gets other bits'} in other"
             f" company, and the golden texts {'come out' if self.golden else 'do not come out'}."
         )
+
+
+class NotJudged(msgspec.Struct, frozen=True, kw_only=True):
+    """A precision that this machine cannot run, and *why*, in words that go behind a colon."""
+
+    precision: str
+    why: str
+    passed: Literal[False] = False
+
+    def sentence(self) -> str:
+        """Return the outcome in one sentence."""
+        return f"{self.precision} was not judged, and so is not in the bundle: {self.why}."
+
+
+Outcome = PrecisionCheck | NotJudged
+"""What is said of a precision that was tried."""
 
 
 def check_precision(
@@ -74,6 +100,7 @@ def check_precision(
     invariant: bool,
     golden: bool,
     max_logit_difference: float,
+    engine: str,
 ) -> PrecisionCheck:
     """Compare the answers of *precision* with those of fp32 to the same held-out rows.
 
@@ -90,6 +117,7 @@ def check_precision(
     one = np.ones((1, rows))
     return PrecisionCheck(
         precision=precision,
+        engine=engine,
         rows=rows,
         agreement=float((reference.predicted == found.predicted).mean()),
         macro_f1_drop=float((macro_f1(reference, one) - macro_f1(found, one))[0]),

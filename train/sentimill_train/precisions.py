@@ -1,4 +1,4 @@
-"""Another precision for a bundle: made of its fp32 graph, gated on real rows, kept or left out."""
+"""Other precisions for a bundle: made of its fp32 graph, gated on real rows, kept or left out."""
 
 from __future__ import annotations
 
@@ -6,33 +6,35 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from sentimill.bundle import Bundle, Manifest, Precision, check_writable, open_bundle, write_bundle
-from sentimill.classifier import encoder_of, golden_fault, probabilities
-from sentimill.errors import BundleError, TextError
-from sentimill.text import TextEncoder, pad
-from sentimill_train.export import Run, graph_logits, open_graph
-from sentimill_train.measures import Answers
-from sentimill_train.precision_gate import PrecisionCheck, check_precision, is_invariant
-from sentimill_train.quantise import int8_graph
-from sentimill_train.records import Columns, Example, read_examples
+from sentimill.classifier import encoder_of
+from sentimill.errors import BundleError, UsageError
+from sentimill_train.beside import Beside
+from sentimill_train.export import open_graph
+from sentimill_train.outcomes import card_with, report_with
+from sentimill_train.precision_gate import Outcome, PrecisionCheck
+from sentimill_train.records import Columns, Example
 from sentimill_train.samples import read_sample
-from sentimill_train.smaller import half_graph, half_weights, short_positions, small_embeddings
+from sentimill_train.smaller import fp16_graph, half_graph, half_weights
 from sentimill_train.tokens import Rows, tokenise
 
-__all__ = ["Export", "Exported"]
+__all__ = ["Export", "Exported", "Other"]
+
+Other = Literal["int8", "fp16", "bf16"]
+"""A precision besides fp32."""
 
 _FP32: Final = "fp32"
 _INT8: Final = "int8"
-_INT8_FILE: Final = "onnx/int8.onnx"
 _WEIGHTS: Final = "model.safetensors"
-_HEADING: Final = "## Other precisions"
-_SEEN: Final = 64  # starter reviews, to round by: some 4,000 tokens
+_SMALL: Final = (
+    "This bundle is the small form of the one that the figures above and `report.html` are of: it"
+    " answers in int8 alone, its word vectors are in int8 too, and `model.safetensors` holds the"
+    " weights in fp16, to train on. They were judged as well, run in float32."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +42,33 @@ class Exported:
     """The bundle that was written, and what the gate said of each precision that was tried."""
 
     bundle: Bundle
-    checks: tuple[PrecisionCheck, ...]
+    checks: tuple[Outcome, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """A precision that was tried. data: its graph; None where that is the fp32 graph."""
+
+    outcome: Outcome
+    data: bytes | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """Write *bundle* again to *out*, with an int8 graph where that passes its gate.
+    """Write *bundle* again to *out*, with those of *precisions* that pass their gate.
 
     on: labelled files that the model has not learned from, 2,000 rows or more in all; of a file
-    that it was trained on, only the test rows are taken. compact: for shipping, int8 alone, with
-    word vectors in int8, and weights to train on in fp16. float_attention: see `int8_graph`.
+    that it was trained on, only the test rows are taken. precisions: int8 for CPUs, fp16 for GPUs,
+    bf16 for CPUs that have it, and on one of those alone it can be judged; those that the bundle
+    has besides stay. compact: for shipping, int8 alone, with word vectors in int8, and weights to
+    train on in fp16. float_attention: see `int8_graph`.
     """
 
     bundle: Path
     out: Path
     on: tuple[str, ...]
     columns: Columns = field(default_factory=Columns)
+    precisions: tuple[Other, ...] = (_INT8,)
     compact: bool = False
     float_attention: bool = False
     overwrite: bool = False
@@ -64,28 +77,43 @@ class Export:
         """Do it. say: is told what is being done.
 
         Raises:
-            UsageError: *out* is taken. TableError, InputError: too few rows to judge on.
-            BundleError: *bundle* does not verify, its graph is none that int8 can be made of, or a
-            compact bundle did not pass.
+            UsageError: *out* is taken, or *compact* with another precision than int8. TableError,
+            InputError: too few rows to judge on. BundleError: *bundle* does not verify, its graph
+            is none that int8 can be made of, or a compact bundle did not pass.
         """
         check_writable(self.out, overwrite=self.overwrite)
+        if self.compact and self.precisions != (_INT8,):
+            raise UsageError(
+                f"--compact has int8 alone, and --precision asks for {', '.join(self.precisions)}:"
+                " leave one of the two out",
+                reason="COMPACT_IS_INT8",
+            )
         opened = open_bundle(self.bundle)
         opened.verify()
         if _FP32 not in opened.manifest.precisions:
             raise BundleError(
-                f"{self.bundle} has no fp32 graph to make int8 of: give the bundle that it was"
-                " made from",
+                f"{self.bundle} has no fp32 graph to make another precision of: give the bundle"
+                " that it was made from",
                 reason="NO_FP32",
             )
         say("reading reviews")
-        gate = _Gate(opened, self._rows(opened), say)
-        data = gate.int8(small=self.compact, float_attention=self.float_attention)
-        checks = [gate.check(_INT8, data)]
+        gate = Beside(opened, self._rows(opened), say)
+        tried = [self._try(gate, precision) for precision in dict.fromkeys(self.precisions)]
+        checks = [each.outcome for each in tried]
         if self.compact:
-            checks.append(gate.check("fp16", half_graph(gate.fp32)))
+            checks.append(gate.check("fp16", open_graph(half_graph(gate.fp32))))
             _refuse_failed(checks)
-        bundle = self._write(opened, data if checks[0].passed else None, checks)
-        return Exported(bundle, tuple(checks))
+        return Exported(self._write(opened, tried, checks), tuple(checks))
+
+    def _try(self, gate: Beside, precision: Other) -> _Tried:
+        if precision == "bf16":
+            return _Tried(gate.bf16(), None)
+        data = (
+            gate.int8(small=self.compact, float_attention=self.float_attention)
+            if precision == _INT8
+            else fp16_graph(gate.fp32)
+        )
+        return _Tried(gate.check(precision, open_graph(data)), data)
 
     def _rows(self, opened: Bundle) -> Rows:
         manifest = opened.manifest
@@ -95,24 +123,29 @@ class Export:
                 source, manifest.labels, trained_on=manifest.sources, columns=self.columns
             )
             examples += sample.examples
-        return tokenise(examples, _encoder(opened), manifest.labels)[0]
+        return tokenise(
+            examples, encoder_of(manifest, opened.read("tokenizer.json")), manifest.labels
+        )[0]
 
-    def _write(self, opened: Bundle, data: bytes | None, checks: list[PrecisionCheck]) -> Bundle:
+    def _write(self, opened: Bundle, tried: list[_Tried], checks: list[Outcome]) -> Bundle:
         manifest = opened.manifest
-        kept = {name: p for name, p in manifest.precisions.items() if name != _INT8}
+        again = {each.outcome.precision for each in tried}
+        kept = {name: p for name, p in manifest.precisions.items() if name not in again}
         if self.compact:
             kept = {}
         left_out = {p.file for p in manifest.precisions.values()} - {p.file for p in kept.values()}
         files: dict[str, bytes | Path] = {
             name: opened.read(name) for name in manifest.files if name not in left_out
         }
-        card = opened.read("README.md") if "README.md" in manifest.files else b""
-        files["README.md"] = _card(card, checks, compact=self.compact)
+        files |= self._papers(opened, checks)
         if self.compact and _WEIGHTS in files:
             files[_WEIGHTS] = half_weights(opened.read(_WEIGHTS))
-        if data is not None:
-            files[_INT8_FILE] = data
-            kept[_INT8] = _entry(manifest, checks[0])
+        for each in tried:
+            if isinstance(each.outcome, PrecisionCheck) and each.outcome.passed:
+                entry = _entry(manifest, each.outcome)
+                kept[each.outcome.precision] = entry
+                if each.data is not None:
+                    files[entry.file] = each.data
         return write_bundle(
             self.out,
             files,
@@ -120,77 +153,23 @@ class Export:
             overwrite=self.overwrite,
         )
 
-
-class _Gate:
-    """Puts other graphs beside a bundle's fp32 graph, on the same rows."""
-
-    def __init__(self, opened: Bundle, rows: Rows, say: Callable[[str], None]) -> None:
-        self._opened = opened
-        self._rows = rows
-        self._say = say
-        self.fp32 = opened.read(opened.manifest.precision(_FP32).file)
-        self._reference: NDArray[np.float32] | None = None
-
-    def int8(self, *, small: bool, float_attention: bool) -> bytes:
-        """Return the int8 graph; small: with its word vectors in int8 too."""
-        self._say("making int8")
-        texts = [e.text for e in read_examples("starter")]
-        chosen = texts[:: max(1, len(texts) // _SEEN)]
-        encoded = _encoder(self._opened).encode(chosen)
-        ids = [text.ids for text in encoded if not isinstance(text, TextError)]
-        made = int8_graph(self.fp32, ids, float_attention=float_attention)
-        if not small:
-            return made
-        return short_positions(small_embeddings(made), self._opened.manifest.max_tokens)
-
-    def check(self, precision: str, data: bytes) -> PrecisionCheck:
-        """Say how near the graph *data* comes to fp32."""
-        manifest, rows = self._opened.manifest, self._rows
-        if self._reference is None:
-            self._say(f"answering {len(rows):,} rows in fp32")
-            self._reference = graph_logits(open_graph(self.fp32), rows, manifest.pad_id)
-        self._say(f"answering {len(rows):,} rows in {precision}")
-        run = open_graph(data)
-        logits = graph_logits(run, rows, manifest.pad_id)
-        return check_precision(
-            precision,
-            self._answers(self._reference),
-            self._answers(logits),
-            invariant=is_invariant(run, rows, manifest.pad_id),
-            golden=self._replays(run, precision),
-            max_logit_difference=float(np.abs(logits - self._reference).max()),
+    def _papers(self, opened: Bundle, checks: list[Outcome]) -> dict[str, bytes]:
+        """Return the card and the report with what the gate said."""
+        card, report = (
+            opened.read(name).decode("utf-8") if name in opened.manifest.files else ""
+            for name in ("README.md", "report.html")
         )
-
-    def _answers(self, logits: NDArray[np.float32]) -> Answers:
-        return Answers(
-            self._opened.manifest.labels, self._rows.gold, self._probs(logits).astype(np.float64)
-        )
-
-    def _probs(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        # One temperature for all: a threshold then means the same, and the gate looks at the ECE.
-        return probabilities(logits, self._opened.manifest.precision(_FP32).temperature)
-
-    def _replays(self, run: Run, precision: str) -> bool:
-        """Whether the golden texts come out near enough for a bundle to be loaded."""
-        manifest = self._opened.manifest
-        texts = _encoder(self._opened).encode([golden.text for golden in manifest.golden])
-        return not any(
-            isinstance(text, TextError)
-            or golden_fault(
-                golden, self._probs(run(*pad([text.ids], manifest.pad_id)))[0].tolist(), precision
-            )
-            for golden, text in zip(manifest.golden, texts, strict=True)
-        )
-
-
-def _encoder(opened: Bundle) -> TextEncoder:
-    return encoder_of(opened.manifest, opened.read("tokenizer.json"))
+        papers = {"README.md": card_with(card, checks, _SMALL if self.compact else None).encode()}
+        if report:
+            papers["report.html"] = report_with(report, checks).encode()
+        return papers
 
 
 def _entry(manifest: Manifest, check: PrecisionCheck) -> Precision:
+    fp32 = manifest.precision(_FP32)
     return Precision(
-        file=_INT8_FILE,
-        temperature=manifest.precision(_FP32).temperature,
+        file=fp32.file if check.precision == "bf16" else f"onnx/{check.precision}.onnx",
+        temperature=fp32.temperature,
         max_logit_difference=check.max_logit_difference,
         parity_rows=check.rows,
         agreement=check.agreement,
@@ -208,7 +187,7 @@ def _dated(manifest: Manifest) -> Manifest:
     )
 
 
-def _refuse_failed(checks: list[PrecisionCheck]) -> None:
+def _refuse_failed(checks: list[Outcome]) -> None:
     """Raise BundleError PRECISION_REFUSED: without its precisions a compact bundle is nothing."""
     failed = [check.sentence() for check in checks if not check.passed]
     if failed:
@@ -217,17 +196,3 @@ def _refuse_failed(checks: list[PrecisionCheck]) -> None:
             " --float-attention, or ship the fp32 bundle",
             reason="PRECISION_REFUSED",
         )
-
-
-def _card(card: bytes, checks: list[PrecisionCheck], *, compact: bool) -> bytes:
-    """Return the model card with the outcome of the gate in place of an earlier one."""
-    before = card.decode("utf-8").partition(_HEADING)[0].rstrip()
-    lines = [check.sentence() for check in checks]
-    if compact:
-        lines = [
-            "This bundle is the small form of the one that the figures above and `report.html` are"
-            " of: it answers in int8 alone, its word vectors are in int8 too, and"
-            f" `{_WEIGHTS}` holds the weights in fp16, to train on. {lines[0]}"
-            f" The weights in fp16, run in fp32: {lines[1]}"
-        ]
-    return f"{before}\n\n{_HEADING}\n\n{' '.join(lines)}\n".encode()

@@ -1,4 +1,4 @@
-"""Smaller files for a bundle that is shipped: word vectors in int8, weights to train on in fp16."""
+"""Smaller files: a graph in fp16, word vectors in int8, weights to train on in fp16."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Final
 import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnxruntime.transformers.float16 import convert_float_to_float16
 from safetensors.numpy import load, save
 
 from sentimill.errors import BundleError
 
-__all__ = ["half_graph", "half_weights", "short_positions", "small_embeddings"]
+__all__ = ["fp16_graph", "half_graph", "half_weights", "short_positions", "small_embeddings"]
 
 _MOST: Final = 127
 _POSITIONS: Final = "position_embeddings.weight"
@@ -76,6 +77,17 @@ def short_positions(data: bytes, tokens: int) -> bytes:
             kept = numpy_helper.to_array(tensor)[: tokens + _OFFSET]
             tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(kept), tensor.name))
     made: bytes = model.SerializeToString()
+    return made
+
+
+def fp16_graph(data: bytes) -> bytes:
+    """Return the graph *data* with weights and states in fp16, for a GPU; logits stay float32.
+
+    ONNX Runtime's CPU provider runs it too: it knows most products in float32 alone, and so casts
+    their states there and back.
+    """
+    model = onnx.load_model_from_string(data)
+    made: bytes = convert_float_to_float16(model, keep_io_types=True).SerializeToString()
     return made
 
 
