@@ -54,6 +54,16 @@ def test_a_folder_needs_its_three_files(tmp_path: Path, name: str) -> None:
     assert f"no {name}" in str(error)
 
 
+def test_a_folder_with_an_adapter_is_refused(tmp_path: Path) -> None:
+    """Where peft is installed, transformers would load the model that the adapter names instead."""
+    (write_base(tmp_path) / "adapter_config.json").write_text("{}")
+
+    error = refusal(str(tmp_path))
+
+    assert error.reason == "BASE_UNSAFE"
+    assert "adapter_config.json" in str(error)
+
+
 def test_the_default_is_read_from_its_package_without_importing_it() -> None:
     """Its files are data; its code and what that needs are none of ours."""
     found = find_pretrained()

@@ -22,6 +22,7 @@ from sentimill_train.export import Graph
 from sentimill_train.findings import findings
 from sentimill_train.fit import Fit, FitConfig
 from sentimill_train.judgement import Judgement
+from sentimill_train.lora import Lora
 from sentimill_train.pretrained import Pretrained
 from sentimill_train.splits import Parted
 
@@ -82,6 +83,7 @@ class Made:
     train_embeddings: bool
     train_tokens: int | None
     dropout: float | None
+    lora: Lora | None
     notes: str
     max_tokens: int
     truncation: Truncation
@@ -172,6 +174,8 @@ class Made:
             "train_embeddings": self.train_embeddings,
             "train_tokens": self.train_tokens,
             "dropout": self.dropout,
+            "lora_rank": None if self.lora is None else self.lora.rank,
+            "lora_alpha": None if self.lora is None else self.lora.alpha,
             "seed": config.seed,
             "epochs": self.fitted.epochs,
             "best_epoch": self.fitted.best_epoch,

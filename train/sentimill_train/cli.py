@@ -92,7 +92,8 @@ def train(
     learning_rate: Annotated[
         float | None,
         typer.Option(
-            help="the highest, after the warm-up", show_default="1e-4, or 1.5e-4 likewise"
+            help="the highest, after the warm-up",
+            show_default="1e-4, or 1.5e-4 likewise; 5e-4 with --lora",
         ),
     ] = None,
     soft_weight: Annotated[
@@ -106,6 +107,9 @@ def train(
     patience: Annotated[
         int, typer.Option(min=1, help="epochs without a better validation macro-F1 to stop after")
     ] = 2,
+    lora: opt.Lora = False,
+    lora_rank: opt.LoraRank = None,
+    lora_alpha: opt.LoraAlpha = None,
     train_embeddings: Annotated[
         bool, typer.Option(help="also train the word vectors, for a large set")
     ] = False,
@@ -169,6 +173,7 @@ def train(
     with needed_for("training"):
         from sentimill_train.exam import ExamConfig
         from sentimill_train.fit import FitConfig
+        from sentimill_train.lora import lora_of
         from sentimill_train.processes import joined
         from sentimill_train.student import goes_on
         from sentimill_train.train import Train, starting_point
@@ -196,7 +201,7 @@ def train(
             epochs=epochs or (3 if near else 5),
             batch_tokens=batch_tokens,
             accumulate=accumulate,
-            learning_rate=learning_rate or (1.5e-4 if near else 1e-4),
+            learning_rate=learning_rate or (5e-4 if lora else 1.5e-4 if near else 1e-4),
             soft_weight=soft_weight,
             distil_temperature=distil_temperature,
             hidden_weight=hidden_weight,
@@ -213,6 +218,7 @@ def train(
         teacher_bundle=teacher_bundle,
         checkpoint=checkpoint,
         checkpoint_minutes=checkpoint_minutes,
+        lora=lora_of(lora, lora_rank, lora_alpha),
     )
     with joined() as process:
         if process.rank > 0:

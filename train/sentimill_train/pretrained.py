@@ -26,6 +26,7 @@ _SHA256: Final = {
     "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
 }
+_ADAPTER: Final = "adapter_config.json"  # where peft is installed, it names another model to load
 _FILES: Final = ("config.json", "model.safetensors", "tokenizer.json")
 
 
@@ -129,6 +130,12 @@ def _checked(found: Pretrained) -> Pretrained:
                 f"{found.folder} has no {name}, and nothing else is read: {remedy}",
                 reason="BASE_UNSAFE",
             )
+    if (found.folder / _ADAPTER).exists():
+        raise UsageError(
+            f"{found.folder} has an {_ADAPTER}, so its weights are those of an adapter on another"
+            " model: merge the two, and save that",
+            reason="BASE_UNSAFE",
+        )
     sha256 = _sha256(found.folder / "model.safetensors")
     return Pretrained(name=found.name, folder=found.folder, sha256=sha256, revision=found.revision)
 

@@ -25,6 +25,7 @@ from sentimill_train.fit import Fit, FitConfig, Progress, fit, seed_everything
 from sentimill_train.gate import Verdict
 from sentimill_train.judgement import Judgement, SetResult
 from sentimill_train.larger import Larger, load_larger
+from sentimill_train.lora import Lora, add_adapters, check_lora, merge_adapters
 from sentimill_train.pretrained import Pretrained, find_pretrained
 from sentimill_train.processes import here, leave
 from sentimill_train.records import SENTIMENTS, Columns, Example, Split, label_set, read_examples
@@ -121,6 +122,7 @@ class Train:
     a fine-tuned larger classifier, whose answers take the place of shares, also for rows without a
     label; see `load_larger`. checkpoint: the folder in which a killed run leaves what the same one
     goes on from; written every checkpoint_minutes, after each epoch, and on SIGINT and SIGTERM.
+    lora: learns adapters of the encoder in place of its weights, and merges them.
     """
 
     reviews: tuple[str, ...]
@@ -143,6 +145,7 @@ class Train:
     teacher_bundle: Path | None = None
     checkpoint: Path | None = None
     checkpoint_minutes: float = 10
+    lora: Lora | None = None
 
     def run(self, watcher: Watcher | None = None) -> Trained:
         """Do it. The folder *out* appears at the very end, whole, or not at all.
@@ -157,6 +160,8 @@ class Train:
         check_writable(self.out, overwrite=self.overwrite)
         if self.labels is not None:
             _check_labels(self.labels)
+        if self.lora is not None:
+            check_lora(self.preset, train_embeddings=self.train_embeddings)
         watcher.stage("reading reviews")
         read = self._read()
         watcher.stage("training")
@@ -185,6 +190,7 @@ class Train:
 
     def _fitted(self, read: _Read, watcher: Watcher) -> tuple[Student, Fit]:
         student = self._student(read)
+        adapters = None if self.lora is None else add_adapters(student, self.lora)
         fitted = fit(
             student,
             read.rows["train"],
@@ -194,6 +200,8 @@ class Train:
             checkpoint=self._checkpoint(self.checkpoint, read) if self.checkpoint else None,
             larger=read.larger,
         )
+        if adapters is not None:
+            merge_adapters(adapters)
         leave()  # no library may wait for the others while this one exports and judges
         return student, fitted
 
@@ -209,6 +217,8 @@ class Train:
             "--train-tokens": self.train_tokens,
             "--truncation": self.truncation,
             "--dropout": self.dropout,
+            "--lora-rank": None if self.lora is None else self.lora.rank,
+            "--lora-alpha": None if self.lora is None else self.lora.alpha,
             "the tokens of the reviews": "".join(
                 read.rows[split].sha256() for split in ("train", "validation")
             ),
@@ -293,6 +303,7 @@ class Train:
             train_embeddings=self.train_embeddings or self.preset == "tiny",
             train_tokens=self.train_tokens,
             dropout=self.dropout,
+            lora=self.lora,
             notes=self.notes,
             max_tokens=self.max_tokens,
             truncation=self.truncation,

@@ -14,6 +14,9 @@ __all__ = [
     "CheckpointMinutes",
     "DistilTemperature",
     "HiddenWeight",
+    "Lora",
+    "LoraAlpha",
+    "LoraRank",
     "TeacherBundle",
 ]
 
@@ -37,6 +40,17 @@ DistilTemperature = Annotated[
 ]
 HiddenWeight = Annotated[
     float, typer.Option(min=0, help="of the difference from the token states of --teacher-bundle")
+]
+Lora = Annotated[
+    bool, typer.Option("--lora", help="learn small adapters of a large --base, not all its weights")
+]
+LoraAlpha = Annotated[
+    int | None,
+    typer.Option(min=1, help="times alpha / rank counts what they learn", show_default="16"),
+]
+LoraRank = Annotated[
+    int | None,
+    typer.Option(min=1, help="of the adapters: larger learns more", show_default="8"),
 ]
 TeacherBundle = Annotated[
     Path | None,
