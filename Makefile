@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench bench-gpu reference protos wheel-test s3-test triton-test clean
+.PHONY: demo test check bench bench-gpu reference protos wheel-test s3-test triton-test \
+  test-optimum clean
 
 demo: $(READY) ## fit the model to the starter reviews, serve it, call it, score a CSV
 	@BIN=$(BIN) sh demo.sh
@@ -34,6 +35,9 @@ s3-test: $(READY) ## S3 addresses, against moto's server in an environment of it
 triton-test: $(READY) ## the Open Inference Protocol, with tritonclient from an environment of its own
 	@BIN=$(BIN) PYTHON=$(PYTHON) sh tests/triton.sh
 
+test-optimum: $(READY) ## the other lane to ONNX, with optimum in an environment of its own
+	@BIN=$(BIN) PYTHON=$(PYTHON) sh tests/optimum.sh
+
 bench: $(READY) ## student against large model, in half an hour: DATA=folder PSEUDO=file
 	$(BIN)/python benchmarks/bench.py --data $(DATA) --pseudo $(PSEUDO)
 	$(BIN)/python benchmarks/proof_page.py benchmarks/results/proof-cpu.json $(wildcard benchmarks/results/proof-gpu.json)
@@ -42,7 +46,7 @@ bench-gpu: ## the same in ten minutes on a GPU machine, by a PYTHON that has tor
 	PYTHONPATH=serve:train $(PYTHON) benchmarks/bench_gpu.py
 
 clean: ## remove what the targets above made, but no bundle
-	rm -rf $(VENV) .venv-wheel .venv-moto .venv-triton dist demo
+	rm -rf $(VENV) .venv-wheel .venv-moto .venv-triton .venv-optimum dist demo
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sentimill needs Python 3.11 or later: make PYTHON=python3.12 ...")'

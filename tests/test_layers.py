@@ -45,6 +45,7 @@ TRAIN_DOORS = {
     "markupsafe": r"report|cost\.page",
     "matplotlib": r"charts|curate_report",
     "openai": r"teacher\.client",
+    "optimum": r"optimum_lane",
     "peft": r"lora",
     "py3langid": r"language",
     "prometheus_client": r"none",

@@ -217,6 +217,14 @@ def test_an_unknown_precision_is_refused(made: Path, tmp_path: Path, sentimill: 
     assert "unknown precision 'int4': use int8, fp16 or bf16" in done.error
 
 
+def test_the_other_lane_needs_its_extra(made: Path, tmp_path: Path, sentimill: Sentimill) -> None:
+    """It cannot be installed beside this one (`make test-optimum` runs it)."""
+    done = sentimill("export", made, tmp_path / "b", "--on", "x", "--lane", "optimum")
+
+    assert done.code == 2
+    assert "pip install 'sentimill[optimum]'" in done.error
+
+
 def test_a_compact_bundle_takes_no_other_precision(made: Path, tmp_path: Path) -> None:
     """It is int8 by what it is for."""
     options = Export(

@@ -31,6 +31,7 @@ __all__ = ["Beside"]
 _FP32: Final = "fp32"
 _CPU: Final = "ONNX Runtime on the CPU"
 _ENGINES: Final = {
+    "fp32": f"{_CPU}, exported by optimum",
     "int8": _CPU,
     "fp16": f"{_CPU}, where most products are computed in float32",
     "bf16": "OpenVINO on the CPU",
@@ -39,13 +40,18 @@ _SEEN: Final = 64  # starter reviews, to round by: some 4,000 tokens
 
 
 class Beside:
-    """Puts other precisions beside the fp32 graph of a bundle, on the same *rows*."""
+    """Puts other precisions beside fp32, on the same *rows*.
 
-    def __init__(self, opened: Bundle, rows: Rows, say: Callable[[str], None]) -> None:
+    fp32: a graph in place of the bundle's own.
+    """
+
+    def __init__(
+        self, opened: Bundle, rows: Rows, say: Callable[[str], None], fp32: bytes | None = None
+    ) -> None:
         self._opened = opened
-        self._rows = rows
+        self.rows = rows
         self._say = say
-        self.fp32 = opened.read(opened.manifest.precision(_FP32).file)
+        self.fp32 = fp32 or opened.read(opened.manifest.precision(_FP32).file)
         self._encoder = encoder_of(opened.manifest, opened.read("tokenizer.json"))
         self._reference: NDArray[np.float32] | None = None
 
@@ -84,7 +90,7 @@ class Beside:
 
     def check(self, precision: str, run: Run) -> PrecisionCheck:
         """Say how near the answers of *run* come to those of fp32."""
-        manifest, rows = self._opened.manifest, self._rows
+        manifest, rows = self._opened.manifest, self.rows
         if self._reference is None:
             self._say(f"answering {len(rows):,} rows in fp32")
             self._reference = graph_logits(open_graph(self.fp32), rows, manifest.pad_id)
@@ -102,7 +108,7 @@ class Beside:
 
     def _answers(self, logits: NDArray[np.float32]) -> Answers:
         return Answers(
-            self._opened.manifest.labels, self._rows.gold, self._probs(logits).astype(np.float64)
+            self._opened.manifest.labels, self.rows.gold, self._probs(logits).astype(np.float64)
         )
 
     def _probs(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
@@ -48,6 +48,12 @@ def export(
             help="queries, keys and values in float32, where int8 misses its gate: less fast",
         ),
     ] = False,
+    lane: Annotated[
+        Literal["default", "optimum"],
+        typer.Option(
+            help="export fp32 again with optimum (extra `optimum`), or keep that of train"
+        ),
+    ] = "default",
     text_column: Annotated[str, typer.Option(help="column that holds the text")] = "text",
     label_column: Annotated[
         str | None, typer.Option(help="column that holds the label", show_default="label, or stars")
@@ -79,6 +85,7 @@ def export(
         precisions=tuple(each for each in known if each in wanted),
         compact=compact,
         float_attention=float_attention,
+        lane=lane,
         overwrite=overwrite,
     ).run(lambda stage: typer.echo(stage, err=True))
     _report(out, made)

@@ -11,13 +11,14 @@ from sentimill.errors import UsageError
 __all__ = ["check_installed", "needed_for"]
 
 
-def check_installed(doing: str, *names: str) -> None:
+def check_installed(doing: str, *names: str, extra: str = "cpu,train") -> None:
     """Raise UsageError EXTRA_MISSING unless every package of *names* is installed.
 
-    doing: what needs them, for the message. Nothing is imported: that would take seconds.
+    doing: what needs them, for the message; extra: what has them. Nothing is imported: that would
+    take seconds.
     """
     if missing := [name for name in names if find_spec(name) is None]:
-        raise _missing(doing, ", ".join(missing))
+        raise _missing(doing, ", ".join(missing), extra)
 
 
 @contextmanager
@@ -26,11 +27,11 @@ def needed_for(doing: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise _missing(doing, str(error.name)) from error
+        raise _missing(doing, str(error.name), "cpu,train") from error
 
 
-def _missing(doing: str, names: str) -> UsageError:
+def _missing(doing: str, names: str, extra: str) -> UsageError:
     return UsageError(
-        f"{doing} needs parts that are not installed ({names}): pip install 'sentimill[cpu,train]'",
+        f"{doing} needs parts that are not installed ({names}): pip install 'sentimill[{extra}]'",
         reason="EXTRA_MISSING",
     )

@@ -15,6 +15,7 @@ from sentimill.classifier import encoder_of
 from sentimill.errors import BundleError, UsageError
 from sentimill_train.beside import Beside
 from sentimill_train.export import open_graph
+from sentimill_train.optimum_lane import check_optimum, export_with_optimum
 from sentimill_train.outcomes import card_with, report_with
 from sentimill_train.precision_gate import Outcome, PrecisionCheck
 from sentimill_train.records import Columns, Example
@@ -22,10 +23,12 @@ from sentimill_train.samples import read_sample
 from sentimill_train.smaller import fp16_graph, half_graph, half_weights
 from sentimill_train.tokens import Rows, tokenise
 
-__all__ = ["Export", "Exported", "Other"]
+__all__ = ["Export", "Exported", "Lane", "Other"]
 
 Other = Literal["int8", "fp16", "bf16"]
 """A precision besides fp32."""
+Lane = Literal["default", "optimum"]
+"""What fp32 comes from: training, or an export of its own."""
 
 _FP32: Final = "fp32"
 _INT8: Final = "int8"
@@ -47,9 +50,13 @@ class Exported:
 
 @dataclass(frozen=True, slots=True)
 class _Tried:
-    """A precision that was tried. data: its graph; None where that is the fp32 graph."""
+    """A precision that was tried.
+
+    entry: for the manifest; None where it did not pass. data: its graph; None where that is fp32's.
+    """
 
     outcome: Outcome
+    entry: Precision | None
     data: bytes | None
 
 
@@ -61,7 +68,8 @@ class Export:
     that it was trained on, only the test rows are taken. precisions: int8 for CPUs, fp16 for GPUs,
     bf16 for CPUs that have it, and on one of those alone it can be judged; those that the bundle
     has besides stay. compact: for shipping, int8 alone, with word vectors in int8, and weights to
-    train on in fp16. float_attention: see `int8_graph`.
+    train on in fp16. float_attention: see `int8_graph`. lane: `optimum` exports fp32 again, by
+    `export_with_optimum`, and the others are made of that.
     """
 
     bundle: Path
@@ -71,15 +79,17 @@ class Export:
     precisions: tuple[Other, ...] = (_INT8,)
     compact: bool = False
     float_attention: bool = False
+    lane: Lane = "default"
     overwrite: bool = False
 
     def run(self, say: Callable[[str], None] = lambda stage: None) -> Exported:
         """Do it. say: is told what is being done.
 
         Raises:
-            UsageError: *out* is taken, or *compact* with another precision than int8. TableError,
-            InputError: too few rows to judge on. BundleError: *bundle* does not verify, its graph
-            is none that int8 can be made of, or a compact bundle did not pass.
+            UsageError: *out* is taken, *compact* with another precision than int8, or no optimum.
+            TableError, InputError: too few rows to judge on. BundleError: *bundle* does not verify,
+            its graph is none that int8 can be made of, or a compact bundle or the other lane's
+            fp32 did not pass.
         """
         check_writable(self.out, overwrite=self.overwrite)
         if self.compact and self.precisions != (_INT8,):
@@ -88,6 +98,8 @@ class Export:
                 " leave one of the two out",
                 reason="COMPACT_IS_INT8",
             )
+        if self.lane == "optimum":
+            check_optimum()
         opened = open_bundle(self.bundle)
         opened.verify()
         if _FP32 not in opened.manifest.precisions:
@@ -98,22 +110,44 @@ class Export:
             )
         say("reading reviews")
         gate = Beside(opened, self._rows(opened), say)
-        tried = [self._try(gate, precision) for precision in dict.fromkeys(self.precisions)]
-        checks = [each.outcome for each in tried]
+        again: list[_Tried] = []
+        if self.lane == "optimum":
+            say("exporting with optimum")
+            again.append(self._export_again(gate, opened.manifest))
+            gate = Beside(opened, gate.rows, say, again[0].data)
+        tried = [self._try(gate, opened.manifest, each) for each in dict.fromkeys(self.precisions)]
+        checks = [each.outcome for each in (*again, *tried)]
         if self.compact:
             checks.append(gate.check("fp16", open_graph(half_graph(gate.fp32))))
             _refuse_failed(checks)
-        return Exported(self._write(opened, tried, checks), tuple(checks))
+        written = tried if self.compact else [*again, *tried]
+        return Exported(self._write(opened, written, checks), tuple(checks))
 
-    def _try(self, gate: Beside, precision: Other) -> _Tried:
+    def _export_again(self, gate: Beside, manifest: Manifest) -> _Tried:
+        graph = export_with_optimum(self.bundle)
+        outcome = gate.check(_FP32, graph.run)
+        if not outcome.passed:
+            raise BundleError(
+                f"{outcome.sentence()} No bundle was written", reason="PRECISION_REFUSED"
+            )
+        entry = msgspec.structs.replace(
+            manifest.precision(_FP32),
+            max_logit_difference=graph.max_logit_difference,
+            parity_rows=graph.parity_rows,
+        )
+        return _Tried(outcome, entry, graph.data)
+
+    def _try(self, gate: Beside, manifest: Manifest, precision: Other) -> _Tried:
         if precision == "bf16":
-            return _Tried(gate.bf16(), None)
+            outcome = gate.bf16()
+            return _Tried(outcome, _entry(manifest, outcome), None)
         data = (
             gate.int8(small=self.compact, float_attention=self.float_attention)
             if precision == _INT8
             else fp16_graph(gate.fp32)
         )
-        return _Tried(gate.check(precision, open_graph(data)), data)
+        checked = gate.check(precision, open_graph(data))
+        return _Tried(checked, _entry(manifest, checked), data)
 
     def _rows(self, opened: Bundle) -> Rows:
         manifest = opened.manifest
@@ -141,11 +175,10 @@ class Export:
         if self.compact and _WEIGHTS in files:
             files[_WEIGHTS] = half_weights(opened.read(_WEIGHTS))
         for each in tried:
-            if isinstance(each.outcome, PrecisionCheck) and each.outcome.passed:
-                entry = _entry(manifest, each.outcome)
-                kept[each.outcome.precision] = entry
+            if each.entry is not None:
+                kept[each.outcome.precision] = each.entry
                 if each.data is not None:
-                    files[entry.file] = each.data
+                    files[each.entry.file] = each.data
         return write_bundle(
             self.out,
             files,
@@ -165,7 +198,9 @@ class Export:
         return papers
 
 
-def _entry(manifest: Manifest, check: PrecisionCheck) -> Precision:
+def _entry(manifest: Manifest, check: Outcome) -> Precision | None:
+    if not isinstance(check, PrecisionCheck) or not check.passed:
+        return None
     fp32 = manifest.precision(_FP32)
     return Precision(
         file=fp32.file if check.precision == "bf16" else f"onnx/{check.precision}.onnx",

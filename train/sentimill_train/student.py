@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, BertConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, BertConfig, PreTrainedModel
+from transformers import PretrainedConfig as PreTrainedConfig  # the name in both lanes' versions
 from transformers.utils import logging as transformers_logging
 
 from sentimill.classifier import plan_batches
