@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 _SECONDS_A_DAY: Final = 86_400
+_STEP_ROWS: Final = 8
 _WORKER: Final = Path(__file__).parent / "throughput.py"
 
 
@@ -108,28 +109,28 @@ def by_callers(
 def by_training_rows(
     row_counts: Sequence[int], seconds: float, *, tokens: int = 128
 ) -> list[Scaling]:
-    """Seconds of one training epoch over rows, from timed steps of 32 rows; value is in rows.
+    """Seconds of one training epoch over rows, from timed steps of 8 rows; value is in rows.
 
     The field that holds reviews a second is what the optimiser gets through.
     """
     model = minilm()
     optimiser = torch.optim.AdamW(model.parameters())
-    ids = torch.randint(5, model.config.vocab_size, (32, tokens))
+    ids = torch.randint(5, model.config.vocab_size, (_STEP_ROWS, tokens))
 
     def step() -> None:
-        loss = model(input_ids=ids, labels=torch.zeros(32, dtype=torch.long)).loss
+        loss = model(input_ids=ids, labels=torch.zeros(_STEP_ROWS, dtype=torch.long)).loss
         loss.backward()
         optimiser.step()
         optimiser.zero_grad()
 
-    rate = rate_of(step, 32, 3 * seconds)
+    rate = rate_of(step, _STEP_ROWS, 3 * seconds)
     return [
         Scaling(
             axis="training rows",
             value=rows,
             reviews_per_second=rate,
-            note=f"an epoch takes {rows / rate / 60:,.0f} minutes, from timed steps of 32 rows of"
-            f" {tokens} tokens, {rate:.1f} rows a second",
+            note=f"an epoch takes {rows / rate / 60:,.0f} minutes, from timed steps of {_STEP_ROWS}"
+            f" rows of {tokens} tokens, {rate:.1f} rows a second",
         )
         for rows in row_counts
     ]
