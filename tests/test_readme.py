@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import reference_figures
+import scoring_table
 from certificates import authority, signed
 from first_run import fill
 from labelling import lines
@@ -221,6 +222,7 @@ def test_figures_are_those_of_the_results() -> None:
     """The tables of results say what the committed JSON says, to the letter."""
     assert fill(README, ROOT / "benchmarks/results/first-run.json") == README
     assert reference_figures.fill(README, ROOT / "bundles/reference") == README
+    assert scoring_table.fill(README, ROOT / "benchmarks/results") == README
 
 
 def test_first_command_comes_early() -> None:
