@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -26,12 +27,12 @@ import torch
 
 from proof.contestants import callers, encoded, engine_run, served
 from proof.decoder import Decoder
-from proof.duel import large_model
+from proof.duel import large_model, large_speed
 from proof.machine import machine
 from proof.prompts import PROMPTS
 from proof.race import race, ratio_of
 from proof.record import Proof, Speed, write_proof
-from proof.shapes import DECODERS, MINILM_L6, DecoderShape
+from proof.shapes import DECODERS, MINILM_L6
 from proof.varlen import VarlenStudent
 from sentimill import Classifier
 from sentimill.errors import SentimillError
@@ -149,7 +150,9 @@ def _enter_large(
     loaded = large_model(classifier, shape, given.checkpoint, precision=precision, device=device)
     for prompt in PROMPTS.values():
         decoder = Decoder(loaded, prompt, batch_tokens=given.large_tokens)
-        entered.add(_large(decoder, prompt.name, shape, texts), _bound(decoder, texts))
+        name = f"{shape.name} {prompt.name}"
+        speed = large_speed(name, "forward", decoder, shape, texts)
+        entered.add(speed, partial(decoder.classify, texts))
 
 
 def _student(
@@ -167,28 +170,6 @@ def _student(
         flops=sum(map(MINILM_L6.flops, lengths)) / len(lengths),
         note=note,
     )
-
-
-def _large(decoder: Decoder, prompt: str, shape: DecoderShape, texts: Sequence[str]) -> Speed:
-    rows = decoder.rows(texts)
-    cached = decoder.cached_tokens
-    return Speed(
-        name=f"{shape.name} {prompt}",
-        kind="large",
-        path="forward",
-        precision=decoder.precision,
-        reviews=len(texts),
-        tokens=sum(map(len, rows)),
-        prompt_tokens=cached,
-        seconds=(),
-        flops=sum(shape.flops(cached=cached, tokens=len(row)) for row in rows) / len(rows),
-        weights_mib=decoder.weights_mib(),
-        random_weights=decoder.random,
-    )
-
-
-def _bound(decoder: Decoder, texts: Sequence[str]) -> Callable[[], object]:
-    return lambda: decoder.classify(texts)
 
 
 def _synced(run: Callable[[], object], device: str) -> Callable[[], object]:

@@ -27,7 +27,7 @@ from typing import Any, Final, NamedTuple
 import pyarrow.parquet as pq
 from sklearn.metrics import f1_score
 
-from record import cpu_name
+from record import between, cpu_name
 
 SETS: Final = (
     "amazon_devices",
@@ -118,9 +118,7 @@ def own_test(bundle: Path) -> dict[str, Any]:
 
 def fill(readme: str, results: Path) -> str:
     """Return *readme* with the table of *results* between its markers."""
-    before, start, rest = readme.partition("<!-- first-run: made by benchmarks/first_run.py -->\n")
-    _, end, after = rest.partition("<!-- /first-run -->")
-    return before + start + table(json.loads(results.read_text())) + end + after
+    return between(readme, "first-run", table(json.loads(results.read_text())))
 
 
 def table(found: dict[str, Any]) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
 from sentimill.machine import Machine, package_version, usable_cores
 
-__all__ = ["cpu_name", "surroundings", "write_result"]
+__all__ = ["between", "cpu_name", "peak_mib", "surroundings", "write_result"]
 
 _PACKAGES = ("sentimill", "onnxruntime", "openvino", "tokenizers", "grpcio", "numpy")
 
@@ -44,6 +45,24 @@ def surroundings() -> dict[str, object]:
         "commit": commit.stdout.strip(),
         **{name: package_version(name) for name in _PACKAGES},
     }
+
+
+def peak_mib() -> float:
+    """Return the largest resident set of this process so far."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def between(readme: str, part: str, made: str) -> str:
+    """Return *readme* with *made* between the markers of a part, which stay.
+
+    Raises:
+        SystemExit: the markers are not there.
+    """
+    pattern = re.compile(rf"(<!-- {part}:[^>]*-->\n).*?(<!-- /{part} -->)", re.DOTALL)
+    if not pattern.search(readme):
+        raise SystemExit(f"the README has no markers <!-- {part}: ... --> and <!-- /{part} -->")
+    return pattern.sub(lambda found: f"{found[1]}{made}{found[2]}", readme)
 
 
 def write_result(path: Path | None, result: dict[str, object]) -> str:

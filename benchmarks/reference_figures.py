@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from record import surroundings, write_result
+from record import between, surroundings, write_result
 
 SETS: Final = (
     "yelp_kaggle10k",
@@ -72,11 +72,8 @@ def main() -> None:
 
 def fill(readme: str, bundle: Path, results: Path = RESULTS / "reference.json") -> str:
     """Return *readme* with what *bundle*'s papers and the *results* say, between its markers."""
-    mark = "<!-- reference: made by benchmarks/reference_figures.py -->\n"
-    before, start, rest = readme.partition(mark)
-    _, end, after = rest.partition("<!-- /reference -->")
     said = sentence(json.loads((bundle / "metrics.json").read_text()))
-    return f"{before}{start}{said}\n{table(json.loads(results.read_text()))}{end}{after}"
+    return between(readme, "reference", f"{said}\n{table(json.loads(results.read_text()))}")
 
 
 def sentence(judgement: dict[str, Any]) -> str:

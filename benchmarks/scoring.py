@@ -30,7 +30,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from record import surroundings
+from record import peak_mib, surroundings
 from scoring_faults import faults
 from scoring_peers import peers
 from scoring_table import fill
@@ -199,14 +199,9 @@ def one_pipeline(folder: Path, rows: int, kind: str) -> dict[str, object]:
     scorer = LocalScorer(Classifier.load(bundle, threads=1))
     job = Score(sources=(str(source),), target=str(folder / f"out.{kind}"))
     done = job.run(scorer)
-    peak = next(
-        int(line.split()[1]) / 1024
-        for line in Path("/proc/self/status").read_text().splitlines()
-        if line.startswith("VmHWM")
-    )
     return {
         "rows_per_second": done.rows / done.seconds,
-        "peak_mib": peak,
+        "peak_mib": peak_mib(),
         "useful_share": useful_share(done.tally),
     }
 

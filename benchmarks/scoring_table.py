@@ -6,17 +6,14 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["fill"]
+from record import between
 
-START: Final = "<!-- scoring: made by benchmarks/scoring.py -->\n"
-END: Final = "<!-- /scoring -->"
+__all__ = ["fill"]
 
 
 def fill(readme: str, results: Path) -> str:
     """Return *readme* with the list of figures in the folder *results* between its markers."""
-    before, start, rest = readme.partition(START)
-    _, end, after = rest.partition(END)
-    return before + start + _lines(results) + end + after
+    return between(readme, "scoring", _lines(results))
 
 
 def _lines(results: Path) -> str:

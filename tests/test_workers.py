@@ -87,20 +87,27 @@ class Group:
 
 
 @contextmanager
-def group(bundle: Path, *flags: str) -> Iterator[Group]:
-    """Run two workers on free ports."""
+def starting(bundle: Path, *flags: str) -> Iterator[Group]:
+    """Start two workers on free ports, and do not wait for them."""
     command = [*COMMAND, "serve", f"--bundle={bundle}", "--port=0", "--metrics-port=0"]
     process = subprocess.Popen([*command, "--workers=2", *flags], stderr=subprocess.PIPE, text=True)
     with process:
         made = Group(process)
         try:
-            made.address = made.said(r"^serving .* on (\S+)$")[0]
-            made.http = made.said(r"^metrics on http://([^/]+)/metrics$")[0]
             yield made
         finally:
             if process.poll() is None:
                 process.kill()
             made.end()
+
+
+@contextmanager
+def group(bundle: Path, *flags: str) -> Iterator[Group]:
+    """Run two workers on free ports."""
+    with starting(bundle, *flags) as made:
+        made.address = made.said(r"^serving .* on (\S+)$")[0]
+        made.http = made.said(r"^metrics on http://([^/]+)/metrics$")[0]
+        yield made
 
 
 def ask_anew(address: str, count: int) -> None:
@@ -219,15 +226,12 @@ def test_sighup_reloads_all_and_a_restart_takes_what_the_others_have(tmp_path: P
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
 def test_a_signal_while_the_workers_start_is_heeded(bundle: Path, number: signal.Signals) -> None:
     """SIGHUP ends nobody, and SIGTERM ends all with 0."""
-    command = [*COMMAND, "serve", f"--bundle={bundle}", "--port=0", "--metrics-port=0"]
-    process = subprocess.Popen([*command, "--workers=2"], stderr=subprocess.PIPE, text=True)
-    with process:
-        made = Group(process)
+    with starting(bundle) as made:
         made.said(r"worker \d+ is process (\d+)")
-        process.send_signal(number)
+        made.process.send_signal(number)
         if number == signal.SIGHUP:
             made.said(r"^serving .* on (\S+)$")
-            process.send_signal(signal.SIGTERM)
+            made.process.send_signal(signal.SIGTERM)
         assert made.end() == 0
     assert "Traceback" not in made.log
 

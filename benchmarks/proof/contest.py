@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from proof.contestants import callers, encoded, engine_run, score_run, served, write_csv
-from proof.machine import peak_mib
 from proof.race import race
 from proof.record import Speed
 from proof.rivals import pipeline_run
 from proof.shapes import MINILM_L6
+from record import peak_mib
 from sentimill import Classifier
 from sentimill.engine import EngineName, Precision
 from sentimill.errors import SentimillError

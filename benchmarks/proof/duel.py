@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -11,14 +12,15 @@ from tokenizers import Tokenizer
 
 from proof.decoder import Decoder, Encode, Loaded, load_checkpoint, make_random
 from proof.endpoint import Endpoint
-from proof.machine import energy_joules, peak_mib
+from proof.machine import energy_joules
 from proof.prompts import PROMPTS
 from proof.race import race, ratio_of
 from proof.record import Machine, Ratio, Speed
 from proof.shapes import MINILM_L6, DecoderShape
+from record import peak_mib
 from sentimill import Classifier, Prediction
 
-__all__ = ["carried", "duel", "large_model", "over_endpoint"]
+__all__ = ["carried", "duel", "large_model", "large_speed", "over_endpoint"]
 
 _STUDENT_SECONDS = 1.0
 """A round of the student repeats the same call until about this long, to be measurable."""
@@ -61,7 +63,7 @@ def duel(
 
     runs: dict[str, Callable[[], object]] = {"student": student}
     for name, decoder in decoders.items():
-        runs[name] = _bound(decoder, texts)
+        runs[name] = partial(decoder.classify, texts)
     before = energy_joules()
     seconds = race(runs, rounds=rounds)
     after = energy_joules()
@@ -80,7 +82,12 @@ def duel(
         note=f"the same {len(texts)} reviews, {repeats} times a round",
     )
     larges = [
-        _speed(f"{shape.name} {name}", decoder, shape, texts, tuple(seconds[name]))
+        msgspec.structs.replace(
+            large_speed(f"{shape.name} {name}", "duel", decoder, shape, texts),
+            seconds=tuple(seconds[name]),
+            peak_mib=peak_mib(),
+            note="instruction cached, one forward pass, label token's log-probabilities",
+        )
         for name, decoder in decoders.items()
     ]
     if before is not None and after is not None:
@@ -133,29 +140,24 @@ def over_endpoint(endpoint: Endpoint, texts: Sequence[str], *, rounds: int) -> S
     )
 
 
-def _speed(
-    name: str,
-    decoder: Decoder,
-    shape: DecoderShape,
-    texts: Sequence[str],
-    seconds: tuple[float, ...],
+def large_speed(
+    name: str, path: str, decoder: Decoder, shape: DecoderShape, texts: Sequence[str]
 ) -> Speed:
+    """Return what there is to say of the large model before it has run: no seconds yet."""
     rows = decoder.rows(texts)
     cached = decoder.cached_tokens
     return Speed(
         name=name,
         kind="large",
-        path="duel",
+        path=path,
         precision=decoder.precision,
         reviews=len(texts),
         tokens=sum(map(len, rows)),
         prompt_tokens=cached,
-        seconds=seconds,
+        seconds=(),
         flops=sum(shape.flops(cached=cached, tokens=len(row)) for row in rows) / len(rows),
         weights_mib=decoder.weights_mib(),
-        peak_mib=peak_mib(),
         random_weights=decoder.random,
-        note="instruction cached, one forward pass, label token's log-probabilities",
     )
 
 
@@ -167,10 +169,6 @@ def _repeats(classifier: Classifier, texts: Sequence[str]) -> int:
     classifier.classify(texts)
     seconds = race({"once": lambda: classifier.classify(texts)}, rounds=1)["once"][0]
     return max(1, round(_STUDENT_SECONDS / seconds))
-
-
-def _bound(decoder: Decoder, texts: Sequence[str]) -> Callable[[], object]:
-    return lambda: decoder.classify(texts)
 
 
 def _wordpiece(classifier: Classifier) -> Encode:

@@ -14,7 +14,7 @@ from proof.record import Around, Machine
 from record import surroundings
 from sentimill.machine import package_version
 
-__all__ = ["energy_joules", "fastest_dtype", "machine", "matmul_flops", "peak_mib"]
+__all__ = ["energy_joules", "fastest_dtype", "machine", "matmul_flops"]
 
 _MORE: Final = ("torch", "transformers", "scikit-learn")
 _RAPL: Final = Path("/sys/class/powercap")
@@ -62,12 +62,6 @@ def matmul_flops(dtype: torch.dtype, *, size: int, device: str, repeats: int = 5
 def fastest_dtype(here: Machine) -> str:
     """Return fp32 or bf16, whichever this machine multiplies faster: what a large model gets."""
     return max(("fp32", "bf16"), key=here.matmul_flops.__getitem__)
-
-
-def peak_mib() -> float:
-    """Return the largest resident set of this process so far."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def energy_joules() -> float | None:

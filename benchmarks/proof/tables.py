@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 from proof.record import Proof, Ratio, Speed
+from record import between
 from sentimill_train.bootstrap import Figure
 
 __all__ = [
@@ -84,10 +84,7 @@ def markdown(table: Table) -> str:
 
 def regenerate(readme: str, made: str) -> str:
     """Return *readme* with *made* between the proof's markers, which stay."""
-    pattern = re.compile(r"(<!-- proof:[^>]*-->\n).*?(<!-- /proof -->)", re.DOTALL)
-    if not pattern.search(readme):
-        raise SystemExit("the README has no markers <!-- proof: ... --> and <!-- /proof -->")
-    return pattern.sub(lambda found: f"{found[1]}{made}\n{found[2]}", readme)
+    return between(readme, "proof", f"{made}\n")
 
 
 def readme_part(proof: Proof) -> str:
