@@ -41,7 +41,7 @@ TRAIN_DOORS = {
     "datasets": r"records|sources",
     "datasketch": r"duplicates",
     "grpc": r"none",
-    "jinja2": r"report|curate_report|cost\.page",
+    "jinja2": r"pages|curate_report",
     "markupsafe": r"report|cost\.page",
     "matplotlib": r"charts|curate_report",
     "openai": r"teacher\.client",

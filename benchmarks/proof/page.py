@@ -12,8 +12,8 @@ from markupsafe import Markup
 
 from proof.record import Proof, Quality, Scaling, Speed
 from proof.tables import cascade_table, quality_table, ratio_table, speed_table
-from sentimill_train import charts
-from sentimill_train.cost.page import cost_charts, environment
+from sentimill_train import charts, pages
+from sentimill_train.cost.page import cost_charts, count
 from sentimill_train.cost.plan import Plan
 from sentimill_train.cost.rates import load_rates
 from sentimill_train.cost.verdict import Study, choose, study
@@ -42,10 +42,10 @@ def cost_of(proof: Proof) -> Study:
 
 def render(proofs: Sequence[Proof]) -> str:
     """Return the page for some runs, the first of which is costed."""
-    template = environment([Path(__file__).parent]).get_template("page.html.jinja")
     cost = cost_of(proofs[0])
     runs = [_run(proof, cost) for proof in proofs]
-    return template.render(runs=runs, cost=cost, cost_plots=cost_charts(cost))
+    values = {"runs": runs, "cost": cost, "cost_plots": cost_charts(cost)}
+    return pages.render("page.html.jinja", values, {"volume": count}, [Path(__file__).parent])
 
 
 def _run(proof: Proof, cost: Study) -> dict[str, object]:

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sentimill.bundle import Manifest
 from sentimill_train import charts
 from sentimill_train.bootstrap import Figure
 from sentimill_train.judgement import Judgement
+from sentimill_train.pages import render
 from sentimill_train.published import PUBLISHED
 from sentimill_train.samples import Answered
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 __all__ = ["Epoch", "Mistake", "render_report", "worst_mistakes"]
 
@@ -92,21 +89,19 @@ def render_report(
         result.name: Markup(charts.reliability_chart(result.reliability))
         for result in judgement.sets
     }
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            judgement=judgement,
-            manifest=manifest,
-            mistakes=mistakes,
-            notes=[*(rival.sentence() for rival in judgement.rivals), *notes],
-            charts=drawn,
-            reliability=reliability,
-            suites=_suites(judgement),
-            published=PUBLISHED,
-            measures=_MEASURES,
-        )
-    )
+    values = {
+        "judgement": judgement,
+        "manifest": manifest,
+        "mistakes": mistakes,
+        "notes": [*(rival.sentence() for rival in judgement.rivals), *notes],
+        "charts": drawn,
+        "reliability": reliability,
+        "suites": _suites(judgement),
+        "published": PUBLISHED,
+        "measures": _MEASURES,
+    }
+    filters = {"percent": _percent, "number": _number, "points": _points, "p": _p}
+    return render("report.html.j2", values, filters)
 
 
 def _charts(judgement: Judgement, history: Sequence[Epoch]) -> dict[str, str]:
@@ -144,21 +139,6 @@ def _suites(judgement: Judgement) -> dict[str, list[object]]:
     for result in judgement.behaviour:
         found.setdefault(result.suite, []).append(result)
     return found
-
-
-def _environment() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    folder = Path(__file__).parent / "templates"
-    made = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters |= {"percent": _percent, "number": _number, "points": _points, "p": _p}
-    return made
 
 
 def _percent(value: float) -> str:

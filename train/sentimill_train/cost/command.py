@@ -165,9 +165,8 @@ def _lines(found: Study) -> Iterator[str]:
 def _row(line: Line) -> str:
     even = count(line.break_even)
     holds = "holds" if line.hundredth else "does not hold"
-    name = line.model + (" batch" if line.batch else "")
     return (
-        f"{name:<36}{line.tier:<11}{line.usd_million:>10,.2f}{line.ratio:>8,.0f}x"
+        f"{line.name:<36}{line.tier:<11}{line.usd_million:>10,.2f}{line.ratio:>8,.0f}x"
         f"{line.ratio_all:>7.2g}x{even:>12}  {holds}; {line.pays_back}"
     )
 

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from sentimill_train import charts
+from sentimill_train import charts, pages
 from sentimill_train.cost.verdict import CLAIMED_VOLUMES, Study
 
-if TYPE_CHECKING:
-    from jinja2 import Environment
+__all__ = ["cost_charts", "count", "render_cost"]
 
-__all__ = ["cost_charts", "count", "environment", "render_cost"]
-
-_TEMPLATES: Final = Path(__file__).parents[1] / "templates"
 _SHOWN_SWINGS: Final = 12
 
 
 def render_cost(found: Study) -> str:
     """Return the page."""
-    template = environment().get_template("cost.html.j2")
-    return template.render(study=found, plan=asdict(found.plan), charts=cost_charts(found))
+    values = {"study": found, "plan": asdict(found.plan), "charts": cost_charts(found)}
+    return pages.render("cost.html.j2", values, {"volume": count})
 
 
 def cost_charts(found: Study) -> dict[str, str]:
@@ -50,21 +44,6 @@ def cost_charts(found: Study) -> dict[str, str]:
         "swings": charts.ranges_chart(swings, "break-even, reviews") if swings else "",
     }
     return {name: Markup(svg) for name, svg in drawn.items()}
-
-
-def environment(more: Sequence[Path] = ()) -> Environment:
-    """Return the templates of this package, and of the folders *more*."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    made = Environment(
-        loader=FileSystemLoader([_TEMPLATES, *more]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters["volume"] = count
-    return made
 
 
 def count(value: float | None) -> str:

@@ -50,6 +50,11 @@ class Line:
     pays_back: PaysBack
     totals_usd: tuple[float, ...]
 
+    @property
+    def name(self) -> str:
+        """The model, and that it is asked by batch where it is."""
+        return self.model + (" batch" if self.batch else "")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
@@ -141,7 +146,7 @@ def _line(plan: Plan, large: Large, volume: float) -> Line:
 def _findings(lines: Sequence[Line]) -> Iterator[str]:
     """Say of each claim where it holds and where not."""
     for held, words in ((True, "holds"), (False, "does not hold")):
-        if names := [_name(line) for line in lines if line.hundredth is held]:
+        if names := [line.name for line in lines if line.hundredth is held]:
             yield f"a hundredth of the cost, machine time alone: {words} against {', '.join(names)}"
     told = {
         "sooner": "sooner than claimed",
@@ -150,12 +155,8 @@ def _findings(lines: Sequence[Line]) -> Iterator[str]:
         "never": "never",
     }
     for pays_back, words in told.items():
-        if names := [_name(line) for line in lines if line.pays_back == pays_back]:
+        if names := [line.name for line in lines if line.pays_back == pays_back]:
             yield f"pays back {words}: against {', '.join(names)}"
-
-
-def _name(line: Line) -> str:
-    return line.model + (" batch" if line.batch else "")
 
 
 def _scaled(large: Large, factor: float) -> Large:
