@@ -38,7 +38,7 @@ from sentimill_train.judgement import measured
 from sentimill_train.measures import Answers
 from sentimill_train.pretrained import Pretrained, find_pretrained
 from sentimill_train.records import SENTIMENTS, Example, read_examples, write_examples
-from sentimill_train.student import Preset, new_student, predict
+from sentimill_train.student import Preset, Student, new_student, predict
 from sentimill_train.tokens import Rows, tokenise
 
 SIZES: Final = (250, 500, 1000, 2000, None)
@@ -59,17 +59,19 @@ VALIDATION_SHARE: Final = 0.1
 MAX_TOKENS: Final = 64
 
 
-def test_rows(data: Path) -> list[Example]:
+def test_rows(
+    data: Path, names: Sequence[str] = TEST_SETS, a_set: int = TEST_ROWS_A_SET
+) -> list[Example]:
     """Return the same rows in every run: of each set those with the smallest hashes."""
     found: list[Example] = []
-    for name in TEST_SETS:
+    for name in names:
         columns = ["id", "text", "label", "split"]
         table = pq.read_table(data / f"{name}.parquet", columns=columns).to_pylist()
         rows = [row for row in table if row["split"] == "test" and row["label"] in SENTIMENTS]
         rows.sort(key=lambda row: hashlib.sha256(row["id"].encode()).digest())
         found += [
             Example(id=row["id"], text=row["text"], label=row["label"], domain=name, source=name)
-            for row in rows[:TEST_ROWS_A_SET]
+            for row in rows[:a_set]
         ]
     return found
 
@@ -117,8 +119,10 @@ class Bench:
         assert not refused, f"{len(refused)} rows cannot be read"
         return rows
 
-    def run(self, train: Sequence[Example], seed: int, budget_rows: int) -> dict[str, Any]:
-        """Train a student and judge it."""
+    def run(
+        self, train: Sequence[Example], seed: int, budget_rows: int, soft_weight: float = 0.5
+    ) -> tuple[Student, dict[str, Any]]:
+        """Train a student, and return it with how it went."""
         from tokenizers import Tokenizer
 
         rows = self.rows(train)
@@ -128,32 +132,38 @@ class Bench:
         student = new_student(preset, self.pretrained, SENTIMENTS, vocabulary=vocabulary)
         epochs = max(1, round(budget_rows / len(rows)))
         # No early stop before the learning rate has come down: patience is the number of epochs.
-        config = FitConfig(epochs=epochs, seed=seed, patience=epochs)
+        config = FitConfig(epochs=epochs, seed=seed, patience=epochs, soft_weight=soft_weight)
         fitted = fit(student, rows, self.validation, config)
-        temperature = find_temperature(predict(student, self.validation), self.validation.gold)
-        logits = predict(student, self.test) / temperature
-        probs = _softmax(logits)
-        whole = measured(Answers(SENTIMENTS, self.test.gold, probs))
-        by_set = {}
-        for name in TEST_SETS:
-            which = [i for i, domain in enumerate(self.domains) if domain == name]
-            if which:
-                part = measured(Answers(SENTIMENTS, self.test.gold[which], probs[which]))
-                by_set[name] = {
-                    "accuracy": part["accuracy"],
-                    "two_class": part.get("two_class_accuracy"),
-                }
-        return {
+        return student, {
             "rows": len(rows),
             "epochs": epochs,
             "best_epoch": fitted.best_epoch,
             "train_seconds": round(fitted.seconds, 1),
-            "accuracy": whole["accuracy"],
-            "macro_f1": whole["macro_f1"],
-            "two_class": whole["two_class_accuracy"],
-            "ece": whole["ece"],
+            "temperature": find_temperature(
+                predict(student, self.validation), self.validation.gold
+            ),
             "validation_macro_f1": fitted.macro_f1,
-            "by_set": by_set,
+        }
+
+    def judged(self, student: Student, temperature: float, names: Sequence[str]) -> dict[str, Any]:
+        """Return the figures on the test rows of *names*, together and of each set."""
+        probs = _softmax(predict(student, self.test) / temperature)
+        of = {name: [i for i, d in enumerate(self.domains) if d == name] for name in names}
+        whole = self._measured(probs, [i for which in of.values() for i in which])
+        by_set = {
+            name: {key: part.get(key) for key in ("accuracy", "two_class")}
+            for name, which in of.items()
+            if which and (part := self._measured(probs, which))
+        }
+        return {**whole, "by_set": by_set}
+
+    def _measured(self, probs: Any, which: Sequence[int]) -> dict[str, Any]:
+        found = measured(Answers(SENTIMENTS, self.test.gold[which], probs[which]))
+        return {
+            "accuracy": found["accuracy"],
+            "macro_f1": found["macro_f1"],
+            "two_class": found.get("two_class_accuracy"),
+            "ece": found["ece"],
         }
 
 
@@ -221,7 +231,8 @@ def main() -> None:
                         continue
                     started = time.monotonic()
                     train = chosen(arm, pool, size, seed, holdout, Path(work))
-                    run = bench.run(train, seed, options.budget_rows)
+                    student, run = bench.run(train, seed, options.budget_rows)
+                    run |= bench.judged(student, run["temperature"], TEST_SETS)
                     run |= {"arm": arm, "size": size, "seed": seed}
                     run["seconds"] = round(time.monotonic() - started, 1)
                     state["runs"][name] = run
