@@ -5,7 +5,7 @@ measured beside the engines, and a rate is also given as a share of it. What is 
 interleaved, round by round, on the same sorted batches of real reviews; medians are reported, and
 on a busy machine only the ratios between rows mean anything.
 
-    python benchmarks/engine.py --bundle bundles/mine --data FOLDER [--out results/engine.json]
+    python benchmarks/engine.py --bundle bundles/mine [bundles/its-fp32] --data FOLDER [--out FILE]
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from record import surroundings, write_result
 from reviews import read_reviews
 from sentimill import Classifier
+from sentimill.bundle import open_bundle
 from sentimill.classifier import plan_batches
 from sentimill.engine import EngineName, Precision
 from sentimill.errors import UsageError
@@ -101,11 +103,12 @@ def main() -> None:
     print(write_result(settings.out, result))  # noqa: T201
 
 
-def _load(bundle: Path, case: Case) -> Classifier:
+def _load(bundles: Sequence[Path], case: Case) -> Classifier:
     if case.engine not in get_args(EngineName) or case.precision not in get_args(Precision):
         raise UsageError(f"unknown case {case}", reason="UNKNOWN_CASE")
+    having = (b for b in bundles if case.precision in open_bundle(b).manifest.precisions)
     return Classifier.load(
-        bundle,
+        next(having, bundles[0]),  # the first one says that it lacks the precision
         engine=cast(EngineName, case.engine),
         precision=cast(Precision, case.precision),
         threads=case.threads,
@@ -182,7 +185,7 @@ def _line(row: Row) -> str:
 
 def _settings() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--bundle", type=Path, required=True, nargs="+", help="of one student")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--texts", type=int, default=512)

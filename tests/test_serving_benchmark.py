@@ -1,7 +1,8 @@
-"""The serving benchmark: what it compares with, and that it runs."""
+"""The benchmarks of serving: what they compare with, and that they run."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -10,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from cut_calls import made_up
 from latency import recovered_after
 from open_loop import Call, quantile
 from serving import in_order
+from serving_peers import PEERS, ask, request
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 
@@ -119,3 +122,58 @@ def test_the_reload_benchmark_runs_on_a_tiny_bundle(bundle: Path, tmp_path: Path
     assert [row["reload"] for row in found["each"]] == [1, 2, 3, 4]
     assert found["failed_reloads"] == 0
     assert list(found["codes"]) == ["OK"]
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_cut_calls_runs_on_a_tiny_bundle(bundle: Path, tmp_path: Path) -> None:
+    """Every bad call ends in some way, and the healthy ones go on."""
+    found = run(
+        "cut_calls.py", bundle, tmp_path / "out.json", texts=64, cut=60, malformed=40
+    )  # fmt: skip
+
+    assert sum(found["ended"].values()) == 100
+    assert {"cancelled", "disconnected"} <= found["ended"].keys()
+    assert found["healthy_texts"] >= found["healthy_calls"] > 0
+    assert found["after"]["waiting_texts"] == found["after"]["in_flight_requests"] == 0
+
+
+def test_made_up_bodies_are_as_many_as_asked_for() -> None:
+    """Among them are ones that are no request, and no two runs differ."""
+    bodies = made_up(30, 1, ["the battery is good"])
+
+    assert len(bodies) == 30
+    assert len(set(bodies)) > 10
+
+
+async def answer_of(raw: bytes) -> bytes:
+    """Return what `ask` makes of *raw*, sent by a server that asks nothing back."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"}")
+        writer.write(raw)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2])
+        try:
+            return await ask(reader, writer, request(PEERS[0], "good"))
+        finally:
+            writer.close()
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n[0.1]",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n[0\r\n3\r\n.1]\r\n0\r\n\r\n",
+    ],
+)
+async def test_a_peer_is_read_whole(raw: bytes) -> None:
+    """Whether it says the length before or sends in chunks."""
+    assert await answer_of(raw) == b"[0.1]"
+
+
+async def test_a_peer_that_fails_is_no_rate() -> None:
+    """Fast errors would look like speed."""
+    with pytest.raises(SystemExit, match="not a success"):
+        await answer_of(b"HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy")

@@ -1,0 +1,299 @@
+"""Sentimill's server beside the servers that people would use instead: same graph, same texts.
+
+    sh benchmarks/peers/install.sh PEERS
+    python benchmarks/serving_peers.py --bundle bundles/mine --data FOLDER --peers PEERS
+
+Each peer has an environment of its own and the obvious good settings (`peers/`): one worker on all
+threads, dynamic batches of up to 32, padded to the longest text, 128 callers with one text each
+over kept-alive HTTP. Ours is asked over gRPC, once on the same ONNX file and once with the engine
+that `--engine auto` chooses. The bound: nobody serves faster than the engine computes, so what
+can differ is padding and overhead; in order of arrival half of the computed tokens are padding.
+Rounds take turns and the idle servers are stopped (SIGSTOP); rates are useful tokens a second, and
+a ratio is within one round. Writes `results/serving-peers.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+from record import surroundings, write_result
+from reviews import read_reviews
+from sentimill import Classifier
+from sentimill.machine import usable_cores
+from sentimill.text import Encoded
+from serving import LEAD, Load, Server, drive, running_server, server_options
+
+HERE: Final = Path(__file__).parent
+CALLERS: Final = 128
+START_SECONDS: Final = 180.0
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """How one server is started and asked. command: after its own python or program."""
+
+    name: str
+    path: str
+    command: Callable[[Path, int], Sequence[str]]
+    body: Callable[[str], object]
+
+
+def _v2(shape: list[int]) -> Callable[[str], object]:
+    def body(text: str) -> object:
+        return {"inputs": [{"name": "text", "shape": shape, "datatype": "BYTES", "data": [text]}]}
+
+    return body
+
+
+def _mlserver(home: Path, port: int) -> Sequence[str]:
+    """Write what MLServer reads its settings from, and return the command."""
+    folder = home / "app"
+    (folder / "sentiment").mkdir(parents=True, exist_ok=True)
+    ports = {"http_port": port, "grpc_port": port + 1, "metrics_port": port + 2}
+    settings = {"parallel_workers": 1, "host": "127.0.0.1", **ports}
+    (folder / "settings.json").write_text(json.dumps(settings))
+    model = {
+        "name": "sentiment",
+        "implementation": "mlserver_app.Sentiment",
+        "max_batch_size": 32,
+        "max_batch_time": 0.02,
+    }
+    (folder / "sentiment" / "model-settings.json").write_text(json.dumps(model))
+    return [str(home / "bin" / "mlserver"), "start", str(folder)]
+
+
+def _app(name: str, *flags: str) -> Callable[[Path, int], Sequence[str]]:
+    def command(home: Path, port: int) -> Sequence[str]:
+        return [str(home / "bin/python"), str(HERE / "peers" / name), *flags, str(port)]
+
+    return command
+
+
+def _bentoml(home: Path, port: int) -> Sequence[str]:
+    program = str(home / "bin" / "bentoml")
+    return [program, "serve", "bentoml_app:Sentiment", "--port", str(port), "--host", "127.0.0.1"]
+
+
+PEERS: Final = (
+    Peer("mosec", "/inference", _app("mosec_app.py", "--timeout", "120000", "--port"),
+         lambda text: {"text": text}),
+    Peer("litserve", "/predict", _app("litserve_app.py"), lambda text: {"text": text}),
+    Peer("mlserver", "/v2/models/sentiment/infer", _mlserver, _v2([1])),
+    Peer("pytriton", "/v2/models/sentiment/infer", _app("pytriton_app.py"), _v2([1, 1])),
+    Peer("bentoml", "/classify", _bentoml, lambda text: {"texts": [text]}),
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Running:
+    """A peer's process group and its port."""
+
+    peer: Peer
+    port: int
+    process: subprocess.Popen[bytes]
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send *number* to all its processes."""
+        os.killpg(self.process.pid, number)
+
+
+def free_port() -> int:
+    """Return a port with two free ones after it, as far as one can know."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@contextmanager
+def running_peer(peer: Peer, settings: argparse.Namespace, precision: str) -> Iterator[Running]:
+    """Run *peer* on a free port, and wait until it answers."""
+    home, port = (settings.peers / peer.name).absolute(), free_port()
+    environment = os.environ | {
+        "PEER_BUNDLE": str(settings.bundle.absolute()),
+        "PEER_PRECISION": precision,
+        "PEER_THREADS": str(settings.threads or usable_cores()),
+        "PYTHONPATH": str(HERE / "peers"),
+        "PATH": f"{home / 'bin'}:{os.environ['PATH']}",
+        "BENTOML_DO_NOT_TRACK": "True",
+    }
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen(
+            peer.command(home, port), env=environment, cwd=HERE / "peers", stdout=log, stderr=log,
+            start_new_session=True,
+        )  # fmt: skip
+        running = Running(peer, port, process)
+        try:
+            asyncio.run(_until_it_answers(running))
+            yield running
+        finally:
+            running.signal(signal.SIGCONT)
+            running.signal(signal.SIGTERM)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                running.signal(signal.SIGKILL)
+                process.wait()
+
+
+async def _until_it_answers(running: Running) -> None:
+    end = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+            await ask(reader, writer, request(running.peer, "It works."))
+        except (OSError, EOFError, SystemExit) as error:
+            if running.process.poll() is not None or time.monotonic() > end:
+                log = running.peer.name + "/log"
+                raise SystemExit(f"{running.peer.name} does not answer: see {log}") from error
+            await asyncio.sleep(0.5)
+        else:
+            writer.close()
+            return
+
+
+def request(peer: Peer, text: str) -> bytes:
+    """Return a whole HTTP/1.1 request."""
+    body = json.dumps(peer.body(text)).encode()
+    head = (
+        f"POST {peer.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: bytes) -> bytes:
+    """Send one request over a kept-alive connection and return the body of the answer.
+
+    Raises:
+        SystemExit: the answer is not a success.
+    """
+    writer.write(asked)
+    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+    fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:] if b": " in line)
+    if b"content-length" in fields:
+        body = await reader.readexactly(int(fields[b"content-length"]))
+    else:  # in chunks
+        body = b""
+        while size := int(await reader.readuntil(b"\r\n"), 16):
+            body += (await reader.readexactly(size + 2))[:-2]
+        await reader.readexactly(2)
+    if head.split(b" ", 2)[1] != b"200":
+        raise SystemExit(f"an answer was not a success: {head[:60]!r} {body[:200]!r}")
+    return body
+
+
+async def load_peer(running: Running, texts: Sequence[str], tokens: Sequence[int],
+                    seconds: float) -> float:  # fmt: skip
+    """Keep the callers on a peer and return useful tokens a second after the lead."""
+    asked = cycle([(request(running.peer, text), n) for text, n in zip(texts, tokens, strict=True)])
+    answers: list[tuple[float, int]] = []
+    began = time.perf_counter()
+    end = began + seconds
+
+    async def call() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port, limit=2**20)
+        while time.perf_counter() < end:
+            body, useful = next(asked)
+            await ask(reader, writer, body)
+            answers.append((time.perf_counter(), useful))
+        writer.close()
+
+    await asyncio.gather(*(call() for _ in range(CALLERS)))
+    counted = sorted(a for a in answers if began + seconds * LEAD <= a[0] < end)
+    # The first answer begins the span that is counted, so its own tokens are not in it.
+    return sum(useful for _, useful in counted[1:]) / (counted[-1][0] - counted[0][0])
+
+
+def main() -> None:
+    """Measure and print: a line a round on stderr, one JSON document on stdout."""
+    settings = _settings()
+    texts = read_reviews(settings.data, settings.texts)
+    classifier = Classifier.load(settings.bundle, engine="onnx")
+    precision = classifier.engine.info().precision
+    encoded = classifier.encoder.encode(texts)
+    rows = [(t, len(e.ids)) for t, e in zip(texts, encoded, strict=True) if isinstance(e, Encoded)]
+    texts, tokens = [text for text, _ in rows], [count for _, count in rows]
+    chosen = Classifier.load(settings.bundle).engine.info()
+    rates: dict[str, list[float]] = {}
+    with ExitStack() as stack:
+        ours: dict[str, Server] = {}
+        for engine in ("onnx", "auto"):
+            asked = argparse.Namespace(**{**vars(settings), "engine": engine})
+            ours[f"sentimill, --engine {engine}"] = stack.enter_context(running_server(asked))
+        peers = []
+        for peer in PEERS:
+            if peer.name in settings.only:
+                peers.append(stack.enter_context(running_peer(peer, settings, precision)))
+                peers[-1].signal(signal.SIGSTOP)
+        for round_ in range(settings.rounds + 1):  # the first one warms up
+            found: dict[str, float] = {}
+            for name, server in ours.items():
+                run = asyncio.run(drive(server, texts, Load(1, CALLERS), settings))
+                found[name] = run.tokens_per_second
+            for running in peers:
+                running.signal(signal.SIGCONT)
+                loading = load_peer(running, texts, tokens, settings.seconds)
+                found[running.peer.name] = asyncio.run(loading)
+                running.signal(signal.SIGSTOP)
+            print({k: round(v) for k, v in found.items()}, file=sys.stderr)  # noqa: T201
+            if round_:
+                for name, rate in found.items():
+                    rates.setdefault(name, []).append(rate)
+    print(write_result(settings.out, result(settings, rates, precision, chosen.engine)))  # noqa: T201
+
+
+def result(
+    settings: argparse.Namespace, rates: dict[str, list[float]], precision: str, chosen: str
+) -> dict[str, Any]:
+    """Return the medians, and how many times as fast ours is as each peer, round against round."""
+    ours = [name for name in rates if name.startswith("sentimill")]
+    return {
+        "question": "served rate by that of other servers, same graph, texts, threads",
+        "precision": precision,
+        "auto_engine": chosen,
+        "threads": settings.threads or usable_cores(),
+        "callers": CALLERS,
+        "seconds": settings.seconds,
+        "rounds": settings.rounds,
+        "useful_tokens_per_second": {name: median(values) for name, values in rates.items()},
+        "times_as_fast": {
+            own: {
+                name: median([a / b for a, b in zip(rates[own], values, strict=True)])
+                for name, values in rates.items()
+                if name not in ours
+            }
+            for own in ours
+        },
+        "useful_tokens_per_second_each": rates,
+        **surroundings(),
+    }
+
+
+def _settings() -> argparse.Namespace:
+    parser = server_options(__doc__)
+    parser.set_defaults(out=HERE / "results" / "serving-peers.json")
+    parser.add_argument("--peers", type=Path, required=True, help="folder of peers/install.sh")
+    parser.add_argument("--only", nargs="+", default=[peer.name for peer in PEERS])
+    parser.add_argument("--texts", type=int, default=1024)
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each run")
+    parser.add_argument("--rounds", type=int, default=3)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
