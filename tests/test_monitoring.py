@@ -5,113 +5,34 @@ The rules are those that are shipped, sixty times as fast: every duration in the
 
 from __future__ import annotations
 
-import json
 import math
 import re
-import subprocess
-import time
-import urllib.parse
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 
 from dashboard import PANELS, Query
-from live import WAIT_SECONDS, live_server
+from live import live_server
 from load import load
 from programs import find
+from prometheus import Prometheus, hasten, prometheus, until
 from sentimill.desk import Limits
 from sentimill.server import Serve
-from test_alerts import ALERTS, RULES
 from tiny import write_tiny_bundle
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 FASTER = 60
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 TEXTS = ["good battery", "bad", "", "good " * 20]
 QUERIES = [query for row in PANELS.values() for panel in row for query in panel.queries]
 
 
-def hasten(rules: str) -> str:
-    """Return *rules* with every window and every `for` divided by `FASTER`."""
-
-    def divide(found: re.Match[str]) -> str:
-        seconds = int(found[2]) * _UNITS[found[3]] / FASTER
-        return f"{found[1]}{math.ceil(seconds)}s"
-
-    return re.sub(r"(\[|for: )(\d+)([smhd])", divide, rules)
-
-
-class Prometheus:
-    """A running one."""
-
-    def __init__(self, address: str) -> None:
-        self._address = address
-
-    def ask(self, path: str, **query: str) -> Any:
-        """Return the data of one answer of the API."""
-        url = f"http://{self._address}/api/v1/{path}?{urllib.parse.urlencode(query)}"
-        with urllib.request.urlopen(url, timeout=WAIT_SECONDS) as answer:
-            return json.load(answer)["data"]
-
-    def values(self, query: Query) -> list[float]:
-        """Return what an expression of the dashboard gives now, for all jobs and instances."""
-        expression = re.sub(r"\$(job|instance)", ".*", query.promql)
-        expression = expression.replace("$__rate_interval", "5s")
-        return [float(each["value"][1]) for each in self.ask("query", query=expression)["result"]]
-
-    def firing(self) -> set[str]:
-        """Return the names of the alerts that fire."""
-        found = self.ask("alerts")["alerts"]
-        return {each["labels"]["alertname"] for each in found if each["state"] == "firing"}
-
-
-@contextmanager
-def prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
-    """Scrape *target* twice a second, with the shipped rules, on a free port."""
-    for file in (RULES, ALERTS):
-        (folder / file.name).write_text(hasten(file.read_text()))
-    config = {
-        "global": {"scrape_interval": "500ms", "evaluation_interval": "500ms"},
-        "rule_files": [RULES.name, ALERTS.name],
-        "scrape_configs": [
-            {"job_name": "sentimill", "static_configs": [{"targets": [target]}]},
-        ],
-    }
-    (folder / "prometheus.yml").write_text(json.dumps(config))
-    command = [
-        find("prometheus"),
-        f"--config.file={folder / 'prometheus.yml'}",
-        f"--storage.tsdb.path={folder / 'data'}",
-        "--web.listen-address=127.0.0.1:0",
-    ]
-    log = folder / "log"
-    with log.open("wb") as out, subprocess.Popen(command, stderr=out, stdout=out) as process:
-        try:
-            until(lambda: listening(log) or process.poll() is not None)
-            assert process.poll() is None, log.read_text()
-            yield Prometheus(listening(log))
-        finally:
-            process.terminate()
-
-
-def listening(log: Path) -> str:
-    """Return the address that the log names, empty before."""
-    found = re.search(r'"Listening on" address=(\S+)', log.read_text())
-    return found[1] if found else ""
-
-
-def until(condition: Callable[[], object], seconds: float = 3 * WAIT_SECONDS) -> None:
-    """Wait until *condition* holds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)  # another process is to act; there is nothing to wait on
+def values(watch: Prometheus, query: Query) -> list[float]:
+    """Return what an expression of the dashboard gives now, for all jobs and instances."""
+    expression = re.sub(r"\$(job|instance)", ".*", query.promql)
+    expression = expression.replace("$__rate_interval", "5s")
+    return [float(each["value"][1]) for each in watch.ask("query", query=expression)["result"]]
 
 
 def test_windows_are_hastened_and_names_are_not() -> None:
@@ -119,7 +40,7 @@ def test_windows_are_hastened_and_names_are_not() -> None:
     rule = "record: a:b:rate5m\nexpr: rate(x[5m]) + rate(y[3d]) > 14.4 * 0.01\nfor: 1h\n"
 
     expected = "record: a:b:rate5m\nexpr: rate(x[5s]) + rate(y[4320s]) > 14.4 * 0.01\nfor: 60s\n"
-    assert hasten(rule) == expected
+    assert hasten(rule, FASTER) == expected
 
 
 def test_prometheus_sees_a_live_server_and_an_overload_come_and_go(tmp_path: Path) -> None:
@@ -135,7 +56,7 @@ def test_prometheus_sees_a_live_server_and_an_overload_come_and_go(tmp_path: Pat
     server = Serve(bundle=made.path, port=0, metrics_port=0, limits=limits)
     with (
         live_server(server) as live,
-        prometheus(tmp_path, live.metrics_address) as watch,
+        prometheus(find("prometheus"), tmp_path, live.metrics_address, faster=FASTER) as watch,
         load(live.address, TEXTS, callers=1, pause=0.02) as calm,
     ):
         until(lambda: calm.codes.get("OK", 0) > 20)
@@ -159,5 +80,5 @@ def missing(watch: Prometheus) -> list[str]:
     return [
         query.promql
         for query in QUERIES
-        if not any(math.isfinite(value) for value in watch.values(query))
+        if not any(math.isfinite(value) for value in values(watch, query))
     ]
