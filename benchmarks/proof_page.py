@@ -1,9 +1,9 @@
-"""The proof's page, the README's part and the rate that `sentimill cost` uses, from a run's JSON.
+"""The proof's page, the README's part, the guide's, and the rate of `sentimill cost`, from a run.
 
     python benchmarks/proof_page.py benchmarks/results/proof-cpu.json [proof-gpu.json ...]
 
 Nothing is measured here, so it may be run again at any time. The first file is the one that the
-README and `sentimill cost` tell of.
+README, docs/when-to-use.md and `sentimill cost` tell of.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pathlib import Path
 
 import msgspec
 
-from proof.page import fastest, render
+from proof.page import cost_of, fastest, render
 from proof.record import Proof, read_proof
-from proof.tables import readme_part, regenerate
+from proof.tables import cost_part, readme_part, regenerate
 from sentimill_train.cost.rates import MEASURED, Measured
 
 __all__ = ["main", "measured_of"]
@@ -25,17 +25,21 @@ _ROOT = Path(__file__).parents[1]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the three."""
+    """Write the four."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+", help="JSON files of one run each")
     parser.add_argument("--out", type=Path, default=_ROOT / "benchmarks/results/proof.html")
     parser.add_argument("--readme", type=Path, default=_ROOT / "README.md")
+    parser.add_argument("--guide", type=Path, default=_ROOT / "docs/when-to-use.md")
     parser.add_argument("--measured", type=Path, default=MEASURED)
     given = parser.parse_args(arguments)
     proofs = [read_proof(path) for path in given.runs]
     readme = regenerate(given.readme.read_text(encoding="utf-8"), readme_part(proofs[0]))
+    costed = cost_part(proofs[0], cost_of(proofs[0]))
+    guide = regenerate(given.guide.read_text(encoding="utf-8"), costed, "cost")
     given.out.write_text(render(proofs), encoding="utf-8")
     given.readme.write_text(readme, encoding="utf-8")
+    given.guide.write_text(guide, encoding="utf-8")
     measured = msgspec.json.encode(measured_of(proofs[0], given.runs[0]))
     given.measured.write_bytes(msgspec.json.format(measured) + b"\n")
 

@@ -16,12 +16,12 @@ import pytest
 import bench
 import proof_page
 from chromium import open_page
-from proof.page import render
+from proof.page import cost_of, render
 from proof.record import Proof, read_proof
 from proof.reviews import QUALITY_SETS, SPEED_SETS
 from proof.tables import (
-    NO_RUN,
     cascade_table,
+    cost_part,
     quality_table,
     ratio_table,
     readme_part,
@@ -148,15 +148,18 @@ def shows(page: str, proof: Proof) -> bool:
 def test_page_readme_and_rate_come_from_the_json(run: Path, found: Proof, tmp_path: Path) -> None:
     """Each table cell is on the page, which fetches nothing and which opens in silence."""
     readme, page = tmp_path / "README.md", tmp_path / "proof.html"
+    guide = tmp_path / "guide.md"
+    guide.write_text("<!-- cost: made by it -->\n<!-- /cost -->\n")
     measured = tmp_path / "measured.json"
     readme.write_text("before\n<!-- proof: made by it -->\nold\n<!-- /proof -->\nafter\n")
-    where = ["--out", page, "--readme", readme, "--measured", measured]
+    where = ["--out", page, "--readme", readme, "--guide", guide, "--measured", measured]
     proof_page.main([str(run), *map(str, where)])
     text = page.read_text()
     assert shows(text, found)
     assert re.findall(r'(?:src|href)="(?!#|data:)', text) == []
     assert text.count("<svg") >= 10
     assert readme_part(found) in readme.read_text()
+    assert cost_part(found, cost_of(found)) in guide.read_text()
     assert "old" not in readme.read_text()
     assert json.loads(measured.read_text())["assumed"] is False
     _, console = open_page(page, tmp_path / "profile")
@@ -169,18 +172,15 @@ def test_a_readme_without_markers_is_refused() -> None:
         regenerate("no markers\n", "made")
 
 
-def test_readme_page_and_rate_are_those_of_the_committed_run() -> None:
-    """They come out of the JSON again, to the letter; without one they say that nothing was run."""
+def test_readme_guide_page_and_rate_are_those_of_the_committed_run() -> None:
+    """They come out of the JSON again, to the letter."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     page = COMMITTED.with_name("proof.html")
     measured = msgspec.json.decode(MEASURED.read_bytes(), type=Measured)
-    if not COMMITTED.is_file():
-        assert regenerate(readme, NO_RUN) == readme
-        assert measured.assumed
-        assert not page.exists()
-        return
     proof = read_proof(COMMITTED)
+    guide = (ROOT / "docs/when-to-use.md").read_text(encoding="utf-8")
     assert regenerate(readme, readme_part(proof)) == readme
+    assert regenerate(guide, cost_part(proof, cost_of(proof)), "cost") == guide
     assert measured == proof_page.measured_of(proof, COMMITTED)
     assert shows(page.read_text(encoding="utf-8"), proof)
     assert render([proof]).count("<svg") <= page.read_text(encoding="utf-8").count("<svg")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from proof.record import Proof, Ratio, Speed
 from record import between
 from sentimill_train.bootstrap import Figure
+from sentimill_train.cost.page import count
+from sentimill_train.cost.verdict import Study
 
 __all__ = [
-    "NO_RUN",
     "Table",
     "cascade_table",
+    "cost_part",
     "markdown",
     "percent",
     "quality_table",
@@ -21,9 +21,6 @@ __all__ = [
     "speed_table",
     "student_of",
 ]
-
-NO_RUN: Final = "Not measured yet: `make bench` fills this in."
-"""The README's part before the first run is committed."""
 
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 """Heads, and rows of as many cells."""
@@ -82,9 +79,9 @@ def markdown(table: Table) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def regenerate(readme: str, made: str) -> str:
-    """Return *readme* with *made* between the proof's markers, which stay."""
-    return between(readme, "proof", f"{made}\n")
+def regenerate(readme: str, made: str, part: str = "proof") -> str:
+    """Return *readme* with *made* between the markers of a part, which stay."""
+    return between(readme, part, f"{made}\n")
 
 
 def readme_part(proof: Proof) -> str:
@@ -107,6 +104,31 @@ def readme_part(proof: Proof) -> str:
         "`benchmarks/results/proof.html` has the plots and the rest; `docs/proof.md` how it is"
         " measured.",
     ]
+    return "\n\n".join(parts)
+
+
+def cost_part(proof: Proof, cost: Study) -> str:
+    """Return what the guide to choosing says: costs by model, break-even, and what is kept."""
+    student = f"{cost.student_usd_million:,.2f}"
+    heads = ("who answers", "$ a million reviews", "times the student", "pays back from")
+    rows: list[tuple[str, ...]] = [("the student, machine time alone", student, "1", "")]
+    rows += [
+        (one.name, f"{one.usd_million:,.2f}", f"{one.ratio:,.0f}", count(one.break_even))
+        for one in cost.lines
+    ]
+    fixed = sum(cost.fixed_usd.values())
+    parts = [
+        f"Measured on {proof.machine.name} ({cost.notes[-1]}) and costed with the default plan of"
+        f" `sentimill cost`: ${fixed:,.0f} of labels, work and upkeep over"
+        f" {cost.plan.months:.0f} months before the first answer; {cost.notes[0]}.",
+        markdown((heads, rows)),
+        "\n".join(f"- {found[0].upper()}{found[1:]}." for found in cost.findings),
+    ]
+    if proof.retained is not None:
+        parts.append(
+            f"The student's two-class accuracy is {percent(proof.retained)} % of its teacher's, on"
+            f" {proof.retained.rows} rows that it learnt nothing of."
+        )
     return "\n\n".join(parts)
 
 
