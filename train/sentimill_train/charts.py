@@ -198,9 +198,17 @@ def _scale(axes: Axes, log: str) -> None:
         low, high = axis.get_view_interval()
         if high < 50 * low:  # powers of ten alone would leave such an axis almost bare
             axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
         axis.set_minor_formatter(NullFormatter())
     axes.tick_params(which="minor", length=0)
+
+
+def _short(value: float) -> str:
+    """Return a number that leaves its neighbours on an axis room: 5 M, 200 K, 0.5."""
+    if value < 1e4:
+        return f"{value:,.12g}"
+    size, unit = next(each for each in ((1e9, "G"), (1e6, "M"), (1e3, "K")) if value >= each[0])
+    return f"{value / size:,.12g} {unit}"
 
 
 def _series(i: int) -> tuple[str, str]:
