@@ -124,6 +124,7 @@ class Running:
     classifier: Classifier
     gate: Gate
     metrics: Metrics
+    admission: Admission
 
     def begin(self, *texts: str, deadline: float | None = None) -> asyncio.Task[list[object]]:
         """Send *texts* as one job; the answer is a list of logits or errors."""
@@ -155,7 +156,7 @@ async def running(
     if not gated:
         gate.open()
     try:
-        yield Running(batcher, classifier, gate, metrics)
+        yield Running(batcher, classifier, gate, metrics, counted)
     finally:
         gate.open()
         await batcher.close()
@@ -264,6 +265,21 @@ async def test_a_text_that_is_too_late_is_dropped_before_it_is_computed(bundle: 
 
     assert made.value("sentimill_dropped_texts_total") == 2
     assert sum(made.gate.calls) == 2
+
+
+async def test_a_text_that_cannot_be_done_in_time_is_not_begun(bundle: Path) -> None:
+    """The engine's measured rate says so; what it would compute in vain, others need."""
+    async with running(bundle, gated=True) as made:
+        first = made.begin("good")
+        await made.gate.entered()
+        made.admission.observe(tokens=1, seconds=30.0)
+        hopeless = made.begin("bad", deadline=time.monotonic() + 5)
+        patient = made.begin("battery", deadline=time.monotonic() + 600)
+        await settled()
+        made.gate.open()
+        with pytest.raises(DeadlineError, match="nothing was computed"):
+            await hopeless
+        assert (await first, await patient) == ([GOOD], [BATTERY])
 
 
 async def test_a_cancelled_caller_has_its_waiting_texts_dropped(bundle: Path) -> None:

@@ -15,6 +15,14 @@ _RATE_DECAY: Final = 0.8
 _BULK_SHARE: Final = 0.75
 """Share of the queue that bulk work may fill, so that interactive calls always find room."""
 
+_PATIENCE: Final = 1.5
+"""How much longer than its turn a text may have to wait before its deadline is believed in.
+
+Texts of like length go before it, and the engine's rate moves. Admitting whatever would be just in
+time fills the queue to the deadline's edge, where half of what is computed comes too late
+(benchmarks/latency.py, overload).
+"""
+
 _TURN_SHARE: Final = 4 / 3
 """Bulk work has every fourth batch, so what is interactive waits this much longer at most."""
 
@@ -36,8 +44,8 @@ class Admission:
 
         Raises:
             InputError: there are more of them than the queue ever holds.
-            UnavailableError: the limit would be passed, or the estimated wait is longer than
-                *seconds_left* until the caller's deadline.
+            UnavailableError: the limit would be passed, or half as much again as the estimated
+                wait is longer than *seconds_left* until the caller's deadline.
         """
         self._check("texts", self.texts, texts, self.max_texts, bulk=bulk)
         self._check_wait(0, seconds_left, bulk=bulk)
@@ -72,6 +80,10 @@ class Admission:
         ahead = self.tokens if bulk else min(self.tokens, interactive * _TURN_SHARE)
         return ahead / self.tokens_per_second
 
+    def seconds_for(self, tokens: int) -> float:
+        """Estimate how long the engine takes for *tokens*; 0 before anything was measured."""
+        return tokens / self.tokens_per_second if self.tokens_per_second else 0.0
+
     def observe(self, tokens: int, seconds: float) -> None:
         """Learn from one engine call how fast the queue drains."""
         rate = tokens / max(seconds, 1e-6)
@@ -98,10 +110,10 @@ class Admission:
     def _check_wait(self, tokens: int, seconds_left: float | None, *, bulk: bool) -> None:
         if seconds_left is None or not self.tokens_per_second:
             return
-        wait = self.wait_seconds(bulk=bulk) + tokens / self.tokens_per_second
+        wait = _PATIENCE * self.wait_seconds(bulk=bulk) + self.seconds_for(tokens)
         if wait > seconds_left:
             raise UnavailableError(
-                f"the answer would take about {wait:.2f} s and the deadline is in"
+                f"the answer may take {wait:.2f} s and the deadline is in"
                 f" {seconds_left:.2f} s: try again later or with a longer deadline",
                 reason="DEADLINE_TOO_SHORT",
             )

@@ -170,10 +170,10 @@ class Batcher:
                 least_useful=self._least_useful,
             )
             self._turn += 1
-            now = time.monotonic()
+            done = time.monotonic() + self._admission.seconds_for(sum(len(i.ids) for i in batch))
             for job in {item.job for item in batch}:
-                if not job.done.done() and now >= job.deadline:
-                    why = "the deadline passed while the text waited: nothing was computed for it"
+                if not job.done.done() and done >= job.deadline:
+                    why = "the deadline would pass before the answer: nothing was computed for it"
                     _fail(job, DeadlineError(why, reason="DEADLINE_EXCEEDED"))
             alive = [item for item in batch if not item.job.done.done()]
             self._metrics.dropped_texts.inc(len(batch) - len(alive))
