@@ -197,7 +197,7 @@ def _settings() -> argparse.Namespace:
         metavar="ENGINE,PRECISION,THREADS,BATCH_TOKENS",
         default=[
             f"{engine},{precision},2,{tokens}"
-            for tokens in (4096, 2048, 8192)
+            for tokens in (4096, 1024, 512)
             for engine, precision in _ENGINES
         ],
     )

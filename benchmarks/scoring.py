@@ -34,7 +34,7 @@ from record import peak_mib, surroundings
 from scoring_faults import faults
 from scoring_peers import peers
 from scoring_table import fill
-from sentimill.classifier import BATCH_TOKENS, Classifier, plan_batches
+from sentimill.classifier import Classifier, plan_batches
 from sentimill.scoring.job import Score
 from sentimill.scoring.scorers import LocalScorer
 from sentimill.scoring.summary import useful_share
@@ -122,7 +122,7 @@ def write_table(path: Path, texts: Sequence[str]) -> None:
 def bare_loop(classifier: Classifier, texts: Sequence[str]) -> None:
     """Classify texts that are in memory: tokenise all, sort by length, run. Nothing is written."""
     encoded = [one for one in classifier.encoder.encode(texts) if isinstance(one, Encoded)]
-    for batch in plan_batches([len(one.ids) for one in encoded], BATCH_TOKENS):
+    for batch in plan_batches([len(one.ids) for one in encoded], classifier.batch_tokens):
         classifier.run([encoded[k].ids for k in batch])
 
 

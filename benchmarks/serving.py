@@ -86,6 +86,7 @@ def main() -> None:
     settings = _settings()
     texts = read_reviews(settings.data, settings.texts)
     classifier = Classifier.load(settings.bundle, engine=settings.engine, threads=settings.threads)
+    budget = settings.batch_tokens or classifier.batch_tokens
     rows = [e.ids for e in classifier.encoder.encode(texts) if isinstance(e, Encoded)]
     offline: dict[int, list[float]] = {budget: [] for budget in settings.offline_tokens}
     served: dict[Load, list[Served]] = {load: [] for load in LOADS}
@@ -107,12 +108,10 @@ def main() -> None:
         "mean_tokens": float(np.mean([len(row) for row in rows])),
         "rounds": settings.rounds,
         "seconds": settings.seconds,
-        "batch_tokens": settings.batch_tokens,
+        "batch_tokens": budget,
         "offline_tokens_per_second": {str(b): median(rates) for b, rates in offline.items()},
         "offline_batch_tokens": best,
-        "arrival_order_useful_share": in_order(
-            [len(row) for row in rows], lengths, settings.batch_tokens
-        ),
+        "arrival_order_useful_share": in_order([len(row) for row in rows], lengths, budget),
         "loads": [_summary(load, runs, offline[best]) for load, runs in served.items()],
         **surroundings(),
     }
@@ -141,10 +140,10 @@ def running_server(settings: argparse.Namespace) -> Iterator[Server]:
     options: dict[str, object] = {
         "--bundle": settings.bundle,
         "--engine": settings.engine,
-        "--batch-tokens": settings.batch_tokens,
         "--port": 0,
         "--metrics-port": 0,
         **({} if settings.threads is None else {"--threads": settings.threads}),
+        **({} if settings.batch_tokens is None else {"--batch-tokens": settings.batch_tokens}),
     }
     # Not the script of that name: on a lent machine nothing may be installed.
     command = [sys.executable, "-c", "from sentimill.cli import main; main()", "serve"]
@@ -261,13 +260,13 @@ def server_options(says: str) -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--batch-tokens", type=int, default=4096, help="of the server")
+    parser.add_argument("--batch-tokens", type=int, help="of the server, by default its own")
     return parser
 
 
 def _settings() -> argparse.Namespace:
     parser = server_options(__doc__)
-    parser.add_argument("--offline-tokens", type=int, nargs="+", default=[2048, 4096, 8192])
+    parser.add_argument("--offline-tokens", type=int, nargs="+", default=[512, 1024, 4096])
     parser.add_argument("--texts", type=int, default=1024)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each served run")
     parser.add_argument("--rounds", type=int, default=5)

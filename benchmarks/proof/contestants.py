@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from sentimill import Classifier, Client
-from sentimill.classifier import BATCH_TOKENS, plan_batches
+from sentimill.classifier import plan_batches
 from sentimill.text import Encoded
 from serving import running_server
 
@@ -28,10 +28,12 @@ def encoded(classifier: Classifier, texts: Sequence[str]) -> list[Encoded]:
 
 
 def engine_run(
-    classifier: Classifier, rows: Sequence[Encoded], *, batch_tokens: int = BATCH_TOKENS
+    classifier: Classifier, rows: Sequence[Encoded], *, batch_tokens: int | None = None
 ) -> Callable[[], None]:
     """Return a run of the engine alone over texts already tokenised, in batches of like length."""
-    plan = list(plan_batches([len(row.ids) for row in rows], batch_tokens))
+    plan = list(
+        plan_batches([len(row.ids) for row in rows], batch_tokens or classifier.batch_tokens)
+    )
 
     def run() -> None:
         for chosen in plan:
@@ -43,7 +45,7 @@ def engine_run(
 @contextmanager
 def served(bundle: Path) -> Iterator[str]:
     """Serve *bundle* in a process of its own, with its defaults, and yield its address."""
-    defaults = argparse.Namespace(bundle=bundle, engine="auto", batch_tokens=4096, threads=None)
+    defaults = argparse.Namespace(bundle=bundle, engine="auto", batch_tokens=None, threads=None)
     with running_server(defaults) as server:
         yield server.address
 

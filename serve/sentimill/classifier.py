@@ -40,8 +40,12 @@ __all__ = [
     "probabilities",
 ]
 
-BATCH_TOKENS: Final = 4096
-"""Padded tokens (rows times longest) in one engine call. Past that a CPU gains only memory."""
+BATCH_TOKENS: Final = {"cpu": 1024, "cuda": 4096}
+"""Padded tokens (rows times longest) in one engine call, by provider, unless told otherwise.
+
+A CPU is no faster with more (benchmarks/engine.py): their states leave its cache, and every call
+waits for a whole batch. A GPU would like more still, and is to be told.
+"""
 
 _GOLDEN_TOLERANCE: Final = {"fp32": 1e-3, "fp16": 5e-3, "bf16": 2e-2, "int8": 5e-2}
 """How far a golden probability, which is the fp32 graph's, may move in each precision.
@@ -117,12 +121,17 @@ class Classifier:
         """The closed label set, in the order of probs."""
         return self.bundle.manifest.labels
 
+    @property
+    def batch_tokens(self) -> int:
+        """Padded tokens in one engine call that suit the provider."""
+        return BATCH_TOKENS[self.engine.info().provider]
+
     def new_encoder(self) -> TextEncoder:
         """Return a tokenizer of one's own: one object serves one thread."""
         return encoder_of(self.bundle.manifest, self._tokenizer_json)
 
     def classify(
-        self, texts: Sequence[str], *, batch_tokens: int = BATCH_TOKENS
+        self, texts: Sequence[str], *, batch_tokens: int | None = None
     ) -> list[Prediction | TextError]:
         """Return one result a text, in order; a text that cannot be classified gets its TextError.
 
@@ -140,7 +149,8 @@ class Classifier:
             results.append(encoded if isinstance(encoded, TextError) else None)
             if isinstance(encoded, Encoded):
                 good.append((i, encoded))
-        for chosen in plan_batches([len(encoded.ids) for _, encoded in good], batch_tokens):
+        budget = batch_tokens or self.batch_tokens
+        for chosen in plan_batches([len(encoded.ids) for _, encoded in good], budget):
             batch = [good[k] for k in chosen]
             logits = self.run([encoded.ids for _, encoded in batch])
             predictions = self.decide(logits, [encoded for _, encoded in batch])

@@ -69,7 +69,7 @@ class Serve:
     provider: Provider = "auto"
     threads: int | None = None
     tokenizer_threads: int = 2
-    batch_tokens: int = 4096
+    batch_tokens: int | None = None
     limits: Limits = field(default_factory=Limits)
     notice_seconds: float = 0.0
     drain_seconds: float = 20.0
@@ -167,7 +167,7 @@ class Serve:
         info = classifier.engine.info()
         shown = (info.engine, info.provider, info.precision, info.threads, classifier.choice.why)
         log.info("engine %s on %s in %s, %d threads: %s", *shown)
-        warm_up(classifier, self.batch_tokens)
+        warm_up(classifier, self.batch_tokens or classifier.batch_tokens)
         return classifier
 
     def _loaded(self, classifier: Classifier, admission: Admission, metrics: Metrics) -> Loaded:
@@ -176,7 +176,7 @@ class Serve:
             classifier.run,
             admission,
             metrics,
-            budget=self.batch_tokens,
+            budget=self.batch_tokens or classifier.batch_tokens,
             padded_length=classifier.padded_length,
             # Padding costs a CPU as much as text does; a GPU would rather have full batches.
             least_useful=_LEAST_USEFUL if classifier.engine.info().provider == "cpu" else 0.0,

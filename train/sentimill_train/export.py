@@ -100,7 +100,7 @@ def open_graph(data: bytes) -> Run:
 
 
 def graph_logits(
-    run: Run, rows: Rows, pad_id: int, *, batch_tokens: int = BATCH_TOKENS
+    run: Run, rows: Rows, pad_id: int, *, batch_tokens: int = BATCH_TOKENS["cpu"]
 ) -> NDArray[np.float32]:
     """Return the logits that a graph gives *rows*, in their order: (rows, labels)."""
     parts: dict[int, NDArray[np.float32]] = {}

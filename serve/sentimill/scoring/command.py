@@ -28,7 +28,7 @@ from sentimill.access import (
     TokenFileOption,
     one_model,
 )
-from sentimill.classifier import BATCH_TOKENS, Classifier
+from sentimill.classifier import Classifier
 from sentimill.engine import Precision, Provider
 from sentimill.errors import SomeRowsFailed, UsageError
 from sentimill.reference import reference_bundle
@@ -124,8 +124,13 @@ def score(
         int | None, typer.Option(min=1, help="CPU threads of one engine call")
     ] = None,
     batch_tokens: Annotated[
-        int, typer.Option(min=1, help="padded tokens (rows times longest) in one engine call")
-    ] = BATCH_TOKENS,
+        int | None,
+        typer.Option(
+            min=1,
+            help="padded tokens (rows times longest) in one engine call",
+            show_default="1,024 on a CPU, 4,096 on a GPU",
+        ),
+    ] = None,
 ) -> None:
     """Score one column of tables; rows keep their order and every byte they came with.
 

@@ -19,7 +19,7 @@ import msgspec
 import pyarrow as pa
 
 from sentimill.bundle import open_bundle
-from sentimill.classifier import BATCH_TOKENS, Classifier
+from sentimill.classifier import Classifier
 from sentimill.engine import Precision, Provider
 from sentimill.errors import SentimillError, TableError, TextError, UsageError
 from sentimill.scoring.answers import Columns
@@ -46,7 +46,7 @@ class Cluster:
     precision: Precision = "auto"
     provider: Provider = "auto"
     threads: int | None = None
-    batch_tokens: int = BATCH_TOKENS
+    batch_tokens: int | None = None
 
 
 class AnswerBatches:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentimill.calls import Security
-from sentimill.classifier import BATCH_TOKENS, Classifier, Prediction, plan_batches, probabilities
+from sentimill.classifier import Classifier, Prediction, plan_batches, probabilities
 from sentimill.client import Client
 from sentimill.errors import (
     DeadlineError,
@@ -76,10 +76,10 @@ _BROKEN_ROWS: Final = 16
 class LocalScorer:
     """Runs the classifier in this process; batches of like length, whatever the order."""
 
-    def __init__(self, classifier: Classifier, *, batch_tokens: int = BATCH_TOKENS) -> None:
+    def __init__(self, classifier: Classifier, *, batch_tokens: int | None = None) -> None:
         self._classifier = classifier
         self._encoder = classifier.new_encoder()
-        self._batch_tokens = batch_tokens
+        self._batch_tokens = batch_tokens or classifier.batch_tokens
         self._temperature = classifier.bundle.manifest.precision(classifier.precision).temperature
 
     def model(self) -> Model:
