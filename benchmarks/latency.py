@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import random
 import sys
 import threading
@@ -36,6 +37,9 @@ QUANTILES = {"p50_seconds": 0.5, "p95_seconds": 0.95, "p99_seconds": 0.99}
 NORMAL = 0.5
 """The load before and after the overload, as a share of capacity."""
 
+CALM_SECONDS = 5.0
+"""Of answered calls at their usual pace, after which an overload is over."""
+
 LEAD_SECONDS = 2.0
 """Of each run, what passes before it counts; less where the whole run is short."""
 
@@ -47,6 +51,7 @@ def main() -> None:
     texts = read_reviews(settings.data, settings.texts)
     requests = requests_of(texts, settings.texts_a_request)
     classifier = Classifier.load(settings.bundle, engine=settings.engine, threads=settings.threads)
+    settings.batch_tokens = settings.batch_tokens or classifier.batch_tokens
     batch_seconds = full_batch(classifier, settings.batch_tokens)
     result: dict[str, object] = {
         "question": "latency against load, and the service past its capacity",
@@ -190,20 +195,18 @@ def _overload(
 
 
 def recovered_after(calls: Sequence[Call], usual: float) -> float:
-    """Return when latency was *usual* seconds again: the end of the last bad second of *calls*.
+    """Return from which second on latency was *usual* seconds again, infinity for never.
 
-    A second is bad when one of its calls was not answered, or their median is over twice the usual.
+    It is again where the calls of the next `CALM_SECONDS` were all answered, with a median of at
+    most twice the usual: a single second has too few calls to say.
     """
-    seconds: dict[int, list[Call]] = {}
-    for call in calls:
-        seconds.setdefault(int(call.due), []).append(call)
-    bad = [
-        second + 1.0
-        for second, due in seconds.items()
-        if any(call.code != "OK" for call in due)
-        or median(call.seconds for call in due) > 2 * usual
-    ]
-    return max(bad, default=0.0)
+    last = max((call.due for call in calls), default=0.0)
+    for second in range(math.ceil(last)):
+        due = [call for call in calls if second <= call.due < second + CALM_SECONDS]
+        answered = due and all(call.code == "OK" for call in due)
+        if answered and median(call.seconds for call in due) <= 2 * usual:
+            return float(second)
+    return math.inf
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import pytest
 
 import reference_figures
 import scoring_table
+import serving_table
 from certificates import authority, signed
 from first_run import fill
 from labelling import lines
@@ -223,6 +224,8 @@ def test_figures_are_those_of_the_results() -> None:
     assert fill(README, ROOT / "benchmarks/results/first-run.json") == README
     assert reference_figures.fill(README, ROOT / "bundles/reference") == README
     assert scoring_table.fill(README, ROOT / "benchmarks/results") == README
+    guide = (ROOT / "docs/operate.md").read_text(encoding="utf-8")
+    assert serving_table.fill(guide, ROOT / "benchmarks/results") == guide
 
 
 def test_first_command_comes_early() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -78,14 +79,14 @@ def answered(*seconds: float, due: float = 0.0) -> list[Call]:
 @pytest.mark.parametrize(
     ("calls", "expected"),
     [
-        ([], 0.0),
-        (answered(0.1, 0.2, 9.0), 0.0),  # one slow call of three is no slow second
-        (answered(0.3, 0.3, 0.1), 1.0),
-        ([*answered(0.1), *answered(0.5, due=3.2), *answered(0.1, due=4.0)], 4.0),
-        ([Call(1.5, 0.01, "UNAVAILABLE"), *answered(0.1, due=2.0)], 2.0),
+        ([], math.inf),
+        (answered(0.1, 0.2, 9.0, due=0.5), 0.0),  # one slow call of three is no slow service
+        (answered(0.3, 0.3, 0.1, due=0.5), math.inf),
+        ([*answered(0.5, 0.5, due=2.5), *answered(0.1, 0.1, due=7.8)], 3.0),
+        ([Call(1.5, 0.01, "UNAVAILABLE"), *answered(0.1, due=9.0)], 5.0),
     ],
 )
-def test_latency_is_usual_again_after_the_last_bad_second(
+def test_latency_is_usual_again_when_five_seconds_of_calls_are(
     calls: list[Call], expected: float
 ) -> None:
     """Bad is a call without an answer, or a median over twice the usual."""

@@ -7,7 +7,7 @@ import pytest
 from sentimill_train.records import Example
 from teachers import FIGURES, TESTS, summary, taught
 
-ROW = Example(id="a", text="good", label="positive", probs=(0.1, 0.2, 0.7))
+ROW = Example(id="a", text="good", label="positive", probs=(0.1, 0.2, 0.7), source="made")
 
 
 @pytest.mark.parametrize(

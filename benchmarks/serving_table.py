@@ -1,0 +1,142 @@
+"""The list of serving figures in docs/operate.md, from what the serving benchmarks found.
+
+python benchmarks/serving_table.py
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from record import between
+
+__all__ = ["fill"]
+
+_ROOT: Final = Path(__file__).parents[1]
+Found = dict[str, Any]
+
+
+def fill(guide: str, results: Path) -> str:
+    """Return *guide* with the list of figures in the folder *results* between its markers."""
+    lines = []
+    for name, say in _SAID.items():
+        path = results / f"{name}.json"
+        if path.exists():
+            lines.append(f"- {say(json.loads(path.read_text(encoding='utf-8')))}\n")
+    return between(guide, "serving", "".join(lines))
+
+
+def _engine(found: Found) -> str:
+    best: dict[str, Found] = {}
+    for row in found["rows"]:
+        name = f"{row['case']['engine']} {row['case']['precision']}"
+        if name not in best or row["texts_per_second"] > best[name]["texts_per_second"]:
+            best[name] = row
+    slow = best["onnx fp32"]["texts_per_second"]
+    told = ", ".join(
+        f"{row['texts_per_second'] / slow:.2f} for {name}"
+        for name, row in best.items()
+        if name != "onnx fp32"
+    )
+    exact = all(row["exact"] == row["checked"] for row in found["rows"])
+    return (
+        f"Engines at their best batch budget, as times the rate of fp32 ONNX Runtime: {told}; that"
+        f" one does {slow:.0f} reviews of {found['mean_tokens']:.0f} tokens a second"
+        f"{'; a text gets the same bits in any batch' if exact else ''}."
+    )
+
+
+def _serving(found: Found) -> str:
+    told = " and ".join(
+        f"{load['served_by_offline']:.2f} of it with {load['texts_a_request']} texts a request and"
+        f" {load['callers']} callers ({load['useful_share']:.2f} of the padded tokens useful)"
+        for load in found["loads"]
+    )
+    return (
+        "Served over gRPC, by the bare engine's best offline rate on the same texts:"
+        f" {told}. Batches in order of arrival would have"
+        f" {found['arrival_order_useful_share']:.2f} of their tokens useful."
+    )
+
+
+def _latency(found: Found) -> str:
+    rows = {row["load"]: row for row in found["curve"]}
+    told = ", ".join(
+        f"{1000 * rows[load]['p50_seconds']:.0f} and {1000 * rows[load]['p99_seconds']:.0f} ms at"
+        f" {load:.0%}"
+        for load in (0.1, 0.5, 0.7, 0.9)
+        if rows.get(load, {}).get("p99_seconds")
+    )
+    over = found["overload"]
+    return (
+        f"Latency of {found['texts_a_request']} texts a request, p50 and p99 by load: {told}"
+        " ([curve](../benchmarks/results/latency.svg)); one full batch takes"
+        f" {1000 * found['full_batch_seconds']:.0f} ms. At {over['times_capacity']:g} times the"
+        f" capacity for {over['seconds']:.0f} s the goodput was {over['goodput_by_capacity']:.2f}"
+        f" of it, p99 of what was accepted {over['p99_seconds']:.2f} s with a deadline of"
+        f" {found['deadline_seconds']:g} s, memory {over['resident_growth']:+.1%}, and all was as"
+        f" usual {over['recovered_after_seconds']:.0f} s after."
+    )
+
+
+def _peers(found: Found) -> str:
+    told = "; ".join(
+        f"{own.removeprefix('sentimill, ')}: "
+        + ", ".join(f"{times:.1f} x {name}" for name, times in peers.items())
+        for own, peers in found["times_as_fast"].items()
+    )
+    return (
+        f"Beside other servers with the same {found['precision']} graph, threads and texts,"
+        f" {found['callers']} callers of one text each: {told}."
+    )
+
+
+def _cut(found: Found) -> str:
+    after, before = found["after"], found["before"]
+    left = "none" if after["open_files"] <= before["open_files"] else "some"
+    return (
+        f"{found['cut']:,} calls cut at random moments and {found['malformed']} of made-up bytes:"
+        f" {left} left a file open, {found['healthy_calls']} calls beside them were answered to the"
+        f" bit, memory {found['resident_growth']:+.1%}."
+    )
+
+
+def _reloads(found: Found) -> str:
+    codes = ", ".join(f"{count:,} {code}" for code, count in found["codes"].items())
+    return (
+        f"{found['reloads']} reloads under load: {codes}; memory between them"
+        f" {found['slope_bytes_a_reload'] / 2**20:+.2f} MiB a reload."
+    )
+
+
+def _overhead(found: Found) -> str:
+    told = ", ".join(
+        f"{row['cpu_us_per_call']['counted'] - row['cpu_us_per_call']['silent']:.0f} us a call of"
+        f" {row['texts_a_call']} text{'' if row['texts_a_call'] == 1 else 's'}"
+        for row in found["found"]
+    )
+    return f"Metrics cost, with a model of almost nothing: {told} of the server's processor time."
+
+
+_SAID: Final[dict[str, Callable[[Found], str]]] = {
+    "engine": _engine,
+    "serving": _serving,
+    "latency": _latency,
+    "serving-peers": _peers,
+    "cut-calls": _cut,
+    "reloads": _reloads,
+    "metrics-overhead-tiny": _overhead,
+}
+
+
+def main() -> None:
+    """Write it."""
+    guide = _ROOT / "docs/operate.md"
+    made = fill(guide.read_text(encoding="utf-8"), _ROOT / "benchmarks/results")
+    guide.write_text(made, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
