@@ -235,11 +235,16 @@ def main() -> None:
         for engine in ("onnx", "auto"):
             asked = argparse.Namespace(**{**vars(settings), "engine": engine})
             ours[f"sentimill, --engine {engine}"] = stack.enter_context(running_server(asked))
-        peers = []
+        peers: list[Running] = []
+        left_out: dict[str, str] = {}
         for peer in PEERS:
-            if peer.name in settings.only:
-                peers.append(stack.enter_context(running_peer(peer, settings, precision)))
-                peers[-1].signal(signal.SIGSTOP)
+            try:
+                if peer.name in settings.only:
+                    peers.append(stack.enter_context(running_peer(peer, settings, precision)))
+                    peers[-1].signal(signal.SIGSTOP)
+            except SystemExit as error:
+                left_out[peer.name] = str(error)
+                print(f"left out: {error}", file=sys.stderr)  # noqa: T201
         for round_ in range(settings.rounds + 1):  # the first one warms up
             found: dict[str, float] = {}
             for name, server in ours.items():
@@ -254,7 +259,8 @@ def main() -> None:
             if round_:
                 for name, rate in found.items():
                     rates.setdefault(name, []).append(rate)
-    print(write_result(settings.out, result(settings, rates, precision, chosen.engine)))  # noqa: T201
+    told = result(settings, rates, precision, chosen.engine) | {"left_out": left_out}
+    print(write_result(settings.out, told))  # noqa: T201
 
 
 def result(
