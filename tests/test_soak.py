@@ -102,7 +102,7 @@ async def under_load(made: Reloading, folders: list[Path], digests: set[str]) ->
 
 @pytest.mark.slow
 async def test_reloads_and_cancellations_under_load_leave_nothing_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     """Every call is answered once, rightly, by a model that was served; what was replaced goes."""
     models: list[weakref.ref[Classifier]] = []
@@ -112,6 +112,9 @@ async def test_reloads_and_cancellations_under_load_leave_nothing_behind(
         warm_up(classifier, batch_tokens)
 
     monkeypatch.setattr(sentimill.server, "warm_up", remembered)
+    gc.collect()
+    gc.disable()  # a model in a cycle of references stays for as long as the collector likes
+    request.addfinalizer(gc.enable)
     first, second = version(tmp_path / "v1"), version(tmp_path / "v2")
     digests = {first.digest, second.digest}
     async with reloading(first.path) as made:
@@ -122,7 +125,6 @@ async def test_reloads_and_cancellations_under_load_leave_nothing_behind(
         before = left_open()
         load = await under_load(made, [second.path, first.path] * (RELOADS // 2), digests)
         await until(lambda: all(b <= a for a, b in zip(before, left_open(), strict=True)))
-        gc.collect()
         alive = [model for model in models if model() is not None]
         waiting = await made.metric("sentimill_waiting_texts")
         assert await made.digests() == {first.digest}

@@ -118,6 +118,7 @@ class Batcher:
         if self._loop is not None:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
+            self._loop = None  # its traceback leads back here: a cycle that holds the model
         await asyncio.gather(*self._flights, return_exceptions=True)
         for item in (*self._waiting, *self._bulk):
             _fail(item.job, UnavailableError("the server stopped: try again", reason="DRAINING"))
