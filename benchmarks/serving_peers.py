@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -108,8 +108,9 @@ class Running:
     process: subprocess.Popen[bytes]
 
     def signal(self, number: signal.Signals) -> None:
-        """Send *number* to all its processes."""
-        os.killpg(self.process.pid, number)
+        """Send *number* to all its processes; none may be left."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
 
 
 def free_port() -> int:
