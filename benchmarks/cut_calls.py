@@ -40,6 +40,12 @@ CALM_SECONDS: Final = 60.0
 """How long what is under way may take to end when nobody calls any more."""
 
 
+def method_of(channel: grpc.aio.Channel) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
+    """Return the method, for bytes as they go over the wire."""
+    method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
+    return method
+
+
 class Neighbours:
     """Callers that do nothing wrong. answered: texts; each was compared with *expected*."""
 
@@ -57,7 +63,7 @@ class Neighbours:
         """
         choose = random.Random(seed)
         async with grpc.aio.insecure_channel(self._server.address) as channel:
-            classify = channel.unary_unary(METHOD)
+            classify = method_of(channel)
             while not self._stop:
                 which = choose.sample(range(len(self._texts)), choose.randint(1, 4))
                 asked = request_of([self._texts[i] for i in which])
@@ -95,7 +101,7 @@ async def cut(server: Server, texts: Sequence[str], usual: float, choose: random
     # A connection of its own: else they would share one, and closing it would cut the others.
     options = [("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.insecure_channel(server.address, options=options) as channel:
-        call = channel.unary_unary(METHOD)(asked)
+        call = method_of(channel)(asked)
         done, _ = await asyncio.wait([asyncio.ensure_future(call.code())], timeout=moment)
         if done:
             return str((await call.code()).name)
@@ -133,7 +139,7 @@ def made_up(count: int, seed: int, texts: Sequence[str]) -> list[bytes]:
 async def send(server: Server, body: bytes) -> str:
     """Send *body* as a call, and return its code; `answered`: it was a request after all."""
     async with grpc.aio.insecure_channel(server.address) as channel:
-        code = await channel.unary_unary(METHOD)(body, timeout=120).code()
+        code = await method_of(channel)(body, timeout=120).code()
     return "answered" if code is grpc.StatusCode.OK else str(code.name)
 
 
@@ -244,7 +250,7 @@ async def usual_seconds(server: Server, texts: Sequence[str]) -> float:
     async with grpc.aio.insecure_channel(server.address) as channel:
         for i in range(0, 48, 8):
             began = time.perf_counter()
-            await channel.unary_unary(METHOD)(request_of(texts[i : i + 8]))
+            await method_of(channel)(request_of(texts[i : i + 8]))
             taken.append(time.perf_counter() - began)
     return median(taken[1:])
 

@@ -50,7 +50,7 @@ def _engine(found: Found) -> str:
 
 def _serving(found: Found) -> str:
     told = " and ".join(
-        f"{load['served_by_offline']:.2f} of it with {load['texts_a_request']} texts a request and"
+        f"{load['served_by_offline']:.2f} of it with {load['texts_a_request']} to a request and"
         f" {load['callers']} callers ({load['useful_share']:.2f} of the padded tokens useful)"
         for load in found["loads"]
     )
@@ -76,8 +76,7 @@ def _latency(found: Found) -> str:
         f" {1000 * found['full_batch_seconds']:.0f} ms. At {over['times_capacity']:g} times the"
         f" capacity for {over['seconds']:.0f} s the goodput was {over['goodput_by_capacity']:.2f}"
         f" of it, p99 of what was accepted {over['p99_seconds']:.2f} s with a deadline of"
-        f" {found['deadline_seconds']:g} s, memory {over['resident_growth']:+.1%}, and all was as"
-        f" usual {over['recovered_after_seconds']:.0f} s after."
+        f" {found['deadline_seconds']:g} s, and memory {over['resident_growth']:+.1%}."
     )
 
 
@@ -112,12 +111,13 @@ def _reloads(found: Found) -> str:
 
 
 def _overhead(found: Found) -> str:
-    told = ", ".join(
-        f"{row['cpu_us_per_call']['counted'] - row['cpu_us_per_call']['silent']:.0f} us a call of"
-        f" {row['texts_a_call']} text{'' if row['texts_a_call'] == 1 else 's'}"
-        for row in found["found"]
+    told = " and ".join(
+        f"{row['cpu_added']:+.1%} with {row['texts_a_call']} in a call" for row in found["found"]
     )
-    return f"Metrics cost, with a model of almost nothing: {told} of the server's processor time."
+    return (
+        "Metrics cost, of the server's processor time with a model of almost nothing and words for"
+        f" texts: {told}."
+    )
 
 
 _SAID: Final[dict[str, Callable[[Found], str]]] = {
