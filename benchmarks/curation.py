@@ -28,8 +28,9 @@ from typing import Any, Final
 
 import pyarrow.parquet as pq
 
-from bench_machine import RESULTS, machine
+from bench_machine import RESULTS
 from curation_table import write_table
+from runs import resumed, spread_of
 from sentimill.text import TextEncoder
 from sentimill_train.calibrate import find_temperature
 from sentimill_train.curate import CurateJob, curate_rows
@@ -184,10 +185,7 @@ def summary(runs: dict[str, Any]) -> list[dict[str, Any]]:
                 continue
             line: dict[str, Any] = {"size": size, "arm": arm, "runs": len(found)}
             line["rows"] = round(statistics.mean(run["rows"] for run in found))
-            for name in ("accuracy", "macro_f1", "two_class", "ece"):
-                values = [run[name] for run in found]
-                line[name] = statistics.mean(values)
-                line[f"{name}_sd"] = statistics.stdev(values) if len(values) > 1 else None
+            line |= spread_of(found, ("accuracy", "macro_f1", "two_class", "ece"))
             table.append(line)
     return table
 
@@ -214,11 +212,7 @@ def main() -> None:
         "tiny": options.tiny,
         "config": dataclasses.asdict(FitConfig()),
     }
-    state: dict[str, Any] = {"machine": machine(), "settings": settings, "runs": {}}
-    if options.out.exists():
-        before = json.loads(options.out.read_text())
-        if before["settings"] == settings:
-            state["runs"] = before["runs"]
+    state = resumed(options.out, settings)
     done = 0
     with tempfile.TemporaryDirectory() as work:
         holdout = Path(work) / "holdout.jsonl"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from runs import cell
+
 __all__ = ["write_table"]
 
 _COLOURS = {"raw": "#b8860b", "curated": "#1f6f8b"}
@@ -31,7 +33,7 @@ def write_table(markdown: Path, plot: Path, state: dict[str, Any]) -> None:
             line["arm"],
             f"{line['rows']:,}",
             str(line["runs"]),
-            *(_cell(line, name) for name in ("accuracy", "macro_f1", "two_class", "ece")),
+            *(cell(line, name) for name in ("accuracy", "macro_f1", "two_class", "ece")),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     machine = state["machine"]
@@ -44,11 +46,6 @@ def write_table(markdown: Path, plot: Path, state: dict[str, Any]) -> None:
     ]
     markdown.write_text("\n".join(lines), encoding="utf-8")
     _draw(plot, state["table"])
-
-
-def _cell(line: dict[str, Any], name: str) -> str:
-    spread = line[f"{name}_sd"]
-    return f"{line[name]:.3f}" + (f" ± {spread:.3f}" if spread is not None else "")
 
 
 def _draw(path: Path, table: list[dict[str, Any]]) -> None:

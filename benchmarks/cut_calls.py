@@ -29,21 +29,15 @@ import grpc
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings, strategies
 
-from record import surroundings, write_result
+from calls import method_of, request_of
+from record import process_status, surroundings, write_result
 from reviews import read_reviews
 from sentimill import Classifier, Prediction
 from sentimill.v1 import sentiment_pb2 as pb
 from serving import Server, running_server, server_options
 
-METHOD: Final = "/sentimill.v1.SentimentService/Classify"
 CALM_SECONDS: Final = 60.0
 """How long what is under way may take to end when nobody calls any more."""
-
-
-def method_of(channel: grpc.aio.Channel) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
-    """Return the method, for bytes as they go over the wire."""
-    method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
-    return method
 
 
 class Neighbours:
@@ -83,12 +77,6 @@ class Neighbours:
         finally:
             self._stop = True
             await asyncio.gather(*tasks)
-
-
-def request_of(texts: Sequence[str]) -> bytes:
-    """Return a request as it goes over the wire."""
-    items = [pb.ClassifyItem(text=text) for text in texts]
-    return pb.ClassifyRequest(items=items).SerializeToString()
 
 
 async def cut(server: Server, texts: Sequence[str], usual: float, choose: random.Random) -> str:
@@ -145,13 +133,11 @@ async def send(server: Server, body: bytes) -> str:
 
 def left_open(server: Server) -> dict[str, float]:
     """Return what a leak would show in: files, threads, resident bytes, and what is under way."""
-    lines = Path(f"/proc/{server.pid}/status").read_text().splitlines()
-    fields = dict(line.split(":", 1) for line in lines)
     figures = server.figures()
     return {
         "open_files": figures["process_open_fds"],
-        "threads": float(fields["Threads"]),
-        "resident_bytes": 1024 * float(fields["VmRSS"].split()[0]),
+        "threads": float(process_status("Threads", server.pid)),
+        "resident_bytes": 1024.0 * process_status("VmRSS", server.pid),
         "waiting_texts": figures["sentimill_waiting_texts"],
         "in_flight_requests": figures["sentimill_in_flight_requests"],
     }

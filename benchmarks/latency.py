@@ -27,8 +27,9 @@ from statistics import median
 
 import numpy as np
 
-from open_loop import Call, codes, offer, quantile, requests_of
-from record import surroundings, write_result
+from calls import requests_of
+from open_loop import Call, codes, offer, quantile
+from record import process_status, surroundings, write_result
 from reviews import read_reviews
 from sentimill import Classifier
 from serving import Load, Server, drive, running_server, server_options
@@ -220,9 +221,7 @@ def _memory(server: Server) -> Iterator[list[float]]:
 
     def look() -> None:
         while True:
-            lines = Path(f"/proc/{server.pid}/status").read_text().splitlines()
-            size = next(line.split()[1] for line in lines if line.startswith("VmRSS"))
-            found.append(1024.0 * int(size))
+            found.append(1024.0 * process_status("VmRSS", server.pid))
             if stop.wait(1.0):
                 return
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 import grpc
 
-from sentimill.v1 import sentiment_pb2 as pb
+from calls import method_of
 
-__all__ = ["Call", "codes", "offer", "quantile", "requests_of"]
+__all__ = ["Call", "codes", "offer", "quantile"]
 
 CHANNELS = 4
 
@@ -30,16 +30,6 @@ class Call:
     due: float
     seconds: float
     code: str
-
-
-def requests_of(texts: Sequence[str], size: int) -> list[bytes]:
-    """Return requests of *size* texts each."""
-    return [
-        pb.ClassifyRequest(
-            items=[pb.ClassifyItem(text=text) for text in texts[i : i + size]]
-        ).SerializeToString()
-        for i in range(0, len(texts) - size + 1, size)
-    ]
 
 
 async def offer(
@@ -64,7 +54,7 @@ async def offer(
             channel = grpc.aio.insecure_channel(address, options=options)
             await stack.enter_async_context(channel)
             await channel.channel_ready()
-            methods.append(channel.unary_unary("/sentimill.v1.SentimentService/Classify"))
+            methods.append(method_of(channel))
         began = time.perf_counter()
 
         async def ask(due: float, number: int) -> None:

@@ -20,7 +20,8 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from open_loop import offer, requests_of
+from calls import requests_of
+from open_loop import offer
 from prometheus import Prometheus, prometheus, until
 from record import surroundings
 from reviews import read_reviews

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sentimill.machine import Machine, package_version, usable_cores
 
-__all__ = ["between", "cpu_name", "peak_mib", "surroundings", "write_result"]
+__all__ = ["between", "cpu_name", "peak_mib", "process_status", "surroundings", "write_result"]
 
 _PACKAGES = ("sentimill", "onnxruntime", "openvino", "tokenizers", "grpcio", "numpy")
 
@@ -49,8 +49,13 @@ def surroundings() -> dict[str, object]:
 
 def peak_mib() -> float:
     """Return the largest resident set of this process so far."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(float(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+    return process_status("VmHWM") / 1024
+
+
+def process_status(field: str, process: int | str = "self") -> int:
+    """Return a number that the system keeps of a process; sizes (VmHWM, VmRSS) are in KiB."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
 def between(readme: str, part: str, made: str) -> str:

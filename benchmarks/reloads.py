@@ -24,7 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
-from open_loop import Call, codes, offer, quantile, requests_of
+from calls import requests_of
+from open_loop import Call, codes, offer, quantile
 from record import surroundings, write_result
 from reviews import read_reviews
 from serving import Server, running_server, server_options

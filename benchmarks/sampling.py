@@ -21,7 +21,6 @@ import argparse
 import dataclasses
 import json
 import random
-import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -32,7 +31,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 
-from bench_machine import machine
+from runs import resumed, spread_of
 from sampling_table import write_table
 from sentimill.classifier import Classifier
 from sentimill_train.choose import choose
@@ -172,10 +171,7 @@ def summary(runs: dict[str, Any], sizes: Sequence[int]) -> list[dict[str, Any]]:
               for arm in ARMS}  # fmt: skip
         for arm in ARMS:
             line: dict[str, Any] = {"size": size, "arm": arm, "runs": len(of[arm])}
-            for name in ("accuracy", "macro_f1"):
-                values = [run[name] for run in of[arm].values()]
-                line[name] = statistics.mean(values) if values else None
-                line[f"{name}_sd"] = statistics.stdev(values) if len(values) > 1 else None
+            line |= spread_of(list(of[arm].values()), ("accuracy", "macro_f1"))
             table.append(line)
         both = sorted(of["sample"].keys() & of["random"].keys())
         table[-2]["gain_by_seed"] = [
@@ -211,12 +207,7 @@ def main() -> None:
         "tiny": options.tiny,
         "config": dataclasses.asdict(FitConfig()),
     }
-    state: dict[str, Any] = {"machine": machine(), "settings": settings, "runs": {}}
-    if (
-        options.out.exists()
-        and (old := json.loads(options.out.read_text()))["settings"] == settings
-    ):
-        state["runs"] = old["runs"]
+    state = resumed(options.out, settings)
     state["before"] = bench.judged(bench.student())
     for seed in SEEDS:  # seeds outside: a table that is cut short is still a whole table
         for arm in ARMS:

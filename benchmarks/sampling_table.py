@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from runs import cell
+
 __all__ = ["write_table"]
 
 
@@ -25,7 +27,7 @@ def write_table(markdown: Path, state: dict[str, Any]) -> None:
     for line in state["table"]:
         gains = ", ".join(f"{100 * gain:+.1f} pp" for gain in line.get("gain_by_seed", []))
         cells = [line["size"], line["arm"], line["runs"]]
-        cells += [_cell(line, name) for name in ("accuracy", "macro_f1")]
+        cells += [cell(line, name) for name in ("accuracy", "macro_f1")]
         lines.append("| " + " | ".join(map(str, [*cells, gains])) + " |")
     machine = state["machine"]
     trial = ", **a trial with random layers: no result**" if settings["tiny"] else ""
@@ -36,10 +38,3 @@ def write_table(markdown: Path, state: dict[str, Any]) -> None:
         "",
     ]
     markdown.write_text("\n".join(lines), encoding="utf-8")
-
-
-def _cell(line: dict[str, Any], name: str) -> str:
-    if line[name] is None:
-        return ""
-    spread = line[f"{name}_sd"]
-    return f"{line[name]:.3f}" + (f" ± {spread:.3f}" if spread is not None else "")

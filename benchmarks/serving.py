@@ -28,6 +28,7 @@ from statistics import median
 import grpc
 import numpy as np
 
+from calls import method_of, requests_of
 from record import surroundings, write_result
 from reviews import read_reviews
 from sentimill import Classifier
@@ -183,17 +184,11 @@ async def drive(
 ) -> Served:
     """Keep *load* on the server for the seconds of *settings*, and count after the lead."""
     size = load.texts_a_request
-    requests = cycle(
-        pb.ClassifyRequest(
-            items=[pb.ClassifyItem(text=text) for text in texts[i : i + size]]
-        ).SerializeToString()
-        for i in range(0, len(texts) - size + 1, size)
-    )
+    requests = cycle(requests_of(texts, size))
     answers: list[tuple[float, float, bytes]] = []
     end = time.perf_counter() + settings.seconds
     async with grpc.aio.insecure_channel(server.address) as channel:
-        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
-        call = channel.unary_unary("/sentimill.v1.SentimentService/Classify")
+        call = method_of(channel)
 
         async def ask() -> None:
             while (began := time.perf_counter()) < end:

@@ -31,6 +31,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+from peers.model import MAX_BATCH, MAX_WAIT_MS
 from record import surroundings, write_result
 from reviews import read_reviews
 from sentimill import Classifier
@@ -70,8 +71,8 @@ def _mlserver(home: Path, port: int) -> Sequence[str]:
     model = {
         "name": "sentiment",
         "implementation": "mlserver_app.Sentiment",
-        "max_batch_size": 32,
-        "max_batch_time": 0.02,
+        "max_batch_size": MAX_BATCH,
+        "max_batch_time": MAX_WAIT_MS / 1000,
     }
     (folder / "sentiment" / "model-settings.json").write_text(json.dumps(model))
     return [str(home / "bin" / "mlserver"), "start", str(folder)]

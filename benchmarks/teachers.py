@@ -19,14 +19,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bench_machine import RESULTS, machine
+from bench_machine import RESULTS
 from curation import MAX_TOKENS, SEEDS, Bench, parted, test_rows
+from runs import cell, resumed, spread_of
 from sentimill_train.fit import FitConfig
 from sentimill_train.records import Example
 
@@ -57,10 +57,7 @@ def summary(runs: dict[str, Any]) -> list[dict[str, Any]]:
             if not found:
                 continue
             line: dict[str, Any] = {"judged_by": test, "arm": arm, "runs": len(found)}
-            for name in FIGURES:
-                values = [run[name] for run in found]
-                line[name] = statistics.mean(values)
-                line[f"{name}_sd"] = statistics.stdev(values) if len(values) > 1 else None
+            line |= spread_of(found, FIGURES)
             table.append(line)
     return table
 
@@ -80,9 +77,7 @@ def write_table(markdown: Path, state: dict[str, Any]) -> None:
     ]
     for line in state["table"]:
         cells = [line["judged_by"], line["arm"], str(line["runs"])]
-        for name in FIGURES:
-            spread = line[f"{name}_sd"]
-            cells.append(f"{line[name]:.3f}" + ("" if spread is None else f" ± {spread:.3f}"))
+        cells += [cell(line, name) for name in FIGURES]
         lines.append("| " + " | ".join(cells) + " |")
     trial = ", **a trial with random layers: no result**" if settings["tiny"] else ""
     lines += [
@@ -121,11 +116,7 @@ def main() -> None:
         "tiny": options.tiny,
         "config": dataclasses.asdict(FitConfig()),
     }
-    state: dict[str, Any] = {"machine": machine(), "settings": settings, "runs": {}}
-    if options.out.exists():
-        before = json.loads(options.out.read_text())
-        if before["settings"] == settings:
-            state["runs"] = before["runs"]
+    state = resumed(options.out, settings)
     benches = {arm: Bench(test, taught(arm, validation, given), tiny=options.tiny) for arm in ARMS}
     for seed in SEEDS:  # seeds outside: a table that is cut short is still a whole table
         for arm in ARMS:

@@ -13,10 +13,9 @@ import pytest
 import yaml
 
 from programs import promtool
+from prometheus import ALERTS, RULES
 
 ROOT = Path(__file__).parents[1]
-RULES = ROOT / "deploy/prometheus/rules.yml"
-ALERTS = ROOT / "deploy/prometheus/alerts.yml"
 GUIDE = ROOT / "docs/operate.md"
 
 JOB = 'job="sentimill"'

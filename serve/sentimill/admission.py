@@ -74,13 +74,11 @@ class Admission:
         bulk: it waits for everything. Otherwise it waits for what is interactive, and at most for
         one batch of bulk work in four.
         """
-        if not self.tokens_per_second:
-            return 0.0
         interactive = self.tokens - self.bulk_tokens
         ahead = self.tokens if bulk else min(self.tokens, interactive * _TURN_SHARE)
-        return ahead / self.tokens_per_second
+        return self.seconds_for(ahead)
 
-    def seconds_for(self, tokens: int) -> float:
+    def seconds_for(self, tokens: float) -> float:
         """Estimate how long the engine takes for *tokens*; 0 before anything was measured."""
         return tokens / self.tokens_per_second if self.tokens_per_second else 0.0
 

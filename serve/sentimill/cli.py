@@ -22,6 +22,7 @@ from rich.console import Console
 
 from sentimill.access import (
     Access,
+    BatchTokensOption,
     BundleOption,
     ServerOption,
     TlsCaOption,
@@ -64,14 +65,6 @@ ProviderOption = Annotated[
 ]
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, help="CPU threads of one engine call", show_default="all cores")
-]
-BatchTokensOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="padded tokens (rows times longest) in one engine call",
-        show_default="1,024 on a CPU, 4,096 on a GPU",
-    ),
 ]
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="the model folder")]
 

@@ -19,6 +19,7 @@ from rich.progress import Progress as Bar
 
 from sentimill.access import (
     Access,
+    BatchTokensOption,
     BundleOption,
     ServerOption,
     TlsCaOption,
@@ -123,14 +124,7 @@ def score(
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads of one engine call")
     ] = None,
-    batch_tokens: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="padded tokens (rows times longest) in one engine call",
-            show_default="1,024 on a CPU, 4,096 on a GPU",
-        ),
-    ] = None,
+    batch_tokens: BatchTokensOption = None,
 ) -> None:
     """Score one column of tables; rows keep their order and every byte they came with.
 
