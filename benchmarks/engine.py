@@ -3,7 +3,8 @@
 Bound: a MiniLM-L6 does 22.5 MFLOP a token; the machine's own matrix product (numpy, fp32) is
 measured beside the engines, and a rate is also given as a share of it. What is compared runs
 interleaved, round by round, on the same sorted batches of real reviews; medians are reported, and
-on a busy machine only the ratios between rows mean anything.
+on a busy machine only the ratios between rows mean anything. `plain` is ONNX Runtime as it comes:
+one session with all the threads, one call after the other.
 
     python benchmarks/engine.py --bundle bundles/mine [bundles/its-fp32] --data FOLDER [--out FILE]
 """
@@ -20,6 +21,7 @@ from statistics import median
 from typing import cast, get_args
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 
 from record import surroundings, write_result
@@ -27,14 +29,21 @@ from reviews import read_reviews
 from sentimill import Classifier
 from sentimill.bundle import open_bundle
 from sentimill.classifier import plan_batches
-from sentimill.engine import EngineName, Precision
+from sentimill.engine import EngineChoice, EngineInfo, EngineName, Precision
 from sentimill.errors import UsageError
 from sentimill.text import Encoded
 
 Rows = list[NDArray[np.int64]]
 FLOP_A_TOKEN = 22.5e6
 """A MiniLM-L6 without attention's quadratic part; design.md, issue "The serving core"."""
-_ENGINES = (("onnx", "fp32"), ("onnx", "int8"), ("openvino", "fp32"), ("openvino", "bf16"))
+_ENGINES = (
+    ("plain", "fp32"),
+    ("plain", "int8"),
+    ("onnx", "fp32"),
+    ("onnx", "int8"),
+    ("openvino", "fp32"),
+    ("openvino", "bf16"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +60,8 @@ class Case:
 class Row:
     """What one case gave; rates are medians over the rounds.
 
-    speedup: against the first case. exact: how many of `checked` texts got the same bits alone,
-    among mates and padded.
+    speedup: against the first case. batch_seconds: from one batch to the next, of those that go at
+    once. exact: how many of `checked` texts got the same bits alone, among mates and padded.
     """
 
     case: Case
@@ -64,6 +73,30 @@ class Row:
     batch_seconds: float
     exact: int
     checked: int
+
+
+class Plain:
+    """An engine like any that a program makes in four lines."""
+
+    def __init__(self, model: bytes, precision: str, threads: int) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self._session = onnxruntime.InferenceSession(
+            model, sess_options=options, providers=["CPUExecutionProvider"]
+        )
+        self._info = EngineInfo(
+            engine="plain", provider="cpu", precision=precision, threads=threads, exact=True
+        )
+
+    def run(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        """See `Engine.run`."""
+        (logits,) = self._session.run(None, {"input_ids": ids, "attention_mask": mask})
+        found: NDArray[np.float32] = logits
+        return found
+
+    def info(self) -> EngineInfo:
+        """See `Engine.info`."""
+        return self._info
 
 
 def main() -> None:
@@ -104,12 +137,20 @@ def main() -> None:
 
 
 def _load(bundles: Sequence[Path], case: Case) -> Classifier:
-    if case.engine not in get_args(EngineName) or case.precision not in get_args(Precision):
+    if case.engine not in ("plain", *get_args(EngineName)) or case.precision not in get_args(
+        Precision
+    ):
         raise UsageError(f"unknown case {case}", reason="UNKNOWN_CASE")
-    having = (b for b in bundles if case.precision in open_bundle(b).manifest.precisions)
+    having = [b for b in bundles if case.precision in open_bundle(b).manifest.precisions]
+    folder = having[0] if having else bundles[0]  # the first one says that it lacks the precision
+    if case.engine == "plain" and having:
+        bundle = open_bundle(folder)
+        graph = bundle.read(bundle.manifest.precision(case.precision).file)
+        choice = EngineChoice(engine="onnx", provider="cpu", precision=case.precision, why="plain")
+        return Classifier(bundle, Plain(graph, case.precision, case.threads), choice)
     return Classifier.load(
-        next(having, bundles[0]),  # the first one says that it lacks the precision
-        engine=cast(EngineName, case.engine),
+        folder,
+        engine=cast(EngineName, "onnx" if case.engine == "plain" else case.engine),
         precision=cast(Precision, case.precision),
         threads=case.threads,
     )
@@ -118,8 +159,8 @@ def _load(bundles: Sequence[Path], case: Case) -> Classifier:
 def _run(classifier: Classifier, rows: Rows, batch_tokens: int) -> float:
     began = time.perf_counter()
     lengths = [classifier.padded_length(len(row)) for row in rows]
-    for batch in plan_batches(lengths, batch_tokens):
-        classifier.run([rows[i] for i in batch])
+    batches = [[rows[i] for i in batch] for batch in plan_batches(lengths, batch_tokens)]
+    classifier.at_once(classifier.run, batches)
     return time.perf_counter() - began
 
 

@@ -67,7 +67,9 @@ class Silent(Metrics):
     def observe_answers(self, answers: Sequence[Answered], reasons: Sequence[str]) -> None:
         """Do nothing."""
 
-    def observe_batch(self, rows: int, useful: int, padded: int, seconds: float) -> None:
+    def observe_batch(
+        self, rows: int, useful: int, padded: int, seconds: float, busy_seconds: float
+    ) -> None:
         """Do nothing."""
 
     def observe_request(

@@ -65,7 +65,7 @@ def test_bulk_work_leaves_room_for_interactive_calls() -> None:
 def test_a_deadline_within_half_again_of_the_wait_is_refused_at_once() -> None:
     """Work that may well come too late is not begun, not even tokenised."""
     gate = admission(max_tokens=1000)
-    gate.observe(tokens=100, seconds=1.0)
+    gate.observe(tokens=100, seconds=1.0, busy_seconds=1.0)
     gate.enter_tokens(200, None)
 
     with pytest.raises(UnavailableError, match=r"may take 3\.00 s") as caught:
@@ -78,7 +78,7 @@ def test_a_deadline_within_half_again_of_the_wait_is_refused_at_once() -> None:
 def test_the_time_of_the_texts_themselves_is_part_of_the_wait() -> None:
     """Else a request is let in and computed, and comes too late all the same."""
     gate = admission(max_tokens=1000)
-    gate.observe(tokens=100, seconds=1.0)
+    gate.observe(tokens=100, seconds=1.0, busy_seconds=1.0)
 
     with pytest.raises(UnavailableError, match=r"may take 3\.00 s"):
         gate.enter_tokens(300, 2.0)
@@ -89,7 +89,7 @@ def test_the_time_of_the_texts_themselves_is_part_of_the_wait() -> None:
 def test_interactive_calls_hardly_wait_for_bulk_work() -> None:
     """A queue full of bulk work refuses a short deadline of bulk work only."""
     gate = admission(max_tokens=10_000)
-    gate.observe(tokens=100, seconds=1.0)
+    gate.observe(tokens=100, seconds=1.0, busy_seconds=1.0)
     gate.enter_tokens(6000, None, bulk=True)
     gate.enter_tokens(300, None)
 
@@ -117,3 +117,13 @@ def test_what_left_is_not_counted() -> None:
     gate.leave(3, 30, bulk=True)
 
     assert (gate.texts, gate.tokens, gate.bulk_tokens) == (0, 0, 0)
+
+
+def test_calls_at_once_drain_the_queue_faster_than_each_of_them() -> None:
+    """Two calls of a second each, in the same second, are twice the tokens of one."""
+    gate = admission()
+    gate.observe(tokens=100, seconds=1.0, busy_seconds=1.0)
+    gate.observe(tokens=100, seconds=1.0, busy_seconds=0.0)
+
+    assert gate.seconds_for(190) == pytest.approx(0.9)
+    assert gate.call_seconds(100) == pytest.approx(1.0)

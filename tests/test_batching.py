@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
@@ -203,6 +204,32 @@ async def test_a_lone_text_does_not_wait_for_company(bundle: Path) -> None:
     assert made.gate.calls == [1]
 
 
+async def test_as_many_batches_run_at_once_as_suit_the_engine() -> None:
+    """Their time is counted once, so the queue is known to drain twice as fast."""
+    both = threading.Barrier(2)
+
+    def run(rows: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
+        both.wait(timeout=30)  # alone, a call would wait for ever
+        time.sleep(0.05)
+        return np.array([[len(row)] for row in rows], dtype=np.float32)
+
+    metrics = Metrics()
+    counted = Admission(max_texts=10, max_tokens=100, metrics=metrics)
+    batcher = Batcher(run, counted, metrics, budget=3, calls=2)
+    batcher.start()
+    answer = await batcher.classify([np.arange(1, 1 + n) for n in (1, 2, 3, 3)], None)
+    await batcher.close()
+
+    value = metrics.registry.get_sample_value
+    calls = value("sentimill_engine_seconds_sum")
+    busy = value("sentimill_engine_busy_seconds_total")
+    assert calls is not None and busy is not None
+    found = [one.tolist() for one in answer.logits if not isinstance(one, EngineError)]
+    assert found == [[1], [2], [3], [3]]
+    assert busy >= 0.09
+    assert calls - busy >= 0.09  # two pairs, each with 0.05 s in common
+
+
 async def test_a_failed_batch_is_halved_until_the_culprit_is_alone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -272,7 +299,7 @@ async def test_a_text_that_cannot_be_done_in_time_is_not_begun(bundle: Path) -> 
     async with running(bundle, gated=True) as made:
         first = made.begin("good")
         await made.gate.entered()
-        made.admission.observe(tokens=1, seconds=30.0)
+        made.admission.observe(tokens=1, seconds=30.0, busy_seconds=30.0)
         hopeless = made.begin("bad", deadline=time.monotonic() + 5)
         patient = made.begin("battery", deadline=time.monotonic() + 600)
         await settled()

@@ -63,6 +63,7 @@ def test_the_engine_says_what_really_runs() -> None:
     )
 
     assert expected == load_engine(graph(), threads=1).info()
+    assert load_engine(graph(), threads=3).info().calls == 3
     assert usable_cores() == load_engine(graph()).info().threads
 
 

@@ -133,7 +133,7 @@ def test_a_batch_is_counted_in_rows_tokens_and_seconds() -> None:
     """Useful over padded tokens is the useful share."""
     metrics = Metrics()
 
-    metrics.observe_batch(rows=3, useful=20, padded=30, seconds=0.5)
+    metrics.observe_batch(rows=3, useful=20, padded=30, seconds=0.5, busy_seconds=0.4)
 
     value = metrics.registry.get_sample_value
     assert value("sentimill_batch_rows_sum") == 3
@@ -141,6 +141,7 @@ def test_a_batch_is_counted_in_rows_tokens_and_seconds() -> None:
     assert value("sentimill_useful_tokens_total") == 20
     assert value("sentimill_padded_tokens_total") == 30
     assert value("sentimill_engine_seconds_sum") == 0.5
+    assert value("sentimill_engine_busy_seconds_total") == 0.4
 
 
 def test_the_texts_of_a_request_are_counted_together() -> None:

@@ -22,7 +22,7 @@ def counted(calls: int, *, waiting: int = 0, trace: str | None = None) -> Metric
     metrics.waiting_texts.set(waiting)
     for _ in range(calls):
         metrics.observe_request("Classify", "OK", 0.002, trace)
-        metrics.observe_batch(2, 10, 12, 0.003)
+        metrics.observe_batch(2, 10, 12, 0.003, 0.003)
     return metrics
 
 

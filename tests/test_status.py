@@ -68,7 +68,7 @@ def test_a_gap_between_samples_becomes_rates_and_percentiles() -> None:
     server.metrics.texts.labels("negative").inc(1)
     server.metrics.texts.labels("EMPTY_TEXT").inc(4)
     server.metrics.observe_request("Classify", "OK", 0.3)
-    server.metrics.observe_batch(rows=4, useful=30, padded=40, seconds=0.1)
+    server.metrics.observe_batch(rows=4, useful=30, padded=40, seconds=0.1, busy_seconds=0.1)
     server.metrics.waiting_texts.set(5)
     series = server.after(4).series
 

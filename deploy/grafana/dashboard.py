@@ -167,7 +167,7 @@ PANELS: Final[dict[str, tuple[Panel, ...]]] = {
             "Engine busy",
             "percentunit",
             "Share of the time that the engine computes. At 100 % a server gives all that it can.",
-            (Query(_rate("sentimill_engine_seconds_sum", "instance"), "{{instance}}"),),
+            (Query(_rate("sentimill_engine_busy_seconds_total", "instance"), "{{instance}}"),),
             most=1,
         ),
         Panel(

@@ -9,8 +9,8 @@ from sentimill.metrics import Metrics
 
 __all__ = ["Admission"]
 
-_RATE_DECAY: Final = 0.8
-"""Weight of the past in the running estimate of tokens a second."""
+_DECAY: Final = 0.9
+"""Weight of the past in a running estimate, at each engine call."""
 
 _BULK_SHARE: Final = 0.75
 """Share of the queue that bulk work may fill, so that interactive calls always find room."""
@@ -36,7 +36,8 @@ class Admission:
         self.texts = 0
         self.tokens = 0
         self.bulk_tokens = 0
-        self.tokens_per_second: float | None = None
+        self._engine = _Pace()
+        self._call = _Pace()
         self._metrics = metrics
 
     def enter(self, texts: int, seconds_left: float | None = None, *, bulk: bool = False) -> None:
@@ -80,15 +81,19 @@ class Admission:
 
     def seconds_for(self, tokens: float) -> float:
         """Estimate how long the engine takes for *tokens*; 0 before anything was measured."""
-        return tokens / self.tokens_per_second if self.tokens_per_second else 0.0
+        return self._engine.seconds_for(tokens)
 
-    def observe(self, tokens: int, seconds: float) -> None:
-        """Learn from one engine call how fast the queue drains."""
-        rate = tokens / max(seconds, 1e-6)
-        past = self.tokens_per_second
-        self.tokens_per_second = (
-            rate if past is None else _RATE_DECAY * past + (1 - _RATE_DECAY) * rate
-        )
+    def call_seconds(self, tokens: int) -> float:
+        """Estimate how long one engine call of *tokens* takes, which is more where several go."""
+        return self._call.seconds_for(tokens)
+
+    def observe(self, tokens: int, seconds: float, busy_seconds: float) -> None:
+        """Learn from one engine call, which took *seconds*, how fast the queue drains.
+
+        busy_seconds: those in which no call before it was observed; fewer where calls go at once.
+        """
+        self._call.observe(tokens, seconds)
+        self._engine.observe(tokens, busy_seconds)
 
     def _check(self, unit: str, now: int, more: int, limit: int, *, bulk: bool) -> None:
         if bulk:
@@ -106,7 +111,7 @@ class Admission:
             )
 
     def _check_wait(self, tokens: int, seconds_left: float | None, *, bulk: bool) -> None:
-        if seconds_left is None or not self.tokens_per_second:
+        if seconds_left is None or not self.seconds_for(1):
             return
         wait = _PATIENCE * self.wait_seconds(bulk=bulk) + self.seconds_for(tokens)
         if wait > seconds_left:
@@ -115,3 +120,19 @@ class Admission:
                 f" {seconds_left:.2f} s: try again later or with a longer deadline",
                 reason="DEADLINE_TOO_SHORT",
             )
+
+
+class _Pace:
+    """Tokens and the seconds that they took, old ones weighing less."""
+
+    def __init__(self) -> None:
+        self._tokens = 0.0
+        self._seconds = 0.0
+
+    def observe(self, tokens: int, seconds: float) -> None:
+        self._tokens = _DECAY * self._tokens + tokens
+        self._seconds = _DECAY * self._seconds + seconds
+
+    def seconds_for(self, tokens: float) -> float:
+        """Return 0 before anything was observed."""
+        return tokens * self._seconds / self._tokens if self._tokens else 0.0

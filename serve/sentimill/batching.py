@@ -29,8 +29,8 @@ __all__ = ["Answer", "Batcher", "Job"]
 
 log = logging.getLogger(__name__)
 
-_AHEAD: Final = 2
-"""Batches handed to the engine's thread: one that runs and one prepared behind it."""
+_PREPARED: Final = 1
+"""Batches handed to the engine's threads that wait behind those that run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +82,19 @@ class Batcher:
         budget: int,
         padded_length: Callable[[int], int] = int,
         least_useful: float = 0.0,
+        calls: int = 1,
     ) -> None:
         """Store the parts.
 
         Args:
-            run: ragged token ids to logits (rows, labels); it is called in a thread, one call at a
-                time, and may raise EngineError.
+            run: ragged token ids to logits (rows, labels); it is called in threads, and may raise
+                EngineError.
             admission: told how fast the engine is.
             metrics: counts batches where they are decided.
             budget: padded tokens in one batch.
             padded_length: what the engine computes for a text of so many tokens.
             least_useful: see `lanes.take_batch`.
+            calls: how many calls of *run* go at once.
         """
         self._run = run
         self._admission = admission
@@ -104,8 +106,9 @@ class Batcher:
         self._bulk: deque[_Item] = deque()
         self._turn = 0
         self._arrived = asyncio.Event()
-        self._room = asyncio.Semaphore(_AHEAD)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._room = asyncio.Semaphore(calls + _PREPARED)
+        self._threads = ThreadPoolExecutor(calls, thread_name_prefix="engine")
+        self._busy_until = -math.inf
         self._flights: set[asyncio.Task[None]] = set()
         self._loop: asyncio.Task[None] | None = None
 
@@ -124,7 +127,7 @@ class Batcher:
             _fail(item.job, UnavailableError("the server stopped: try again", reason="DRAINING"))
         self._waiting.clear()
         self._bulk.clear()
-        self._thread.shutdown()
+        self._threads.shutdown()
 
     async def classify(
         self, rows: Sequence[NDArray[np.int64]], deadline: float | None, *, bulk: bool = False
@@ -171,7 +174,7 @@ class Batcher:
                 least_useful=self._least_useful,
             )
             self._turn += 1
-            done = time.monotonic() + self._admission.seconds_for(sum(len(i.ids) for i in batch))
+            done = time.monotonic() + self._admission.call_seconds(sum(len(i.ids) for i in batch))
             for job in {item.job for item in batch}:
                 if not job.done.done() and done >= job.deadline:
                     why = "the deadline would pass before the answer: nothing was computed for it"
@@ -191,11 +194,11 @@ class Batcher:
         return "full" if longest * (len(batch) + 1) > self._budget else "unlike"
 
     async def _fly(self, batch: list[_Item]) -> None:
-        """Run one batch in the engine's thread and hand its results back."""
+        """Run one batch in a thread of the engine and hand its results back."""
         loop = asyncio.get_running_loop()
         rows = [item.ids for item in batch]
         try:
-            started, logits, seconds = await loop.run_in_executor(self._thread, self._timed, rows)
+            started, logits, seconds = await loop.run_in_executor(self._threads, self._timed, rows)
         except Exception:
             # Nothing that an engine does ends here; the loop must survive what does.
             log.exception("a batch of %d texts was lost", len(batch))
@@ -206,8 +209,9 @@ class Batcher:
             self._room.release()
         padded = len(batch) * max(item.length for item in batch)
         useful = sum(len(item.ids) for item in batch)
-        self._admission.observe(useful, seconds)
-        self._metrics.observe_batch(len(batch), useful, padded, seconds)
+        busy = self._busy_seconds(started, started + seconds)
+        self._admission.observe(useful, seconds, busy)
+        self._metrics.observe_batch(len(batch), useful, padded, seconds, busy)
         for item, row in zip(batch, logits, strict=True):
             job = item.job
             job.logits[item.place] = row
@@ -217,6 +221,12 @@ class Batcher:
             if job.left == 0 and not job.done.done():
                 got = [row for row in job.logits if row is not None]
                 job.done.set_result(Answer(got, job.queue_seconds, job.engine_seconds))
+
+    def _busy_seconds(self, started: float, ended: float) -> float:
+        """Return for how long the engine worked that no call before this one accounted for."""
+        before = self._busy_until
+        self._busy_until = max(ended, before)
+        return max(0.0, ended - max(started, before))
 
     def _timed(
         self, rows: list[NDArray[np.int64]]

@@ -6,10 +6,11 @@ classifier.classify(["The battery died in a week."])[0].label      # "negative"
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, cast, get_args
+from typing import Final, Literal, TypeVar, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,11 +41,14 @@ __all__ = [
     "probabilities",
 ]
 
-BATCH_TOKENS: Final = {"cpu": 1024, "cuda": 4096}
+T = TypeVar("T")
+Rows = Sequence[NDArray[np.int64]]
+
+BATCH_TOKENS: Final = {"cpu": 512, "cuda": 4096}
 """Padded tokens (rows times longest) in one engine call, by provider, unless told otherwise.
 
-A CPU is no faster with more (benchmarks/engine.py): their states leave its cache, and every call
-waits for a whole batch. A GPU would like more still, and is to be told.
+A CPU is no faster with more (benchmarks/engine.py): their states leave the cache of its core, and
+every call waits for a whole batch. A GPU would like more still, and is to be told.
 """
 
 _GOLDEN_TOLERANCE: Final = {"fp32": 1e-3, "fp16": 5e-3, "bf16": 2e-2, "int8": 5e-2}
@@ -149,17 +153,29 @@ class Classifier:
             results.append(encoded if isinstance(encoded, TextError) else None)
             if isinstance(encoded, Encoded):
                 good.append((i, encoded))
-        budget = batch_tokens or self.batch_tokens
-        for chosen in plan_batches([len(encoded.ids) for _, encoded in good], budget):
-            batch = [good[k] for k in chosen]
-            logits = self.run([encoded.ids for _, encoded in batch])
-            predictions = self.decide(logits, [encoded for _, encoded in batch])
-            for (i, _), prediction in zip(batch, predictions, strict=True):
-                results[i] = prediction
+        rows = [encoded.ids for _, encoded in good]
+        batches = list(plan_batches([*map(len, rows)], batch_tokens or self.batch_tokens))
+        found = self.at_once(self.run, [[rows[k] for k in batch] for batch in batches])
+        for batch, logits in zip(batches, found, strict=True):
+            predictions = self.decide(logits, [good[k][1] for k in batch])
+            for k, prediction in zip(batch, predictions, strict=True):
+                results[good[k][0]] = prediction
         return [result for result in results if result is not None]
 
-    def run(self, rows: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
-        """Pad *rows* of token ids and return their logits (rows, labels)."""
+    def at_once(self, work: Callable[[Rows], T], batches: Sequence[Rows]) -> list[T]:
+        """Return what *work*, which calls `run`, gives for each of *batches*.
+
+        As many of them go at once, in threads, as suit the engine. Raises what *work* raises; then
+        no other is begun.
+        """
+        threads = min(self.engine.info().calls, len(batches))
+        if threads < 2:
+            return [*map(work, batches)]
+        with ThreadPoolExecutor(threads, thread_name_prefix="engine") as pool:
+            return [*pool.map(work, batches)]
+
+    def run(self, rows: Rows) -> NDArray[np.float32]:
+        """Pad *rows* of token ids and return their logits (rows, labels); from any thread."""
         tokens = self.padded_length(max(map(len, rows)))
         return self.engine.run(*pad(rows, self.bundle.manifest.pad_id, tokens=tokens))
 

@@ -44,7 +44,7 @@ class EngineInfo:
     """What really runs, asked of the loaded engine: not what was wished for.
 
     exact: a text gets the same bits whatever its batch mates and padding. token_step: the engine
-    profits from lengths that are multiples of this.
+    profits from lengths that are multiples of this. calls: it does most with so many calls at once.
     """
 
     engine: str
@@ -53,6 +53,7 @@ class EngineInfo:
     threads: int
     exact: bool
     token_step: int = 1
+    calls: int = 1
 
 
 class Engine(Protocol):

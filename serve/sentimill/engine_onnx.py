@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Final, Literal
 
 import numpy as np
@@ -18,6 +19,9 @@ _NAMES: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _CUDA_STEP: Final = 32
 """Lengths on a GPU round up to this, so that few shapes are planned and the arena stays small."""
 
+_CUDA_CALLS: Final = 2
+"""One copies its texts in or its logits out while the other computes."""
+
 _CUDA_OPTIONS: Final = {
     # Grow by what is asked for: doubling would take the card's memory for one odd shape.
     "arena_extend_strategy": "kSameAsRequested",
@@ -26,36 +30,22 @@ _CUDA_OPTIONS: Final = {
 
 
 class OnnxEngine:
-    """A graph in memory, so that no file is read after its hash was checked."""
+    """A graph in memory, so that no file is read after its hash was checked.
+
+    On a CPU a call that is alone has all threads, and calls beside one another have one each: then
+    no thread waits for another between two operators, and what a call works on stays in the cache
+    of its core (benchmarks/engine.py). That takes a second session, with weights of its own.
+    """
 
     def __init__(
         self, model: bytes, *, provider: Literal["cpu", "cuda"], precision: str, threads: int
     ) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        wanted = _NAMES[provider]
-        try:
-            self._session = onnxruntime.InferenceSession(
-                model,
-                sess_options=options,
-                providers=[(wanted, _CUDA_OPTIONS if provider == "cuda" else {})],
-            )
-        except Exception as error:
-            raise EngineError(
-                f"ONNX Runtime cannot load the graph: {error}", reason="ENGINE_LOAD_FAILED"
-            ) from error
-        got = self._session.get_providers()[0]
-        if got != wanted:
-            # ONNX Runtime falls back with a warning; a GPU service on the CPU is an outage that
-            # nobody sees.
-            raise EngineError(
-                f"asked for {provider} and got {got}: check the driver with `sentimill doctor`, or"
-                " use --provider cpu",
-                reason="ENGINE_PROVIDER_FALLBACK",
-            )
-        names = [graph_input.name for graph_input in self._session.get_inputs()]
+        on_cpu = provider == "cpu"
+        self._alone = _session(model, provider, threads)
+        self._beside = _session(model, provider, 1) if on_cpu and threads > 1 else self._alone
+        self._lock = threading.Lock()
+        self._running = 0
+        names = [graph_input.name for graph_input in self._alone.get_inputs()]
         if sorted(names) != ["attention_mask", "input_ids"]:
             raise EngineError(
                 f"the graph takes {names}, not input_ids and attention_mask: export it again",
@@ -66,16 +56,23 @@ class OnnxEngine:
             provider=provider,
             precision=precision,
             threads=threads,
-            exact=provider == "cpu",
-            token_step=_CUDA_STEP if provider == "cuda" else 1,
+            exact=on_cpu,
+            token_step=1 if on_cpu else _CUDA_STEP,
+            calls=threads if on_cpu else _CUDA_CALLS,
         )
 
     def run(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         """See `Engine.run`."""
+        with self._lock:
+            session = self._beside if self._running else self._alone
+            self._running += 1
         try:
-            (logits,) = self._session.run(None, {"input_ids": ids, "attention_mask": mask})
+            (logits,) = session.run(None, {"input_ids": ids, "attention_mask": mask})
         except Exception as error:
             raise EngineError(f"the engine failed: {error}", reason="ENGINE_FAILED") from error
+        finally:
+            with self._lock:
+                self._running -= 1
         # An fp16 graph may end in fp16.
         result: NDArray[np.float32] = np.asarray(logits, dtype=np.float32)
         return result
@@ -83,3 +80,33 @@ class OnnxEngine:
     def info(self) -> EngineInfo:
         """See `Engine.info`."""
         return self._info
+
+
+def _session(
+    model: bytes, provider: Literal["cpu", "cuda"], threads: int
+) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    wanted = _NAMES[provider]
+    try:
+        session = onnxruntime.InferenceSession(
+            model,
+            sess_options=options,
+            providers=[(wanted, _CUDA_OPTIONS if provider == "cuda" else {})],
+        )
+    except Exception as error:
+        raise EngineError(
+            f"ONNX Runtime cannot load the graph: {error}", reason="ENGINE_LOAD_FAILED"
+        ) from error
+    got = session.get_providers()[0]
+    if got != wanted:
+        # ONNX Runtime falls back with a warning; a GPU service on the CPU is an outage that nobody
+        # sees.
+        raise EngineError(
+            f"asked for {provider} and got {got}: check the driver with `sentimill doctor`, or use"
+            " --provider cpu",
+            reason="ENGINE_PROVIDER_FALLBACK",
+        )
+    return session

@@ -1,6 +1,6 @@
 """A model that answers calls, and the slot in which another one takes its place.
 
-Each loaded model has a queue, an engine thread and tokenizers of its own, and a request is answered
+Each loaded model has a queue, engine threads and tokenizers of its own, and a request is answered
 by one model from its first token to its last prob. So a swap needs no lock and no pause: new
 requests meet the new model, and the old one is closed when its last request has its answer.
 """
@@ -120,5 +120,6 @@ def warm_up(classifier: Classifier, batch_tokens: int) -> None:
         lengths |= {classifier.padded_length(n) for n in range(1, manifest.max_tokens)}
     for length in sorted(lengths):
         row = np.full(length, manifest.pad_id, dtype=np.int64)
-        for rows in sorted({1, max(1, batch_tokens // length)}):
-            classifier.run([row] * rows)
+        classifier.run([row])
+        full = [row] * max(1, batch_tokens // length)
+        classifier.at_once(classifier.run, [full] * (1 + classifier.engine.info().calls))

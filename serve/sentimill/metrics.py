@@ -233,6 +233,10 @@ class Metrics:
         self.engine_seconds = spread(
             "sentimill_engine_seconds", "One engine call.", buckets=SECONDS
         )
+        self.engine_busy_seconds = counter(
+            "sentimill_engine_busy_seconds",
+            "Seconds in which the engine worked, those of calls at once counted once.",
+        )
         self.engine_failures = counter(
             "sentimill_engine_failures", "Texts on which the engine failed."
         )
@@ -288,13 +292,19 @@ class Metrics:
         self.truncated_texts.inc(sum(one.truncated for one in answers))
         self.abstained_texts.inc(sum(one.abstained for one in answers))
 
-    def observe_batch(self, rows: int, useful: int, padded: int, seconds: float) -> None:
-        """Count one engine call of *rows* texts that took *seconds*."""
+    def observe_batch(
+        self, rows: int, useful: int, padded: int, seconds: float, busy_seconds: float
+    ) -> None:
+        """Count one engine call of *rows* texts that took *seconds*.
+
+        busy_seconds: those that no call before it accounted for.
+        """
         self.batch_rows.observe(rows)
         self.batch_tokens.observe(padded)
         self.useful_tokens.inc(useful)
         self.padded_tokens.inc(padded)
         self.engine_seconds.observe(seconds)
+        self.engine_busy_seconds.inc(busy_seconds)
 
     def observe_request(
         self, method: str, code: str, seconds: float, trace_id: str | None = None

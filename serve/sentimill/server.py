@@ -172,6 +172,7 @@ class Serve:
 
     def _loaded(self, classifier: Classifier, admission: Admission, metrics: Metrics) -> Loaded:
         """Give *classifier* a queue that runs, and tokenizers."""
+        info = classifier.engine.info()
         batcher = Batcher(
             classifier.run,
             admission,
@@ -179,7 +180,8 @@ class Serve:
             budget=self.batch_tokens or classifier.batch_tokens,
             padded_length=classifier.padded_length,
             # Padding costs a CPU as much as text does; a GPU would rather have full batches.
-            least_useful=_LEAST_USEFUL if classifier.engine.info().provider == "cpu" else 0.0,
+            least_useful=_LEAST_USEFUL if info.provider == "cpu" else 0.0,
+            calls=info.calls,
         )
         batcher.start()
         return Loaded(classifier, batcher, tokenizer_threads=self.tokenizer_threads)

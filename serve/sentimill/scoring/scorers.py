@@ -115,9 +115,10 @@ class LocalScorer:
                 errors[i] = result
         probs = np.full((len(encoded), len(self._classifier.labels)), np.nan, dtype=np.float32)
         padded = 0
-        for batch in plan_batches([len(ids) for ids in rows], self._batch_tokens):
+        batches = list(plan_batches([len(ids) for ids in rows], self._batch_tokens))
+        results = self._classifier.at_once(self._run, [[rows[k] for k in b] for b in batches])
+        for batch, (found, failed) in zip(batches, results, strict=True):
             padded += len(batch) * self._classifier.padded_length(len(rows[batch[0]]))
-            found, failed = self._run([rows[k] for k in batch])
             probs[[places[k] for k in batch]] = found
             errors |= {places[batch[k]]: error for k, error in failed.items()}
         broken = [error for error in errors.values() if isinstance(error, EngineError)]
@@ -126,7 +127,7 @@ class LocalScorer:
         return Answers(probs, errors, sum(map(len, rows)), padded)
 
     def _run(
-        self, rows: list[NDArray[np.int64]]
+        self, rows: Sequence[NDArray[np.int64]]
     ) -> tuple[NDArray[np.float32], dict[int, SentimillError]]:
         """Return probs (rows, labels); a batch that fails is halved until the culprit is alone."""
         try:
