@@ -1,13 +1,15 @@
 """Sentimill's server beside the servers that people would use instead: same graph, same texts.
 
     sh benchmarks/peers/install.sh PEERS
-    python benchmarks/serving_peers.py --bundle bundles/mine --data FOLDER --peers PEERS
+    python benchmarks/serving_peers.py --bundle bundles/mine [--same bundles/its-fp32] \
+        --data FOLDER --peers PEERS
 
 Each peer has an environment of its own and the obvious good settings (`peers/`): one worker on all
 threads, dynamic batches of up to 32, padded to the longest text, 128 callers with one text each
-over kept-alive HTTP. Ours is asked over gRPC, once on the same ONNX file and once with the engine
-that `--engine auto` chooses. The bound: nobody serves faster than the engine computes, so what
-can differ is padding and overhead; in order of arrival half of the computed tokens are padding.
+over kept-alive HTTP. They serve the ONNX file of `--same`, by default that of `--bundle`. Ours is
+asked over gRPC: once on that same file, and once on `--bundle` with what `--engine auto` chooses.
+The bound: nobody serves faster than the engine computes, so what can differ is padding, overhead
+and how the cores are used; in order of arrival half of the computed tokens are padding.
 Rounds take turns and the idle servers are stopped (SIGSTOP); rates are useful tokens a second, and
 a ratio is within one round. Writes `results/serving-peers.json`.
 """
@@ -126,7 +128,7 @@ def running_peer(peer: Peer, settings: argparse.Namespace, precision: str) -> It
     """Run *peer* on a free port, and wait until it answers."""
     home, port = (settings.peers / peer.name).absolute(), free_port()
     environment = os.environ | {
-        "PEER_BUNDLE": str(settings.bundle.absolute()),
+        "PEER_BUNDLE": str(settings.same.absolute()),
         "PEER_PRECISION": precision,
         "PEER_THREADS": str(settings.threads or usable_cores()),
         "PYTHONPATH": str(HERE / "peers"),
@@ -225,7 +227,8 @@ def main() -> None:
     """Measure and print: a line a round on stderr, one JSON document on stdout."""
     settings = _settings()
     texts = read_reviews(settings.data, settings.texts)
-    classifier = Classifier.load(settings.bundle, engine="onnx")
+    settings.same = settings.same or settings.bundle
+    classifier = Classifier.load(settings.same, engine="onnx")
     precision = classifier.engine.info().precision
     encoded = classifier.encoder.encode(texts)
     rows = [(t, len(e.ids)) for t, e in zip(texts, encoded, strict=True) if isinstance(e, Encoded)]
@@ -234,9 +237,12 @@ def main() -> None:
     rates: dict[str, list[float]] = {}
     with ExitStack() as stack:
         ours: dict[str, Server] = {}
-        for engine in ("onnx", "auto"):
-            asked = argparse.Namespace(**{**vars(settings), "engine": engine})
-            ours[f"sentimill, --engine {engine}"] = stack.enter_context(running_server(asked))
+        for name, folder, engine in (
+            ("sentimill, same file", settings.same, "onnx"),
+            ("sentimill, its default", settings.bundle, "auto"),
+        ):
+            asked = argparse.Namespace(**{**vars(settings), "engine": engine, "bundle": folder})
+            ours[name] = stack.enter_context(running_server(asked))
         peers: list[Running] = []
         left_out: dict[str, str] = {}
         for peer in PEERS:
@@ -261,7 +267,8 @@ def main() -> None:
             if round_:
                 for name, rate in found.items():
                     rates.setdefault(name, []).append(rate)
-    told = result(settings, rates, precision, chosen.engine) | {"left_out": left_out}
+    told = result(settings, rates, precision, f"{chosen.engine} {chosen.precision}")
+    told["left_out"] = left_out
     print(write_result(settings.out, told))  # noqa: T201
 
 
@@ -273,7 +280,7 @@ def result(
     return {
         "question": "served rate by that of other servers, same graph, texts, threads",
         "precision": precision,
-        "auto_engine": chosen,
+        "default": chosen,
         "threads": settings.threads or usable_cores(),
         "callers": CALLERS,
         "seconds": settings.seconds,
@@ -296,6 +303,7 @@ def _settings() -> argparse.Namespace:
     parser = server_options(__doc__)
     parser.set_defaults(out=HERE / "results" / "serving-peers.json")
     parser.add_argument("--peers", type=Path, required=True, help="folder of peers/install.sh")
+    parser.add_argument("--same", type=Path, help="bundle whose graph the peers serve")
     parser.add_argument("--only", nargs="+", default=[peer.name for peer in PEERS])
     parser.add_argument("--texts", type=int, default=1024)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each run")

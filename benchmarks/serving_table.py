@@ -42,8 +42,9 @@ def _engine(found: Found) -> str:
     )
     exact = all(row["exact"] == row["checked"] for row in found["rows"])
     return (
-        "Engines, each at its best batch budget, as times the rate of one plain fp32 session of ONNX"
-        f" Runtime with all threads: {told}; that one does {slow:.0f} reviews of {found['mean_tokens']:.0f} tokens a second"
+        "Engines, each at its best batch budget, as times the rate of one plain fp32 session of"
+        f" ONNX Runtime with all threads: {told}; that one does {slow:.0f} reviews of"
+        f" {found['mean_tokens']:.0f} tokens a second"
         f"{'; a text gets the same bits in any batch' if exact else ''}."
     )
 
