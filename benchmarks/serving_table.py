@@ -82,14 +82,14 @@ def _latency(found: Found) -> str:
 
 
 def _peers(found: Found) -> str:
-    told = "; ".join(
-        f"{own.removeprefix('sentimill, ')}: "
-        + ", ".join(f"{times:.1f} x {name}" for name, times in peers.items())
-        for own, peers in found["times_as_fast"].items()
+    same, own = (
+        ", ".join(f"{times:.1f} x {name}" for name, times in peers.items())
+        for peers in found["times_as_fast"].values()
     )
     return (
-        f"Beside other servers with the same {found['precision']} graph, threads and texts,"
-        f" {found['callers']} callers of one text each: {told}."
+        f"Served rate by that of other servers on the same {found['precision']} graph, threads and"
+        f" texts, {found['callers']} callers of one text each: {same}; with our default,"
+        f" {found['default']}: {own}."
     )
 
 
