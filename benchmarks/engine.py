@@ -88,7 +88,9 @@ class Plain:
             engine="plain", provider="cpu", precision=precision, threads=threads, exact=True
         )
 
-    def run(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+    def run(
+        self, ids: NDArray[np.int64], mask: NDArray[np.int64], *, alone: bool = True
+    ) -> NDArray[np.float32]:
         """See `Engine.run`."""
         (logits,) = self._session.run(None, {"input_ids": ids, "attention_mask": mask})
         found: NDArray[np.float32] = logits

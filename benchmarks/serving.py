@@ -89,15 +89,15 @@ def main() -> None:
     classifier = Classifier.load(settings.bundle, engine=settings.engine, threads=settings.threads)
     budget = settings.batch_tokens or classifier.batch_tokens
     rows = [e.ids for e in classifier.encoder.encode(texts) if isinstance(e, Encoded)]
-    offline: dict[int, list[float]] = {budget: [] for budget in settings.offline_tokens}
+    offline: dict[int, list[float]] = {tokens: [] for tokens in settings.offline_tokens}
     served: dict[Load, list[Served]] = {load: [] for load in LOADS}
     with running_server(settings) as server:
         for round_ in range(settings.rounds + 1):  # the first one warms up
-            rates = {budget: _offline(classifier, rows, budget) for budget in offline}
+            rates = {tokens: _offline(classifier, rows, tokens) for tokens in offline}
             runs = {load: asyncio.run(drive(server, texts, load, settings)) for load in LOADS}
             if round_:
-                for budget, rate in rates.items():
-                    offline[budget].append(rate)
+                for tokens, rate in rates.items():
+                    offline[tokens].append(rate)
                 for load, run in runs.items():
                     served[load].append(run)
     best = max(offline, key=lambda budget: median(offline[budget]))

@@ -208,8 +208,9 @@ async def test_as_many_batches_run_at_once_as_suit_the_engine() -> None:
     """Their time is counted once, so the queue is known to drain twice as fast."""
     both = threading.Barrier(2)
 
-    def run(rows: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
-        both.wait(timeout=30)  # alone, a call would wait for ever
+    def run(rows: Sequence[NDArray[np.int64]], alone: bool) -> NDArray[np.float32]:
+        assert not alone
+        both.wait(timeout=30)  # a call by itself would wait for ever
         time.sleep(0.05)
         return np.array([[len(row)] for row in rows], dtype=np.float32)
 
@@ -228,6 +229,31 @@ async def test_as_many_batches_run_at_once_as_suit_the_engine() -> None:
     assert found == [[1], [2], [3], [3]]
     assert busy >= 0.09
     assert calls - busy >= 0.09  # two pairs, each with 0.05 s in common
+
+
+async def test_a_batch_with_none_beside_or_behind_it_may_take_every_thread() -> None:
+    """So that a lone text is answered soonest; those that come meanwhile may not."""
+    told: list[bool] = []
+    gate = threading.Event()
+
+    def run(rows: Sequence[NDArray[np.int64]], alone: bool) -> NDArray[np.float32]:
+        told.append(alone)
+        assert gate.wait(30)
+        return np.zeros((len(rows), 3), dtype=np.float32)
+
+    metrics = Metrics()
+    counted = Admission(max_texts=10, max_tokens=100, metrics=metrics)
+    batcher = Batcher(run, counted, metrics, budget=3, calls=2)
+    batcher.start()
+    first = asyncio.create_task(batcher.classify([np.arange(1, 3)], None))
+    await settled()
+    second = asyncio.create_task(batcher.classify([np.arange(1, 3)], None))
+    await settled()
+    gate.set()
+    await asyncio.gather(first, second)
+    await batcher.close()
+
+    assert sorted(told) == [False, True]
 
 
 async def test_a_failed_batch_is_halved_until_the_culprit_is_alone(
@@ -251,7 +277,7 @@ async def test_a_failed_batch_is_halved_until_the_culprit_is_alone(
 async def test_a_failure_of_another_kind_is_an_engine_error(bundle: Path) -> None:
     """Whatever an engine raises, the caller gets our error without its details."""
 
-    def broken(rows: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
+    def broken(rows: Sequence[NDArray[np.int64]], alone: bool) -> NDArray[np.float32]:
         raise MemoryError("secret")
 
     metrics = Metrics()
@@ -269,7 +295,9 @@ async def test_an_engine_that_loses_a_row_is_an_engine_error(bundle: Path) -> No
     """Too few answers are a failure of the engine, and nobody waits for ever."""
     metrics = Metrics()
     counted = Admission(max_texts=10, max_tokens=100, metrics=metrics)
-    batcher = Batcher(lambda rows: np.zeros((0, 3), dtype=np.float32), counted, metrics, budget=100)
+    batcher = Batcher(
+        lambda rows, alone: np.zeros((0, 3), dtype=np.float32), counted, metrics, budget=100
+    )
     batcher.start()
     found = await asyncio.wait_for(batcher.classify([np.array([1, 2])] * 2, None), 30)
     await batcher.close()

@@ -103,9 +103,11 @@ def test_every_length_that_an_engine_rounds_to_is_warmed(
     shapes: set[tuple[int, int]] = set()
     run = classifier.engine.run
 
-    def seen(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+    def seen(
+        ids: NDArray[np.int64], mask: NDArray[np.int64], *, alone: bool
+    ) -> NDArray[np.float32]:
         shapes.add(ids.shape)
-        return run(ids, mask)
+        return run(ids, mask, alone=alone)
 
     monkeypatch.setattr(classifier.engine, "run", seen)
     warm_up(classifier, 100)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Final, Literal, TypeVar, cast, get_args
 
@@ -162,22 +163,26 @@ class Classifier:
                 results[good[k][0]] = prediction
         return [result for result in results if result is not None]
 
-    def at_once(self, work: Callable[[Rows], T], batches: Sequence[Rows]) -> list[T]:
-        """Return what *work*, which calls `run`, gives for each of *batches*.
+    def at_once(self, work: Callable[[Rows, bool], T], batches: Sequence[Rows]) -> list[T]:
+        """Return what *work*, which hands its arguments to `run`, gives for each of *batches*.
 
         As many of them go at once, in threads, as suit the engine. Raises what *work* raises; then
         no other is begun.
         """
         threads = min(self.engine.info().calls, len(batches))
         if threads < 2:
-            return [*map(work, batches)]
+            return [work(batch, True) for batch in batches]
         with ThreadPoolExecutor(threads, thread_name_prefix="engine") as pool:
-            return [*pool.map(work, batches)]
+            return [*pool.map(work, batches, repeat(False))]
 
-    def run(self, rows: Rows) -> NDArray[np.float32]:
-        """Pad *rows* of token ids and return their logits (rows, labels); from any thread."""
+    def run(self, rows: Rows, alone: bool = True) -> NDArray[np.float32]:
+        """Pad *rows* of token ids and return their logits (rows, labels), from any thread.
+
+        alone: see `Engine.run`.
+        """
         tokens = self.padded_length(max(map(len, rows)))
-        return self.engine.run(*pad(rows, self.bundle.manifest.pad_id, tokens=tokens))
+        padded = pad(rows, self.bundle.manifest.pad_id, tokens=tokens)
+        return self.engine.run(*padded, alone=alone)
 
     def padded_length(self, tokens: int) -> int:
         """Return what the engine really computes for a text of *tokens* when it is the longest.

@@ -59,8 +59,13 @@ class EngineInfo:
 class Engine(Protocol):
     """A loaded graph."""
 
-    def run(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+    def run(
+        self, ids: NDArray[np.int64], mask: NDArray[np.int64], *, alone: bool = True
+    ) -> NDArray[np.float32]:
         """Return logits (rows, labels) for *ids* and *mask*, both (rows, tokens), from any thread.
+
+        alone: no other call is about to come, so this one may take every thread. The logits are the
+        same to the bit.
 
         Raises EngineError when the engine fails.
         """

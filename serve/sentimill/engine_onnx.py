@@ -61,10 +61,12 @@ class OnnxEngine:
             calls=threads if on_cpu else _CUDA_CALLS,
         )
 
-    def run(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+    def run(
+        self, ids: NDArray[np.int64], mask: NDArray[np.int64], *, alone: bool = True
+    ) -> NDArray[np.float32]:
         """See `Engine.run`."""
         with self._lock:
-            session = self._beside if self._running else self._alone
+            session = self._alone if alone and not self._running else self._beside
             self._running += 1
         try:
             (logits,) = session.run(None, {"input_ids": ids, "attention_mask": mask})

@@ -64,7 +64,9 @@ class OpenvinoEngine:
             token_step=_STEP,
         )
 
-    def run(self, ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+    def run(
+        self, ids: NDArray[np.int64], mask: NDArray[np.int64], *, alone: bool = True
+    ) -> NDArray[np.float32]:
         """See `Engine.run`."""
         # One stream would run two calls one after the other anyway, and a request is not
         # thread-safe.
