@@ -89,7 +89,7 @@ class Plain:
         )
 
     def run(
-        self, ids: NDArray[np.int64], mask: NDArray[np.int64], *, alone: bool = True
+        self, ids: NDArray[np.int64], mask: NDArray[np.int64], *, beside: int = 0
     ) -> NDArray[np.float32]:
         """See `Engine.run`."""
         (logits,) = self._session.run(None, {"input_ids": ids, "attention_mask": mask})

@@ -39,12 +39,12 @@ class Gate:
         self._came = threading.Event()
         self._open = threading.Event()
 
-    def run(self, rows: Sequence[NDArray[np.int64]], alone: bool) -> NDArray[np.float32]:
+    def run(self, rows: Sequence[NDArray[np.int64]], beside: int) -> NDArray[np.float32]:
         """Return the logits of *rows* when the gate is open."""
         self.calls.append(len(rows))
         self._came.set()
         assert self._open.wait(WAIT_SECONDS)
-        return self._classifier.run(rows, alone)
+        return self._classifier.run(rows, beside)
 
     async def entered(self) -> None:
         """Wait until the engine was called."""

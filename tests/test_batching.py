@@ -208,8 +208,8 @@ async def test_as_many_batches_run_at_once_as_suit_the_engine() -> None:
     """Their time is counted once, so the queue is known to drain twice as fast."""
     both = threading.Barrier(2)
 
-    def run(rows: Sequence[NDArray[np.int64]], alone: bool) -> NDArray[np.float32]:
-        assert not alone
+    def run(rows: Sequence[NDArray[np.int64]], beside: int) -> NDArray[np.float32]:
+        assert beside > 0
         both.wait(timeout=30)  # a call by itself would wait for ever
         time.sleep(0.05)
         return np.array([[len(row)] for row in rows], dtype=np.float32)
@@ -231,13 +231,13 @@ async def test_as_many_batches_run_at_once_as_suit_the_engine() -> None:
     assert calls - busy >= 0.09  # two pairs, each with 0.05 s in common
 
 
-async def test_a_batch_with_none_beside_or_behind_it_may_take_every_thread() -> None:
-    """So that a lone text is answered soonest; those that come meanwhile may not."""
-    told: list[bool] = []
+async def test_the_engine_is_told_how_many_batches_go_beside() -> None:
+    """So that a lone one may take every thread, and is answered soonest."""
+    told: list[int] = []
     gate = threading.Event()
 
-    def run(rows: Sequence[NDArray[np.int64]], alone: bool) -> NDArray[np.float32]:
-        told.append(alone)
+    def run(rows: Sequence[NDArray[np.int64]], beside: int) -> NDArray[np.float32]:
+        told.append(beside)
         assert gate.wait(30)
         return np.zeros((len(rows), 3), dtype=np.float32)
 
@@ -253,7 +253,7 @@ async def test_a_batch_with_none_beside_or_behind_it_may_take_every_thread() -> 
     await asyncio.gather(first, second)
     await batcher.close()
 
-    assert sorted(told) == [False, True]
+    assert sorted(told) == [0, 1]
 
 
 async def test_a_failed_batch_is_halved_until_the_culprit_is_alone(
@@ -277,7 +277,7 @@ async def test_a_failed_batch_is_halved_until_the_culprit_is_alone(
 async def test_a_failure_of_another_kind_is_an_engine_error(bundle: Path) -> None:
     """Whatever an engine raises, the caller gets our error without its details."""
 
-    def broken(rows: Sequence[NDArray[np.int64]], alone: bool) -> NDArray[np.float32]:
+    def broken(rows: Sequence[NDArray[np.int64]], beside: int) -> NDArray[np.float32]:
         raise MemoryError("secret")
 
     metrics = Metrics()
@@ -296,7 +296,7 @@ async def test_an_engine_that_loses_a_row_is_an_engine_error(bundle: Path) -> No
     metrics = Metrics()
     counted = Admission(max_texts=10, max_tokens=100, metrics=metrics)
     batcher = Batcher(
-        lambda rows, alone: np.zeros((0, 3), dtype=np.float32), counted, metrics, budget=100
+        lambda rows, beside: np.zeros((0, 3), dtype=np.float32), counted, metrics, budget=100
     )
     batcher.start()
     found = await asyncio.wait_for(batcher.classify([np.array([1, 2])] * 2, None), 30)

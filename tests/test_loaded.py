@@ -104,10 +104,10 @@ def test_every_length_that_an_engine_rounds_to_is_warmed(
     run = classifier.engine.run
 
     def seen(
-        ids: NDArray[np.int64], mask: NDArray[np.int64], *, alone: bool
+        ids: NDArray[np.int64], mask: NDArray[np.int64], *, beside: int
     ) -> NDArray[np.float32]:
         shapes.add(ids.shape)
-        return run(ids, mask, alone=alone)
+        return run(ids, mask, beside=beside)
 
     monkeypatch.setattr(classifier.engine, "run", seen)
     warm_up(classifier, 100)

@@ -75,7 +75,7 @@ class Batcher:
 
     def __init__(
         self,
-        run: Callable[[Sequence[NDArray[np.int64]], bool], NDArray[np.float32]],
+        run: Callable[[Sequence[NDArray[np.int64]], int], NDArray[np.float32]],
         admission: Admission,
         metrics: Metrics,
         *,
@@ -87,8 +87,8 @@ class Batcher:
         """Store the parts.
 
         Args:
-            run: ragged token ids, and whether no other call goes on or waits, to logits (rows,
-                labels); it is called in threads, and may raise EngineError.
+            run: ragged token ids, and how many other calls go on or wait, to logits (rows, labels);
+                it is called in threads, and may raise EngineError.
             admission: told how fast the engine is.
             metrics: counts batches where they are decided.
             budget: padded tokens in one batch.
@@ -197,10 +197,10 @@ class Batcher:
         """Run one batch in a thread of the engine and hand its results back."""
         loop = asyncio.get_running_loop()
         rows = [item.ids for item in batch]
-        alone = not (self._waiting or self._bulk or len(self._flights) > 1)
+        beside = len(self._flights) - 1
         try:
             started, logits, seconds = await loop.run_in_executor(
-                self._threads, self._timed, rows, alone
+                self._threads, self._timed, rows, beside
             )
         except Exception:
             # Nothing that an engine does ends here; the loop must survive what does.
@@ -232,18 +232,18 @@ class Batcher:
         return max(0.0, ended - max(started, before))
 
     def _timed(
-        self, rows: list[NDArray[np.int64]], alone: bool
+        self, rows: list[NDArray[np.int64]], beside: int
     ) -> tuple[float, list[NDArray[np.float32] | EngineError], float]:
         started = time.monotonic()
-        results = self._run_or_split(rows, alone)
+        results = self._run_or_split(rows, beside)
         return started, results, time.monotonic() - started
 
     def _run_or_split(
-        self, rows: list[NDArray[np.int64]], alone: bool
+        self, rows: list[NDArray[np.int64]], beside: int
     ) -> list[NDArray[np.float32] | EngineError]:
         """Run *rows*; where that fails, halve them until the culprit is alone with its error."""
         try:
-            results = list(self._run(rows, alone))
+            results = list(self._run(rows, beside))
             if len(results) != len(rows):
                 why = f"the engine gave {len(results)} rows for {len(rows)} texts"
                 raise EngineError(why, reason="ENGINE_FAILED")
@@ -257,7 +257,7 @@ class Batcher:
                 why = f"the engine failed with {type(error).__name__}"
                 return [EngineError(why, reason="ENGINE_FAILED")]
         half = len(rows) // 2
-        return self._run_or_split(rows[:half], alone) + self._run_or_split(rows[half:], alone)
+        return self._run_or_split(rows[:half], beside) + self._run_or_split(rows[half:], beside)
 
 
 def _fail(job: Job, error: Exception) -> None:

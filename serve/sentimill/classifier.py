@@ -163,7 +163,7 @@ class Classifier:
                 results[good[k][0]] = prediction
         return [result for result in results if result is not None]
 
-    def at_once(self, work: Callable[[Rows, bool], T], batches: Sequence[Rows]) -> list[T]:
+    def at_once(self, work: Callable[[Rows, int], T], batches: Sequence[Rows]) -> list[T]:
         """Return what *work*, which hands its arguments to `run`, gives for each of *batches*.
 
         As many of them go at once, in threads, as suit the engine. Raises what *work* raises; then
@@ -171,18 +171,18 @@ class Classifier:
         """
         threads = min(self.engine.info().calls, len(batches))
         if threads < 2:
-            return [work(batch, True) for batch in batches]
+            return [work(batch, 0) for batch in batches]
         with ThreadPoolExecutor(threads, thread_name_prefix="engine") as pool:
-            return [*pool.map(work, batches, repeat(False))]
+            return [*pool.map(work, batches, repeat(threads - 1))]
 
-    def run(self, rows: Rows, alone: bool = True) -> NDArray[np.float32]:
+    def run(self, rows: Rows, beside: int = 0) -> NDArray[np.float32]:
         """Pad *rows* of token ids and return their logits (rows, labels), from any thread.
 
-        alone: see `Engine.run`.
+        beside: see `Engine.run`.
         """
         tokens = self.padded_length(max(map(len, rows)))
         padded = pad(rows, self.bundle.manifest.pad_id, tokens=tokens)
-        return self.engine.run(*padded, alone=alone)
+        return self.engine.run(*padded, beside=beside)
 
     def padded_length(self, tokens: int) -> int:
         """Return what the engine really computes for a text of *tokens* when it is the longest.

@@ -60,12 +60,12 @@ class Engine(Protocol):
     """A loaded graph."""
 
     def run(
-        self, ids: NDArray[np.int64], mask: NDArray[np.int64], *, alone: bool = True
+        self, ids: NDArray[np.int64], mask: NDArray[np.int64], *, beside: int = 0
     ) -> NDArray[np.float32]:
         """Return logits (rows, labels) for *ids* and *mask*, both (rows, tokens), from any thread.
 
-        alone: no other call is about to come, so this one may take every thread. The logits are the
-        same to the bit.
+        beside: how many other calls go on or are about to come, which may decide how many threads
+        this one takes, and never what it gives.
 
         Raises EngineError when the engine fails.
         """

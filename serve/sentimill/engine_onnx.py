@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Final, Literal
 
 import numpy as np
@@ -32,20 +31,19 @@ _CUDA_OPTIONS: Final = {
 class OnnxEngine:
     """A graph in memory, so that no file is read after its hash was checked.
 
-    On a CPU a call that is alone has all threads, and calls beside one another have one each: then
-    no thread waits for another between two operators, and what a call works on stays in the cache
-    of its core (benchmarks/engine.py). That takes a second session, with weights of its own.
+    On a CPU, as many calls at once as there are threads have one each: then no thread waits for
+    another between two operators, and what a call works on stays in the cache of its core
+    (benchmarks/engine.py). Fewer calls share all of the threads. That takes two sessions, each with
+    weights of its own.
     """
 
     def __init__(
         self, model: bytes, *, provider: Literal["cpu", "cuda"], precision: str, threads: int
     ) -> None:
         on_cpu = provider == "cpu"
-        self._alone = _session(model, provider, threads)
-        self._beside = _session(model, provider, 1) if on_cpu and threads > 1 else self._alone
-        self._lock = threading.Lock()
-        self._running = 0
-        names = [graph_input.name for graph_input in self._alone.get_inputs()]
+        self._shared = _session(model, provider, threads)
+        self._single = _session(model, provider, 1) if on_cpu and threads > 1 else self._shared
+        names = [graph_input.name for graph_input in self._shared.get_inputs()]
         if sorted(names) != ["attention_mask", "input_ids"]:
             raise EngineError(
                 f"the graph takes {names}, not input_ids and attention_mask: export it again",
@@ -62,19 +60,14 @@ class OnnxEngine:
         )
 
     def run(
-        self, ids: NDArray[np.int64], mask: NDArray[np.int64], *, alone: bool = True
+        self, ids: NDArray[np.int64], mask: NDArray[np.int64], *, beside: int = 0
     ) -> NDArray[np.float32]:
         """See `Engine.run`."""
-        with self._lock:
-            session = self._alone if alone and not self._running else self._beside
-            self._running += 1
+        session = self._single if beside + 1 >= self._info.threads else self._shared
         try:
             (logits,) = session.run(None, {"input_ids": ids, "attention_mask": mask})
         except Exception as error:
             raise EngineError(f"the engine failed: {error}", reason="ENGINE_FAILED") from error
-        finally:
-            with self._lock:
-                self._running -= 1
         # An fp16 graph may end in fp16.
         result: NDArray[np.float32] = np.asarray(logits, dtype=np.float32)
         return result

@@ -127,18 +127,18 @@ class LocalScorer:
         return Answers(probs, errors, sum(map(len, rows)), padded)
 
     def _run(
-        self, rows: Sequence[NDArray[np.int64]], alone: bool
+        self, rows: Sequence[NDArray[np.int64]], beside: int
     ) -> tuple[NDArray[np.float32], dict[int, SentimillError]]:
         """Return probs (rows, labels); a batch that fails is halved until the culprit is alone."""
         try:
-            return probabilities(self._classifier.run(rows, alone), self._temperature), {}
+            return probabilities(self._classifier.run(rows, beside), self._temperature), {}
         except EngineError as error:
             if len(rows) == 1:
                 nothing = np.full((1, len(self._classifier.labels)), np.nan, dtype=np.float32)
                 return nothing, {0: error}
         half = len(rows) // 2
-        first, failed = self._run(rows[:half], alone)
-        second, later = self._run(rows[half:], alone)
+        first, failed = self._run(rows[:half], beside)
+        second, later = self._run(rows[half:], beside)
         failed |= {half + k: error for k, error in later.items()}
         return np.concatenate([first, second]), failed
 
