@@ -35,11 +35,11 @@ from sentimill.cli import main
 
 run = Classifier.run
 
-def wait_and_run(self, rows):
+def wait_and_run(self, rows, beside=0):
     if any({WORDS.index("poison")} in row for row in rows):
         print("engine busy", file=sys.stderr, flush=True)
         sys.stdin.readline()
-    return run(self, rows)
+    return run(self, rows, beside)
 
 Classifier.run = wait_and_run
 atexit.register(lambda: print(*sorted({{"torch", "transformers", "pandas"}} & set(sys.modules))))

@@ -64,7 +64,7 @@ ProviderOption = Annotated[
     Provider, typer.Option(help="where to run; auto takes CUDA where ONNX Runtime has it")
 ]
 ThreadsOption = Annotated[
-    int | None, typer.Option(min=1, help="CPU threads of one engine call", show_default="all cores")
+    int | None, typer.Option(min=1, help="CPU threads of the engine", show_default="all cores")
 ]
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="the model folder")]
 

@@ -102,7 +102,7 @@ def start_engine(
 
     graph_of: the ONNX graph of a precision. A choice is passed over only when the machine turns out
     not to have its device (a CUDA build without a driver) and another choice is left. threads: CPU
-    threads of one engine call; None takes every core that this process may use.
+    threads of the engine; None takes every core that this process may use.
 
     Raises:
         EngineError: the graph does not load, or the only device asked for is not to be had.

@@ -122,4 +122,4 @@ def warm_up(classifier: Classifier, batch_tokens: int) -> None:
         row = np.full(length, manifest.pad_id, dtype=np.int64)
         classifier.run([row])
         full = [row] * max(1, batch_tokens // length)
-        classifier.at_once(classifier.run, [full] * (1 + classifier.engine.info().calls))
+        classifier.at_once(classifier.run, [full] * classifier.engine.info().calls)

@@ -122,7 +122,7 @@ def score(
     precision: Annotated[Precision, typer.Option(help="graph to load")] = "auto",
     provider: Annotated[Provider, typer.Option(help="where to run")] = "auto",
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads of one engine call")
+        int | None, typer.Option(min=1, help="CPU threads of the engine")
     ] = None,
     batch_tokens: BatchTokensOption = None,
 ) -> None:
