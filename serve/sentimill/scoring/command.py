@@ -121,9 +121,7 @@ def score(
     num_gpus: Annotated[float, typer.Option(min=0, help="GPUs of each, may be a fraction")] = 0.0,
     precision: Annotated[Precision, typer.Option(help="graph to load")] = "auto",
     provider: Annotated[Provider, typer.Option(help="where to run")] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads of the engine")
-    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the engine")] = None,
     batch_tokens: BatchTokensOption = None,
 ) -> None:
     """Score one column of tables; rows keep their order and every byte they came with.
