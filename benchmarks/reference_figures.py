@@ -6,8 +6,9 @@ The bound: people agree with stars no better than the stars agree with their own
 classes on reviews end well below one hundred (`frontier.py`). DIR holds one Parquet file a set;
 only test splits are judged, of which `make reference` learnt no text and no sentence, and of a
 large one a sample, by a hash of the text. WORK is what `make reference` leaves: the baselines are
-fitted on the same rows. Some ten minutes on two cores. Writes `results/reference.json`, and with
---readme what the bundle's own papers say into the README.
+fitted on the same rows. Some twenty minutes on two cores. Writes `results/reference.json`, with
+CheckList's suite `results/checklist.md`, and with --readme what the bundle's own papers say into
+the README.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from record import between, surroundings, write_result
+from sentimill_train.published import PUBLISHED
 
 SETS: Final = (
     "yelp_kaggle10k",
@@ -28,7 +30,6 @@ SETS: Final = (
     "sst5",
     "dynasent_r1",
     "imdb",
-    "yelp_augpe",
     "twitter_airline",
     "womens_clothing",
     "hotels_datafiniti",
@@ -65,6 +66,8 @@ def main() -> None:
         "judgement": judgement,
     }
     write_result(given.out, result)
+    if beside := checklist(judgement):
+        given.out.with_name("checklist.md").write_text(beside, encoding="utf-8")
     sys.stdout.write(table(result))
     if given.readme:
         given.readme.write_text(fill(given.readme.read_text(encoding="utf-8"), given.bundle))
@@ -157,6 +160,25 @@ def behaviour(judgement: dict[str, Any]) -> list[str]:
         if cases:
             lines.append(f"- behaviour, {suite}: {failed:,} of {cases:,} cases fail")
     return lines
+
+
+def checklist(judgement: dict[str, Any]) -> str:
+    """Return a table of CheckList's tests beside what its paper gives; empty without any."""
+    lines = [
+        f"| {one['test']} | {one['rate']['rows']:,} | {percent(one['rate'])} |"
+        f" {PUBLISHED[one['test']][0]} | {PUBLISHED[one['test']][1]} |\n"
+        for one in judgement["behaviour"]
+        if one["test"] in PUBLISHED and one["rate"]["rows"]
+    ]
+    if not lines:
+        return ""
+    return (
+        "Failures in per cent: of the reference student over so many cases, with 95 % intervals,"
+        " and of BERT-base and\nRoBERTa-base fine-tuned on SST-2, over the whole suite, as Ribeiro"
+        " et al. 2020 give them in table 1. Made by\n`benchmarks/reference_figures.py`.\n\n"
+        "| test | cases | the reference student | BERT | RoBERTa |\n"
+        "| --- | --- | --- | --- | --- |\n" + "".join(lines)
+    )
 
 
 def percent(figure: dict[str, Any] | None) -> str:
