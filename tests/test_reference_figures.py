@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reference_figures import checklist
+from reference_figures import checklist, without_their_texts
 
 
 def failing(test: str, rows: int) -> dict[str, Any]:
@@ -22,3 +22,13 @@ def test_failures_of_checklist_stand_beside_the_published_ones() -> None:
     assert "own" not in checklist({"behaviour": found})
     assert "Q & A" not in checklist({"behaviour": found})
     assert checklist({"behaviour": [failing("of our own", 40)]}) == ""
+
+
+def test_texts_of_other_suites_are_not_kept() -> None:
+    """They are for measuring here; ours are shipped anyway."""
+    ours = {"suite": "sentimill", "examples": [{"text": "Not once was it open."}]}
+    theirs = {"suite": "imdb-cad", "test": "minimal", "examples": [{"text": "A film."}]}
+
+    found = without_their_texts({"behaviour": [ours, theirs]})
+
+    assert found["behaviour"] == [ours, {"suite": "imdb-cad", "test": "minimal", "examples": []}]
