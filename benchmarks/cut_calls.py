@@ -37,6 +37,9 @@ from sentimill.machine import usable_cores
 from sentimill.v1 import sentiment_pb2 as pb
 from serving import Server, running_server, server_options
 
+TOKENIZERS: Final = 2
+"""Threads of the server's tokenizers; like the engine's, each begins when it is first needed."""
+
 CALM_SECONDS: Final = 60.0
 """How long what is under way may take to end when nobody calls any more."""
 
@@ -242,10 +245,6 @@ async def usual_seconds(server: Server, texts: Sequence[str]) -> float:
     return median(taken[1:])
 
 
-_TOKENIZERS: Final = 2
-"""Threads of the server's tokenizers; like the engine's, each begins when it is first needed."""
-
-
 def main() -> None:
     """Measure and print one JSON document; exit with 1 where the bound is not kept."""
     parser = server_options(__doc__)
@@ -261,7 +260,7 @@ def main() -> None:
     print(write_result(options.out, {**found, **surroundings()}))  # noqa: T201
     leaks = [
         name
-        for name, may_come in (("open_files", 0), ("threads", usable_cores() + _TOKENIZERS))
+        for name, may_come in (("open_files", 0), ("threads", usable_cores() + TOKENIZERS))
         if found["after"][name] > found["before"][name] + may_come
     ]
     if leaks:

@@ -68,7 +68,7 @@ def _mlserver(home: Path, port: int) -> Sequence[str]:
     folder = home / "app"
     (folder / "sentiment").mkdir(parents=True, exist_ok=True)
     ports = {"http_port": port, "grpc_port": port + 1, "metrics_port": port + 2}
-    settings = {"parallel_workers": 1, "host": "127.0.0.1", **ports}
+    settings = {"parallel_workers": 1, "host": "127.0.0.1", "metrics_dir": str(folder), **ports}
     (folder / "settings.json").write_text(json.dumps(settings))
     model = {
         "name": "sentiment",

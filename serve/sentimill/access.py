@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from sentimill.engine import Precision, Provider
 from sentimill.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +26,10 @@ __all__ = [
     "Access",
     "BatchTokensOption",
     "BundleOption",
+    "PrecisionOption",
+    "ProviderOption",
     "ServerOption",
+    "ThreadsOption",
     "TlsCaOption",
     "TlsCertOption",
     "TlsKeyOption",
@@ -52,6 +56,15 @@ BundleOption = Annotated[
         help="folder written by train",
         show_default="the reference student",
     ),
+]
+PrecisionOption = Annotated[
+    Precision, typer.Option(help="auto takes the fastest that the bundle lists and this CPU has")
+]
+ProviderOption = Annotated[
+    Provider, typer.Option(help="where to run; auto takes CUDA where ONNX Runtime has it")
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads of the engine", show_default="all cores")
 ]
 ServerOption = Annotated[
     str | None, typer.Option(help="host:port of a running server to ask instead of a bundle")

@@ -24,7 +24,10 @@ from sentimill.access import (
     Access,
     BatchTokensOption,
     BundleOption,
+    PrecisionOption,
+    ProviderOption,
     ServerOption,
+    ThreadsOption,
     TlsCaOption,
     TlsCertOption,
     TlsKeyOption,
@@ -34,7 +37,7 @@ from sentimill.access import (
 )
 from sentimill.bundle import open_bundle
 from sentimill.classifier import Classifier, Prediction
-from sentimill.engine import EngineName, Precision, Provider
+from sentimill.engine import EngineName, Precision
 from sentimill.errors import SentimillError, SomeRowsFailed, UsageError, outcome
 from sentimill.logs import set_up
 from sentimill.reference import reference_bundle
@@ -54,17 +57,8 @@ app = typer.Typer(
 bundle_app = typer.Typer(help="Look at a model folder, or check it.", no_args_is_help=True)
 app.add_typer(bundle_app, name="bundle")
 
-PrecisionOption = Annotated[
-    Precision, typer.Option(help="auto takes the fastest that the bundle lists and this CPU has")
-]
 EngineOption = Annotated[
     EngineName, typer.Option(help="auto takes the fastest that is installed and runs here")
-]
-ProviderOption = Annotated[
-    Provider, typer.Option(help="where to run; auto takes CUDA where ONNX Runtime has it")
-]
-ThreadsOption = Annotated[
-    int | None, typer.Option(min=1, help="CPU threads of the engine", show_default="all cores")
 ]
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="the model folder")]
 

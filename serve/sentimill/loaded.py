@@ -121,5 +121,6 @@ def warm_up(classifier: Classifier, batch_tokens: int) -> None:
     for length in sorted(lengths):
         row = np.full(length, manifest.pad_id, dtype=np.int64)
         classifier.run([row])
-        full = [row] * max(1, batch_tokens // length)
-        classifier.at_once(classifier.run, [full] * classifier.engine.info().calls)
+        rows, calls = max(1, batch_tokens // length), classifier.engine.info().calls
+        if rows * calls > 1:  # else it is what has just run
+            classifier.at_once(classifier.run, [[row] * rows] * calls)

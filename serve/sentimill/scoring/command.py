@@ -21,7 +21,10 @@ from sentimill.access import (
     Access,
     BatchTokensOption,
     BundleOption,
+    PrecisionOption,
+    ProviderOption,
     ServerOption,
+    ThreadsOption,
     TlsCaOption,
     TlsCertOption,
     TlsKeyOption,
@@ -30,7 +33,6 @@ from sentimill.access import (
     one_model,
 )
 from sentimill.classifier import Classifier
-from sentimill.engine import Precision, Provider
 from sentimill.errors import SomeRowsFailed, UsageError
 from sentimill.reference import reference_bundle
 
@@ -119,9 +121,9 @@ def score(
     ] = None,
     actors: Annotated[int, typer.Option(min=1, help="classifiers at work on Ray")] = 1,
     num_gpus: Annotated[float, typer.Option(min=0, help="GPUs of each, may be a fraction")] = 0.0,
-    precision: Annotated[Precision, typer.Option(help="graph to load")] = "auto",
-    provider: Annotated[Provider, typer.Option(help="where to run")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of the engine")] = None,
+    precision: PrecisionOption = "auto",
+    provider: ProviderOption = "auto",
+    threads: ThreadsOption = None,
     batch_tokens: BatchTokensOption = None,
 ) -> None:
     """Score one column of tables; rows keep their order and every byte they came with.
