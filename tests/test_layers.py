@@ -81,7 +81,7 @@ ROOMS = {
     r"lanes": set[str](),
     r"admission": {"errors", "metrics"},
     r"guard": set[str](),
-    r"access": {"errors", "calls"},
+    r"access": {"errors", "calls", "engine"},
     r"watched": set[str](),
     r"callers": {"errors", "watched"},
     r"tls": {"errors", "watched"},
