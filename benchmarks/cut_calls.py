@@ -8,7 +8,8 @@ that each of their texts is answered once, in order, with the bits that the engi
 process. The bound: no healthy call fails or differs, nothing stays under way, as many files and
 threads are open after as before, and memory is flat: over the second half of the bad calls it
 grows by less than 1 % an hour at their pace, some twenty a second. Figures start after a tenth of
-the calls, which set up what stays for good. Writes `results/cut-calls.json`.
+the calls, which set up what stays for good, and when the status page has its ten minutes, which
+fill once (2 KiB a second). Writes `results/cut-calls.json`.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from calls import method_of, request_of
 from record import process_status, surroundings, write_result
 from reviews import read_reviews
 from sentimill import Classifier, Prediction
+from sentimill.history import KEPT, STEP_SECONDS
 from sentimill.machine import usable_cores
 from sentimill.v1 import sentiment_pb2 as pb
 from serving import Server, running_server, server_options
@@ -193,6 +195,7 @@ async def measure(server: Server, options: argparse.Namespace) -> dict[str, Any]
     first = len(jobs) // 10
     setting_up = abuse(jobs[:first], options.at_once, lambda: None)
     ended = await neighbours.beside(options.neighbours, setting_up)
+    await asyncio.sleep(KEPT * STEP_SECONDS if options.settle is None else options.settle)
     before = await calm(server)
     memory: list[tuple[float, float]] = []
 
@@ -254,6 +257,9 @@ def main() -> None:
     parser.add_argument("--malformed", type=int, default=200)
     parser.add_argument("--neighbours", type=int, default=2)
     parser.add_argument("--at-once", type=int, default=8)
+    parser.add_argument(
+        "--settle", type=float, help="seconds before figures start, if not ten minutes"
+    )
     options = parser.parse_args()
     with running_server(options) as server:
         found = asyncio.run(measure(server, options))

@@ -34,7 +34,6 @@ PARTS: Final = (("calm", 0.5), ("overload", 3.0), ("calm again", 0.5))
 QUERIES: Final = {
     "calls": "sum by (code) (rate(sentimill_requests_total[5s]))",
     "waiting": "sum(sentimill_waiting_texts)",
-    "room": "sum(sentimill_max_waiting_texts)",
     "alert": f'ALERTS{{alertname="{ALERT}"}}',
 }
 
@@ -111,10 +110,8 @@ def draw(path: Path, found: dict[str, Any], began: float, marks: list[tuple[str,
             calls.plot(*points(one), label=one["metric"]["code"])
         calls.set(ylabel="calls a second, by code", ylim=(0, None))
         calls.legend(loc="upper right")
-        waiting.plot(*points(found["waiting"][0]), label="waiting")
-        waiting.plot(*points(found["room"][0]), color="grey", linestyle=":", label="room for")
-        waiting.set(ylabel="texts")
-        waiting.legend(loc="upper right")
+        waiting.plot(*points(found["waiting"][0]))
+        waiting.set(ylabel="waiting texts", ylim=(0, None))
         colours = {"pending": "#e5a50a", "firing": "#c01c28"}
         for state, (first, last) in spans(found["alert"], began).items():
             alert.barh(0, max(1.0, last - first), left=first, color=colours[state], label=state)

@@ -99,6 +99,7 @@ PEERS: Final = (
     Peer("mlserver", "/v2/models/sentiment/infer", _mlserver, _v2([1])),
     Peer("pytriton", "/v2/models/sentiment/infer", _app("pytriton_app.py"), _v2([1, 1])),
     Peer("bentoml", "/classify", _bentoml, lambda text: {"texts": [text]}),
+    Peer("rayserve", "/", _app("rayserve_app.py"), lambda text: {"text": text}),
 )  # fmt: skip
 
 

@@ -4,8 +4,9 @@ set -eu
 FOLDER=${1:?name a folder for the environments}
 PYTHON=${PYTHON:-python3}
 # MLServer 1.7.1 asks uvloop for an event loop that newer ones no longer make.
-for peer in mosec==0.9.8 litserve==0.2.19 "mlserver==1.7.1 uvloop<0.22" nvidia-pytriton==0.7.0 bentoml==1.4.40; do
-  name=${peer%%=*} && home=$FOLDER/${name#nvidia-}
+for peer in mosec==0.9.8 litserve==0.2.19 "mlserver==1.7.1 uvloop<0.22" nvidia-pytriton==0.7.0 bentoml==1.4.40 \
+  "ray[serve]==2.60.0"; do
+  name=$(printf %s "${peer%%=*}" | tr -d "[]") && home=$FOLDER/${name#nvidia-}
   [ -f "$home/.ready" ] && continue
   "$PYTHON" -m venv "$home"
   "$home/bin/pip" install --quiet --disable-pip-version-check onnxruntime tokenizers numpy $peer
