@@ -46,6 +46,9 @@ def calls(ok: int, code: str, bad: int, minutes: int = 400) -> dict[str, str]:
     return {
         f'{name}{{{ON}, method="Classify", code="OK"}}': f"0+{ok}x{minutes}",
         f'{name}{{{ON}, method="Classify", code="{code}"}}': f"0+{bad}x{minutes}",
+        # Polls hide nothing, and bulk work that is told to wait wakes nobody.
+        f'{name}{{{ON}, method="GetModel", code="OK"}}': f"0+100000x{minutes}",
+        f'{name}{{{ON}, method="ClassifyBulk", code="UNAVAILABLE"}}': f"0+1000x{minutes}",
     }
 
 
@@ -55,7 +58,9 @@ def times(quick: int, slow: int, minutes: int = 400) -> dict[str, str]:
     return {
         f'{name}_bucket{{{ON}, method="Classify", le="0.5"}}': f"0+{quick}x{minutes}",
         f'{name}_count{{{ON}, method="Classify"}}': f"0+{all_}x{minutes}",
-        **calls(all_, "OK_TOO", 0, minutes),
+        # Polls and bulk work count for nothing, as many as they are.
+        f'{name}_count{{{ON}, method="GetModel"}}': f"0+1000x{minutes}",
+        f'{name}_count{{{ON}, method="ClassifyBulk"}}': f"0+1000x{minutes}",
     }
 
 
@@ -79,6 +84,15 @@ def two(name: str, label: str, one: str, other: str) -> dict[str, str]:
     }
 
 
+def workers(ready: str, restarts: str = "0x40") -> dict[str, str]:
+    """Return a server of four workers, of which *ready* answer."""
+    return {
+        f"sentimill_workers{{{ON}}}": "4x40",
+        f"sentimill_ready_workers{{{ON}}}": ready,
+        f'sentimill_worker_restarts_total{{{ON}, worker="0"}}': restarts,
+    }
+
+
 def score(seconds: str, ended: str, gateway: bool = False) -> dict[str, str]:
     """Return what a scoring job says of its run time and its last success."""
     on = 'job="sentimill_score"' if gateway else 'job="node", instance="batch"'
@@ -95,11 +109,17 @@ MODEL = "sentimill_model_info"
 CASES: dict[str, list[Case]] = {
     "Down": [
         Case({f"up{{{ON}}}": "1 1 0x10"}, "8m", [{**PAGE, "instance": "a"}]),
+        Case({f"up{{{ON}}}": "1 1 stale", 'up{job="other"}': "1x10"}, "8m", [{"severity": "page"}]),
         Case({f"up{{{ON}}}": "1 0 1x10", 'up{job="other", instance="a"}': "0x10"}, "8m"),
     ],
     "NotReady": [
         Case({f"sentimill_ready_ratio{{{ON}}}": "0x10"}, "8m", [{**PAGE, "instance": "a"}]),
         Case({f"sentimill_ready_ratio{{{ON}}}": "0 0 1x10"}, "8m"),
+    ],
+    "WorkersMissing": [
+        Case(workers("4x10 3x20"), "20m", [{**TICKET, "instance": "a"}]),
+        Case(workers("4x10 3 4x20", "0+1x40"), "20m", [{**TICKET, "instance": "a"}]),
+        Case(workers("4x10 3 4x20", "0x10 1x20"), "20m"),
     ],
     "ModelsDiffer": [
         Case(two(MODEL, "digest", "x", "y"), "40m", [TICKET]),
@@ -112,12 +132,11 @@ CASES: dict[str, list[Case]] = {
     ],
     "ReloadFailed": [
         Case(
-            {f'sentimill_reloads_total{{{ON}, result="failed"}}': "0x10 1x20"},
-            "15m",
-            [{**TICKET, "instance": "a", "result": "failed"}],
+            {f"sentimill_failed_reload_ratio{{{ON}}}": "0x10 1x600"},
+            "10h",
+            [{**TICKET, "instance": "a"}],
         ),
-        Case({f'sentimill_reloads_total{{{ON}, result="failed"}}': "0x10 1x40"}, "40m"),
-        Case({f'sentimill_reloads_total{{{ON}, result="ok"}}': "0x10 1x20"}, "15m"),
+        Case({f"sentimill_failed_reload_ratio{{{ON}}}": "0x10 1x20 0x5"}, "33m"),
     ],
     "ErrorBudgetBurn": [
         Case(
@@ -146,22 +165,14 @@ CASES: dict[str, list[Case]] = {
     ],
     "Refusing": [
         Case(
-            calls(90, "UNAVAILABLE", 10, 30)
-            | {f'sentimill_refused_requests_total{{{ON}, reason="QUEUE_FULL"}}': "0+10x30"},
+            calls(90, "UNAVAILABLE", 10, 30),
             "20m",
             [PAGE],
         ),
-        Case(
-            calls(999, "UNAVAILABLE", 1, 30)
-            | {f'sentimill_refused_requests_total{{{ON}, reason="QUEUE_FULL"}}': "0+1x30"},
-            "20m",
-        ),
-        Case(
-            calls(90, "UNAUTHENTICATED", 10, 30)
-            | {f'sentimill_refused_requests_total{{{ON}, reason="TOKEN_UNKNOWN"}}': "0+5x30"}
-            | {f'sentimill_refused_requests_total{{{ON}, reason="QUOTA_EXCEEDED"}}': "0+5x30"},
-            "20m",
-        ),
+        Case(calls(999, "UNAVAILABLE", 1, 30), "20m"),
+        Case(calls(90, "UNAUTHENTICATED", 10, 30), "20m"),
+        Case(calls(90, "RESOURCE_EXHAUSTED", 10, 30), "20m"),
+        Case(calls(0, "UNAVAILABLE", 1, 30), "20m"),  # too few to wake somebody
     ],
     "QueueNearlyFull": [
         Case(
@@ -174,10 +185,18 @@ CASES: dict[str, list[Case]] = {
         ),
         Case(
             {
-                f"sentimill_waiting_texts{{{ON}}}": "90 90 70x20",
+                f"sentimill_waiting_texts{{{ON}}}": "90 90 60x20",
                 f"sentimill_max_waiting_texts{{{ON}}}": "100x20",
             },
             "10m",
+        ),
+        Case(
+            {
+                f"sentimill_waiting_tokens{{{ON}}}": "75x20",
+                f"sentimill_max_waiting_tokens{{{ON}}}": "100x20",
+            },
+            "10m",
+            [{**TICKET, "instance": "a"}],
         ),
     ],
     "EngineFailing": [

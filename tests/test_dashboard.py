@@ -11,6 +11,7 @@ import yaml
 
 import dashboard
 from dashboard import PANELS, TARGET, Panel, Query
+from sentimill.metrics import WorkerMetrics
 from sentimill.scoring.job_metrics import JobMetrics
 from test_metrics import full
 
@@ -32,8 +33,11 @@ def named(expression: str) -> set[str]:
 
 
 def known() -> set[str]:
-    """Return every series that a server or a scoring job has, and every recording rule."""
-    families = [*full().registry.collect(), *JobMetrics().registry.collect()]
+    """Return every series that servers or a scoring job have, and every recording rule."""
+    server = full()
+    workers = WorkerMetrics(server.registry)
+    workers.restarts.labels("0")
+    families = [*server.registry.collect(), *JobMetrics().registry.collect()]
     return {sample.name for family in families for sample in family.samples} | rules().keys()
 
 

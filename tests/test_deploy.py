@@ -184,6 +184,22 @@ def test_the_pod_is_locked_down() -> None:
     assert all(each["readOnly"] for each in container["volumeMounts"] if each["name"] != "tmp")
 
 
+def test_the_engine_has_as_many_threads_as_the_pod_has_cores() -> None:
+    """Without the flag it would take every core of the node, of which the pod has a share."""
+    (container,) = deployment()["containers"]
+
+    assert f"--threads={container['resources']['requests']['cpu']}" in container["args"]
+
+
+def test_a_caller_needs_no_label_of_the_servers() -> None:
+    """Kustomize writes `includeSelectors` into every `matchLabels`, those of callers too."""
+    policy = yaml.safe_load((KUBERNETES / "networkpolicy.yaml").read_text())["spec"]
+    callers = policy["ingress"][0]["from"][0]["podSelector"]
+
+    assert list(callers) == ["matchExpressions"]
+    assert callers["matchExpressions"][0]["key"] == "sentimill.example/client"
+
+
 def test_the_ports_are_the_same_everywhere() -> None:
     """Image, pod, service, policy and scrape agree."""
     service = yaml.safe_load((KUBERNETES / "service.yaml").read_text())["spec"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sentimill.history import KEPT
-from sentimill.metrics import Metrics
+from sentimill.metrics import Metrics, WorkerMetrics
 from sentimill.status import Document, Status
 
 MIX = {"negative": 0.25, "neutral": 0.25, "positive": 0.5}
@@ -160,6 +160,20 @@ def test_what_is_usual_is_no_problem(make: Callable[[Metrics], None]) -> None:
     make(server.metrics)
 
     assert server.after(1).problems == []
+
+
+def test_a_worker_that_is_away_is_told() -> None:
+    """The others answer, so nothing else on the page would say it."""
+    server = Server()
+    workers = WorkerMetrics(server.metrics.registry)
+    workers.workers.set(4)
+    workers.ready.set(3)
+
+    (problem,) = server.after(2).problems
+
+    assert problem.what == "1 of 4 worker processes are away."
+    workers.ready.set(4)
+    assert server.after(2).problems == []
 
 
 def test_a_server_that_starts_or_drains_says_so() -> None:

@@ -71,7 +71,7 @@ def _quantiles(name: str, more: str = "") -> tuple[Query, ...]:
     )
 
 
-CLASSIFY: Final = ', method=~"Classify.*"'
+CLASSIFY: Final = ', method=~"Classify|ClassifyStream|ModelInfer"'
 
 PANELS: Final[dict[str, tuple[Panel, ...]]] = {
     "Overview": (
@@ -117,7 +117,8 @@ PANELS: Final[dict[str, tuple[Panel, ...]]] = {
         Panel(
             "Time of a call",
             "s",
-            "From arrival to answer, of calls that classify. Points are traces of single calls.",
+            "From arrival to answer, of calls that classify and are not bulk work, which waits its"
+            " turn. Points are traces of single calls.",
             _quantiles("sentimill_request_seconds", CLASSIFY),
         ),
         Panel(
@@ -166,9 +167,9 @@ PANELS: Final[dict[str, tuple[Panel, ...]]] = {
         Panel(
             "Engine busy",
             "percentunit",
-            "Share of the time that the engine computes. At 100 % a server gives all that it can.",
+            "Share of the time that the engine computes. At 100 % a server gives all that it can;"
+            " --workers add up, so four of them do at 400 %.",
             (Query(_rate("sentimill_engine_busy_seconds_total", "instance"), "{{instance}}"),),
-            most=1,
         ),
         Panel(
             "Useful tokens",
@@ -313,11 +314,12 @@ PANELS: Final[dict[str, tuple[Panel, ...]]] = {
         Panel(
             "Reloads",
             "none",
-            "Loads of another bundle in the last hour, by result.",
+            "Loads of another bundle in the last hour, by result; servers whose newest one failed.",
             (
                 Query(
                     "sum by (result) (increase(sentimill_reloads_total{FILTER}[1h]))", "{{result}}"
                 ),
+                Query("sum(sentimill_failed_reload_ratio{FILTER})", "not mended"),
             ),
         ),
         Panel(

@@ -125,6 +125,9 @@ class WorkerMetrics:
     """What the parent of several workers counts, beside the sum of what they count."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.workers = Gauge(
+            "sentimill_workers", "Processes that should answer calls.", registry=registry
+        )
         self.ready = Gauge(
             "sentimill_ready_workers", "Processes that answer calls.", registry=registry
         )
@@ -277,6 +280,10 @@ class Metrics:
         )
         for result in ("ok", "failed"):
             self.reloads.labels(result)
+        self.failed_reload = gauge(
+            "sentimill_failed_reload_ratio",
+            "1 while the newest load of another bundle is one that failed, else 0.",
+        )
         self.loaded = gauge(
             "sentimill_model_loaded_timestamp_seconds", "When the model that answers was loaded."
         )
@@ -313,6 +320,11 @@ class Metrics:
         exemplar = None if trace_id is None else {"trace_id": trace_id}
         self.requests.labels(method, code).inc()
         self.request_seconds.labels(method).observe(seconds, exemplar)
+
+    def observe_reload(self, *, ok: bool) -> None:
+        """Count one load of another bundle."""
+        self.failed_reload.set(not ok)
+        self.reloads.labels("ok" if ok else "failed").inc()
 
     def set_limits(self, *, texts: int, tokens: int) -> None:
         """Say how much may wait."""

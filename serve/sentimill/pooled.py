@@ -21,6 +21,7 @@ _FIRST: Final = {"sentimill_ready_ratio", "process_start_time_seconds"}
 
 _LARGEST: Final = {
     "python_info",
+    "sentimill_failed_reload_ratio",
     "sentimill_model",
     "sentimill_model_loaded_timestamp_seconds",
     "sentimill_reference_label_ratio",

@@ -201,7 +201,7 @@ class Serve:
                 classifier = await asyncio.to_thread(self._load)
                 new = self._loaded(classifier, admission, status.metrics)
             except Exception as error:
-                status.metrics.reloads.labels("failed").inc()
+                status.metrics.observe_reload(ok=False)
                 # What we raise says all there is to say; anything else needs its trace.
                 trace = None if isinstance(error, SentimillError) else error
                 kept = (before.manifest.name, before.digest[:12], error)
@@ -209,7 +209,7 @@ class Serve:
                 continue
             slot.put(new)
             self._tell(classifier, status)
-            status.metrics.reloads.labels("ok").inc()
+            status.metrics.observe_reload(ok=True)
             await slot.drain()  # before another load, so that two models are held at most
 
     def _tell(self, classifier: Classifier, status: Status) -> None:

@@ -223,6 +223,7 @@ def problems_of(state: State, history: History) -> list[Problem]:
         found.append(Problem(severity="warning", what=what, do=do))
     if (minute := history.since(60.0)) is not None:
         found += _refusals(*minute) + _failures(*minute) + _slowness(*minute)
+        found += _workers(minute[1])
     if (kept := history.since(float("inf"))) is not None:
         found += _reloads(*kept) + _drift(*kept)
     return found
@@ -249,6 +250,16 @@ def _failures(old: Sample, new: Sample) -> list[Problem]:
         do = "Read the log: runbook ErrorBudgetBurn."
         found.append(Problem(severity="bad", what=what, do=do))
     return found
+
+
+def _workers(new: Sample) -> list[Problem]:
+    """Say how many of several processes are away; a single one has no such counts."""
+    away = new.values.get("sentimill_workers", 0) - new.values.get("sentimill_ready_workers", 0)
+    if not away:
+        return []
+    what = f"{away:.0f} of {new.values['sentimill_workers']:.0f} worker processes are away."
+    do = "The log says why each ended: runbook WorkersMissing."
+    return [Problem(severity="bad", what=what, do=do)]
 
 
 def _slowness(old: Sample, new: Sample) -> list[Problem]:

@@ -107,6 +107,7 @@ class _Pool:
         metrics = Metrics(shown=Pooled(self.families).registry)
         self._own = metrics.registry
         self._metrics = WorkerMetrics(metrics.registry)
+        self._metrics.workers.set(config.count)
         self._folder: Path | None = None
         self._lock = threading.Lock()
         self._workers = [
