@@ -6,8 +6,11 @@ import os
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Final
 
 __all__ = ["Machine", "cpu_flags", "gpus", "package_version", "usable_cores"]
+
+_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +50,19 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(flags.partition(":")[2].split())
 
 
-def usable_cores() -> int:
-    """Return how many cores this process may use; a container has fewer than its machine."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def usable_cores(quota: Path = _QUOTA) -> int:
+    """Return how many cores this process may use: those it may run on, and no more than its quota.
+
+    quota: the file that tells it, of control groups 2, as `docker run --cpus` and the CPU limits of
+    Kubernetes set it. With more threads than it allows all of them stand still for a part of each
+    period. A CPU *request* of Kubernetes shows nowhere: say --threads there.
+    """
+    may = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        allowed, period = quota.read_text().split()
+        return min(may, max(1, int(allowed) // int(period)))
+    except (OSError, ValueError):  # there is none: the file is missing, or says `max`
+        return may
 
 
 def gpus() -> list[str]:
