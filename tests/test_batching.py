@@ -337,6 +337,16 @@ async def test_a_text_that_cannot_be_done_in_time_is_not_begun(bundle: Path) -> 
         assert (await first, await patient) == ([GOOD], [BATTERY])
 
 
+async def test_an_idle_engine_is_tried_whatever_is_expected_of_it(bundle: Path) -> None:
+    """One slow call would otherwise drop every text after it, for ever."""
+    async with running(bundle) as made:
+        assert await made.begin("good") == [GOOD]
+        made.admission.observe(tokens=1, seconds=1e6, busy_seconds=1e6)
+
+        assert await made.begin("bad", deadline=time.monotonic() + 60) == [BAD]
+        assert await made.begin("bad", deadline=time.monotonic() + 60) == [BAD]
+
+
 async def test_a_cancelled_caller_has_its_waiting_texts_dropped(bundle: Path) -> None:
     """Nothing is computed for a caller who has gone, and its neighbours are served."""
     async with running(bundle, gated=True) as made:

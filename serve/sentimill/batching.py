@@ -174,7 +174,11 @@ class Batcher:
                 least_useful=self._least_useful,
             )
             self._turn += 1
-            done = time.monotonic() + self._admission.call_seconds(sum(len(i.ids) for i in batch))
+            done = time.monotonic()
+            # An idle engine is tried on any estimate: nothing else would correct one too high. One
+            # of these may have just ended, and still be here.
+            if not all(flight.done() for flight in self._flights):
+                done += self._admission.call_seconds(sum(len(i.ids) for i in batch))
             for job in {item.job for item in batch}:
                 if not job.done.done() and done >= job.deadline:
                     why = "the deadline would pass before the answer: nothing was computed for it"
