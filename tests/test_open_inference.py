@@ -223,6 +223,13 @@ def cut(size: int) -> pb.ModelInferRequest:
     return request
 
 
+def endless() -> pb.ModelInferRequest:
+    """Return a raw request for more texts than are accepted, and broken behind them."""
+    request = raw(*[b""] * 5)
+    request.raw_input_contents[0] += b"\1"
+    return request
+
+
 def twice() -> pb.ModelInferRequest:
     """Return a request that says its text in both ways."""
     request = typed(b"good")
@@ -253,6 +260,8 @@ def wanting(name: str) -> pb.ModelInferRequest:
         (wanting("logits"), "BAD_OUTPUTS"),
         (typed(), "ITEM_COUNT"),
         (typed(*[b"good"] * 5), "ITEM_COUNT"),
+        (raw(*[b"good"] * 5), "ITEM_COUNT"),
+        (endless(), "ITEM_COUNT"),  # what is refused anyway is not read to its end
         (b"\xff\xff", "MALFORMED_REQUEST"),
     ],
 )

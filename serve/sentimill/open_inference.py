@@ -10,6 +10,7 @@ answer. What a request asks for besides (parameters) is passed over.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, Final
 
 import grpc
@@ -120,7 +121,7 @@ class OpenInference:
             request = parse(pb.ModelInferRequest, data)
             manifest = self._named(request.model_name, request.model_version)
             wanted = _wanted(request, manifest)
-            texts = _texts(request)
+            texts = _texts(request, self._desk.limits.max_items)
             decoded = (decode(text) for text in texts)
             left = seconds_left(context)
             answers = await self._desk.classify(decoded, len(texts), caller, left)
@@ -145,8 +146,12 @@ def _is(manifest: Manifest, name: str, version: str) -> bool:
     return name == manifest.name and version in ("", manifest.version)
 
 
-def _texts(request: pb.ModelInferRequest) -> Sequence[bytes]:
-    """Return the values of the one input. Raises InputError where there is another."""
+def _texts(request: pb.ModelInferRequest, max_items: int) -> Sequence[bytes]:
+    """Return the values of the one input. Raises InputError where there is another.
+
+    Of more than *max_items* one more is enough for the desk to refuse them: a message may hold two
+    million empty ones, and they are unpacked on the event loop.
+    """
     told = [(one.name, one.datatype, len(one.shape)) for one in request.inputs]
     if told != [(_INPUT, "BYTES", 1)]:
         seen = ", ".join(f"{one.name} {one.datatype} {list(one.shape)}" for one in request.inputs)
@@ -160,8 +165,8 @@ def _texts(request: pb.ModelInferRequest) -> Sequence[bytes]:
         if len(request.raw_input_contents) > 1 or texts:
             why = "send the text either in contents or in one entry of raw_input_contents"
             raise InputError(why, reason="BAD_INPUTS")
-        texts = list(_unpacked(request.raw_input_contents[0]))
-    if len(texts) != tensor.shape[0]:
+        texts = list(islice(_unpacked(request.raw_input_contents[0]), max_items + 1))
+    if len(texts) <= max_items and len(texts) != tensor.shape[0]:
         raise InputError(
             f"{_INPUT} has {len(texts)} values and the shape {list(tensor.shape)}: make them agree",
             reason="BAD_INPUTS",
