@@ -83,7 +83,7 @@ class SentimentService:
         """Answer the requests of one stream in their order, a few at a time."""
         began = time.monotonic()
         try:
-            caller = self._desk.identify(context)
+            self._desk.identify(context)
         except AuthError as error:
             self._desk.count("ClassifyStream", outcome(error).grpc, began, context)
             await self._desk.abort(context, error)
@@ -95,7 +95,7 @@ class SentimentService:
                 async for data in requests:
                     # Room first: a task that is not in the queue would be missed by the clean-up.
                     await room.acquire()
-                    answer = self._trace_streamed(data, caller, context)
+                    answer = self._trace_streamed(data, context)
                     started.put_nowait(asyncio.create_task(answer))
             finally:
                 started.put_nowait(None)
@@ -107,7 +107,7 @@ class SentimentService:
             while (task := await started.get()) is not None:
                 yield await task
                 room.release()
-            if self._desk.draining:
+            if self._desk.draining and reader.cancelled():  # else the caller had sent all it would
                 await self._desk.abort(context, self._desk.refusal())
         finally:
             # The caller may have gone: nothing of its stream may stay behind.
@@ -119,16 +119,18 @@ class SentimentService:
                 if (rest := started.get_nowait()) is not None:
                     rest.cancel()
 
-    async def _trace_streamed(self, data: bytes, caller: Caller, context: Context) -> bytes:
+    async def _trace_streamed(self, data: bytes, context: Context) -> bytes:
         with self._desk.spans.call("ClassifyStream", context.invocation_metadata() or ()):
-            return await self._answer_streamed(data, caller, context)
+            return await self._answer_streamed(data, context)
 
-    async def _answer_streamed(self, data: bytes, caller: Caller, context: Context) -> bytes:
+    async def _answer_streamed(self, data: bytes, context: Context) -> bytes:
         began = time.monotonic()
         reply = pb.ClassifyStreamResponse()
         try:
             message = parse(pb.ClassifyStreamRequest, data)
             reply.id = message.id
+            # Again for each: a stream may outlive its token, or the quota that it began with.
+            caller = self._desk.identify(context)
             with self._desk.metrics.in_flight.track_inprogress():
                 answer = await self._answer(message.request, caller, seconds_left(context))
             reply.response.CopyFrom(answer)
