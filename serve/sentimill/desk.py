@@ -98,6 +98,7 @@ class Desk:
         self.limits = limits
         self.metrics = metrics
         self.spans = spans or NoSpans()
+        self.leaving = False
         self.draining = False
         self._slot = slot
         self._admission = admission

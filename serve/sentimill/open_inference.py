@@ -66,8 +66,8 @@ class OpenInference:
         return pb.ServerLiveResponse(live=True).SerializeToString()
 
     async def server_ready(self, data: bytes, context: Context) -> bytes:
-        """Say whether calls are answered."""
-        return pb.ServerReadyResponse(ready=not self._desk.draining).SerializeToString()
+        """Say whether to send calls here: not where the server is about to go."""
+        return pb.ServerReadyResponse(ready=not self._desk.leaving).SerializeToString()
 
     async def model_ready(self, data: bytes, context: Context) -> bytes:
         """Say whether a model answers; one that is not here does not."""
@@ -75,7 +75,7 @@ class OpenInference:
         async def answer() -> bytes:
             asked = parse(pb.ModelReadyRequest, data)
             here = _is(self._desk.classifier.bundle.manifest, asked.name, asked.version)
-            ready = here and not self._desk.draining
+            ready = here and not self._desk.leaving
             return pb.ModelReadyResponse(ready=ready).SerializeToString()
 
         return await self._desk.guard("ModelReady", context, answer)

@@ -47,11 +47,16 @@ class SentimentService:
         }
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
+    def leave(self) -> None:
+        """Say from now on that the server is not ready; calls are answered as ever."""
+        self._desk.leaving = True
+
     def drain(self) -> None:
         """Refuse new requests from now on, and read no stream further; what is under way goes on.
 
         An idle stream would otherwise hold the drain up to its last second.
         """
+        self.leave()
         self._desk.draining = True
         for reader in self._readers:
             reader.cancel()
