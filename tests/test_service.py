@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from live import live_service, until
+from sentimill.callers import Callers, new_token
 from sentimill.desk import Limits
 from sentimill.text import MAX_TEXT_BYTES
 from sentimill.v1 import sentiment_pb2 as pb
@@ -168,6 +169,23 @@ async def test_a_request_larger_than_the_queue_is_not_to_be_tried_again(bundle: 
 
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert reason_in(error) == "REQUEST_TOO_LARGE"
+
+
+async def test_what_the_queue_refuses_costs_no_quota(bundle: Path, tmp_path: Path) -> None:
+    """Tokens are counted after the quota was taken, which the caller then gets back."""
+    path = tmp_path / "tokens"
+    token, line = new_token("anna", 0.001)
+    path.write_text(line)
+    callers = Callers(path)
+    caller = callers.identify([("authorization", f"Bearer {token}")])
+    before = caller.left
+    limits = Limits(max_waiting_tokens=5)
+    async with live_service(bundle, limits=limits, callers=callers) as live:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await send(live, request_of("good", "good"), token=token)
+
+    assert reason_in(caught.value) == "REQUEST_TOO_LARGE"
+    assert caller.left == pytest.approx(before)
 
 
 async def test_a_draining_service_refuses_new_calls(bundle: Path) -> None:

@@ -145,7 +145,11 @@ class Desk:
                 good = [text.ids for text in encoded if isinstance(text, Encoded)]
                 new_tokens = sum(map(len, good))
                 still = None if left is None else left - (tokenized - arrived)
-                self._admission.enter_tokens(new_tokens, still, bulk=bulk)
+                try:
+                    self._admission.enter_tokens(new_tokens, still, bulk=bulk)
+                except (InputError, UnavailableError):
+                    caller.give_back(count)
+                    raise
                 tokens = new_tokens
                 deadline = None if left is None else arrived + left
                 answer = Answer([], 0.0, 0.0)
