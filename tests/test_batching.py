@@ -380,7 +380,7 @@ async def test_texts_of_a_caller_who_has_gone_make_nobody_late(bundle: Path) -> 
         await settled()
         made.gate.open()
 
-        assert await asyncio.gather(first, stays) == [[GOOD], [BATTERY]]
+        assert (await first, await stays) == ([GOOD], [BATTERY])
 
 
 async def test_what_is_left_of_a_late_request_is_in_no_batch(bundle: Path) -> None:
