@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from pathlib import Path
 
 import grpc
@@ -12,6 +13,7 @@ import pytest
 from live import live_service, until
 from sentimill.callers import Callers, new_token
 from sentimill.desk import Limits
+from sentimill.engine import FAILED
 from sentimill.text import MAX_TEXT_BYTES
 from sentimill.v1 import sentiment_pb2 as pb
 from tiny import LABELS, graph, write_tiny_bundle
@@ -105,8 +107,21 @@ async def test_a_text_on_which_the_engine_fails_is_alone(
 
     assert outcomes(found) == ["positive", "ENGINE_FAILED", "negative"]
     assert found.results[1].error.code == grpc.StatusCode.INTERNAL.value[0]
-    assert "engine failed" in caplog.text
+    assert found.results[1].error.message == FAILED
+    assert "ONNX Runtime failed: " in caplog.text
     assert "secret" not in caplog.text
+
+
+async def test_a_text_that_gets_no_finite_number_is_alone(tmp_path: Path) -> None:
+    """It is an error and no label, and the sums of the metrics stay numbers."""
+    made = write_tiny_bundle(tmp_path / "tiny", model=graph(infinite="poison"))
+    async with live_service(made.path) as live:
+        found = await classify(live, "good", "bad poison", "bad")
+        summed = live.value("sentimill_confidence_ratio_sum")
+
+    assert outcomes(found) == ["positive", "ENGINE_FAILED", "negative"]
+    assert summed is not None
+    assert math.isfinite(summed)
 
 
 @pytest.mark.parametrize("count", [0, 4])
