@@ -30,7 +30,7 @@ LABELS = {
     "sentimill_reloads": {"result"},
     "sentimill_model": {"name", "version", "digest", "precision", "engine", "provider"},
 }
-METHODS = ("Classify", "ClassifyStream", "GetModel")
+METHODS = ("Classify", "ClassifyBulk", "ClassifyStream", "ClassifyStreamBulk", "GetModel")
 REFUSED = (
     "QUEUE_FULL",
     "DEADLINE_TOO_SHORT",

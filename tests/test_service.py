@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from contextlib import nullcontext
 from pathlib import Path
 
 import grpc
@@ -300,6 +301,27 @@ async def test_calls_and_texts_are_counted(bundle: Path) -> None:
     assert live.value("sentimill_texts_total", outcome="EMPTY_TEXT") == 1
     assert live.value("sentimill_truncated_texts_total") == 1
     assert live.value("sentimill_waiting_texts") == 0
+
+
+async def test_bulk_work_is_counted_apart(bundle: Path) -> None:
+    """Answered or refused: it may take its time, and an objective for others is not about it."""
+    async with live_service(bundle, limits=Limits(max_items=1)) as live:
+        for texts in (["good"], ["good", "bad"]):
+            request = request_of(*texts)
+            request.priority = pb.PRIORITY_BULK
+            with nullcontext() if len(texts) == 1 else pytest.raises(grpc.aio.AioRpcError):
+                await send(live, request)
+        await classify(live, "good")
+
+    codes = ("OK", "INVALID_ARGUMENT")
+    counted = [
+        live.value("sentimill_requests_total", method=method, code=code)
+        for method in ("ClassifyBulk", "Classify")
+        for code in codes
+    ]
+    assert counted == [1, 1, 1, None]
+    assert live.value("sentimill_request_seconds_count", method="ClassifyBulk") == 2
+    assert live.value("sentimill_request_seconds_count", method="Classify") == 1
 
 
 async def test_an_unknown_method_is_unimplemented(bundle: Path) -> None:

@@ -208,3 +208,16 @@ async def test_a_stream_outlives_neither_its_token_nor_its_quota(
     assert [one.id for one in found] == [0, 1, 2, 3]
     assert [outcomes(one.response) for one in found[:2]] == [["positive"] * 2] * 2
     assert [reason_of(one.error) for one in found[2:]] == ["QUOTA_EXCEEDED", "TOKEN_UNKNOWN"]
+
+
+async def test_bulk_requests_of_a_stream_are_counted_apart(bundle: Path) -> None:
+    """Each by its own priority."""
+    async with live_service(bundle) as live, streaming(live) as call:
+        for priority in (pb.PRIORITY_BULK, pb.PRIORITY_INTERACTIVE, pb.PRIORITY_BULK):
+            request = request_of("good")
+            request.priority = priority
+            await call.write(pb.ClassifyStreamRequest(request=request).SerializeToString())
+            await read(call)
+
+    for method, count in (("ClassifyStreamBulk", 2), ("ClassifyStream", 1)):
+        assert live.value("sentimill_requests_total", method=method, code="OK") == count

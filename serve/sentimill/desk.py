@@ -42,6 +42,7 @@ from sentimill.tracing import trace_id
 __all__ = [
     "DOMAIN",
     "Answers",
+    "Call",
     "Context",
     "Desk",
     "Limits",
@@ -80,6 +81,13 @@ class Answers:
     queue_seconds: float
     engine_seconds: float
     total_seconds: float
+
+
+@dataclass(slots=True)
+class Call:
+    """What a call is counted as; for one that turns out to be bulk work, `method` is changed."""
+
+    method: str
 
 
 class Desk:
@@ -200,29 +208,29 @@ class Desk:
         return results
 
     async def guard(
-        self, method: str, context: Context, answer: Callable[[], Awaitable[bytes]]
+        self, call: Call, context: Context, answer: Callable[[], Awaitable[bytes]]
     ) -> bytes:
         """Run *answer*, and turn what it raises into a status: gRPC would show it to the caller."""
-        with self.spans.call(method, context.invocation_metadata() or ()):
-            return await self._guarded(method, context, answer)
+        with self.spans.call(call.method, context.invocation_metadata() or ()):
+            return await self._guarded(call, context, answer)
 
     async def _guarded(
-        self, method: str, context: Context, answer: Callable[[], Awaitable[bytes]]
+        self, call: Call, context: Context, answer: Callable[[], Awaitable[bytes]]
     ) -> bytes:
         began = time.monotonic()
         try:
             with self.metrics.in_flight.track_inprogress():
                 data = await answer()
         except Exception as error:  # noqa: BLE001 - the boundary of a request
-            self.count(method, outcome(error).grpc, began, context)
+            self.count(call.method, outcome(error).grpc, began, context)
             await self.abort(context, error)
         except asyncio.CancelledError:
             # gRPC cancels a call that is too late as it does one whose caller has gone.
             left = seconds_left(context)
             late = left is not None and left <= 0
-            self.count(method, "DEADLINE_EXCEEDED" if late else "CANCELLED", began, context)
+            self.count(call.method, "DEADLINE_EXCEEDED" if late else "CANCELLED", began, context)
             raise
-        self.count(method, "OK", began, context)
+        self.count(call.method, "OK", began, context)
         return data
 
     async def abort(self, context: Context, error: Exception) -> NoReturn:

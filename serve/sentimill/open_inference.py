@@ -18,7 +18,7 @@ import numpy as np
 
 from sentimill.bundle import Manifest
 from sentimill.classifier import Prediction
-from sentimill.desk import Answers, Context, Desk, decode, parse, seconds_left
+from sentimill.desk import Answers, Call, Context, Desk, decode, parse, seconds_left
 from sentimill.errors import InputError, MissingError, SentimillError
 from sentimill.v1 import open_inference_pb2 as pb
 
@@ -78,7 +78,7 @@ class OpenInference:
             ready = here and not self._desk.leaving
             return pb.ModelReadyResponse(ready=ready).SerializeToString()
 
-        return await self._desk.guard("ModelReady", context, answer)
+        return await self._desk.guard(Call("ModelReady"), context, answer)
 
     async def server_metadata(self, data: bytes, context: Context) -> bytes:
         """Name the server."""
@@ -88,7 +88,7 @@ class OpenInference:
             found = pb.ServerMetadataResponse(name="sentimill", version=self._version)
             return found.SerializeToString()
 
-        return await self._desk.guard("ServerMetadata", context, answer)
+        return await self._desk.guard(Call("ServerMetadata"), context, answer)
 
     async def model_metadata(self, data: bytes, context: Context) -> bytes:
         """Describe the tensors."""
@@ -111,7 +111,7 @@ class OpenInference:
             )
             return found.SerializeToString()
 
-        return await self._desk.guard("ModelMetadata", context, answer)
+        return await self._desk.guard(Call("ModelMetadata"), context, answer)
 
     async def model_infer(self, data: bytes, context: Context) -> bytes:
         """Classify the texts of one tensor."""
@@ -129,7 +129,7 @@ class OpenInference:
             response.id = request.id
             return response.SerializeToString()
 
-        return await self._desk.guard("ModelInfer", context, answer)
+        return await self._desk.guard(Call("ModelInfer"), context, answer)
 
     def _named(self, name: str, version: str) -> Manifest:
         manifest = self._desk.classifier.bundle.manifest

@@ -15,7 +15,7 @@ import grpc
 
 from sentimill.callers import Caller
 from sentimill.classifier import Prediction
-from sentimill.desk import Answers, Context, Desk, decode, parse, seconds_left, status_of
+from sentimill.desk import Answers, Call, Context, Desk, decode, parse, seconds_left, status_of
 from sentimill.errors import AuthError, TextError, outcome
 from sentimill.text import MAX_TEXT_BYTES
 from sentimill.v1 import sentiment_pb2 as pb
@@ -63,14 +63,15 @@ class SentimentService:
 
     async def classify(self, data: bytes, context: Context) -> bytes:
         """Answer one `Classify` call."""
+        call = Call("Classify")
 
         async def answer() -> bytes:
             caller = self._desk.identify(context)
             request = parse(pb.ClassifyRequest, data)
-            response = await self._answer(request, caller, seconds_left(context))
+            response = await self._answer(request, caller, call, seconds_left(context))
             return response.SerializeToString()
 
-        return await self._desk.guard("Classify", context, answer)
+        return await self._desk.guard(call, context, answer)
 
     async def get_model(self, data: bytes, context: Context) -> bytes:
         """Answer one `GetModel` call."""
@@ -80,7 +81,7 @@ class SentimentService:
             parse(pb.GetModelRequest, data)
             return self._model().SerializeToString()
 
-        return await self._desk.guard("GetModel", context, answer)
+        return await self._desk.guard(Call("GetModel"), context, answer)
 
     async def classify_stream(
         self, requests: AsyncIterator[bytes], context: Context
@@ -130,6 +131,7 @@ class SentimentService:
 
     async def _answer_streamed(self, data: bytes, context: Context) -> bytes:
         began = time.monotonic()
+        call = Call("ClassifyStream")
         reply = pb.ClassifyStreamResponse()
         try:
             message = parse(pb.ClassifyStreamRequest, data)
@@ -137,26 +139,30 @@ class SentimentService:
             # Again for each: a stream may outlive its token, or the quota that it began with.
             caller = self._desk.identify(context)
             with self._desk.metrics.in_flight.track_inprogress():
-                answer = await self._answer(message.request, caller, seconds_left(context))
+                answer = await self._answer(message.request, caller, call, seconds_left(context))
             reply.response.CopyFrom(answer)
             code = "OK"
         except Exception as error:  # noqa: BLE001 - the boundary of a request
             status = self._desk.status(error)
             reply.error.CopyFrom(status)
             code = outcome(error).grpc
-        self._desk.count("ClassifyStream", code, began, context)
+        self._desk.count(call.method, code, began, context)
         return reply.SerializeToString()
 
     async def _answer(
-        self, request: pb.ClassifyRequest, caller: Caller, left: float | None
+        self, request: pb.ClassifyRequest, caller: Caller, call: Call, left: float | None
     ) -> pb.ClassifyResponse:
         """Classify one request, or raise the error of the whole request."""
+        bulk = request.priority == pb.PRIORITY_BULK
+        if bulk:
+            # Apart, for it may take its time: an objective for those who wait is not about it.
+            call.method += "Bulk"
         answers = await self._desk.classify(
             (_text_of(item) for item in request.items),
             len(request.items),
             caller,
             left,
-            bulk=request.priority == pb.PRIORITY_BULK,
+            bulk=bulk,
         )
         return _response(answers)
 
