@@ -79,11 +79,24 @@ def test_the_time_of_the_texts_themselves_is_part_of_the_wait() -> None:
     """Else a request is let in and computed, and comes too late all the same."""
     gate = admission(max_tokens=1000)
     gate.observe(tokens=100, seconds=1.0, busy_seconds=1.0)
+    gate.enter_tokens(100, None)
 
-    with pytest.raises(UnavailableError, match=r"may take 3\.00 s"):
-        gate.enter_tokens(300, 2.0)
+    with pytest.raises(UnavailableError, match=r"may take 3\.50 s"):
+        gate.enter_tokens(200, 3.0)
 
-    gate.enter_tokens(100, 2.0)
+    gate.enter_tokens(100, 3.0)
+
+
+def test_an_idle_server_lets_a_call_in_whatever_it_expects() -> None:
+    """One slow engine call would otherwise refuse every call after it, for ever."""
+    gate = admission()
+    gate.observe(tokens=1, seconds=60.0, busy_seconds=60.0)
+
+    gate.enter(1, 1.0)
+    gate.enter_tokens(10, 1.0)
+
+    with pytest.raises(UnavailableError, match="may take"):
+        gate.enter(1, 1.0)
 
 
 def test_interactive_calls_hardly_wait_for_bulk_work() -> None:

@@ -337,6 +337,16 @@ async def test_a_text_that_cannot_be_done_in_time_is_not_begun(bundle: Path) -> 
         assert (await first, await patient) == ([GOOD], [BATTERY])
 
 
+async def test_an_idle_engine_is_tried_whatever_is_expected_of_it(bundle: Path) -> None:
+    """One slow call would otherwise drop every text after it, for ever."""
+    async with running(bundle) as made:
+        assert await made.begin("good") == [GOOD]
+        made.admission.observe(tokens=1, seconds=1e6, busy_seconds=1e6)
+
+        assert await made.begin("bad", deadline=time.monotonic() + 60) == [BAD]
+        assert await made.begin("bad", deadline=time.monotonic() + 60) == [BAD]
+
+
 async def test_a_cancelled_caller_has_its_waiting_texts_dropped(bundle: Path) -> None:
     """Nothing is computed for a caller who has gone, and its neighbours are served."""
     async with running(bundle, gated=True) as made:
@@ -347,12 +357,46 @@ async def test_a_cancelled_caller_has_its_waiting_texts_dropped(bundle: Path) ->
         gone, stays = made.begin("bad", "bad", "bad"), made.begin("battery")
         await settled()
         gone.cancel()
+        await settled()
+        dropped = made.value("sentimill_dropped_texts_total")
         made.gate.open()
         answers = await asyncio.gather(first, second, stays)
         assert gone.cancelled()
 
     assert list(answers) == [[GOOD], [GOOD], [BATTERY]]
-    assert made.value("sentimill_dropped_texts_total") == 3
+    assert dropped == made.value("sentimill_dropped_texts_total") == 3
+
+
+async def test_texts_of_a_caller_who_has_gone_make_nobody_late(bundle: Path) -> None:
+    """The expected time of a batch is that of the texts in it which somebody waits for."""
+    async with running(bundle, gated=True) as made:
+        first = made.begin("good")
+        await made.gate.entered()
+        made.admission.observe(tokens=1, seconds=30.0, busy_seconds=30.0)
+        gone = made.begin(*["bad"] * 20)
+        stays = made.begin("battery", deadline=time.monotonic() + 300)
+        await asyncio.sleep(0)  # both are queued, and no batch is taken yet
+        gone.cancel()
+        await settled()
+        made.gate.open()
+
+        assert (await first, await stays) == ([GOOD], [BATTERY])
+
+
+async def test_what_is_left_of_a_late_request_is_in_no_batch(bundle: Path) -> None:
+    """All of its texts go with the first, also those that did not fit into its batch."""
+    async with running(bundle, budget=2, gated=True) as made:
+        first = made.begin("good")
+        await made.gate.entered()
+        late = made.begin(*["bad"] * 9, deadline=time.monotonic() - 1)
+        stays = made.begin("battery", "battery")
+        with pytest.raises(DeadlineError):
+            await late
+        made.gate.open()
+        await asyncio.gather(first, stays)
+
+    assert made.value("sentimill_dropped_texts_total") == 9
+    assert made.gate.calls == [1, 2]
 
 
 async def test_a_cancelled_caller_whose_batch_runs_harms_nobody(bundle: Path) -> None:

@@ -160,6 +160,34 @@ def test_a_used_up_quota_says_when_to_come_back() -> None:
     assert spent(caller, clock, 1)
 
 
+def test_a_quota_of_nothing_lets_nothing_through(tmp_path: Path) -> None:
+    """However long it waits, so it is not told when to come back."""
+    clock, path = Clock(), tmp_path / "tokens"
+    token, line = new_token("batch", 0.0)
+    path.write_text(line)
+    caller = Callers(path, clock).identify(bearer(token))
+    clock.now += 1000
+
+    with pytest.raises(QuotaError, match=r"its 0 texts a second$") as caught:
+        caller.spend(1, clock.now)
+
+    assert caught.value.reason == "QUOTA_EXCEEDED"
+
+
+@pytest.mark.parametrize(("spend", "left"), [(5, 15.0), (50, -30.0)])
+def test_what_was_refused_is_given_back(spend: int, left: float) -> None:
+    """It is as if it had not been asked for, and never more than a quiet caller has."""
+    caller = Caller("batch", "", 2.0, 20.0, 100.0)
+    caller.spend(spend, 100.0)
+    assert caller.left == left
+
+    caller.give_back(spend)
+    assert caller.left == 20.0
+
+    caller.give_back(1)
+    assert caller.left == 20.0
+
+
 @pytest.mark.parametrize("make", [lambda: new_token("a b", None), lambda: new_token("#a", None)])
 def test_a_name_that_would_break_the_file_is_refused(make: Callable[[], object]) -> None:
     """It would be read as something else."""

@@ -142,6 +142,18 @@ def test_a_failing_engine_is_an_error_of_the_call(tmp_path: Path) -> None:
         Classifier.load(made.path).classify(["poison"])
 
 
+def test_what_is_no_finite_number_is_an_error_and_no_answer(tmp_path: Path) -> None:
+    """Softmax would make a label of it, and one that no threshold keeps back."""
+    made = write_tiny_bundle(tmp_path / "tiny", model=graph(infinite="poison"))
+    classifier = Classifier.load(made.path, threads=1)
+
+    with pytest.raises(EngineError, match="for 2 of 3 texts") as caught:
+        classifier.classify(["poison", "good", "bad poison"])
+
+    assert caught.value.reason == "ENGINE_FAILED"
+    assert len(classifier.classify(["good"])) == 1
+
+
 @pytest.mark.parametrize(
     ("probs", "message"),
     [([0.1, 0.15, 0.75], "a golden text moved by 0"), ([0.5, 0.25, 0.25], "changed its label")],

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal, NoReturn
+
 import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from sentimill.engine import Engine, EngineInfo, load_engine, usable_cores, usable_providers
+from sentimill.engine import FAILED, Engine, EngineInfo, load_engine, usable_cores, usable_providers
 from sentimill.errors import EngineError, UsageError
 from tiny import WORDS, graph
 
@@ -116,6 +118,34 @@ def test_a_failing_call_is_an_engine_error_and_the_next_one_runs() -> None:
 
     assert caught.value.reason == "ENGINE_FAILED"
     assert run(engine, ids("good")) == [[0.0, 0.0, 3.0]]
+
+
+class Broken:
+    """Stands for a session of ONNX Runtime or a request of OpenVINO that fails."""
+
+    def fail(self, *args: object, **options: object) -> NoReturn:
+        """Fail as a library does, which tells of its machine."""
+        raise RuntimeError("/opt/secret.cc:7")
+
+    run = infer = fail
+
+
+@pytest.mark.parametrize(("name", "part"), [("onnx", "_single"), ("openvino", "_request")])
+def test_what_a_library_says_of_its_failure_is_for_the_log(
+    name: Literal["onnx", "openvino"],
+    part: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The error reaches callers, who have nothing to do with paths and versions."""
+    engine = load_engine(graph(), engine=name, threads=1)
+    monkeypatch.setattr(engine, part, Broken())
+
+    with pytest.raises(EngineError) as caught:
+        run(engine, ids("good"))
+
+    assert str(caught.value) == FAILED
+    assert "failed: /opt/secret.cc:7" in caplog.text
 
 
 def test_a_graph_is_loaded_from_memory_alone() -> None:

@@ -15,22 +15,24 @@ BUCKETS = len(SECONDS) + 1
 
 
 def test_a_sample_has_what_was_counted() -> None:
-    """Sums over labels that do not matter here; buckets of classifying methods, not cumulated."""
+    """Sums over labels that do not matter here; buckets of calls that are waited for."""
     metrics = Metrics()
     metrics.observe_request("Classify", "OK", 0.002)
     metrics.observe_request("ClassifyStream", "OK", 0.002)
     metrics.observe_request("Classify", "UNAVAILABLE", 99.0)
-    metrics.observe_request("GetModel", "OK", 0.002)
+    metrics.observe_request("ModelInfer", "OK", 0.002)
+    for method in ("GetModel", "ModelReady", "ClassifyBulk", "ClassifyStreamBulk"):
+        metrics.observe_request(method, "OK", 0.002)
     metrics.waiting_texts.set(7)
 
     sample = Sample.take(1.0, metrics)
 
     assert sample.at == 1.0
     assert sample.values["sentimill_waiting_texts"] == 7
-    assert sample.by_label["sentimill_requests_total"] == {"OK": 3, "UNAVAILABLE": 1}
-    assert sample.buckets[SECONDS.index(0.0025)] == 2
+    assert sample.by_label["sentimill_requests_total"] == {"OK": 7, "UNAVAILABLE": 1}
+    assert sample.buckets[SECONDS.index(0.0025)] == 3
     assert sample.buckets[-1] == 1
-    assert sum(sample.buckets) == 3
+    assert sum(sample.buckets) == 4
 
 
 def sample(at: float) -> Sample:

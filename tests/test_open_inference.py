@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import grpc
@@ -191,6 +193,46 @@ async def test_health_follows_the_drain(bundle: Path) -> None:
     assert why == ("UNAVAILABLE", "DRAINING")
 
 
+async def test_readiness_goes_first_and_calls_are_answered_during_the_notice(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A balancer that asks for it has the notice to send its calls elsewhere."""
+    began, over, sleep = asyncio.Event(), asyncio.Event(), asyncio.sleep
+
+    async def noticed(seconds: float) -> None:
+        if seconds != 3600:
+            return await sleep(seconds)
+        began.set()
+        await over.wait()
+
+    monkeypatch.setattr(asyncio, "sleep", noticed)
+    config = Serve(
+        bundle=bundle, port=0, metrics_port=0, threads=1, open_inference=True, notice_seconds=3600
+    )
+    asked = pb.ModelReadyRequest(name="tiny").SerializeToString()
+    async with AsyncExitStack() as stack:
+        serving = await config.start(stack)
+        async with grpc.aio.insecure_channel(serving.address) as channel:
+
+            async def call(method: str, data: bytes = b"") -> bytes:
+                method_: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+                method_ = channel.unary_unary(f"/{SERVICE}/{method}")
+                return await method_(data)
+
+            before = await call("ServerReady"), await call("ModelReady", asked)
+            leaving = asyncio.create_task(stack.aclose())
+            await began.wait()
+            after = await call("ServerReady"), await call("ModelReady", asked)
+            answer = await call("ModelInfer", typed(b"good").SerializeToString())
+        over.set()
+        await leaving
+
+    assert (before, after) == ((b"\x08\x01",) * 2, (b"",) * 2)
+    assert pb.ModelInferResponse.FromString(answer).outputs[0].contents.bytes_contents == [
+        b"positive"
+    ]
+
+
 @pytest.mark.parametrize(("name", "version"), [("huge", ""), ("tiny", "2"), ("", "")])
 async def test_a_model_that_is_not_here_is_not_found(bundle: Path, name: str, version: str) -> None:
     """It is not ready either."""
@@ -220,6 +262,13 @@ def cut(size: int) -> pb.ModelInferRequest:
     """Return a raw request that ends too early."""
     request = raw(b"good", b"bad")
     request.raw_input_contents[0] = request.raw_input_contents[0][:size]
+    return request
+
+
+def endless() -> pb.ModelInferRequest:
+    """Return a raw request for more texts than are accepted, and broken behind them."""
+    request = raw(*[b""] * 5)
+    request.raw_input_contents[0] += b"\1"
     return request
 
 
@@ -253,6 +302,8 @@ def wanting(name: str) -> pb.ModelInferRequest:
         (wanting("logits"), "BAD_OUTPUTS"),
         (typed(), "ITEM_COUNT"),
         (typed(*[b"good"] * 5), "ITEM_COUNT"),
+        (raw(*[b"good"] * 5), "ITEM_COUNT"),
+        (endless(), "ITEM_COUNT"),  # what is refused anyway is not read to its end
         (b"\xff\xff", "MALFORMED_REQUEST"),
     ],
 )

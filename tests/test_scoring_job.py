@@ -247,9 +247,10 @@ def test_a_pipe_that_closes_ends_the_job_in_one_line(
     assert "saved" not in str(caught.value)
 
 
-def test_one_text_that_breaks_the_engine_fails_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", [graph(fail_on="poison"), graph(infinite="poison")])
+def test_one_text_that_breaks_the_engine_fails_alone(tmp_path: Path, model: bytes) -> None:
     """Its neighbours in the batch have their answers."""
-    made = write_tiny_bundle(tmp_path / "tiny", model=graph(fail_on="poison"))
+    made = write_tiny_bundle(tmp_path / "tiny", model=model)
     scorer = LocalScorer(Classifier.load(made.path, threads=1))
     data = b"text\ngood\nbad\npoison\ngood\ngood\n"
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+from contextlib import nullcontext
 from pathlib import Path
 
 import grpc
 import pytest
 
 from live import live_service, until
+from sentimill.callers import Callers, new_token
 from sentimill.desk import Limits
+from sentimill.engine import FAILED
 from sentimill.text import MAX_TEXT_BYTES
 from sentimill.v1 import sentiment_pb2 as pb
 from tiny import LABELS, graph, write_tiny_bundle
@@ -104,8 +108,21 @@ async def test_a_text_on_which_the_engine_fails_is_alone(
 
     assert outcomes(found) == ["positive", "ENGINE_FAILED", "negative"]
     assert found.results[1].error.code == grpc.StatusCode.INTERNAL.value[0]
-    assert "engine failed" in caplog.text
+    assert found.results[1].error.message == FAILED
+    assert "ONNX Runtime failed: " in caplog.text
     assert "secret" not in caplog.text
+
+
+async def test_a_text_that_gets_no_finite_number_is_alone(tmp_path: Path) -> None:
+    """It is an error and no label, and the sums of the metrics stay numbers."""
+    made = write_tiny_bundle(tmp_path / "tiny", model=graph(infinite="poison"))
+    async with live_service(made.path) as live:
+        found = await classify(live, "good", "bad poison", "bad")
+        summed = live.value("sentimill_confidence_ratio_sum")
+
+    assert outcomes(found) == ["positive", "ENGINE_FAILED", "negative"]
+    assert summed is not None
+    assert math.isfinite(summed)
 
 
 @pytest.mark.parametrize("count", [0, 4])
@@ -168,6 +185,23 @@ async def test_a_request_larger_than_the_queue_is_not_to_be_tried_again(bundle: 
 
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert reason_in(error) == "REQUEST_TOO_LARGE"
+
+
+async def test_what_the_queue_refuses_costs_no_quota(bundle: Path, tmp_path: Path) -> None:
+    """Tokens are counted after the quota was taken, which the caller then gets back."""
+    path = tmp_path / "tokens"
+    token, line = new_token("anna", 0.001)
+    path.write_text(line)
+    callers = Callers(path)
+    caller = callers.identify([("authorization", f"Bearer {token}")])
+    before = caller.left
+    limits = Limits(max_waiting_tokens=5)
+    async with live_service(bundle, limits=limits, callers=callers) as live:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await send(live, request_of("good", "good"), token=token)
+
+    assert reason_in(caught.value) == "REQUEST_TOO_LARGE"
+    assert caller.left == pytest.approx(before)
 
 
 async def test_a_draining_service_refuses_new_calls(bundle: Path) -> None:
@@ -267,6 +301,27 @@ async def test_calls_and_texts_are_counted(bundle: Path) -> None:
     assert live.value("sentimill_texts_total", outcome="EMPTY_TEXT") == 1
     assert live.value("sentimill_truncated_texts_total") == 1
     assert live.value("sentimill_waiting_texts") == 0
+
+
+async def test_bulk_work_is_counted_apart(bundle: Path) -> None:
+    """Answered or refused: it may take its time, and an objective for others is not about it."""
+    async with live_service(bundle, limits=Limits(max_items=1)) as live:
+        for texts in (["good"], ["good", "bad"]):
+            request = request_of(*texts)
+            request.priority = pb.PRIORITY_BULK
+            with nullcontext() if len(texts) == 1 else pytest.raises(grpc.aio.AioRpcError):
+                await send(live, request)
+        await classify(live, "good")
+
+    codes = ("OK", "INVALID_ARGUMENT")
+    counted = [
+        live.value("sentimill_requests_total", method=method, code=code)
+        for method in ("ClassifyBulk", "Classify")
+        for code in codes
+    ]
+    assert counted == [1, 1, 1, None]
+    assert live.value("sentimill_request_seconds_count", method="ClassifyBulk") == 2
+    assert live.value("sentimill_request_seconds_count", method="Classify") == 1
 
 
 async def test_an_unknown_method_is_unimplemented(bundle: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 
 from live import Live, live_service, until
+from sentimill.callers import Callers, new_token
 from sentimill.desk import Limits
 from sentimill.service import SERVICE
 from sentimill.v1 import sentiment_pb2 as pb
@@ -26,12 +27,12 @@ StreamCall = grpc.aio.StreamStreamCall[bytes, bytes]
 
 
 @asynccontextmanager
-async def streaming(live: Live) -> AsyncIterator[StreamCall]:
+async def streaming(live: Live, token: str = "") -> AsyncIterator[StreamCall]:
     """Open a ClassifyStream."""
     async with connected(live) as channel:
         method: grpc.aio.StreamStreamMultiCallable[bytes, bytes]
         method = channel.stream_stream(f"/{SERVICE}/ClassifyStream")
-        call = method()
+        call = method(metadata=(("authorization", f"Bearer {token}"),) if token else None)
         yield call
 
 
@@ -172,3 +173,51 @@ async def test_a_drain_answers_what_a_stream_has_under_way(bundle: Path) -> None
 
         assert outcomes((await read(call)).response) == ["positive"]
         assert await call.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_stream_that_was_all_answered_ends_well_in_a_drain(bundle: Path) -> None:
+    """Its caller had sent all it would, and has no reason to try anything again."""
+    async with live_service(bundle, gated=True) as live, streaming(live) as call:
+        await write(call, 1, ["good"])
+        await call.done_writing()
+        await live.gate.entered()
+        await until(lambda: not any("read" in name for name in our_tasks()))
+        live.service.drain()
+        live.gate.open()
+
+        assert outcomes((await read(call)).response) == ["positive"]
+        assert await call.code() is grpc.StatusCode.OK
+
+
+async def test_a_stream_outlives_neither_its_token_nor_its_quota(
+    bundle: Path, tmp_path: Path
+) -> None:
+    """A change of the file holds for the next message, which gets its error."""
+    now, path = 100.0, tmp_path / "tokens"
+    token, line = new_token("anna", None)
+    path.write_text(line)
+    callers = Callers(path, lambda: now)
+    async with live_service(bundle, callers=callers) as live, streaming(live, token) as call:
+        found = []
+        for number, text in enumerate([line, f"{line} 0.1", f"{line} 0.1", ""]):
+            path.write_text(text)
+            now += 1
+            await write(call, number, ["good"] * 2)
+            found.append(await read(call))
+
+    assert [one.id for one in found] == [0, 1, 2, 3]
+    assert [outcomes(one.response) for one in found[:2]] == [["positive"] * 2] * 2
+    assert [reason_of(one.error) for one in found[2:]] == ["QUOTA_EXCEEDED", "TOKEN_UNKNOWN"]
+
+
+async def test_bulk_requests_of_a_stream_are_counted_apart(bundle: Path) -> None:
+    """Each by its own priority."""
+    async with live_service(bundle) as live, streaming(live) as call:
+        for priority in (pb.PRIORITY_BULK, pb.PRIORITY_INTERACTIVE, pb.PRIORITY_BULK):
+            request = request_of("good")
+            request.priority = priority
+            await call.write(pb.ClassifyStreamRequest(request=request).SerializeToString())
+            await read(call)
+
+    for method, count in (("ClassifyStreamBulk", 2), ("ClassifyStream", 1)):
+        assert live.value("sentimill_requests_total", method=method, code="OK") == count

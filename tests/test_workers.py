@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import signal
@@ -15,12 +16,16 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from prometheus_client import CollectorRegistry
 
 from live import WAIT_SECONDS
 from load import load
 from reloading import version
 from replica import COMMAND
 from sentimill import Client
+from sentimill.metrics import WorkerMetrics
+from sentimill.worker import Order
+from sentimill.workers import _Worker
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -168,6 +173,22 @@ def test_a_worker_that_is_killed_is_missed_by_its_own_calls_alone(bundle: Path) 
     assert counted + 32 <= after <= counted + 32 + sent.codes["OK"]
     # One connection, so all of its calls under way, or none, were the dead worker's.
     assert sum(sent.codes.values()) - sent.codes["OK"] <= 2 * 4, sent.codes
+
+
+def no_order(number: int) -> Order:
+    """Stand for what a process would be told: none is started."""
+    raise NotImplementedError
+
+
+@pytest.mark.timeout(WAIT_SECONDS)
+def test_a_worker_that_has_just_ended_is_not_asked_for_ever() -> None:
+    """Its end of the pipe is closed, and whoever asks has the lock that a restart needs."""
+    worker = _Worker(0, no_order, WorkerMetrics(CollectorRegistry()), lambda: None)
+    worker._pipe, theirs = multiprocessing.Pipe()
+    theirs.close()
+
+    assert worker.answers()
+    assert worker.families() == [[], []]
 
 
 def test_each_worker_traces_its_own_calls(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

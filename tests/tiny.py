@@ -66,11 +66,11 @@ def _serialized(made: GraphProto) -> bytes:
     return data
 
 
-def graph(*, fail_on: str | None = None) -> bytes:
+def graph(*, fail_on: str | None = None, infinite: str | None = None) -> bytes:
     """Return an ONNX graph that sums word weights over the unmasked tokens.
 
     With *fail_on*, a batch that holds that word makes the engine raise: the graph then reads past
-    the end of a table.
+    the end of a table. With *infinite*, a text that holds that word gets infinite logits.
     """
     nodes = [
         helper.make_node("Gather", ["weights", "input_ids"], ["looked_up"]),
@@ -79,7 +79,9 @@ def graph(*, fail_on: str | None = None) -> bytes:
         helper.make_node("Mul", ["looked_up", "wide_mask"], ["masked"]),
         helper.make_node("ReduceSum", ["masked", "tokens"], ["logits"], keepdims=0),
     ]
-    weights = _WEIGHTS if fail_on is None else _WEIGHTS[: WORDS.index(fail_on)]
+    weights = _WEIGHTS.copy() if fail_on is None else _WEIGHTS[: WORDS.index(fail_on)]
+    if infinite is not None:
+        weights[WORDS.index(infinite)] = np.inf
     made = helper.make_graph(
         nodes,
         "bag-of-words",

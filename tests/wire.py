@@ -33,14 +33,20 @@ def request_of(*texts: str | bytes | None) -> pb.ClassifyRequest:
 
 
 async def send(
-    live: Live, message: Message | bytes, *, method: str = "Classify", timeout: float | None = None
+    live: Live,
+    message: Message | bytes,
+    *,
+    method: str = "Classify",
+    timeout: float | None = None,
+    token: str = "",
 ) -> bytes:
     """Call *method* and return the raw answer."""
     data = message if isinstance(message, bytes) else message.SerializeToString()
     async with connected(live) as channel:
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
         call = channel.unary_unary(f"/{SERVICE}/{method}")
-        return await call(data, timeout=timeout)
+        metadata = (("authorization", f"Bearer {token}"),) if token else None
+        return await call(data, timeout=timeout, metadata=metadata)
 
 
 async def classify(

@@ -46,7 +46,8 @@ class Admission:
         Raises:
             InputError: there are more of them than the queue ever holds.
             UnavailableError: the limit would be passed, or half as much again as the estimated
-                wait is longer than *seconds_left* until the caller's deadline.
+                wait is longer than *seconds_left* until the caller's deadline, while there is
+                anything to wait for.
         """
         self._check("texts", self.texts, texts, self.max_texts, bulk=bulk)
         self._check_wait(0, seconds_left, bulk=bulk)
@@ -111,7 +112,9 @@ class Admission:
             )
 
     def _check_wait(self, tokens: int, seconds_left: float | None, *, bulk: bool) -> None:
-        if seconds_left is None or not self.seconds_for(1):
+        # With nothing before it a call is let in on any estimate: only an engine call corrects one
+        # that is too high, and a server that refused them all would never make another.
+        if seconds_left is None or not self.tokens or not self.seconds_for(1):
             return
         wait = _PATIENCE * self.wait_seconds(bulk=bulk) + self.seconds_for(tokens)
         if wait > seconds_left:

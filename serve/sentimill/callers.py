@@ -38,9 +38,9 @@ _LOOK_SECONDS: Final = 1.0
 class Caller:
     """One caller and what is left of its quota.
 
-    texts_per_second: None for no limit. A request of any size passes while something is left, and
-    what it takes beyond that is paid back before the next one: the rate holds, and no request is
-    too large to be ever let in.
+    texts_per_second: None for no limit, 0 for nothing at all. A request of any size passes while
+    something is left, and what it takes beyond that is paid back before the next one: the rate
+    holds, and no request is too large to be ever let in.
     """
 
     name: str
@@ -57,12 +57,16 @@ class Caller:
         self.left = min(self.left + (now - self.at) * rate, rate * _BURST_SECONDS)
         self.at = now
         if self.left <= 0:
-            raise QuotaError(
-                f"{self.name} has used up its {rate:g} texts a second: try again in"
-                f" {-self.left / rate + 0.1:.1f} s",
-                reason="QUOTA_EXCEEDED",
-            )
+            why = f"{self.name} has used up its {rate:g} texts a second"
+            if rate:
+                why += f": try again in {-self.left / rate + 0.1:.1f} s"
+            raise QuotaError(why, reason="QUOTA_EXCEEDED")
         self.left -= texts
+
+    def give_back(self, texts: int) -> None:
+        """Put back *texts* that were spent and then refused."""
+        if self.texts_per_second is not None:
+            self.left = min(self.left + texts, self.texts_per_second * _BURST_SECONDS)
 
 
 ANYBODY: Final = Caller("anybody")

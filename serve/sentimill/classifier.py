@@ -27,7 +27,7 @@ from sentimill.engine import (
     start_engine,
 )
 from sentimill.engine_choice import rank_engines
-from sentimill.errors import BundleError, InputError, TextError, UsageError
+from sentimill.errors import BundleError, EngineError, InputError, TextError, UsageError
 from sentimill.machine import Machine
 from sentimill.text import Encoded, TextEncoder, Truncation, pad
 
@@ -178,11 +178,16 @@ class Classifier:
     def run(self, rows: Rows, beside: int = 0) -> NDArray[np.float32]:
         """Pad *rows* of token ids and return their logits (rows, labels), from any thread.
 
-        beside: see `Engine.run`.
+        beside: see `Engine.run`. Raises EngineError when the engine fails, and when what it gives
+        is NaN or infinite: that would pass for a label, and one that is sure.
         """
         tokens = self.padded_length(max(map(len, rows)))
         padded = pad(rows, self.bundle.manifest.pad_id, tokens=tokens)
-        return self.engine.run(*padded, beside=beside)
+        logits = self.engine.run(*padded, beside=beside)
+        if lost := int((~np.isfinite(logits)).any(axis=1).sum()):
+            why = f"the engine gave no finite numbers for {lost} of {len(rows)} texts"
+            raise EngineError(why, reason="ENGINE_FAILED")
+        return logits
 
     def padded_length(self, tokens: int) -> int:
         """Return what the engine really computes for a text of *tokens* when it is the longest.

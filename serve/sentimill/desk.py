@@ -42,6 +42,7 @@ from sentimill.tracing import trace_id
 __all__ = [
     "DOMAIN",
     "Answers",
+    "Call",
     "Context",
     "Desk",
     "Limits",
@@ -82,6 +83,13 @@ class Answers:
     total_seconds: float
 
 
+@dataclass(slots=True)
+class Call:
+    """What a call is counted as; for one that turns out to be bulk work, `method` is changed."""
+
+    method: str
+
+
 class Desk:
     """Classifies the texts of requests with the model in a slot. For the event loop's thread."""
 
@@ -98,6 +106,7 @@ class Desk:
         self.limits = limits
         self.metrics = metrics
         self.spans = spans or NoSpans()
+        self.leaving = False
         self.draining = False
         self._slot = slot
         self._admission = admission
@@ -144,7 +153,11 @@ class Desk:
                 good = [text.ids for text in encoded if isinstance(text, Encoded)]
                 new_tokens = sum(map(len, good))
                 still = None if left is None else left - (tokenized - arrived)
-                self._admission.enter_tokens(new_tokens, still, bulk=bulk)
+                try:
+                    self._admission.enter_tokens(new_tokens, still, bulk=bulk)
+                except (InputError, UnavailableError):
+                    caller.give_back(count)
+                    raise
                 tokens = new_tokens
                 deadline = None if left is None else arrived + left
                 answer = Answer([], 0.0, 0.0)
@@ -195,29 +208,29 @@ class Desk:
         return results
 
     async def guard(
-        self, method: str, context: Context, answer: Callable[[], Awaitable[bytes]]
+        self, call: Call, context: Context, answer: Callable[[], Awaitable[bytes]]
     ) -> bytes:
         """Run *answer*, and turn what it raises into a status: gRPC would show it to the caller."""
-        with self.spans.call(method, context.invocation_metadata() or ()):
-            return await self._guarded(method, context, answer)
+        with self.spans.call(call.method, context.invocation_metadata() or ()):
+            return await self._guarded(call, context, answer)
 
     async def _guarded(
-        self, method: str, context: Context, answer: Callable[[], Awaitable[bytes]]
+        self, call: Call, context: Context, answer: Callable[[], Awaitable[bytes]]
     ) -> bytes:
         began = time.monotonic()
         try:
             with self.metrics.in_flight.track_inprogress():
                 data = await answer()
         except Exception as error:  # noqa: BLE001 - the boundary of a request
-            self.count(method, outcome(error).grpc, began, context)
+            self.count(call.method, outcome(error).grpc, began, context)
             await self.abort(context, error)
         except asyncio.CancelledError:
             # gRPC cancels a call that is too late as it does one whose caller has gone.
             left = seconds_left(context)
             late = left is not None and left <= 0
-            self.count(method, "DEADLINE_EXCEEDED" if late else "CANCELLED", began, context)
+            self.count(call.method, "DEADLINE_EXCEEDED" if late else "CANCELLED", began, context)
             raise
-        self.count(method, "OK", began, context)
+        self.count(call.method, "OK", began, context)
         return data
 
     async def abort(self, context: Context, error: Exception) -> NoReturn:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Final, Literal
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from sentimill.engine import EngineInfo
+from sentimill.engine import FAILED, EngineInfo
 from sentimill.errors import EngineError
 
 __all__ = ["OnnxEngine"]
+
+log = logging.getLogger(__name__)
 
 _NAMES: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -67,7 +70,8 @@ class OnnxEngine:
         try:
             (logits,) = session.run(None, {"input_ids": ids, "attention_mask": mask})
         except Exception as error:
-            raise EngineError(f"the engine failed: {error}", reason="ENGINE_FAILED") from error
+            log.error("ONNX Runtime failed: %s", error)
+            raise EngineError(FAILED, reason="ENGINE_FAILED") from error
         # An fp16 graph may end in fp16.
         result: NDArray[np.float32] = np.asarray(logits, dtype=np.float32)
         return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import Final
 
@@ -9,10 +10,12 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from sentimill.engine import EngineInfo
+from sentimill.engine import FAILED, EngineInfo
 from sentimill.errors import EngineError
 
 __all__ = ["OpenvinoEngine"]
+
+log = logging.getLogger(__name__)
 
 _STEP: Final = 16
 """Lengths round up to this: its kernels add in another order at other lengths, and a text must get
@@ -77,7 +80,8 @@ class OpenvinoEngine:
                 )
                 result: NDArray[np.float32] = np.array(outputs[0], dtype=np.float32)
             except Exception as error:
-                raise EngineError(f"the engine failed: {error}", reason="ENGINE_FAILED") from error
+                log.error("OpenVINO failed: %s", error)
+                raise EngineError(FAILED, reason="ENGINE_FAILED") from error
         return result
 
     def info(self) -> EngineInfo:

@@ -29,6 +29,8 @@ _BY_LABEL: Final = {
     "sentimill_reference_label_ratio": "outcome",
 }
 _BUCKETS: Final = "sentimill_request_seconds_bucket"
+_TIMED: Final = ("Classify", "ClassifyStream", "ModelInfer")
+"""Methods whose callers wait for their texts: bulk work may take its time, others take none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Sample:
 
     values: by name, for metrics without labels. by_label: by name, then by the value of the label
     that matters here, summed over the others. buckets: calls in each bucket of the request seconds
-    of all methods that classify, not cumulated.
+    of the methods in `_TIMED`, not cumulated.
     """
 
     at: float
@@ -56,7 +58,7 @@ class Sample:
                 if name in by_label:
                     one = labels[_BY_LABEL[name]]
                     by_label[name][one] = by_label[name].get(one, 0.0) + value
-                elif name == _BUCKETS and labels["method"] != "GetModel":
+                elif name == _BUCKETS and labels["method"] in _TIMED:
                     cumulated[float(labels["le"])] += value
                 elif not labels:
                     values[name] = value

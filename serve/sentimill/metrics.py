@@ -172,7 +172,10 @@ class Metrics:
         gauge = partial(Gauge, registry=registry)
         seconds = partial(Spread, buckets=SECONDS, registry=registry)
         self.requests = counter(
-            "sentimill_requests", "Calls answered, by method and gRPC code.", ["method", "code"]
+            "sentimill_requests",
+            "Calls answered, by method and gRPC code; those of bulk priority as `ClassifyBulk` and"
+            " `ClassifyStreamBulk`.",
+            ["method", "code"],
         )
         self.in_flight = gauge("sentimill_in_flight_requests", "Calls under way.")
         self.refused = counter(
@@ -180,7 +183,7 @@ class Metrics:
         )
         self.request_seconds = Histogram(
             "sentimill_request_seconds",
-            "From a call's arrival to its answer.",
+            "From a call's arrival to its answer; by method as in sentimill_requests.",
             ["method"],
             buckets=SECONDS,
             registry=registry,

@@ -10,6 +10,7 @@ answer. What a request asks for besides (parameters) is passed over.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, Final
 
 import grpc
@@ -17,7 +18,7 @@ import numpy as np
 
 from sentimill.bundle import Manifest
 from sentimill.classifier import Prediction
-from sentimill.desk import Answers, Context, Desk, decode, parse, seconds_left
+from sentimill.desk import Answers, Call, Context, Desk, decode, parse, seconds_left
 from sentimill.errors import InputError, MissingError, SentimillError
 from sentimill.v1 import open_inference_pb2 as pb
 
@@ -65,8 +66,8 @@ class OpenInference:
         return pb.ServerLiveResponse(live=True).SerializeToString()
 
     async def server_ready(self, data: bytes, context: Context) -> bytes:
-        """Say whether calls are answered."""
-        return pb.ServerReadyResponse(ready=not self._desk.draining).SerializeToString()
+        """Say whether to send calls here: not where the server is about to go."""
+        return pb.ServerReadyResponse(ready=not self._desk.leaving).SerializeToString()
 
     async def model_ready(self, data: bytes, context: Context) -> bytes:
         """Say whether a model answers; one that is not here does not."""
@@ -74,10 +75,10 @@ class OpenInference:
         async def answer() -> bytes:
             asked = parse(pb.ModelReadyRequest, data)
             here = _is(self._desk.classifier.bundle.manifest, asked.name, asked.version)
-            ready = here and not self._desk.draining
+            ready = here and not self._desk.leaving
             return pb.ModelReadyResponse(ready=ready).SerializeToString()
 
-        return await self._desk.guard("ModelReady", context, answer)
+        return await self._desk.guard(Call("ModelReady"), context, answer)
 
     async def server_metadata(self, data: bytes, context: Context) -> bytes:
         """Name the server."""
@@ -87,7 +88,7 @@ class OpenInference:
             found = pb.ServerMetadataResponse(name="sentimill", version=self._version)
             return found.SerializeToString()
 
-        return await self._desk.guard("ServerMetadata", context, answer)
+        return await self._desk.guard(Call("ServerMetadata"), context, answer)
 
     async def model_metadata(self, data: bytes, context: Context) -> bytes:
         """Describe the tensors."""
@@ -110,7 +111,7 @@ class OpenInference:
             )
             return found.SerializeToString()
 
-        return await self._desk.guard("ModelMetadata", context, answer)
+        return await self._desk.guard(Call("ModelMetadata"), context, answer)
 
     async def model_infer(self, data: bytes, context: Context) -> bytes:
         """Classify the texts of one tensor."""
@@ -120,7 +121,7 @@ class OpenInference:
             request = parse(pb.ModelInferRequest, data)
             manifest = self._named(request.model_name, request.model_version)
             wanted = _wanted(request, manifest)
-            texts = _texts(request)
+            texts = _texts(request, self._desk.limits.max_items)
             decoded = (decode(text) for text in texts)
             left = seconds_left(context)
             answers = await self._desk.classify(decoded, len(texts), caller, left)
@@ -128,7 +129,7 @@ class OpenInference:
             response.id = request.id
             return response.SerializeToString()
 
-        return await self._desk.guard("ModelInfer", context, answer)
+        return await self._desk.guard(Call("ModelInfer"), context, answer)
 
     def _named(self, name: str, version: str) -> Manifest:
         manifest = self._desk.classifier.bundle.manifest
@@ -145,8 +146,12 @@ def _is(manifest: Manifest, name: str, version: str) -> bool:
     return name == manifest.name and version in ("", manifest.version)
 
 
-def _texts(request: pb.ModelInferRequest) -> Sequence[bytes]:
-    """Return the values of the one input. Raises InputError where there is another."""
+def _texts(request: pb.ModelInferRequest, max_items: int) -> Sequence[bytes]:
+    """Return the values of the one input. Raises InputError where there is another.
+
+    Of more than *max_items* one more is enough for the desk to refuse them: a message may hold two
+    million empty ones, and they are unpacked on the event loop.
+    """
     told = [(one.name, one.datatype, len(one.shape)) for one in request.inputs]
     if told != [(_INPUT, "BYTES", 1)]:
         seen = ", ".join(f"{one.name} {one.datatype} {list(one.shape)}" for one in request.inputs)
@@ -160,8 +165,8 @@ def _texts(request: pb.ModelInferRequest) -> Sequence[bytes]:
         if len(request.raw_input_contents) > 1 or texts:
             why = "send the text either in contents or in one entry of raw_input_contents"
             raise InputError(why, reason="BAD_INPUTS")
-        texts = list(_unpacked(request.raw_input_contents[0]))
-    if len(texts) != tensor.shape[0]:
+        texts = list(islice(_unpacked(request.raw_input_contents[0]), max_items + 1))
+    if len(texts) <= max_items and len(texts) != tensor.shape[0]:
         raise InputError(
             f"{_INPUT} has {len(texts)} values and the shape {list(tensor.shape)}: make them agree",
             reason="BAD_INPUTS",

@@ -241,6 +241,7 @@ class Serve:
         health_pb2_grpc.add_HealthServicer_to_server(status, server)
 
         async def drain() -> None:
+            service.leave()
             await status.enter_graceful_shutdown()
             await asyncio.sleep(self.notice_seconds)
             service.drain()

@@ -15,7 +15,7 @@ import grpc
 
 from sentimill.callers import Caller
 from sentimill.classifier import Prediction
-from sentimill.desk import Answers, Context, Desk, decode, parse, seconds_left, status_of
+from sentimill.desk import Answers, Call, Context, Desk, decode, parse, seconds_left, status_of
 from sentimill.errors import AuthError, TextError, outcome
 from sentimill.text import MAX_TEXT_BYTES
 from sentimill.v1 import sentiment_pb2 as pb
@@ -47,25 +47,31 @@ class SentimentService:
         }
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
+    def leave(self) -> None:
+        """Say from now on that the server is not ready; calls are answered as ever."""
+        self._desk.leaving = True
+
     def drain(self) -> None:
         """Refuse new requests from now on, and read no stream further; what is under way goes on.
 
         An idle stream would otherwise hold the drain up to its last second.
         """
+        self.leave()
         self._desk.draining = True
         for reader in self._readers:
             reader.cancel()
 
     async def classify(self, data: bytes, context: Context) -> bytes:
         """Answer one `Classify` call."""
+        call = Call("Classify")
 
         async def answer() -> bytes:
             caller = self._desk.identify(context)
             request = parse(pb.ClassifyRequest, data)
-            response = await self._answer(request, caller, seconds_left(context))
+            response = await self._answer(request, caller, call, seconds_left(context))
             return response.SerializeToString()
 
-        return await self._desk.guard("Classify", context, answer)
+        return await self._desk.guard(call, context, answer)
 
     async def get_model(self, data: bytes, context: Context) -> bytes:
         """Answer one `GetModel` call."""
@@ -75,7 +81,7 @@ class SentimentService:
             parse(pb.GetModelRequest, data)
             return self._model().SerializeToString()
 
-        return await self._desk.guard("GetModel", context, answer)
+        return await self._desk.guard(Call("GetModel"), context, answer)
 
     async def classify_stream(
         self, requests: AsyncIterator[bytes], context: Context
@@ -83,7 +89,7 @@ class SentimentService:
         """Answer the requests of one stream in their order, a few at a time."""
         began = time.monotonic()
         try:
-            caller = self._desk.identify(context)
+            self._desk.identify(context)
         except AuthError as error:
             self._desk.count("ClassifyStream", outcome(error).grpc, began, context)
             await self._desk.abort(context, error)
@@ -95,7 +101,7 @@ class SentimentService:
                 async for data in requests:
                     # Room first: a task that is not in the queue would be missed by the clean-up.
                     await room.acquire()
-                    answer = self._trace_streamed(data, caller, context)
+                    answer = self._trace_streamed(data, context)
                     started.put_nowait(asyncio.create_task(answer))
             finally:
                 started.put_nowait(None)
@@ -107,7 +113,7 @@ class SentimentService:
             while (task := await started.get()) is not None:
                 yield await task
                 room.release()
-            if self._desk.draining:
+            if self._desk.draining and reader.cancelled():  # else the caller had sent all it would
                 await self._desk.abort(context, self._desk.refusal())
         finally:
             # The caller may have gone: nothing of its stream may stay behind.
@@ -119,37 +125,44 @@ class SentimentService:
                 if (rest := started.get_nowait()) is not None:
                     rest.cancel()
 
-    async def _trace_streamed(self, data: bytes, caller: Caller, context: Context) -> bytes:
+    async def _trace_streamed(self, data: bytes, context: Context) -> bytes:
         with self._desk.spans.call("ClassifyStream", context.invocation_metadata() or ()):
-            return await self._answer_streamed(data, caller, context)
+            return await self._answer_streamed(data, context)
 
-    async def _answer_streamed(self, data: bytes, caller: Caller, context: Context) -> bytes:
+    async def _answer_streamed(self, data: bytes, context: Context) -> bytes:
         began = time.monotonic()
+        call = Call("ClassifyStream")
         reply = pb.ClassifyStreamResponse()
         try:
             message = parse(pb.ClassifyStreamRequest, data)
             reply.id = message.id
+            # Again for each: a stream may outlive its token, or the quota that it began with.
+            caller = self._desk.identify(context)
             with self._desk.metrics.in_flight.track_inprogress():
-                answer = await self._answer(message.request, caller, seconds_left(context))
+                answer = await self._answer(message.request, caller, call, seconds_left(context))
             reply.response.CopyFrom(answer)
             code = "OK"
         except Exception as error:  # noqa: BLE001 - the boundary of a request
             status = self._desk.status(error)
             reply.error.CopyFrom(status)
             code = outcome(error).grpc
-        self._desk.count("ClassifyStream", code, began, context)
+        self._desk.count(call.method, code, began, context)
         return reply.SerializeToString()
 
     async def _answer(
-        self, request: pb.ClassifyRequest, caller: Caller, left: float | None
+        self, request: pb.ClassifyRequest, caller: Caller, call: Call, left: float | None
     ) -> pb.ClassifyResponse:
         """Classify one request, or raise the error of the whole request."""
+        bulk = request.priority == pb.PRIORITY_BULK
+        if bulk:
+            # Apart, for it may take its time: an objective for those who wait is not about it.
+            call.method += "Bulk"
         answers = await self._desk.classify(
             (_text_of(item) for item in request.items),
             len(request.items),
             caller,
             left,
-            bulk=request.priority == pb.PRIORITY_BULK,
+            bulk=bulk,
         )
         return _response(answers)
 

@@ -303,7 +303,8 @@ class _Worker:
         """Get a new report into `last`; say whether it came in time."""
         try:
             while pipe.poll():  # what came too late for the one who asked
-                _received(pipe)
+                if _received(pipe) is None:
+                    return True  # its end is closed, which poll() takes for a message for ever
             pipe.send_bytes(b"")
             said = _received(pipe) if pipe.poll(_ANSWER_SECONDS) else None
         except OSError:

@@ -75,18 +75,18 @@ class Beside:
         self._say("loading bf16")
         try:
             classifier = Classifier.load(self._opened.path, precision="bf16")
+
+            def run(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+                lengths = mask.sum(axis=1).tolist()
+                return classifier.run([row[:n] for row, n in zip(ids, lengths, strict=True)])
+
+            return self.check("bf16", run)
         except (UsageError, EngineError) as error:
             return NotJudged(precision="bf16", why=str(error))
         except BundleError as error:
             if error.reason != "BUNDLE_GOLDEN_MISMATCH":
                 raise
             return NotJudged(precision="bf16", why="the golden texts do not come out")
-
-        def run(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
-            lengths = mask.sum(axis=1).tolist()
-            return classifier.run([row[:n] for row, n in zip(ids, lengths, strict=True)])
-
-        return self.check("bf16", run)
 
     def check(self, precision: str, run: Run) -> PrecisionCheck:
         """Say how near the answers of *run* come to those of fp32."""
