@@ -39,6 +39,22 @@ def test_figures_and_report_are_written(bundle: Path, tmp_path: Path) -> None:
     assert "the bad battery" in page.read_text()
 
 
+def test_sets_of_one_name_keep_their_own_figures(bundle: Path, tmp_path: Path) -> None:
+    """Two folders may each hold a reviews.jsonl."""
+    for name, rows in (("a", 60), ("b", 90)):
+        (tmp_path / name).mkdir()
+        write_reviews(tmp_path / name / "reviews.jsonl", rows)
+    sources = [str(tmp_path / name / "reviews.jsonl") for name in ("a", "b")]
+    out = tmp_path / "metrics.json"
+
+    options = ["--bundle", str(bundle), "--on", *sources, "--draws", "100", "--json", str(out)]
+    done = CliRunner().invoke(app, options, catch_exceptions=False)
+
+    assert done.exit_code == 0
+    found = [(result["name"], result["rows"]) for result in json.loads(out.read_bytes())["sets"]]
+    assert found == [("reviews", 60), ("reviews (2)", 90)]
+
+
 def test_baselines_are_fitted_and_named(bundle: Path, tmp_path: Path) -> None:
     """Rows that training used go into them, and the sentence says whether they were beaten."""
     reviews = write_reviews(tmp_path / "first.jsonl", 200)

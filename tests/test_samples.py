@@ -13,7 +13,7 @@ from sentimill.bundle import Source
 from sentimill.classifier import Classifier
 from sentimill.errors import InputError, TableError
 from sentimill_train.records import Example, normalise, split_of
-from sentimill_train.samples import Sample, answer, read_sample
+from sentimill_train.samples import Sample, answer, read_sample, told_apart
 
 LABELS = ("negative", "neutral", "positive")
 
@@ -112,6 +112,16 @@ def test_a_sample_of_empty_texts_is_an_error(bundle: Path) -> None:
     empty = Example(id="1", text=" ", label="neutral", source="made")
     with pytest.raises(InputError, match="no text of s could be classified"):
         answer(Classifier.load(bundle), Sample(name="s", sha256="", part="all", examples=(empty,)))
+
+
+def test_sets_of_one_name_are_told_apart() -> None:
+    """The first keeps it, and no new name is one that another set has."""
+    names = ("test", "x", "test", "x (2)", "x", "test")
+    samples = [Sample(name=name, sha256="", part="all", examples=()) for name in names]
+
+    found = [sample.name for sample in told_apart(samples)]
+
+    assert found == ["test", "x", "test (2)", "x (2)", "x (3)", "test (3)"]
 
 
 def test_texts_that_were_learnt_are_taken_out() -> None:

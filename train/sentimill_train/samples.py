@@ -24,7 +24,7 @@ from sentimill_train.records import (
 from sentimill_train.sources import digest_of
 from sentimill_train.splits import part as part_as_trained
 
-__all__ = ["Answered", "Part", "Sample", "answer", "read_sample"]
+__all__ = ["Answered", "Part", "Sample", "answer", "read_sample", "told_apart"]
 
 Part = Literal["auto", "train", "validation", "test", "all"]
 
@@ -122,6 +122,23 @@ def read_sample(
         examples=tuple(labelled),
         unlabelled=len(chosen) - len(labelled),
     )
+
+
+def told_apart(samples: Sequence[Sample]) -> list[Sample]:
+    """Return *samples* under different names, which figures are kept by: the second x is `x (2)`.
+
+    Two folders may each hold a test.csv, and the test split has that name too.
+    """
+    taken = {sample.name for sample in samples}
+    seen: set[str] = set()
+    found = []
+    for sample in samples:
+        name, number = sample.name, 2
+        while name in seen or (number > 2 and name in taken):
+            name, number = f"{sample.name} ({number})", number + 1
+        seen.add(name)
+        found.append(replace(sample, name=name))
+    return found
 
 
 def answer(
