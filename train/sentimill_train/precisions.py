@@ -154,7 +154,7 @@ class Export:
         examples: list[Example] = []
         for source in self.on:
             sample = read_sample(
-                source, manifest.labels, trained_on=manifest.sources, columns=self.columns
+                source, manifest.labels, trained_on=manifest.trainings, columns=self.columns
             )
             examples += sample.examples
         return tokenise(
