@@ -81,11 +81,12 @@ def test_many_labels_need_little_memory() -> None:
 
 
 def test_a_model_against_itself_shows_nothing() -> None:
-    """No difference, no significance, on either side."""
+    """No difference, no significance, on either side; but 120 rows leave 3 % open."""
     gold = np.tile([0, 1, 2], 40)
     guess = np.roll(gold, 1)
     guess[:60] = gold[:60]
     found = compare(gold, guess, guess, labels=3)
     assert found.verdict == "no clear difference"
-    assert (found.accuracy.low, found.macro_f1.value, found.macro_f1.high) == (0.0, 0.0, 0.0)
+    assert (found.accuracy.value, found.macro_f1.value, found.macro_f1.high) == (0.0, 0.0, 0.0)
+    assert (found.accuracy.low, found.accuracy.high) == pytest.approx((-0.0303, 0.0303), abs=1e-4)
     assert found.p_worse_macro_f1 == pytest.approx(0.5, abs=0.01)

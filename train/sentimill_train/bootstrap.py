@@ -81,7 +81,7 @@ def figures(
 def share(hits: int, rows: int) -> Figure:
     """Return hits / rows with Wilson's 95 % interval (Wilson 1927; Brown, Cai, DasGupta 2001).
 
-    For small groups: where nothing failed, a bootstrap says that nothing ever will.
+    Where nothing failed, a bootstrap says that nothing ever will.
     """
     if rows == 0:
         return Figure(value=0.0, low=0.0, high=1.0, rows=0)

@@ -7,6 +7,7 @@ import math
 import msgspec
 import numpy as np
 
+from sentimill_train.abstain import error_bound
 from sentimill_train.bootstrap import CELLS, DRAWS, Figure
 from sentimill_train.measures import Floats, Ints, f1_scores
 
@@ -16,7 +17,8 @@ __all__ = ["Comparison", "compare", "mcnemar", "mcnemar_worse"]
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """The second model against the first, on one set. Differences are second minus first.
 
-    only_first, only_second: rows that one alone has right, all that McNemar's test looks at.
+    only_first, only_second: rows that one alone has right, all that McNemar's test looks at. Where
+    there are none, the interval of accuracy is that of the exact binomial bound.
     p_exact, p_mid: two-sided. p_worse, p_worse_macro_f1: one-sided, that the second is no worse.
     """
 
@@ -71,11 +73,16 @@ def compare(
         drawn = random.multinomial(rows, counts / rows, min(step, draws - start))
         found.append(gains(drawn.astype(np.float64)))
     accuracy, macro_f1 = np.concatenate(found).T
+    gained = _figure((only_second - only_first) / rows, accuracy, rows)
+    if only_first + only_second == 0:
+        # No draw differs either, and yet new rows may: as many as the exact bound leaves open.
+        most = float(error_bound(np.zeros(1), np.full(1, float(rows)), 0.025)[0])
+        gained = msgspec.structs.replace(gained, low=-most, high=most)
     return Comparison(
         rows=rows,
         only_first=only_first,
         only_second=only_second,
-        accuracy=_figure((only_second - only_first) / rows, accuracy, rows),
+        accuracy=gained,
         macro_f1=_figure(float(gains(counts.astype(np.float64)[None])[0, 1]), macro_f1, rows),
         p_exact=p_exact,
         p_mid=p_mid,

@@ -89,8 +89,8 @@ def read_sample(
 
     `auto` takes the test rows where the file has splits, else all of them. trained_on: the files of
     each training that must not have had these rows. A file among them is parted as training parted
-    it, so no row that was learnt is judged on. Of more than *most* rows a sample is taken, by a hash of their texts: the
-    same in every run.
+    it, so no row that was learnt is judged on. Of more than *most* rows a sample is taken, by a
+    hash of their texts: the same in every run.
 
     Raises:
         TableError: the file is not usable, or holds no labelled row of that part.

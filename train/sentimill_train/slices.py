@@ -123,7 +123,9 @@ def _slices(
 
 
 def _macro_f1(answers: Answers) -> float | None:
-    return None if len(np.unique(answers.gold)) < 2 else macro_f1_of(answers.predicted, answers.gold)
+    if len(np.unique(answers.gold)) < 2:
+        return None
+    return macro_f1_of(answers.predicted, answers.gold)
 
 
 def _ordered(values: set[str]) -> list[str]:

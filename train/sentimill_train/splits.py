@@ -39,7 +39,8 @@ class Parted:
 def part(examples: Sequence[Example], labels: Sequence[str], *, spare: bool = False) -> Parted:
     """Return the labelled *examples* by split; a row keeps the split that its file gives it.
 
-    The splits are those of `assign`. *spare* keeps the unlabelled rows that are not for validation or test by their file or text.
+    The splits are those of `assign`. *spare* keeps the unlabelled rows that are not for validation
+    or test by their file or text.
 
     Raises:
         TableError: NO_LABELS, TOO_FEW_ROWS (the message has the minimum), or ONE_LABEL.
