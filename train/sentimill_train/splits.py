@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from sentimill.errors import TableError
-from sentimill_train.records import Example, Split, normalise, split_of
+from sentimill_train.records import SENTIMENTS, Example, Split, normalise, split_of
 
 __all__ = ["MINIMUM_ROWS", "Parted", "assign", "part"]
 
@@ -49,7 +49,7 @@ def part(examples: Sequence[Example], labels: Sequence[str], *, spare: bool = Fa
     if not labelled:
         raise TableError(
             "none of the rows has a label: name its column with --label-column, or give a column"
-            " `stars` or `probs`",
+            f" `probs`, or `stars`, which are read only with the labels {', '.join(SENTIMENTS)}",
             reason="NO_LABELS",
         )
     kept, repeated = assign(labelled)
