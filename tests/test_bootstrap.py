@@ -26,7 +26,7 @@ def test_same_seed_same_draws_whatever_the_chunks(monkeypatch: pytest.MonkeyPatc
     assert (first.sum(axis=1) == 50).all()
     assert (first == resample(50, lambda w: w, draws=20, seed=3)).all()
     assert (first != resample(50, lambda w: w, draws=20, seed=4)).any()
-    monkeypatch.setattr("sentimill_train.bootstrap._CELLS", 200)
+    monkeypatch.setattr("sentimill_train.bootstrap.CELLS", 200)
     assert (resample(50, lambda w: w, draws=20, seed=3).sum(axis=1) == 50).all()
 
 

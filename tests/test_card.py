@@ -58,6 +58,15 @@ def test_the_tiny_preset_does_not_claim_the_weights_of_its_base() -> None:
     assert "two random layers behind the tokenizer" in model_card(tiny)
 
 
+def test_the_card_says_what_was_kept_of_the_base_and_what_is_read_of_a_text() -> None:
+    """Three layers are not its encoder, and what is cut off depends on the truncation."""
+    fewer = model_card(replace(CARD, training={"preset": "minilm-l3"}, truncation="head"))
+
+    assert "the encoder of the base with three of its layers, the mean" in fewer
+    assert "The end of a long text is not read." in fewer
+    assert "The middle of a long text is not read." in model_card(CARD)
+
+
 def test_a_local_base_has_no_revision() -> None:
     """Nor is one made up."""
     local = replace(CARD, base=Base(name="folder", sha256="a" * 64))

@@ -8,10 +8,14 @@ import sys
 from pathlib import Path
 
 import typer
+from msgspec.structs import replace
 from typer.testing import CliRunner
 
 from judging import write_reviews
+from sentimill.bundle import Source
 from sentimill_train.evaluate_command import evaluate
+from sentimill_train.sources import digest_of
+from tiny import write_tiny_bundle
 
 app = typer.Typer()
 app.command()(evaluate)
@@ -37,6 +41,38 @@ def test_figures_and_report_are_written(bundle: Path, tmp_path: Path) -> None:
     assert found["rivals"][0]["sets"][0]["comparison"]["only_first"] == 0
     assert "the bad battery" not in out.read_text()
     assert "the bad battery" in page.read_text()
+
+
+def test_sets_of_one_name_keep_their_own_figures(bundle: Path, tmp_path: Path) -> None:
+    """Two folders may each hold a reviews.jsonl."""
+    for name, rows in (("a", 60), ("b", 90)):
+        (tmp_path / name).mkdir()
+        write_reviews(tmp_path / name / "reviews.jsonl", rows)
+    sources = [str(tmp_path / name / "reviews.jsonl") for name in ("a", "b")]
+    out = tmp_path / "metrics.json"
+
+    options = ["--bundle", str(bundle), "--on", *sources, "--draws", "100", "--json", str(out)]
+    done = CliRunner().invoke(app, options, catch_exceptions=False)
+
+    assert done.exit_code == 0
+    found = [(result["name"], result["rows"]) for result in json.loads(out.read_bytes())["sets"]]
+    assert found == [("reviews", 60), ("reviews (2)", 90)]
+
+
+def test_rows_that_the_other_bundle_learnt_are_not_judged_on(bundle: Path, tmp_path: Path) -> None:
+    """On those a comparison would be unfair, however they are split in the file."""
+    reviews = write_reviews(tmp_path / "reviews.jsonl", 200)
+    learnt = (Source(name="r", sha256=digest_of(reviews), rows=200),)
+    other = write_tiny_bundle(tmp_path / "other", change=lambda m: replace(m, sources=learnt)).path
+    out = tmp_path / "metrics.json"
+
+    options = ["--bundle", str(bundle), "--on", reviews, "--draws", "100", "--json", str(out)]
+    done = CliRunner().invoke(app, [*options, "--against", str(other)], catch_exceptions=False)
+
+    assert done.exit_code == 0
+    (found,) = json.loads(out.read_bytes())["sets"]
+    assert found["part"] == "test"
+    assert found["rows"] < 70
 
 
 def test_baselines_are_fitted_and_named(bundle: Path, tmp_path: Path) -> None:

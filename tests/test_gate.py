@@ -43,6 +43,20 @@ def test_a_better_bundle_passes_and_the_unseen_loss_is_told() -> None:
     assert "may have been lost" in verdict.sentence()
 
 
+def test_a_bound_of_nothing_is_never_claimed() -> None:
+    """Without a row that the previous alone has right, the rule of three says what may be lost."""
+    gold = np.arange(40) % 2
+    alike = decide({"small": compare(gold, gold, gold, labels=2)})
+    better = decide({"small": compare(gold, np.zeros_like(gold), gold, labels=2)})
+    many = np.arange(100_000) % 2
+    large = decide({"large": compare(many, many, many, labels=2)})
+
+    for verdict in (alike, better):
+        assert "at most 8.9 points of accuracy may have been lost" in verdict.sentence()
+    assert [check.lost for check in alike.checks][1] is None
+    assert "at most 0.1 points" in large.sentence()
+
+
 def test_equal_bundles_are_refused_about_one_time_in_twenty() -> None:
     """Five per cent over eight sets together, not on each."""
     refused = 0

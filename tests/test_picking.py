@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,8 +16,11 @@ from msgspec.structs import replace
 from typer.testing import CliRunner, Result
 
 from sentimill.errors import SentimillError
+from sentimill_train.curate import CurateJob, curate_rows
+from sentimill_train.intake import Filters
 from sentimill_train.records import read_examples
 from sentimill_train.sample_command import sample
+from sentimill_train.stream import stream_examples, write_lines
 from tiny import write_tiny_bundle
 from weighted import write_weighted_bundle
 
@@ -61,13 +65,29 @@ def test_rows_keep_their_columns_and_say_why(weighted: Path, recent: Path, tmp_p
     found = rows(out)
     assert len({row["ticket"] for row in found}) == 12
     assert set(found[0]) == {
-        *("text", "ticket", "when"),
+        *("text", "ticket", "when", "split"),
         *("sample_reason", "sample_uncertainty", "sample_disagreement"),
     }
     assert out.read_bytes() == again.read_bytes()
     assert len(read_examples(str(out))) == 12
     assert "61 of 61 rows looked at, 0 with a label, 1 unreadable" in done.stderr
     assert "battery" not in done.output
+
+
+def test_picked_rows_are_for_train_once_they_have_labels(
+    weighted: Path, recent: Path, tmp_path: Path
+) -> None:
+    """Through a teacher's reader and through curation: a chosen row may not be judged on."""
+    picked, out = tmp_path / "to-label.jsonl", tmp_path / "more.jsonl"
+    run(recent, "--budget", "20", "--bundle", weighted, "--out", picked)
+    labelled = tmp_path / "labelled.jsonl"
+    with write_lines(labelled) as file:
+        for row in stream_examples(str(picked)):
+            file.write(msgspec.json.encode(replace(row, label="positive")) + b"\n")
+
+    curate_rows(CurateJob(source=str(labelled), out=out, filters=Filters(languages=frozenset())))
+
+    assert {example.split for example in read_examples(str(out))} == {"train"}
 
 
 def test_bundles_that_differ_make_rows_disputed(

@@ -22,7 +22,7 @@ from sentimill.bundle import open_bundle
 from sentimill.classifier import Classifier, Prediction
 from sentimill.errors import BundleError, InputError, UsageError
 from sentimill.machine import Machine
-from sentimill_train import precisions, quantise
+from sentimill_train import export, precisions, quantise
 from sentimill_train.exam import ExamConfig
 from sentimill_train.fit import FitConfig
 from sentimill_train.precisions import Export
@@ -223,6 +223,40 @@ def test_the_other_lane_needs_its_extra(made: Path, tmp_path: Path, sentimill: S
 
     assert done.code == 2
     assert "pip install 'sentimill[optimum]'" in done.error
+
+
+def test_the_other_lane_takes_no_bf16(made: Path, tmp_path: Path) -> None:
+    """It would be judged as the bundle's own fp32, rounded, and another be shipped."""
+    options = Export(
+        bundle=made / "mine", out=tmp_path / "b", on=("x",), precisions=("bf16",), lane="optimum"
+    )
+
+    with pytest.raises(UsageError, match="leave it out, and add it") as caught:
+        options.run()
+
+    assert caught.value.reason == "LANE_WITHOUT_BF16"
+
+
+def test_what_was_made_of_another_fp32_does_not_stay(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its figures are beside a graph that is no longer there; the card says why it went."""
+    on = (str(made / "held-out.jsonl"),)
+    Export(bundle=made / "mine", out=tmp_path / "a", on=on, precisions=("fp16",)).run()
+    data = (made / "mine/onnx/fp32.onnx").read_bytes()
+    graph = export.Graph(
+        data=data, run=export.open_graph(data), max_logit_difference=0.0, parity_rows=9
+    )
+    monkeypatch.setattr(precisions, "check_optimum", lambda: None)
+    monkeypatch.setattr(precisions, "export_with_optimum", lambda folder: graph)
+
+    done = Export(bundle=tmp_path / "a", out=tmp_path / "b", on=on, lane="optimum").run()
+
+    assert list(done.bundle.manifest.precisions) == ["fp32", "int8"]
+    assert "onnx/fp16.onnx" not in done.bundle.manifest.files
+    card = done.bundle.read("README.md").decode()
+    assert "fp16 passes" not in card
+    assert "fp16 was not judged, and so is not in the bundle: it was made of the fp32 that" in card
 
 
 def test_a_compact_bundle_takes_no_other_precision(made: Path, tmp_path: Path) -> None:

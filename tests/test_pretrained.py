@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import sys
 from pathlib import Path
 
@@ -32,6 +33,23 @@ def test_a_folder_is_taken_as_it_is(tmp_path: Path) -> None:
     assert (found.name, found.folder, found.revision) == ("mine", tmp_path / "mine", None)
     assert found.sha256 == hashlib.sha256(weights).hexdigest()
     assert found.tokenizer_json() == (tmp_path / "mine" / "tokenizer.json").read_bytes()
+
+
+def test_a_bundle_says_what_it_was_trained_on(tmp_path: Path) -> None:
+    """And what its own base was; the manifest of another program, or none, says nothing."""
+    write_base(tmp_path)
+    first, second = ({"name": name, "sha256": name, "rows": 3} for name in "ab")
+    base = {"name": "live", "sha256": "c", "sources": [second, first]}
+    for manifest, names in (
+        ({"sources": [first], "base": base}, ["a", "b"]),
+        ({"sources": [first], "base": {"name": "old", "sha256": "c"}}, ["a"]),
+        ({"sources": "other.js"}, []),
+    ):
+        (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+
+        assert [source.name for source in find_pretrained(str(tmp_path)).sources] == names
+    (tmp_path / "manifest.json").unlink()
+    assert find_pretrained(str(tmp_path)).sources == ()
 
 
 def test_an_absent_folder_is_not_looked_for_on_the_hub() -> None:

@@ -54,6 +54,7 @@ def test_the_page_has_every_part(page: str) -> None:
         assert f'id="{heading}"' in page
     for word in ("Reliability", "Confusion", "Slices", "Loss while training", "95 % intervals"):
         assert word in page
+    assert re.search(r"% below the threshold, [\d.]+ % \([\d.]+ to [\d.]+\) of the answers", page)
     assert "The bundle does not beat tiny 1" in page
     assert page.count("<svg") == 6
 

@@ -13,7 +13,7 @@ from sentimill.bundle import Source
 from sentimill.classifier import Classifier
 from sentimill.errors import InputError, TableError
 from sentimill_train.records import Example, normalise, split_of
-from sentimill_train.samples import Sample, answer, read_sample
+from sentimill_train.samples import Sample, answer, read_sample, told_apart
 
 LABELS = ("negative", "neutral", "positive")
 
@@ -45,7 +45,7 @@ def test_a_file_without_splits_is_taken_whole_unless_it_was_trained_on(tmp_path:
     source = write(tmp_path / "b.jsonl", rows)
     assert len(read_sample(source, LABELS).examples) == 100
     digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
-    trained_on = (Source(name="b.jsonl", sha256=digest, rows=70),)
+    trained_on = [(Source(name="b.jsonl", sha256=digest, rows=70),)]
     held_out = read_sample(source, LABELS, trained_on=trained_on)
     assert held_out.part == "test"
     assert 0 < len(held_out.examples) < 40
@@ -61,9 +61,43 @@ def test_a_file_of_held_out_rows_needs_none_of_train(tmp_path: Path) -> None:
     source = write(tmp_path / "held-out.jsonl", rows)
     digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
 
-    found = read_sample(source, LABELS, trained_on=(Source(name="h", sha256=digest, rows=2),))
+    found = read_sample(source, LABELS, trained_on=[(Source(name="h", sha256=digest, rows=2),)])
 
     assert [e.text for e in found.examples] == ["bad"]
+
+
+def test_a_file_of_train_rows_alone_is_parted_as_training_parted_it(tmp_path: Path) -> None:
+    """By hash, where it was the whole set; beside another file, which had the test rows, never."""
+    rows: list[dict[str, object]] = [
+        {"text": f"text {i}", "label": ("neutral", "positive")[i % 2], "split": "train"}
+        for i in range(100)
+    ]
+    source = write(tmp_path / "train.jsonl", rows)
+    digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
+    alone = (Source(name="train.jsonl", sha256=digest, rows=100),)
+    beside = (*alone, Source(name="held-out.jsonl", sha256="0", rows=10))
+
+    found = read_sample(source, LABELS, trained_on=[alone, ()])
+
+    assert 0 < len(found.examples) < 40
+    assert {split_of(e.text) for e in found.examples} == {"test"}
+    for trained_on in ([beside], [alone, beside]):
+        with pytest.raises(TableError) as caught:
+            read_sample(source, LABELS, trained_on=trained_on)
+        assert caught.value.reason == "NO_LABELLED_ROWS"
+
+
+def test_one_of_several_files_need_not_be_a_whole_training_set(tmp_path: Path) -> None:
+    """A few rows of one label were a part of it: no minimum counts here."""
+    rows: list[dict[str, object]] = [{"text": f"text {i}", "label": "positive"} for i in range(15)]
+    source = write(tmp_path / "few.jsonl", rows)
+    digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()
+    files = (Source(name="few.jsonl", sha256=digest, rows=15), Source(name="b", sha256="0", rows=9))
+
+    found = read_sample(source, LABELS, trained_on=[files])
+
+    assert 0 < len(found.examples) < 15
+    assert {split_of(e.text) for e in found.examples} == {"test"}
 
 
 def test_a_sample_of_a_large_file_is_the_same_in_every_run(tmp_path: Path) -> None:
@@ -112,6 +146,16 @@ def test_a_sample_of_empty_texts_is_an_error(bundle: Path) -> None:
     empty = Example(id="1", text=" ", label="neutral", source="made")
     with pytest.raises(InputError, match="no text of s could be classified"):
         answer(Classifier.load(bundle), Sample(name="s", sha256="", part="all", examples=(empty,)))
+
+
+def test_sets_of_one_name_are_told_apart() -> None:
+    """The first keeps it, and no new name is one that another set has."""
+    names = ("test", "x", "test", "x (2)", "x", "test")
+    samples = [Sample(name=name, sha256="", part="all", examples=()) for name in names]
+
+    found = [sample.name for sample in told_apart(samples)]
+
+    assert found == ["test", "x", "test (2)", "x (2)", "x (3)", "test (3)"]
 
 
 def test_texts_that_were_learnt_are_taken_out() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from sentimill.errors import TableError
-from sentimill_train.records import Example, Split, normalise, split_of
+from sentimill_train.records import Example, Split, normalise, read_examples, split_of
 from sentimill_train.splits import part
 from train_parts import TWO, reviews
 
@@ -89,6 +90,17 @@ def test_no_label_at_all_is_told_with_the_remedy() -> None:
 
     assert error.reason == "NO_LABELS"
     assert "--label-column" in str(error)
+
+
+def test_stars_that_make_no_label_are_not_advised(tmp_path: Path) -> None:
+    """With two labels nobody knows which one three stars are: rows stay without, and are told."""
+    path = tmp_path / "r.csv"
+    path.write_text("text,stars\n" + "".join(f"item {i},{i % 5 + 1}\n" for i in range(50)))
+
+    error = refusal(read_examples(str(path), labels=TWO))
+
+    assert error.reason == "NO_LABELS"
+    assert "only with the labels negative, neutral, positive" in str(error)
 
 
 @pytest.mark.parametrize(

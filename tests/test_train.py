@@ -16,11 +16,12 @@ from sentimill.classifier import Classifier, Prediction
 from sentimill.errors import BundleError, InputError, TableError, UsageError
 from sentimill_train import export, train
 from sentimill_train.assemble import GOLDEN_TEXTS
-from sentimill_train.exam import ExamConfig
+from sentimill_train.exam import ExamConfig, read_exam
 from sentimill_train.fit import FitConfig, Progress
 from sentimill_train.judgement import Judgement
-from sentimill_train.records import Example, write_examples
-from sentimill_train.train import Quiet, Train, Trained
+from sentimill_train.records import Columns, Example, write_examples
+from sentimill_train.splits import part
+from sentimill_train.train import Quiet, Train, Trained, starting_point
 from train_parts import TWO, reviews, write_base, write_reviews
 
 
@@ -306,6 +307,43 @@ def test_a_set_to_judge_on_loses_what_was_learnt(config: Train, tmp_path: Path) 
     assert more.learnt > 50
     assert more.rows + more.learnt == 150
     assert found.judgement.rivals == ()
+
+
+def test_rows_that_the_base_learnt_are_not_judged_on(
+    config: Train, trained: Trained, tmp_path: Path
+) -> None:
+    """Its bundle names its files; the new one does so too, for whoever judges it later."""
+    write_examples(tmp_path / "new.jsonl", reviews(200, seed=5))
+    again = replace(
+        config,
+        reviews=(str(tmp_path / "new.jsonl"),),
+        base=str(trained.bundle.path),
+        preset="minilm-l6",
+        out=tmp_path / "mine",
+        fit=replace(config.fit, epochs=1),
+        exam=ExamConfig(on=config.reviews, baselines=False),
+    )
+
+    found = again.run()
+
+    learnt = found.judgement.sets[1]
+    assert (learnt.part, learnt.rows) == ("test", len(trained.parted.test))
+    base = found.bundle.manifest.base
+    assert base.sources == trained.bundle.manifest.sources
+    assert starting_point(again.base, "tiny").sources == ()
+
+
+def test_rows_that_the_bundle_of_the_gate_learnt_are_not_judged_on(
+    config: Train, trained: Trained
+) -> None:
+    """It would know them by heart, and the new one would lose to it."""
+    exam = ExamConfig(on=config.reviews, gate=trained.bundle.path)
+    parted = part(reviews(200, seed=5), TWO)
+
+    found = read_exam(exam, parted, TWO, columns=Columns(), trained_on=())
+
+    assert [sample.part for sample in found.samples] == ["test", "test"]
+    assert len(found.samples[1].examples) == len(trained.parted.test)
 
 
 @pytest.fixture

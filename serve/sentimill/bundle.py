@@ -60,11 +60,15 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Base(msgspec.Struct, frozen=True, kw_only=True):
-    """The encoder that training started from; `revision` is None for a local folder."""
+    """The encoder that training started from; `revision` is None for a local folder.
+
+    sources: what it was trained on before, where it is a bundle itself, and its own base likewise.
+    """
 
     name: str
     sha256: str
     revision: str | None = None
+    sources: tuple[Source, ...] = ()
 
 
 class Precision(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,6 +131,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     libraries: dict[str, str] = {}
     training: dict[str, str | int | float | bool | None] = {}
     label_mix: dict[str, float] = {}
+
+    @property
+    def trainings(self) -> tuple[tuple[Source, ...], ...]:
+        """What the model learnt from: in its own training, and in all those before together."""
+        return (self.sources, self.base.sources)
 
     def precision(self, name: str) -> Precision:
         """Return the entry of *name*; bf16 that was never gated is the fp32 graph, rounded.

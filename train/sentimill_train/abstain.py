@@ -95,8 +95,9 @@ class Abstention(msgspec.Struct, frozen=True, kw_only=True):
 
     threshold: answer at or above it; None when the target cannot be promised at any. coverage:
     share of rows answered. error: share of those that is wrong. error_bound: with `sureness`, the
-    error on new rows like these is not above it. Without a threshold the three say how near it
-    came: they are those of the lowest bound that was to be had.
+    error on new rows like these is not above it, if these chose nothing else: the validation rows
+    of training chose its best epoch, which makes the bound a little too low. Without a threshold
+    the three say how near it came: they are those of the lowest bound that was to be had.
     """
 
     target_error: float
@@ -110,7 +111,8 @@ class Abstention(msgspec.Struct, frozen=True, kw_only=True):
     def sentence(self) -> str:
         """Return the outcome in one sentence, for the log, the card and the report."""
         promise = "" if self.sureness is None else f", with {self.sureness:.0%} sureness"
-        bound = "" if self.sureness is None else f" (at most {self.error_bound:.2%} on new rows)"
+        limit = f" (at most {self.error_bound:.2%} on new rows, if these chose nothing else)"
+        bound = "" if self.sureness is None else limit
         if self.threshold is not None:
             return (
                 f"Answering at confidence {self.threshold:.4f} or above covers {self.coverage:.1%}"

@@ -165,7 +165,9 @@ class Made:
 
     def _base(self) -> Base:
         base = self.pretrained
-        return Base(name=base.name, sha256=base.sha256, revision=base.revision)
+        return Base(
+            name=base.name, sha256=base.sha256, revision=base.revision, sources=base.sources
+        )
 
     def _training(self) -> dict[str, str | int | float | bool | None]:
         config, abstention = self.config, self.calibration.abstention

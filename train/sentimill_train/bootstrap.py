@@ -11,7 +11,7 @@ import numpy as np
 
 from sentimill_train.measures import Floats
 
-__all__ = ["DRAWS", "Figure", "figures", "resample", "share"]
+__all__ = ["CELLS", "DRAWS", "Figure", "figures", "resample", "share"]
 
 DRAWS: Final = 1000
 """Bootstrap draws; Efron and Tibshirani 1993, section 13.3, ask for about 1000 for percentiles."""
@@ -20,7 +20,9 @@ BIASED: Final = frozenset({"ece"})
 
 Statistic = Callable[[Floats], Floats]
 
-_CELLS: Final = 4_000_000  # weights in memory at once: 32 MB
+CELLS: Final = 4_000_000
+"""Weights in memory at once: 32 MB."""
+
 _Z95: Final = 1.959963984540054
 
 
@@ -41,7 +43,7 @@ def resample(rows: int, statistic: Statistic, *, draws: int, seed: int) -> Float
     """
     random = np.random.default_rng(seed)
     found: list[Floats] = []
-    step = max(1, _CELLS // rows)
+    step = max(1, CELLS // rows)
     for start in range(0, draws, step):
         size = min(step, draws - start)
         drawn = random.integers(0, rows, (size, rows)) + np.arange(size)[:, None] * rows
@@ -79,7 +81,7 @@ def figures(
 def share(hits: int, rows: int) -> Figure:
     """Return hits / rows with Wilson's 95 % interval (Wilson 1927; Brown, Cai, DasGupta 2001).
 
-    For small groups: where nothing failed, a bootstrap says that nothing ever will.
+    Where nothing failed, a bootstrap says that nothing ever will.
     """
     if rows == 0:
         return Figure(value=0.0, low=0.0, high=1.0, rows=0)

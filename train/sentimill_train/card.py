@@ -76,13 +76,15 @@ the test split is in no other.
 - Labels are only as good as who gave them. A model from stars learns what people rate, which is
   not always what they write.
 - Sarcasm, mixed opinions and comparisons are where it errs most. Other languages were not trained.
-- The middle of a long text is not read.
+- The {"end" if card.truncation == "head" else "middle"} of a long text is not read.
 """
 
 
 def _student(card: Card) -> str:
     if card.training.get("preset") == "tiny":
         return "The student is two random layers behind the tokenizer of the base"
+    if card.training.get("preset") == "minilm-l3":
+        return "The student is the encoder of the base with three of its layers"
     return "The student is the encoder of the base"
 
 

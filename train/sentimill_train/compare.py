@@ -7,7 +7,8 @@ import math
 import msgspec
 import numpy as np
 
-from sentimill_train.bootstrap import DRAWS, Figure
+from sentimill_train.abstain import error_bound
+from sentimill_train.bootstrap import CELLS, DRAWS, Figure
 from sentimill_train.measures import Floats, Ints, f1_scores
 
 __all__ = ["Comparison", "compare", "mcnemar", "mcnemar_worse"]
@@ -16,7 +17,8 @@ __all__ = ["Comparison", "compare", "mcnemar", "mcnemar_worse"]
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """The second model against the first, on one set. Differences are second minus first.
 
-    only_first, only_second: rows that one alone has right, all that McNemar's test looks at.
+    only_first, only_second: rows that one alone has right, all that McNemar's test looks at. Where
+    there are none, the interval of accuracy is that of the exact binomial bound.
     p_exact, p_mid: two-sided. p_worse, p_worse_macro_f1: one-sided, that the second is no worse.
     """
 
@@ -54,25 +56,34 @@ def compare(
     p_exact, p_mid = mcnemar(only_first, only_second)
     seen = np.unique(gold)
 
-    # A row is one of labels^3 kinds, and a draw of rows is a multinomial draw of kinds: exact, and
-    # as fast for a million rows as for a hundred.
-    kinds = np.bincount((gold * labels + first) * labels + second, minlength=labels**3)
+    # A row is one of labels^3 kinds, and a draw of rows is a multinomial draw of the kinds that
+    # occur: exact, and with few labels as fast for a million rows as for a hundred.
+    kinds, counts = np.unique((gold * labels + first) * labels + second, return_counts=True)
+    right, one, other = kinds // labels**2, kinds // labels % labels, kinds % labels
 
-    def f1_gain(counts: Floats) -> Floats:
-        table = counts.reshape(-1, labels, labels, labels)
-        scores = f1_scores(table.sum(axis=2)) - f1_scores(table.sum(axis=3))
-        return np.asarray(scores[:, seen].mean(axis=1))
+    def gains(counts: Floats) -> Floats:
+        """Return what the second gains in accuracy and in macro-F1: (draws, 2)."""
+        accuracy = counts @ ((other == right).astype(np.float64) - (one == right)) / rows
+        scores = f1_scores(right, other, labels, counts) - f1_scores(right, one, labels, counts)
+        return np.stack([accuracy, scores[:, seen].mean(axis=1)], axis=1)
 
-    answer = np.indices((labels, labels, labels)).reshape(3, -1)
-    gain = (answer[2] == answer[0]).astype(np.float64) - (answer[1] == answer[0])
-    drawn = np.random.default_rng(seed).multinomial(rows, kinds / rows, draws).astype(np.float64)
-    macro_f1 = f1_gain(drawn)
+    random, found = np.random.default_rng(seed), []
+    step = max(1, CELLS // max(len(kinds), labels))
+    for start in range(0, draws, step):
+        drawn = random.multinomial(rows, counts / rows, min(step, draws - start))
+        found.append(gains(drawn.astype(np.float64)))
+    accuracy, macro_f1 = np.concatenate(found).T
+    gained = _figure((only_second - only_first) / rows, accuracy, rows)
+    if only_first + only_second == 0:
+        # No draw differs either, and yet new rows may: as many as the exact bound leaves open.
+        most = float(error_bound(np.zeros(1), np.full(1, float(rows)), 0.025)[0])
+        gained = msgspec.structs.replace(gained, low=-most, high=most)
     return Comparison(
         rows=rows,
         only_first=only_first,
         only_second=only_second,
-        accuracy=_figure((only_second - only_first) / rows, drawn @ gain / rows, rows),
-        macro_f1=_figure(float(f1_gain(kinds.astype(np.float64)[None])[0]), macro_f1, rows),
+        accuracy=gained,
+        macro_f1=_figure(float(gains(counts.astype(np.float64)[None])[0, 1]), macro_f1, rows),
         p_exact=p_exact,
         p_mid=p_mid,
         p_macro_f1=min(1.0, 2 * min(_tail(-macro_f1), _tail(macro_f1))),

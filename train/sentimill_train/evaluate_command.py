@@ -97,12 +97,14 @@ def evaluate(
     columns = Columns(text=text_column, label=label_column)
     classifier = Classifier.load(bundle, precision=precision)
     manifest = classifier.bundle.manifest
+    others = [Classifier.load(other, precision=precision) for other in against or []]
+    judged = [one.bundle.manifest for one in (classifier, *others)]
     # Everything is read before anything is computed: a bad file fails in a second.
     samples = [
         read_sample(
             source,
             manifest.labels,
-            trained_on=manifest.sources,
+            trained_on=[files for each in judged for files in each.trainings],
             part=part,
             most=most_rows,
             columns=columns,
@@ -112,10 +114,7 @@ def evaluate(
     ours = set(manifest.labels) & {"negative", "neutral", "positive"}
     suites = [*([OWN_SUITE] if ours else []), *(behaviour or [])]
     cases = [case for suite in suites for case in read_cases(suite, most=behaviour_cases)]
-    contenders = [
-        bundle_contender(Classifier.load(other, precision=precision), manifest.labels)
-        for other in against or []
-    ]
+    contenders = [bundle_contender(other, manifest.labels) for other in others]
     if baselines:
         console.print("fitting the baselines")
         contenders += _baselines(classifier, baselines, columns, base)

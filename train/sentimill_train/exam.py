@@ -77,11 +77,12 @@ def read_exam(
     labels: tuple[str, ...],
     *,
     columns: Columns,
-    sources: Sequence[Source],
+    trained_on: Sequence[Sequence[Source]],
 ) -> Exam:
     """Read all that the exam needs, so that what is wrong with it is said before training.
 
-    A text that is trained on is taken out of every other set.
+    A text that is trained on is taken out of every other set. trained_on: the files of this
+    training, and of those of its base; the files of the gate's bundle are added to them.
 
     Raises:
         TableError: a set holds nothing to judge on. InputError: LABELS_DIFFER.
@@ -94,12 +95,15 @@ def read_exam(
         examples=parted.test,
     )
     learnt = {normalise(e.text) for e in (*parted.train, *parted.spare, *parted.validation)}
+    previous = None
+    if config.gate is not None:
+        gate = load_for_exam(config.gate)
+        previous = bundle_contender(gate, labels)
+        trained_on = (*trained_on, *gate.bundle.manifest.trainings)
     others = (
-        read_sample(source, labels, trained_on=sources, columns=columns).without(learnt)
+        read_sample(source, labels, trained_on=trained_on, columns=columns).without(learnt)
         for source in config.on
     )
-    gate = config.gate
-    previous = None if gate is None else bundle_contender(load_for_exam(gate), labels)
     return Exam(config=config, parted=parted, samples=(test, *others), previous=previous)
 
 

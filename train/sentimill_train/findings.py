@@ -12,6 +12,7 @@ __all__ = ["findings"]
 
 _WORST_TESTS = 5
 _WEAK_SLICES = 8
+_NO_ROWS = "\u2013"  # a dash, as in the report: a 0.0 would look measured
 
 
 def findings(judgement: Judgement, abstention: Abstention | None = None) -> str:
@@ -24,7 +25,8 @@ def findings(judgement: Judgement, abstention: Abstention | None = None) -> str:
         sentences = "\n".join(f"- {rival.sentence()}" for rival in judgement.rivals)
         parts.append(f"## Beside other models\n\n{sentences}")
     if abstention is not None:
-        parts.append(f"## When it abstains\n\n{abstention.sentence()}")
+        answered = "" if abstention.threshold is None else _answered(judgement.sets[0])
+        parts.append(f"## When it abstains\n\n{abstention.sentence()}{answered}")
     if weak := _weak(judgement):
         parts.append(f"## Where it is weak\n\n{weak}")
     return "\n\n".join(parts) + "\n"
@@ -42,8 +44,21 @@ def _figures(judgement: Judgement) -> str:
     ]
     head = ("set", "rows", "accuracy, %", "macro-F1, %", "two-class, %", "ECE")
     return (
-        "## Figures\n\nWith 95 % bootstrap intervals. Two-class: rows that are not neutral,"
-        " P(positive) against P(negative). ECE: 15 bins of equal mass.\n\n" + _table(head, rows)
+        "## Figures\n\nWith 95 % intervals: Wilson's for shares of rows, others by bootstrap."
+        " Two-class: rows that are not neutral, P(positive) against P(negative). ECE: 15 bins of"
+        " equal mass.\n\n" + _table(head, rows)
+    )
+
+
+def _answered(result: SetResult) -> str:
+    """Return what became of the threshold on rows that it was not chosen on."""
+    error = result.answered_error
+    if error is None:
+        return f" Of {_plain(result.name)} it answers nothing."
+    return (
+        f" On {_plain(result.name)}, which chose nothing, it abstains from {result.abstained:.1%}"
+        f" of {result.rows:,} rows, and {error.value:.1%} of its answers are wrong"
+        f" ({error.low:.1%} to {error.high:.1%})."
     )
 
 
@@ -53,7 +68,10 @@ def _labels(result: SetResult) -> str:
         (
             _plain(label.label),
             f"{label.rows:,}",
-            *(_shown(figure, "") for figure in (label.precision, label.recall, label.f1)),
+            *(
+                _shown(figure, "") if label.rows and figure.rows else _NO_ROWS
+                for figure in (label.precision, label.recall, label.f1)
+            ),
         )
         for label in result.labels
     ]

@@ -26,7 +26,7 @@ from sentimill_train.bootstrap import DRAWS
 from sentimill_train.judgement import Judged, Judgement, judge_rival, judge_set
 from sentimill_train.measures import Floats
 from sentimill_train.records import Example
-from sentimill_train.samples import Answered, Sample, answer, gold_of
+from sentimill_train.samples import Answered, Sample, answer, gold_of, told_apart
 
 __all__ = ["Contender", "baseline_contenders", "bundle_contender", "judge_bundle"]
 
@@ -53,7 +53,7 @@ def judge_bundle(
     seed: int = 0,
 ) -> tuple[Judgement, list[Answered]]:
     """Return the judgement, and the answers that it rests on, a sample each."""
-    answered = [answer(classifier, sample) for sample in samples]
+    answered = [answer(classifier, sample) for sample in told_apart(samples)]
     manifest = classifier.bundle.manifest
     rivals = [
         judge_rival(

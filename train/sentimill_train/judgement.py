@@ -10,7 +10,7 @@ import numpy as np
 
 from sentimill_train.abstain import Point, augrc, aurc, risk_coverage
 from sentimill_train.behaviour import Result
-from sentimill_train.bootstrap import DRAWS, Figure, figures
+from sentimill_train.bootstrap import DRAWS, Figure, figures, share
 from sentimill_train.compare import Comparison, compare
 from sentimill_train.measures import (
     Answers,
@@ -61,7 +61,8 @@ class SetResult(msgspec.Struct, frozen=True, kw_only=True):
 
     rows: judged rows. unlabelled, failed, learnt: rows left out, for want of a label or an answer,
     or because training had the same text.
-    abstained: share of rows below the bundle's threshold. confusion: gold down, predicted across.
+    abstained: share of rows below the bundle's threshold. answered_error: share of wrong answers
+    among the others; None where there is none. confusion: gold down, predicted across.
     """
 
     name: str
@@ -78,6 +79,7 @@ class SetResult(msgspec.Struct, frozen=True, kw_only=True):
     reliability: tuple[Bin, ...]
     curve: tuple[Point, ...]
     slices: tuple[Slice, ...]
+    answered_error: Figure | None = None
 
 
 class RivalResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,8 +153,7 @@ def _measures(answers: Answers) -> dict[str, Measure]:
     found = dict(_MEASURES)
     labels = answers.labels
     if {"negative", "positive"} <= set(labels):
-        polar = [labels.index("negative"), labels.index("positive")]
-        if np.isin(answers.gold, polar).any():
+        if _polar(answers):
             found["two_class_accuracy"] = two_class_accuracy
         if "neutral" in labels:
             found["neutral_share"] = neutral_share
@@ -170,41 +171,25 @@ def measured(answers: Answers) -> dict[str, float]:
 def judge_set(answered: Answered, *, draws: int = DRAWS, seed: int = 0) -> SetResult:
     """Return every figure of one answered set, with intervals."""
     answers = answered.answers
-    size = len(answers.labels)
-
-    def bound(measure: Measure) -> Callable[[Floats], Floats]:
-        return lambda weights: measure(answers, weights)
-
-    statistics = {name: bound(measure) for name, measure in _measures(answers).items()}
-    overall = list(statistics)
-    for place, label in enumerate(answers.labels):
-        for part in ("precision", "recall", "f1"):
-            statistics[f"{part} {label}"] = _label_statistic(answers, place, part)
-    # Undefined where a label was never predicted, or never given: shown as 0, as F1 takes it.
-    found = {
-        name: value if np.isfinite(value.value) else Figure(value=0.0, low=0.0, high=0.0, rows=0)
-        for name, value in figures(len(answers.gold), statistics, draws=draws, seed=seed).items()
-    }
-    confusion = cells(answers.gold, answers.predicted, size, np.ones((1, len(answers.gold))))[0]
+    rows, size = len(answers.gold), len(answers.labels)
+    statistics = {label: _f1(answers, place) for place, label in enumerate(answers.labels)}
+    f1 = figures(rows, statistics, draws=draws, seed=seed)
+    given = np.array([not prediction.abstained for prediction in answered.predictions])
+    wrong = int((given & ~answers.correct).sum())
+    confusion = cells(answers.gold, answers.predicted, size, np.ones((1, rows)))[0]
     return SetResult(
         name=answered.sample.name,
         sha256=answered.sample.sha256,
         part=answered.sample.part,
-        rows=len(answers.gold),
+        rows=rows,
         unlabelled=answered.sample.unlabelled,
         failed=answered.failed,
         learnt=answered.sample.learnt,
-        abstained=float(np.mean([p.abstained for p in answered.predictions])),
-        figures={name: found[name] for name in overall},
+        abstained=float((~given).mean()),
+        answered_error=share(wrong, int(given.sum())) if given.any() else None,
+        figures=_figures(answers, draws=draws, seed=seed),
         labels=tuple(
-            LabelResult(
-                label=label,
-                rows=int((answers.gold == place).sum()),
-                precision=found[f"precision {label}"],
-                recall=found[f"recall {label}"],
-                f1=found[f"f1 {label}"],
-            )
-            for place, label in enumerate(answers.labels)
+            _label_result(answers, place, f1[label]) for place, label in enumerate(answers.labels)
         ),
         confusion=tuple(tuple(int(cell) for cell in row) for row in confusion),
         reliability=tuple(reliability(answers)),
@@ -213,14 +198,50 @@ def judge_set(answered: Answered, *, draws: int = DRAWS, seed: int = 0) -> SetRe
     )
 
 
-def _label_statistic(answers: Answers, place: int, part: str) -> Callable[[Floats], Floats]:
+def _figures(answers: Answers, *, draws: int, seed: int) -> dict[str, Figure]:
+    """Return every figure that applies to *answers*: a share of rows with Wilson's interval.
+
+    Where every row is right, a bootstrap would say that none will ever be wrong.
+    """
+
+    def bound(measure: Measure) -> Callable[[Floats], Floats]:
+        return lambda weights: measure(answers, weights)
+
+    rows = len(answers.gold)
+    shares = {"accuracy": rows, "neutral_share": rows, "two_class_accuracy": _polar(answers)}
+    statistics = {name: bound(measure) for name, measure in _measures(answers).items()}
+    return {
+        name: share(round(found.value * shares[name]), shares[name]) if name in shares else found
+        for name, found in figures(rows, statistics, draws=draws, seed=seed).items()
+    }
+
+
+def _polar(answers: Answers) -> int:
+    """Return how many rows are negative or positive."""
+    polar = [i for i, label in enumerate(answers.labels) if label in ("negative", "positive")]
+    return int(np.isin(answers.gold, polar).sum())
+
+
+def _label_result(answers: Answers, place: int, f1: Figure) -> LabelResult:
+    """Return the figures of one label; what is undefined, having no rows, is 0, as F1 takes it."""
+    gold, said = answers.gold == place, answers.predicted == place
+    hits, either = int((gold & said).sum()), int((gold | said).sum())
+    return LabelResult(
+        label=answers.labels[place],
+        rows=int(gold.sum()),
+        precision=share(hits, int(said.sum())),
+        recall=share(hits, int(gold.sum())),
+        f1=msgspec.structs.replace(f1, rows=either) if either else share(0, 0),
+    )
+
+
+def _f1(answers: Answers, place: int) -> Callable[[Floats], Floats]:
     gold = (answers.gold == place).astype(np.float64)
     said = (answers.predicted == place).astype(np.float64)
-    below = {"precision": said, "recall": gold, "f1": (gold + said) / 2}[part]
 
     def statistic(weights: Floats) -> Floats:
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray((weights @ (gold * said)) / (weights @ below))
+            return np.asarray((weights @ (gold * said)) / (weights @ ((gold + said) / 2)))
 
     return statistic
 
@@ -241,15 +262,10 @@ def judge_rival(
     sets = []
     for answered, rival in pairs:
         ours = answered.answers
-
-        def bound(measure: Measure, rival: Answers = rival) -> Callable[[Floats], Floats]:
-            return lambda weights: measure(rival, weights)
-
-        applied = {n: bound(m) for n, m in _measures(rival).items()}
         sets.append(
             RivalResult(
                 name=answered.sample.name,
-                figures=figures(len(ours.gold), applied, draws=draws, seed=seed),
+                figures=_figures(rival, draws=draws, seed=seed),
                 comparison=compare(
                     ours.gold,
                     rival.predicted,

@@ -86,8 +86,9 @@ def load_models(
 def pick_rows(models: Sequence[Classifier], job: SampleJob) -> Picked:
     """Write the rows of *job* that are best labelled next, as JSON lines with all their columns.
 
-    Each row also gets `sample_reason`, `sample_uncertainty` and `sample_disagreement`. How alike
-    texts are is for the first model to say.
+    Each row also gets `sample_reason`, `sample_uncertainty` and `sample_disagreement`, and the
+    split train, whatever it had: chosen rows are no fair picture, so no hash may make them test
+    rows. How alike texts are is for the first model to say.
 
     Raises:
         TableError: a file cannot be used. InputError: NOTHING_CLASSIFIED, NOTHING_LEFT.
@@ -158,6 +159,7 @@ def _probs(model: Classifier, texts: Sequence[str], labels: Sequence[str]) -> Fl
 def _row(row: dict[str, object], choice: Choice) -> dict[str, object]:
     return {
         **row,
+        "split": "train",
         "sample_reason": choice.reason,
         "sample_uncertainty": round(choice.uncertainty, 4),
         "sample_disagreement": round(choice.disagreement, 4),

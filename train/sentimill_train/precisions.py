@@ -17,7 +17,7 @@ from sentimill_train.beside import Beside
 from sentimill_train.export import open_graph
 from sentimill_train.optimum_lane import check_optimum, export_with_optimum
 from sentimill_train.outcomes import card_with, report_with
-from sentimill_train.precision_gate import Outcome, PrecisionCheck
+from sentimill_train.precision_gate import NotJudged, Outcome, PrecisionCheck
 from sentimill_train.records import Columns, Example
 from sentimill_train.samples import read_sample
 from sentimill_train.smaller import fp16_graph, half_graph, half_weights
@@ -67,9 +67,9 @@ class Export:
     on: labelled files that the model has not learned from, 2,000 rows or more in all; of a file
     that it was trained on, only the test rows are taken. precisions: int8 for CPUs, fp16 for GPUs,
     bf16 for CPUs that have it, and on one of those alone it can be judged; those that the bundle
-    has besides stay. compact: for shipping, int8 alone, with word vectors in int8, and weights to
-    train on in fp16. float_attention: see `int8_graph`. lane: `optimum` exports fp32 again, by
-    `export_with_optimum`, and the others are made of that.
+    has besides stay, unless fp32 is another. compact: for shipping, int8 alone, with word vectors
+    in int8, and weights to train on in fp16. float_attention: see `int8_graph`. lane: `optimum`
+    exports fp32 again, by `export_with_optimum`, and the others but bf16 are made of that.
     """
 
     bundle: Path
@@ -86,7 +86,8 @@ class Export:
         """Do it. say: is told what is being done.
 
         Raises:
-            UsageError: *out* is taken, *compact* with another precision than int8, or no optimum.
+            UsageError: *out* is taken, *compact* with another precision than int8, or the lane
+            optimum with bf16 or without optimum.
             TableError, InputError: too few rows to judge on. BundleError: *bundle* does not verify,
             its graph is none that int8 can be made of, or a compact bundle or the other lane's
             fp32 did not pass.
@@ -99,6 +100,13 @@ class Export:
                 reason="COMPACT_IS_INT8",
             )
         if self.lane == "optimum":
+            if "bf16" in self.precisions:
+                raise UsageError(
+                    "bf16 is judged by loading a bundle, and the fp32 of --lane optimum is in none"
+                    " yet: leave it out, and add it with --precision bf16 to the bundle that this"
+                    " writes",
+                    reason="LANE_WITHOUT_BF16",
+                )
             check_optimum()
         opened = open_bundle(self.bundle)
         opened.verify()
@@ -120,6 +128,8 @@ class Export:
         if self.compact:
             checks.append(gate.check("fp16", open_graph(half_graph(gate.fp32))))
             _refuse_failed(checks)
+        elif again:
+            checks += _outdated(opened.manifest, checks)
         written = tried if self.compact else [*again, *tried]
         return Exported(self._write(opened, written, checks), tuple(checks))
 
@@ -154,7 +164,7 @@ class Export:
         examples: list[Example] = []
         for source in self.on:
             sample = read_sample(
-                source, manifest.labels, trained_on=manifest.sources, columns=self.columns
+                source, manifest.labels, trained_on=manifest.trainings, columns=self.columns
             )
             examples += sample.examples
         return tokenise(
@@ -163,7 +173,7 @@ class Export:
 
     def _write(self, opened: Bundle, tried: list[_Tried], checks: list[Outcome]) -> Bundle:
         manifest = opened.manifest
-        again = {each.outcome.precision for each in tried}
+        again = {check.precision for check in checks}
         kept = {name: p for name, p in manifest.precisions.items() if name not in again}
         if self.compact:
             kept = {}
@@ -220,6 +230,13 @@ def _dated(manifest: Manifest) -> Manifest:
         version=now.strftime("%Y.%m.%d.%H%M%S"),
         created=now.isoformat(timespec="seconds"),
     )
+
+
+def _outdated(manifest: Manifest, checks: list[Outcome]) -> list[Outcome]:
+    """Return what is said of the precisions that were made of the fp32 that is replaced."""
+    tried = {check.precision for check in checks}
+    why = "it was made of the fp32 that was replaced; add it again with --precision"
+    return [NotJudged(precision=name, why=why) for name in manifest.precisions if name not in tried]
 
 
 def _refuse_failed(checks: list[Outcome]) -> None:

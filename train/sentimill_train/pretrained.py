@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
+from sentimill.bundle import Base, Source
 from sentimill.errors import UsageError
 
 __all__ = ["DEFAULT_NAME", "DEFAULT_REVISION", "Pretrained", "find_pretrained"]
@@ -32,12 +35,16 @@ _FILES: Final = ("config.json", "model.safetensors", "tokenizer.json")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pretrained:
-    """An encoder on disk. `sha256` is that of its weights; `revision` is None for a folder."""
+    """An encoder on disk. `sha256` is that of its weights; `revision` is None for a folder.
+
+    sources: what it was trained on, where it is a bundle.
+    """
 
     name: str
     folder: Path
     sha256: str
     revision: str | None = None
+    sources: tuple[Source, ...] = ()
 
     def tokenizer_json(self) -> bytes:
         """Return the contents of its tokenizer.json."""
@@ -137,7 +144,24 @@ def _checked(found: Pretrained) -> Pretrained:
             reason="BASE_UNSAFE",
         )
     sha256 = _sha256(found.folder / "model.safetensors")
-    return Pretrained(name=found.name, folder=found.folder, sha256=sha256, revision=found.revision)
+    return replace(found, sha256=sha256, sources=_sources(found.folder))
+
+
+def _sources(folder: Path) -> tuple[Source, ...]:
+    """Return what the manifest in *folder* names, its own base's included; none without one.
+
+    No more of it is checked: of a base, other files count, and another program's has no sources.
+    """
+
+    class Known(msgspec.Struct):
+        sources: tuple[Source, ...] = ()
+        base: Base | None = None
+
+    try:
+        known = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Known)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+        return ()
+    return tuple(dict.fromkeys((*known.sources, *(known.base.sources if known.base else ()))))
 
 
 def _sha256(file: Path) -> str:

@@ -22,9 +22,9 @@ from sentimill_train.records import (
     text_digest,
 )
 from sentimill_train.sources import digest_of
-from sentimill_train.splits import part as part_as_trained
+from sentimill_train.splits import assign
 
-__all__ = ["Answered", "Part", "Sample", "answer", "read_sample"]
+__all__ = ["Answered", "Part", "Sample", "answer", "read_sample", "told_apart"]
 
 Part = Literal["auto", "train", "validation", "test", "all"]
 
@@ -80,34 +80,34 @@ def read_sample(
     source: str,
     labels: tuple[str, ...],
     *,
-    trained_on: Sequence[Source] = (),
+    trained_on: Sequence[Sequence[Source]] = (),
     part: Part = "auto",
     most: int | None = None,
     columns: Columns | None = None,
 ) -> Sample:
     """Return the rows of *source* to judge on, labelled with some of *labels*.
 
-    `auto` takes the test rows where the file has splits, else all of them. A file among
-    *trained_on* that does not name splits is parted as training parted it, so no row that was
-    learnt is judged on. Of more than *most* rows a sample is taken, by a hash of their texts: the
-    same in every run.
+    `auto` takes the test rows where the file has splits, else all of them. trained_on: the files of
+    each training that must not have had these rows. A file among them is parted as training parted
+    it, so no row that was learnt is judged on. Of more than *most* rows a sample is taken, by a
+    hash of their texts: the same in every run.
 
     Raises:
         TableError: the file is not usable, or holds no labelled row of that part.
     """
     examples = read_examples(source, columns=columns or Columns(), labels=labels)
     digest = digest_of(source)
-    learnt = any(known.sha256 == digest for known in trained_on)
+    learnt = [files for files in trained_on if any(file.sha256 == digest for file in files)]
     if part == "auto":
         split = any(example.split is not None for example in examples)
         part = "test" if split or learnt else "all"
-    if part == "all":
-        chosen = examples
-    elif learnt and any(example.split is None for example in examples):
-        chosen = list(part_as_trained(examples, labels)[part])
-    else:
-        chosen = [e for e in examples if (e.split or split_of(e.text)) == part]
+    chosen = [e for e in examples if part == "all" or (e.split or split_of(e.text)) == part]
     labelled = [example for example in chosen if example.label is not None]
+    unlabelled = len(chosen) - len(labelled)
+    if learnt and part != "all":
+        # Beside other files, its train rows were all for train where another had the test rows.
+        whole = all(len(files) == 1 for files in learnt)
+        labelled = assign([e for e in examples if e.label is not None], whole=whole)[0][part]
     if not labelled:
         raise TableError(
             f"{source} has no labelled row of the part {part!r}: choose another with --part",
@@ -120,8 +120,25 @@ def read_sample(
         sha256=digest,
         part=part,
         examples=tuple(labelled),
-        unlabelled=len(chosen) - len(labelled),
+        unlabelled=unlabelled,
     )
+
+
+def told_apart(samples: Sequence[Sample]) -> list[Sample]:
+    """Return *samples* under different names, which figures are kept by: the second x is `x (2)`.
+
+    Two folders may each hold a test.csv, and the test split has that name too.
+    """
+    taken = {sample.name for sample in samples}
+    seen: set[str] = set()
+    found = []
+    for sample in samples:
+        name, number = sample.name, 2
+        while name in seen or (number > 2 and name in taken):
+            name, number = f"{sample.name} ({number})", number + 1
+        seen.add(name)
+        found.append(replace(sample, name=name))
+    return found
 
 
 def answer(

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from sentimill_train.bootstrap import Figure, share
-from sentimill_train.measures import Answers, f1_scores
+from sentimill_train.measures import Answers, macro_f1_of
 from sentimill_train.records import Example
 
 __all__ = ["MIN_ROWS", "Slice", "kinds_of", "slice_by_kind"]
@@ -123,13 +123,9 @@ def _slices(
 
 
 def _macro_f1(answers: Answers) -> float | None:
-    seen = np.unique(answers.gold)
-    if len(seen) < 2:
+    if len(np.unique(answers.gold)) < 2:
         return None
-    size = len(answers.labels)
-    table = np.zeros((size, size))
-    np.add.at(table, (answers.gold, answers.predicted), 1)
-    return float(f1_scores(table)[seen].mean())
+    return macro_f1_of(answers.predicted, answers.gold)
 
 
 def _ordered(values: set[str]) -> list[str]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from sentimill.errors import TableError
-from sentimill_train.records import Example, Split, normalise, split_of
+from sentimill_train.records import SENTIMENTS, Example, Split, normalise, split_of
 
-__all__ = ["MINIMUM_ROWS", "Parted", "part"]
+__all__ = ["MINIMUM_ROWS", "Parted", "assign", "part"]
 
 MINIMUM_ROWS: Final[dict[Split, int]] = {"train": 20, "validation": 5, "test": 5}
 """Fewer rows of a split than this cannot be learnt from, stopped by, or judged on."""
@@ -39,10 +39,8 @@ class Parted:
 def part(examples: Sequence[Example], labels: Sequence[str], *, spare: bool = False) -> Parted:
     """Return the labelled *examples* by split; a row keeps the split that its file gives it.
 
-    Rows without a split take `split_of` their text. Where no row is left for validation or test,
-    that share of train becomes it, by the same rule. A text in test is taken out of the others,
-    and one in validation out of train, for a figure over texts that were learnt by heart is none.
-    *spare* keeps the unlabelled rows that are not for validation or test by their file or text.
+    The splits are those of `assign`. *spare* keeps the unlabelled rows that are not for validation
+    or test by their file or text.
 
     Raises:
         TableError: NO_LABELS, TOO_FEW_ROWS (the message has the minimum), or ONE_LABEL.
@@ -51,17 +49,10 @@ def part(examples: Sequence[Example], labels: Sequence[str], *, spare: bool = Fa
     if not labelled:
         raise TableError(
             "none of the rows has a label: name its column with --label-column, or give a column"
-            " `stars` or `probs`",
+            f" `probs`, or `stars`, which are read only with the labels {', '.join(SENTIMENTS)}",
             reason="NO_LABELS",
         )
-    by_split: dict[Split, list[Example]] = {"train": [], "validation": [], "test": []}
-    for example in labelled:
-        by_split[example.split or split_of(example.text)].append(example)
-    for split in ("validation", "test"):
-        if not by_split[split]:
-            by_split[split] = [e for e in by_split["train"] if split_of(e.text) == split]
-            by_split["train"] = [e for e in by_split["train"] if split_of(e.text) != split]
-    kept, repeated = _without_repeats(by_split)
+    kept, repeated = assign(labelled)
     _check(kept, labels)
     kept_spare = _spare(examples, kept) if spare else ()
     return Parted(
@@ -72,6 +63,26 @@ def part(examples: Sequence[Example], labels: Sequence[str], *, spare: bool = Fa
         repeated=repeated,
         spare=kept_spare,
     )
+
+
+def assign(
+    labelled: Sequence[Example], *, whole: bool = True
+) -> tuple[dict[Split, list[Example]], int]:
+    """Return *labelled* by split, however few they are, and how many repeated rows were left out.
+
+    Rows without a split take `split_of` their text. Where no row is left for validation or test,
+    that share of train becomes it, by the same rule, if these rows are the *whole* training set: a
+    part of it may have its test rows in another file. A text in test is taken out of the others,
+    and one in validation out of train, for a figure over texts that were learnt by heart is none.
+    """
+    by_split: dict[Split, list[Example]] = {"train": [], "validation": [], "test": []}
+    for example in labelled:
+        by_split[example.split or split_of(example.text)].append(example)
+    for split in ("validation", "test"):
+        if whole and not by_split[split]:
+            by_split[split] = [e for e in by_split["train"] if split_of(e.text) == split]
+            by_split["train"] = [e for e in by_split["train"] if split_of(e.text) != split]
+    return _without_repeats(by_split)
 
 
 def _without_repeats(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -246,7 +246,13 @@ class Train:
             rows=rows,
             refused=refused,
             larger=self._larger(labels, parted, refused),
-            exam=read_exam(self.exam, parted, labels, columns=self.columns, sources=sources),
+            exam=read_exam(
+                self.exam,
+                parted,
+                labels,
+                columns=self.columns,
+                trained_on=(sources, pretrained.sources),
+            ),
         )
 
     def _larger(
@@ -373,7 +379,9 @@ def starting_point(base: str | None, preset: Preset) -> Pretrained:
 
     A preset of random weights takes no more than a tokenizer, and that of the encoder.
     """
-    reference = None if preset == "tiny" else find_reference()
+    if preset == "tiny":
+        return replace(find_pretrained(base), sources=())
+    reference = find_reference()
     return find_pretrained(base or (str(reference) if reference else None))
 
 
