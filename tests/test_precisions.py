@@ -225,16 +225,31 @@ def test_the_other_lane_needs_its_extra(made: Path, tmp_path: Path, sentimill: S
     assert "pip install 'sentimill[optimum]'" in done.error
 
 
-def test_the_other_lane_takes_no_bf16(made: Path, tmp_path: Path) -> None:
-    """It would be judged as the bundle's own fp32, rounded, and another be shipped."""
-    options = Export(
-        bundle=made / "mine", out=tmp_path / "b", on=("x",), precisions=("bf16",), lane="optimum"
-    )
+BF16_OF_THE_LANE = Export(
+    bundle=Path(), out=Path(), on=("x",), precisions=("bf16",), lane="optimum"
+)
+COMPACT_IN_FP16 = Export(bundle=Path(), out=Path(), on=("x",), precisions=("fp16",), compact=True)
 
-    with pytest.raises(UsageError, match="leave it out, and add it") as caught:
+
+@pytest.mark.parametrize(
+    ("asked", "says", "reason"),
+    [
+        # It would be judged as the bundle's own fp32, rounded, and another be shipped.
+        (BF16_OF_THE_LANE, "leave it out, and add it", "LANE_WITHOUT_BF16"),
+        # It is int8 by what it is for.
+        (COMPACT_IN_FP16, "--compact has int8 alone", "COMPACT_IS_INT8"),
+    ],
+)
+def test_a_precision_that_cannot_be_made_so_is_refused(
+    made: Path, tmp_path: Path, asked: Export, says: str, reason: str
+) -> None:
+    """Before anything is read or computed, with what to ask instead."""
+    options = replace(asked, bundle=made / "mine", out=tmp_path / "b")
+
+    with pytest.raises(UsageError, match=says) as caught:
         options.run()
 
-    assert caught.value.reason == "LANE_WITHOUT_BF16"
+    assert caught.value.reason == reason
 
 
 def test_what_was_made_of_another_fp32_does_not_stay(
@@ -257,18 +272,6 @@ def test_what_was_made_of_another_fp32_does_not_stay(
     card = done.bundle.read("README.md").decode()
     assert "fp16 passes" not in card
     assert "fp16 was not judged, and so is not in the bundle: it was made of the fp32 that" in card
-
-
-def test_a_compact_bundle_takes_no_other_precision(made: Path, tmp_path: Path) -> None:
-    """It is int8 by what it is for."""
-    options = Export(
-        bundle=made / "mine", out=tmp_path / "b", on=("x",), precisions=("fp16",), compact=True
-    )
-
-    with pytest.raises(UsageError, match="--compact has int8 alone") as caught:
-        options.run()
-
-    assert caught.value.reason == "COMPACT_IS_INT8"
 
 
 def test_a_compact_bundle_that_fails_is_not_written(

@@ -7,10 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
-import numpy as np
 
-from sentimill_train.abstain import error_bound
-from sentimill_train.compare import Comparison
+from sentimill_train.compare import Comparison, most_lost
 
 __all__ = ["LEVEL", "Check", "Verdict", "decide"]
 
@@ -100,15 +98,10 @@ def decide(comparisons: Mapping[str, Comparison]) -> Verdict:
 
 
 def _lost(comparison: Comparison) -> float:
-    """Return how much accuracy may be lost: more than 0 also where no draw of the rows lost any.
-
-    The exact bound of the rows that the previous bundle alone has right: what may be won elsewhere
-    is not set against them.
-    """
+    """Return how much accuracy may be lost: more than 0 also where no draw of the rows lost any."""
     if comparison.accuracy.low < 0:
         return -comparison.accuracy.low
-    first, rows = float(comparison.only_first), float(comparison.rows)
-    return float(error_bound(np.array([first]), np.array([rows]), 0.025)[0])
+    return most_lost(comparison.only_first, comparison.rows)
 
 
 def holm(values: Sequence[float]) -> list[float]:
