@@ -11,6 +11,7 @@ import yaml
 
 import dashboard
 from dashboard import PANELS, TARGET, Panel, Query
+from sentimill.history import TIMED
 from sentimill.metrics import WorkerMetrics
 from sentimill.scoring.job_metrics import JobMetrics
 from test_metrics import full
@@ -44,6 +45,13 @@ def known() -> set[str]:
 def test_the_committed_json_is_what_the_description_says() -> None:
     """`python deploy/grafana/dashboard.py` writes it; nobody edits it."""
     assert json.loads(TARGET.read_text()) == dashboard.dashboard()
+
+
+def test_page_rules_and_dashboard_mean_the_same_calls() -> None:
+    """The objectives are about calls that somebody waits for, wherever they are drawn."""
+    lists = re.findall(r'method=~"([^"]+)"', RULES.read_text() + dashboard.CLASSIFY)
+
+    assert {tuple(one.split("|")) for one in lists} == {TIMED}
 
 
 @pytest.mark.parametrize("query", [each for one in EVERY for each in one.queries], ids=str)

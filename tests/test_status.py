@@ -102,11 +102,6 @@ def dawdle(metrics: Metrics) -> None:
     metrics.observe_request("Classify", "OK", 0.6)
 
 
-def fail_to_reload(metrics: Metrics) -> None:
-    """Find a bundle that does not verify."""
-    metrics.reloads.labels("failed").inc()
-
-
 def drift(metrics: Metrics) -> None:
     """Answer many texts in one way."""
     metrics.texts.labels("negative").inc(200)
@@ -117,7 +112,6 @@ TROUBLES: list[tuple[Callable[[Metrics], None], str, str, float]] = [
     (fail, "The engine failed on 2 texts in the last minute.", "EngineFailing", 60),
     (break_down, "1 calls failed inside the server in the last minute.", "ErrorBudgetBurn", 60),
     (dawdle, "50% of the calls of the last minute took longer", "LatencyBudgetBurn", 60),
-    (fail_to_reload, "A new bundle could not be loaded", "ReloadFailed", 600),
     (drift, "The mix of labels is not that of the model's test set", "LabelMixDrift", 600),
 ]
 
@@ -149,7 +143,7 @@ def test_a_problem_is_told_with_its_remedy_and_goes_away(
         lambda metrics: metrics.texts.labels("EMPTY_TEXT").inc(1000),
         lambda metrics: metrics.observe_request("Classify", "OK", 0.5),
         lambda metrics: metrics.observe_request("Classify", "INVALID_ARGUMENT", 0.01),
-        lambda metrics: metrics.reloads.labels("ok").inc(),
+        lambda metrics: metrics.observe_reload(ok=True),
     ],
     ids=["few texts", "bad texts", "a call in time", "a caller's mistake", "a good reload"],
 )
@@ -174,6 +168,20 @@ def test_a_worker_that_is_away_is_told() -> None:
     assert problem.what == "1 of 4 worker processes are away."
     workers.ready.set(4)
     assert server.after(2).problems == []
+
+
+def test_a_failed_reload_is_told_until_one_works() -> None:
+    """However long that takes: the bundle that somebody wanted still does not answer."""
+    server = Server()
+    server.metrics.observe_reload(ok=False)
+    server.after(1)
+
+    (problem,) = server.after(10_000).problems
+
+    assert problem.what == "A new bundle could not be loaded; the one before answers."
+    assert "runbook ReloadFailed" in problem.do
+    server.metrics.observe_reload(ok=True)
+    assert server.after(1).problems == []
 
 
 def test_a_server_that_starts_or_drains_says_so() -> None:

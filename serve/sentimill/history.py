@@ -15,7 +15,7 @@ from typing import Final
 
 from sentimill.metrics import SECONDS, Metrics
 
-__all__ = ["KEPT", "STEP_SECONDS", "History", "Sample", "population_stability", "quantile"]
+__all__ = ["KEPT", "STEP_SECONDS", "TIMED", "History", "Sample", "population_stability", "quantile"]
 
 STEP_SECONDS: Final = 2.0
 KEPT: Final = 301
@@ -25,11 +25,10 @@ _BY_LABEL: Final = {
     "sentimill_texts_total": "outcome",
     "sentimill_requests_total": "code",
     "sentimill_refused_requests_total": "reason",
-    "sentimill_reloads_total": "result",
     "sentimill_reference_label_ratio": "outcome",
 }
 _BUCKETS: Final = "sentimill_request_seconds_bucket"
-_TIMED: Final = ("Classify", "ClassifyStream", "ModelInfer")
+TIMED: Final = ("Classify", "ClassifyStream", "ModelInfer")
 """Methods whose callers wait for their texts: bulk work may take its time, others take none."""
 
 
@@ -39,7 +38,7 @@ class Sample:
 
     values: by name, for metrics without labels. by_label: by name, then by the value of the label
     that matters here, summed over the others. buckets: calls in each bucket of the request seconds
-    of the methods in `_TIMED`, not cumulated.
+    of the methods in `TIMED`, not cumulated.
     """
 
     at: float
@@ -58,7 +57,7 @@ class Sample:
                 if name in by_label:
                     one = labels[_BY_LABEL[name]]
                     by_label[name][one] = by_label[name].get(one, 0.0) + value
-                elif name == _BUCKETS and labels["method"] in _TIMED:
+                elif name == _BUCKETS and labels["method"] in TIMED:
                     cumulated[float(labels["le"])] += value
                 elif not labels:
                     values[name] = value

@@ -223,9 +223,9 @@ def problems_of(state: State, history: History) -> list[Problem]:
         found.append(Problem(severity="warning", what=what, do=do))
     if (minute := history.since(60.0)) is not None:
         found += _refusals(*minute) + _failures(*minute) + _slowness(*minute)
-        found += _workers(minute[1])
+        found += _workers(minute[1]) + _reloads(minute[1])
     if (kept := history.since(float("inf"))) is not None:
-        found += _reloads(*kept) + _drift(*kept)
+        found += _drift(*kept)
     return found
 
 
@@ -276,10 +276,11 @@ def _slowness(old: Sample, new: Sample) -> list[Problem]:
     return [Problem(severity="warning", what=what, do=do)]
 
 
-def _reloads(old: Sample, new: Sample) -> list[Problem]:
-    if not _grown(old, new, "sentimill_reloads_total").get("failed"):
+def _reloads(new: Sample) -> list[Problem]:
+    """Say it until a load works, as the alert does: nothing else ends it."""
+    if not new.values["sentimill_failed_reload_ratio"]:
         return []
-    what = "A new bundle could not be loaded in the last ten minutes; the one before answers."
+    what = "A new bundle could not be loaded; the one before answers."
     do = "The log says why; `sentimill bundle verify` does too: runbook ReloadFailed."
     return [Problem(severity="bad", what=what, do=do)]
 
