@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from reference_figures import checklist, without_their_texts
+import msgspec
+import numpy as np
+
+from reference_figures import calibrated, checklist, not_beaten, without_their_texts
+from sentimill_train.compare import compare
+from sentimill_train.judgement import Rival, RivalResult
 
 
 def failing(test: str, rows: int) -> dict[str, Any]:
@@ -32,3 +37,35 @@ def test_texts_of_other_suites_are_not_kept() -> None:
     found = without_their_texts({"behaviour": [ours, theirs]})
 
     assert found["behaviour"] == [ours, {"suite": "imdb-cad", "test": "minimal", "examples": []}]
+
+
+def test_the_calibration_in_domain_is_a_floor_too() -> None:
+    """It says how far the limit is away, and on which side."""
+    near = {"sets": [{"figures": {"ece": {"value": 0.019, "low": 0.006, "high": 0.032}}}]}
+    far = {"sets": [{"figures": {"ece": {"value": 0.021, "low": 0.01, "high": 0.04}}}]}
+
+    assert calibrated(near) == {
+        "value": 0.019,
+        "low": 0.006,
+        "high": 0.032,
+        "at_most": 0.02,
+        "reached": True,
+    }
+    assert not calibrated(far)["reached"]
+
+
+def test_a_plain_model_that_is_not_beaten_is_named() -> None:
+    """With the set on which it is not: a table of many figures would hide it."""
+    gold = np.array([0, 1] * 20)
+    same = compare(gold, gold, gold, labels=2, draws=10)
+    rival = Rival(
+        name="TF-IDF",
+        kind="baseline",
+        note="",
+        sets=(RivalResult(name="shoes", figures={}, comparison=same),),
+    )
+
+    (line,) = not_beaten([msgspec.to_builtins(rival)])
+
+    assert line.startswith("- the student does not beat TF-IDF on every set")
+    assert "no clear difference on shoes" in line

@@ -1,0 +1,73 @@
+"""How far do IMDB's own reviews take a student? Its figures, beside TF-IDF on the same rows.
+
+    python benchmarks/imdb.py --bundle bundles/imdb --data DIR
+
+The bundle is one that `train` made of DIR/imdb.parquet and judged on the whole test split; this
+reads its papers, fits the baseline on the same rows of train and judges it on those of test. The
+base may be the reference student, which has read other reviews, or the encoder alone: the file
+names it. Some ten minutes, most of them for pairs of letters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from record import surroundings, write_result
+from sentimill.bundle import open_bundle
+from sentimill_train.baselines import fit_baseline, tfidf_features
+from sentimill_train.bootstrap import share
+from sentimill_train.records import SENTIMENTS, Example, read_examples
+from sentimill_train.splits import part
+
+RESULTS: Final = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    """Fit the baseline, and write both."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bundle", type=Path, required=True, help="from `train` on IMDB")
+    parser.add_argument("--data", type=Path, required=True, help="folder of Parquet files")
+    parser.add_argument("--out", type=Path, default=RESULTS / "imdb.json")
+    given = parser.parse_args()
+    manifest = open_bundle(given.bundle).manifest
+    judgement = json.loads((given.bundle / "metrics.json").read_text(encoding="utf-8"))
+    examples = read_examples(str(given.data / "imdb.parquet"))
+    result = {
+        **surroundings(),
+        "question": "trained on IMDB's train split, judged on its test split",
+        "base": {"name": manifest.base.name, "sha256": manifest.base.sha256},
+        "max_tokens": manifest.max_tokens,
+        **whole(judgement),
+        "tfidf": beside(examples),
+        "training": manifest.training,
+    }
+    write_result(given.out, result)
+
+
+def whole(judgement: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of the test split that a bundle was judged on."""
+    test = judgement["sets"][0]
+    return {key: test[key] for key in ("rows", "figures", "confusion")}
+
+
+def beside(examples: list[Example]) -> dict[str, Any]:
+    """Return the accuracy of TF-IDF with a logistic regression on the same rows."""
+    parted = part(examples, SENTIMENTS)
+    found = fit_baseline("TF-IDF", tfidf_features(), parted.train, parted.validation, SENTIMENTS)
+    said = found.probs([row.text for row in parted.test]).argmax(axis=1)
+    gold = np.array([SENTIMENTS.index(row.label or "") for row in parted.test])
+    right = share(int((said == gold).sum()), len(gold))
+    return {
+        "train_rows": len(parted.train),
+        "C": found.strength,
+        "accuracy": {"value": right.value, "low": right.low, "high": right.high},
+    }
+
+
+if __name__ == "__main__":
+    main()
