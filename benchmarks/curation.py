@@ -146,9 +146,12 @@ class Bench:
             "validation_macro_f1": fitted.macro_f1,
         }
 
-    def judged(self, student: Student, temperature: float, names: Sequence[str]) -> dict[str, Any]:
+    def probs(self, student: Student, temperature: float) -> Any:
+        """Return the calibrated probs of every test row (rows, labels)."""
+        return _softmax(predict(student, self.test) / temperature)
+
+    def judged(self, probs: Any, names: Sequence[str]) -> dict[str, Any]:
         """Return the figures on the test rows of *names*, together and of each set."""
-        probs = _softmax(predict(student, self.test) / temperature)
         of = {name: [i for i, d in enumerate(self.domains) if d == name] for name in names}
         whole = self._measured(probs, [i for which in of.values() for i in which])
         by_set = {
@@ -226,7 +229,7 @@ def main() -> None:
                     started = time.monotonic()
                     train = chosen(arm, pool, size, seed, holdout, Path(work))
                     student, run = bench.run(train, seed, options.budget_rows)
-                    run |= bench.judged(student, run["temperature"], TEST_SETS)
+                    run |= bench.judged(bench.probs(student, run["temperature"]), TEST_SETS)
                     run |= {"arm": arm, "size": size, "seed": seed}
                     run["seconds"] = round(time.monotonic() - started, 1)
                     state["runs"][name] = run

@@ -10,7 +10,7 @@ own kind of label. Judged on rows of test splits, once by stars and once where p
 words (dynasent_r1, sst5): who learns from stars should win the first, who learns from words the
 second, and the difference is what a figure "against stars" hides.
 
-The bound: 12 runs of 3,400 rows of at most 64 tokens, twice, are 4 million tokens; at the 2,400 a
+The bound: 12 runs of 3,400 rows of at most 64 tokens, once, are 2 million tokens; at the 1,400 a
 second of two slow cores half an hour. Runs that the result file already has are not repeated.
 """
 
@@ -95,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--labelled", type=Path, required=True, help="from frontier.py --write")
     parser.add_argument("--data", type=Path, required=True, help="folder of Parquet files")
-    parser.add_argument("--budget-rows", type=int, default=6800, help="rows shown in a run")
+    parser.add_argument("--budget-rows", type=int, default=3400, help="rows shown in a run")
     parser.add_argument("--tiny", action="store_true", help="random two layers: a trial only")
     parser.add_argument("--out", type=Path, default=RESULTS / "teachers.json")
     options = parser.parse_args()
@@ -127,7 +127,8 @@ def main() -> None:
             weight = 1.0 if arm == "shares" else 0.5
             student, run = bench.run(taught(arm, pool, given), seed, options.budget_rows, weight)
             run |= {"arm": arm, "seed": seed}
-            run |= {of: bench.judged(student, run["temperature"], TESTS[of]) for of in TESTS}
+            probs = bench.probs(student, run["temperature"])
+            run |= {of: bench.judged(probs, TESTS[of]) for of in TESTS}
             run["seconds"] = round(time.monotonic() - began, 1)
             state["runs"][name] = run
             state["table"] = summary(state["runs"])
