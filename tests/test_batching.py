@@ -337,6 +337,53 @@ async def test_a_text_that_cannot_be_done_in_time_is_not_begun(bundle: Path) -> 
         assert (await first, await patient) == ([GOOD], [BATTERY])
 
 
+async def test_a_request_that_cannot_be_done_in_time_is_not_begun(bundle: Path) -> None:
+    """Its first batch would be in time and its last would not: none is run."""
+    async with running(bundle, budget=2, gated=True) as made:
+        first = made.begin("good")
+        await made.gate.entered()
+        made.admission.observe(tokens=1, seconds=1.0, busy_seconds=1.0)
+        hopeless = made.begin(*["bad"] * 9, deadline=time.monotonic() + 5)
+        patient = made.begin(*["bad"] * 9, deadline=time.monotonic() + 60)
+        with pytest.raises(DeadlineError, match="nothing was computed"):
+            await hopeless
+        made.gate.open()
+        assert (await first, await patient) == ([GOOD], [BAD] * 9)
+
+    assert sum(made.gate.calls) == 10
+
+
+async def test_a_batch_waits_for_the_one_before_it(bundle: Path) -> None:
+    """A call that has just begun is part of what the next one takes."""
+    async with running(bundle, gated=True) as made:
+        first = made.begin(*["good"] * 9)
+        await made.gate.entered()
+        made.admission.observe(tokens=1, seconds=1.0, busy_seconds=1.0)
+        hopeless = made.begin("bad", deadline=time.monotonic() + 5)
+        with pytest.raises(DeadlineError, match="nothing was computed"):
+            await hopeless
+        made.gate.open()
+        await first
+
+    assert made.gate.calls == [9]
+
+
+async def test_a_request_that_was_begun_is_told_so_when_it_is_given_up(bundle: Path) -> None:
+    """The engine grew slow meanwhile: the rest is not computed, and the message says no more."""
+    async with running(bundle, budget=2, gated=True) as made:
+        late = made.begin(*["bad"] * 9, deadline=time.monotonic() + 60)
+        await made.gate.entered()
+        await settled()
+        made.admission.observe(tokens=1, seconds=1e3, busy_seconds=1e3)
+        made.gate.open()
+        with pytest.raises(DeadlineError, match="the rest of it was not computed"):
+            await late
+
+    dropped = made.value("sentimill_dropped_texts_total")
+    assert dropped == 9 - sum(made.gate.calls)
+    assert dropped >= 3  # an engine that is idle for a moment is tried once more
+
+
 async def test_an_idle_engine_is_tried_whatever_is_expected_of_it(bundle: Path) -> None:
     """One slow call would otherwise drop every text after it, for ever."""
     async with running(bundle) as made:

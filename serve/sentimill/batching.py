@@ -11,7 +11,7 @@ import asyncio
 import logging
 import math
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -44,13 +44,20 @@ class Answer:
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """The texts of one request, answered together."""
+    """The texts of one request, answered together.
+
+    left: texts without an answer. waiting_texts, waiting_tokens: those that are in no batch yet.
+    begun: a batch with some of them is on its way to the engine, or was.
+    """
 
     arrived: float
     deadline: float
     done: asyncio.Future[Answer]
     logits: list[NDArray[np.float32] | EngineError | None]
     left: int
+    waiting_texts: int
+    waiting_tokens: int
+    begun: bool = False
     queue_seconds: float = 0.0
     engine_seconds: float = 0.0
 
@@ -104,13 +111,14 @@ class Batcher:
         self._least_useful = least_useful
         self._waiting: deque[_Item] = deque()
         self._bulk: deque[_Item] = deque()
-        self._left_behind = 0  # texts in the lanes that nobody waits for, or a few more
+        self._left_behind = 0  # texts in the lanes that nobody waits for
         self._turn = 0
         self._arrived = asyncio.Event()
+        self._calls = calls
         self._room = asyncio.Semaphore(calls + _PREPARED)
         self._threads = ThreadPoolExecutor(calls, thread_name_prefix="engine")
         self._busy_until = -math.inf
-        self._flights: set[asyncio.Task[None]] = set()
+        self._flights: dict[asyncio.Task[None], int] = {}  # and the tokens of each
         self._loop: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -135,18 +143,19 @@ class Batcher:
     ) -> Answer:
         """Queue the texts of one request and return their logits when all are done.
 
-        bulk: after interactive texts; see `lanes`. deadline: on the clock of `time.monotonic`; a
-        text that is still waiting then is dropped before it is computed. A caller who is cancelled
-        has its waiting texts dropped too.
+        bulk: after interactive texts; see `lanes`. deadline: on the clock of `time.monotonic`; as
+        soon as the last text would be computed after it, those that still wait are dropped. A
+        caller who is cancelled has its waiting texts dropped too.
 
         Raises:
-            DeadlineError: the deadline passed while texts were waiting.
+            DeadlineError: the deadline passed, or would, while texts were waiting.
             UnavailableError: the server stopped.
         """
         now = time.monotonic()
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         until = math.inf if deadline is None else deadline
-        job = Job(now, until, future, [None] * len(rows), len(rows))
+        texts, tokens = len(rows), sum(map(len, rows))
+        job = Job(now, until, future, [None] * texts, texts, texts, tokens)
         lane = self._bulk if bulk else self._waiting
         lane.extend(
             _Item(ids, job, place, self._padded_length(len(ids))) for place, ids in enumerate(rows)
@@ -155,7 +164,7 @@ class Batcher:
         try:
             return await future
         except asyncio.CancelledError:
-            self._left_behind += job.left
+            self._left_behind += job.waiting_texts
             # Not for each that goes: a connection that breaks takes thousands of calls with it.
             if 2 * self._left_behind > len(self._waiting) + len(self._bulk):
                 self._sweep()
@@ -177,8 +186,8 @@ class Batcher:
                 self._arrived.clear()
                 await self._arrived.wait()
             flight = asyncio.create_task(self._fly(batch))
-            self._flights.add(flight)
-            flight.add_done_callback(self._flights.discard)
+            self._flights[flight] = sum(len(item.ids) for item in batch)
+            flight.add_done_callback(self._flights.pop)
 
     def _take(self) -> list[_Item]:
         """Return the next batch, without texts of callers who have gone or are too late."""
@@ -193,23 +202,44 @@ class Batcher:
                 least_useful=self._least_useful,
             )
             self._turn += 1
-            now = done = time.monotonic()
-            # An idle engine is tried on any estimate: nothing else would correct one too high. One
-            # of these may have just ended, and still be here.
-            if not all(flight.done() for flight in self._flights):
-                wanted = (i for i in batch if not i.job.done.done() and i.deadline > now)
-                done += self._admission.call_seconds(sum(len(i.ids) for i in wanted))
-            for job, texts in Counter(item.job for item in batch).items():
-                if done >= job.deadline:
-                    why = "the deadline would pass before the answer: nothing was computed for it"
-                    _fail(job, DeadlineError(why, reason="DEADLINE_EXCEEDED"))
-                    self._left_behind += job.left - texts
+            for item in batch:
+                item.job.waiting_texts -= 1
+                item.job.waiting_tokens -= len(item.ids)
+            self._give_up_late(batch)
             alive = [item for item in batch if not item.job.done.done()]
             self._metrics.dropped_texts.inc(len(batch) - len(alive))
             if alive:
                 self._metrics.closed_batches.labels(self._why_closed(batch)).inc()
                 return alive
         return []
+
+    def _give_up_late(self, batch: list[_Item]) -> None:
+        """Fail the jobs in *batch* whose last text would be computed after their deadline.
+
+        The estimate for what a job has left is the least it may take: as if nobody else waited.
+        """
+        now = computed = time.monotonic()
+        ahead = sum(tokens for flight, tokens in self._flights.items() if not flight.done())
+        # An idle engine is tried on any estimate: nothing else would correct one too high.
+        if ahead:
+            wanted = (i for i in batch if not i.job.done.done() and i.deadline > now)
+            computed += self._admission.seconds_for(ahead / self._calls)
+            computed += self._admission.call_seconds(sum(len(i.ids) for i in wanted))
+        for job in {item.job for item in batch}:
+            rest = self._admission.seconds_for(job.waiting_tokens) if ahead else 0.0
+            if computed + rest >= job.deadline:
+                self._give_up(job)
+            else:
+                job.begun = True
+
+    def _give_up(self, job: Job) -> None:
+        """Answer that *job* is too late; what of it still waits is left out of the next batches."""
+        if job.done.done():
+            return
+        what = "the rest of it was not computed" if job.begun else "nothing was computed for it"
+        why = f"the deadline would pass before the answer: {what}"
+        job.done.set_exception(DeadlineError(why, reason="DEADLINE_EXCEEDED"))
+        self._left_behind += job.waiting_texts
 
     def _why_closed(self, batch: list[_Item]) -> str:
         """Say why *batch* took no more texts."""

@@ -138,7 +138,8 @@ class Desk:
 
         Raises:
             InputError: too many texts, or none.
-            UnavailableError, QuotaError, DeadlineError: nothing was computed.
+            UnavailableError, QuotaError: nothing was computed.
+            DeadlineError: the answer would come too late, and is computed no further.
         """
         arrived = time.monotonic()
         self._check(count)
