@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from live import Gate
+from live import Gate, until
+from sentimill import batching
 from sentimill.admission import Admission
 from sentimill.batching import Batcher
 from sentimill.classifier import Classifier
@@ -376,7 +378,7 @@ async def test_a_request_that_was_begun_is_told_so_when_it_is_given_up(bundle: P
         await settled()
         made.admission.observe(tokens=1, seconds=1e3, busy_seconds=1e3)
         made.gate.open()
-        with pytest.raises(DeadlineError, match="the rest of it was not computed"):
+        with pytest.raises(DeadlineError, match="no more of it is computed"):
             await late
 
     dropped = made.value("sentimill_dropped_texts_total")
@@ -412,6 +414,71 @@ async def test_a_cancelled_caller_has_its_waiting_texts_dropped(bundle: Path) ->
 
     assert list(answers) == [[GOOD], [GOOD], [BATTERY]]
     assert dropped == made.value("sentimill_dropped_texts_total") == 3
+
+
+async def test_nothing_dead_of_a_prepared_batch_is_computed(bundle: Path) -> None:
+    """Callers who left, or whose time ran out, while it waited behind another call."""
+    async with running(bundle, gated=True) as made:
+        first = made.begin("good")
+        await made.gate.entered()
+        soon = time.monotonic() + 0.2
+        jobs = [
+            made.begin("bad", "good"),
+            made.begin("good", "good"),
+            made.begin("bad", deadline=soon),
+            made.begin("battery"),
+        ]
+        await settled()  # they are one batch now
+        jobs[1].cancel()
+        await until(lambda: time.monotonic() > soon)
+        made.gate.open()
+        answers = await asyncio.gather(first, *jobs, return_exceptions=True)
+
+    assert [answers[0], answers[1], answers[4]] == [[GOOD], [BAD, GOOD], [BATTERY]]
+    assert isinstance(answers[2], asyncio.CancelledError)
+    assert isinstance(answers[3], DeadlineError)
+    assert made.gate.calls == [1, 3]
+    assert made.value("sentimill_dropped_texts_total") == 3
+    assert made.value("sentimill_useful_tokens_total") == 4
+
+
+async def test_a_prepared_batch_of_the_dead_alone_calls_no_engine(bundle: Path) -> None:
+    """And the next one is served."""
+    async with running(bundle, gated=True) as made:
+        first = made.begin("good")
+        await made.gate.entered()
+        gone = made.begin("bad")
+        await settled()
+        gone.cancel()
+        made.gate.open()
+        await first
+        assert await made.begin("battery") == [BATTERY]
+
+    assert made.gate.calls == [1, 1]
+    assert made.value("sentimill_batch_rows_count") == 2
+
+
+@pytest.mark.parametrize("broken", ["observe_batch", "call_seconds", "take_batch"])
+async def test_the_loop_survives_a_failure_of_its_own(
+    bundle: Path, broken: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before an engine call or after one: its callers get an error, the next ones an answer."""
+    async with running(bundle, gated=True) as made:
+        places = {"observe_batch": made.metrics, "call_seconds": made.admission}
+        first = made.begin("good")
+        await made.gate.entered()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(places.get(broken, batching), broken, Mock(side_effect=KeyError("odd")))
+            second = made.begin("bad", "bad")
+            await settled()
+            made.gate.open()
+            found = await asyncio.gather(first, second, return_exceptions=True)
+        assert await made.begin("bad", "battery") == [BAD, BATTERY]
+
+    reasons = [one.reason for one in found if isinstance(one, EngineError)]
+    assert reasons == ["ENGINE_FAILED"] * (2 if broken == "observe_batch" else 1)
+    assert found[0] == [GOOD] or broken == "observe_batch"
+    assert [record.levelname for record in caplog.records].count("ERROR") >= 1
 
 
 async def test_texts_of_a_caller_who_has_gone_make_nobody_late(bundle: Path) -> None:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -111,6 +111,7 @@ class Batcher:
         self._least_useful = least_useful
         self._waiting: deque[_Item] = deque()
         self._bulk: deque[_Item] = deque()
+        self._jobs: set[Job] = set()  # those without an answer
         self._left_behind = 0  # texts in the lanes that nobody waits for
         self._turn = 0
         self._arrived = asyncio.Event()
@@ -118,7 +119,7 @@ class Batcher:
         self._room = asyncio.Semaphore(calls + _PREPARED)
         self._threads = ThreadPoolExecutor(calls, thread_name_prefix="engine")
         self._busy_until = -math.inf
-        self._flights: dict[asyncio.Task[None], int] = {}  # and the tokens of each
+        self._flights: dict[asyncio.Task[None], list[_Item]] = {}
         self._loop: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -132,8 +133,8 @@ class Batcher:
             await asyncio.gather(self._loop, return_exceptions=True)
             self._loop = None  # its traceback leads back here: a cycle that holds the model
         await asyncio.gather(*self._flights, return_exceptions=True)
-        for item in (*self._waiting, *self._bulk):
-            _fail(item.job, UnavailableError("the server stopped: try again", reason="DRAINING"))
+        for job in self._jobs:
+            _fail(job, UnavailableError("the server stopped: try again", reason="DRAINING"))
         self._waiting.clear()
         self._bulk.clear()
         self._threads.shutdown()
@@ -160,6 +161,7 @@ class Batcher:
         lane.extend(
             _Item(ids, job, place, self._padded_length(len(ids))) for place, ids in enumerate(rows)
         )
+        self._jobs.add(job)
         self._arrived.set()
         try:
             return await future
@@ -169,6 +171,8 @@ class Batcher:
             if 2 * self._left_behind > len(self._waiting) + len(self._bulk):
                 self._sweep()
             raise
+        finally:
+            self._jobs.discard(job)
 
     def _sweep(self) -> None:
         """Take the texts that nobody waits for out of the lanes."""
@@ -182,12 +186,35 @@ class Batcher:
     async def _feed(self) -> None:
         while True:
             await self._room.acquire()
-            while not (batch := self._take()):
+            while not (batch := self._take_or_fail()):
                 self._arrived.clear()
                 await self._arrived.wait()
             flight = asyncio.create_task(self._fly(batch))
-            self._flights[flight] = sum(len(item.ids) for item in batch)
+            self._flights[flight] = batch
             flight.add_done_callback(self._flights.pop)
+
+    def _take_or_fail(self) -> list[_Item]:
+        """Return the next batch; where none can be formed, fail all that wait, and serve on.
+
+        The culprit is not known, and the texts of a batch that broke off are in no lane any more.
+        """
+        try:
+            return self._take()
+        except Exception:
+            log.exception("no batch could be formed of %d requests", len(self._jobs))
+            flying = Counter(item.job for item in self._flying())
+            for job in self._jobs:
+                if job.left > flying[job]:
+                    _fail(job, EngineError("the batch was lost", reason="ENGINE_FAILED"))
+            self._waiting.clear()
+            self._bulk.clear()
+            self._left_behind = 0
+            return []
+
+    def _flying(self) -> list[_Item]:
+        """Return what the engine works on, or will without a further choice."""
+        # A flight may have just ended, and still be here.
+        return [i for flight, batch in self._flights.items() if not flight.done() for i in batch]
 
     def _take(self) -> list[_Item]:
         """Return the next batch, without texts of callers who have gone or are too late."""
@@ -219,7 +246,7 @@ class Batcher:
         The estimate for what a job has left is the least it may take: as if nobody else waited.
         """
         now = computed = time.monotonic()
-        ahead = sum(tokens for flight, tokens in self._flights.items() if not flight.done())
+        ahead = sum(len(item.ids) for item in self._flying())
         # An idle engine is tried on any estimate: nothing else would correct one too high.
         if ahead:
             wanted = (i for i in batch if not i.job.done.done() and i.deadline > now)
@@ -236,7 +263,7 @@ class Batcher:
         """Answer that *job* is too late; what of it still waits is left out of the next batches."""
         if job.done.done():
             return
-        what = "the rest of it was not computed" if job.begun else "nothing was computed for it"
+        what = "no more of it is computed" if job.begun else "nothing was computed for it"
         why = f"the deadline would pass before the answer: {what}"
         job.done.set_exception(DeadlineError(why, reason="DEADLINE_EXCEEDED"))
         self._left_behind += job.waiting_texts
@@ -251,26 +278,39 @@ class Batcher:
     async def _fly(self, batch: list[_Item]) -> None:
         """Run one batch in a thread of the engine and hand its results back."""
         loop = asyncio.get_running_loop()
-        rows = [item.ids for item in batch]
         beside = len(self._flights) - 1
         try:
-            started, logits, seconds = await loop.run_in_executor(
-                self._threads, self._timed, rows, beside
-            )
+            ran = await loop.run_in_executor(self._threads, self._timed, batch, beside)
+            self._settle(batch, *ran)
         except Exception:
             # Nothing that an engine does ends here; the loop must survive what does.
             log.exception("a batch of %d texts was lost", len(batch))
             for item in batch:
                 _fail(item.job, EngineError("the batch was lost", reason="ENGINE_FAILED"))
-            return
         finally:
             self._room.release()
-        padded = len(batch) * max(item.length for item in batch)
-        useful = sum(len(item.ids) for item in batch)
+
+    def _settle(
+        self,
+        batch: list[_Item],
+        alive: list[_Item],
+        logits: list[NDArray[np.float32] | EngineError],
+        started: float,
+        seconds: float,
+    ) -> None:
+        """Give the texts of *alive* their *logits*, and give up what of *batch* was too late."""
+        self._metrics.dropped_texts.inc(len(batch) - len(alive))
+        for item in batch:
+            if item.deadline <= started:
+                self._give_up(item.job)
+        if not alive:
+            return
+        padded = len(alive) * max(item.length for item in alive)
+        useful = sum(len(item.ids) for item in alive)
         busy = self._busy_seconds(started, started + seconds)
         self._admission.observe(useful, seconds, busy)
-        self._metrics.observe_batch(len(batch), useful, padded, seconds, busy)
-        for item, row in zip(batch, logits, strict=True):
+        self._metrics.observe_batch(len(alive), useful, padded, seconds, busy)
+        for item, row in zip(alive, logits, strict=True):
             job = item.job
             job.logits[item.place] = row
             job.left -= 1
@@ -287,11 +327,18 @@ class Batcher:
         return max(0.0, ended - max(started, before))
 
     def _timed(
-        self, rows: list[NDArray[np.int64]], beside: int
-    ) -> tuple[float, list[NDArray[np.float32] | EngineError], float]:
+        self, batch: list[_Item], beside: int
+    ) -> tuple[list[_Item], list[NDArray[np.float32] | EngineError], float, float]:
+        """Run what somebody still waits for; return those items, their logits, start and seconds.
+
+        A batch may have waited behind another call. This is a thread of the engine, so it only
+        looks: the event loop settles the others. What it looks at are facts, for an estimate that
+        is too high would keep an idle engine from ever being tried.
+        """
         started = time.monotonic()
-        results = self._run_or_split(rows, beside)
-        return started, results, time.monotonic() - started
+        alive = [i for i in batch if not i.job.done.done() and i.deadline > started]
+        logits = self._run_or_split([item.ids for item in alive], beside) if alive else []
+        return alive, logits, started, time.monotonic() - started
 
     def _run_or_split(
         self, rows: list[NDArray[np.int64]], beside: int
