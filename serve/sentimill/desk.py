@@ -188,6 +188,7 @@ class Desk:
                 f"items has {count} texts, the limits are 1 and"
                 f" {self.limits.max_items}: split the list into several requests",
                 reason="ITEM_COUNT",
+                field="items",
             )
 
     def _results(
@@ -299,8 +300,20 @@ def seconds_left(context: Context) -> float | None:
     return cast(float | None, context.time_remaining())
 
 
-def status_of(error: SentimillError) -> status_pb2.Status:
-    """Return *error* with its code, message and stable reason."""
-    info = any_pb2.Any()
-    info.Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))
-    return status_pb2.Status(code=outcome(error).code, message=str(error), details=[info])
+def status_of(error: SentimillError, field: str | None = None) -> status_pb2.Status:
+    """Return *error* with its code, message, stable reason and, of bad input, the path.
+
+    field: the path where *error* knows none.
+    """
+    status = status_pb2.Status(code=outcome(error).code, message=str(error))
+    _add(status, error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))
+    if isinstance(error, InputError) and (path := error.field or field):
+        violation = error_details_pb2.BadRequest.FieldViolation(field=path, description=str(error))
+        _add(status, error_details_pb2.BadRequest(field_violations=[violation]))
+    return status
+
+
+def _add(status: status_pb2.Status, detail: Message) -> None:
+    packed = any_pb2.Any()
+    packed.Pack(detail)
+    status.details.append(packed)

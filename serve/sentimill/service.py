@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 import grpc
@@ -164,7 +164,7 @@ class SentimentService:
             left,
             bulk=bulk,
         )
-        return _response(answers)
+        return _response(answers, request.items)
 
     def _model(self) -> pb.GetModelResponse:
         classifier, limits = self._desk.classifier, self._desk.limits
@@ -189,12 +189,12 @@ class SentimentService:
         )
 
 
-def _response(answers: Answers) -> pb.ClassifyResponse:
+def _response(answers: Answers, items: Sequence[pb.ClassifyItem]) -> pb.ClassifyResponse:
     results = [
         pb.ClassifyResult(prediction=_prediction(one))
         if isinstance(one, Prediction)
-        else pb.ClassifyResult(error=status_of(one))
-        for one in answers.results
+        else pb.ClassifyResult(error=status_of(one, _path(place, items[place])))
+        for place, one in enumerate(answers.results)
     ]
     return pb.ClassifyResponse(
         results=results,
@@ -206,6 +206,11 @@ def _response(answers: Answers) -> pb.ClassifyResponse:
             total_seconds=answers.total_seconds,
         ),
     )
+
+
+def _path(place: int, item: pb.ClassifyItem) -> str:
+    content = item.WhichOneof("content")
+    return f"items[{place}].{content}" if content else f"items[{place}]"
 
 
 def _text_of(item: pb.ClassifyItem) -> str | TextError:
