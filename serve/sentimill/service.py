@@ -15,7 +15,17 @@ import grpc
 
 from sentimill.callers import Caller
 from sentimill.classifier import Prediction
-from sentimill.desk import Answers, Call, Context, Desk, decode, parse, seconds_left, status_of
+from sentimill.desk import (
+    Answers,
+    Call,
+    Context,
+    Desk,
+    code_of_cancelled,
+    decode,
+    parse,
+    seconds_left,
+    status_of,
+)
 from sentimill.errors import AuthError, TextError, outcome
 from sentimill.text import MAX_TEXT_BYTES
 from sentimill.v1 import sentiment_pb2 as pb
@@ -114,7 +124,11 @@ class SentimentService:
                 yield await task
                 room.release()
             if self._desk.draining and reader.cancelled():  # else the caller had sent all it would
-                await self._desk.abort(context, self._desk.refusal())
+                # As a call that comes now: how long the stream was open is nobody's latency.
+                refusal = self._desk.refusal()
+                code, now = outcome(refusal).grpc, time.monotonic()
+                self._desk.count("ClassifyStream", code, now, context)
+                await self._desk.abort(context, refusal)
         finally:
             # The caller may have gone: nothing of its stream may stay behind.
             self._readers.discard(reader)
@@ -146,6 +160,9 @@ class SentimentService:
             status = self._desk.status(error)
             reply.error.CopyFrom(status)
             code = outcome(error).grpc
+        except asyncio.CancelledError:
+            self._desk.count(call.method, code_of_cancelled(context), began, context)
+            raise
         self._desk.count(call.method, code, began, context)
         return reply.SerializeToString()
 
