@@ -314,6 +314,25 @@ async def test_a_long_list_has_a_few_requests_under_way_at_once() -> None:
     assert priorities == {pb.PRIORITY_INTERACTIVE, pb.PRIORITY_BULK}
 
 
+async def test_a_list_is_split_by_the_limits_that_the_server_told(bundle: Path) -> None:
+    """Texts and bytes that a server would refuse in one request go in several."""
+    texts = ["good", "bad"] * 40 + ["good " * 100] * 3
+    limits = Limits(max_items=50, max_waiting_texts=60, max_request_bytes=1200)
+    async with live_service(bundle, limits=limits) as live:
+        async with AsyncClient(live.address, concurrency=1) as client:
+            with pytest.raises(QuotaError, match="message larger than max"):
+                await client.classify(texts)
+            told = (await client.model()).limits
+            found = await client.classify(texts, bulk=True)
+        with Client(live.address, concurrency=1) as blocking:
+            assert (await asyncio.to_thread(blocking.model)).limits == told
+            again = await asyncio.to_thread(blocking.classify, texts)
+
+    assert (told.max_items, told.max_waiting_texts, told.max_request_bytes) == (50, 60, 1200)
+    assert told.max_text_bytes == MAX_TEXT_BYTES
+    assert outcomes(found) == outcomes(again) == ["positive", "negative"] * 40 + ["positive"] * 3
+
+
 async def test_channels_are_connections_of_their_own() -> None:
     """Requests take turns over them."""
     peers: list[str] = []
