@@ -343,6 +343,7 @@ async def test_bulk_work_is_counted_apart(bundle: Path) -> None:
     assert counted == [1, 1, 1, None]
     assert live.value("sentimill_request_seconds_count", method="ClassifyBulk") == 2
     assert live.value("sentimill_request_seconds_count", method="Classify") == 1
+    assert live.value("sentimill_queue_seconds_count") == 1
 
 
 async def test_an_unknown_method_is_unimplemented(bundle: Path) -> None:

@@ -170,7 +170,8 @@ class Desk:
         # The model may be closed by now; what is left needs no engine.
         results = self._results(model.classifier, encoded, answer)
         queued = max(answer.queue_seconds, 0.0)
-        self.metrics.queue_seconds.observe(queued)
+        if not bulk:  # it may wait for long, and a fleet must not grow for it
+            self.metrics.queue_seconds.observe(queued)
         self.spans.parts(arrived, tokenized, queued, answer.engine_seconds)
         return Answers(
             classifier=model.classifier,
