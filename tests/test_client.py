@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import inspect
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -360,13 +362,27 @@ def test_settings_with_which_no_call_is_made_are_refused() -> None:
         Client("127.0.0.1:1", concurrency=0)
 
 
-def test_the_example_of_the_module_runs(address: str) -> None:
-    """What the documentation shows gives what it says."""
-    example = str(client_module.__doc__).partition("\n\n")[2].partition("\n\n")[0]
+@pytest.mark.parametrize(
+    "shown",
+    [
+        client_module,
+        Client.classify,
+        Client.model,
+        AsyncClient,
+        AsyncClient.classify,
+        AsyncClient.model,
+    ],
+    ids=lambda shown: shown.__name__,
+)
+async def test_an_example_gives_what_it_says(shown: object, address: str) -> None:
+    """What the documentation shows runs as it stands, but for the address."""
+    paragraphs = str(inspect.getdoc(shown)).split("\n\n")
+    (example,) = [one for one in paragraphs if re.match(r"(async )?with \w+\(", one)]
     head, call = example.replace("127.0.0.1:50051", address).splitlines()
-    names: dict[str, object] = {"Client": Client}
+    says = call.partition("  # ")[2]
+    names: dict[str, Callable[[], Awaitable[object]]] = {}
 
-    exec(f"{head}\n    found = {call.strip()}", names)
+    code = f"async def run():\n    {head}\n        return {call.strip()}"
+    exec(code, {"Client": Client, "AsyncClient": AsyncClient}, names)
 
-    assert names["found"] == "neutral"  # as the tiny model says of these words
-    assert call.endswith('# "negative"')
+    assert await names["run"]() == ast.literal_eval(says)

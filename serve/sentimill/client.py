@@ -1,7 +1,7 @@
 """Typed clients of the service, synchronous and asyncio.
 
 with Client("127.0.0.1:50051") as client:
-    client.classify(["The battery died in a week."])[0].label      # "negative"
+    client.classify(["The battery is bad."])[0].label      # "negative"
 
 Several servers: `dns:///sentimill.internal:50051` takes every address behind the name in turn.
 A request that the server did not begin (UNAVAILABLE) is tried three more times within its
@@ -75,6 +75,9 @@ class Client:
     def classify(self, texts: Sequence[str], *, bulk: bool = False) -> list[Result]:
         """Return one result a text, in order; a text that cannot be classified gets its error.
 
+        with Client("127.0.0.1:50051") as client:
+            client.classify(["Good!", ""])[1].reason      # "EMPTY_TEXT"
+
         A long list is sent as several requests, of 256 texts at most, or fewer where `model` told
         of lower limits. bulk: let interactive callers go first. Raises `UnavailableError`,
         `DeadlineError`, `InputError` or another `SentimillError` when a whole request failed.
@@ -95,7 +98,11 @@ class Client:
         return found if self._fallback is None else self._fallback.improve(texts, found)
 
     def model(self) -> Model:
-        """Return what the server has loaded and accepts; lists are then split by its limits."""
+        """Return what the server has loaded and accepts; lists are then split by its limits.
+
+        with Client("127.0.0.1:50051") as client:
+            client.model().labels      # ("negative", "neutral", "positive")
+        """
         found = model_of(_result(self._begin("GetModel", pb.GetModelRequest())))
         self._limits = found.limits
         return found
@@ -124,7 +131,11 @@ class Client:
 
 
 class AsyncClient:
-    """As `Client`, for asyncio; use it within one event loop."""
+    """As `Client`, for asyncio; use it within one event loop.
+
+    async with AsyncClient("127.0.0.1:50051") as client:
+        [one.label for one in await client.classify(["Good!", "Bad!"])]  # ["positive", "negative"]
+    """
 
     def __init__(
         self,
@@ -151,7 +162,11 @@ class AsyncClient:
         self._turn = cycle(self._channels)
 
     async def classify(self, texts: Sequence[str], *, bulk: bool = False) -> list[Result]:
-        """See `Client.classify`."""
+        """See `Client.classify`.
+
+        async with AsyncClient("127.0.0.1:50051") as client:
+            (await client.classify(["Good!"], bulk=True))[0].label      # "positive"
+        """
         results: list[Result | None] = [None] * len(texts)
         under_way: deque[tuple[list[int], asyncio.Task[bytes]]] = deque()
         try:
@@ -173,7 +188,11 @@ class AsyncClient:
         return await asyncio.to_thread(self._fallback.improve, texts, found)
 
     async def model(self) -> Model:
-        """See `Client.model`."""
+        """See `Client.model`.
+
+        async with AsyncClient("127.0.0.1:50051") as client:
+            (await client.model()).limits.max_items      # 1024
+        """
         found = model_of(await self._call("GetModel", pb.GetModelRequest()))
         self._limits = found.limits
         return found
