@@ -1,169 +1,26 @@
-"""The choice of a batch, and the loop that runs it."""
+"""The loop that runs batches."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import threading
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from live import Gate
+from batches import BAD, BATTERY, GOOD, running, settled
+from sentimill import batching
 from sentimill.admission import Admission
 from sentimill.batching import Batcher
-from sentimill.classifier import Classifier
-from sentimill.errors import DeadlineError, EngineError, UnavailableError
-from sentimill.lanes import take_batch
+from sentimill.errors import EngineError, UnavailableError
 from sentimill.metrics import Metrics
-from tiny import WORDS, graph, write_tiny_bundle
-
-
-@dataclass(frozen=True)
-class Item:
-    """A waiting text, as `take_batch` sees it."""
-
-    number: int
-    length: int
-    deadline: float = math.inf
-
-
-def queue(*lengths: int) -> deque[Item]:
-    """Return items of *lengths*, the oldest first."""
-    return deque(Item(i, length) for i, length in enumerate(lengths))
-
-
-@pytest.mark.parametrize(
-    ("lengths", "budget", "window", "taken"),
-    [
-        ((), 10, 9, []),
-        ((99,), 10, 9, [0]),
-        ((5, 5, 5), 10, 9, [0, 1]),
-        ((5, 50, 5), 10, 9, [0, 2]),
-        ((50, 5, 5), 10, 9, [0]),
-        ((4, 9, 5, 4), 20, 9, [0, 2, 3]),
-        ((4, 9, 3, 1), 12, 9, [0, 2, 3]),
-        ((5, 5), 10, 1, [0]),
-    ],
-)
-def test_take_batch_chooses(
-    lengths: tuple[int, ...], budget: int, window: int, taken: list[int]
-) -> None:
-    """Cases of the policy: the oldest, and those of like length that fit with it."""
-    assert [item.number for item in take_batch(queue(*lengths), budget, window)] == taken
-
-
-LENGTHS = st.lists(st.integers(1, 80), min_size=1, max_size=80)
-BUDGETS = st.integers(1, 400)
-WINDOWS = st.integers(1, 30)
-
-
-@given(LENGTHS, BUDGETS, WINDOWS)
-def test_nothing_is_lost_and_nothing_taken_twice(
-    lengths: list[int], budget: int, window: int
-) -> None:
-    """Every item is in exactly one batch."""
-    waiting = queue(*lengths)
-    taken: list[Item] = []
-    while batch := take_batch(waiting, budget, window):
-        taken.extend(batch)
-
-    assert not waiting
-    assert sorted(item.number for item in taken) == list(range(len(lengths)))
-
-
-@given(LENGTHS, BUDGETS, WINDOWS)
-def test_the_budget_is_held_unless_single(lengths: list[int], budget: int, window: int) -> None:
-    """Rows times longest stays within the budget; only one long text alone may pass it."""
-    waiting = queue(*lengths)
-    while batch := take_batch(waiting, budget, window):
-        assert len(batch) == 1 or len(batch) * max(item.length for item in batch) <= budget
-
-
-@given(LENGTHS, BUDGETS, WINDOWS)
-def test_the_oldest_is_always_taken(lengths: list[int], budget: int, window: int) -> None:
-    """So nobody starves, however odd the length."""
-    waiting = queue(*lengths)
-    while waiting:
-        oldest = waiting[0]
-        assert take_batch(waiting, budget, window)[0] is oldest
-
-
-@given(LENGTHS, BUDGETS, WINDOWS)
-def test_the_rest_keeps_its_order(lengths: list[int], budget: int, window: int) -> None:
-    """What is passed over waits where it stood, and a batch keeps arrival order itself."""
-    waiting = queue(*lengths)
-    batch = take_batch(waiting, budget, window)
-
-    assert [item.number for item in waiting] == sorted(item.number for item in waiting)
-    assert [item.number for item in batch] == sorted(item.number for item in batch)
-
-
-@given(LENGTHS, BUDGETS, WINDOWS)
-def test_only_the_window_is_searched(lengths: list[int], budget: int, window: int) -> None:
-    """The choice costs the same however long the queue is."""
-    batch = take_batch(queue(*lengths), budget, window)
-
-    assert all(item.number < window for item in batch)
-
-
-@dataclass(frozen=True)
-class Running:
-    """A batcher that runs, and what it is made of."""
-
-    batcher: Batcher
-    classifier: Classifier
-    gate: Gate
-    metrics: Metrics
-    admission: Admission
-
-    def begin(self, *texts: str, deadline: float | None = None) -> asyncio.Task[list[object]]:
-        """Send *texts* as one job; the answer is a list of logits or errors."""
-        rows = [np.array([WORDS.index(word) for word in text.split()]) for text in texts]
-        return asyncio.create_task(self._answer(rows, deadline))
-
-    async def _answer(
-        self, rows: Sequence[NDArray[np.int64]], deadline: float | None
-    ) -> list[object]:
-        answer = await self.batcher.classify(rows, deadline)
-        return [one if isinstance(one, Exception) else one.tolist() for one in answer.logits]
-
-    def value(self, name: str) -> float | None:
-        """Return a metric's value now."""
-        return self.metrics.registry.get_sample_value(name)
-
-
-@asynccontextmanager
-async def running(
-    bundle: Path, *, budget: int = 4096, gated: bool = False
-) -> AsyncIterator[Running]:
-    """Run a batcher before a real engine; with *gated* the engine waits."""
-    classifier = Classifier.load(bundle, threads=1)
-    metrics = Metrics()
-    gate = Gate(classifier)
-    counted = Admission(max_texts=1000, max_tokens=100_000, metrics=metrics)
-    batcher = Batcher(gate.run, counted, metrics, budget=budget)
-    batcher.start()
-    if not gated:
-        gate.open()
-    try:
-        yield Running(batcher, classifier, gate, metrics, counted)
-    finally:
-        gate.open()
-        await batcher.close()
-
-
-GOOD, BAD, BATTERY = [0.0, 0.0, 3.0], [3.0, 0.0, 0.0], [0.0, 0.0, 0.0]
+from tiny import graph, write_tiny_bundle
 
 
 async def test_results_come_in_the_order_of_the_texts(bundle: Path) -> None:
@@ -172,12 +29,6 @@ async def test_results_come_in_the_order_of_the_texts(bundle: Path) -> None:
         found = await made.begin("good", "bad the the the the", "battery", "good the the", "bad")
 
     assert found == [GOOD, BAD, BATTERY, GOOD, BAD]
-
-
-async def settled() -> None:
-    """Let every task that can go on do so."""
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 async def test_what_waits_together_runs_together(bundle: Path) -> None:
@@ -305,109 +156,27 @@ async def test_an_engine_that_loses_a_row_is_an_engine_error(bundle: Path) -> No
     assert [type(one) for one in found.logits] == [EngineError, EngineError]
 
 
-async def test_a_text_that_is_too_late_is_dropped_before_it_is_computed(bundle: Path) -> None:
-    """Its caller gets DeadlineError, and the engine never sees it."""
+@pytest.mark.parametrize("broken", ["observe_batch", "call_seconds", "take_batch"])
+async def test_the_loop_survives_a_failure_of_its_own(
+    bundle: Path, broken: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Before an engine call or after one: its callers get an error, the next ones an answer."""
     async with running(bundle, gated=True) as made:
+        places = {"observe_batch": made.metrics, "call_seconds": made.admission}
         first = made.begin("good")
         await made.gate.entered()
-        late = made.begin("bad", "bad", deadline=time.monotonic() - 1)
-        in_time = made.begin("battery", deadline=time.monotonic() + 60)
-        await settled()
-        made.gate.open()
-        with pytest.raises(DeadlineError, match="nothing was computed"):
-            await late
-        assert (await first, await in_time) == ([GOOD], [BATTERY])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(places.get(broken, batching), broken, Mock(side_effect=KeyError("odd")))
+            second = made.begin("bad", "bad")
+            await settled()
+            made.gate.open()
+            found = await asyncio.gather(first, second, return_exceptions=True)
+        assert await made.begin("bad", "battery") == [BAD, BATTERY]
 
-    assert made.value("sentimill_dropped_texts_total") == 2
-    assert sum(made.gate.calls) == 2
-
-
-async def test_a_text_that_cannot_be_done_in_time_is_not_begun(bundle: Path) -> None:
-    """The engine's measured rate says so; what it would compute in vain, others need."""
-    async with running(bundle, gated=True) as made:
-        first = made.begin("good")
-        await made.gate.entered()
-        made.admission.observe(tokens=1, seconds=30.0, busy_seconds=30.0)
-        hopeless = made.begin("bad", deadline=time.monotonic() + 5)
-        patient = made.begin("battery", deadline=time.monotonic() + 600)
-        await settled()
-        made.gate.open()
-        with pytest.raises(DeadlineError, match="nothing was computed"):
-            await hopeless
-        assert (await first, await patient) == ([GOOD], [BATTERY])
-
-
-async def test_an_idle_engine_is_tried_whatever_is_expected_of_it(bundle: Path) -> None:
-    """One slow call would otherwise drop every text after it, for ever."""
-    async with running(bundle) as made:
-        assert await made.begin("good") == [GOOD]
-        made.admission.observe(tokens=1, seconds=1e6, busy_seconds=1e6)
-
-        assert await made.begin("bad", deadline=time.monotonic() + 60) == [BAD]
-        assert await made.begin("bad", deadline=time.monotonic() + 60) == [BAD]
-
-
-async def test_a_cancelled_caller_has_its_waiting_texts_dropped(bundle: Path) -> None:
-    """Nothing is computed for a caller who has gone, and its neighbours are served."""
-    async with running(bundle, gated=True) as made:
-        first = made.begin("good")
-        await made.gate.entered()
-        second = made.begin("good the the")  # may be prepared already when the caller goes
-        await settled()
-        gone, stays = made.begin("bad", "bad", "bad"), made.begin("battery")
-        await settled()
-        gone.cancel()
-        await settled()
-        dropped = made.value("sentimill_dropped_texts_total")
-        made.gate.open()
-        answers = await asyncio.gather(first, second, stays)
-        assert gone.cancelled()
-
-    assert list(answers) == [[GOOD], [GOOD], [BATTERY]]
-    assert dropped == made.value("sentimill_dropped_texts_total") == 3
-
-
-async def test_texts_of_a_caller_who_has_gone_make_nobody_late(bundle: Path) -> None:
-    """The expected time of a batch is that of the texts in it which somebody waits for."""
-    async with running(bundle, gated=True) as made:
-        first = made.begin("good")
-        await made.gate.entered()
-        made.admission.observe(tokens=1, seconds=30.0, busy_seconds=30.0)
-        gone = made.begin(*["bad"] * 20)
-        stays = made.begin("battery", deadline=time.monotonic() + 300)
-        await asyncio.sleep(0)  # both are queued, and no batch is taken yet
-        gone.cancel()
-        await settled()
-        made.gate.open()
-
-        assert (await first, await stays) == ([GOOD], [BATTERY])
-
-
-async def test_what_is_left_of_a_late_request_is_in_no_batch(bundle: Path) -> None:
-    """All of its texts go with the first, also those that did not fit into its batch."""
-    async with running(bundle, budget=2, gated=True) as made:
-        first = made.begin("good")
-        await made.gate.entered()
-        late = made.begin(*["bad"] * 9, deadline=time.monotonic() - 1)
-        stays = made.begin("battery", "battery")
-        with pytest.raises(DeadlineError):
-            await late
-        made.gate.open()
-        await asyncio.gather(first, stays)
-
-    assert made.value("sentimill_dropped_texts_total") == 9
-    assert made.gate.calls == [1, 2]
-
-
-async def test_a_cancelled_caller_whose_batch_runs_harms_nobody(bundle: Path) -> None:
-    """An answer that nobody waits for is thrown away."""
-    async with running(bundle, gated=True) as made:
-        gone, stays = made.begin("good"), made.begin("bad")
-        await made.gate.entered()
-        gone.cancel()
-        made.gate.open()
-
-        assert await stays == [BAD]
+    reasons = [one.reason for one in found if isinstance(one, EngineError)]
+    assert reasons == ["ENGINE_FAILED"] * (2 if broken == "observe_batch" else 1)
+    assert found[0] == [GOOD] or broken == "observe_batch"
+    assert [record.levelname for record in caplog.records].count("ERROR") >= 1
 
 
 async def test_closing_finishes_what_runs_and_refuses_what_waits(bundle: Path) -> None:

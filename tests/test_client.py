@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import inspect
 import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -314,6 +316,25 @@ async def test_a_long_list_has_a_few_requests_under_way_at_once() -> None:
     assert priorities == {pb.PRIORITY_INTERACTIVE, pb.PRIORITY_BULK}
 
 
+async def test_a_list_is_split_by_the_limits_that_the_server_told(bundle: Path) -> None:
+    """Texts and bytes that a server would refuse in one request go in several."""
+    texts = ["good", "bad"] * 40 + ["good " * 100] * 3
+    limits = Limits(max_items=50, max_waiting_texts=60, max_request_bytes=1200)
+    async with live_service(bundle, limits=limits) as live:
+        async with AsyncClient(live.address, concurrency=1) as client:
+            with pytest.raises(QuotaError, match="message larger than max"):
+                await client.classify(texts)
+            told = (await client.model()).limits
+            found = await client.classify(texts, bulk=True)
+        with Client(live.address, concurrency=1) as blocking:
+            assert (await asyncio.to_thread(blocking.model)).limits == told
+            again = await asyncio.to_thread(blocking.classify, texts)
+
+    assert (told.max_items, told.max_waiting_texts, told.max_request_bytes) == (50, 60, 1200)
+    assert told.max_text_bytes == MAX_TEXT_BYTES
+    assert outcomes(found) == outcomes(again) == ["positive", "negative"] * 40 + ["positive"] * 3
+
+
 async def test_channels_are_connections_of_their_own() -> None:
     """Requests take turns over them."""
     peers: list[str] = []
@@ -341,13 +362,27 @@ def test_settings_with_which_no_call_is_made_are_refused() -> None:
         Client("127.0.0.1:1", concurrency=0)
 
 
-def test_the_example_of_the_module_runs(address: str) -> None:
-    """What the documentation shows gives what it says."""
-    example = str(client_module.__doc__).partition("\n\n")[2].partition("\n\n")[0]
+@pytest.mark.parametrize(
+    "shown",
+    [
+        client_module,
+        Client.classify,
+        Client.model,
+        AsyncClient,
+        AsyncClient.classify,
+        AsyncClient.model,
+    ],
+    ids=lambda shown: shown.__name__,
+)
+async def test_an_example_gives_what_it_says(shown: object, address: str) -> None:
+    """What the documentation shows runs as it stands, but for the address."""
+    paragraphs = str(inspect.getdoc(shown)).split("\n\n")
+    (example,) = [one for one in paragraphs if re.match(r"(async )?with \w+\(", one)]
     head, call = example.replace("127.0.0.1:50051", address).splitlines()
-    names: dict[str, object] = {"Client": Client}
+    says = call.partition("  # ")[2]
+    names: dict[str, Callable[[], Awaitable[object]]] = {}
 
-    exec(f"{head}\n    found = {call.strip()}", names)
+    code = f"async def run():\n    {head}\n        return {call.strip()}"
+    exec(code, {"Client": Client, "AsyncClient": AsyncClient}, names)
 
-    assert names["found"] == "neutral"  # as the tiny model says of these words
-    assert call.endswith('# "negative"')
+    assert await names["run"]() == ast.literal_eval(says)

@@ -153,3 +153,80 @@ def test_a_text_that_would_be_mostly_padding_waits_for_its_like(
     lanes = lanes_of([Item(0, 100), Item(1, 10), Item(2, 90)])
 
     assert [item.number for item in lanes.take(1000, 9, share)] == expected
+
+
+def queue(*lengths: int) -> deque[Item]:
+    """Return items of *lengths*, the oldest first."""
+    return deque(Item(i, length) for i, length in enumerate(lengths))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "budget", "window", "taken"),
+    [
+        ((), 10, 9, []),
+        ((99,), 10, 9, [0]),
+        ((5, 5, 5), 10, 9, [0, 1]),
+        ((5, 50, 5), 10, 9, [0, 2]),
+        ((50, 5, 5), 10, 9, [0]),
+        ((4, 9, 5, 4), 20, 9, [0, 2, 3]),
+        ((4, 9, 3, 1), 12, 9, [0, 2, 3]),
+        ((5, 5), 10, 1, [0]),
+    ],
+)
+def test_take_batch_chooses(
+    lengths: tuple[int, ...], budget: int, window: int, taken: list[int]
+) -> None:
+    """Cases of the policy: the oldest, and those of like length that fit with it."""
+    assert [item.number for item in take_batch(queue(*lengths), budget, window)] == taken
+
+
+LENGTHS = st.lists(st.integers(1, 80), min_size=1, max_size=80)
+
+
+@given(LENGTHS, BUDGETS, WINDOWS)
+def test_nothing_is_lost_and_nothing_taken_twice(
+    lengths: list[int], budget: int, window: int
+) -> None:
+    """Every item is in exactly one batch."""
+    waiting = queue(*lengths)
+    taken: list[Item] = []
+    while batch := take_batch(waiting, budget, window):
+        taken.extend(batch)
+
+    assert not waiting
+    assert sorted(item.number for item in taken) == list(range(len(lengths)))
+
+
+@given(LENGTHS, BUDGETS, WINDOWS)
+def test_the_budget_is_held_unless_single(lengths: list[int], budget: int, window: int) -> None:
+    """Rows times longest stays within the budget; only one long text alone may pass it."""
+    waiting = queue(*lengths)
+    while batch := take_batch(waiting, budget, window):
+        assert len(batch) == 1 or len(batch) * max(item.length for item in batch) <= budget
+
+
+@given(LENGTHS, BUDGETS, WINDOWS)
+def test_the_oldest_is_always_taken(lengths: list[int], budget: int, window: int) -> None:
+    """So nobody starves, however odd the length."""
+    waiting = queue(*lengths)
+    while waiting:
+        oldest = waiting[0]
+        assert take_batch(waiting, budget, window)[0] is oldest
+
+
+@given(LENGTHS, BUDGETS, WINDOWS)
+def test_the_rest_keeps_its_order(lengths: list[int], budget: int, window: int) -> None:
+    """What is passed over waits where it stood, and a batch keeps arrival order itself."""
+    waiting = queue(*lengths)
+    batch = take_batch(waiting, budget, window)
+
+    assert [item.number for item in waiting] == sorted(item.number for item in waiting)
+    assert [item.number for item in batch] == sorted(item.number for item in batch)
+
+
+@given(LENGTHS, BUDGETS, WINDOWS)
+def test_only_the_window_is_searched(lengths: list[int], budget: int, window: int) -> None:
+    """The choice costs the same however long the queue is."""
+    batch = take_batch(queue(*lengths), budget, window)
+
+    assert all(item.number < window for item in batch)

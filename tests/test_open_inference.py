@@ -20,7 +20,7 @@ from sentimill.open_inference import SERVICE
 from sentimill.server import Serve
 from sentimill.v1 import open_inference_pb2 as pb
 from tiny import LABELS, graph, write_tiny_bundle
-from wire import classify, connected, reason_in
+from wire import classify, connected, field_of, reason_in, status_in
 
 OUTPUTS = ["label", "probs", "score", "confidence", "abstained", "truncated", "error"]
 BAD = b"caf\xe9"
@@ -286,34 +286,41 @@ def wanting(name: str) -> pb.ModelInferRequest:
     return request
 
 
+TYPED, RAW = "inputs[0].contents.bytes_contents", "raw_input_contents[0]"
+
+
 @pytest.mark.parametrize(
-    ("request_", "reason"),
+    ("request_", "reason", "field"),
     [
-        (pb.ModelInferRequest(model_name="tiny"), "BAD_INPUTS"),
-        (changed(name="TEXT"), "BAD_INPUTS"),
-        (changed(datatype="INT64"), "BAD_INPUTS"),
-        (changed(shape=[2]), "BAD_INPUTS"),
-        (changed(shape=[-1]), "BAD_INPUTS"),
-        (changed(shape=[1, 1]), "BAD_INPUTS"),
-        (cut(2), "BAD_INPUTS"),
-        (cut(6), "BAD_INPUTS"),
-        (cut(8), "BAD_INPUTS"),  # one whole text where two are promised
-        (twice(), "BAD_INPUTS"),
-        (wanting("logits"), "BAD_OUTPUTS"),
-        (typed(), "ITEM_COUNT"),
-        (typed(*[b"good"] * 5), "ITEM_COUNT"),
-        (raw(*[b"good"] * 5), "ITEM_COUNT"),
-        (endless(), "ITEM_COUNT"),  # what is refused anyway is not read to its end
-        (b"\xff\xff", "MALFORMED_REQUEST"),
+        (pb.ModelInferRequest(model_name="tiny"), "BAD_INPUTS", "inputs"),
+        (changed(name="TEXT"), "BAD_INPUTS", "inputs"),
+        (changed(datatype="INT64"), "BAD_INPUTS", "inputs"),
+        (changed(shape=[2]), "BAD_INPUTS", "inputs[0].shape"),
+        (changed(shape=[-1]), "BAD_INPUTS", "inputs[0].shape"),
+        (changed(shape=[1, 1]), "BAD_INPUTS", "inputs"),
+        (cut(2), "BAD_INPUTS", RAW),
+        (cut(6), "BAD_INPUTS", RAW),
+        (cut(8), "BAD_INPUTS", "inputs[0].shape"),  # one whole text where two are promised
+        (twice(), "BAD_INPUTS", "raw_input_contents"),
+        (wanting("logits"), "BAD_OUTPUTS", "outputs"),
+        (typed(), "ITEM_COUNT", TYPED),
+        (typed(*[b"good"] * 5), "ITEM_COUNT", TYPED),
+        (raw(*[b"good"] * 5), "ITEM_COUNT", RAW),
+        (endless(), "ITEM_COUNT", RAW),  # what is refused anyway is not read to its end
+        (b"\xff\xff", "MALFORMED_REQUEST", None),
     ],
 )
 async def test_a_request_that_does_not_fit_is_refused_whole(
-    bundle: Path, request_: Message | bytes, reason: str
+    bundle: Path, request_: Message | bytes, reason: str, field: str | None
 ) -> None:
-    """The code is INVALID_ARGUMENT, the reason is stable, and nothing stays counted in."""
+    """The code is INVALID_ARGUMENT, reason and path are stable, and nothing stays counted in."""
     async with live_service(bundle, limits=Limits(max_items=4)) as live:
-        assert await refused(live, request_) == ("INVALID_ARGUMENT", reason)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ask(live, "ModelInfer", request_)
         assert live.admission.texts == 0
+
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert (reason_in(caught.value), field_of(status_in(caught.value))) == (reason, field)
 
 
 async def test_what_is_not_here_is_unimplemented(bundle: Path) -> None:

@@ -18,7 +18,16 @@ from sentimill.engine import FAILED
 from sentimill.text import MAX_TEXT_BYTES
 from sentimill.v1 import sentiment_pb2 as pb
 from tiny import LABELS, graph, write_tiny_bundle
-from wire import classify, outcomes, reason_in, refusal, request_of, send
+from wire import (
+    classify,
+    field_of,
+    outcomes,
+    reason_in,
+    refusal,
+    request_of,
+    send,
+    status_in,
+)
 
 
 async def test_results_come_in_request_order(bundle: Path) -> None:
@@ -70,6 +79,14 @@ async def test_one_bad_text_never_fails_its_neighbours(bundle: Path) -> None:
     ]
     codes = {result.error.code for result in found.results if result.HasField("error")}
     assert codes == {grpc.StatusCode.INVALID_ARGUMENT.value[0]}
+    assert [field_of(result.error) for result in found.results if result.HasField("error")] == [
+        "items[1].text",
+        "items[2].text",
+        "items[3].utf8",
+        "items[4].utf8",
+        "items[5].utf8",
+        "items[6]",
+    ]
 
 
 async def test_text_and_bytes_give_the_same(bundle: Path) -> None:
@@ -108,6 +125,7 @@ async def test_a_text_on_which_the_engine_fails_is_alone(
 
     assert outcomes(found) == ["positive", "ENGINE_FAILED", "negative"]
     assert found.results[1].error.code == grpc.StatusCode.INTERNAL.value[0]
+    assert field_of(found.results[1].error) is None
     assert found.results[1].error.message == FAILED
     assert "ONNX Runtime failed: " in caplog.text
     assert "secret" not in caplog.text
@@ -134,6 +152,7 @@ async def test_a_wrong_number_of_items_is_refused(bundle: Path, count: int) -> N
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert reason_in(error) == "ITEM_COUNT"
     assert f"items has {count} texts, the limits are 1 and 3" in str(error.details())
+    assert field_of(status_in(error)) == "items"
 
 
 @pytest.mark.parametrize(
@@ -148,6 +167,7 @@ async def test_a_malformed_message_is_refused_with_a_reason(bundle: Path, data: 
 
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert reason_in(error) == "MALFORMED_REQUEST"
+    assert field_of(status_in(error)) is None  # what cannot be read has no paths
     assert "utf8" in str(error.details())
 
 
@@ -185,6 +205,7 @@ async def test_a_request_larger_than_the_queue_is_not_to_be_tried_again(bundle: 
 
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert reason_in(error) == "REQUEST_TOO_LARGE"
+    assert field_of(status_in(error)) == "items"
 
 
 async def test_what_the_queue_refuses_costs_no_quota(bundle: Path, tmp_path: Path) -> None:
@@ -322,6 +343,7 @@ async def test_bulk_work_is_counted_apart(bundle: Path) -> None:
     assert counted == [1, 1, 1, None]
     assert live.value("sentimill_request_seconds_count", method="ClassifyBulk") == 2
     assert live.value("sentimill_request_seconds_count", method="Classify") == 1
+    assert live.value("sentimill_queue_seconds_count") == 1
 
 
 async def test_an_unknown_method_is_unimplemented(bundle: Path) -> None:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
+from google.rpc import error_details_pb2
 
 from live import Live, live_service, until
 from sentimill.callers import Callers, new_token
@@ -27,12 +28,15 @@ StreamCall = grpc.aio.StreamStreamCall[bytes, bytes]
 
 
 @asynccontextmanager
-async def streaming(live: Live, token: str = "") -> AsyncIterator[StreamCall]:
+async def streaming(
+    live: Live, token: str = "", timeout: float | None = None
+) -> AsyncIterator[StreamCall]:
     """Open a ClassifyStream."""
     async with connected(live) as channel:
         method: grpc.aio.StreamStreamMultiCallable[bytes, bytes]
         method = channel.stream_stream(f"/{SERVICE}/ClassifyStream")
-        call = method(metadata=(("authorization", f"Bearer {token}"),) if token else None)
+        metadata = (("authorization", f"Bearer {token}"),) if token else None
+        call = method(timeout=timeout, metadata=metadata)
         yield call
 
 
@@ -137,6 +141,47 @@ async def test_a_caller_who_leaves_its_stream_leaves_no_tasks_behind(bundle: Pat
         await until(lambda: not our_tasks())
 
     assert (live.admission.texts, live.admission.tokens) == (0, 0)
+    assert live.value("sentimill_requests_total", method="ClassifyStream", code="CANCELLED") == 4
+
+
+async def test_the_requests_of_a_stream_that_is_too_late_are_counted(bundle: Path) -> None:
+    """Once each, as calls that are; the caller's own clock may be the first to cancel them."""
+    async with live_service(bundle, gated=True) as live:
+        async with streaming(live, timeout=0.5) as call:
+            await write(call, 1, ["good"])
+            await write(call, 2, ["bad"])
+
+            assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        await until(lambda: not our_tasks())
+
+    counted = [
+        live.value("sentimill_requests_total", method="ClassifyStream", code=code) or 0
+        for code in ("DEADLINE_EXCEEDED", "CANCELLED")
+    ]
+    assert sum(counted) == 2
+
+
+async def test_a_refused_request_of_a_stream_says_when_to_come_back(bundle: Path) -> None:
+    """Its stream goes on, so no trailer can tell."""
+    limits = Limits(max_waiting_texts=1)
+    async with (
+        live_service(bundle, limits=limits, gated=True) as live,
+        streaming(live) as busy,
+        streaming(live) as call,
+    ):
+        await write(busy, 1, ["good"])
+        await live.gate.entered()
+        await write(call, 2, ["bad"])
+        refused = (await read(call)).error
+        live.gate.open()
+
+    info = error_details_pb2.RetryInfo()
+    assert (refused.code, reason_of(refused)) == (
+        grpc.StatusCode.UNAVAILABLE.value[0],
+        "QUEUE_FULL",
+    )
+    assert any(detail.Unpack(info) for detail in refused.details)
+    assert 100 <= info.retry_delay.ToMilliseconds() <= 30_000
 
 
 async def test_a_stream_with_a_message_beyond_the_limit_ends(bundle: Path) -> None:
@@ -161,6 +206,10 @@ async def test_an_idle_stream_ends_when_the_server_drains(bundle: Path) -> None:
         assert await call.code() is grpc.StatusCode.UNAVAILABLE
         assert "shutting down" in str(await call.details())
         await until(lambda: not our_tasks())
+
+    refused = live.value("sentimill_refused_requests_total", reason="DRAINING")
+    counted = live.value("sentimill_requests_total", method="ClassifyStream", code="UNAVAILABLE")
+    assert refused == counted == 1
 
 
 async def test_a_drain_answers_what_a_stream_has_under_way(bundle: Path) -> None:

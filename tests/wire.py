@@ -72,13 +72,28 @@ def reason_of(status: status_pb2.Status) -> str:
     return str(info.reason)
 
 
-def reason_in(error: grpc.aio.AioRpcError) -> str:
-    """Return the reason in the trailers of an error, whose code and message agree with it."""
+def field_of(status: status_pb2.Status) -> str | None:
+    """Return the path of the one field at fault, if any; it is described as the status is."""
+    bad = error_details_pb2.BadRequest()
+    if not any(detail.Unpack(bad) for detail in status.details):
+        return None
+    (violation,) = bad.field_violations
+    assert violation.description == status.message
+    return str(violation.field)
+
+
+def status_in(error: grpc.aio.AioRpcError) -> status_pb2.Status:
+    """Return the status in the trailers of an error, whose code and message agree with it."""
     (details,) = [v for k, v in error.trailing_metadata() if k == "grpc-status-details-bin"]
     assert isinstance(details, bytes)
     status = status_pb2.Status.FromString(details)
     assert (status.code, status.message) == (error.code().value[0], error.details())
-    return reason_of(status)
+    return status
+
+
+def reason_in(error: grpc.aio.AioRpcError) -> str:
+    """Return the reason in the trailers of an error."""
+    return reason_of(status_in(error))
 
 
 def outcomes(response: pb.ClassifyResponse) -> list[str]:

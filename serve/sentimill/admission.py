@@ -104,6 +104,7 @@ class Admission:
                 f"the request has {more} {unit} and the server never holds more than {limit}:"
                 " split it into smaller ones",
                 reason="REQUEST_TOO_LARGE",
+                field="items",
             )
         if now + more > limit:
             raise UnavailableError(

@@ -44,13 +44,20 @@ class Answer:
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """The texts of one request, answered together."""
+    """The texts of one request, answered together.
+
+    left: texts without an answer. waiting_texts, waiting_tokens: those that are in no batch yet.
+    begun: a batch with some of them is on its way to the engine, or was.
+    """
 
     arrived: float
     deadline: float
     done: asyncio.Future[Answer]
     logits: list[NDArray[np.float32] | EngineError | None]
     left: int
+    waiting_texts: int
+    waiting_tokens: int
+    begun: bool = False
     queue_seconds: float = 0.0
     engine_seconds: float = 0.0
 
@@ -104,13 +111,15 @@ class Batcher:
         self._least_useful = least_useful
         self._waiting: deque[_Item] = deque()
         self._bulk: deque[_Item] = deque()
-        self._left_behind = 0  # texts in the lanes that nobody waits for, or a few more
+        self._jobs: set[Job] = set()  # those without an answer
+        self._left_behind = 0  # texts in the lanes that nobody waits for
         self._turn = 0
         self._arrived = asyncio.Event()
+        self._calls = calls
         self._room = asyncio.Semaphore(calls + _PREPARED)
         self._threads = ThreadPoolExecutor(calls, thread_name_prefix="engine")
         self._busy_until = -math.inf
-        self._flights: set[asyncio.Task[None]] = set()
+        self._flights: dict[asyncio.Task[None], list[_Item]] = {}
         self._loop: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -124,8 +133,8 @@ class Batcher:
             await asyncio.gather(self._loop, return_exceptions=True)
             self._loop = None  # its traceback leads back here: a cycle that holds the model
         await asyncio.gather(*self._flights, return_exceptions=True)
-        for item in (*self._waiting, *self._bulk):
-            _fail(item.job, UnavailableError("the server stopped: try again", reason="DRAINING"))
+        for job in self._jobs:
+            _fail(job, UnavailableError("the server stopped: try again", reason="DRAINING"))
         self._waiting.clear()
         self._bulk.clear()
         self._threads.shutdown()
@@ -135,31 +144,35 @@ class Batcher:
     ) -> Answer:
         """Queue the texts of one request and return their logits when all are done.
 
-        bulk: after interactive texts; see `lanes`. deadline: on the clock of `time.monotonic`; a
-        text that is still waiting then is dropped before it is computed. A caller who is cancelled
-        has its waiting texts dropped too.
+        bulk: after interactive texts; see `lanes`. deadline: on the clock of `time.monotonic`; as
+        soon as the last text would be computed after it, those that still wait are dropped. A
+        caller who is cancelled has its waiting texts dropped too.
 
         Raises:
-            DeadlineError: the deadline passed while texts were waiting.
+            DeadlineError: the deadline passed, or would, while texts were waiting.
             UnavailableError: the server stopped.
         """
         now = time.monotonic()
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         until = math.inf if deadline is None else deadline
-        job = Job(now, until, future, [None] * len(rows), len(rows))
+        texts, tokens = len(rows), sum(map(len, rows))
+        job = Job(now, until, future, [None] * texts, texts, texts, tokens)
         lane = self._bulk if bulk else self._waiting
         lane.extend(
             _Item(ids, job, place, self._padded_length(len(ids))) for place, ids in enumerate(rows)
         )
+        self._jobs.add(job)
         self._arrived.set()
         try:
             return await future
         except asyncio.CancelledError:
-            self._left_behind += job.left
+            self._left_behind += job.waiting_texts
             # Not for each that goes: a connection that breaks takes thousands of calls with it.
             if 2 * self._left_behind > len(self._waiting) + len(self._bulk):
                 self._sweep()
             raise
+        finally:
+            self._jobs.discard(job)
 
     def _sweep(self) -> None:
         """Take the texts that nobody waits for out of the lanes."""
@@ -173,12 +186,35 @@ class Batcher:
     async def _feed(self) -> None:
         while True:
             await self._room.acquire()
-            while not (batch := self._take()):
+            while not (batch := self._take_or_fail()):
                 self._arrived.clear()
                 await self._arrived.wait()
             flight = asyncio.create_task(self._fly(batch))
-            self._flights.add(flight)
-            flight.add_done_callback(self._flights.discard)
+            self._flights[flight] = batch
+            flight.add_done_callback(self._flights.pop)
+
+    def _take_or_fail(self) -> list[_Item]:
+        """Return the next batch; where none can be formed, fail all that wait, and serve on.
+
+        The culprit is not known, and the texts of a batch that broke off are in no lane any more.
+        """
+        try:
+            return self._take()
+        except Exception:
+            log.exception("no batch could be formed of %d requests", len(self._jobs))
+            flying = Counter(item.job for item in self._flying())
+            for job in self._jobs:
+                if job.left > flying[job]:
+                    _fail(job, EngineError("the batch was lost", reason="ENGINE_FAILED"))
+            self._waiting.clear()
+            self._bulk.clear()
+            self._left_behind = 0
+            return []
+
+    def _flying(self) -> list[_Item]:
+        """Return what the engine works on, or will without a further choice."""
+        # A flight may have just ended, and still be here.
+        return [i for flight, batch in self._flights.items() if not flight.done() for i in batch]
 
     def _take(self) -> list[_Item]:
         """Return the next batch, without texts of callers who have gone or are too late."""
@@ -193,23 +229,44 @@ class Batcher:
                 least_useful=self._least_useful,
             )
             self._turn += 1
-            now = done = time.monotonic()
-            # An idle engine is tried on any estimate: nothing else would correct one too high. One
-            # of these may have just ended, and still be here.
-            if not all(flight.done() for flight in self._flights):
-                wanted = (i for i in batch if not i.job.done.done() and i.deadline > now)
-                done += self._admission.call_seconds(sum(len(i.ids) for i in wanted))
-            for job, texts in Counter(item.job for item in batch).items():
-                if done >= job.deadline:
-                    why = "the deadline would pass before the answer: nothing was computed for it"
-                    _fail(job, DeadlineError(why, reason="DEADLINE_EXCEEDED"))
-                    self._left_behind += job.left - texts
+            for item in batch:
+                item.job.waiting_texts -= 1
+                item.job.waiting_tokens -= len(item.ids)
+            self._give_up_late(batch)
             alive = [item for item in batch if not item.job.done.done()]
             self._metrics.dropped_texts.inc(len(batch) - len(alive))
             if alive:
                 self._metrics.closed_batches.labels(self._why_closed(batch)).inc()
                 return alive
         return []
+
+    def _give_up_late(self, batch: list[_Item]) -> None:
+        """Fail the jobs in *batch* whose last text would be computed after their deadline.
+
+        The estimate for what a job has left is the least it may take: as if nobody else waited.
+        """
+        now = computed = time.monotonic()
+        ahead = sum(len(item.ids) for item in self._flying())
+        # An idle engine is tried on any estimate: nothing else would correct one too high.
+        if ahead:
+            wanted = (i for i in batch if not i.job.done.done() and i.deadline > now)
+            computed += self._admission.seconds_for(ahead / self._calls)
+            computed += self._admission.call_seconds(sum(len(i.ids) for i in wanted))
+        for job in {item.job for item in batch}:
+            rest = self._admission.seconds_for(job.waiting_tokens) if ahead else 0.0
+            if computed + rest >= job.deadline:
+                self._give_up(job)
+            else:
+                job.begun = True
+
+    def _give_up(self, job: Job) -> None:
+        """Answer that *job* is too late; what of it still waits is left out of the next batches."""
+        if job.done.done():
+            return
+        what = "no more of it is computed" if job.begun else "nothing was computed for it"
+        why = f"the deadline would pass before the answer: {what}"
+        job.done.set_exception(DeadlineError(why, reason="DEADLINE_EXCEEDED"))
+        self._left_behind += job.waiting_texts
 
     def _why_closed(self, batch: list[_Item]) -> str:
         """Say why *batch* took no more texts."""
@@ -221,26 +278,39 @@ class Batcher:
     async def _fly(self, batch: list[_Item]) -> None:
         """Run one batch in a thread of the engine and hand its results back."""
         loop = asyncio.get_running_loop()
-        rows = [item.ids for item in batch]
         beside = len(self._flights) - 1
         try:
-            started, logits, seconds = await loop.run_in_executor(
-                self._threads, self._timed, rows, beside
-            )
+            ran = await loop.run_in_executor(self._threads, self._timed, batch, beside)
+            self._settle(batch, *ran)
         except Exception:
             # Nothing that an engine does ends here; the loop must survive what does.
             log.exception("a batch of %d texts was lost", len(batch))
             for item in batch:
                 _fail(item.job, EngineError("the batch was lost", reason="ENGINE_FAILED"))
-            return
         finally:
             self._room.release()
-        padded = len(batch) * max(item.length for item in batch)
-        useful = sum(len(item.ids) for item in batch)
+
+    def _settle(
+        self,
+        batch: list[_Item],
+        alive: list[_Item],
+        logits: list[NDArray[np.float32] | EngineError],
+        started: float,
+        seconds: float,
+    ) -> None:
+        """Give the texts of *alive* their *logits*, and give up what of *batch* was too late."""
+        self._metrics.dropped_texts.inc(len(batch) - len(alive))
+        for item in batch:
+            if item.deadline <= started:
+                self._give_up(item.job)
+        if not alive:
+            return
+        padded = len(alive) * max(item.length for item in alive)
+        useful = sum(len(item.ids) for item in alive)
         busy = self._busy_seconds(started, started + seconds)
         self._admission.observe(useful, seconds, busy)
-        self._metrics.observe_batch(len(batch), useful, padded, seconds, busy)
-        for item, row in zip(batch, logits, strict=True):
+        self._metrics.observe_batch(len(alive), useful, padded, seconds, busy)
+        for item, row in zip(alive, logits, strict=True):
             job = item.job
             job.logits[item.place] = row
             job.left -= 1
@@ -257,11 +327,18 @@ class Batcher:
         return max(0.0, ended - max(started, before))
 
     def _timed(
-        self, rows: list[NDArray[np.int64]], beside: int
-    ) -> tuple[float, list[NDArray[np.float32] | EngineError], float]:
+        self, batch: list[_Item], beside: int
+    ) -> tuple[list[_Item], list[NDArray[np.float32] | EngineError], float, float]:
+        """Run what somebody still waits for; return those items, their logits, start and seconds.
+
+        A batch may have waited behind another call. This is a thread of the engine, so it only
+        looks: the event loop settles the others. What it looks at are facts, for an estimate that
+        is too high would keep an idle engine from ever being tried.
+        """
         started = time.monotonic()
-        results = self._run_or_split(rows, beside)
-        return started, results, time.monotonic() - started
+        alive = [i for i in batch if not i.job.done.done() and i.deadline > started]
+        logits = self._run_or_split([item.ids for item in alive], beside) if alive else []
+        return alive, logits, started, time.monotonic() - started
 
     def _run_or_split(
         self, rows: list[NDArray[np.int64]], beside: int

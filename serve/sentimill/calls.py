@@ -27,6 +27,7 @@ from sentimill.v1 import sentiment_pb2 as pb
 
 __all__ = [
     "METHOD",
+    "Limits",
     "Model",
     "Result",
     "Security",
@@ -43,7 +44,10 @@ _MAX_ITEMS: Final = 256
 """Texts in one request: enough to fill batches, few enough to keep a call's latency even."""
 
 _MAX_BYTES: Final = 2 << 20
-"""Bytes of text in one request, a quarter of what the server accepts."""
+"""Bytes in one request, a quarter of what the server accepts unless it is told otherwise."""
+
+_ITEM_BYTES: Final = 16
+"""More than what a text takes in a message besides its own bytes."""
 
 _ATTEMPTS: Final = 4
 _SERVICE_CONFIG: Final = {
@@ -105,6 +109,17 @@ Result: TypeAlias = Prediction | TextError | EngineError
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What a server accepts; fields as in the message `Limits`."""
+
+    max_items: int
+    max_text_bytes: int
+    max_request_bytes: int
+    max_waiting_texts: int
+    max_waiting_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """The model that a server has loaded; fields as in `GetModelResponse`."""
 
@@ -116,6 +131,7 @@ class Model:
     precision: str
     provider: str
     threshold: float | None
+    limits: Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,16 +180,25 @@ def check_settings(timeout_seconds: float, channels: int, concurrency: int) -> N
 
 
 def requests_of(
-    texts: Sequence[str], results: list[Result | None], *, bulk: bool
+    texts: Sequence[str],
+    results: list[Result | None],
+    *,
+    bulk: bool,
+    limits: Limits | None = None,
 ) -> Iterator[tuple[list[int], pb.ClassifyRequest]]:
     """Yield requests within the limits on items and bytes, and the places of their texts.
 
     A text that no server takes gets its error in *results* and is not sent: it would take its
-    neighbours with it.
+    neighbours with it. limits: the server's, None where they are not known.
     """
     if isinstance(texts, str):
         why = "classify takes a list of texts and was given one string: write classify([text])"
         raise InputError(why, reason="NOT_A_LIST")
+    most_items, most_bytes = _MAX_ITEMS, _MAX_BYTES
+    if limits is not None:
+        # Half of the queue: bulk work may not fill all of it, and others want in.
+        most_items = max(1, min(most_items, limits.max_items, limits.max_waiting_texts // 2))
+        most_bytes = min(most_bytes, limits.max_request_bytes)
     priority = pb.PRIORITY_BULK if bulk else pb.PRIORITY_INTERACTIVE
     places: list[int] = []
     items: list[pb.ClassifyItem] = []
@@ -186,12 +211,13 @@ def requests_of(
         except TextError as error:
             results[place] = error
             continue
-        if items and (len(items) == _MAX_ITEMS or size + len(data) > _MAX_BYTES):
+        more = len(data) + _ITEM_BYTES
+        if items and (len(items) == most_items or size + more > most_bytes):
             yield places, pb.ClassifyRequest(items=items, priority=priority)
             places, items, size = [], [], 0
         places.append(place)
         items.append(pb.ClassifyItem(utf8=data))
-        size += len(data)
+        size += more
     if items:
         yield places, pb.ClassifyRequest(items=items, priority=priority)
 
@@ -228,6 +254,13 @@ def model_of(data: bytes) -> Model:
         precision=response.precision,
         provider=response.provider,
         threshold=response.threshold if response.HasField("threshold") else None,
+        limits=Limits(
+            max_items=response.limits.max_items,
+            max_text_bytes=response.limits.max_text_bytes,
+            max_request_bytes=response.limits.max_request_bytes,
+            max_waiting_texts=response.limits.max_waiting_texts,
+            max_waiting_tokens=response.limits.max_waiting_tokens,
+        ),
     )
 
 

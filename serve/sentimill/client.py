@@ -1,7 +1,7 @@
 """Typed clients of the service, synchronous and asyncio.
 
 with Client("127.0.0.1:50051") as client:
-    client.classify(["The battery died in a week."])[0].label      # "negative"
+    client.classify(["The battery is bad."])[0].label      # "negative"
 
 Several servers: `dns:///sentimill.internal:50051` takes every address behind the name in turn.
 A request that the server did not begin (UNAVAILABLE) is tried three more times within its
@@ -22,6 +22,7 @@ from google.protobuf.message import Message
 
 from sentimill.calls import (
     METHOD,
+    Limits,
     Model,
     Result,
     Security,
@@ -34,7 +35,7 @@ from sentimill.calls import (
 from sentimill.fallback import Fallback
 from sentimill.v1 import sentiment_pb2 as pb
 
-__all__ = ["AsyncClient", "Client", "Fallback", "Model", "Security"]
+__all__ = ["AsyncClient", "Client", "Fallback", "Limits", "Model", "Security"]
 
 
 class Client:
@@ -65,6 +66,7 @@ class Client:
         self._timeout = timeout_seconds
         self._concurrency = concurrency
         self._fallback = fallback
+        self._limits: Limits | None = None
         known = security or Security(tls=False)
         self._metadata = known.metadata()
         self._channels = [known.channel(address) for _ in range(channels)]
@@ -73,14 +75,17 @@ class Client:
     def classify(self, texts: Sequence[str], *, bulk: bool = False) -> list[Result]:
         """Return one result a text, in order; a text that cannot be classified gets its error.
 
-        A long list is sent as several requests. bulk: let interactive callers go first. Raises
-        `UnavailableError`, `DeadlineError`, `InputError` or another `SentimillError` when a whole
-        request failed.
+        with Client("127.0.0.1:50051") as client:
+            client.classify(["Good!", ""])[1].reason      # "EMPTY_TEXT"
+
+        A long list is sent as several requests, of 256 texts at most, or fewer where `model` told
+        of lower limits. bulk: let interactive callers go first. Raises `UnavailableError`,
+        `DeadlineError`, `InputError` or another `SentimillError` when a whole request failed.
         """
         results: list[Result | None] = [None] * len(texts)
         under_way: deque[tuple[list[int], _Future]] = deque()
         try:
-            for places, request in requests_of(texts, results, bulk=bulk):
+            for places, request in requests_of(texts, results, bulk=bulk, limits=self._limits):
                 if len(under_way) == self._concurrency:
                     fill(results, *_finish(under_way))
                 under_way.append((places, self._begin("Classify", request)))
@@ -93,8 +98,14 @@ class Client:
         return found if self._fallback is None else self._fallback.improve(texts, found)
 
     def model(self) -> Model:
-        """Return what the server has loaded."""
-        return model_of(_result(self._begin("GetModel", pb.GetModelRequest())))
+        """Return what the server has loaded and accepts; lists are then split by its limits.
+
+        with Client("127.0.0.1:50051") as client:
+            client.model().labels      # ("negative", "neutral", "positive")
+        """
+        found = model_of(_result(self._begin("GetModel", pb.GetModelRequest())))
+        self._limits = found.limits
+        return found
 
     def close(self) -> None:
         """Close the connection."""
@@ -120,7 +131,11 @@ class Client:
 
 
 class AsyncClient:
-    """As `Client`, for asyncio; use it within one event loop."""
+    """As `Client`, for asyncio; use it within one event loop.
+
+    async with AsyncClient("127.0.0.1:50051") as client:
+        [one.label for one in await client.classify(["Good!", "Bad!"])]  # ["positive", "negative"]
+    """
 
     def __init__(
         self,
@@ -140,17 +155,22 @@ class AsyncClient:
         self._timeout = timeout_seconds
         self._concurrency = concurrency
         self._fallback = fallback
+        self._limits: Limits | None = None
         known = security or Security(tls=False)
         self._metadata = known.metadata()
         self._channels = [known.aio_channel(address) for _ in range(channels)]
         self._turn = cycle(self._channels)
 
     async def classify(self, texts: Sequence[str], *, bulk: bool = False) -> list[Result]:
-        """See `Client.classify`."""
+        """See `Client.classify`.
+
+        async with AsyncClient("127.0.0.1:50051") as client:
+            (await client.classify(["Good!"], bulk=True))[0].label      # "positive"
+        """
         results: list[Result | None] = [None] * len(texts)
         under_way: deque[tuple[list[int], asyncio.Task[bytes]]] = deque()
         try:
-            for places, request in requests_of(texts, results, bulk=bulk):
+            for places, request in requests_of(texts, results, bulk=bulk, limits=self._limits):
                 if len(under_way) == self._concurrency:
                     first, task = under_way.popleft()
                     fill(results, first, await task)
@@ -168,8 +188,14 @@ class AsyncClient:
         return await asyncio.to_thread(self._fallback.improve, texts, found)
 
     async def model(self) -> Model:
-        """See `Client.model`."""
-        return model_of(await self._call("GetModel", pb.GetModelRequest()))
+        """See `Client.model`.
+
+        async with AsyncClient("127.0.0.1:50051") as client:
+            (await client.model()).limits.max_items      # 1024
+        """
+        found = model_of(await self._call("GetModel", pb.GetModelRequest()))
+        self._limits = found.limits
+        return found
 
     async def close(self) -> None:
         """Close the connection."""

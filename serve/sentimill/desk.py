@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final, NoReturn, TypeVar, cast
 
 import grpc
-from google.protobuf import any_pb2
+from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
@@ -46,6 +46,7 @@ __all__ = [
     "Context",
     "Desk",
     "Limits",
+    "code_of_cancelled",
     "decode",
     "parse",
     "seconds_left",
@@ -138,7 +139,8 @@ class Desk:
 
         Raises:
             InputError: too many texts, or none.
-            UnavailableError, QuotaError, DeadlineError: nothing was computed.
+            UnavailableError, QuotaError: nothing was computed.
+            DeadlineError: the answer would come too late, and is computed no further.
         """
         arrived = time.monotonic()
         self._check(count)
@@ -168,7 +170,8 @@ class Desk:
         # The model may be closed by now; what is left needs no engine.
         results = self._results(model.classifier, encoded, answer)
         queued = max(answer.queue_seconds, 0.0)
-        self.metrics.queue_seconds.observe(queued)
+        if not bulk:  # it may wait for long, and a fleet must not grow for it
+            self.metrics.queue_seconds.observe(queued)
         self.spans.parts(arrived, tokenized, queued, answer.engine_seconds)
         return Answers(
             classifier=model.classifier,
@@ -187,6 +190,7 @@ class Desk:
                 f"items has {count} texts, the limits are 1 and"
                 f" {self.limits.max_items}: split the list into several requests",
                 reason="ITEM_COUNT",
+                field="items",
             )
 
     def _results(
@@ -225,10 +229,7 @@ class Desk:
             self.count(call.method, outcome(error).grpc, began, context)
             await self.abort(context, error)
         except asyncio.CancelledError:
-            # gRPC cancels a call that is too late as it does one whose caller has gone.
-            left = seconds_left(context)
-            late = left is not None and left <= 0
-            self.count(call.method, "DEADLINE_EXCEEDED" if late else "CANCELLED", began, context)
+            self.count(call.method, code_of_cancelled(context), began, context)
             raise
         self.count(call.method, "OK", began, context)
         return data
@@ -240,8 +241,7 @@ class Desk:
             ("grpc-status-details-bin", status.SerializeToString())
         ]
         if isinstance(error, UnavailableError):
-            wait_ms = math.ceil(1000 * min(max(self._admission.wait_seconds(), 0.1), 30.0))
-            trailers.append(("grpc-retry-pushback-ms", str(wait_ms)))
+            trailers.append(("grpc-retry-pushback-ms", str(self._pause_ms())))
         code = grpc.StatusCode[outcome(error).grpc]
         await context.abort(code, status.message, tuple(trailers))
 
@@ -250,9 +250,19 @@ class Desk:
         if isinstance(error, SentimillError):
             if isinstance(error, UnavailableError | DeadlineError | QuotaError | AuthError):
                 self.metrics.refused.labels(error.reason).inc()
-            return status_of(error)
+            status = status_of(error)
+            if isinstance(error, UnavailableError):
+                # In a stream it is all that tells: the trailers come when the stream is over.
+                delay = duration_pb2.Duration()
+                delay.FromMilliseconds(self._pause_ms())
+                _add(status, error_details_pb2.RetryInfo(retry_delay=delay))
+            return status
         log.error("request failed", exc_info=error)
         return status_of(SentimillError("internal error, see the server's log", reason="INTERNAL"))
+
+    def _pause_ms(self) -> int:
+        """Return after which pause a call that was refused now may find room."""
+        return math.ceil(1000 * min(max(self._admission.wait_seconds(), 0.1), 30.0))
 
     def count(self, method: str, code: str, began: float, context: Context) -> None:
         """Count one answer to a call that *began* on the clock of `time.monotonic`."""
@@ -298,8 +308,26 @@ def seconds_left(context: Context) -> float | None:
     return cast(float | None, context.time_remaining())
 
 
-def status_of(error: SentimillError) -> status_pb2.Status:
-    """Return *error* with its code, message and stable reason."""
-    info = any_pb2.Any()
-    info.Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))
-    return status_pb2.Status(code=outcome(error).code, message=str(error), details=[info])
+def code_of_cancelled(context: Context) -> str:
+    """Return why gRPC cancelled a call: it was too late, or its caller has gone."""
+    left = seconds_left(context)
+    return "CANCELLED" if left is None or left > 0 else "DEADLINE_EXCEEDED"
+
+
+def status_of(error: SentimillError, field: str | None = None) -> status_pb2.Status:
+    """Return *error* with its code, message, stable reason and, of bad input, the path.
+
+    field: the path where *error* knows none.
+    """
+    status = status_pb2.Status(code=outcome(error).code, message=str(error))
+    _add(status, error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))
+    if isinstance(error, InputError) and (path := error.field or field):
+        violation = error_details_pb2.BadRequest.FieldViolation(field=path, description=str(error))
+        _add(status, error_details_pb2.BadRequest(field_violations=[violation]))
+    return status
+
+
+def _add(status: status_pb2.Status, detail: Message) -> None:
+    packed = any_pb2.Any()
+    packed.Pack(detail)
+    status.details.append(packed)

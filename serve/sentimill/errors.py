@@ -61,7 +61,15 @@ class UsageError(SentimillError):
 
 
 class InputError(SentimillError):
-    """The data that the caller gave cannot be used."""
+    """The data that the caller gave cannot be used.
+
+    `field` is the path of the culprit in the caller's message, such as ``items``; it travels as
+    `google.rpc.BadRequest`. None where there is no message, or no path.
+    """
+
+    def __init__(self, message: str, *, reason: str, field: str | None = None) -> None:
+        super().__init__(message, reason=reason)
+        self.field = field
 
 
 class TextError(InputError):

@@ -192,7 +192,8 @@ class Metrics:
             "sentimill_tokenize_seconds", "From a call's arrival until its texts are token ids."
         )
         self.queue_seconds = seconds(
-            "sentimill_queue_seconds", "The longest wait of a call's texts for the engine."
+            "sentimill_queue_seconds",
+            "The longest wait of a call's texts for the engine; calls of bulk priority left out.",
         )
         self.waiting_texts = gauge("sentimill_waiting_texts", "Texts that wait or run.")
         self.waiting_tokens = gauge("sentimill_waiting_tokens", "Tokens that wait or run.")

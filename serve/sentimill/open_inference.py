@@ -124,8 +124,12 @@ class OpenInference:
             texts = _texts(request, self._desk.limits.max_items)
             decoded = (decode(text) for text in texts)
             left = seconds_left(context)
-            answers = await self._desk.classify(decoded, len(texts), caller, left)
-            response = _response(answers, wanted, raw=bool(request.raw_input_contents))
+            raw = bool(request.raw_input_contents)
+            try:
+                answers = await self._desk.classify(decoded, len(texts), caller, left)
+            except InputError as error:  # its path is that of the other service's message
+                raise InputError(str(error), reason=error.reason, field=_path(raw=raw)) from error
+            response = _response(answers, wanted, raw=raw)
             response.id = request.id
             return response.SerializeToString()
 
@@ -158,20 +162,27 @@ def _texts(request: pb.ModelInferRequest, max_items: int) -> Sequence[bytes]:
         raise InputError(
             f"the inputs are {seen or 'none'}: send one, {_INPUT} of type BYTES and shape [n]",
             reason="BAD_INPUTS",
+            field="inputs",
         )
     (tensor,) = request.inputs
     texts: Sequence[bytes] = tensor.contents.bytes_contents
     if request.raw_input_contents:
         if len(request.raw_input_contents) > 1 or texts:
             why = "send the text either in contents or in one entry of raw_input_contents"
-            raise InputError(why, reason="BAD_INPUTS")
+            raise InputError(why, reason="BAD_INPUTS", field="raw_input_contents")
         texts = list(islice(_unpacked(request.raw_input_contents[0]), max_items + 1))
     if len(texts) <= max_items and len(texts) != tensor.shape[0]:
         raise InputError(
             f"{_INPUT} has {len(texts)} values and the shape {list(tensor.shape)}: make them agree",
             reason="BAD_INPUTS",
+            field="inputs[0].shape",
         )
     return texts
+
+
+def _path(*, raw: bool) -> str:
+    """Return where the texts are in a request."""
+    return "raw_input_contents[0]" if raw else "inputs[0].contents.bytes_contents"
 
 
 def _unpacked(data: bytes) -> Iterator[bytes]:
@@ -185,6 +196,7 @@ def _unpacked(data: bytes) -> Iterator[bytes]:
                 f"raw_input_contents ends inside a value at byte {len(data)}: put the length of"
                 " each in 4 bytes before it, little-endian",
                 reason="BAD_INPUTS",
+                field=_path(raw=True),
             )
         yield data[begin:at]
 
@@ -205,7 +217,7 @@ def _wanted(request: pb.ModelInferRequest, manifest: Manifest) -> set[str]:
     wanted = {one.name for one in request.outputs}
     if unknown := wanted - there.keys():
         why = f"there is no output {', '.join(sorted(unknown))}: there are {', '.join(there)}"
-        raise InputError(why, reason="BAD_OUTPUTS")
+        raise InputError(why, reason="BAD_OUTPUTS", field="outputs")
     return wanted or set(there)
 
 

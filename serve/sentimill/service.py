@@ -8,14 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 import grpc
 
 from sentimill.callers import Caller
 from sentimill.classifier import Prediction
-from sentimill.desk import Answers, Call, Context, Desk, decode, parse, seconds_left, status_of
+from sentimill.desk import (
+    Answers,
+    Call,
+    Context,
+    Desk,
+    code_of_cancelled,
+    decode,
+    parse,
+    seconds_left,
+    status_of,
+)
 from sentimill.errors import AuthError, TextError, outcome
 from sentimill.text import MAX_TEXT_BYTES
 from sentimill.v1 import sentiment_pb2 as pb
@@ -114,7 +124,11 @@ class SentimentService:
                 yield await task
                 room.release()
             if self._desk.draining and reader.cancelled():  # else the caller had sent all it would
-                await self._desk.abort(context, self._desk.refusal())
+                # As a call that comes now: how long the stream was open is nobody's latency.
+                refusal = self._desk.refusal()
+                code, now = outcome(refusal).grpc, time.monotonic()
+                self._desk.count("ClassifyStream", code, now, context)
+                await self._desk.abort(context, refusal)
         finally:
             # The caller may have gone: nothing of its stream may stay behind.
             self._readers.discard(reader)
@@ -146,6 +160,9 @@ class SentimentService:
             status = self._desk.status(error)
             reply.error.CopyFrom(status)
             code = outcome(error).grpc
+        except asyncio.CancelledError:
+            self._desk.count(call.method, code_of_cancelled(context), began, context)
+            raise
         self._desk.count(call.method, code, began, context)
         return reply.SerializeToString()
 
@@ -164,7 +181,7 @@ class SentimentService:
             left,
             bulk=bulk,
         )
-        return _response(answers)
+        return _response(answers, request.items)
 
     def _model(self) -> pb.GetModelResponse:
         classifier, limits = self._desk.classifier, self._desk.limits
@@ -189,12 +206,12 @@ class SentimentService:
         )
 
 
-def _response(answers: Answers) -> pb.ClassifyResponse:
+def _response(answers: Answers, items: Sequence[pb.ClassifyItem]) -> pb.ClassifyResponse:
     results = [
         pb.ClassifyResult(prediction=_prediction(one))
         if isinstance(one, Prediction)
-        else pb.ClassifyResult(error=status_of(one))
-        for one in answers.results
+        else pb.ClassifyResult(error=status_of(one, _path(place, items[place])))
+        for place, one in enumerate(answers.results)
     ]
     return pb.ClassifyResponse(
         results=results,
@@ -206,6 +223,11 @@ def _response(answers: Answers) -> pb.ClassifyResponse:
             total_seconds=answers.total_seconds,
         ),
     )
+
+
+def _path(place: int, item: pb.ClassifyItem) -> str:
+    content = item.WhichOneof("content")
+    return f"items[{place}].{content}" if content else f"items[{place}]"
 
 
 def _text_of(item: pb.ClassifyItem) -> str | TextError:
