@@ -19,6 +19,7 @@ from sentimill.engine import (
     usable_cores,
     usable_providers,
 )
+from sentimill.engine_onnx import open_session
 from sentimill.errors import EngineError, UsageError
 from tiny import WORDS, graph
 
@@ -126,6 +127,20 @@ def test_a_failing_call_is_an_engine_error_and_the_next_one_runs() -> None:
 
     assert caught.value.reason == "ENGINE_FAILED"
     assert run(engine, ids("good")) == [[0.0, 0.0, 3.0]]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_session_is_told_its_threads_their_spinning_and_to_plan_no_shapes(threads: int) -> None:
+    """Nothing of that is left to what ONNX Runtime takes by itself."""
+    session = open_session(graph(), "cpu", threads)
+
+    found = session.get_session_options()
+
+    assert found.intra_op_num_threads == threads
+    assert found.inter_op_num_threads == 1
+    assert found.get_session_config_entry("session.intra_op.allow_spinning") == "1"
+    assert found.get_session_config_entry("session.intra_op.spin_duration_us") == "1000"
+    assert not found.enable_mem_pattern
 
 
 @pytest.mark.parametrize(
