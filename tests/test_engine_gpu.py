@@ -103,7 +103,8 @@ def test_logits_in_half_precision_come_out_as_float32() -> None:
 
     found = engine.run(row, np.ones_like(row))
 
-    assert (found.dtype, found.tolist()) == (np.float32, [[0.0, 0.0, 3.0]])
+    assert found.dtype == np.float32
+    assert found.tolist() == [[0.0, 0.0, 3.0]]
 
 
 def test_warm_up_leaves_no_shape_for_a_caller(tmp_path: Path) -> None:
