@@ -42,8 +42,8 @@ bench: $(READY) ## student against large model, in half an hour: DATA=folder PSE
 	$(BIN)/python benchmarks/bench.py --data $(DATA) --pseudo $(PSEUDO)
 	$(BIN)/python benchmarks/proof_page.py benchmarks/results/proof-cpu.json $(wildcard benchmarks/results/proof-gpu.json)
 
-bench-gpu: ## the same in ten minutes on a GPU machine, by a PYTHON that has torch and onnxruntime-gpu
-	PYTHONPATH=serve:train $(PYTHON) benchmarks/bench_gpu.py
+bench-gpu: ## the same in ten minutes on a GPU machine: BUNDLE=folder with fp16, PYTHON with torch and onnxruntime-gpu
+	PYTHONPATH=serve:train $(PYTHON) benchmarks/bench_gpu.py --bundle $(BUNDLE)
 
 clean: ## remove what the targets above made, but no bundle
 	rm -rf $(VENV) .venv-wheel .venv-moto .venv-triton .venv-optimum dist demo

@@ -1,11 +1,13 @@
 """The same question on a GPU: one script, no network, at most ten minutes.
 
-    python benchmarks/bench_gpu.py [--bundle DIR] [--texts FILE] [--shape 8B] [--out FILE]
+    python benchmarks/bench_gpu.py --bundle DIR [--texts FILE] [--shape 8B] [--out FILE]
 
-The bound first: the card's measured matrix rate over the operations of a review. Then, in turns on
-the same texts: the 8B shape in bf16 with its instruction cached, the student in fp16 in torch with
-variable-length attention (no padding is computed), the student's graph in onnxruntime-gpu, and the
-student served over gRPC. What the machine lacks is named under `missing`, and never guessed.
+The bound first: the card's measured matrix rate over the operations of a review, 22.4 MFLOP a token
+at 128 tokens. Then, in turns on the same texts: the 8B shape in bf16 with its instruction cached,
+the student in fp16 in torch with variable-length attention (no padding is computed), the student's
+fp16 graph in onnxruntime-gpu, and the student served over gRPC; before them the graph on reviews of
+32, 128 and 256 tokens. A bundle without fp16 is refused on a GPU: it would run on the CPU. What the
+machine lacks is named under `missing`, and never guessed.
 
 On a CPU it runs too, with a tiny shape: that is how it is tested, and no figure of a GPU.
 """
@@ -13,16 +15,20 @@ On a CPU it runs too, with a tiny shape: that is how it is tested, and no figure
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import msgspec
+import numpy as np
 import torch
 
 from proof.contestants import callers, encoded, engine_run, served
@@ -31,15 +37,18 @@ from proof.duel import large_model, large_speed
 from proof.machine import machine
 from proof.prompts import PROMPTS
 from proof.race import race, ratio_of
-from proof.record import Proof, Speed, write_proof
+from proof.record import Proof, Scaling, Speed, write_proof
 from proof.shapes import DECODERS, MINILM_L6
 from proof.varlen import VarlenStudent
 from sentimill import Classifier
-from sentimill.errors import SentimillError
-from sentimill.reference import reference_bundle
+from sentimill.bundle import open_bundle
+from sentimill.engine import usable_providers
 from sentimill.text import Encoded
 
-__all__ = ["main", "synthetic"]
+__all__ = ["check_half", "main", "synthetic"]
+
+_LENGTHS = (32, 128, 256)
+"""Tokens of the reviews that the engine's rate is also told for."""
 
 _SHORTEST, _LONGEST = 10, 220
 """Words of a made-up review; the mean is about that of the review sets, 110 tokens."""
@@ -61,9 +70,10 @@ class _Field:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and write one JSON file."""
     given = _options().parse_args(arguments)
-    given.bundle = given.bundle or reference_bundle()
     began = time.monotonic()
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        check_half(given.bundle)
     here = machine(size=8192 if device == "cuda" else 256)
     classifier = Classifier.load(given.bundle, provider="cpu")
     texts = given.texts.read_text().splitlines() if given.texts else synthetic(given.reviews)
@@ -71,13 +81,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if device == "cpu":
         entered.missing.append("GPU: torch sees none, so these are a CPU's figures")
     rows = encoded(classifier, texts)
-    _enter_students(entered, given, rows, device)
+    _enter_torch(entered, given, rows, device)
     few = texts[: given.large_reviews]
     _enter_large(entered, given, classifier, few, device)
-    with served(given.bundle) as address:
-        note = f"{given.callers} callers, 256 reviews a call"
-        calls = callers(address, texts, count=given.callers, items=256)
-        entered.add(_student("student gRPC", "grpc", "as served", rows, note), calls)
+    scaling: list[Scaling] = []
+    with ExitStack() as stack:
+        if device == "cuda" and "CUDA" not in usable_providers().get("providers", ""):
+            entered.missing.append(
+                "the bundle's graph, alone and served: this ONNX Runtime has no CUDA, install"
+                " onnxruntime-gpu"
+            )
+        else:
+            graph = _enter_engine(entered, given, rows, device)
+            address = stack.enter_context(served(given.bundle))
+            note = f"{given.callers} callers, 256 reviews a call"
+            calls = callers(address, texts, count=given.callers, items=256)
+            entered.add(_student("student gRPC", "grpc", "as served", rows, note), calls)
+            rate = here.matmul_flops["fp16" if device == "cuda" else "fp32"]
+            scaling = _by_length(graph, given, rate)
         waiting = {name: _synced(run, device) for name, run in entered.runs.items()}
         seconds = race(waiting, rounds=given.rounds)
     measured = [
@@ -98,13 +119,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
         },
         speeds=tuple(measured),
         ratios=tuple(ratio_of(best, large) for large in measured if large.kind == "large"),
+        scaling=tuple(scaling),
         missing=tuple(entered.missing),
     )
     write_proof(proof, given.out)
     for speed in measured:
         sys.stderr.write(f"{speed.name:<28}{speed.rate:>12,.1f} reviews/s\n")
+    for point in scaling:
+        share = point.reviews_per_second / (point.bound or math.inf)
+        sys.stderr.write(
+            f"engine, {point.value:.0f} tokens {point.reviews_per_second:>16,.1f} reviews/s,"
+            f" {share:.0%} of the matrix rate\n"
+        )
     rate = here.matmul_flops["bf16"]
     sys.stderr.write(f"bf16 matrix rate {rate:.3g} operations/s; {given.out}\n")
+
+
+def check_half(bundle: Path) -> None:
+    """Raise SystemExit where *bundle* has no fp16: it is then no bundle for a GPU."""
+    precisions = list(open_bundle(bundle).manifest.precisions)
+    if "fp16" not in precisions:
+        raise SystemExit(
+            f"{bundle} has {', '.join(precisions)} and no fp16, so it would run on the CPU: make"
+            " another of a bundle that has fp32, with `sentimill export FP32 OUT --on FILE"
+            " --precision fp16`"
+        )
 
 
 def synthetic(count: int) -> list[str]:
@@ -115,27 +154,50 @@ def synthetic(count: int) -> list[str]:
     return [" ".join(draw.choices(words, k=size)) for size in sizes]
 
 
-def _enter_students(
+def _enter_torch(
     entered: _Field, given: argparse.Namespace, rows: Sequence[Encoded], device: str
 ) -> None:
-    """Enter the shape in torch without padding, and the bundle's own graph."""
+    """Enter the shape in torch without padding."""
     half = torch.float16 if device == "cuda" else torch.float32
     plain = VarlenStudent(dtype=half, device=device)
     run = plain.batches([row.ids for row in rows], tokens=given.batch_tokens)
     note = "torch, variable-length attention, random weights"
     precision = "fp16" if device == "cuda" else "fp32"
     entered.add(_student("student torch varlen", "forward", precision, rows, note), run)
-    try:
-        graph = Classifier.load(given.bundle, precision=given.precision, provider="auto")
-    except SentimillError as error:
-        entered.missing.append(f"the bundle's graph: {error}")
-        return
-    provider = graph.engine.info().provider
+
+
+def _enter_engine(
+    entered: _Field, given: argparse.Namespace, rows: Sequence[Encoded], device: str
+) -> Classifier:
+    """Enter the bundle's own graph, and return it; on a GPU it runs there or not at all."""
+    if device == "cuda":
+        graph = Classifier.load(given.bundle, precision="fp16", provider="cuda")
+    else:
+        graph = Classifier.load(given.bundle, engine="onnx", provider="cpu")
+    name = f"student onnxruntime {graph.engine.info().provider}"
     run = engine_run(graph, rows, batch_tokens=given.batch_tokens)
-    speed = _student(f"student onnxruntime {provider}", "engine", graph.precision, rows)
-    entered.add(speed, run)
-    if provider != "cuda":
-        entered.missing.append("onnxruntime-gpu: this ONNX Runtime has no CUDA, so it ran on CPU")
+    entered.add(_student(name, "engine", graph.precision, rows), run)
+    return graph
+
+
+def _by_length(graph: Classifier, given: argparse.Namespace, flops: float) -> list[Scaling]:
+    """Return the engine's rate on reviews of one length each, beside what *flops* allow."""
+    longest = graph.bundle.manifest.max_tokens
+    runs = {}
+    for tokens in sorted({min(tokens, longest) for tokens in _LENGTHS}):
+        # What a review says does not matter to its speed.
+        one = Encoded(np.full(tokens, graph.bundle.manifest.pad_id, dtype=np.int64), False)
+        runs[tokens] = engine_run(graph, [one] * given.reviews, batch_tokens=given.batch_tokens)
+    seconds = race({str(tokens): run for tokens, run in runs.items()}, rounds=given.rounds)
+    return [
+        Scaling(
+            axis="tokens a review",
+            value=tokens,
+            reviews_per_second=given.reviews / median(seconds[str(tokens)]),
+            bound=flops / MINILM_L6.flops(tokens),
+        )
+        for tokens in runs
+    ]
 
 
 def _enter_large(
@@ -186,8 +248,7 @@ def _synced(run: Callable[[], object], device: str) -> Callable[[], object]:
 def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add("--bundle", type=Path, help="the student; the reference student where none is named")
-    add("--precision", default="auto", help="of the bundle's graph; fp16 where it has one")
+    add("--bundle", type=Path, required=True, help="the student, with fp16 on a GPU")
     add("--texts", type=Path, help="one review a line; without it, made-up ones of like length")
     add("--checkpoint", type=Path, help="folder of a real large model")
     add("--shape", default="8B", help="large model where there is no checkpoint")

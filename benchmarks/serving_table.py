@@ -6,7 +6,7 @@ python benchmarks/serving_table.py
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,24 +29,35 @@ def fill(guide: str, results: Path) -> str:
 
 
 def _engine(found: Found) -> str:
-    best: dict[str, Found] = {}
+    """Say what was measured on the same threads and batches as plain fp32, at each budget."""
+    rates: dict[str, dict[int, float]] = {}
     for row in found["rows"]:
-        name = f"{row['case']['engine']} {row['case']['precision']}"
-        if name not in best or row["texts_per_second"] > best[name]["texts_per_second"]:
-            best[name] = row
-    slow = best["plain fp32"]["texts_per_second"]
-    told = ", ".join(
-        f"{row['texts_per_second'] / slow:.2f} for {name}"
-        for name, row in best.items()
-        if name != "plain fp32"
+        case = row["case"]
+        name = f"{case['engine']} {case['precision']}"
+        rates.setdefault(name, {})[case["batch_tokens"]] = row["texts_per_second"]
+    plain = rates.pop("plain fp32", {})
+    told = "; ".join(
+        f"{name} {' and '.join(_at(budget, each[budget], plain) for budget in sorted(each))}"
+        for name, each in rates.items()
+    )
+    mean = f"{found['mean_tokens']:.0f} tokens"
+    slow = ", ".join(f"{rate:.0f} at {budget:,}" for budget, rate in sorted(plain.items()))
+    unit = (
+        "as times the rate of one plain fp32 session of ONNX Runtime on the same threads and"
+        f" batches, by batch budget ({slow} reviews of {mean} a second)"
+        if plain
+        else f"in reviews of {mean} a second, by batch budget, as no fp32 graph was there"
     )
     exact = all(row["exact"] == row["checked"] for row in found["rows"])
-    return (
-        "Engines, each at its best batch budget, as times the rate of one plain fp32 session of"
-        f" ONNX Runtime with all threads: {told}; that one does {slow:.0f} reviews of"
-        f" {found['mean_tokens']:.0f} tokens a second"
-        f"{'; a text gets the same bits in any batch' if exact else ''}."
-    )
+    alike = "; a text gets the same bits in any batch" if exact else ""
+    return f"Engines, {unit}: {told}{alike}."
+
+
+def _at(budget: int, rate: float, plain: Mapping[int, float]) -> str:
+    """Say *rate* against that of plain fp32 at the same budget, where that was measured."""
+    if budget in plain:
+        return f"{rate / plain[budget]:.2f} at {budget:,}"
+    return f"{rate:.0f} {'a second ' if plain else ''}at {budget:,}"
 
 
 def _serving(found: Found) -> str:

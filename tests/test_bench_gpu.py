@@ -12,9 +12,8 @@ import bench_gpu
 from proof.record import read_proof
 from proof.varlen import VarlenStudent
 
-pytestmark = pytest.mark.slow
 
-
+@pytest.mark.slow
 def test_a_review_gets_the_same_logits_alone_and_among_others() -> None:
     """Reviews laid end to end do not see one another."""
     model = VarlenStudent(dtype=torch.float32, device="cpu")
@@ -26,10 +25,23 @@ def test_a_review_gets_the_same_logits_alone_and_among_others() -> None:
         torch.testing.assert_close(together[i], alone, atol=1e-5, rtol=1e-5)
 
 
+def test_a_bundle_without_fp16_is_refused_before_anything_is_measured(bundle: Path) -> None:
+    """It would run on the CPU of a GPU machine; the message says how to make one."""
+    with pytest.raises(SystemExit, match=r"has fp32 and no fp16.*--precision fp16"):
+        bench_gpu.check_half(bundle)
+
+
+def test_a_bundle_must_be_named() -> None:
+    """The reference student has int8 alone."""
+    with pytest.raises(SystemExit):
+        bench_gpu.main([])
+
+
+@pytest.mark.slow
 def test_without_a_gpu_the_record_says_that_its_figures_are_a_cpus(
     bundle: Path, tmp_path: Path
 ) -> None:
-    """Every path runs, and `missing` names the GPU and the CUDA provider."""
+    """Every path runs, the lengths are those the bundle takes, and `missing` names the GPU."""
     out = tmp_path / "gpu.json"
     small = "--shape tiny --reviews 8 --large-reviews 2 --rounds 1 --batch-tokens 512 --callers 2"
     bench_gpu.main(["--bundle", str(bundle), "--out", str(out), *small.split()])
@@ -37,3 +49,5 @@ def test_without_a_gpu_the_record_says_that_its_figures_are_a_cpus(
     assert any("GPU" in line for line in proof.missing)
     assert {speed.path for speed in proof.speeds} == {"forward", "engine", "grpc"}
     assert len(proof.ratios) == 2
+    assert [point.value for point in proof.scaling] == [16]
+    assert all(point.reviews_per_second > 0 for point in proof.scaling)

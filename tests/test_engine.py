@@ -10,7 +10,16 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from sentimill.engine import FAILED, Engine, EngineInfo, load_engine, usable_cores, usable_providers
+from sentimill.engine import (
+    FAILED,
+    Engine,
+    EngineInfo,
+    load_engine,
+    row_bucket,
+    usable_cores,
+    usable_providers,
+)
+from sentimill.engine_onnx import open_session
 from sentimill.errors import EngineError, UsageError
 from tiny import WORDS, graph
 
@@ -118,6 +127,31 @@ def test_a_failing_call_is_an_engine_error_and_the_next_one_runs() -> None:
 
     assert caught.value.reason == "ENGINE_FAILED"
     assert run(engine, ids("good")) == [[0.0, 0.0, 3.0]]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_session_is_told_its_threads_their_spinning_and_to_plan_no_shapes(threads: int) -> None:
+    """Nothing of that is left to what ONNX Runtime takes by itself."""
+    session = open_session(graph(), "cpu", threads)
+
+    found = session.get_session_options()
+
+    assert found.intra_op_num_threads == threads
+    assert found.inter_op_num_threads == 1
+    assert found.get_session_config_entry("session.intra_op.allow_spinning") == "1"
+    assert found.get_session_config_entry("session.intra_op.spin_duration_us") == "1000"
+    assert not found.enable_mem_pattern
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [(1, 1), (2, 2), (15, 15), (16, 16), (17, 18), (18, 18), (31, 32), (33, 36), (42, 44),
+     (65, 72), (128, 128), (129, 144), (2048, 2048)],
+)  # fmt: skip
+def test_rows_round_up_to_one_of_eight_sizes_an_octave(rows: int, expected: int) -> None:
+    """At most a ninth of a batch is then made up."""
+    assert row_bucket(rows) == expected
+    assert all(9 * (row_bucket(n) - n) < row_bucket(n) for n in range(1, rows + 1))
 
 
 class Broken:

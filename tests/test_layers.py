@@ -86,7 +86,7 @@ ROOMS = {
     r"callers": {"errors", "watched"},
     r"tls": {"errors", "watched"},
     r"batching": {"errors", "metrics", "lanes", "admission"},
-    r"loaded": {"errors", "text", "classifier", "batching"},
+    r"loaded": {"errors", "text", "classifier", "engine", "batching"},
     r"classifier": {"errors", "bundle", "engine", "engine_choice", "machine", "text"},
     r"machine": set[str](),
     r"engine(_\w+)?": {
@@ -94,6 +94,7 @@ ROOMS = {
         "machine",
         "engine",
         "engine_choice",
+        "engine_gpu",
         "engine_onnx",
         "engine_openvino",
     },

@@ -10,11 +10,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+import serving_table
 from cut_calls import made_up
+from engine import Case, exact_texts, speedups
 from latency import recovered_after
 from open_loop import Call, quantile
+from sentimill import Classifier
+from sentimill.engine import Engine, EngineInfo
 from serving import in_order
 from serving_peers import PEERS, ask, request
 
@@ -69,6 +75,93 @@ def test_the_benchmark_runs_on_a_tiny_bundle(bundle: Path, tmp_path: Path) -> No
         assert 0 < load["served_by_offline"] < 1
         assert 0 < load["useful_share"] <= 1
         assert 0 < load["p50_seconds"] <= load["p99_seconds"]
+
+
+@pytest.mark.slow
+def test_the_engine_benchmark_runs_on_a_tiny_bundle(bundle: Path, tmp_path: Path) -> None:
+    """Each engine that the bundle allows at each budget, on the same threads and batches."""
+    found = run(
+        "engine.py", bundle, tmp_path / "out.json", texts=24, rounds=2, threads=2, checked=9
+    )
+
+    cases = [tuple(row["case"].values()) for row in found["rows"]]
+    for budget in (512, 1024, 4096):
+        assert ("plain", "fp32", 2, budget) in cases
+        assert ("onnx", "fp32", 2, budget) in cases
+    assert all(row["speedup"] == 1 for row in found["rows"] if row["case"]["engine"] == "plain")
+    assert {row["checked"] for row in found["rows"]} == {9}
+    assert "of one plain fp32 session" in serving_table._engine(found)
+
+
+def test_an_engine_is_compared_with_plain_fp32_on_the_same_batches() -> None:
+    """Round by round, at its own budget, and with nothing where plain fp32 is missing."""
+    plain, ours = Case("plain", "fp32", 2, 512), Case("onnx", "int8", 2, 512)
+    other, alone = Case("plain", "fp32", 2, 4096), Case("onnx", "int8", 2, 1024)
+
+    found = speedups({plain: [2, 4, 6], ours: [1, 1, 1], other: [9, 9, 9], alone: [1, 1, 1]})
+
+    assert found == {plain: 1, ours: 4, other: 1, alone: None}
+
+
+class Wavering(Engine):
+    """An engine whose last bit hangs on the session that a call under load has."""
+
+    def info(self) -> EngineInfo:
+        """Take two calls at once."""
+        return EngineInfo(
+            engine="x", provider="cpu", precision="fp32", threads=2, exact=True, calls=2
+        )
+
+    def run(
+        self, ids: NDArray[np.int64], mask: NDArray[np.int64], *, beside: int = 0
+    ) -> NDArray[np.float32]:
+        """Give texts of five tokens other logits beside another call."""
+        odd = mask.sum(axis=1, keepdims=True) == 5
+        return np.where(odd & (beside > 0), 1, 2).repeat(3, axis=1).astype(np.float32)
+
+
+def test_bits_are_checked_in_the_session_that_runs_under_load(bundle: Path) -> None:
+    """A difference between the two sessions is one between two answers to the same text."""
+    classifier = Classifier.load(bundle, engine="onnx", threads=2)
+    rows = [np.ones(tokens, dtype=np.int64) for tokens in range(1, 13)]
+    assert exact_texts(classifier, rows) == 12
+
+    classifier.engine = Wavering()
+
+    assert exact_texts(classifier, rows) == 11
+
+
+def engines(*rows: tuple[str, str, int, float]) -> dict[str, Any]:
+    """Return what the engine benchmark found, of engine, precision, budget and rate."""
+    found = [
+        {
+            "case": {"engine": engine, "precision": precision, "batch_tokens": budget},
+            "texts_per_second": rate,
+            "exact": 9,
+            "checked": 9,
+        }
+        for engine, precision, budget, rate in rows
+    ]
+    return {"mean_tokens": 170.2, "rows": found}
+
+
+def test_the_table_compares_engines_at_the_same_budget() -> None:
+    """A rate at one budget is not divided by that at another."""
+    rows = [("plain", "fp32", 512, 20.0), ("plain", "fp32", 4096, 10.0)]
+    ours = [("onnx", "int8", 4096, 18.0), ("onnx", "int8", 512, 30.0), ("onnx", "int8", 256, 31.0)]
+
+    said = serving_table._engine(engines(*rows, *ours))
+
+    assert "(20 at 512, 10 at 4,096 reviews of 170 tokens a second)" in said
+    assert "onnx int8 31 a second at 256 and 1.50 at 512 and 1.80 at 4,096; a text" in said
+
+
+def test_the_table_tells_rates_where_no_fp32_was_measured() -> None:
+    """The reference bundle alone has none."""
+    said = serving_table._engine(engines(("onnx", "int8", 512, 33.1)))
+
+    assert "in reviews of 170 tokens a second, by batch budget" in said
+    assert "onnx int8 33 at 512" in said
 
 
 def answered(*seconds: float, due: float = 0.0) -> list[Call]:

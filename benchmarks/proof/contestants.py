@@ -30,14 +30,16 @@ def encoded(classifier: Classifier, texts: Sequence[str]) -> list[Encoded]:
 def engine_run(
     classifier: Classifier, rows: Sequence[Encoded], *, batch_tokens: int | None = None
 ) -> Callable[[], None]:
-    """Return a run of the engine alone over texts already tokenised, in batches of like length."""
-    plan = list(
-        plan_batches([len(row.ids) for row in rows], batch_tokens or classifier.batch_tokens)
-    )
+    """Return a run of the engine alone over texts already tokenised, in batches of like length.
+
+    As many calls go at once as the server would have.
+    """
+    lengths = [classifier.padded_length(len(row.ids)) for row in rows]
+    plan = plan_batches(lengths, batch_tokens or classifier.batch_tokens)
+    batches = [[rows[i].ids for i in chosen] for chosen in plan]
 
     def run() -> None:
-        for chosen in plan:
-            classifier.run([rows[i].ids for i in chosen])
+        classifier.at_once(classifier.run, batches)
 
     return run
 

@@ -111,7 +111,7 @@ def _scaling(proof: Proof) -> Iterator[tuple[str, str]]:
         curves = {"measured": [(one.value, one.reviews_per_second) for one in points]}
         bound = [(one.value, one.bound) for one in points if one.bound is not None]
         if bound:
-            curves["fp32 matrix rate over operations"] = bound
+            curves["matrix rate over operations"] = bound
         title = f"Throughput over {axis}."
         yield title, charts.curves_chart(curves, axis, "reviews a second", log="xy")
 

@@ -1,8 +1,8 @@
 """Inference engines: token ids in, logits out.
 
 An engine knows nothing about text, labels or batching policy. ONNX Runtime is behind
-`engine_onnx`, OpenVINO behind `engine_openvino`, and `engine_choice` says which of them a machine
-should use.
+`engine_onnx` and, on a GPU, `engine_gpu`; OpenVINO is behind `engine_openvino`, and `engine_choice`
+says which of them a machine should use.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ __all__ = [
     "Precision",
     "Provider",
     "load_engine",
+    "row_bucket",
     "start_engine",
     "usable_cores",
     "usable_providers",
@@ -48,7 +49,8 @@ class EngineInfo:
     """What really runs, asked of the loaded engine: not what was wished for.
 
     exact: a text gets the same bits whatever its batch mates and padding. token_step: the engine
-    profits from lengths that are multiples of this. calls: it does most with so many calls at once.
+    profits from lengths that are multiples of this. rounds_rows: it fills a batch up to
+    `row_bucket`. calls: it does most with so many calls at once.
     """
 
     engine: str
@@ -57,6 +59,7 @@ class EngineInfo:
     threads: int
     exact: bool
     token_step: int = 1
+    rounds_rows: bool = False
     calls: int = 1
 
 
@@ -145,6 +148,16 @@ def load_engine(
     return start_engine(choices, lambda _: model, threads=threads)[0]
 
 
+def row_bucket(rows: int) -> int:
+    """Return *rows* rounded up to one of eight sizes an octave; up to 16 every number is one.
+
+    A batch then has at most a ninth of rows that nobody asked for, and a budget of 4,096 tokens
+    about 200 shapes.
+    """
+    step = 1 << max(0, (rows - 1).bit_length() - 4)
+    return -(-rows // step) * step
+
+
 def usable_providers() -> dict[str, str]:
     """Return the version of ONNX Runtime and the providers it was built with, by name."""
     try:
@@ -162,6 +175,10 @@ def _start(choice: EngineChoice, model: bytes, threads: int) -> Engine:
         from sentimill.engine_openvino import OpenvinoEngine
 
         return OpenvinoEngine(model, precision=choice.precision, threads=threads)
+    if choice.provider == "cuda":
+        from sentimill.engine_gpu import GpuEngine
+
+        return GpuEngine(model, precision=choice.precision)
     from sentimill.engine_onnx import OnnxEngine
 
-    return OnnxEngine(model, provider=choice.provider, precision=choice.precision, threads=threads)
+    return OnnxEngine(model, precision=choice.precision, threads=threads)

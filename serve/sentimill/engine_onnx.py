@@ -1,8 +1,9 @@
-"""ONNX Runtime, on the CPU or on a CUDA device. The only file that knows it."""
+"""ONNX Runtime on the CPU. It and `engine_gpu` are the only files that know that library."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Final, Literal
 
 import numpy as np
@@ -12,23 +13,17 @@ from numpy.typing import NDArray
 from sentimill.engine import FAILED, EngineInfo
 from sentimill.errors import EngineError
 
-__all__ = ["OnnxEngine"]
+__all__ = ["OnnxEngine", "open_session"]
 
 log = logging.getLogger(__name__)
 
 _NAMES: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
-_CUDA_STEP: Final = 32
-"""Lengths on a GPU round up to this, so that few shapes are planned and the arena stays small."""
-
-_CUDA_CALLS: Final = 2
-"""One copies its texts in or its logits out while the other computes."""
-
-_CUDA_OPTIONS: Final = {
-    # Grow by what is asked for: doubling would take the card's memory for one odd shape.
-    "arena_extend_strategy": "kSameAsRequested",
-    "do_copy_in_default_stream": "1",
-}
+_SPIN_US: Final = 1000
+"""How long a thread without work spins before it sleeps: longer than from one operator to the next,
+or each would wait for it to wake. By itself ONNX Runtime counts turns and not time, which take 3 to
+500 ms by processor (onnxruntime pull request 27916): after a call on all threads they would keep a
+core from calls that have one each, from gRPC and from the tokenizers."""
 
 
 class OnnxEngine:
@@ -40,26 +35,16 @@ class OnnxEngine:
     weights of its own.
     """
 
-    def __init__(
-        self, model: bytes, *, provider: Literal["cpu", "cuda"], precision: str, threads: int
-    ) -> None:
-        on_cpu = provider == "cpu"
-        self._shared = _session(model, provider, threads)
-        self._single = _session(model, provider, 1) if on_cpu and threads > 1 else self._shared
-        names = [graph_input.name for graph_input in self._shared.get_inputs()]
-        if sorted(names) != ["attention_mask", "input_ids"]:
-            raise EngineError(
-                f"the graph takes {names}, not input_ids and attention_mask: export it again",
-                reason="ENGINE_BAD_GRAPH",
-            )
+    def __init__(self, model: bytes, *, precision: str, threads: int) -> None:
+        self._shared = open_session(model, "cpu", threads)
+        self._single = open_session(model, "cpu", 1) if threads > 1 else self._shared
         self._info = EngineInfo(
             engine="onnx",
-            provider=provider,
+            provider="cpu",
             precision=precision,
             threads=threads,
-            exact=on_cpu,
-            token_step=1 if on_cpu else _CUDA_STEP,
-            calls=threads if on_cpu else _CUDA_CALLS,
+            exact=True,
+            calls=threads,
         )
 
     def run(
@@ -81,19 +66,32 @@ class OnnxEngine:
         return self._info
 
 
-def _session(
-    model: bytes, provider: Literal["cpu", "cuda"], threads: int
+def open_session(
+    model: bytes,
+    provider: Literal["cpu", "cuda"],
+    threads: int,
+    *,
+    options: Mapping[str, str] | None = None,
 ) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    """Return a session that really runs on *provider*, with a graph that takes what ours take.
+
+    options: of the provider. Raises EngineError.
+    """
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3
+    # Versions before 1.26 pass over a name that they do not know.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    settings.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_US))
+    # A plan of memory is kept for each shape (onnxruntime issue 11118), and on a CPU any may come.
+    # Without plans an int8 student took 5.5 MB less a session and no more time. A GPU gets few
+    # shapes, again and again.
+    settings.enable_mem_pattern = provider != "cpu"
     wanted = _NAMES[provider]
     try:
         session = onnxruntime.InferenceSession(
-            model,
-            sess_options=options,
-            providers=[(wanted, _CUDA_OPTIONS if provider == "cuda" else {})],
+            model, sess_options=settings, providers=[(wanted, dict(options or {}))]
         )
     except Exception as error:
         raise EngineError(
@@ -107,5 +105,11 @@ def _session(
             f"asked for {provider} and got {got}: check the driver with `sentimill doctor`, or use"
             " --provider cpu",
             reason="ENGINE_PROVIDER_FALLBACK",
+        )
+    names = [graph_input.name for graph_input in session.get_inputs()]
+    if sorted(names) != ["attention_mask", "input_ids"]:
+        raise EngineError(
+            f"the graph takes {names}, not input_ids and attention_mask: export it again",
+            reason="ENGINE_BAD_GRAPH",
         )
     return session

@@ -17,6 +17,7 @@ import numpy as np
 
 from sentimill.batching import Batcher
 from sentimill.classifier import Classifier
+from sentimill.engine import row_bucket
 from sentimill.errors import TextError
 from sentimill.text import Encoded, TextEncoder
 
@@ -108,19 +109,22 @@ class Slot:
 
 
 def warm_up(classifier: Classifier, batch_tokens: int) -> None:
-    """Run each length that the engine rounds to, alone and as a full batch.
+    """Run each shape that the engine rounds to, and on an engine that rounds nothing the largest.
 
     No caller then waits for kernels to be chosen or memory to be set up. An engine that rounds
-    nothing plans nothing for a length either: the longest alone and in a full batch will do. Raises
-    EngineError when the engine fails.
+    lengths but not rows runs each alone and in a full batch; one that rounds nothing plans nothing
+    for a shape either. As many calls go at once as there will be, since each may have memory of
+    its own. Raises EngineError when the engine fails.
     """
-    manifest = classifier.bundle.manifest
+    manifest, info = classifier.bundle.manifest, classifier.engine.info()
     lengths = {manifest.max_tokens}
-    if classifier.engine.info().token_step > 1:
+    if info.token_step > 1:
         lengths |= {classifier.padded_length(n) for n in range(1, manifest.max_tokens)}
     for length in sorted(lengths):
         row = np.full(length, manifest.pad_id, dtype=np.int64)
         classifier.run([row])
-        rows, calls = max(1, batch_tokens // length), classifier.engine.info().calls
-        if rows * calls > 1:  # else it is what has just run
-            classifier.at_once(classifier.run, [[row] * rows] * calls)
+        full = max(1, batch_tokens // length)
+        sizes = {row_bucket(n) for n in range(1, full + 1)} if info.rounds_rows else {full}
+        for rows in sorted(sizes):
+            if rows * info.calls > 1:  # else it is what has just run
+                classifier.at_once(classifier.run, [[row] * rows] * info.calls)
