@@ -28,7 +28,9 @@ def flipped(rows: int) -> Floats:
     return probs
 
 
-def check(found: Floats, *, invariant: bool = True, golden: bool = True) -> PrecisionCheck:
+def check(
+    found: Floats, *, invariant: bool = True, golden: bool = True, fitted_on: int = 0
+) -> PrecisionCheck:
     """Return the outcome for a precision that gave the probs *found*."""
     return check_precision(
         "int8",
@@ -38,6 +40,8 @@ def check(found: Floats, *, invariant: bool = True, golden: bool = True) -> Prec
         golden=golden,
         max_logit_difference=0.1,
         engine="an engine",
+        temperature=1.25,
+        fitted_on=fitted_on,
     )
 
 
@@ -47,7 +51,17 @@ def test_the_same_answers_pass() -> None:
 
     assert outcome.passed
     assert (outcome.agreement, outcome.macro_f1_drop, outcome.ece_change) == (1.0, 0.0, 0.0)
-    assert "int8 passes its gate on 2,000 rows in an engine: 100.00%" in outcome.sentence()
+    assert (
+        "int8 passes its gate on 2,000 rows in an engine, with fp32's temperature 1.2500: 100.00%"
+        in outcome.sentence()
+    )
+
+
+def test_a_temperature_of_its_own_is_named() -> None:
+    """With the rows that it comes from, so that nobody takes them for those that judge it."""
+    said = check(PROBS, fitted_on=300).sentence()
+
+    assert "with its temperature 1.2500 fitted on 300 validation rows: 100.00%" in said
 
 
 @pytest.mark.parametrize(("rows", "passed"), [(3, True), (11, False)])

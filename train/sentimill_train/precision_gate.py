@@ -39,7 +39,8 @@ class PrecisionCheck(msgspec.Struct, frozen=True, kw_only=True):
     agreement: share of rows with the same label. macro_f1_drop: fp32's minus its own. ece_change:
     its own minus fp32's. invariant: from `is_invariant`. golden: the bundle's golden texts come out
     near enough for it to load. max_logit_difference: the largest over all rows and labels. engine:
-    what computed it.
+    what computed it. temperature: its own, which it was judged with, fitted on `fitted_on` rows
+    that are none of these; fp32's where that is 0.
     """
 
     precision: str
@@ -51,6 +52,8 @@ class PrecisionCheck(msgspec.Struct, frozen=True, kw_only=True):
     invariant: bool
     golden: bool
     max_logit_difference: float
+    temperature: float
+    fitted_on: int
 
     @property
     def passed(self) -> bool:
@@ -65,12 +68,17 @@ class PrecisionCheck(msgspec.Struct, frozen=True, kw_only=True):
 
     def sentence(self) -> str:
         """Return the outcome in one sentence, with every figure and its limit."""
+        calibrated = (
+            f"its temperature {self.temperature:.4f} fitted on {self.fitted_on:,} validation rows"
+            if self.fitted_on
+            else f"fp32's temperature {self.temperature:.4f}"
+        )
         return (
             f"{self.precision} {'passes' if self.passed else 'does not pass'} its gate on"
-            f" {self.rows:,} rows in {self.engine}: {self.agreement:.2%} of the labels are those"
-            f" of fp32 (at least {AGREEMENT:.1%}), macro-F1 drops by"
-            f" {self.macro_f1_drop * 100:.2f} points (at most {F1_DROP * 100:.1f}), ECE changes by"
-            f" {self.ece_change:+.4f} (at most {ECE_CHANGE}),"
+            f" {self.rows:,} rows in {self.engine}, with {calibrated}:"
+            f" {self.agreement:.2%} of the labels are those of fp32 (at least {AGREEMENT:.1%}),"
+            f" macro-F1 drops by {self.macro_f1_drop * 100:.2f} points (at most"
+            f" {F1_DROP * 100:.1f}), ECE changes by {self.ece_change:+.4f} (at most {ECE_CHANGE}),"
             f" a text {'gets the same bits' if self.invariant else 'gets other bits'} in other"
             f" company, and the golden texts {'come out' if self.golden else 'do not come out'}."
         )
@@ -101,6 +109,8 @@ def check_precision(
     golden: bool,
     max_logit_difference: float,
     engine: str,
+    temperature: float,
+    fitted_on: int = 0,
 ) -> PrecisionCheck:
     """Compare the answers of *precision* with those of fp32 to the same held-out rows.
 
@@ -125,6 +135,8 @@ def check_precision(
         invariant=invariant,
         golden=golden,
         max_logit_difference=max_logit_difference,
+        temperature=temperature,
+        fitted_on=fitted_on,
     )
 
 
