@@ -63,12 +63,14 @@ class Base(msgspec.Struct, frozen=True, kw_only=True):
     """The encoder that training started from; `revision` is None for a local folder.
 
     sources: what it was trained on before, where it is a bundle itself, and its own base likewise.
+    base: what it was made from, and so on back; their sources are in those here.
     """
 
     name: str
     sha256: str
     revision: str | None = None
     sources: tuple[Source, ...] = ()
+    base: Base | None = None
 
 
 class Precision(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from sentimill.bundle import SCHEMA_VERSION, Base, File, Golden, Manifest, Precision, Source
+from sentimill.bundle import SCHEMA_VERSION, File, Golden, Manifest, Precision, Source
 from sentimill.classifier import probabilities
 from sentimill.errors import TextError
 from sentimill.text import TextEncoder, Truncation, pad
@@ -122,7 +122,7 @@ class Made:
         return Card(
             name=self.name,
             labels=self.labels,
-            base=self._base(),
+            base=self.pretrained.as_base(),
             sources=self.sources,
             training=self._training(),
             max_tokens=self.max_tokens,
@@ -143,7 +143,7 @@ class Made:
             max_tokens=self.max_tokens,
             truncation=self.truncation,
             pad_id=self.pad_id,
-            base=self._base(),
+            base=self.pretrained.as_base(),
             precisions={"fp32": self._precision()},
             golden=self.golden,
             files=files,
@@ -161,12 +161,6 @@ class Made:
             temperature=self.calibration.temperature,
             max_logit_difference=self.graph.max_logit_difference,
             parity_rows=self.graph.parity_rows,
-        )
-
-    def _base(self) -> Base:
-        base = self.pretrained
-        return Base(
-            name=base.name, sha256=base.sha256, revision=base.revision, sources=base.sources
         )
 
     def _training(self) -> dict[str, str | int | float | bool | None]:
