@@ -328,6 +328,9 @@ def test_a_compact_bundle_holds_int8_alone_and_weights_in_fp16(made: Path, compa
     card = bundle.read("README.md").decode()
     assert "answers in int8 alone" in card
     assert "fp16 passes its gate" in card
+    report = bundle.read("report.html").decode()
+    assert report.count("This one answers in int8 alone") == 1
+    assert "int8 passes its gate" in report
 
 
 def test_a_compact_bundle_verifies(compact: Path, sentimill: Sentimill) -> None:

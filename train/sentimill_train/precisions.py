@@ -191,7 +191,7 @@ class Export:
         )
         papers = {"README.md": card_with(card, checks, _SMALL if self.compact else None).encode()}
         if report:
-            papers["report.html"] = report_with(report, checks).encode()
+            papers["report.html"] = report_with(report, checks, small=self.compact).encode()
         return papers
 
 
