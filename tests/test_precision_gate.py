@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from sentimill.errors import InputError
 from sentimill_train.measures import Answers, Floats
-from sentimill_train.precision_gate import FEWEST_ROWS, PrecisionCheck, check_precision
+from sentimill_train.precision_gate import (
+    FEWEST_ROWS,
+    PrecisionCheck,
+    check_precision,
+    is_invariant,
+)
+from sentimill_train.tokens import Rows
 
 LABELS = ("negative", "neutral", "positive")
 DRAW = np.random.default_rng(0)
@@ -105,3 +114,39 @@ def test_few_rows_are_refused() -> None:
         check(PROBS[: FEWEST_ROWS - 1])
 
     assert caught.value.reason == "TOO_FEW_ROWS"
+
+
+def invariant(odd: Callable[[int, int], bool]) -> bool:
+    """Return what is said of a graph that gives other bits in batches of *odd* rows and tokens."""
+    lengths = [*np.random.default_rng(1).integers(3, 64, 99).tolist(), 64]
+    rows = Rows(
+        ids=np.arange(sum(lengths), dtype=np.int32) % 50,
+        starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        gold=np.zeros(100, np.int64),
+        soft=np.zeros((100, 3), np.float32),
+    )
+
+    def run(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        texts, tokens = ids.shape
+        logits = np.repeat((ids * mask).sum(axis=1, keepdims=True), 3, axis=1).astype(np.float32)
+        return logits + np.float32(texts > 1 and odd(texts, tokens))
+
+    return is_invariant(run, rows, 0)
+
+
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [
+        (lambda texts, tokens: False, True),
+        (lambda texts, tokens: tokens == 64, False),
+        (lambda texts, tokens: texts == 32, False),
+        # What no batch of 32 of the longest rows would show.
+        (lambda texts, tokens: tokens < 64, False),
+        (lambda texts, tokens: texts < 32, False),
+    ],
+)
+def test_a_text_is_tried_in_company_of_several_sizes(
+    odd: Callable[[int, int], bool], said: bool
+) -> None:
+    """By rows and by tokens: a kernel may be chosen by either."""
+    assert invariant(odd) is said

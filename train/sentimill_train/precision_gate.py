@@ -141,20 +141,26 @@ def check_precision(
 
 
 def is_invariant(run: Run, rows: Rows, pad_id: int, *, seed: int = 0, texts: int = 16) -> bool:
-    """Whether a text gets the same bits alone, among 31 others, in another order and padded more.
+    """Whether a text gets the same bits alone and among others, in any order, at any padding.
 
-    Some of the others are the longest and the oddest rows there can be: random ids, and one id
-    over and over, whose states are far from those of reviews.
+    Some of the others are the oddest rows there can be: random ids, and one id over and over, whose
+    states are far from those of reviews. The first text is in the largest batch of the longest
+    rows, the others among a random number of them padded to a random length: an engine may add in
+    another order by either.
     """
     draw = np.random.default_rng(seed)
     bounds = zip(rows.starts[:-1], rows.starts[1:], strict=True)
     every = [rows.ids[start:end].astype(np.int64) for start, end in bounds]
     longest = max(len(ids) for ids in every)
     most = int(max(ids.max() for ids in every)) + 1
-    hostile = [draw.integers(0, most, longest), np.full(longest, every[0][0], dtype=np.int64)]
-    for i in draw.permutation(len(every))[:texts].tolist():
+    for number, i in enumerate(draw.permutation(len(every))[:texts].tolist()):
+        width, company = longest, _COMPANY
+        if number:
+            width = int(draw.integers(len(every[i]), longest, endpoint=True))
+            company = int(draw.integers(3, _COMPANY, endpoint=True))
         alone = run(*pad([every[i]], pad_id))[0]
-        mates = [every[k] for k in draw.integers(0, len(every), _COMPANY - 3).tolist()]
+        hostile = [draw.integers(0, most, width), np.full(width, every[0][0], dtype=np.int64)]
+        mates = [every[k][:width] for k in draw.integers(0, len(every), company - 3).tolist()]
         batch = [every[i], *hostile, *mates]
         order = draw.permutation(len(batch))
         among = run(*pad([batch[k] for k in order], pad_id))[int(np.argsort(order)[0])]
