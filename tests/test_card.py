@@ -67,6 +67,22 @@ def test_the_card_says_what_was_kept_of_the_base_and_what_is_read_of_a_text() ->
     assert "The middle of a long text is not read." in model_card(CARD)
 
 
+def test_the_card_names_all_that_came_before() -> None:
+    """The base of the base too, and what they had learnt from."""
+    encoder = Base(name="owner/encoder", sha256="c" * 64, revision="abc123")
+    whole = Base(name="whole", sha256="d" * 64, base=encoder)
+    learnt = (Source(name="before.csv", sha256="e" * 64, rows=9),)
+    trimmed = Base(name="trimmed", sha256="a" * 64, sources=learnt, base=whole)
+
+    card = model_card(replace(CARD, base=trimmed))
+
+    line = card[card.index("The base is") : card.index("A text longer")]
+    places = [line.index(said) for said in ("trimmed", "whole", "owner/encoder at revision abc123")]
+    assert places == sorted(places)
+    assert all(letter * 64 in line for letter in "acd")
+    assert f"| before.csv | 9 | `{'e' * 64}` |" in card
+
+
 def test_a_local_base_has_no_revision() -> None:
     """Nor is one made up."""
     local = replace(CARD, base=Base(name="folder", sha256="a" * 64))

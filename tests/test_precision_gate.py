@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from sentimill.errors import InputError
 from sentimill_train.measures import Answers, Floats
-from sentimill_train.precision_gate import FEWEST_ROWS, PrecisionCheck, check_precision
+from sentimill_train.precision_gate import (
+    FEWEST_ROWS,
+    PrecisionCheck,
+    check_precision,
+    is_invariant,
+)
+from sentimill_train.tokens import Rows
 
 LABELS = ("negative", "neutral", "positive")
 DRAW = np.random.default_rng(0)
@@ -28,7 +37,9 @@ def flipped(rows: int) -> Floats:
     return probs
 
 
-def check(found: Floats, *, invariant: bool = True, golden: bool = True) -> PrecisionCheck:
+def check(
+    found: Floats, *, invariant: bool = True, golden: bool = True, fitted_on: int = 0
+) -> PrecisionCheck:
     """Return the outcome for a precision that gave the probs *found*."""
     return check_precision(
         "int8",
@@ -38,6 +49,8 @@ def check(found: Floats, *, invariant: bool = True, golden: bool = True) -> Prec
         golden=golden,
         max_logit_difference=0.1,
         engine="an engine",
+        temperature=1.25,
+        fitted_on=fitted_on,
     )
 
 
@@ -47,7 +60,17 @@ def test_the_same_answers_pass() -> None:
 
     assert outcome.passed
     assert (outcome.agreement, outcome.macro_f1_drop, outcome.ece_change) == (1.0, 0.0, 0.0)
-    assert "int8 passes its gate on 2,000 rows in an engine: 100.00%" in outcome.sentence()
+    assert (
+        "int8 passes its gate on 2,000 rows in an engine, with fp32's temperature 1.2500: 100.00%"
+        in outcome.sentence()
+    )
+
+
+def test_a_temperature_of_its_own_is_named() -> None:
+    """With the rows that it comes from, so that nobody takes them for those that judge it."""
+    said = check(PROBS, fitted_on=300).sentence()
+
+    assert "with its temperature 1.2500 fitted on 300 validation rows: 100.00%" in said
 
 
 @pytest.mark.parametrize(("rows", "passed"), [(3, True), (11, False)])
@@ -91,3 +114,39 @@ def test_few_rows_are_refused() -> None:
         check(PROBS[: FEWEST_ROWS - 1])
 
     assert caught.value.reason == "TOO_FEW_ROWS"
+
+
+def invariant(odd: Callable[[int, int], bool]) -> bool:
+    """Return what is said of a graph that gives other bits in batches of *odd* rows and tokens."""
+    lengths = [*np.random.default_rng(1).integers(3, 64, 99).tolist(), 64]
+    rows = Rows(
+        ids=np.arange(sum(lengths), dtype=np.int32) % 50,
+        starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        gold=np.zeros(100, np.int64),
+        soft=np.zeros((100, 3), np.float32),
+    )
+
+    def run(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        texts, tokens = ids.shape
+        logits = np.repeat((ids * mask).sum(axis=1, keepdims=True), 3, axis=1).astype(np.float32)
+        return logits + np.float32(texts > 1 and odd(texts, tokens))
+
+    return is_invariant(run, rows, 0)
+
+
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [
+        (lambda texts, tokens: False, True),
+        (lambda texts, tokens: tokens == 64, False),
+        (lambda texts, tokens: texts == 32, False),
+        # What no batch of 32 of the longest rows would show.
+        (lambda texts, tokens: tokens < 64, False),
+        (lambda texts, tokens: texts < 32, False),
+    ],
+)
+def test_a_text_is_tried_in_company_of_several_sizes(
+    odd: Callable[[int, int], bool], said: bool
+) -> None:
+    """By rows and by tokens: a kernel may be chosen by either."""
+    assert invariant(odd) is said

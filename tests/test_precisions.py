@@ -56,10 +56,15 @@ def training(folder: Path, out: str, *, base: str) -> Train:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a bundle that was really trained, beside 2,300 rows it never saw."""
+    """Return the folder of a bundle that was really trained, beside 2,300 rows it never saw.
+
+    And 300 for validation in the same file, to fit temperatures on.
+    """
     folder = tmp_path_factory.mktemp("precisions")
     write_examples(folder / "r.jsonl", reviews(300))
-    write_examples(folder / "held-out.jsonl", reviews(2300, seed=8))
+    held_out = [replace(e, split="test") for e in reviews(2300, seed=8)]
+    held_out += [replace(e, split="validation") for e in reviews(300, seed=9)]
+    write_examples(folder / "held-out.jsonl", held_out)
     training(folder, "mine", base=str(write_base(folder / "base"))).run()
     return folder
 
@@ -84,6 +89,11 @@ def test_int8_is_added_when_it_passes(made: Path, tmp_path: Path, sentimill: Sen
     assert entry.parity_rows == 2300
     assert entry.agreement is not None
     assert entry.agreement >= 0.995
+    temperature = before.precision("fp32").temperature
+    assert bundle.manifest.precision("fp32").temperature == temperature
+    assert entry.temperature != temperature
+    assert entry.temperature == pytest.approx(temperature, rel=0.1)
+    assert f"with its temperature {entry.temperature:.4f}" in bundle.read("README.md").decode()
     assert bundle.manifest.files["onnx/fp32.onnx"] == before.files["onnx/fp32.onnx"]
     assert bundle.manifest.version != before.version
     (answer,) = Classifier.load(out, precision="int8", engine="onnx").classify([LOVELY])
@@ -318,6 +328,9 @@ def test_a_compact_bundle_holds_int8_alone_and_weights_in_fp16(made: Path, compa
     card = bundle.read("README.md").decode()
     assert "answers in int8 alone" in card
     assert "fp16 passes its gate" in card
+    report = bundle.read("report.html").decode()
+    assert report.count("This one answers in int8 alone") == 1
+    assert "int8 passes its gate" in report
 
 
 def test_a_compact_bundle_verifies(compact: Path, sentimill: Sentimill) -> None:

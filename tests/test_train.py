@@ -16,6 +16,7 @@ from sentimill.classifier import Classifier, Prediction
 from sentimill.errors import BundleError, InputError, TableError, UsageError
 from sentimill_train import export, train
 from sentimill_train.assemble import GOLDEN_TEXTS
+from sentimill_train.checkout import commit_of
 from sentimill_train.exam import ExamConfig, read_exam
 from sentimill_train.fit import FitConfig, Progress
 from sentimill_train.judgement import Judgement
@@ -79,6 +80,10 @@ def test_the_manifest_says_where_the_model_comes_from(trained: Trained, config: 
     assert sum(int(str(count)) for count in rows) == 400
     assert manifest.training["seed"] == 3
     assert manifest.training["preset"] == "tiny"
+    assert manifest.training["patience"] == config.fit.patience
+    assert manifest.training["text_column"] == "text"
+    assert manifest.training["label_column"] is None
+    assert manifest.training["commit"] == commit_of(Path(train.__file__))
     assert manifest.libraries.keys() >= {"torch", "transformers", "onnxruntime"}
     assert manifest.metrics["test_accuracy"] == 1.0
     assert precision.parity_rows > 50
@@ -285,7 +290,10 @@ def test_a_target_error_becomes_the_threshold_of_the_bundle(fresh: Train) -> Non
 
     abstention = found.abstention
     assert abstention is not None
-    assert found.bundle.manifest.threshold == abstention.threshold
+    manifest = found.bundle.manifest
+    assert manifest.threshold == abstention.threshold
+    assert manifest.threshold_coverage == abstention.coverage
+    assert manifest.threshold_error == abstention.error
     assert found.bundle.manifest.training["target_error"] == 0.2
     assert abstention.sentence() in found.bundle.read("README.md").decode()
     assert abstention.threshold is not None

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
+from sentimill.bundle import Base, Source
 from sentimill.errors import UsageError
 from sentimill_train.pretrained import find_pretrained
 from sentimill_train.records import Example
@@ -110,6 +111,33 @@ def test_a_trimmed_encoder_is_smaller_and_its_padding_is_where_its_config_says(
     assert config["pad_token_id"] == 0
 
 
+def test_what_the_base_learnt_is_known_of_what_is_trimmed(tmp_path: Path) -> None:
+    """Its files with their rows, its own base with the revision, through two trims."""
+    whole = write_base(tmp_path / "whole")
+    learnt = [{"name": "r.csv", "sha256": "b", "rows": 3}]
+    before = {"name": "owner/encoder", "sha256": "c", "revision": "abc"}
+    (whole / "manifest.json").write_text(json.dumps({"sources": learnt, "base": before}))
+    base = find_pretrained(str(whole))
+
+    trim_encoder(base, tmp_path / "once", TEXTS, fewest() + 4)
+    once = find_pretrained(str(tmp_path / "once"))
+    trim_encoder(once, tmp_path / "twice", TEXTS, fewest() + 2)
+    twice = find_pretrained(str(tmp_path / "twice"))
+
+    assert once.sources == twice.sources == (Source(name="r.csv", sha256="b", rows=3),)
+    line = []
+    made_of: Base | None = twice.as_base()
+    while made_of is not None:
+        line.append((made_of.name, made_of.sha256, made_of.revision))
+        made_of = made_of.base
+    assert line == [
+        ("twice", twice.sha256, None),
+        ("once", once.sha256, None),
+        ("whole", base.sha256, None),
+        ("owner/encoder", "c", "abc"),
+    ]
+
+
 def test_fewer_pieces_than_always_stay_are_refused() -> None:
     """With the number below which it cannot go."""
     with pytest.raises(UsageError, match=str(fewest())):
@@ -129,7 +157,7 @@ def test_other_tokenizers_are_refused() -> None:
 def test_the_command_writes_a_base_and_says_what_to_do_with_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Three plain files, that `train --base` reads."""
+    """Plain files, that `train --base` reads."""
     base = write_base(tmp_path / "base")
     reviews = write_reviews(tmp_path / "r.jsonl", 40)
 

@@ -63,12 +63,14 @@ class Base(msgspec.Struct, frozen=True, kw_only=True):
     """The encoder that training started from; `revision` is None for a local folder.
 
     sources: what it was trained on before, where it is a bundle itself, and its own base likewise.
+    base: what it was made from, and so on back; their sources are in those here.
     """
 
     name: str
     sha256: str
     revision: str | None = None
     sources: tuple[Source, ...] = ()
+    base: Base | None = None
 
 
 class Precision(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,8 +111,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """All of manifest.json.
 
     created: UTC in ISO 8601. threshold: confidence below which the model abstains; None, it never
-    does. label_mix: the share of each label among the model's own answers on its test split, from
-    which drift is counted.
+    does. threshold_coverage, threshold_error: the share of the validation rows that it answers, and
+    of those answers the share that is wrong; None without a threshold. label_mix: the share of each
+    label among the model's own answers on its test split, from which drift is counted.
     """
 
     schema_version: int
@@ -126,6 +129,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     golden: tuple[Golden, ...]
     files: dict[str, File]
     threshold: float | None = None
+    threshold_coverage: float | None = None
+    threshold_error: float | None = None
     metrics: dict[str, float] = {}
     sources: tuple[Source, ...] = ()
     libraries: dict[str, str] = {}

@@ -12,18 +12,20 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from sentimill.bundle import SCHEMA_VERSION, Base, File, Golden, Manifest, Precision, Source
+from sentimill.bundle import SCHEMA_VERSION, File, Golden, Manifest, Precision, Source
 from sentimill.classifier import probabilities
 from sentimill.errors import TextError
 from sentimill.text import TextEncoder, Truncation, pad
 from sentimill_train.calibrate import Calibration
 from sentimill_train.card import Card, model_card
+from sentimill_train.checkout import commit_of
 from sentimill_train.export import Graph
 from sentimill_train.findings import findings
 from sentimill_train.fit import Fit, FitConfig
 from sentimill_train.judgement import Judgement
 from sentimill_train.lora import Lora
 from sentimill_train.pretrained import Pretrained
+from sentimill_train.records import Columns
 from sentimill_train.splits import Parted
 
 __all__ = ["GOLDEN_TEXTS", "Made", "golden_of"]
@@ -87,6 +89,7 @@ class Made:
     notes: str
     max_tokens: int
     truncation: Truncation
+    columns: Columns
     config: FitConfig
     pretrained: Pretrained
     labels: tuple[str, ...]
@@ -122,7 +125,7 @@ class Made:
         return Card(
             name=self.name,
             labels=self.labels,
-            base=self._base(),
+            base=self.pretrained.as_base(),
             sources=self.sources,
             training=self._training(),
             max_tokens=self.max_tokens,
@@ -134,6 +137,8 @@ class Made:
 
     def manifest(self, files: dict[str, File], judgement: Judgement | None = None) -> Manifest:
         """Return the manifest over *files*; without a judgement it names no figure."""
+        # Without a threshold an abstention says how near it came, which is bought by nothing.
+        bought = None if self.calibration.threshold is None else self.calibration.abstention
         return Manifest(
             schema_version=SCHEMA_VERSION,
             name=self.name,
@@ -143,11 +148,13 @@ class Made:
             max_tokens=self.max_tokens,
             truncation=self.truncation,
             pad_id=self.pad_id,
-            base=self._base(),
+            base=self.pretrained.as_base(),
             precisions={"fp32": self._precision()},
             golden=self.golden,
             files=files,
             threshold=self.calibration.threshold,
+            threshold_coverage=None if bought is None else bought.coverage,
+            threshold_error=None if bought is None else bought.error,
             metrics={} if judgement is None else _metrics(judgement),
             sources=self.sources,
             libraries=_libraries(),
@@ -161,12 +168,6 @@ class Made:
             temperature=self.calibration.temperature,
             max_logit_difference=self.graph.max_logit_difference,
             parity_rows=self.graph.parity_rows,
-        )
-
-    def _base(self) -> Base:
-        base = self.pretrained
-        return Base(
-            name=base.name, sha256=base.sha256, revision=base.revision, sources=base.sources
         )
 
     def _training(self) -> dict[str, str | int | float | bool | None]:
@@ -192,6 +193,9 @@ class Made:
             "teacher_bundle_sha256": None if self.larger is None else self.larger.sha256,
             "hidden_weight": config.hidden_weight,
             "average_last": config.average_last,
+            "patience": config.patience,
+            "text_column": self.columns.text,
+            "label_column": self.columns.label,
             "rows_train": len(self.parted.train),
             "rows_validation": len(self.parted.validation),
             "rows_test": len(self.parted.test),
@@ -206,6 +210,7 @@ class Made:
             "threads": self.fitted.threads,
             "processes": self.fitted.processes,
             "python": platform.python_version(),
+            "commit": commit_of(Path(__file__)),
         }
 
 

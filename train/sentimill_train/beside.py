@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from sentimill.bundle import Bundle
 from sentimill.classifier import Classifier, encoder_of, golden_fault, probabilities
 from sentimill.errors import BundleError, EngineError, TextError, UsageError
-from sentimill.text import pad
+from sentimill.text import Encoded, pad
+from sentimill_train.calibrate import find_temperature
 from sentimill_train.export import Run, graph_logits, open_graph
+from sentimill_train.gate_rows import GateRows
 from sentimill_train.measures import Answers
 from sentimill_train.precision_gate import (
     NotJudged,
@@ -36,24 +38,28 @@ _ENGINES: Final = {
     "fp16": f"{_CPU}, where most products are computed in float32",
     "bf16": "OpenVINO on the CPU",
 }
+_FEWEST_FITTED: Final = 200  # rows to fit a temperature on: of fewer, one odd row would move it
 _SEEN: Final = 64  # starter reviews, to round by: some 4,000 tokens
 
 
 class Beside:
-    """Puts other precisions beside fp32, on the same *rows*.
+    """Puts other precisions beside fp32, on the same *rows*, each with a temperature of its own.
 
     fp32: a graph in place of the bundle's own.
     """
 
     def __init__(
-        self, opened: Bundle, rows: Rows, say: Callable[[str], None], fp32: bytes | None = None
+        self, opened: Bundle, rows: GateRows, say: Callable[[str], None], fp32: bytes | None = None
     ) -> None:
         self._opened = opened
         self.rows = rows
         self._say = say
         self.fp32 = fp32 or opened.read(opened.manifest.precision(_FP32).file)
         self._encoder = encoder_of(opened.manifest, opened.read("tokenizer.json"))
+        self._temperature = opened.manifest.precision(_FP32).temperature
+        self._calibrates = len(rows.fitted) >= _FEWEST_FITTED
         self._reference: NDArray[np.float32] | None = None
+        self._refitted = 1.0
 
     def int8(self, *, small: bool, float_attention: bool) -> bytes:
         """Return the int8 graph; small: with its word vectors in int8 too."""
@@ -90,39 +96,64 @@ class Beside:
 
     def check(self, precision: str, run: Run) -> PrecisionCheck:
         """Say how near the answers of *run* come to those of fp32."""
-        manifest, rows = self._opened.manifest, self.rows
+        pad_id, rows = self._opened.manifest.pad_id, self.rows.judged
         if self._reference is None:
-            self._say(f"answering {len(rows):,} rows in fp32")
-            self._reference = graph_logits(open_graph(self.fp32), rows, manifest.pad_id)
-        self._say(f"answering {len(rows):,} rows in {precision}")
-        logits = graph_logits(run, rows, manifest.pad_id)
+            self._say(f"answering {len(rows) + self._fitted_on:,} rows in fp32")
+            fp32 = open_graph(self.fp32)
+            self._reference = self._logits(fp32, rows)
+            if self._calibrates:
+                self._refitted = self._fitted(fp32)
+        self._say(f"answering {len(rows) + self._fitted_on:,} rows in {precision}")
+        logits = self._logits(run, rows)
+        temperature = self._own_temperature(precision, run)
         return check_precision(
             precision,
-            self._answers(self._reference),
-            self._answers(logits),
-            invariant=is_invariant(run, rows, manifest.pad_id),
-            golden=self._replays(run, precision),
+            self._answers(self._reference, self._temperature),
+            self._answers(logits, temperature),
+            invariant=is_invariant(run, rows, pad_id),
+            golden=self._replays(run, precision, temperature),
             max_logit_difference=float(np.abs(logits - self._reference).max()),
             engine=_ENGINES[precision],
+            temperature=temperature,
+            fitted_on=0 if precision == _FP32 else self._fitted_on,
         )
 
-    def _answers(self, logits: NDArray[np.float32]) -> Answers:
-        return Answers(
-            self._opened.manifest.labels, self.rows.gold, self._probs(logits).astype(np.float64)
-        )
+    @property
+    def _fitted_on(self) -> int:
+        return len(self.rows.fitted) if self._calibrates else 0
 
-    def _probs(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        # One temperature for all: a threshold then means the same, and the gate looks at the ECE.
-        return probabilities(logits, self._opened.manifest.precision(_FP32).temperature)
+    def _own_temperature(self, precision: str, run: Run) -> float:
+        """Return fp32's temperature times what the precision changes about it.
 
-    def _replays(self, run: Run, precision: str) -> bool:
+        Where the rows are those that training calibrated on, this is the temperature fitted on
+        them. On others a plain fit would also take in how they differ from those, which fp32's
+        has not, and the two could not be compared.
+        """
+        if not self._calibrates or precision == _FP32:
+            return self._temperature
+        return self._temperature * self._fitted(run) / self._refitted
+
+    def _fitted(self, run: Run) -> float:
+        fitted = self.rows.fitted
+        return find_temperature(self._logits(run, fitted), fitted.gold)
+
+    def _logits(self, run: Run, rows: Rows) -> NDArray[np.float32]:
+        return graph_logits(run, rows, self._opened.manifest.pad_id)
+
+    def _answers(self, logits: NDArray[np.float32], temperature: float) -> Answers:
+        probs = probabilities(logits, temperature).astype(np.float64)
+        return Answers(self._opened.manifest.labels, self.rows.judged.gold, probs)
+
+    def _replays(self, run: Run, precision: str, temperature: float) -> bool:
         """Whether the golden texts come out near enough for a bundle to be loaded."""
         manifest = self._opened.manifest
+
+        def probs(text: Encoded) -> list[float]:
+            logits = run(*pad([text.ids], manifest.pad_id))
+            return list(probabilities(logits, temperature)[0].tolist())
+
         texts = self._encoder.encode([golden.text for golden in manifest.golden])
         return not any(
-            isinstance(text, TextError)
-            or golden_fault(
-                golden, self._probs(run(*pad([text.ids], manifest.pad_id)))[0].tolist(), precision
-            )
+            isinstance(text, TextError) or golden_fault(golden, probs(text), precision)
             for golden, text in zip(manifest.golden, texts, strict=True)
         )

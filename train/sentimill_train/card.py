@@ -31,14 +31,7 @@ class Card:
 
 def model_card(card: Card) -> str:
     """Return the card in Markdown."""
-    base = card.base.name
-    if card.base.revision:
-        base += f" at revision {card.base.revision}"
     settings = _table(("setting", "value"), [(n, str(v)) for n, v in card.training.items()])
-    sources = _table(
-        ("source", "rows", "sha256"),
-        [(_cell(s.name), str(s.rows), f"`{s.sha256}`") for s in card.sources],
-    )
     return f"""# {card.name}
 
 Tells of an English customer review whether it is {_either(card.labels)}. Made with Sentimill.
@@ -54,8 +47,7 @@ they tend to be too sure.
 
 ## How it was trained
 
-{_student(card)}, the mean of its token states, and a linear head. The base is {base},
-`model.safetensors` with sha256 `{card.base.sha256}`.
+{_student(card)}, the mean of its token states, and a linear head. The base is {_line(card.base)}.
 A text longer than {card.max_tokens} tokens is cut ({card.truncation}). Where a row had a teacher's
 shares the loss mixes their KL divergence with the cross-entropy of the label; elsewhere it is the
 cross-entropy. The weights are those of the best epoch on the validation split. Logits are divided
@@ -68,9 +60,9 @@ by the temperature {card.temperature:.4f}, found on the same split.
 The texts are not in this folder, and `report.html` names its worst mistakes by row alone. A text in
 the test split is in no other.
 
-{sources}
+{_sources(card.sources)}
 
-{_notes(card)}{card.findings}
+{_learnt_before(card.base.sources)}{_notes(card)}{card.findings}
 ## Limits
 
 - Labels are only as good as who gave them. A model from stars learns what people rate, which is
@@ -86,6 +78,24 @@ def _student(card: Card) -> str:
     if card.training.get("preset") == "minilm-l3":
         return "The student is the encoder of the base with three of its layers"
     return "The student is the encoder of the base"
+
+
+def _line(base: Base) -> str:
+    """Return what it is, what that was made from, and so on back."""
+    revision = f" at revision {base.revision}" if base.revision else ""
+    said = f"{_cell(base.name)}{revision},\n`model.safetensors` with sha256 `{base.sha256}`"
+    return said if base.base is None else f"{said}, made from {_line(base.base)}"
+
+
+def _sources(sources: Sequence[Source]) -> str:
+    return _table(
+        ("source", "rows", "sha256"),
+        [(_cell(s.name), str(s.rows), f"`{s.sha256}`") for s in sources],
+    )
+
+
+def _learnt_before(sources: Sequence[Source]) -> str:
+    return f"Its base had learnt before from\n\n{_sources(sources)}\n\n" if sources else ""
 
 
 def _notes(card: Card) -> str:

@@ -12,6 +12,12 @@ from sentimill_train.precision_gate import Outcome
 __all__ = ["card_with", "report_with"]
 
 _HEADING: Final = "## Other precisions"
+_LEAD: Final = "<nav>"  # what every report has right behind its first lines
+_SMALL: Final = (
+    '<p class="lead">The figures on this page are of the fp32 bundle that this one is the small'
+    ' form of. This one answers in int8 alone: what that changes is under <a href="#precisions">'
+    "Other precisions</a>.</p>\n"
+)
 _BEFORE: Final = '<h2 id="record">'  # the section of every report that this one goes in front of
 _SECTION: Final = re.compile(rf'<h2 id="precisions">.*?(?={_BEFORE})', re.DOTALL)
 _ITEM: Final = re.compile(r"<li><p>(.*?)</p></li>", re.DOTALL)
@@ -28,8 +34,13 @@ def card_with(card: str, outcomes: Sequence[Outcome], small: str | None = None) 
     return f"{before.rstrip()}\n\n{_HEADING}\n\n{text}\n"
 
 
-def report_with(report: str, outcomes: Sequence[Outcome]) -> str:
-    """Return the page *report* with the same section; a page of another make stays as it is."""
+def report_with(report: str, outcomes: Sequence[Outcome], *, small: bool = False) -> str:
+    """Return the page *report* with the same section; a page of another make stays as it is.
+
+    small: of a compact bundle, whose page then says first that its figures are those of fp32.
+    """
+    if small:
+        report = report.replace(_LEAD, _SMALL + _LEAD, 1)
     earlier = _SECTION.search(report)
     items = _ITEM.findall(earlier[0]) if earlier else []
     kept = _merged(items, outcomes, escaped=True)

@@ -39,7 +39,8 @@ class PrecisionCheck(msgspec.Struct, frozen=True, kw_only=True):
     agreement: share of rows with the same label. macro_f1_drop: fp32's minus its own. ece_change:
     its own minus fp32's. invariant: from `is_invariant`. golden: the bundle's golden texts come out
     near enough for it to load. max_logit_difference: the largest over all rows and labels. engine:
-    what computed it.
+    what computed it. temperature: its own, which it was judged with, fitted on `fitted_on` rows
+    that are none of these; fp32's where that is 0.
     """
 
     precision: str
@@ -51,6 +52,8 @@ class PrecisionCheck(msgspec.Struct, frozen=True, kw_only=True):
     invariant: bool
     golden: bool
     max_logit_difference: float
+    temperature: float
+    fitted_on: int
 
     @property
     def passed(self) -> bool:
@@ -65,12 +68,17 @@ class PrecisionCheck(msgspec.Struct, frozen=True, kw_only=True):
 
     def sentence(self) -> str:
         """Return the outcome in one sentence, with every figure and its limit."""
+        calibrated = (
+            f"its temperature {self.temperature:.4f} fitted on {self.fitted_on:,} validation rows"
+            if self.fitted_on
+            else f"fp32's temperature {self.temperature:.4f}"
+        )
         return (
             f"{self.precision} {'passes' if self.passed else 'does not pass'} its gate on"
-            f" {self.rows:,} rows in {self.engine}: {self.agreement:.2%} of the labels are those"
-            f" of fp32 (at least {AGREEMENT:.1%}), macro-F1 drops by"
-            f" {self.macro_f1_drop * 100:.2f} points (at most {F1_DROP * 100:.1f}), ECE changes by"
-            f" {self.ece_change:+.4f} (at most {ECE_CHANGE}),"
+            f" {self.rows:,} rows in {self.engine}, with {calibrated}:"
+            f" {self.agreement:.2%} of the labels are those of fp32 (at least {AGREEMENT:.1%}),"
+            f" macro-F1 drops by {self.macro_f1_drop * 100:.2f} points (at most"
+            f" {F1_DROP * 100:.1f}), ECE changes by {self.ece_change:+.4f} (at most {ECE_CHANGE}),"
             f" a text {'gets the same bits' if self.invariant else 'gets other bits'} in other"
             f" company, and the golden texts {'come out' if self.golden else 'do not come out'}."
         )
@@ -101,6 +109,8 @@ def check_precision(
     golden: bool,
     max_logit_difference: float,
     engine: str,
+    temperature: float,
+    fitted_on: int = 0,
 ) -> PrecisionCheck:
     """Compare the answers of *precision* with those of fp32 to the same held-out rows.
 
@@ -125,24 +135,32 @@ def check_precision(
         invariant=invariant,
         golden=golden,
         max_logit_difference=max_logit_difference,
+        temperature=temperature,
+        fitted_on=fitted_on,
     )
 
 
 def is_invariant(run: Run, rows: Rows, pad_id: int, *, seed: int = 0, texts: int = 16) -> bool:
-    """Whether a text gets the same bits alone, among 31 others, in another order and padded more.
+    """Whether a text gets the same bits alone and among others, in any order, at any padding.
 
-    Some of the others are the longest and the oddest rows there can be: random ids, and one id
-    over and over, whose states are far from those of reviews.
+    Some of the others are the oddest rows there can be: random ids, and one id over and over, whose
+    states are far from those of reviews. The first text is in the largest batch of the longest
+    rows, the others among a random number of them padded to a random length: an engine may add in
+    another order by either.
     """
     draw = np.random.default_rng(seed)
     bounds = zip(rows.starts[:-1], rows.starts[1:], strict=True)
     every = [rows.ids[start:end].astype(np.int64) for start, end in bounds]
     longest = max(len(ids) for ids in every)
     most = int(max(ids.max() for ids in every)) + 1
-    hostile = [draw.integers(0, most, longest), np.full(longest, every[0][0], dtype=np.int64)]
-    for i in draw.permutation(len(every))[:texts].tolist():
+    for number, i in enumerate(draw.permutation(len(every))[:texts].tolist()):
+        width, company = longest, _COMPANY
+        if number:
+            width = int(draw.integers(len(every[i]), longest, endpoint=True))
+            company = int(draw.integers(3, _COMPANY, endpoint=True))
         alone = run(*pad([every[i]], pad_id))[0]
-        mates = [every[k] for k in draw.integers(0, len(every), _COMPANY - 3).tolist()]
+        hostile = [draw.integers(0, most, width), np.full(width, every[0][0], dtype=np.int64)]
+        mates = [every[k][:width] for k in draw.integers(0, len(every), company - 3).tolist()]
         batch = [every[i], *hostile, *mates]
         order = draw.permutation(len(batch))
         among = run(*pad([batch[k] for k in order], pad_id))[int(np.argsort(order)[0])]

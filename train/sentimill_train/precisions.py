@@ -11,17 +11,15 @@ from typing import Final, Literal
 import msgspec
 
 from sentimill.bundle import Bundle, Manifest, Precision, check_writable, open_bundle, write_bundle
-from sentimill.classifier import encoder_of
 from sentimill.errors import BundleError, UsageError
 from sentimill_train.beside import Beside
 from sentimill_train.export import open_graph
+from sentimill_train.gate_rows import read_gate_rows
 from sentimill_train.optimum_lane import check_optimum, export_with_optimum
 from sentimill_train.outcomes import card_with, report_with
 from sentimill_train.precision_gate import NotJudged, Outcome, PrecisionCheck
-from sentimill_train.records import Columns, Example
-from sentimill_train.samples import read_sample
+from sentimill_train.records import Columns
 from sentimill_train.smaller import fp16_graph, half_graph, half_weights
-from sentimill_train.tokens import Rows, tokenise
 
 __all__ = ["Export", "Exported", "Lane", "Other"]
 
@@ -65,7 +63,8 @@ class Export:
     """Write *bundle* again to *out*, with those of *precisions* that pass their gate.
 
     on: labelled files that the model has not learned from, 2,000 rows or more in all; of a file
-    that it was trained on, only the test rows are taken. precisions: int8 for CPUs, fp16 for GPUs,
+    that it was trained on, only the test rows are taken to judge on, and those for validation to
+    fit temperatures on. precisions: int8 for CPUs, fp16 for GPUs,
     bf16 for CPUs that have it, and on one of those alone it can be judged; those that the bundle
     has besides stay, unless fp32 is another. compact: for shipping, int8 alone, with word vectors
     in int8, and weights to train on in fp16. float_attention: see `int8_graph`. lane: `optimum`
@@ -117,7 +116,7 @@ class Export:
                 reason="NO_FP32",
             )
         say("reading reviews")
-        gate = Beside(opened, self._rows(opened), say)
+        gate = Beside(opened, read_gate_rows(opened, self.on, self.columns), say)
         again: list[_Tried] = []
         if self.lane == "optimum":
             say("exporting with optimum")
@@ -159,18 +158,6 @@ class Export:
         checked = gate.check(precision, open_graph(data))
         return _Tried(checked, _entry(manifest, checked), data)
 
-    def _rows(self, opened: Bundle) -> Rows:
-        manifest = opened.manifest
-        examples: list[Example] = []
-        for source in self.on:
-            sample = read_sample(
-                source, manifest.labels, trained_on=manifest.trainings, columns=self.columns
-            )
-            examples += sample.examples
-        return tokenise(
-            examples, encoder_of(manifest, opened.read("tokenizer.json")), manifest.labels
-        )[0]
-
     def _write(self, opened: Bundle, tried: list[_Tried], checks: list[Outcome]) -> Bundle:
         manifest = opened.manifest
         again = {check.precision for check in checks}
@@ -204,7 +191,7 @@ class Export:
         )
         papers = {"README.md": card_with(card, checks, _SMALL if self.compact else None).encode()}
         if report:
-            papers["report.html"] = report_with(report, checks).encode()
+            papers["report.html"] = report_with(report, checks, small=self.compact).encode()
         return papers
 
 
@@ -214,7 +201,7 @@ def _entry(manifest: Manifest, check: Outcome) -> Precision | None:
     fp32 = manifest.precision(_FP32)
     return Precision(
         file=fp32.file if check.precision == "bf16" else f"onnx/{check.precision}.onnx",
-        temperature=fp32.temperature,
+        temperature=check.temperature,
         max_logit_difference=check.max_logit_difference,
         parity_rows=check.rows,
         agreement=check.agreement,

@@ -37,7 +37,8 @@ _FILES: Final = ("config.json", "model.safetensors", "tokenizer.json")
 class Pretrained:
     """An encoder on disk. `sha256` is that of its weights; `revision` is None for a folder.
 
-    sources: what it was trained on, where it is a bundle.
+    sources: what it was trained on, where it is a bundle or was trimmed from one. base: what it was
+    made from, likewise.
     """
 
     name: str
@@ -45,6 +46,17 @@ class Pretrained:
     sha256: str
     revision: str | None = None
     sources: tuple[Source, ...] = ()
+    base: Base | None = None
+
+    def as_base(self) -> Base:
+        """Return what a manifest says of it as the base of something else."""
+        return Base(
+            name=self.name,
+            sha256=self.sha256,
+            revision=self.revision,
+            sources=self.sources,
+            base=self.base,
+        )
 
     def tokenizer_json(self) -> bytes:
         """Return the contents of its tokenizer.json."""
@@ -144,11 +156,12 @@ def _checked(found: Pretrained) -> Pretrained:
             reason="BASE_UNSAFE",
         )
     sha256 = _sha256(found.folder / "model.safetensors")
-    return replace(found, sha256=sha256, sources=_sources(found.folder))
+    sources, base = _history(found.folder)
+    return replace(found, sha256=sha256, sources=sources, base=base)
 
 
-def _sources(folder: Path) -> tuple[Source, ...]:
-    """Return what the manifest in *folder* names, its own base's included; none without one.
+def _history(folder: Path) -> tuple[tuple[Source, ...], Base | None]:
+    """Return the sources that the manifest in *folder* names, its base's included, and that base.
 
     No more of it is checked: of a base, other files count, and another program's has no sources.
     """
@@ -160,8 +173,11 @@ def _sources(folder: Path) -> tuple[Source, ...]:
     try:
         known = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Known)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
-        return ()
-    return tuple(dict.fromkeys((*known.sources, *(known.base.sources if known.base else ()))))
+        return (), None
+    if known.base is None:
+        return known.sources, None
+    sources = tuple(dict.fromkeys((*known.sources, *known.base.sources)))
+    return sources, msgspec.structs.replace(known.base, sources=())
 
 
 def _sha256(file: Path) -> str:

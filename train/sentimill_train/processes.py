@@ -1,4 +1,4 @@
-"""One training in several processes, as `torchrun` and `accelerate launch` start them.
+"""One training in several processes, as `torchrun` starts them.
 
 Each has the whole student and learns from its share of every step's batches; their gradients are
 summed, so all take the same step. By hand, for it is one call a step and needs no wrapper around

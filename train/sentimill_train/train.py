@@ -313,6 +313,7 @@ class Train:
             notes=self.notes,
             max_tokens=self.max_tokens,
             truncation=self.truncation,
+            columns=self.columns,
             config=self.fit,
             pretrained=read.pretrained,
             labels=read.labels,

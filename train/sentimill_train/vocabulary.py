@@ -13,11 +13,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
+from sentimill.bundle import MANIFEST
 from sentimill.errors import TextError, UsageError
 from sentimill.text import TextEncoder
 from sentimill_train.pretrained import Pretrained
@@ -92,6 +94,8 @@ def trim_encoder(
 ) -> tuple[int, float]:
     """Write *base* to the new folder *out* with the *pieces* that *texts* use most.
 
+    A manifest.json there says what *base* is, and what it was trained on.
+
     Returns the number of pieces kept and the share of the pieces in *texts* that they are.
 
     Raises:
@@ -114,6 +118,9 @@ def trim_encoder(
         save_file(weights, Path(work, "model.safetensors"), metadata={"format": "pt"})
         Path(work, "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         Path(work, "tokenizer.json").write_bytes(trim_tokenizer(tokenizer, kept))
+        # As of a bundle, so that what the base learnt from is still known of what starts here.
+        made_of = msgspec.json.format(msgspec.json.encode({"base": base.as_base()}), indent=2)
+        Path(work, MANIFEST).write_bytes(made_of + b"\n")
         for file in Path(work).iterdir():
             file.chmod(0o644)
         Path(work).chmod(0o755)
