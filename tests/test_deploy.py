@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
+import sys
+import zipfile
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,8 @@ from replica import Replica
 from sentimill.cli import app
 from sentimill.client import Client
 
-DEPLOY = Path(__file__).parents[1] / "deploy"
+ROOT = Path(__file__).parents[1]
+DEPLOY = ROOT / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
 IMAGES = [DEPLOY / "Dockerfile", DEPLOY / "Dockerfile.gpu"]
 MANIFESTS = sorted(KUBERNETES.glob("*.yaml"))
@@ -71,6 +75,38 @@ def test_an_image_is_pinned_and_runs_as_nobody(path: Path) -> None:
     assert re.findall(r"^USER (.*)$", text, re.MULTILINE) == ["10001:10001"]
     assert text.count("HEALTHCHECK") == 1
     assert "/readyz" in text
+
+
+def context_of(image: Path, target: Path) -> None:
+    """Lay out in *target* what the build stage of *image* has to make the wheel from."""
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    admitted = {line[1:] for line in ignored if line.startswith("!")}
+    stage = image.read_text().partition(" AS build\n")[2].partition("\nFROM ")[0]
+    for copied, place in re.findall(r"^COPY (?!--)(.*) (\S+)$", stage, re.MULTILINE):
+        for name in copied.split():
+            assert name in admitted, f".dockerignore leaves out {name}"
+            source = ROOT / name
+            if source.is_file():
+                shutil.copy(source, target / place)
+                continue
+            # Links stay links, as in an image; the wheel needs no weights to be built.
+            shutil.copytree(
+                source,
+                target / place,
+                symlinks=True,
+                ignore=shutil.ignore_patterns("__pycache__", "*.safetensors", "*.onnx"),
+            )
+
+
+@pytest.mark.parametrize("path", IMAGES, ids=lambda path: path.name)
+def test_an_image_copies_all_that_the_wheel_is_made_of(path: Path, tmp_path: Path) -> None:
+    """Hatchling builds it from those files alone, and the reference student is in it."""
+    context_of(path, tmp_path)
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel"]
+    subprocess.run(build, cwd=tmp_path, capture_output=True, check=True, timeout=60)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+
+    assert "sentimill/reference_student/manifest.json" in zipfile.ZipFile(wheel).namelist()
 
 
 def options() -> dict[str, set[str]]:
