@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+import operator_rules
 from programs import promtool
 from prometheus import ALERTS, RULES
 
@@ -291,6 +292,29 @@ def test_every_alert_names_a_runbook_that_is_there(name: str) -> None:
         assert rule["annotations"]["runbook"] == f"docs/operate.md#{name.lower()}"
         assert rule["annotations"]["summary"].endswith(".")
         assert rule["labels"]["severity"] in ("page", "ticket")
+
+
+def test_every_severity_reaches_a_receiver_of_its_own() -> None:
+    """Prometheus sends to the Alertmanager of compose, which tells a page from a ticket."""
+    scrape = yaml.safe_load(ALERTS.with_name("prometheus.yml").read_text())
+    services = yaml.safe_load((ROOT / "deploy/compose.yml").read_text())["services"]
+    told = yaml.safe_load((ROOT / "deploy/alertmanager/alertmanager.yml").read_text())
+    (target,) = scrape["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"]
+    severities = {rule["labels"]["severity"] for rules in alerts().values() for rule in rules}
+    routes = {route["matchers"][0]: route["receiver"] for route in told["route"]["routes"]}
+
+    assert target.partition(":")[0] in services
+    assert routes == {f'severity = "{each}"': each for each in severities}
+    assert {each["name"] for each in told["receivers"]} == severities
+
+
+def test_the_operator_gets_the_same_rules() -> None:
+    """`python deploy/prometheus/operator_rules.py` writes them; nobody edits them."""
+    text = operator_rules.TARGET.read_text()
+    specs = [made["spec"] for made in yaml.safe_load_all(text)]
+
+    assert text == operator_rules.manifest()
+    assert specs == [yaml.safe_load(path.read_text()) for path in (RULES, ALERTS)]
 
 
 def test_a_failing_case_is_noticed(tmp_path: Path) -> None:

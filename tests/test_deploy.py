@@ -254,7 +254,7 @@ def test_compose_opens_nothing_to_others_and_mounts_what_is_there() -> None:
     """Ports are on loopback, images have versions, folders exist, nothing gains privileges."""
     services = yaml.safe_load((DEPLOY / "compose.yml").read_text())["services"]
 
-    assert services.keys() == {"sentimill", "prometheus", "grafana"}
+    assert services.keys() == {"sentimill", "prometheus", "alertmanager", "grafana"}
     for name, service in services.items():
         assert all(port.startswith("127.0.0.1:") for port in service["ports"]), name
         assert service["cap_drop"] == ["ALL"]
@@ -263,6 +263,13 @@ def test_compose_opens_nothing_to_others_and_mounts_what_is_there() -> None:
         for volume in service["volumes"]:
             if isinstance(volume, str) and volume.startswith("."):
                 assert (DEPLOY / volume.partition(":")[0]).is_dir(), volume
+
+
+def test_compose_keeps_the_traces_that_the_dashboard_shows() -> None:
+    """Prometheus throws exemplars away unless it is told to store them."""
+    services = yaml.safe_load((DEPLOY / "compose.yml").read_text())["services"]
+
+    assert "--enable-feature=exemplar-storage" in services["prometheus"]["command"]
 
 
 def isolation() -> list[str]:
