@@ -23,7 +23,9 @@ spec:
 
 def manifest() -> str:
     """Return a PrometheusRule for each file of rules, comments included."""
-    note = "# Made by deploy/prometheus/operator_rules.py from rules.yml and alerts.yml: edit those.\n"
+    note = (
+        "# Made by deploy/prometheus/operator_rules.py of rules.yml and alerts.yml: edit those.\n"
+    )
     return note + "".join(
         _HEAD.format(name=name) + indent((_HERE / f"{name}.yml").read_text(encoding="utf-8"), "  ")
         for name in ("rules", "alerts")
