@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from importlib.metadata import distribution
 from pathlib import Path
@@ -24,12 +25,29 @@ from sentimill.cli import app
 from sentimill.client import Client
 
 ROOT = Path(__file__).parents[1]
+CONSTRAINTS = ROOT / "constraints.txt"
 DEPLOY = ROOT / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
 IMAGES = [DEPLOY / "Dockerfile", DEPLOY / "Dockerfile.gpu"]
 MANIFESTS = sorted(KUBERNETES.glob("*.yaml"))
 CUSTOM = {"Kustomization", "Component", "ScaledObject", "ServiceMonitor"}
 """Kinds that Kubernetes does not define itself, so that its schemas do not know them."""
+
+
+def test_what_the_images_install_is_pinned() -> None:
+    """Each package of the run time and of both extras has one version."""
+    made = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = made["optional-dependencies"]
+    asked = [*made["dependencies"], *extras["cpu"], *extras["gpu"]]
+    names = {canonical(re.split(r"[<>=\[]", each)[0]) for each in asked}
+    pinned = {canonical(line.split("==")[0]) for line in CONSTRAINTS.read_text().splitlines()}
+
+    assert sorted(names - pinned) == []
+
+
+def canonical(name: str) -> str:
+    """Return the name of a package as an index has it."""
+    return name.strip().lower().replace("_", "-")
 
 
 def hadolint(path: Path) -> subprocess.CompletedProcess[str]:
@@ -304,6 +322,10 @@ def test_the_images_command_runs_as_nobody_on_a_read_only_root(bundle: Path) -> 
     finally:
         replica.kill()
 
+    # What the image writes is for a collector: records from the first line on, but for what ONNX
+    # Runtime's native code says by itself.
+    ours = [line for line in replica.said.splitlines() if "onnxruntime:" not in line]
+    assert [json.loads(line)["message"] for line in ours][-1] == "serving"
     assert told.stdout == "10001 False False\n"
     assert getattr(answer, "label", answer) == "positive"
     assert code == 0
