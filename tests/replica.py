@@ -26,18 +26,19 @@ class Replica:
         self._process: subprocess.Popen[bytes] | None = None
         self.address = ""
         self.http = ""
+        self.said = ""
 
     def start(self) -> None:
         """Start it, and return when it answers calls."""
         with tempfile.NamedTemporaryFile(prefix="replica-", suffix=".log") as log:
             self._process = subprocess.Popen([*self._arguments, *self._ports], stderr=log)
             end = time.monotonic() + 2 * WAIT_SECONDS
-            while not (said := _addresses(Path(log.name).read_text(errors="replace"))):
-                text = Path(log.name).read_text(errors="replace")
+            while not (said := _addresses(text := Path(log.name).read_text(errors="replace"))):
                 assert self._process.poll() is None, text
                 assert time.monotonic() < end, text
                 time.sleep(0.05)  # the process is to speak; there is nothing to wait on
         self.address, self.http = said
+        self.said = text
         self._ports = [
             f"--port={self.address.rpartition(':')[2]}",
             f"--metrics-port={self.http.rpartition(':')[2]}",
@@ -57,6 +58,8 @@ class Replica:
 
 
 def _addresses(log: str) -> tuple[str, str] | None:
+    if told := re.search(r'"message": "serving".*"address": "([^"]+)", "http": "([^"]+)"', log):
+        return told[1], told[2]
     grpc = re.search(r"^serving .* on (\S+)$", log, re.MULTILINE)
     http = re.search(r"^metrics on http://([^/]+)/metrics$", log, re.MULTILINE)
     return (grpc[1], http[1]) if grpc and http else None

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+import operator_rules
 from programs import promtool
 from prometheus import ALERTS, RULES
 
@@ -20,6 +21,7 @@ GUIDE = ROOT / "docs/operate.md"
 
 JOB = 'job="sentimill"'
 ON = f'{JOB}, instance="a"'
+MODEL = "sentimill_model_info"
 
 
 def alerts() -> dict[str, list[dict[str, Any]]]:
@@ -31,9 +33,13 @@ def alerts() -> dict[str, list[dict[str, Any]]]:
     return found
 
 
+EVERY = {"ProviderChanged": "5m"}
+"""Between values, where a minute takes promtool too long; Prometheus looks back no further."""
+
+
 @dataclass(frozen=True)
 class Case:
-    """Series that Prometheus saw, a value a minute, and the labels of what fires at the end."""
+    """Series that Prometheus saw, a value a minute or `EVERY`, and the labels of what fires."""
 
     series: dict[str, str]
     at: str
@@ -84,6 +90,11 @@ def two(name: str, label: str, one: str, other: str) -> dict[str, str]:
     }
 
 
+def on_provider(provider: str, values: str) -> dict[str, str]:
+    """Return a server that runs on *provider* while *values* are there."""
+    return {f'{MODEL}{{{ON}, provider="{provider}"}}': values}
+
+
 def workers(ready: str, restarts: str = "0x40") -> dict[str, str]:
     """Return a server of four workers, of which *ready* answer."""
     return {
@@ -95,7 +106,7 @@ def workers(ready: str, restarts: str = "0x40") -> dict[str, str]:
 
 def score(seconds: str, ended: str, gateway: bool = False) -> dict[str, str]:
     """Return what a scoring job says of its run time and its last success."""
-    on = 'job="sentimill_score"' if gateway else 'job="node", instance="batch"'
+    on = 'job="sentimill_score", output="0a1b"' if gateway else 'job="node", instance="batch"'
     return {
         f"sentimill_job_seconds{{{on}}}": seconds,
         f"sentimill_job_last_success_timestamp_seconds{{{on}}}": ended,
@@ -104,7 +115,6 @@ def score(seconds: str, ended: str, gateway: bool = False) -> dict[str, str]:
 
 PAGE = {"job": "sentimill", "severity": "page"}
 TICKET = {"job": "sentimill", "severity": "ticket"}
-MODEL = "sentimill_model_info"
 
 CASES: dict[str, list[Case]] = {
     "Down": [
@@ -129,6 +139,16 @@ CASES: dict[str, list[Case]] = {
     "ProvidersDiffer": [
         Case(two(MODEL, "provider", "cuda", "cpu"), "20m", [TICKET]),
         Case(two(MODEL, "provider", "cuda", "cuda"), "20m"),
+    ],
+    "ProviderChanged": [
+        Case(
+            on_provider("cuda", "1x200 stale") | on_provider("cpu", "_x200 1x120"),
+            "25h",
+            [{**TICKET, "provider": "cpu"}],
+        ),
+        Case(on_provider("cuda", "1x320"), "25h"),
+        Case(on_provider("cuda", "_x200 1x120"), "25h"),  # a new job
+        Case(on_provider("cuda", "1x200 stale") | on_provider("cpu", "_x200 1x400"), "42h"),  # told
     ],
     "ReloadFailed": [
         Case(
@@ -222,8 +242,17 @@ CASES: dict[str, list[Case]] = {
         Case(
             score("7x70", "0x70", gateway=True),
             "50m",
-            [{"job": "sentimill_score", "severity": "ticket"}],
+            [{"job": "sentimill_score", "output": "0a1b", "severity": "ticket"}],
         ),
+        Case(
+            score("7x70", "0x70", gateway=True)
+            | {
+                series.replace("0a1b", "2c3d"): values
+                for series, values in score("0+60x70", "0x70", gateway=True).items()
+            },
+            "50m",
+            [{"job": "sentimill_score", "output": "0a1b", "severity": "ticket"}],
+        ),  # beside one that works on
         Case(score("0+60x70", "0x70"), "60m"),  # it works on
         Case(score("0+60x10 600x60", "0x9 1.7e9x60"), "60m"),  # it ended well
         Case(score("0+60x10 600x60", "0x70"), "30m"),  # too soon to tell
@@ -252,7 +281,7 @@ def test_an_alert_fires_and_stays_quiet_as_its_cases_say(name: str, tmp_path: Pa
     rules = alerts()[name]
     tests = [
         {
-            "interval": "1m",
+            "interval": EVERY.get(name, "1m"),
             "input_series": [{"series": s, "values": v} for s, v in case.series.items()],
             "alert_rule_test": [
                 {
@@ -269,7 +298,15 @@ def test_an_alert_fires_and_stays_quiet_as_its_cases_say(name: str, tmp_path: Pa
     ]
     file = tmp_path / "tests.yml"
     # JSON is YAML, and one that promtool reads.
-    file.write_text(json.dumps({"rule_files": [str(RULES), str(ALERTS)], "tests": tests}))
+    file.write_text(
+        json.dumps(
+            {
+                "rule_files": [str(RULES), str(ALERTS)],
+                "evaluation_interval": EVERY.get(name, "1m"),
+                "tests": tests,
+            }
+        )
+    )
 
     promtool("test", "rules", str(file))
 
@@ -291,6 +328,29 @@ def test_every_alert_names_a_runbook_that_is_there(name: str) -> None:
         assert rule["annotations"]["runbook"] == f"docs/operate.md#{name.lower()}"
         assert rule["annotations"]["summary"].endswith(".")
         assert rule["labels"]["severity"] in ("page", "ticket")
+
+
+def test_every_severity_reaches_a_receiver_of_its_own() -> None:
+    """Prometheus sends to the Alertmanager of compose, which tells a page from a ticket."""
+    scrape = yaml.safe_load(ALERTS.with_name("prometheus.yml").read_text())
+    services = yaml.safe_load((ROOT / "deploy/compose.yml").read_text())["services"]
+    told = yaml.safe_load((ROOT / "deploy/alertmanager/alertmanager.yml").read_text())
+    (target,) = scrape["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"]
+    severities = {rule["labels"]["severity"] for rules in alerts().values() for rule in rules}
+    routes = {route["matchers"][0]: route["receiver"] for route in told["route"]["routes"]}
+
+    assert target.partition(":")[0] in services
+    assert routes == {f'severity = "{each}"': each for each in severities}
+    assert {each["name"] for each in told["receivers"]} == severities
+
+
+def test_the_operator_gets_the_same_rules() -> None:
+    """`python deploy/prometheus/operator_rules.py` writes them; nobody edits them."""
+    text = operator_rules.TARGET.read_text()
+    specs = [made["spec"] for made in yaml.safe_load_all(text)]
+
+    assert text == operator_rules.manifest()
+    assert specs == [yaml.safe_load(path.read_text()) for path in (RULES, ALERTS)]
 
 
 def test_a_failing_case_is_noticed(tmp_path: Path) -> None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
+import sys
+import tomllib
+import zipfile
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -20,12 +24,30 @@ from replica import Replica
 from sentimill.cli import app
 from sentimill.client import Client
 
-DEPLOY = Path(__file__).parents[1] / "deploy"
+ROOT = Path(__file__).parents[1]
+CONSTRAINTS = ROOT / "constraints.txt"
+DEPLOY = ROOT / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
 IMAGES = [DEPLOY / "Dockerfile", DEPLOY / "Dockerfile.gpu"]
 MANIFESTS = sorted(KUBERNETES.glob("*.yaml"))
 CUSTOM = {"Kustomization", "Component", "ScaledObject", "ServiceMonitor"}
 """Kinds that Kubernetes does not define itself, so that its schemas do not know them."""
+
+
+def test_what_the_images_install_is_pinned() -> None:
+    """Each package of the run time and of both extras has one version."""
+    made = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = made["optional-dependencies"]
+    asked = [*made["dependencies"], *extras["cpu"], *extras["gpu"]]
+    names = {canonical(re.split(r"[<>=\[]", each)[0]) for each in asked}
+    pinned = {canonical(line.split("==")[0]) for line in CONSTRAINTS.read_text().splitlines()}
+
+    assert sorted(names - pinned) == []
+
+
+def canonical(name: str) -> str:
+    """Return the name of a package as an index has it."""
+    return name.strip().lower().replace("_", "-")
 
 
 def hadolint(path: Path) -> subprocess.CompletedProcess[str]:
@@ -71,6 +93,38 @@ def test_an_image_is_pinned_and_runs_as_nobody(path: Path) -> None:
     assert re.findall(r"^USER (.*)$", text, re.MULTILINE) == ["10001:10001"]
     assert text.count("HEALTHCHECK") == 1
     assert "/readyz" in text
+
+
+def context_of(image: Path, target: Path) -> None:
+    """Lay out in *target* what the build stage of *image* has to make the wheel from."""
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    admitted = {line[1:] for line in ignored if line.startswith("!")}
+    stage = image.read_text().partition(" AS build\n")[2].partition("\nFROM ")[0]
+    for copied, place in re.findall(r"^COPY (?!--)(.*) (\S+)$", stage, re.MULTILINE):
+        for name in copied.split():
+            assert name in admitted, f".dockerignore leaves out {name}"
+            source = ROOT / name
+            if source.is_file():
+                shutil.copy(source, target / place)
+                continue
+            # Links stay links, as in an image; the wheel needs no weights to be built.
+            shutil.copytree(
+                source,
+                target / place,
+                symlinks=True,
+                ignore=shutil.ignore_patterns("__pycache__", "*.safetensors", "*.onnx"),
+            )
+
+
+@pytest.mark.parametrize("path", IMAGES, ids=lambda path: path.name)
+def test_an_image_copies_all_that_the_wheel_is_made_of(path: Path, tmp_path: Path) -> None:
+    """Hatchling builds it from those files alone, and the reference student is in it."""
+    context_of(path, tmp_path)
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel"]
+    subprocess.run(build, cwd=tmp_path, capture_output=True, check=True, timeout=60)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+
+    assert "sentimill/reference_student/manifest.json" in zipfile.ZipFile(wheel).namelist()
 
 
 def options() -> dict[str, set[str]]:
@@ -218,7 +272,7 @@ def test_compose_opens_nothing_to_others_and_mounts_what_is_there() -> None:
     """Ports are on loopback, images have versions, folders exist, nothing gains privileges."""
     services = yaml.safe_load((DEPLOY / "compose.yml").read_text())["services"]
 
-    assert services.keys() == {"sentimill", "prometheus", "grafana"}
+    assert services.keys() == {"sentimill", "prometheus", "alertmanager", "grafana"}
     for name, service in services.items():
         assert all(port.startswith("127.0.0.1:") for port in service["ports"]), name
         assert service["cap_drop"] == ["ALL"]
@@ -227,6 +281,13 @@ def test_compose_opens_nothing_to_others_and_mounts_what_is_there() -> None:
         for volume in service["volumes"]:
             if isinstance(volume, str) and volume.startswith("."):
                 assert (DEPLOY / volume.partition(":")[0]).is_dir(), volume
+
+
+def test_compose_keeps_the_traces_that_the_dashboard_shows() -> None:
+    """Prometheus throws exemplars away unless it is told to store them."""
+    services = yaml.safe_load((DEPLOY / "compose.yml").read_text())["services"]
+
+    assert "--enable-feature=exemplar-storage" in services["prometheus"]["command"]
 
 
 def isolation() -> list[str]:
@@ -261,6 +322,10 @@ def test_the_images_command_runs_as_nobody_on_a_read_only_root(bundle: Path) -> 
     finally:
         replica.kill()
 
+    # What the image writes is for a collector: records from the first line on, but for what ONNX
+    # Runtime's native code says by itself.
+    ours = [line for line in replica.said.splitlines() if "onnxruntime:" not in line]
+    assert [json.loads(line)["message"] for line in ours][-1] == "serving"
     assert told.stdout == "10001 False False\n"
     assert getattr(answer, "label", answer) == "positive"
     assert code == 0

@@ -33,11 +33,14 @@ def test_a_sample_has_what_was_counted() -> None:
     assert sample.buckets[SECONDS.index(0.0025)] == 3
     assert sample.buckets[-1] == 1
     assert sum(sample.buckets) == 4
+    assert sample.timed == {"OK": 3, "UNAVAILABLE": 1}
+    assert sample.objective[SECONDS.index(0.0025)] == 1
+    assert sample.objective[-1] == 2
 
 
 def sample(at: float) -> Sample:
     """Return a sample with nothing in it."""
-    return Sample(at, {}, {}, ())
+    return Sample(at, {}, {}, (), {}, ())
 
 
 def test_old_samples_are_forgotten() -> None:

@@ -70,6 +70,19 @@ def test_the_program_logs_in_the_format_that_it_is_told(sentimill: Sentimill) ->
     assert isinstance(handler.formatter, JsonFormatter)
 
 
+def test_an_error_that_ends_the_program_is_a_record_too(
+    sentimill: Sentimill, tmp_path: Path
+) -> None:
+    """A collector that reads JSON would lose a plain line, and it is the one that says why."""
+    with bare_root():
+        done = sentimill("--log-format", "json", "bundle", "inspect", tmp_path / "nowhere")
+
+    assert done.code == 4
+    (line,) = done.err.splitlines()
+    assert json.loads(line)["level"] == "error"
+    assert "nowhere" in json.loads(line)["message"]
+
+
 def test_an_unknown_format_is_refused(sentimill: Sentimill) -> None:
     """The message names those that there are."""
     done = sentimill("--log-format", "xml", "doctor")

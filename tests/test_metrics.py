@@ -14,7 +14,7 @@ from prometheus_client.exposition import choose_encoder
 from live import live_service
 from sentimill.callers import Callers, new_token
 from sentimill.errors import OUTCOMES
-from sentimill.metrics import OBJECTIVE_SECONDS, SECONDS, Metrics, Spread
+from sentimill.metrics import OBJECTIVE_SECONDS, SECONDS, Metrics, Spread, WorkerMetrics
 
 SERIES = 400
 """How many series one server may cost Prometheus; process figures are in it."""
@@ -130,6 +130,17 @@ def test_a_server_costs_prometheus_a_bounded_number_of_series() -> None:
 
     assert 200 < len(series) <= SERIES
     assert not [sample.name for sample in series if sample.name.endswith("_created")]
+
+
+def test_each_worker_costs_two_series_more() -> None:
+    """Beside the two of them all: what they count themselves is added up."""
+    registry = CollectorRegistry()
+    workers = WorkerMetrics(registry)
+    for place in map(str, range(8)):
+        workers.restarts.labels(place)
+        workers.texts.labels(place)
+
+    assert sum(len(family.samples) for family in registry.collect()) == 2 + 2 * 8
 
 
 def test_two_servers_in_one_process_do_not_share_counts() -> None:

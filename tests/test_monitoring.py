@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from dashboard import PANELS, Query
+from dashboard import ELSEWHERE, PANELS, Query
 from live import live_server
 from load import load
 from programs import find
@@ -25,7 +25,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 FASTER = 60
 TEXTS = ["good battery", "bad", "", "good " * 20]
-QUERIES = [query for row in PANELS.values() for panel in row for query in panel.queries]
+QUERIES = [
+    query
+    for row, panels in PANELS.items()
+    if row not in ELSEWHERE
+    for panel in panels
+    for query in panel.queries
+]
 
 
 def values(watch: Prometheus, query: Query) -> list[float]:

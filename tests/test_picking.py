@@ -162,3 +162,19 @@ def test_the_command_is_light_to_import() -> None:
     code = "import sys, sentimill_train.sample_command; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "sklearn", "datasets", "numpy", "scipy"} & set(done.stdout.split())
+
+
+def test_without_options_the_reference_student_picks_and_the_name_is_told(
+    weighted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows lie beside the input, and stdout has their name for the next command."""
+    monkeypatch.setattr("sentimill_train.sample_command.reference_bundle", lambda: weighted)
+    source = tmp_path / "recent.jsonl"
+    source.write_text('{"text": "good battery"}\n{"text": "bad"}\n{"text": "the battery"}\n')
+
+    done = run(source, "--budget", "2")
+
+    out = tmp_path / "recent.to-label.jsonl"
+    assert done.exit_code == 0, done.output
+    assert done.stdout == f"{out}\n"
+    assert len(out.read_text().splitlines()) == 2

@@ -19,12 +19,13 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from live import WAIT_SECONDS
+from live import WAIT_SECONDS, live_server
 from sentimill import AsyncClient, Prediction
 from sentimill.errors import EngineError, UnavailableError, UsageError
 from sentimill.server import Serve, Serving
 from sentimill.service import SERVICE
 from tiny import WORDS, graph, write_tiny_bundle
+from wire import request_of
 
 # The program, before an engine that waits for a line on stdin when it sees the word `poison`; at
 # the end it tells what it has loaded.
@@ -352,3 +353,21 @@ async def test_a_failed_warm_up_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(EngineError):
         async with in_process(Serve(bundle=made.path, port=0, metrics_port=0)):
             pass
+
+
+async def test_old_connections_are_renewed_and_no_call_fails(bundle: Path) -> None:
+    """The channel leaves its connection twice, and every call on it is answered."""
+    config = Serve(bundle=bundle, port=0, metrics_port=0, max_connection_age_seconds=1)
+    data = request_of("good").SerializeToString()
+    ready = grpc.ChannelConnectivity.READY
+    with live_server(config) as live:
+        async with grpc.aio.insecure_channel(live.address) as channel:
+            method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+            method = channel.unary_unary(f"/{SERVICE}/Classify")
+            async with asyncio.timeout(WAIT_SECONDS):
+                for _ in range(2):
+                    await method(data)
+                    left = asyncio.create_task(channel.wait_for_state_change(ready))
+                    while not left.done():
+                        await method(data)
+                    await left

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from sentimill.history import KEPT
+from sentimill.history import KEPT, OBJECTIVE_METHOD
 from sentimill.metrics import Metrics, WorkerMetrics
 from sentimill.status import Document, Status
 
 MIX = {"negative": 0.25, "neutral": 0.25, "positive": 0.5}
 FACTS = {"name": "tiny", "version": "1", "digest": "d", "precision": "fp32", "provider": "cpu"}
-GUIDE = Path(__file__).parents[1] / "docs/operate.md"
+ROOT = Path(__file__).parents[1]
+GUIDE = ROOT / "docs/operate.md"
+RULES = ROOT / "deploy/prometheus/rules.yml"
 
 
 class Clock:
@@ -84,6 +86,14 @@ def test_a_gap_between_samples_becomes_rates_and_percentiles() -> None:
 def refuse(metrics: Metrics) -> None:
     """Refuse three calls because the queue was full."""
     metrics.refused.labels("QUEUE_FULL").inc(3)
+    metrics.observe_request("Classify", "UNAVAILABLE", 0.001)
+
+
+def be_late(metrics: Metrics) -> None:
+    """Give up a call, refuse it as too late, and let gRPC end another, which is no refusal."""
+    metrics.refused.labels("DEADLINE_EXCEEDED").inc()
+    metrics.observe_request("Classify", "DEADLINE_EXCEEDED", 0.2)
+    metrics.observe_request("ModelInfer", "DEADLINE_EXCEEDED", 0.2)
 
 
 def fail(metrics: Metrics) -> None:
@@ -109,9 +119,10 @@ def drift(metrics: Metrics) -> None:
 
 TROUBLES: list[tuple[Callable[[Metrics], None], str, str, float]] = [
     (refuse, "3 calls were refused in the last minute: the queue was full.", "Refusing", 60),
+    (be_late, "2 calls of the last minute got no answer before", "ErrorBudgetBurn", 60),
     (fail, "The engine failed on 2 texts in the last minute.", "EngineFailing", 60),
     (break_down, "1 calls failed inside the server in the last minute.", "ErrorBudgetBurn", 60),
-    (dawdle, "50% of the calls of the last minute took longer", "LatencyBudgetBurn", 60),
+    (dawdle, "50% of the Classify calls of the last minute took longer", "LatencyBudgetBurn", 60),
     (drift, "The mix of labels is not that of the model's test set", "LabelMixDrift", 600),
 ]
 
@@ -144,8 +155,18 @@ def test_a_problem_is_told_with_its_remedy_and_goes_away(
         lambda metrics: metrics.observe_request("Classify", "OK", 0.5),
         lambda metrics: metrics.observe_request("Classify", "INVALID_ARGUMENT", 0.01),
         lambda metrics: metrics.observe_reload(ok=True),
+        lambda metrics: metrics.observe_request("ClassifyStream", "OK", 9.0),
+        lambda metrics: metrics.observe_request("ClassifyBulk", "DEADLINE_EXCEEDED", 9.0),
     ],
-    ids=["few texts", "bad texts", "a call in time", "a caller's mistake", "a good reload"],
+    ids=[
+        "few texts",
+        "bad texts",
+        "a call in time",
+        "a caller's mistake",
+        "a good reload",
+        "a long stream",
+        "late bulk work",
+    ],
 )
 def test_what_is_usual_is_no_problem(make: Callable[[Metrics], None]) -> None:
     """A person is told only of what they can act on."""
@@ -153,6 +174,60 @@ def test_what_is_usual_is_no_problem(make: Callable[[Metrics], None]) -> None:
     server.after(1)
     make(server.metrics)
 
+    assert server.after(1).problems == []
+
+
+def fault_codes() -> list[str]:
+    """Return the codes that the recording rules call failed by the server."""
+    (codes,) = set(re.findall(r'code=~"([^"]+)"', RULES.read_text()))
+    return str(codes).split("|")
+
+
+@pytest.mark.parametrize("code", fault_codes())
+def test_every_code_that_burns_the_budget_is_told_as_bad(code: str) -> None:
+    """Page and alerts mean the same calls."""
+    server = Server()
+    server.after(1)
+    server.metrics.observe_request("ClassifyStream", code, 0.01)
+    if code == "UNAVAILABLE":
+        server.metrics.refused.labels("QUEUE_FULL").inc()
+
+    (problem,) = server.after(1).problems
+
+    assert problem.severity == "bad"
+
+
+def test_the_objective_is_about_the_same_method_on_the_page_and_in_the_rules() -> None:
+    """A stream lasts as long as its caller likes, and is not slow for it."""
+    assert set(re.findall(r'method="([^"]+)"', RULES.read_text())) == {OBJECTIVE_METHOD}
+
+
+def test_refused_bulk_work_is_told_as_usual() -> None:
+    """It is asked again; the alert leaves it out, so the page wants no replica for it."""
+    server = Server()
+    server.after(1)
+    server.metrics.refused.labels("QUEUE_FULL").inc(3)
+    server.metrics.observe_request("ClassifyBulk", "UNAVAILABLE", 0.001)
+
+    (problem,) = server.after(1).problems
+
+    assert problem.severity == "warning"
+    assert problem.do.startswith("Nothing: all were bulk work")
+
+
+@pytest.mark.parametrize(("texts", "tokens"), [(6000, 0), (0, 800_000)])
+def test_a_queue_that_stays_nearly_full_is_told(texts: int, tokens: int) -> None:
+    """At the alert's limit; a burst is over before the next minute."""
+    server = Server()
+    server.metrics.waiting_texts.set(texts)
+    server.metrics.waiting_tokens.set(tokens)
+
+    assert server.after(1).problems == []
+    (problem,) = server.after(60).problems
+    assert problem.what.startswith("The queue has been nearly full: 7")
+    assert "runbook QueueNearlyFull" in problem.do
+    server.metrics.waiting_texts.set(0)
+    server.metrics.waiting_tokens.set(0)
     assert server.after(1).problems == []
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["PANELS", "Panel", "Query", "dashboard"]
+__all__ = ["ELSEWHERE", "PANELS", "Panel", "Query", "dashboard"]
 
 TARGET: Final = Path(__file__).parent / "dashboards/sentimill.json"
 
@@ -341,7 +341,77 @@ PANELS: Final[dict[str, tuple[Panel, ...]]] = {
             (Query("process_open_fds{FILTER} / process_max_fds{FILTER}", "{{instance}}"),),
         ),
     ),
+    "Workers": (
+        Panel(
+            "Processes",
+            "none",
+            "Processes of --workers: those that should answer, those that do, and restarts in the"
+            " last hour. Empty where there is one process.",
+            (
+                Query("sum(sentimill_workers{FILTER})", "wanted"),
+                Query("sum(sentimill_ready_workers{FILTER})", "ready"),
+                Query("sum(increase(sentimill_worker_restarts_total{FILTER}[1h]))", "restarts"),
+            ),
+        ),
+        Panel(
+            "Texts by worker",
+            "cps",
+            "The kernel gives connections to workers blindly: one far above the others has a caller"
+            " with one connection.",
+            (
+                Query(
+                    _rate("sentimill_worker_texts_total", "instance, worker"),
+                    "{{instance}} {{worker}}",
+                ),
+            ),
+        ),
+    ),
+    # Not by FILTER: jobs come by node_exporter or a Pushgateway, which are no servers of ours.
+    "Scoring jobs": (
+        Panel(
+            "Rows",
+            "none",
+            "Rows written, and those of them that carry an error in place of an answer.",
+            (
+                Query("sentimill_job_rows", "{{instance}} {{output}}"),
+                Query("sentimill_job_failed_rows", "{{instance}} {{output}} failed"),
+            ),
+        ),
+        Panel(
+            "Useful tokens of jobs",
+            "percentunit",
+            "Share of what the engine computes that is text and not padding.",
+            (
+                Query(
+                    "sentimill_job_useful_tokens / (sentimill_job_padded_tokens > 0)",
+                    "{{instance}} {{output}}",
+                ),
+            ),
+            most=1,
+        ),
+        Panel(
+            "Time since a job's last success",
+            "s",
+            "Only of those that ended well; one that runs, or that was killed, is not here.",
+            (
+                Query(
+                    "time() - (sentimill_job_last_success_timestamp_seconds > 0)",
+                    "{{instance}} {{output}}",
+                ),
+            ),
+        ),
+        Panel(
+            "Run time",
+            "s",
+            "How long each run has taken so far. A line that is flat before its end stands still.",
+            (Query("sentimill_job_seconds", "{{instance}} {{output}}"),),
+        ),
+    ),
 }
+"""Panels by row."""
+
+ELSEWHERE: Final = ("Workers", "Scoring jobs")
+"""Rows that a server of one process does not feed."""
 
 
 def dashboard() -> dict[str, object]:

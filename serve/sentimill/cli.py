@@ -1,6 +1,7 @@
 """The command line. Data goes to stdout, everything else to stderr.
 
-Exit codes: 0 ok, 1 failure, 2 usage, 3 some rows failed, 4 bad input or bundle.
+Exit codes: 0 ok, 1 failure, 2 usage, 3 some rows failed, 4 bad input or bundle, 5 texts have moved
+(`drift`).
 """
 
 from __future__ import annotations
@@ -39,12 +40,13 @@ from sentimill.bundle import open_bundle
 from sentimill.classifier import Classifier, Prediction
 from sentimill.engine import EngineName, Precision
 from sentimill.errors import SentimillError, SomeRowsFailed, UsageError, outcome
-from sentimill.logs import set_up
+from sentimill.logs import as_json, set_up
 from sentimill.reference import reference_bundle
 from sentimill.scoring.command import score
 
 __all__ = ["app", "main"]
 
+log = logging.getLogger(__name__)
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 app = typer.Typer(
@@ -73,7 +75,10 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         app(args, prog_name="sentimill")
     except (SentimillError, OSError) as error:
-        console.print("error:", str(error), style="bold red", markup=False)
+        if as_json():
+            log.error("%s", error)
+        else:
+            console.print("error:", str(error), style="bold red", markup=False)
         raise SystemExit(outcome(error).exit) from error
 
 
@@ -226,6 +231,14 @@ def serve(
         tls = Tls(certificate=tls_cert, key=tls_key, client_ca=tls_client_ca)
 
     def started(serving: Serving) -> None:
+        if as_json():
+            said = {
+                "bundle": str(model),
+                "address": serving.address,
+                "http": serving.metrics_address,
+            }
+            log.info("serving", extra=said)
+            return
         console.print(f"serving {model} on {serving.address}")
         console.print(f"status on http://{serving.metrics_address}/")
         console.print(f"metrics on http://{serving.metrics_address}/metrics")

@@ -15,7 +15,16 @@ from typing import Final
 
 from sentimill.metrics import SECONDS, Metrics
 
-__all__ = ["KEPT", "STEP_SECONDS", "TIMED", "History", "Sample", "population_stability", "quantile"]
+__all__ = [
+    "KEPT",
+    "OBJECTIVE_METHOD",
+    "STEP_SECONDS",
+    "TIMED",
+    "History",
+    "Sample",
+    "population_stability",
+    "quantile",
+]
 
 STEP_SECONDS: Final = 2.0
 KEPT: Final = 301
@@ -27,9 +36,13 @@ _BY_LABEL: Final = {
     "sentimill_refused_requests_total": "reason",
     "sentimill_reference_label_ratio": "outcome",
 }
+_CALLS: Final = "sentimill_requests_total"
 _BUCKETS: Final = "sentimill_request_seconds_bucket"
 TIMED: Final = ("Classify", "ClassifyStream", "ModelInfer")
 """Methods whose callers wait for their texts: bulk work may take its time, others take none."""
+
+OBJECTIVE_METHOD: Final = "Classify"
+"""The method that the latency objective is about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +51,16 @@ class Sample:
 
     values: by name, for metrics without labels. by_label: by name, then by the value of the label
     that matters here, summed over the others. buckets: calls in each bucket of the request seconds
-    of the methods in `TIMED`, not cumulated.
+    of the methods in `TIMED`, not cumulated. timed: calls of those methods, by code. objective:
+    calls of `OBJECTIVE_METHOD` by bucket of `SECONDS`, cumulated; the last are all.
     """
 
     at: float
     values: Mapping[str, float]
     by_label: Mapping[str, Mapping[str, float]]
     buckets: tuple[float, ...]
+    timed: Mapping[str, float]
+    objective: tuple[float, ...]
 
     @classmethod
     def take(cls, at: float, metrics: Metrics) -> Sample:
@@ -52,18 +68,24 @@ class Sample:
         values: dict[str, float] = {}
         by_label: dict[str, dict[str, float]] = {name: {} for name in _BY_LABEL}
         cumulated = dict.fromkeys((*SECONDS, math.inf), 0.0)
+        objective = dict(cumulated)
+        timed: dict[str, float] = {}
         for family in metrics.shown.collect():
             for name, labels, value, *_ in family.samples:
                 if name in by_label:
                     one = labels[_BY_LABEL[name]]
                     by_label[name][one] = by_label[name].get(one, 0.0) + value
+                    if name == _CALLS and labels["method"] in TIMED:
+                        timed[one] = timed.get(one, 0.0) + value
                 elif name == _BUCKETS and labels["method"] in TIMED:
                     cumulated[float(labels["le"])] += value
+                    if labels["method"] == OBJECTIVE_METHOD:
+                        objective[float(labels["le"])] += value
                 elif not labels:
                     values[name] = value
         edges = list(cumulated.values())
         buckets = (edges[0], *(b - a for a, b in pairwise(edges)))
-        return cls(at, values, by_label, buckets)
+        return cls(at, values, by_label, buckets, timed, tuple(objective.values()))
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ import logging
 from datetime import UTC, datetime
 from typing import Final, Literal
 
-__all__ = ["JsonFormatter", "set_up"]
+__all__ = ["JsonFormatter", "as_json", "set_up"]
 
 _ORDINARY: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -38,3 +38,9 @@ def set_up(level: int, form: Literal["text", "json"]) -> None:
     if form == "json":
         for handler in logging.getLogger().handlers:
             handler.setFormatter(JsonFormatter())
+
+
+def as_json() -> bool:
+    """Return whether log lines are JSON: then everything else that goes to stderr has to be."""
+    handlers = logging.getLogger().handlers
+    return any(isinstance(handler.formatter, JsonFormatter) for handler in handlers)

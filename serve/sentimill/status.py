@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from itertools import pairwise
@@ -10,6 +11,7 @@ from typing import Final, Literal
 import msgspec
 
 from sentimill.history import (
+    OBJECTIVE_METHOD,
     History,
     Sample,
     grown,
@@ -35,10 +37,6 @@ _REASONS: Final = {
         "the queue was longer than the callers' deadlines",
         "Add a replica, send less, or give calls more time: runbook Refusing.",
     ),
-    "DEADLINE_EXCEEDED": (
-        "their deadline passed while they waited",
-        "Add a replica, send less, or give calls more time: runbook Refusing.",
-    ),
     "TOKEN_MISSING": ("they came without a token", "Ask who sends them: runbook Refusing."),
     "TOKEN_UNKNOWN": ("their token is not known", "Ask who sends them: runbook Refusing."),
     "QUOTA_EXCEEDED": (
@@ -46,6 +44,9 @@ _REASONS: Final = {
         "Raise the quota if they are welcome: runbook Refusing.",
     ),
 }
+
+_FULL: Final = 0.7
+"""The alert's limit, as a share of what may wait."""
 
 _CALLERS_AFFAIR: Final = ("TOKEN_MISSING", "TOKEN_UNKNOWN", "QUOTA_EXCEEDED")
 """Reasons that are no fault of the server, however many they are; alerts leave them out."""
@@ -223,6 +224,7 @@ def problems_of(state: State, history: History) -> list[Problem]:
         found.append(Problem(severity="warning", what=what, do=do))
     if (minute := history.since(60.0)) is not None:
         found += _refusals(*minute) + _failures(*minute) + _slowness(*minute)
+        found += _fullness(*minute)
         found += _workers(minute[1]) + _reloads(minute[1])
     if (kept := history.since(float("inf"))) is not None:
         found += _drift(*kept)
@@ -231,10 +233,19 @@ def problems_of(state: State, history: History) -> list[Problem]:
 
 def _refusals(old: Sample, new: Sample) -> list[Problem]:
     found = []
+    # Reasons are counted for all methods together, so that the codes have to say whose they were.
+    waited_for = "UNAVAILABLE" in grown(old.timed, new.timed)
     for reason, count in _grown(old, new, "sentimill_refused_requests_total").items():
+        if reason == "DEADLINE_EXCEEDED":
+            continue  # gRPC ends most such calls before we do: `_failures` tells of both
         why, do = _REASONS.get(reason, (f"of {reason}", "Runbook Refusing."))
         what = f"{count:.0f} calls were refused in the last minute: {why}."
-        severe: Literal["bad", "warning"] = "warning" if reason in _CALLERS_AFFAIR else "bad"
+        severe: Literal["bad", "warning"] = "bad"
+        if reason in _CALLERS_AFFAIR:
+            severe = "warning"
+        elif not waited_for:
+            severe = "warning"
+            do = "Nothing: all were bulk work, which is asked again (docs/scoring.md)."
         found.append(Problem(severity=severe, what=what, do=do))
     return found
 
@@ -245,7 +256,12 @@ def _failures(old: Sample, new: Sample) -> list[Problem]:
         what = f"The engine failed on {count:.0f} texts in the last minute."
         do = "Read the log, then go back to the bundle before: runbook EngineFailing."
         found.append(Problem(severity="bad", what=what, do=do))
-    if count := _grown(old, new, "sentimill_requests_total").get("INTERNAL", 0.0):
+    if count := grown(old.timed, new.timed).get("DEADLINE_EXCEEDED", 0.0):
+        what = f"{count:.0f} calls of the last minute got no answer before their deadline."
+        do = "Add a replica, send less, or give calls more time: runbook ErrorBudgetBurn."
+        found.append(Problem(severity="bad", what=what, do=do))
+    codes = _grown(old, new, "sentimill_requests_total")
+    if count := codes.get("INTERNAL", 0.0) + codes.get("UNKNOWN", 0.0):
         what = f"{count:.0f} calls failed inside the server in the last minute."
         do = "Read the log: runbook ErrorBudgetBurn."
         found.append(Problem(severity="bad", what=what, do=do))
@@ -263,17 +279,32 @@ def _workers(new: Sample) -> list[Problem]:
 
 
 def _slowness(old: Sample, new: Sample) -> list[Problem]:
-    counts = [b - a for a, b in zip(old.buckets, new.buckets, strict=True)]
-    total = sum(counts)
-    quick = sum(counts[: SECONDS.index(OBJECTIVE_SECONDS) + 1])
+    counts = [b - a for a, b in zip(old.objective, new.objective, strict=True)]
+    total = counts[-1]
+    quick = counts[SECONDS.index(OBJECTIVE_SECONDS)]
     if not total or quick / total >= _QUICK_SHARE:
         return []
     what = (
-        f"{1 - quick / total:.0%} of the calls of the last minute took longer than"
-        f" {OBJECTIVE_SECONDS:g} s; the objective is {1 - _QUICK_SHARE:.0%}."
+        f"{1 - quick / total:.0%} of the {OBJECTIVE_METHOD} calls of the last minute took longer"
+        f" than {OBJECTIVE_SECONDS:g} s; the objective is {1 - _QUICK_SHARE:.0%}."
     )
     do = "Add a replica, or send fewer texts a call: runbook LatencyBudgetBurn."
     return [Problem(severity="warning", what=what, do=do)]
+
+
+def _fullness(old: Sample, new: Sample) -> list[Problem]:
+    """Say that a queue is nearly full, if it was so a minute ago: a burst alone is no problem."""
+    for what in ("texts", "tokens"):
+        shares = [
+            each.values[f"sentimill_waiting_{what}"]
+            / (each.values[f"sentimill_max_waiting_{what}"] or math.inf)
+            for each in (old, new)
+        ]
+        if min(shares) > _FULL:
+            said = f"The queue has been nearly full: {shares[1]:.0%} of the {what} that may wait."
+            do = "Add a replica or send less: runbook QueueNearlyFull."
+            return [Problem(severity="warning", what=said, do=do)]
+    return []
 
 
 def _reloads(new: Sample) -> list[Problem]:

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
+from sentimill.reference import reference_bundle
 from sentimill_train.extras import check_installed
 
 __all__ = ["sample"]
@@ -17,10 +18,19 @@ _NEEDS: Final = ("datasets", "torch")
 def sample(
     recent: Annotated[str, typer.Argument(metavar="FILE", help="texts: csv, jsonl or parquet")],
     bundle: Annotated[
-        list[Path],
-        typer.Option(envvar="SENTIMILL_BUNDLE", help="bundle that answers today; several disagree"),
-    ],
-    out: Annotated[Path, typer.Option(help="rows to label, as JSON lines")],
+        list[Path] | None,
+        typer.Option(
+            envvar="SENTIMILL_BUNDLE",
+            help="bundle that answers today; several disagree",
+            show_default="the reference student",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="rows to label, as JSON lines", show_default="FILE.to-label.jsonl beside it"
+        ),
+    ] = None,
     budget: Annotated[int, typer.Option(min=1, help="how many rows")] = 500,
     text_column: Annotated[str, typer.Option(help="column that holds the text")] = "text",
     exclude: Annotated[
@@ -38,6 +48,7 @@ def sample(
     from sentimill_train.picking import SampleJob, load_models, pick_rows
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
+    out = out or Path(recent).with_suffix(".to-label.jsonl")
     job = SampleJob(
         source=recent,
         out=out,
@@ -47,11 +58,14 @@ def sample(
         exclude=tuple(exclude or ()),
         seed=seed,
     )
-    models = load_models(bundle, lambda said: console.print(said, markup=False))
+    models = load_models(
+        bundle or [reference_bundle()], lambda said: console.print(said, markup=False)
+    )
     found = pick_rows(models, job)
     looked = f"{found.looked_at:,} of {found.rows_in_file:,} rows looked at"
     console.print(f"{looked}, {found.excluded:,} with a label, {found.unreadable:,} unreadable")
     for reason, count in Counter(choice.reason for choice in found.choices).most_common():
         console.print(f"{count:>10,}  {reason}")
     few = "" if len(found.choices) == budget else "; the rest repeats them"
-    console.print(f"{len(found.choices):>10,}  to label, in {out}{few}", markup=False)
+    console.print(f"{len(found.choices):>10,}  to label{few}", markup=False)
+    typer.echo(out)

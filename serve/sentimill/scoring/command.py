@@ -180,7 +180,7 @@ def score(
                 threads=threads,
                 batch_tokens=batch_tokens,
             )
-            watch = stack.enter_context(_watching(metrics_textfile, pushgateway))
+            watch = stack.enter_context(_watching(target, metrics_textfile, pushgateway))
             _tell(run_on_ray(job, cluster, report=watch), prefix, summary)
             return
         job.plan()
@@ -201,7 +201,7 @@ def score(
         if dry_run:
             typer.echo(json.dumps(try_out(job, scorer), indent=2))
             return
-        watch = stack.enter_context(_watching(metrics_textfile, pushgateway))
+        watch = stack.enter_context(_watching(target, metrics_textfile, pushgateway))
         done = job.run(scorer, report=watch, stop=stack.enter_context(_stopping()))
     _tell(done, prefix, summary)
 
@@ -238,12 +238,14 @@ def _stopping() -> Iterator[threading.Event]:
 
 
 @contextmanager
-def _watching(textfile: Path | None, gateway: str | None) -> Iterator[Callable[[Progress], None]]:
+def _watching(
+    target: str, textfile: Path | None, gateway: str | None
+) -> Iterator[Callable[[Progress], None]]:
     """Give what a job reports to: a bar where there is a terminal, and metrics where asked."""
     from sentimill.scoring.job_metrics import JobMetrics
     from sentimill.scoring.summary import useful_share
 
-    metrics = JobMetrics()
+    metrics = JobMetrics(target)
     bar = Bar(
         TextColumn("scoring"),
         BarColumn(),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Gauge, push_to_gateway, write_to_textfile
+
+from sentimill.scoring.places import absolute
 
 __all__ = ["JobMetrics"]
 
@@ -13,9 +16,15 @@ log = logging.getLogger(__name__)
 
 
 class JobMetrics:
-    """Everything a scoring job counts; gauges, because a resumed job goes on from where it was."""
+    """Everything a scoring job counts; gauges, because a resumed job goes on from where it was.
 
-    def __init__(self) -> None:
+    output: what the job writes, which tells it from others in a Pushgateway.
+    """
+
+    def __init__(self, output: str) -> None:
+        # Or a killed job would hide behind one that runs. Of the output alone, so that the same
+        # command run again, on another machine too, goes on in its group; no path is in a label.
+        self._group = {"output": hashlib.sha256(absolute(output).encode()).hexdigest()[:12]}
         self.registry = CollectorRegistry()
 
         def gauge(name: str, says: str) -> Gauge:
@@ -51,6 +60,12 @@ class JobMetrics:
             if textfile is not None:
                 write_to_textfile(str(textfile), self.registry)
             if gateway is not None:
-                push_to_gateway(gateway, job="sentimill_score", registry=self.registry, timeout=5)
+                push_to_gateway(
+                    gateway,
+                    job="sentimill_score",
+                    registry=self.registry,
+                    grouping_key=self._group,
+                    timeout=5,
+                )
         except OSError as error:
             log.warning("metrics could not be written: %s", error)
