@@ -5,6 +5,7 @@ from sentimill import Classifier, Client, AsyncClient
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,11 @@ __all__ = [
     "SentimillError",
     "TextError",
 ]
+
+# Libraries that report to their makers unless they are told not to, by when they are imported: ONNX
+# Runtime on Linux since 1.29 (onnxruntime #27379), and Ray. Who sets a variable is obeyed.
+for _name, _off in {"ORT_DISABLE_TELEMETRY": "1", "RAY_USAGE_STATS_ENABLED": "0"}.items():
+    os.environ.setdefault(_name, _off)
 
 _HOMES = {
     "AsyncClient": "client",
