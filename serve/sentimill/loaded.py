@@ -19,6 +19,7 @@ from sentimill.batching import Batcher
 from sentimill.classifier import Classifier
 from sentimill.engine import row_bucket
 from sentimill.errors import TextError
+from sentimill.machine import give_memory_back
 from sentimill.text import Encoded, TextEncoder
 
 __all__ = ["Loaded", "Slot", "warm_up"]
@@ -97,10 +98,15 @@ class Slot:
 
     async def drain(self) -> None:
         """Close the models before the one that answers, each when its last request is done."""
-        for old in tuple(self._leaving):
+        if not self._leaving:
+            return
+        while self._leaving:
+            old = next(iter(self._leaving))
             await old.drained()
             await old.close()
             self._leaving.discard(old)
+            del old  # with its weights
+        await asyncio.to_thread(give_memory_back)
 
     async def close(self) -> None:
         """Close every model, drained or not."""
