@@ -141,6 +141,23 @@ def test_a_hub_model_is_fetched_as_three_files_of_one_commit(
     }
 
 
+def test_a_hub_model_without_a_revision_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the commit to pin; nothing is said where it is pinned already."""
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download",
+        lambda name, **options: str(write_base(tmp_path / "c0")),
+    )
+
+    find_pretrained("hub:owner/name@c0")
+    assert caplog.messages == []
+    find_pretrained("hub:owner/name")
+
+    assert len(caplog.messages) == 1
+    assert "write hub:owner/name@c0" in caplog.messages[0]
+
+
 def test_the_default_on_the_hub_is_pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who asks for it by name alone gets the revision that was tried."""
     revisions: list[object] = []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -30,6 +31,7 @@ _SHA256: Final = {
     "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
 }
 _ADAPTER: Final = "adapter_config.json"  # where peft is installed, it names another model to load
+_LOG: Final = logging.getLogger(__name__)
 _FILES: Final = ("config.json", "model.safetensors", "tokenizer.json")
 
 
@@ -133,6 +135,12 @@ def _from_hub(name: str) -> Pretrained:
             " give --base a folder",
             reason="HUB_UNREACHABLE",
         ) from error
+    if not revision:
+        _LOG.warning(
+            "the hub may give other weights under this name later: write hub:%s@%s to get these",
+            name,
+            folder.name,
+        )
     # The hub's cache names the folder by the commit, so a branch is recorded as what it was today.
     return _checked(Pretrained(name=name, folder=folder, sha256="", revision=folder.name))
 
