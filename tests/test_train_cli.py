@@ -12,7 +12,9 @@ from typer.testing import CliRunner, Result
 
 from sentimill.bundle import open_bundle
 from sentimill.errors import SentimillError
+from sentimill.reference import find_reference
 from sentimill_train.cli import train
+from sentimill_train.train import Train
 from train_parts import write_base
 
 app = typer.Typer(context_settings={"auto_envvar_prefix": "SENTIMILL"})
@@ -149,3 +151,22 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(
     assert isinstance(found.exception, SentimillError)
     assert found.exception.reason == "EXTRA_MISSING"
     assert "pip install 'sentimill[cpu,train]'" in str(found.exception)
+
+
+@pytest.mark.parametrize(("preset", "learns"), [("minilm-l3", True), ("minilm-l6", False)])
+def test_half_a_student_learns_the_answers_of_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: str, learns: bool
+) -> None:
+    """Half the layers answer worse until something tells them what the whole would have said."""
+    asked: list[Train] = []
+
+    def run_nothing(self: Train, watcher: object) -> None:
+        asked.append(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Train, "run", run_nothing)
+
+    run("--reviews", "starter", "--preset", preset, "--out", tmp_path / "b")
+
+    (config,) = asked
+    assert config.teacher_bundle == (find_reference() if learns else None)

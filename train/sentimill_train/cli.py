@@ -183,7 +183,10 @@ def train(
         )
     names = None if labels == _FOUND else tuple(label.strip() for label in labels.split(","))
     # A student that knows these labels already has little way to go, and much to forget.
-    near = preset != "tiny" and goes_on(starting_point(base, preset), names or ())
+    start = starting_point(base, preset)
+    near = preset != "tiny" and goes_on(start, names or ())
+    if preset == "minilm-l3" and near:
+        teacher_bundle = teacher_bundle or start.folder  # what half of it is to answer like
     config = Train(
         reviews=(*reviews, *(more or ())),
         out=out,

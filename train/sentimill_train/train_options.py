@@ -57,5 +57,6 @@ TeacherBundle = Annotated[
     typer.Option(
         help="fine-tuned larger classifier, a bundle or a checkpoint of transformers, to learn from"
         " in place of probs; rows without a label count too",
+        show_default="none; with --preset minilm-l3 a --base that knows these labels",
     ),
 ]
