@@ -3,12 +3,11 @@
     python benchmarks/metrics_overhead.py --bundle bundles/mine --out results/metrics-overhead.json
 
 Counting is timed alone first: all that is observed of one call, a batch for it included, many times
-over. The bound is that beside the processor time of a whole call. Then two servers of the same
-bundle run side by side and are asked in turns, in an order that alternates; the medians of the
-turns are compared. A busy machine moves a rate by far more than the 1 % in question, so the
-processor time of the server's threads is beside it, and the spread of the turns says what either is
-worth: on two cores of an AMD EPYC two servers that both counted nothing were 2.7 % apart, and two
-that both counted were faster than either.
+over. The bound is that beside the processor time of a whole call. Then two servers that
+count and two that do not run side by side and are asked in turns, in an order that alternates; the
+medians of the turns are compared. A busy machine moves a rate by far more than the 1 % in question,
+so the processor time of the server's threads is beside it, and how far two servers of the same kind
+are apart says what either is worth.
 """
 
 from __future__ import annotations
@@ -18,12 +17,13 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from timeit import repeat
+from typing import Final
 
 import grpc
 from prometheus_client import CollectorRegistry
@@ -40,6 +40,8 @@ CALLERS = 16
 TEXT = "the battery is good, the box was not"
 TEXTS = (1, 64)
 """Texts in a call."""
+KINDS: Final = {"counted": (), "silent": ("--silent",)}
+"""What a server is started with."""
 
 
 class Nothing:
@@ -93,7 +95,7 @@ def serve(bundle: Path, silent: bool) -> None:
 
 
 class Server:
-    """One of the two, as a process."""
+    """One of them, as a process."""
 
     def __init__(self, bundle: Path, *flags: str) -> None:
         command = [sys.executable, __file__, "--bundle", str(bundle), "--serve", *flags]
@@ -163,7 +165,7 @@ async def turn(server: Server, data: bytes, calls: int, texts: int) -> Turn:
 
 
 def compare(servers: dict[str, Server], texts: int, calls: int, turns: int) -> dict[str, object]:
-    """Ask both servers in turns, and return medians, overheads and every turn."""
+    """Ask all servers in turns, and return medians, overheads and every turn."""
     items = [pb.ClassifyItem(text=TEXT)] * texts
     data = pb.ClassifyRequest(items=items).SerializeToString()
     found: dict[str, list[Turn]] = {name: [] for name in servers}
@@ -173,25 +175,40 @@ def compare(servers: dict[str, Server], texts: int, calls: int, turns: int) -> d
             one = asyncio.run(turn(servers[name], data, calls, texts))
             if number:  # the first turn warms up
                 found[name].append(one)
-    rate = {n: median(t.texts_per_second for t in each) for n, each in found.items()}
-    cpu = {n: median(t.cpu_us_per_call for t in each) for n, each in found.items()}
+    rate = _medians(found, lambda one: one.texts_per_second)
+    cpu = _medians(found, lambda one: one.cpu_us_per_call)
     return {
         "texts_a_call": texts,
         "calls_a_turn": calls,
         "counting_us_per_call": counting_us(texts),
         "texts_per_second": rate,
         "rate_lost": 1 - rate["counted"] / rate["silent"],
+        "rate_apart": _apart(rate),
         "cpu_us_per_call": cpu,
         "cpu_added": cpu["counted"] / cpu["silent"] - 1,
+        "cpu_apart": _apart(cpu),
         "turns": {name: [asdict(each) for each in of] for name, of in found.items()},
     }
+
+
+def _medians(found: dict[str, list[Turn]], figure: Callable[[Turn], float]) -> dict[str, float]:
+    """Return the median of each server, and of each kind of server."""
+    kinds = {
+        kind: [t for name in (f"{kind} one", f"{kind} two") for t in found[name]] for kind in KINDS
+    }
+    return {name: median(map(figure, turns)) for name, turns in (found | kinds).items()}
+
+
+def _apart(medians: dict[str, float]) -> float:
+    """Return how far two servers of the same kind are apart at most, as a share."""
+    return max(abs(medians[f"{kind} one"] / medians[f"{kind} two"] - 1) for kind in KINDS)
 
 
 def main() -> None:
     """Measure, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", type=Path, required=True, help="what both servers serve")
-    parser.add_argument("--turns", type=int, default=15, help="of each server and size of call")
+    parser.add_argument("--turns", type=int, default=8, help="of each server and size of call")
     parser.add_argument("--texts", type=int, default=6400, help="texts in a turn")
     parser.add_argument("--out", type=Path, help="JSON to write")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
@@ -200,7 +217,11 @@ def main() -> None:
     if given.serve:
         serve(given.bundle, given.silent)
         return
-    servers = {"counted": Server(given.bundle), "silent": Server(given.bundle, "--silent")}
+    servers = {
+        f"{kind} {which}": Server(given.bundle, *flags)
+        for which in ("one", "two")
+        for kind, flags in KINDS.items()
+    }
     try:
         found = [
             compare(servers, texts, max(CALLERS, given.texts // texts), given.turns)

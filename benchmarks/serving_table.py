@@ -77,8 +77,8 @@ def _latency(found: Found) -> str:
     rows = {row["load"]: row for row in found["curve"]}
     told = ", ".join(
         f"{1000 * rows[load]['p50_seconds']:.0f} and {1000 * rows[load]['p99_seconds']:.0f} ms at"
-        f" {load:.0%}"
-        for load in (0.1, 0.5, 0.7, 0.9)
+        f" {load:.0%} ({1 - rows[load]['codes'].get('OK', 0) / rows[load]['calls']:.1%} refused)"
+        for load in (0.1, 0.3, 0.5, 0.7, 0.9)
         if rows.get(load, {}).get("p99_seconds")
     )
     over = found["overload"]
@@ -88,7 +88,8 @@ def _latency(found: Found) -> str:
         f" {1000 * found['full_batch_seconds']:.0f} ms. At {over['times_capacity']:g} times the"
         f" capacity for {over['seconds']:.0f} s the goodput was {over['goodput_by_capacity']:.2f}"
         f" of it, p99 of what was accepted {over['p99_seconds']:.2f} s with a deadline of"
-        f" {found['deadline_seconds']:g} s, and memory {over['resident_growth']:+.1%}."
+        f" {found['deadline_seconds']:g} s, memory {over['resident_growth']:+.1%}, and latency as"
+        f" before {over['recovered_after_seconds']:.0f} s after it."
     )
 
 
@@ -132,9 +133,15 @@ def _overhead(found: Found) -> str:
         f" ({row['counting_us_per_call'] / row['cpu_us_per_call']['counted']:.1%})"
         for row in found["found"]
     )
+    rates = " and ".join(
+        f"{row['rate_lost']:+.1%} with {row['texts_a_call']}"
+        + (f" (two of a kind {row['rate_apart']:.1%} apart)" if "rate_apart" in row else "")
+        for row in found["found"]
+    )
     return (
         "Counting a call for the metrics takes, beside the processor time of the whole call with"
-        f" eight words for texts: {told}."
+        f" eight words for texts: {told}. Rate lost of a server that counts, against one that does"
+        f" not, in turns: {rates}."
     )
 
 

@@ -39,7 +39,7 @@ _ROWS: Final = (
         provider="cpu",
         precision="bf16",
         flags=_BF16,
-        why="bf16 instructions; about 2.6 times fp32 ONNX Runtime, and bit-equal in any batch",
+        why="bf16 instructions, and bit-equal in any batch",
     ),
     # Without int8 instructions too: it was measured on an AVX2 CPU that has none.
     _Row(
