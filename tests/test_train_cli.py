@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from sentimill.bundle import open_bundle
-from sentimill.errors import SentimillError
+from sentimill.errors import SentimillError, UsageError
 from sentimill.reference import find_reference
 from sentimill_train.cli import train
 from sentimill_train.train import Train
@@ -162,7 +162,7 @@ def test_half_a_student_learns_the_answers_of_the_whole(
 
     def run_nothing(self: Train, watcher: object) -> None:
         asked.append(self)
-        raise KeyboardInterrupt
+        raise UsageError("enough", reason="ENOUGH")
 
     monkeypatch.setattr(Train, "run", run_nothing)
 
