@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of Parquet files")
     parser.add_argument("--work", type=Path, help="folder of `make reference`, for the baselines")
     parser.add_argument("--suite", type=Path, nargs="*", default=[], help="behavioural suites")
-    parser.add_argument("--most-rows", type=int, default=4000, help="of each set")
+    parser.add_argument("--most-rows", type=int, default=2000, help="of each set")
     parser.add_argument("--out", type=Path, default=RESULTS / "reference.json")
     parser.add_argument("--readme", type=Path, help="README whose table to write anew")
     given = parser.parse_args()
@@ -83,8 +83,9 @@ def main() -> None:
 
 def fill(readme: str, bundle: Path, results: Path = RESULTS / "reference.json") -> str:
     """Return *readme* with what *bundle*'s papers and the *results* say, between its markers."""
-    said = sentence(json.loads((bundle / "metrics.json").read_text()))
-    return between(readme, "reference", f"{said}\n{table(json.loads(results.read_text()))}")
+    metrics = json.loads((bundle / "metrics.json").read_text())
+    result = json.loads(results.read_text()) | {"in_domain_ece": calibrated(metrics)}
+    return between(readme, "reference", f"{sentence(metrics)}\n{table(result)}")
 
 
 def sentence(judgement: dict[str, Any]) -> str:
