@@ -10,7 +10,18 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-__all__ = ["Machine", "cpu_flags", "give_memory_back", "gpus", "package_version", "usable_cores"]
+__all__ = [
+    "Machine",
+    "cpu_flags",
+    "give_memory_back",
+    "gpus",
+    "keep_few_heaps",
+    "package_version",
+    "usable_cores",
+]
+
+_M_ARENA_MAX: Final = -8
+"""Of malloc.h: the name of what `mallopt` is to set."""
 
 _QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 
@@ -65,6 +76,17 @@ def usable_cores(quota: Path = _QUOTA) -> int:
         return min(may, max(1, int(allowed) // int(period)))
     except (OSError, ValueError):  # there is none: the file is missing, or says `max`
         return may
+
+
+def keep_few_heaps() -> None:
+    """Let the C library (glibc) keep two heaps, as many as threads of the engine often are.
+
+    By default each new thread may get a heap of its own, and a model that one of them loaded leaves
+    its pieces there: some MiB a reload, for ever. MALLOC_ARENA_MAX, where it is set, is obeyed.
+    """
+    choose = getattr(ctypes.CDLL(None), "mallopt", None)
+    if choose is not None and "MALLOC_ARENA_MAX" not in os.environ:
+        choose(_M_ARENA_MAX, 2)
 
 
 def give_memory_back() -> None:

@@ -29,6 +29,7 @@ from sentimill.engine import EngineName, Precision, Provider
 from sentimill.errors import SentimillError, UsageError
 from sentimill.guard import Guard
 from sentimill.loaded import Loaded, Slot, warm_up
+from sentimill.machine import keep_few_heaps
 from sentimill.metrics import Metrics
 from sentimill.service import SERVICE, SentimentService
 from sentimill.spans import configured_spans
@@ -90,6 +91,7 @@ class Serve:
             UsageError: a port is taken, or the address is not a loopback one without `insecure`.
             BundleError, EngineError: the model does not verify or load.
         """
+        keep_few_heaps()  # before there are threads
         asyncio.run(self._serve(started))
 
     async def _serve(self, started: Callable[[Serving], None]) -> None:
