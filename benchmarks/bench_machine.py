@@ -10,11 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from record import cpu_name
+from record import RESULTS, cpu_name
 
 __all__ = ["RESULTS", "machine", "write_result"]
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def machine() -> dict[str, Any]:

@@ -12,21 +12,17 @@ engine, the same texts in turns, medians. Writes `results/fewer_layers.json`.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
-import tempfile
 import time
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from record import surroundings, write_result
+from judged import evaluated
+from record import RESULTS, surroundings, write_result
 from reviews import read_reviews
+from sentimill.bundle import open_bundle
 from sentimill.classifier import Classifier
 
-RESULTS: Final = Path(__file__).parent / "results"
-SENTIMILL: Final = Path(sys.executable).parent / "sentimill"
 FIGURES: Final = ("accuracy", "macro_f1", "two_class_accuracy", "ece")
 
 
@@ -44,7 +40,7 @@ def main() -> None:
     result = {
         "question": "minilm-l3 beside the l6 that it was cut from, both in fp32",
         "quality": quality(given),
-        "training": json.loads((given.half / "manifest.json").read_text())["training"],
+        "training": open_bundle(given.half).manifest.training,
         **speed(given),
         **surroundings(),
     }
@@ -53,12 +49,8 @@ def main() -> None:
 
 def quality(given: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of both on the same rows, and the paired comparison."""
-    with tempfile.TemporaryDirectory() as work:
-        found = Path(work, "judgement.json")
-        command = [SENTIMILL, "evaluate", "--bundle", given.half, "--against", given.whole]
-        command += ["--on", given.on, "--precision", "fp32", "--json", found]
-        subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
-        judgement = json.loads(found.read_text())
+    bundles = ("--bundle", given.half, "--against", given.whole)
+    judgement = evaluated(*bundles, "--on", given.on, "--precision", "fp32")
     ours, (rival,) = judgement["sets"][0], judgement["rivals"]
     theirs = rival["sets"][0]
     return {

@@ -17,7 +17,6 @@ import platform
 import random
 import re
 import subprocess
-import sys
 import tempfile
 import time
 from datetime import UTC, datetime
@@ -27,6 +26,7 @@ from typing import Any, Final, NamedTuple
 import pyarrow.parquet as pq
 from sklearn.metrics import f1_score
 
+from judged import SENTIMILL
 from record import between, cpu_name
 
 SETS: Final = (
@@ -42,7 +42,6 @@ SETS: Final = (
 """Where the 6,000 training rows come from, in equal parts: eight sets, five kinds of business."""
 
 LABELS: Final = ("negative", "neutral", "positive")
-SENTIMILL: Final = Path(sys.executable).parent / "sentimill"
 
 Row = dict[str, str]
 

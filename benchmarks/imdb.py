@@ -13,18 +13,16 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
-from record import surroundings, write_result
+from record import RESULTS, surroundings, write_result
 from sentimill.bundle import open_bundle
 from sentimill_train.baselines import fit_baseline, tfidf_features
 from sentimill_train.bootstrap import share
 from sentimill_train.records import SENTIMENTS, Example, read_examples
 from sentimill_train.splits import part
-
-RESULTS: Final = Path(__file__).parent / "results"
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from record import surroundings, write_result
+from record import RESULTS, surroundings, write_result
 from sentimill.classifier import Classifier, plan_batches, probabilities
 from sentimill.text import Encoded, TextEncoder
 from sentimill_train.bootstrap import share
@@ -29,7 +29,6 @@ from sentimill_train.compare import compare
 from sentimill_train.records import Example
 from sentimill_train.samples import read_sample
 
-RESULTS: Final = Path(__file__).parent / "results"
 ALL: Final = 16_384  # more tokens than any of these reviews has
 Way = Literal["head", "head-tail", "chunks"]
 WAYS: Final[tuple[Way, ...]] = ("head", "head-tail", "chunks")

@@ -9,11 +9,21 @@ import re
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from sentimill.machine import Machine, package_version, usable_cores
 
-__all__ = ["between", "cpu_name", "peak_mib", "process_status", "surroundings", "write_result"]
+__all__ = [
+    "RESULTS",
+    "between",
+    "cpu_name",
+    "peak_mib",
+    "process_status",
+    "surroundings",
+    "write_result",
+]
 
+RESULTS: Final = Path(__file__).parent / "results"
 _PACKAGES = ("sentimill", "onnxruntime", "openvino", "tokenizers", "grpcio", "numpy")
 
 

@@ -15,15 +15,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from record import between, surroundings, write_result
+from judged import evaluated
+from record import RESULTS, between, surroundings, write_result
 from sentimill_train.judgement import Rival
 from sentimill_train.published import PUBLISHED
 
@@ -49,9 +48,6 @@ FLOORS: Final = (
 IN_DOMAIN_ECE: Final = 0.02
 """At most this, on the test rows of all sets that it learnt from, together: what the bundle's own
 metrics.json says. Alone, a set with its own mix of labels comes out above it."""
-
-RESULTS: Final = Path(__file__).parent / "results"
-SENTIMILL: Final = Path(sys.executable).parent / "sentimill"
 
 
 def main() -> None:
@@ -108,19 +104,15 @@ def sentence(judgement: dict[str, Any]) -> str:
 
 def judge(given: argparse.Namespace) -> dict[str, Any]:
     """Return what `sentimill evaluate` finds."""
-    with tempfile.TemporaryDirectory() as work:
-        found = Path(work, "judgement.json")
-        command: list[str | Path] = [SENTIMILL, "evaluate", "--bundle", given.bundle, "--on"]
-        command += [given.data / f"{name}.parquet" for name in SETS]
-        command += ["--most-rows", str(given.most_rows), "--json", found]
-        if given.work:
-            command += ["--baselines", given.work / "mix" / "broad.jsonl"]
-            command += ["--baselines", given.work / "mix" / "held-out.jsonl"]
-        for suite in given.suite:
-            command += ["--behaviour", suite]
-        subprocess.run(list(map(str, command)), check=True)
-        judgement: dict[str, Any] = json.loads(found.read_text())
-    return without_their_texts(judgement)
+    options: list[str | Path] = ["--bundle", given.bundle, "--on"]
+    options += [given.data / f"{name}.parquet" for name in SETS]
+    options += ["--most-rows", str(given.most_rows)]
+    if given.work:
+        options += ["--baselines", given.work / "mix" / "broad.jsonl"]
+        options += ["--baselines", given.work / "mix" / "held-out.jsonl"]
+    for suite in given.suite:
+        options += ["--behaviour", suite]
+    return without_their_texts(evaluated(*options))
 
 
 def without_their_texts(judgement: dict[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from record import peak_mib, surroundings
+from record import RESULTS, peak_mib, surroundings
 from scoring_faults import faults
 from scoring_peers import peers
 from scoring_table import fill
@@ -40,7 +40,6 @@ from sentimill.scoring.scorers import LocalScorer
 from sentimill.scoring.summary import useful_share
 from sentimill.text import Encoded
 
-RESULTS: Final = Path(__file__).parent / "results"
 TEXT_SETS: Final = ("yelp_kaggle10k.parquet", "imdb.parquet")
 FORMATS: Final = ("parquet", "csv", "jsonl")
 
