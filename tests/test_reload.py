@@ -173,3 +173,27 @@ async def test_a_bundle_replaced_in_its_place_is_loaded_too(tmp_path: Path) -> N
         second.path.rename(first.path)
         assert await made.reload() == (1, 0)
         assert await made.digests() == {second.digest}
+
+
+async def test_a_reload_leaves_no_memory_that_grows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few heaps are chosen before a model is loaded, in whatever process; freed pages go back.
+
+    What that does to the resident memory is measured in `benchmarks/reloads.py`.
+    """
+    told: list[str] = []
+    monkeypatch.setattr("sentimill.server.keep_few_heaps", lambda: told.append("few heaps"))
+    monkeypatch.setattr("sentimill.loaded.give_memory_back", lambda: told.append("given back"))
+    load = Classifier.load
+    monkeypatch.setattr(
+        Classifier, "load", lambda *args, **named: told.append("loaded") or load(*args, **named)
+    )
+    async with reloading(version(tmp_path / "v1").path) as made:
+        made.lead_to(version(tmp_path / "v2").path)
+        await made.reload()
+        async with asyncio.timeout(WAIT_SECONDS):
+            while "given back" not in told:
+                await asyncio.sleep(0.005)
+
+    assert told == ["few heaps", "loaded", "loaded", "given back"]

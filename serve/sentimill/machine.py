@@ -84,9 +84,8 @@ def keep_few_heaps() -> None:
     By default each new thread may get a heap of its own, and a model that one of them loaded leaves
     its pieces there: some MiB a reload, for ever. MALLOC_ARENA_MAX, where it is set, is obeyed.
     """
-    choose = getattr(ctypes.CDLL(None), "mallopt", None)
-    if choose is not None and "MALLOC_ARENA_MAX" not in os.environ:
-        choose(_M_ARENA_MAX, 2)
+    if "MALLOC_ARENA_MAX" not in os.environ:
+        _tell_allocator("mallopt", _M_ARENA_MAX, 2)
 
 
 def give_memory_back() -> None:
@@ -95,9 +94,14 @@ def give_memory_back() -> None:
     It keeps the pieces of a closed model for later else, hundreds of MiB after some reloads.
     """
     gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    _tell_allocator("malloc_trim", 0)
+
+
+def _tell_allocator(function: str, *numbers: int) -> None:
+    """Call *function* of the C library, where it has one of that name."""
+    call = getattr(ctypes.CDLL(None), function, None)
+    if call is not None:
+        call(*numbers)
 
 
 def gpus() -> list[str]:

@@ -91,7 +91,6 @@ class Serve:
             UsageError: a port is taken, or the address is not a loopback one without `insecure`.
             BundleError, EngineError: the model does not verify or load.
         """
-        keep_few_heaps()  # before there are threads
         asyncio.run(self._serve(started))
 
     async def _serve(self, started: Callable[[Serving], None]) -> None:
@@ -129,6 +128,7 @@ class Serve:
 
         first: the folder to begin with, instead of the one that `bundle` leads to.
         """
+        keep_few_heaps()  # before the threads that load and compute
         metrics = status.metrics
         spans = configured_spans(os.environ)
         stack.push_async_callback(asyncio.to_thread, spans.close)
