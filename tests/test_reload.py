@@ -8,6 +8,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -186,9 +187,12 @@ async def test_a_reload_leaves_no_memory_that_grows(
     monkeypatch.setattr("sentimill.server.keep_few_heaps", lambda: told.append("few heaps"))
     monkeypatch.setattr("sentimill.loaded.give_memory_back", lambda: told.append("given back"))
     load = Classifier.load
-    monkeypatch.setattr(
-        Classifier, "load", lambda *args, **named: told.append("loaded") or load(*args, **named)
-    )
+
+    def loading(*args: Any, **named: Any) -> Classifier:
+        told.append("loaded")
+        return load(*args, **named)
+
+    monkeypatch.setattr(Classifier, "load", loading)
     async with reloading(version(tmp_path / "v1").path) as made:
         made.lead_to(version(tmp_path / "v2").path)
         await made.reload()
