@@ -51,7 +51,7 @@ TRAIN_DOORS = {
     "py3langid": r"language",
     "prometheus_client": r"none",
     "sklearn": r"baselines|balance|noise|shift",
-    "torch": r"student|fit|larger|carried|checkpoint|optimiser|processes|export|losses",
+    "torch": r"student|fit|larger|carried|checkpoint|interpolate|optimiser|processes|export|losses",
 }
 OFFLINE = {
     "access",

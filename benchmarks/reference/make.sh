@@ -30,7 +30,7 @@ if [ ! -f "$WORK/fine/manifest.json" ]; then
   step "4. Learn the rows with a teacher's shares again, and a part of the rest, read longer"
   "$BIN/sentimill" train --reviews "$WORK/mix/fine.jsonl" "$WORK/mix/held-out.jsonl" --out "$WORK/fine" \
     --name reference --base "$WORK/trimmed" --epochs 1 --train-tokens 128 --dropout 0 --train-embeddings \
-    --batch-tokens 4096 --learning-rate 7e-5 --no-baselines --notes benchmarks/reference/CARD.md
+    --batch-tokens 4096 --learning-rate 7e-5 --no-interpolate --no-baselines --notes benchmarks/reference/CARD.md
 fi
 step "5. Make it small, where it answers as before"
 "$BIN/sentimill" export "$WORK/fine" "$OUT" --compact --float-attention --on "$WORK/mix/held-out.jsonl"

@@ -50,8 +50,8 @@ they tend to be too sure.
 {_student(card)}, the mean of its token states, and a linear head. The base is {_line(card.base)}.
 A text longer than {card.max_tokens} tokens is cut ({card.truncation}). Where a row had a teacher's
 shares the loss mixes their KL divergence with the cross-entropy of the label; elsewhere it is the
-cross-entropy. The weights are those of the best epoch on the validation split. Logits are divided
-by the temperature {card.temperature:.4f}, found on the same split.
+cross-entropy. The weights are those of the best epoch on the validation split{_moved_back(card)}.
+Logits are divided by the temperature {card.temperature:.4f}, found on the same split.
 
 {settings}
 
@@ -78,6 +78,13 @@ def _student(card: Card) -> str:
     if card.training.get("preset") == "minilm-l3":
         return "The student is the encoder of the base with three of its layers"
     return "The student is the encoder of the base"
+
+
+def _moved_back(card: Card) -> str:
+    share = card.training.get("interpolated_share")
+    if not isinstance(share, float) or share == 1:
+        return ""
+    return f",\nmoved {1 - share:.0%} of the way back to those of the base"
 
 
 def _line(base: Base) -> str:

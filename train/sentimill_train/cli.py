@@ -104,6 +104,7 @@ def train(
     teacher_bundle: opt.TeacherBundle = None,
     hidden_weight: opt.HiddenWeight = 0.0,
     average_last: opt.AverageLast = 0.0,
+    interpolate: opt.Interpolate = True,
     patience: Annotated[
         int, typer.Option(min=1, help="epochs without a better validation macro-F1 to stop after")
     ] = 2,
@@ -222,6 +223,7 @@ def train(
         checkpoint=checkpoint,
         checkpoint_minutes=checkpoint_minutes,
         lora=lora_of(lora, lora_rank, lora_alpha),
+        interpolate=interpolate,
     )
     with joined() as process:
         if process.rank > 0:

@@ -18,11 +18,13 @@ from sentimill.text import TextEncoder, Truncation
 from sentimill_train.abstain import Abstention
 from sentimill_train.assemble import Made, golden_of
 from sentimill_train.calibrate import calibrate
+from sentimill_train.carried import weights_of
 from sentimill_train.checkpoint import Checkpoint
 from sentimill_train.exam import Exam, ExamConfig, Result, load_for_exam, read_exam, sit_exam
 from sentimill_train.export import export_fp32, graph_logits
 from sentimill_train.fit import Fit, FitConfig, Progress, fit, seed_everything
 from sentimill_train.gate import Verdict
+from sentimill_train.interpolate import interpolate
 from sentimill_train.judgement import Judgement, SetResult
 from sentimill_train.larger import Larger, load_larger
 from sentimill_train.lora import Lora, add_adapters, check_lora, merge_adapters
@@ -36,6 +38,7 @@ from sentimill_train.student import (
     Preset,
     Student,
     freeze_embeddings,
+    goes_on,
     new_student,
     pad_id_of,
     positions_of,
@@ -122,7 +125,9 @@ class Train:
     a fine-tuned larger classifier, whose answers take the place of shares, also for rows without a
     label; see `load_larger`. checkpoint: the folder in which a killed run leaves what the same one
     goes on from; written every checkpoint_minutes, after each epoch, and on SIGINT and SIGTERM.
-    lora: learns adapters of the encoder in place of its weights, and merges them.
+    lora: learns adapters of the encoder in place of its weights, and merges them. interpolate: a
+    student that goes on from one with these labels moves back towards it to where validation is
+    best, and so forgets less; see `interpolate`.
     """
 
     reviews: tuple[str, ...]
@@ -146,6 +151,7 @@ class Train:
     checkpoint: Path | None = None
     checkpoint_minutes: float = 10
     lora: Lora | None = None
+    interpolate: bool = True
 
     def run(self, watcher: Watcher | None = None) -> Trained:
         """Do it. The folder *out* appears at the very end, whole, or not at all.
@@ -165,10 +171,10 @@ class Train:
         watcher.stage("reading reviews")
         read = self._read()
         watcher.stage("training")
-        student, fitted = self._fitted(read, watcher)
+        student, fitted, share = self._fitted(read, watcher)
         with tempfile.TemporaryDirectory(prefix="sentimill-") as folder:
             watcher.stage("exporting and calibrating")
-            made = self._made(student, read, fitted, Path(folder))
+            made = self._made(student, read, fitted, share, Path(folder))
             watcher.stage("judging")
             bundle, result = self._examine(made, read, Path(folder))
         if self.checkpoint is not None:
@@ -188,8 +194,9 @@ class Train:
         """Train beside the process of rank 0, which does `run` and all the rest."""
         self._fitted(self._read(), Quiet())
 
-    def _fitted(self, read: _Read, watcher: Watcher) -> tuple[Student, Fit]:
+    def _fitted(self, read: _Read, watcher: Watcher) -> tuple[Student, Fit, float | None]:
         student = self._student(read)
+        start = weights_of(student) if self._can_move_back(read) else None
         adapters = None if self.lora is None else add_adapters(student, self.lora)
         fitted = fit(
             student,
@@ -202,8 +209,18 @@ class Train:
         )
         if adapters is not None:
             merge_adapters(adapters)
+        first = here().rank == 0
         leave()  # no library may wait for the others while this one exports and judges
-        return student, fitted
+        share = None
+        if start is not None and first:
+            watcher.stage("moving back towards the base")
+            share = interpolate(student, start, read.rows["validation"])
+        return student, fitted, share
+
+    def _can_move_back(self, read: _Read) -> bool:
+        """Say whether training begins with a model that answers: half of one, say, does not."""
+        whole = self.preset == "minilm-l6" and goes_on(read.pretrained, read.labels)
+        return self.interpolate and whole
 
     def _checkpoint(self, folder: Path, read: _Read) -> Checkpoint:
         run = {f"--{name.replace('_', '-')}": value for name, value in asdict(self.fit).items()}
@@ -294,7 +311,9 @@ class Train:
             examples += found
         return tuple(sources), examples
 
-    def _made(self, student: Student, read: _Read, fitted: Fit, work: Path) -> Made:
+    def _made(
+        self, student: Student, read: _Read, fitted: Fit, share: float | None, work: Path
+    ) -> Made:
         """Export and calibrate: the graph that will answer gives the logits for both."""
         save_student(student, work)
         graph = export_fp32(work, seed=self.fit.seed)
@@ -322,6 +341,7 @@ class Train:
             refused=len(read.refused),
             larger=None if read.larger is None else read.larger.source,
             fitted=fitted,
+            share=share,
             calibration=calibration,
             graph=graph,
             golden=golden_of(graph, read.encoder, pad_id, calibration.temperature),

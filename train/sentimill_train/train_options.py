@@ -14,6 +14,7 @@ __all__ = [
     "CheckpointMinutes",
     "DistilTemperature",
     "HiddenWeight",
+    "Interpolate",
     "Lora",
     "LoraAlpha",
     "LoraRank",
@@ -40,6 +41,13 @@ DistilTemperature = Annotated[
 ]
 HiddenWeight = Annotated[
     float, typer.Option(min=0, help="of the difference from the token states of --teacher-bundle")
+]
+Interpolate = Annotated[
+    bool,
+    typer.Option(
+        help="where a --base knows these labels, move back towards it to where validation is best,"
+        " to forget less"
+    ),
 ]
 Lora = Annotated[
     bool, typer.Option("--lora", help="learn small adapters of a large --base, not all its weights")

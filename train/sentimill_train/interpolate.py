@@ -1,0 +1,61 @@
+"""How far to go from the weights that training began with to those that it found.
+
+A student that learns a few hundred reviews of one kind forgets a part of what it knew of others.
+Weights between the two ends keep most of both (Wortsman et al. 2022, "Robust fine-tuning of
+zero-shot models").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import log_softmax
+from torch import Tensor
+
+from sentimill_train.calibrate import find_temperature
+from sentimill_train.carried import weights_of
+from sentimill_train.student import Student, predict
+from sentimill_train.tokens import Rows
+
+__all__ = ["SHARES", "interpolate", "mix"]
+
+SHARES: Final = tuple(eighths / 8 for eighths in range(2, 9))
+"""The shares of what training found that are tried."""
+
+
+def interpolate(student: Student, start: Mapping[str, Tensor], validation: Rows) -> float:
+    """Move *student* back towards *start* to where the loss on *validation* is least.
+
+    start: the weights (`weights_of`) that its training began with. The loss is that of calibrated
+    answers, which the bundle will give. Returned is the share of what training found that is left,
+    one of `SHARES`: 1 leaves *student* as it is.
+    """
+    found = weights_of(student)
+    losses = {}
+    for share in SHARES:
+        mix(student, start, found, share)
+        losses[share] = _loss(predict(student, validation), validation.gold)
+    best = min(losses, key=lambda share: losses[share])
+    mix(student, start, found, best)
+    return best
+
+
+def mix(
+    student: Student, start: Mapping[str, Tensor], found: Mapping[str, Tensor], share: float
+) -> None:
+    """Give *student* the weights that lie *share* of the way from *start* to *found*."""
+    student.load_state_dict(
+        {
+            name: start[name].lerp(tensor, share) if tensor.is_floating_point() else tensor
+            for name, tensor in found.items()
+        }
+    )
+
+
+def _loss(logits: NDArray[np.float32], gold: NDArray[np.int64]) -> float:
+    """Return the mean negative log-likelihood at the temperature that suits these rows best."""
+    scaled = logits.astype(np.float64) / find_temperature(logits, gold)
+    return float(-log_softmax(scaled, axis=1)[np.arange(len(gold)), gold].mean())
