@@ -46,9 +46,12 @@ def test_classify_prints_json(sentimill: Sentimill, bundle: Path) -> None:
     assert (found.code, empty["error"]) == (3, "EMPTY_TEXT")
 
 
-def test_classify_reads_the_lines_of_stdin(sentimill: Sentimill, bundle: Path) -> None:
+@pytest.mark.parametrize("dash", [(), ("-",)])
+def test_classify_reads_the_lines_of_stdin(
+    sentimill: Sentimill, bundle: Path, dash: tuple[str, ...]
+) -> None:
     """CRLF, a byte-order mark and a last line without its end are fine."""
-    found = sentimill("classify", "--bundle", bundle, stdin=b"\xef\xbb\xbfgood\r\nbad\nthe")
+    found = sentimill("classify", *dash, "--bundle", bundle, stdin=b"\xef\xbb\xbfgood\r\nbad\nthe")
 
     assert [line.split("\t")[0] for line in found.out.splitlines()] == [
         "positive", "negative", "neutral",

@@ -122,7 +122,7 @@ def classify(
     context: typer.Context,
     texts: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[TEXT]...", help="texts; none reads lines from stdin"),
+        typer.Argument(metavar="[TEXT]...", help="texts; none, or -, reads lines from stdin"),
     ] = None,
     *,
     bundle: BundleOption = None,
@@ -140,6 +140,8 @@ def classify(
 ) -> None:
     """Classify texts, or the lines of stdin: label, score, confidence and text a line."""
     bundle = one_model(context, bundle, server)
+    if texts == ["-"]:
+        texts = None
     if not texts and sys.stdin.isatty():
         why = "no text given: write it after the command, or pipe lines into it"
         raise UsageError(why, reason="NO_TEXT")
