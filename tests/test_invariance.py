@@ -17,6 +17,7 @@ from sentimill.bundle import Manifest
 from sentimill.engine import Engine, load_engine
 from sentimill.errors import BundleError, EngineError, UsageError
 from sentimill.machine import Machine
+from sentimill.reference import reference_bundle
 from tiny import WORDS, attention_graph, graph, write_tiny_bundle
 
 HAS_BF16 = bool({"avx512_bf16", "amx_bf16"} & Machine.here().cpu_flags)
@@ -42,12 +43,37 @@ def padded(
     return ids, mask
 
 
+ANY_BATCH = given(
+    length=st.integers(2, 70), extra=st.integers(0, 4), mates=st.integers(0, 31), data=st.data()
+)
+
+
 @settings(deadline=None, max_examples=60)
-@given(length=st.integers(2, 70), extra=st.integers(0, 4), mates=st.integers(0, 31), data=st.data())
+@ANY_BATCH
 def test_a_text_gets_the_same_bits_in_any_batch(
     engine: Engine, length: int, extra: int, mates: int, data: st.DataObject
 ) -> None:
     """Batch mates, padding by whole steps and the place in the batch change nothing."""
+    check_bits(engine, length, extra, mates, data)
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Engine:
+    """Return the engine of the reference student, in the int8 that it is shipped in."""
+    return Classifier.load(reference_bundle(), engine="onnx", precision="int8").engine
+
+
+@settings(deadline=None, max_examples=20)
+@ANY_BATCH
+def test_nor_do_they_in_the_int8_that_is_shipped(
+    shipped: Engine, length: int, extra: int, mates: int, data: st.DataObject
+) -> None:
+    """Whose scales of activations could be a batch's, and are a token's."""
+    check_bits(shipped, length, extra, mates, data)
+
+
+def check_bits(engine: Engine, length: int, extra: int, mates: int, data: st.DataObject) -> None:
+    """Check a row of *length* tokens alone against itself among *mates*, *extra* steps longer."""
     step = engine.info().token_step
     row = np.random.default_rng(length).integers(1, len(WORDS), length)
     shortest = -(-length // step) * step
