@@ -5,14 +5,14 @@
 A live server gets half of what it can do, then three times of it, then half again. A real
 Prometheus watches with the shipped rules, hastened so that five minutes are 20 seconds. What it
 stored is drawn into docs/pictures/overload.svg: calls by code, waiting texts, and when the alert
-waited and fired. Nothing is measured here; `latency.py` does that.
+waited and fired; when each part began, and the seconds of the alert, are in
+results/overload-graph.json. Nothing else is measured here; `latency.py` does that.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import shutil
 import sys
 import tempfile
@@ -23,7 +23,7 @@ from typing import Any, Final
 from calls import requests_of
 from open_loop import offer
 from prometheus import Prometheus, prometheus, until
-from record import surroundings
+from record import RESULTS, surroundings, write_result
 from reviews import read_reviews
 from serving import Load, Server, drive, running_server, server_options
 
@@ -61,7 +61,7 @@ def main() -> None:
             }  # fmt: skip
     draw(settings.out, found, began, marks)
     told = {"marks": marks, "alert": spans(found["alert"], began), **surroundings()}
-    print(json.dumps(told))  # noqa: T201
+    print(write_result(RESULTS / "overload-graph.json", told))  # noqa: T201
 
 
 def induce(

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import cycle
@@ -136,8 +136,10 @@ def in_order(tokens: Sequence[int], lengths: Sequence[int], budget: int) -> floa
 
 
 @contextmanager
-def running_server(settings: argparse.Namespace) -> Iterator[Server]:
-    """Run `sentimill serve` with *settings* on free ports."""
+def running_server(
+    settings: argparse.Namespace, more: Mapping[str, object] | None = None
+) -> Iterator[Server]:
+    """Run `sentimill serve` with *settings* and *more* options, by default on free ports."""
     options: dict[str, object] = {
         "--bundle": settings.bundle,
         "--engine": settings.engine,
@@ -145,6 +147,7 @@ def running_server(settings: argparse.Namespace) -> Iterator[Server]:
         "--metrics-port": 0,
         **({} if settings.threads is None else {"--threads": settings.threads}),
         **({} if settings.batch_tokens is None else {"--batch-tokens": settings.batch_tokens}),
+        **(more or {}),
     }
     # Not the script of that name: on a lent machine nothing may be installed.
     command = [sys.executable, "-c", "from sentimill.cli import main; main()", "serve"]
