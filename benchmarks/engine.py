@@ -5,6 +5,8 @@ measured beside the engines, and a rate is also given as a share of it. Every en
 batch budget, on the same threads and the same sorted batches of real reviews, in turns, round by
 round; medians are reported, and on a busy machine only the ratios between rows mean anything.
 `plain` is ONNX Runtime as it comes: one session with all the threads, one call after the other.
+What tokenising takes on one thread, beside the fastest engine, says what a faster tokenizer could
+gain.
 
     python benchmarks/engine.py --bundle bundles/mine [bundles/its-fp32] --data FOLDER [--out FILE]
 """
@@ -110,7 +112,8 @@ def main() -> None:
     settings = _settings()
     texts = read_reviews(settings.data, settings.texts)
     classifiers = _classifiers(settings)
-    encoded = next(iter(classifiers.values())).encoder.encode(texts)
+    classifier = next(iter(classifiers.values()))
+    encoded = classifier.encoder.encode(texts)
     rows = [e.ids for e in encoded if isinstance(e, Encoded)]
     seconds: dict[Case, list[float]] = {
         Case(engine, precision, settings.threads, budget): []
@@ -118,8 +121,10 @@ def main() -> None:
         for engine, precision in classifiers
     }
     peak: list[float] = []
+    encoding: list[float] = []
     for round_ in range(settings.rounds + 1):  # the first one warms up
         peak.append(_matrix_rate())
+        encoding.append(_encoding_seconds(classifier, texts))
         for case, taken in seconds.items():
             took = _run(classifiers[case.engine, case.precision], rows, case.batch_tokens)
             if round_:
@@ -133,6 +138,7 @@ def main() -> None:
         "mean_tokens": float(np.mean([len(row) for row in rows])),
         "rounds": settings.rounds,
         "matrix_flop_per_second": max(peak),
+        "tokenize_by_engine": median(encoding) / min(median(each) for each in seconds.values()),
         "rows": [asdict(row) for row in found],
         **surroundings(),
     }
@@ -176,6 +182,12 @@ def _run(classifier: Classifier, rows: Rows, batch_tokens: int) -> float:
     # By the texts' own lengths, so that an engine that rounds them up gets the same batches.
     batches = [[rows[i] for i in batch] for batch in plan_batches([*map(len, rows)], batch_tokens)]
     classifier.at_once(classifier.run, batches)
+    return time.perf_counter() - began
+
+
+def _encoding_seconds(classifier: Classifier, texts: Sequence[str]) -> float:
+    began = time.perf_counter()
+    classifier.encoder.encode(texts)
     return time.perf_counter() - began
 
 

@@ -6,7 +6,8 @@ requests in the same run, taken again in each round, and before and after the ov
 open-loop (`open_loop.py`); rounds visit the loads in random order, and the calls of all rounds are
 one sample. Aims (issue 5): at 70 % load p99 within 5 full batches; at 3 times capacity goodput of
 at least 0.9 of it, p99 of what was accepted within its deadline, flat memory, and ordinary latency
-within 5 s after.
+within 5 s after. The first is beyond any server where a call fills a batch: the simplest queue
+(M/D/1) has its p99 at 7.4 services at that load.
 
     python benchmarks/latency.py --bundle bundles/mine --data FOLDER --out results/latency.json
 """

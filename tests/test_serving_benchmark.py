@@ -131,37 +131,50 @@ def test_bits_are_checked_in_the_session_that_runs_under_load(bundle: Path) -> N
     assert exact_texts(classifier, rows) == 11
 
 
-def engines(*rows: tuple[str, str, int, float]) -> dict[str, Any]:
-    """Return what the engine benchmark found, of engine, precision, budget and rate."""
+def engines(*rows: tuple[str, str, int, float, float | None]) -> dict[str, Any]:
+    """Return what the engine benchmark found: engine, precision, budget, rate, times of plain."""
     found = [
         {
             "case": {"engine": engine, "precision": precision, "batch_tokens": budget},
             "texts_per_second": rate,
+            "speedup": speedup,
             "exact": 9,
             "checked": 9,
         }
-        for engine, precision, budget, rate in rows
+        for engine, precision, budget, rate, speedup in rows
     ]
-    return {"mean_tokens": 170.2, "rows": found}
+    return {"mean_tokens": 170.2, "rows": found, "tokenize_by_engine": 0.02}
 
 
 def test_the_table_compares_engines_at_the_same_budget() -> None:
-    """A rate at one budget is not divided by that at another."""
-    rows = [("plain", "fp32", 512, 20.0), ("plain", "fp32", 4096, 10.0)]
-    ours = [("onnx", "int8", 4096, 18.0), ("onnx", "int8", 512, 30.0), ("onnx", "int8", 256, 31.0)]
+    """Where plain fp32 did not run at a budget there is nothing to compare with."""
+    rows = [("plain", "fp32", 512, 20.0, 1.0), ("plain", "fp32", 4096, 10.0, 1.0)]
+    ours = [
+        ("onnx", "int8", 4096, 18.0, 1.8),
+        ("onnx", "int8", 512, 30.0, 1.5),
+        ("onnx", "int8", 256, 31.0, None),
+    ]
 
     said = serving_table._engine(engines(*rows, *ours))
 
     assert "(20 at 512, 10 at 4,096 reviews of 170 tokens a second)" in said
     assert "onnx int8 31 a second at 256 and 1.50 at 512 and 1.80 at 4,096; a text" in said
+    assert "tokenising on one thread takes 2.0% of the fastest one's time" in said
 
 
 def test_the_table_tells_rates_where_no_fp32_was_measured() -> None:
     """The reference bundle alone has none."""
-    said = serving_table._engine(engines(("onnx", "int8", 512, 33.1)))
+    said = serving_table._engine(engines(("onnx", "int8", 512, 33.1, None)))
 
     assert "in reviews of 170 tokens a second, by batch budget" in said
     assert "onnx int8 33 at 512" in said
+
+
+def test_the_table_tells_of_the_fastest_run_of_each_peer() -> None:
+    """Whatever the size of its batches."""
+    found = {"mosec, batches of 4": 1.2, "mosec, batches of 32": 1.5, "ray": 2.0}
+
+    assert serving_table._at_best(found) == ["1.2 x mosec", "2.0 x ray"]
 
 
 def answered(*seconds: float, due: float = 0.0) -> list[Call]:
