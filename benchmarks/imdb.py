@@ -5,7 +5,8 @@
 The bundle is one that `train` made of DIR/imdb.parquet and judged on the whole test split; this
 reads its papers, fits the baseline on the same rows of train and judges it on those of test. The
 base may be the reference student, which has read other reviews, or the encoder alone: the file
-names it. Some ten minutes, most of them for pairs of letters.
+names it. Without a bundle the student's figures stay as the result file has them, and the baseline
+is put beside. Some ten minutes, most of them for pairs of letters.
 """
 
 from __future__ import annotations
@@ -28,29 +29,28 @@ from sentimill_train.splits import part
 def main() -> None:
     """Fit the baseline, and write both."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle", type=Path, required=True, help="from `train` on IMDB")
+    parser.add_argument("--bundle", type=Path, help="from `train` on IMDB")
     parser.add_argument("--data", type=Path, required=True, help="folder of Parquet files")
     parser.add_argument("--out", type=Path, default=RESULTS / "imdb.json")
     given = parser.parse_args()
-    manifest = open_bundle(given.bundle).manifest
-    judgement = json.loads((given.bundle / "metrics.json").read_text(encoding="utf-8"))
+    known = json.loads(given.out.read_text(encoding="utf-8")) if given.out.exists() else {}
+    student = known if given.bundle is None else of_bundle(given.bundle)
     examples = read_examples(str(given.data / "imdb.parquet"))
-    result = {
+    write_result(given.out, {**student, "tfidf": {**beside(examples), **surroundings()}})
+
+
+def of_bundle(folder: Path) -> dict[str, Any]:
+    """Return the figures of the test split that a bundle was judged on, and how it was made."""
+    manifest = open_bundle(folder).manifest
+    test = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["sets"][0]
+    return {
         **surroundings(),
         "question": "trained on IMDB's train split, judged on its test split",
         "base": {"name": manifest.base.name, "sha256": manifest.base.sha256},
         "max_tokens": manifest.max_tokens,
-        **whole(judgement),
-        "tfidf": beside(examples),
+        **{key: test[key] for key in ("rows", "figures", "confusion")},
         "training": manifest.training,
     }
-    write_result(given.out, result)
-
-
-def whole(judgement: dict[str, Any]) -> dict[str, Any]:
-    """Return the figures of the test split that a bundle was judged on."""
-    test = judgement["sets"][0]
-    return {key: test[key] for key in ("rows", "figures", "confusion")}
 
 
 def beside(examples: list[Example]) -> dict[str, Any]:

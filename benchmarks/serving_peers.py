@@ -5,11 +5,11 @@
         --data FOLDER --peers PEERS
 
 Each peer has an environment of its own and the obvious good settings (`peers/`): one worker on all
-threads, dynamic batches of up to 32, padded to the longest text, 128 callers with one text each
-over kept-alive HTTP. They serve the ONNX file of `--same`, by default that of `--bundle`. Ours is
-asked over gRPC: once on that same file, and once on `--bundle` with what `--engine auto` chooses.
-The bound: nobody serves faster than the engine computes, so what can differ is padding, overhead
-and how the cores are used; in order of arrival half of the computed tokens are padding.
+threads, dynamic batches of up to 32 texts, and once more of up to 4, which suit two slow cores
+better, padded to the longest text, 128 callers with one text each over kept-alive HTTP. They serve
+the ONNX file of `--same`, by default that of `--bundle`. Ours is asked over gRPC: once on that same
+file, and once on `--bundle` with what `--engine auto` chooses. The bound: nobody serves faster than
+the engine computes, so what can differ is padding, overhead and how the cores are used.
 Rounds take turns and the idle servers are stopped (SIGSTOP); rates are useful tokens a second, and
 a ratio is within one round. Writes `results/serving-peers.json`.
 """
@@ -28,12 +28,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, product
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from peers.model import MAX_BATCH, MAX_WAIT_MS
+from peers.model import MAX_WAIT_MS
 from record import surroundings, write_result
 from reviews import read_reviews
 from sentimill import Classifier
@@ -44,15 +44,19 @@ from serving import LEAD, Load, Server, drive, running_server, server_options
 HERE: Final = Path(__file__).parent
 CALLERS: Final = 128
 START_SECONDS: Final = 180.0
+Started = Callable[[Path, int, int], Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """How one server is started and asked. command: after its own python or program."""
+    """How one server is started and asked.
+
+    command: what to run, of the folder of its environment, its port and the texts in a batch.
+    """
 
     name: str
     path: str
-    command: Callable[[Path, int], Sequence[str]]
+    command: Started
     body: Callable[[str], object]
 
 
@@ -63,9 +67,9 @@ def _v2(shape: list[int]) -> Callable[[str], object]:
     return body
 
 
-def _mlserver(home: Path, port: int) -> Sequence[str]:
+def _mlserver(home: Path, port: int, batch: int) -> Sequence[str]:
     """Write what MLServer reads its settings from, and return the command."""
-    folder = home / "app"
+    folder = home / f"app-{batch}"
     (folder / "sentiment").mkdir(parents=True, exist_ok=True)
     ports = {"http_port": port, "grpc_port": port + 1, "metrics_port": port + 2}
     settings = {"parallel_workers": 1, "host": "127.0.0.1", "metrics_dir": str(folder), **ports}
@@ -73,21 +77,21 @@ def _mlserver(home: Path, port: int) -> Sequence[str]:
     model = {
         "name": "sentiment",
         "implementation": "mlserver_app.Sentiment",
-        "max_batch_size": MAX_BATCH,
+        "max_batch_size": batch,
         "max_batch_time": MAX_WAIT_MS / 1000,
     }
     (folder / "sentiment" / "model-settings.json").write_text(json.dumps(model))
     return [str(home / "bin" / "mlserver"), "start", str(folder)]
 
 
-def _app(name: str, *flags: str) -> Callable[[Path, int], Sequence[str]]:
-    def command(home: Path, port: int) -> Sequence[str]:
+def _app(name: str, *flags: str) -> Started:
+    def command(home: Path, port: int, batch: int) -> Sequence[str]:
         return [str(home / "bin/python"), str(HERE / "peers" / name), *flags, str(port)]
 
     return command
 
 
-def _bentoml(home: Path, port: int) -> Sequence[str]:
+def _bentoml(home: Path, port: int, batch: int) -> Sequence[str]:
     program = str(home / "bin" / "bentoml")
     return [program, "serve", "bentoml_app:Sentiment", "--port", str(port), "--host", "127.0.0.1"]
 
@@ -108,8 +112,14 @@ class Running:
     """A peer's process group and its port."""
 
     peer: Peer
+    batch: int
     port: int
     process: subprocess.Popen[bytes]
+
+    @property
+    def name(self) -> str:
+        """What the result calls it."""
+        return f"{self.peer.name}, batches of {self.batch}"
 
     def signal(self, number: signal.Signals) -> None:
         """Send *number* to all its processes; none may be left."""
@@ -125,23 +135,30 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_peer(peer: Peer, settings: argparse.Namespace, precision: str) -> Iterator[Running]:
+def running_peer(
+    peer: Peer, batch: int, settings: argparse.Namespace, precision: str
+) -> Iterator[Running]:
     """Run *peer* on a free port, and wait until it answers."""
     home, port = (settings.peers / peer.name).absolute(), free_port()
     environment = os.environ | {
         "PEER_BUNDLE": str(settings.same.absolute()),
         "PEER_PRECISION": precision,
+        "PEER_BATCH": str(batch),
         "PEER_THREADS": str(settings.threads or usable_cores()),
         "PYTHONPATH": str(HERE / "peers"),
         "PATH": f"{home / 'bin'}:{os.environ['PATH']}",
         "BENTOML_DO_NOT_TRACK": "True",
     }
-    with (home / "log").open("wb") as log:
+    with (home / f"log-{batch}").open("wb") as log:
         process = subprocess.Popen(
-            peer.command(home, port), env=environment, cwd=HERE / "peers", stdout=log, stderr=log,
+            peer.command(home, port, batch),
+            env=environment,
+            cwd=HERE / "peers",
+            stdout=log,
+            stderr=log,
             start_new_session=True,
-        )  # fmt: skip
-        running = Running(peer, port, process)
+        )
+        running = Running(peer, batch, port, process)
         try:
             asyncio.run(_until_it_answers(running))
             yield running
@@ -163,7 +180,7 @@ async def _until_it_answers(running: Running) -> None:
             await ask(reader, writer, request(running.peer, "It works."))
         except (OSError, EOFError, SystemExit) as error:
             if running.process.poll() is not None or time.monotonic() > end:
-                log = running.peer.name + "/log"
+                log = f"{running.peer.name}/log-{running.batch}"
                 raise SystemExit(f"{running.peer.name} does not answer: see {log}") from error
             await asyncio.sleep(0.5)
         else:
@@ -246,10 +263,11 @@ def main() -> None:
             ours[name] = stack.enter_context(running_server(asked))
         peers: list[Running] = []
         left_out: dict[str, str] = {}
-        for peer in PEERS:
+        for peer, batch in product(PEERS, settings.peer_batches):
             try:
                 if peer.name in settings.only:
-                    peers.append(stack.enter_context(running_peer(peer, settings, precision)))
+                    starting = running_peer(peer, batch, settings, precision)
+                    peers.append(stack.enter_context(starting))
                     peers[-1].signal(signal.SIGSTOP)
             except SystemExit as error:
                 left_out[peer.name] = str(error)
@@ -262,7 +280,7 @@ def main() -> None:
             for running in peers:
                 running.signal(signal.SIGCONT)
                 loading = load_peer(running, texts, tokens, settings.seconds)
-                found[running.peer.name] = asyncio.run(loading)
+                found[running.name] = asyncio.run(loading)
                 running.signal(signal.SIGSTOP)
             print({k: round(v) for k, v in found.items()}, file=sys.stderr)  # noqa: T201
             if round_:
@@ -306,6 +324,9 @@ def _settings() -> argparse.Namespace:
     parser.add_argument("--peers", type=Path, required=True, help="folder of peers/install.sh")
     parser.add_argument("--same", type=Path, help="bundle whose graph the peers serve")
     parser.add_argument("--only", nargs="+", default=[peer.name for peer in PEERS])
+    parser.add_argument(
+        "--peer-batches", type=int, nargs="+", default=[4, 32], help="texts in a batch of theirs"
+    )
     parser.add_argument("--texts", type=int, default=1024)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each run")
     parser.add_argument("--rounds", type=int, default=3)

@@ -14,8 +14,8 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-MAX_BATCH = 32
-"""Texts in one batch: what a length mix of 170 tokens gives Sentimill's own 4,096 or so."""
+MAX_BATCH = int(os.environ.get("PEER_BATCH", "32"))
+"""Texts in one batch, at most."""
 
 MAX_WAIT_MS = 20
 """How long a batch waits for more; with 128 callers it never has to."""

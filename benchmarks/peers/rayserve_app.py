@@ -32,7 +32,7 @@ class Sentiment:
 
 
 if __name__ == "__main__":
-    named = ("PYTHONPATH", "PEER_BUNDLE", "PEER_PRECISION", "PEER_THREADS")
+    named = ("PYTHONPATH", "PEER_BUNDLE", "PEER_BATCH", "PEER_PRECISION", "PEER_THREADS")
     ray.init(
         num_cpus=2,
         include_dashboard=False,
