@@ -151,7 +151,7 @@ class Calling(threading.Thread):
     """Calls that keep coming, until it is told to finish."""
 
     def __init__(self, address: str, requests: Sequence[bytes], rate: float) -> None:
-        super().__init__(name="calling")
+        super().__init__(name="calling", daemon=True)  # an error above ends the program
         self._offered = (address, requests, rate)
         self._calls: list[Call] = []
         self._began = time.perf_counter()
