@@ -28,6 +28,7 @@ from sklearn.metrics import f1_score
 
 from judged import SENTIMILL
 from record import between, cpu_name
+from sentimill_train.checkout import commit_of
 
 SETS: Final = (
     "amazon_devices",
@@ -83,7 +84,7 @@ def main() -> None:
     found = {
         "question": "What does a newcomer get?",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
+        "commit": commit_of(Path(__file__)),
         "machine": {"processor": cpu_name(), "cores": len(os.sched_getaffinity(0))},
         "python": platform.python_version(),
         "demo": demo,
@@ -107,18 +108,13 @@ def train_and_judge(
     out = ("--out", str(work / "mine"))
     run = sentimill("train", "--reviews", str(reviews), *out, *epochs, "--no-interpolate")
     return {
-        "commit": commit(),
+        "commit": commit_of(Path(__file__)),
         "train_seconds": run.seconds,
         "train_peak_mib": run.peak_mib,
         "own_test": own_test(work / "mine"),
         "yelp_kaggle10k": judge(work, yelp, work / "mine"),
         "imdb_1000": judge(work, imdb, work / "mine"),
     }
-
-
-def commit() -> str:
-    """Return what is checked out."""
-    return subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
 
 
 def own_test(bundle: Path) -> dict[str, Any]:

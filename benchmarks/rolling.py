@@ -81,7 +81,7 @@ def main() -> None:
         for each in replicas:
             stack.callback(each.stop)
         rate = 0.5 * capacity(replicas[0].server, texts)
-        listen = stack.enter_context(balancer(Path(work) / "lb", replicas))
+        listen = stack.enter_context(balancer(Path(work) / "lb", [e.where() for e in replicas]))
         before = [each.answered() for each in replicas]
         calling = Calling(listen, requests_of(texts, TEXTS_A_REQUEST), rate)
         calling.start()
@@ -117,18 +117,28 @@ def capacity(server: Server, texts: Sequence[str]) -> float:
 
 
 @contextmanager
-def balancer(socket: Path, replicas: Sequence[Replica]) -> Iterator[str]:
-    """Run HAProxy as shipped in front of *replicas*, and yield where it listens."""
+def balancer(socket: Path, replicas: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """Run HAProxy as shipped, and yield where it listens.
+
+    replicas: host:port of gRPC and of HTTP, of two.
+
+    Raises:
+        SystemExit: it is not installed, or does not start.
+    """
     program = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
         sys.exit("haproxy is not installed: apt-get install --no-install-recommends haproxy")
     names = {"LISTEN": f"unix@{socket}"}
-    for letter, each in zip("AB", replicas, strict=True):
-        address, http = each.where()
+    for letter, (address, http) in zip("AB", replicas, strict=True):
         host, _, port = http.rpartition(":")
         names |= {f"GRPC_{letter}": address, f"HOST_{letter}": host, f"HTTP_{letter}": port}
     with subprocess.Popen([program, "-f", str(CONFIG)], env={**os.environ, **names}) as process:
         try:
+            end = time.monotonic() + _WAIT_SECONDS
+            while not socket.exists():
+                if process.poll() is not None or time.monotonic() > end:
+                    sys.exit("haproxy does not listen: what it said is above")
+                time.sleep(0.05)
             yield f"unix:{socket}"
         finally:
             process.kill()

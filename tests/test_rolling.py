@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -16,10 +14,10 @@ from live import WAIT_SECONDS
 from load import load
 from programs import find
 from replica import Replica
+from rolling import balancer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-CONFIG = Path(__file__).parents[1] / "deploy/haproxy/haproxy.cfg"
 TEXTS = ["good battery", "bad", "the battery"]
 ROUNDS = 2
 
@@ -36,31 +34,6 @@ def replicas(bundle: Path) -> Iterator[list[Replica]]:
     finally:
         for each in made:
             each.kill()
-
-
-@contextmanager
-def haproxy(socket: Path, made: list[Replica]) -> Iterator[None]:
-    """Run the balancer with the configuration that is shipped, on a socket of its own."""
-    names = {"LISTEN": f"unix@{socket}"}
-    for letter, each in zip("AB", made, strict=True):
-        host, _, port = each.http.rpartition(":")
-        names |= {f"GRPC_{letter}": each.address, f"HOST_{letter}": host, f"HTTP_{letter}": port}
-    command = [find("haproxy"), "-f", str(CONFIG)]
-    with subprocess.Popen(command, env={**os.environ, **names}) as process:
-        try:
-            until_there(socket, process)
-            yield
-        finally:
-            process.kill()
-
-
-def until_there(socket: Path, process: subprocess.Popen[bytes]) -> None:
-    """Wait until the balancer listens."""
-    end = time.monotonic() + WAIT_SECONDS
-    while not socket.exists():
-        assert process.poll() is None
-        assert time.monotonic() < end
-        time.sleep(0.05)  # another process is to act; there is nothing to wait on
 
 
 def answered(replica: Replica) -> float:
@@ -84,11 +57,12 @@ def test_a_rolling_restart_under_load_fails_no_call(bundle: Path, tmp_path: Path
 
     The callers retry nothing: what they see is what the balancer and the drain leave them.
     """
-    socket = tmp_path / "lb"
+    find("haproxy")
     with ExitStack() as stack:
         made = stack.enter_context(replicas(bundle))
-        stack.enter_context(haproxy(socket, made))
-        sent = stack.enter_context(load(f"unix:{socket}", TEXTS, callers=8, pause=0.005))
+        behind = [(each.address, each.http) for each in made]
+        address = stack.enter_context(balancer(tmp_path / "lb", behind))
+        sent = stack.enter_context(load(address, TEXTS, callers=8, pause=0.005))
         for each in made:
             until_answering(each)
         for _ in range(ROUNDS):

@@ -75,8 +75,7 @@ def golden_of(
 class Made:
     """All that a bundle is written from.
 
-    refused: how many rows were left out because no model can read them. share: from `interpolate`;
-    None where training did not go on from a student with these labels. notes: Markdown for the
+    refused: how many rows were left out because no model can read them. notes: Markdown for the
     card. golden: from `golden_of`.
     A bundle is written twice: as `files` alone, to be judged as what it is, and then with `papers`.
     """
@@ -99,7 +98,6 @@ class Made:
     refused: int
     larger: Pretrained | None
     fitted: Fit
-    share: float | None
     calibration: Calibration
     graph: Graph
     golden: tuple[Golden, ...]
@@ -195,7 +193,7 @@ class Made:
             "teacher_bundle_sha256": None if self.larger is None else self.larger.sha256,
             "hidden_weight": config.hidden_weight,
             "average_last": config.average_last,
-            "interpolated_share": self.share,
+            "interpolated_share": self.fitted.interpolated_share,
             "patience": config.patience,
             "text_column": self.columns.text,
             "label_column": self.columns.label,

@@ -69,6 +69,7 @@ class Fit:
 
     curve: the progress at about a hundred steps, and at the end of each epoch. autocast: the type
     that matrix products ran in. seconds: of all runs, where it went on from a checkpoint.
+    interpolated_share: from `interpolate`, None where that was not asked.
     """
 
     epochs: int
@@ -81,6 +82,7 @@ class Fit:
     threads: int
     processes: int
     curve: tuple[Progress, ...]
+    interpolated_share: float | None = None
 
 
 def fit(

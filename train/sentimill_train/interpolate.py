@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import log_softmax
 from torch import Tensor
 
+from sentimill.classifier import probabilities
 from sentimill_train.calibrate import find_temperature
 from sentimill_train.carried import weights_of
+from sentimill_train.measures import nll_of
 from sentimill_train.student import Student, predict
 from sentimill_train.tokens import Rows
 
@@ -37,7 +37,9 @@ def interpolate(student: Student, start: Mapping[str, Tensor], validation: Rows)
     losses = {}
     for share in SHARES:
         mix(student, start, found, share)
-        losses[share] = _loss(predict(student, validation), validation.gold)
+        logits = predict(student, validation)
+        probs = probabilities(logits, find_temperature(logits, validation.gold))
+        losses[share] = nll_of(probs.astype(np.float64), validation.gold)
     best = min(losses, key=lambda share: losses[share])
     mix(student, start, found, best)
     return best
@@ -53,9 +55,3 @@ def mix(
             for name, tensor in found.items()
         }
     )
-
-
-def _loss(logits: NDArray[np.float32], gold: NDArray[np.int64]) -> float:
-    """Return the mean negative log-likelihood at the temperature that suits these rows best."""
-    scaled = logits.astype(np.float64) / find_temperature(logits, gold)
-    return float(-log_softmax(scaled, axis=1)[np.arange(len(gold)), gold].mean())

@@ -31,6 +31,7 @@ __all__ = [
     "macro_f1_of",
     "neutral_share",
     "nll",
+    "nll_of",
     "quadratic_kappa",
     "reliability",
     "star_mae",
@@ -149,6 +150,11 @@ def nll(answers: Answers, weights: Floats) -> Floats:
     """
     likelihood = answers.probs[np.arange(len(answers.gold)), answers.gold]
     return _mean(weights, np.log(1 / np.clip(likelihood, 1e-12, 1.0)))
+
+
+def nll_of(probs: Floats, gold: Ints) -> float:
+    """Return `nll` of plain probs (rows, labels) and labels (rows,)."""
+    return float(nll(Answers((), gold, probs), np.ones((1, len(gold))))[0])
 
 
 def brier(answers: Answers, weights: Floats) -> Floats:

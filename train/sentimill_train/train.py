@@ -171,10 +171,10 @@ class Train:
         watcher.stage("reading reviews")
         read = self._read()
         watcher.stage("training")
-        student, fitted, share = self._fitted(read, watcher)
+        student, fitted = self._fitted(read, watcher)
         with tempfile.TemporaryDirectory(prefix="sentimill-") as folder:
             watcher.stage("exporting and calibrating")
-            made = self._made(student, read, fitted, share, Path(folder))
+            made = self._made(student, read, fitted, Path(folder))
             watcher.stage("judging")
             bundle, result = self._examine(made, read, Path(folder))
         if self.checkpoint is not None:
@@ -194,7 +194,7 @@ class Train:
         """Train beside the process of rank 0, which does `run` and all the rest."""
         self._fitted(self._read(), Quiet())
 
-    def _fitted(self, read: _Read, watcher: Watcher) -> tuple[Student, Fit, float | None]:
+    def _fitted(self, read: _Read, watcher: Watcher) -> tuple[Student, Fit]:
         student = self._student(read)
         start = weights_of(student) if self._can_move_back(read) else None
         adapters = None if self.lora is None else add_adapters(student, self.lora)
@@ -211,11 +211,11 @@ class Train:
             merge_adapters(adapters)
         first = here().rank == 0
         leave()  # no library may wait for the others while this one exports and judges
-        share = None
         if start is not None and first:
             watcher.stage("moving back towards the base")
             share = interpolate(student, start, read.rows["validation"])
-        return student, fitted, share
+            fitted = replace(fitted, interpolated_share=share)
+        return student, fitted
 
     def _can_move_back(self, read: _Read) -> bool:
         """Say whether training begins with a model that answers: half of one, say, does not."""
@@ -311,9 +311,7 @@ class Train:
             examples += found
         return tuple(sources), examples
 
-    def _made(
-        self, student: Student, read: _Read, fitted: Fit, share: float | None, work: Path
-    ) -> Made:
+    def _made(self, student: Student, read: _Read, fitted: Fit, work: Path) -> Made:
         """Export and calibrate: the graph that will answer gives the logits for both."""
         save_student(student, work)
         graph = export_fp32(work, seed=self.fit.seed)
@@ -341,7 +339,6 @@ class Train:
             refused=len(read.refused),
             larger=None if read.larger is None else read.larger.source,
             fitted=fitted,
-            share=share,
             calibration=calibration,
             graph=graph,
             golden=golden_of(graph, read.encoder, pad_id, calibration.temperature),
