@@ -53,13 +53,15 @@ Started = Callable[[Path, int, int], Sequence[str]]
 class Peer:
     """How one server is started and asked.
 
-    command: what to run, of the folder of its environment, its port and the texts in a batch.
+    command: what to run, of the folder of its environment, its port and the texts in a batch. home:
+    that folder's name, where it is not the peer's own.
     """
 
     name: str
     path: str
     command: Started
     body: Callable[[str], object]
+    home: str | None = None
 
 
 def _v2(shape: list[int]) -> Callable[[str], object]:
@@ -106,6 +108,9 @@ PEERS: Final = (
     Peer("pytriton", "/v2/models/sentiment/infer", _app("pytriton_app.py"), _v2([1, 1])),
     Peer("bentoml", "/classify", _bentoml, lambda text: {"texts": [text]}),
     Peer("rayserve", "/", _app("rayserve_app.py"), lambda text: {"text": text}),
+    Peer("infinity", "/classify", _app("infinity_app.py"),
+         lambda text: {"model": "sentiment", "input": [text]}),
+    Peer("pipeline", "/", _app("pipeline_app.py"), lambda text: {"text": text}, home="infinity"),
 )  # fmt: skip
 
 
@@ -141,7 +146,7 @@ def running_peer(
     peer: Peer, batch: int, settings: argparse.Namespace, precision: str
 ) -> Iterator[Running]:
     """Run *peer* on a free port, and wait until it answers."""
-    home, port = (settings.peers / peer.name).absolute(), free_port()
+    home, port = (settings.peers / (peer.home or peer.name)).absolute(), free_port()
     environment = os.environ | {
         "PEER_BUNDLE": str(settings.same.absolute()),
         "PEER_PRECISION": precision,
@@ -151,7 +156,7 @@ def running_peer(
         "PATH": f"{home / 'bin'}:{os.environ['PATH']}",
         "BENTOML_DO_NOT_TRACK": "True",
     }
-    with (home / f"log-{batch}").open("wb") as log:
+    with (home / f"log-{peer.name}-{batch}").open("wb") as log:
         process = subprocess.Popen(
             peer.command(home, port, batch),
             env=environment,
@@ -182,7 +187,7 @@ async def _until_it_answers(running: Running) -> None:
             await ask(reader, writer, request(running.peer, "It works."))
         except (OSError, EOFError, SystemExit) as error:
             if running.process.poll() is not None or time.monotonic() > end:
-                log = f"{running.peer.name}/log-{running.batch}"
+                log = f"log-{running.peer.name}-{running.batch}"
                 raise SystemExit(f"{running.peer.name} does not answer: see {log}") from error
             await asyncio.sleep(0.5)
         else:
