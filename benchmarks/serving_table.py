@@ -155,9 +155,10 @@ def _cut(found: Found) -> str:
 
 def _reloads(found: Found) -> str:
     codes = ", ".join(f"{count:,} {code}" for code, count in found["codes"].items())
+    low, high = (end / 2**20 for end in found["slope_bytes_a_reload_between"])
     return (
         f"{found['reloads']} reloads under load: {codes}; memory between them"
-        f" {found['slope_bytes_a_reload'] / 2**20:+.2f} MiB a reload."
+        f" {found['slope_bytes_a_reload'] / 2**20:+.2f} MiB a reload ({low:+.2f} to {high:+.2f})."
     )
 
 

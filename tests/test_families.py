@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import (
@@ -16,10 +17,12 @@ from transformers import (
     RobertaConfig,
 )
 
-from sentimill_train.export import PARITY_LIMIT, export_fp32
+from sentimill_train.export import PARITY_LIMIT, export_fp32, graph_logits, open_graph
 from sentimill_train.fit import FitConfig, fit
+from sentimill_train.precision_gate import is_invariant
 from sentimill_train.pretrained import find_pretrained
-from sentimill_train.student import new_student, positions_of, save_student
+from sentimill_train.quantise import int8_graph
+from sentimill_train.student import new_student, pad_id_of, positions_of, save_student
 from train_parts import TWO, VOCABULARY, reviews, rows_of, tokenizer_json
 
 SIZES: dict[str, Any] = {
@@ -72,4 +75,10 @@ def test_a_checkpoint_is_trained_and_its_graph_says_what_torch_says(
     trained = [n for n, p in made.named_parameters() if not torch.equal(p, before[n])]
     assert {"head.weight", "head.bias"} < set(trained)
     assert any(".0." in name for name in trained)
-    assert export_fp32(tmp_path / "saved").max_logit_difference <= PARITY_LIMIT
+    exported = export_fp32(tmp_path / "saved")
+    assert exported.max_logit_difference <= PARITY_LIMIT
+    pad_id = pad_id_of(made.config)
+    int8 = open_graph(int8_graph(exported.data))
+    fp32, close = (graph_logits(run, rows, pad_id) for run in (exported.run, int8))
+    assert 0 < np.abs(close - fp32).max() < 0.02 * fp32.std(axis=0).max()
+    assert is_invariant(int8, rows, pad_id)

@@ -72,6 +72,14 @@ def test_nor_do_they_in_the_int8_that_is_shipped(
     check_bits(shipped, length, extra, mates, data)
 
 
+@pytest.mark.parametrize("tokens", [66, 131, 196])
+def test_nor_where_one_query_is_alone_in_its_block(shipped: Engine, tokens: int) -> None:
+    """ONNX Runtime attends to 65 queries at a time in heads of this size."""
+    alone, among = padded(row := np.arange(1, tokens + 1), tokens, 0, 0), padded(row, 200, 3, 2)
+
+    assert shipped.run(*alone)[0].tobytes() == shipped.run(*among)[2].tobytes()
+
+
 def check_bits(engine: Engine, length: int, extra: int, mates: int, data: st.DataObject) -> None:
     """Check a row of *length* tokens alone against itself among *mates*, *extra* steps longer."""
     step = engine.info().token_step

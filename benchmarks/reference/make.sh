@@ -33,4 +33,4 @@ if [ ! -f "$WORK/fine/manifest.json" ]; then
     --batch-tokens 4096 --learning-rate 7e-5 --no-interpolate --no-baselines --notes benchmarks/reference/CARD.md
 fi
 step "5. Make it small, where it answers as before"
-"$BIN/sentimill" export "$WORK/fine" "$OUT" --compact --float-attention --on "$WORK/mix/held-out.jsonl"
+"$BIN/sentimill" export "$WORK/fine" "$OUT" --compact --float-values --on "$WORK/mix/held-out.jsonl"

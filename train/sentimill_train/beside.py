@@ -61,14 +61,14 @@ class Beside:
         self._reference: NDArray[np.float32] | None = None
         self._refitted = 1.0
 
-    def int8(self, *, small: bool, float_attention: bool) -> bytes:
+    def int8(self, *, small: bool, float_values: bool) -> bytes:
         """Return the int8 graph; small: with its word vectors in int8 too."""
         self._say("making int8")
         texts = [e.text for e in read_examples("starter")]
         chosen = texts[:: max(1, len(texts) // _SEEN)]
         encoded = self._encoder.encode(chosen)
         ids = [text.ids for text in encoded if not isinstance(text, TextError)]
-        made = int8_graph(self.fp32, ids, float_attention=float_attention)
+        made = int8_graph(self.fp32, ids, float_values=float_values)
         if not small:
             return made
         return short_positions(small_embeddings(made), self._opened.manifest.max_tokens)

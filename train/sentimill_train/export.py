@@ -17,13 +17,13 @@ from typing import Final
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch.jit._trace import TracerWarning
 from transformers import PretrainedConfig as PreTrainedConfig
 
 from sentimill.classifier import BATCH_TOKENS, plan_batches
+from sentimill.engine_onnx import open_session
 from sentimill.errors import BundleError
 from sentimill.text import pad
 from sentimill_train.student import Student, load_student, pad_id_of
@@ -86,10 +86,14 @@ def export_fp32(folder: Path, *, seed: int = 0) -> Graph:
 
 
 def open_graph(data: bytes) -> Run:
-    """Return a function from ids and mask, both (rows, tokens) int64, to logits, on the CPU."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    """Return a function from ids and mask, both (rows, tokens) int64, to logits, on the CPU.
+
+    It computes what an engine that serves does.
+
+    Raises:
+        EngineError: ENGINE_LOAD_FAILED, or ENGINE_BAD_GRAPH.
+    """
+    session = open_session(data, "cpu", threads=0)
 
     def run(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
         (logits,) = session.run(None, {"input_ids": ids, "attention_mask": mask})

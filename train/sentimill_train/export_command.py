@@ -41,11 +41,11 @@ def export(
             "--compact", help="for shipping: int8 alone, and the weights to train on in fp16"
         ),
     ] = False,
-    float_attention: Annotated[
+    float_values: Annotated[
         bool,
         typer.Option(
-            "--float-attention",
-            help="queries, keys and values in float32, where int8 misses its gate: less fast",
+            "--float-values",
+            help="attention's values in float32, where int8 misses its gate: a little less fast",
         ),
     ] = False,
     lane: Annotated[
@@ -84,7 +84,7 @@ def export(
         columns=Columns(text=text_column, label=label_column),
         precisions=tuple(each for each in known if each in wanted),
         compact=compact,
-        float_attention=float_attention,
+        float_values=float_values,
         lane=lane,
         overwrite=overwrite,
     ).run(lambda stage: typer.echo(stage, err=True))
@@ -100,7 +100,7 @@ def _report(out: Path, made: Exported) -> None:
     size = sum(file.size_bytes for file in made.bundle.manifest.files.values())
     typer.echo(f"{out}: {size / 1e6:.1f} MB", err=True)
     if failed:
-        hint = "; try --float-attention" if any(c.precision == "int8" for c in failed) else ""
+        hint = "; try --float-values" if any(c.precision == "int8" for c in failed) else ""
         sentences = " ".join(check.sentence() for check in failed)
         raise BundleError(
             f"{sentences} {out} was written without {', '.join(c.precision for c in failed)}{hint}",

@@ -67,7 +67,7 @@ class Export:
     fit temperatures on. precisions: int8 for CPUs, fp16 for GPUs,
     bf16 for CPUs that have it, and on one of those alone it can be judged; those that the bundle
     has besides stay, unless fp32 is another. compact: for shipping, int8 alone, with word vectors
-    in int8, and weights to train on in fp16. float_attention: see `int8_graph`. lane: `optimum`
+    in int8, and weights to train on in fp16. float_values: see `int8_graph`. lane: `optimum`
     exports fp32 again, by `export_with_optimum`, and the others but bf16 are made of that.
     """
 
@@ -77,7 +77,7 @@ class Export:
     columns: Columns = field(default_factory=Columns)
     precisions: tuple[Other, ...] = (_INT8,)
     compact: bool = False
-    float_attention: bool = False
+    float_values: bool = False
     lane: Lane = "default"
     overwrite: bool = False
 
@@ -151,7 +151,7 @@ class Export:
             outcome = gate.bf16()
             return _Tried(outcome, _entry(manifest, outcome), None)
         data = (
-            gate.int8(small=self.compact, float_attention=self.float_attention)
+            gate.int8(small=self.compact, float_values=self.float_values)
             if precision == _INT8
             else fp16_graph(gate.fp32)
         )
@@ -232,6 +232,6 @@ def _refuse_failed(checks: list[Outcome]) -> None:
     if failed:
         raise BundleError(
             f"no compact bundle was written: {' '.join(failed)} Try"
-            " --float-attention, or ship the fp32 bundle",
+            " --float-values, or ship the fp32 bundle",
             reason="PRECISION_REFUSED",
         )
