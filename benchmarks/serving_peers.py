@@ -10,8 +10,6 @@ better, padded to the longest text, 128 callers with one text each over kept-ali
 the ONNX file of `--same`, by default that of `--bundle`. Ours is asked over gRPC: once on that same
 file, and once on `--bundle` with what `--engine auto` chooses. The bound: nobody serves faster than
 the engine computes, so what can differ is padding, overhead and how the cores are used.
-PyTriton 0.7.0 does not start where this was run: the interpreter inside its Triton meets another
-Python's multiprocessing (`_recursion_count`).
 Rounds take turns and the idle servers are stopped (SIGSTOP); rates are useful tokens a second, and
 a ratio is within one round. Writes `results/serving-peers.json`.
 """
@@ -172,11 +170,10 @@ def running_peer(
         finally:
             running.signal(signal.SIGCONT)
             running.signal(signal.SIGTERM)
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(20)
-            except subprocess.TimeoutExpired:
-                running.signal(signal.SIGKILL)
-                process.wait()
+            running.signal(signal.SIGKILL)  # also what outlives its parent, like Triton
+            process.wait()
 
 
 async def _until_it_answers(running: Running) -> None:

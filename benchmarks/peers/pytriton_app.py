@@ -1,6 +1,8 @@
 """The bundle behind PyTriton: Triton's own dynamic batcher, the V2 protocol."""
 
+import os
 import sys
+import sysconfig
 
 import numpy as np
 from model import MAX_BATCH, MAX_WAIT_MS, Model
@@ -20,6 +22,9 @@ def infer(text: NDArray[np.bytes_]) -> dict[str, NDArray[np.float32]]:
 
 
 if __name__ == "__main__":
+    # Triton's own interpreter is linked with libpython by name alone, and a system's, if it finds
+    # that first, does not fit this Python's standard library.
+    os.environ["LD_LIBRARY_PATH"] = sysconfig.get_config_var("LIBDIR")
     port = int(sys.argv[1])
     config = TritonConfig(http_port=port, grpc_port=port + 1, metrics_port=port + 2)
     with Triton(config=config) as triton:

@@ -165,16 +165,21 @@ def _trace(student: Student, target: Path) -> None:
 
 def _fuse(student: Student, raw: Path) -> bytes:
     """Return the optimised graph."""
+    from onnxruntime.transformers.fusion_options import FusionOptions
     from onnxruntime.transformers.optimizer import optimize_model
 
     config = student.config
     if config.model_type not in _FUSED:
         return raw.read_bytes()  # right, and slower
+    options = FusionOptions("bert")
+    # A session fuses norms where that pays: not on a CPU (`open_session`).
+    options.enable_skip_layer_norm = False
     model = optimize_model(
         str(raw),
         model_type="bert",
         num_heads=config.num_attention_heads,
         hidden_size=config.hidden_size,
+        optimization_options=options,
         opt_level=0,  # these fusions alone: the rest is done when a session loads it
     )
     model.save_model_to_file(str(raw))

@@ -43,8 +43,8 @@ _GELU_LEAST: Final = -0.1702
 class Product:
     """A product of states with a weight, by the names of *x*, *weight* and *output*.
 
-    one_sided: *x* comes out of a GELU, and a norm with a bias of its own follows. attention: it
-    gives queries, keys and values in one.
+    one_sided: *x* comes out of a GELU, and a bias is added to *output*. attention: it gives
+    queries, keys and values in one.
     """
 
     x: str
@@ -64,13 +64,13 @@ def find_products(graph: GraphProto) -> list[Product]:
     """
     weights = {tensor.name for tensor in graph.initializer}
     made_by = {output: node.op_type for node in graph.node for output in node.output}
-    norms = _norms(graph)
+    biases = _biases(graph)
     found = [
         Product(
             x=node.input[0],
             weight=node.input[1],
             output=node.output[0],
-            one_sided=made_by.get(node.input[0], "").endswith("Gelu") and node.output[0] in norms,
+            one_sided=made_by.get(node.input[0], "").endswith("Gelu") and node.output[0] in biases,
             attention=node.op_type == "Attention",
         )
         for node in graph.node
@@ -105,6 +105,7 @@ def int8_graph(
     """
     model = onnx.load_model_from_string(fp32)
     graph = model.graph
+    _unfuse_norms(graph)
     products = {product.output: product for product in find_products(graph)}
     inputs = list(dict.fromkeys(product.x for product in products.values()))
     made = _Rewriter(graph, {} if texts is None else see_states(fp32, inputs, texts))
@@ -115,8 +116,6 @@ def int8_graph(
             nodes += made.attention(node, product, float_values=float_values)
         elif product is not None:
             nodes += made.product(product)
-        elif node.op_type == "SkipLayerNormalization":
-            nodes += _norm(node)
         else:
             nodes.append(node)
     used = {name for node in nodes for name in node.input}
@@ -128,24 +127,38 @@ def int8_graph(
     return data
 
 
-def _norms(graph: GraphProto) -> dict[str, NodeProto]:
-    """Return the norms that add a bias, by the product that they follow."""
-    return {
-        node.input[0]: node
-        for node in graph.node
-        if node.op_type == "SkipLayerNormalization" and len(node.input) == 5
-    }
+def _unfuse_norms(graph: GraphProto) -> None:
+    """Write each norm that is fused with the sums before it as what it computes.
+
+    `export_fp32` leaves them so, and other exporters do not; a CPU takes a quarter of the time.
+    """
+    nodes: list[NodeProto] = []
+    for node in graph.node:
+        nodes += _unfused(node) if node.op_type == "SkipLayerNormalization" else [node]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
-def _norm(node: NodeProto) -> Iterator[NodeProto]:
-    """Yield what the fused norm *node* computes, in a quarter of its time on a CPU."""
-    output, (x, *others) = node.output[0], (node.input[0], node.input[1], *node.input[4:])
-    for other in others:
+def _unfused(node: NodeProto) -> Iterator[NodeProto]:
+    output, x, skip, *norm = node.output[0], *node.input
+    for other in [*norm[2:], skip]:
         added = f"{output}_and_{other}"
         yield _node("Add", [x, other], [added])
         x = added
     epsilon = next(a.f for a in node.attribute if a.name == "epsilon")
-    yield _node("LayerNormalization", [x, *node.input[2:4]], [output], axis=-1, epsilon=epsilon)
+    yield _node("LayerNormalization", [x, *norm[:2]], [output], axis=-1, epsilon=epsilon)
+
+
+def _biases(graph: GraphProto) -> dict[str, tuple[NodeProto, int]]:
+    """Return the sums that add a bias, and which input that is, by what it is added to."""
+    vectors = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 1}
+    return {
+        node.input[1 - i]: (node, i)
+        for node in graph.node
+        if node.op_type == "Add"
+        for i in range(2)
+        if node.input[i] in vectors
+    }
 
 
 class _Rewriter:
@@ -153,7 +166,7 @@ class _Rewriter:
 
     def __init__(self, graph: GraphProto, states: Mapping[str, States]) -> None:
         self._tensors = {tensor.name: tensor for tensor in graph.initializer}
-        self._norms = _norms(graph)
+        self._biases = _biases(graph)
         self._states = states
         self._divided_by: dict[str, NDArray[np.float32]] = {}
         self._scaled: set[str] = set()
@@ -287,11 +300,11 @@ class _Rewriter:
 
     def _shift(self, product: Product, weight: NDArray[np.float32]) -> None:
         """Take what counting from the least value up adds to every row out of the bias."""
-        norm = self._norms[product.output]
-        bias = self._array(norm.input[4])
+        added, place = self._biases[product.output]
+        bias = self._array(added.input[place])
         name = f"{product.output}_bias"  # of its own: products may share a bias
         self._constant(name, (bias + _GELU_LEAST * weight.sum(axis=0)).astype(np.float32))
-        norm.input[4] = name
+        added.input[place] = name
 
     def _steps(self, product: Product) -> Iterator[NodeProto]:
         """Yield what makes `x_uint8` of x, and `x_step` (rows, tokens, 1), what one step is."""
