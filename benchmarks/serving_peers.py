@@ -24,6 +24,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -154,10 +155,13 @@ def running_peer(
         "PATH": f"{home / 'bin'}:{os.environ['PATH']}",
         "BENTOML_DO_NOT_TRACK": "True",
     }
-    with (home / f"log-{peer.name}-{batch}").open("wb") as log:
+    with (
+        tempfile.TemporaryDirectory(prefix="sentimill-peer-") as scratch,
+        (home / f"log-{peer.name}-{batch}").open("wb") as log,
+    ):
         process = subprocess.Popen(
             peer.command(home, port, batch),
-            env=environment,
+            env=environment | {"TMPDIR": scratch, "PYTRITON_HOME": scratch},
             cwd=HERE / "peers",
             stdout=log,
             stderr=log,

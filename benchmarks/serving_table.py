@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -74,7 +75,7 @@ def _serving(found: Found) -> str:
     )
 
 
-def _latency(found: Found) -> str:
+def _latency(found: Found, *, curve: str = "latency") -> str:
     rows = {row["load"]: row for row in found["curve"]}
     told = ", ".join(
         f"{1000 * rows[load]['p50_seconds']:.0f} and {1000 * rows[load]['p99_seconds']:.0f} ms at"
@@ -85,8 +86,8 @@ def _latency(found: Found) -> str:
     over = found["overload"]
     batch = f"one full batch takes {1000 * found['full_batch_seconds']:.0f} ms"
     return (
-        f"Latency of {found['texts_a_request']} texts a request, p50 and p99 by load: {told}"
-        f" ([curve](../benchmarks/results/latency.svg)); {batch}{_batches(rows.get(0.7), found)}."
+        f"Latency with {found['texts_a_request']} to a request, p50 and p99 by load: {told}"
+        f" ([curve](../benchmarks/results/{curve}.svg)); {batch}{_batches(rows.get(0.7), found)}."
         f" At {over['times_capacity']:g} times the capacity for {over['seconds']:.0f} s the goodput"
         f" was {over['goodput_by_capacity']:.2f} of it, p99 of what was accepted"
         f" {over['p99_seconds']:.2f} s with a deadline of {found['deadline_seconds']:g} s, memory"
@@ -105,8 +106,8 @@ def _batches(row: Found | None, found: Found) -> str:
         return ""
     batches = row["p99_seconds"] / found["full_batch_seconds"]
     return (
-        f", so p99 at 70% is {batches:.1f} of them, where calls at random to one server of which"
-        " each takes as long have 7.4 times that"
+        f", so p99 at 70% is {batches:.1f} of them; calls at random to one server of which each"
+        " takes as long as a batch would have 7.4"
     )
 
 
@@ -184,6 +185,7 @@ _SAID: Final[dict[str, Callable[[Found], str]]] = {
     "engine": _engine,
     "serving": _serving,
     "latency": _latency,
+    "latency-of-4": partial(_latency, curve="latency-of-4"),
     "serving-peers": _peers,
     "cut-calls": _cut,
     "cut-calls-tiny": _cut,

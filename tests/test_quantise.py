@@ -15,7 +15,8 @@ from onnxruntime.transformers.onnx_model_bert import BertOnnxModel
 from sentimill.errors import BundleError
 from sentimill_train.export import export_fp32, graph_logits, open_graph
 from sentimill_train.precision_gate import is_invariant
-from sentimill_train.quantise import find_products, int8_graph
+from sentimill_train.products import find_products
+from sentimill_train.quantise import int8_graph
 from sentimill_train.student import load_student, save_student
 from tiny import graph as tiny_graph
 from train_parts import reviews, rows_of, student

@@ -211,7 +211,8 @@ def test_the_latency_benchmark_runs_on_a_tiny_bundle(bundle: Path, tmp_path: Pat
     """Two loads and a short overload: every call is in the figures, and the curve is drawn."""
     found = run(
         "latency.py", bundle, tmp_path / "out.json",
-        texts=64, seconds=5, rounds=1, overload_seconds=4, deadline=20, times=1.5,
+        texts=64, texts_a_request=4, seconds=5, rounds=1, overload_seconds=4, deadline=20,
+        times=1.5,
     )  # fmt: skip
 
     assert [row["load"] for row in found["curve"]] == [0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.2]

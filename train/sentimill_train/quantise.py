@@ -13,19 +13,25 @@ comes out of a GELU, which is hardly ever negative, counted from its least value
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
 
 from sentimill.errors import BundleError
+from sentimill_train.products import (
+    Product,
+    find_biases,
+    find_products,
+    make_node,
+    unfuse_norms,
+)
 from sentimill_train.rounding import round_weight
 from sentimill_train.states import States, see_states
 
-__all__ = ["Product", "find_products", "int8_graph"]
+__all__ = ["int8_graph"]
 
 _MICROSOFT: Final = "com.microsoft"
 _LEAST_CHANNEL: Final = 0.01
@@ -37,52 +43,6 @@ _UNSEEN: Final = -1e4
 -884 at 128) it is far below -104, and e to that is 0 in float32."""
 _GELU_LEAST: Final = -0.1702
 """Just below the least value of GELU, by erf or by tanh."""
-
-
-@dataclass(frozen=True, slots=True)
-class Product:
-    """A product of states with a weight, by the names of *x*, *weight* and *output*.
-
-    one_sided: *x* comes out of a GELU, and a bias is added to *output*. attention: it gives
-    queries, keys and values in one.
-    """
-
-    x: str
-    weight: str
-    output: str
-    one_sided: bool
-    attention: bool
-
-
-def find_products(graph: GraphProto) -> list[Product]:
-    """Return the encoder's products of states and weights, without the head, in their order.
-
-    The head stays float32: a few columns cost nothing, and its rounding would show in every answer.
-
-    Raises:
-        BundleError: NOTHING_TO_QUANTISE.
-    """
-    weights = {tensor.name for tensor in graph.initializer}
-    made_by = {output: node.op_type for node in graph.node for output in node.output}
-    biases = _biases(graph)
-    found = [
-        Product(
-            x=node.input[0],
-            weight=node.input[1],
-            output=node.output[0],
-            one_sided=made_by.get(node.input[0], "").endswith("Gelu") and node.output[0] in biases,
-            attention=node.op_type == "Attention",
-        )
-        for node in graph.node
-        if node.op_type in ("Attention", "MatMul") and node.input[1] in weights
-    ]
-    if len(found) < 2:
-        raise BundleError(
-            "the graph has no products of states and weights to make int8 of: it is no encoder"
-            " that `sentimill train` exports",
-            reason="NOTHING_TO_QUANTISE",
-        )
-    return found[:-1]
 
 
 def int8_graph(
@@ -105,7 +65,7 @@ def int8_graph(
     """
     model = onnx.load_model_from_string(fp32)
     graph = model.graph
-    _unfuse_norms(graph)
+    unfuse_norms(graph)
     products = {product.output: product for product in find_products(graph)}
     inputs = list(dict.fromkeys(product.x for product in products.values()))
     made = _Rewriter(graph, {} if texts is None else see_states(fp32, inputs, texts))
@@ -127,46 +87,12 @@ def int8_graph(
     return data
 
 
-def _unfuse_norms(graph: GraphProto) -> None:
-    """Write each norm that is fused with the sums before it as what it computes.
-
-    `export_fp32` leaves them so, and other exporters do not; a CPU takes a quarter of the time.
-    """
-    nodes: list[NodeProto] = []
-    for node in graph.node:
-        nodes += _unfused(node) if node.op_type == "SkipLayerNormalization" else [node]
-    del graph.node[:]
-    graph.node.extend(nodes)
-
-
-def _unfused(node: NodeProto) -> Iterator[NodeProto]:
-    output, x, skip, *norm = node.output[0], *node.input
-    for other in [*norm[2:], skip]:
-        added = f"{output}_and_{other}"
-        yield _node("Add", [x, other], [added])
-        x = added
-    epsilon = next(a.f for a in node.attribute if a.name == "epsilon")
-    yield _node("LayerNormalization", [x, *norm[:2]], [output], axis=-1, epsilon=epsilon)
-
-
-def _biases(graph: GraphProto) -> dict[str, tuple[NodeProto, int]]:
-    """Return the sums that add a bias, and which input that is, by what it is added to."""
-    vectors = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 1}
-    return {
-        node.input[1 - i]: (node, i)
-        for node in graph.node
-        if node.op_type == "Add"
-        for i in range(2)
-        if node.input[i] in vectors
-    }
-
-
 class _Rewriter:
     """Makes the nodes and constants that take the place of float products."""
 
     def __init__(self, graph: GraphProto, states: Mapping[str, States]) -> None:
         self._tensors = {tensor.name: tensor for tensor in graph.initializer}
-        self._biases = _biases(graph)
+        self._biases = find_biases(graph)
         self._states = states
         self._divided_by: dict[str, NDArray[np.float32]] = {}
         self._scaled: set[str] = set()
@@ -224,13 +150,13 @@ class _Rewriter:
             biases.append(_wider(bias[mine], heads, more, 1 if part == query else 0))
             if part == value and float_values:
                 yield from self._stored(part, *of)
-                yield _node("MatMul", [self._evened(product.x), f"{part}_weight"], [part])
+                yield make_node("MatMul", [self._evened(product.x), f"{part}_weight"], [part])
             else:
                 yield from self._times(product, *of, part)
         self._constant(f"{output}_bias", np.concatenate(biases))
-        yield _node("Add", [key, f"int8_unseen_{heads}_{wide}"], [f"{key}_seen"])
-        yield _node("Pad", [query, "int8_one_query"], [f"{query}_and_one"])
-        yield _node(
+        yield make_node("Add", [key, f"int8_unseen_{heads}_{wide}"], [f"{key}_seen"])
+        yield make_node("Pad", [query, "int8_one_query"], [f"{query}_and_one"])
+        yield make_node(
             "MultiHeadAttention",
             [f"{query}_and_one", f"{key}_seen", value, f"{output}_bias"],
             [f"{output}_and_one"],
@@ -239,7 +165,7 @@ class _Rewriter:
             scale=wide**-0.5,
         )
         slices = ("int8_first", "int8_last", "int8_axis_of_tokens")
-        yield _node("Slice", [f"{output}_and_one", *slices], [output])
+        yield make_node("Slice", [f"{output}_and_one", *slices], [output])
 
     def _unseen_keys(self, heads: int, wide: int) -> Iterator[NodeProto]:
         """Yield what makes (rows, tokens, heads * (wide + 1)) to add to keys, once for all."""
@@ -248,10 +174,10 @@ class _Rewriter:
             return
         channels = _wider(np.zeros(heads * wide, np.float32), heads, 1, _UNSEEN)
         self._constant(f"{name}_channels", channels)
-        yield _node("Unsqueeze", [_MASK, "int8_last"], [f"{name}_mask"])
-        yield _node("Cast", [f"{name}_mask"], [f"{name}_float"], to=TensorProto.FLOAT)
-        yield _node("Sub", ["int8_one", f"{name}_float"], [f"{name}_padding"])
-        yield _node("Mul", [f"{name}_padding", f"{name}_channels"], [name])
+        yield make_node("Unsqueeze", [_MASK, "int8_last"], [f"{name}_mask"])
+        yield make_node("Cast", [f"{name}_mask"], [f"{name}_float"], to=TensorProto.FLOAT)
+        yield make_node("Sub", ["int8_one", f"{name}_float"], [f"{name}_padding"])
+        yield make_node("Mul", [f"{name}_padding", f"{name}_channels"], [name])
 
     def _stored(
         self, name: str, whole: NDArray[np.int8], scale: NDArray[np.float32]
@@ -259,8 +185,8 @@ class _Rewriter:
         """Yield what makes a weight again of int8, which ONNX Runtime does once, as it loads."""
         self._constant(f"{name}_int8", whole)
         self._constant(f"{name}_scale", scale)
-        yield _node("Cast", [f"{name}_int8"], [f"{name}_steps"], to=TensorProto.FLOAT)
-        yield _node("Mul", [f"{name}_steps", f"{name}_scale"], [f"{name}_weight"])
+        yield make_node("Cast", [f"{name}_int8"], [f"{name}_steps"], to=TensorProto.FLOAT)
+        yield make_node("Mul", [f"{name}_steps", f"{name}_scale"], [f"{name}_weight"])
 
     def _times(
         self,
@@ -275,13 +201,13 @@ class _Rewriter:
         self._constant(f"{output}_weight_scale", scale)
         weight = f"{output}_weight_int8", "int8_one", f"{output}_weight_scale"
         zero_point = f"int8_zero_point{'_one_sided' if product.one_sided else ''}"
-        yield _node(
+        yield make_node(
             "MatMulIntegerToFloat",
             [f"{x}_uint8", *weight, zero_point, "int8_none"],
             [f"{output}_steps"],
             domain=_MICROSOFT,
         )
-        yield _node("Mul", [f"{output}_steps", f"{x}_step"], [output])
+        yield make_node("Mul", [f"{output}_steps", f"{x}_step"], [output])
 
     def _round(self, product: Product) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
         """Return the weight in int8 and a scale a column, with outliers of x moved into it."""
@@ -317,20 +243,20 @@ class _Rewriter:
             # From its least value up to the row's largest. A zero point a row would be a whole
             # number, and what it is off by would be the same for every channel and add up.
             even = f"{x}_above_least"
-            yield _node("Add", [x, "int8_least"], [even])
-            yield _node("ReduceMax", [even], [f"{x}_most"], axes=[-1], keepdims=1)
-            yield _node("Mul", [f"{x}_most", "int8_step_one_sided"], [f"{x}_step"])
+            yield make_node("Add", [x, "int8_least"], [even])
+            yield make_node("ReduceMax", [even], [f"{x}_most"], axes=[-1], keepdims=1)
+            yield make_node("Mul", [f"{x}_most", "int8_step_one_sided"], [f"{x}_step"])
         else:
             if x in self._divided_by:
                 # In BERT the norm that made x cannot divide it, for x is also added to what comes
                 # behind. This costs a hundredth of the product.
                 self._constant(f"{x}_per_channel", (1 / self._divided_by[x]).astype(np.float32))
-                yield _node("Mul", [x, f"{x}_per_channel"], [even])
-            yield _node("ReduceMax", [even], [f"{x}_largest"], axes=[-1], keepdims=1)
-            yield _node("ReduceMin", [even], [f"{x}_least"], axes=[-1], keepdims=1)
-            yield _node("Neg", [f"{x}_least"], [f"{x}_below"])
-            yield _node("Max", [f"{x}_largest", f"{x}_below", "int8_smallest"], [f"{x}_most"])
-            yield _node("Mul", [f"{x}_most", "int8_step"], [f"{x}_step"])
+                yield make_node("Mul", [x, f"{x}_per_channel"], [even])
+            yield make_node("ReduceMax", [even], [f"{x}_largest"], axes=[-1], keepdims=1)
+            yield make_node("ReduceMin", [even], [f"{x}_least"], axes=[-1], keepdims=1)
+            yield make_node("Neg", [f"{x}_least"], [f"{x}_below"])
+            yield make_node("Max", [f"{x}_largest", f"{x}_below", "int8_smallest"], [f"{x}_most"])
+            yield make_node("Mul", [f"{x}_most", "int8_step"], [f"{x}_step"])
         yield from self._quantised(product, even)
 
     def _quantised(self, product: Product, even: str) -> Iterator[NodeProto]:
@@ -342,17 +268,17 @@ class _Rewriter:
         channels = len(self._array(product.weight))
         shape = f"int8_tokens_of_{channels}"
         self._constant(shape, np.array([-1, channels], np.int64))
-        yield _node("Shape", [x], [f"{x}_shape"])
-        yield _node("Reshape", [even, shape], [f"{x}_tokens"])
-        yield _node("Reshape", [f"{x}_step", "int8_last"], [f"{x}_scales"])
+        yield make_node("Shape", [x], [f"{x}_shape"])
+        yield make_node("Reshape", [even, shape], [f"{x}_tokens"])
+        yield make_node("Reshape", [f"{x}_step", "int8_last"], [f"{x}_scales"])
         scales = [f"{x}_tokens", f"{x}_scales"]
         if not product.one_sided:
-            yield _node("Shape", [f"{x}_scales"], [f"{x}_count"])
+            yield make_node("Shape", [f"{x}_scales"], [f"{x}_count"])
             middle = numpy_helper.from_array(np.array([128], np.uint8))
-            yield _node("ConstantOfShape", [f"{x}_count"], [f"{x}_zero_points"], value=middle)
+            yield make_node("ConstantOfShape", [f"{x}_count"], [f"{x}_zero_points"], value=middle)
             scales.append(f"{x}_zero_points")
-        yield _node("QuantizeLinear", scales, [f"{x}_whole"], axis=0)
-        yield _node("Reshape", [f"{x}_whole", f"{x}_shape"], [f"{x}_uint8"])
+        yield make_node("QuantizeLinear", scales, [f"{x}_whole"], axis=0)
+        yield make_node("Reshape", [f"{x}_whole", f"{x}_shape"], [f"{x}_uint8"])
 
     def _array(self, name: str) -> NDArray[np.float32]:
         return numpy_helper.to_array(self._tensors[name])
@@ -388,7 +314,3 @@ def _evening(states: States, weight: NDArray[np.float32]) -> NDArray[np.float32]
         for values in (states.largest, np.abs(weight).max(axis=1))
     )
     return np.sqrt(largest / weights).astype(np.float32)
-
-
-def _node(operator: str, inputs: list[str], outputs: list[str], **attributes: Any) -> NodeProto:
-    return helper.make_node(operator, inputs, outputs, outputs[0], **attributes)
