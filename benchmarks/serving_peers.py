@@ -245,6 +245,8 @@ async def load_peer(running: Running, texts: Sequence[str], tokens: Sequence[int
 
     await asyncio.gather(*(call() for _ in range(CALLERS)))
     counted = sorted(a for a in answers if began + seconds * LEAD <= a[0] < end)
+    if len(counted) < 2:
+        raise SystemExit(f"{running.name} answered too little: give more --seconds")
     # The first answer begins the span that is counted, so its own tokens are not in it.
     return sum(useful for _, useful in counted[1:]) / (counted[-1][0] - counted[0][0])
 
