@@ -27,9 +27,9 @@ core from calls that have one each, from gRPC and from the tokenizers."""
 
 
 _LEFT_OUT: Final[Mapping[str, list[str]]] = {"cpu": ["SkipLayerNormFusion"], "cuda": []}
-"""Fusions that cost time, where a graph comes without them (int8's). On a CPU a norm fused with the
-sums before it takes 2.6 ms for 1,024 tokens of 384 channels, and the three operators one by one 0.6
-(onnxruntime 1.32)."""
+"""Fusions that cost time, where a graph comes without them, as `sentimill_train.export` writes it.
+On a CPU a norm fused with the sums before it takes 2.6 ms for 1,024 tokens of 384 channels, and the
+three operators one by one 0.6 (onnxruntime 1.32)."""
 
 
 class OnnxEngine:

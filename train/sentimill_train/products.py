@@ -62,7 +62,7 @@ def find_products(graph: GraphProto) -> list[Product]:
 def unfuse_norms(graph: GraphProto) -> None:
     """Write each norm that is fused with the sums before it as what it computes.
 
-    `export_fp32` leaves them so, and other exporters do not; a CPU takes a quarter of the time.
+    `export_fp32` does not fuse them, other exporters do. A CPU takes a quarter of the time so.
     """
     nodes: list[NodeProto] = []
     for node in graph.node:
