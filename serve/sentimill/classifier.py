@@ -197,27 +197,41 @@ class Classifier:
         up = -(-tokens // self._token_step) * self._token_step
         return max(tokens, min(up, self.bundle.manifest.max_tokens))
 
+    def computed_tokens(self, lengths: Sequence[int]) -> int:
+        """Return how many tokens the engine computes in one call for texts of *lengths*."""
+        if self.engine.info().packs:
+            return sum(lengths)
+        return len(lengths) * self.padded_length(max(lengths))
+
     def decide(self, logits: NDArray[np.float32], encoded: Sequence[Encoded]) -> list[Prediction]:
         """Turn logits (rows, labels) into calibrated answers."""
         probs = probabilities(logits, self._temperature)
-        best = probs.argmax(axis=1)
-        confidence = probs.max(axis=1)
+        labels = self.labels
         scores: list[float | None] = [None] * len(probs)
-        if "negative" in self.labels and "positive" in self.labels:
-            negative, positive = self.labels.index("negative"), self.labels.index("positive")
+        if "negative" in labels and "positive" in labels:
+            negative, positive = labels.index("negative"), labels.index("positive")
             scores = (probs[:, positive] - probs[:, negative]).tolist()
         threshold = self.bundle.manifest.threshold or 0.0
+        confidence = probs.max(axis=1)
+        # Out of numpy once, and not number by number.
+        columns = (
+            probs.argmax(axis=1).tolist(),
+            probs.tolist(),
+            scores,
+            confidence.tolist(),
+            (confidence < threshold).tolist(),
+        )
         return [
             Prediction(
-                label=self.labels[int(best[i])],
-                probs=tuple(probs[i].tolist()),
-                score=scores[i],
-                confidence=float(confidence[i]),
-                abstained=bool(confidence[i] < threshold),
+                label=labels[best],
+                probs=tuple(each),
+                score=score,
+                confidence=sure,
+                abstained=abstained,
                 truncated=text.truncated,
                 tokens=len(text.ids),
             )
-            for i, text in enumerate(encoded)
+            for best, each, score, sure, abstained, text in zip(*columns, encoded, strict=True)
         ]
 
     def _replay_golden(self) -> None:
