@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
 
@@ -31,7 +32,7 @@ import msgspec
 import numpy as np
 import torch
 
-from proof.contestants import callers, encoded, engine_run, served
+from proof.contestants import Senders, encoded, engine_run, served
 from proof.decoder import Decoder
 from proof.duel import large_model, large_speed
 from proof.machine import machine
@@ -49,6 +50,9 @@ __all__ = ["check_half", "main", "synthetic"]
 
 _LENGTHS = (32, 128, 256)
 """Tokens of the reviews that the engine's rate is also told for."""
+
+_MOST_ROUNDS = 4
+"""How often a server of many processes gets the texts in a round of the race."""
 
 _SHORTEST, _LONGEST = 10, 220
 """Words of a made-up review; the mean is about that of the review sets, 110 tokens."""
@@ -76,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_half(given.bundle)
     here = machine(size=8192 if device == "cuda" else 256)
     classifier = Classifier.load(given.bundle, provider="cpu")
-    texts = given.texts.read_text().splitlines() if given.texts else synthetic(given.reviews)
+    texts = _again(given.texts, given.reviews) if given.texts else synthetic(given.reviews)
     entered = _Field()
     if device == "cpu":
         entered.missing.append("GPU: torch sees none, so these are a CPU's figures")
@@ -85,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     few = texts[: given.large_reviews]
     _enter_large(entered, given, classifier, few, device)
     scaling: list[Scaling] = []
+    senders: list[Senders] = []
     with ExitStack() as stack:
         if device == "cuda" and "CUDA" not in usable_providers().get("providers", ""):
             entered.missing.append(
@@ -93,14 +98,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
         else:
             graph = _enter_engine(entered, given, rows, device)
-            address = stack.enter_context(served(given.bundle))
-            note = f"{given.callers} callers, 256 reviews a call"
-            calls = callers(address, texts, count=given.callers, items=256)
-            entered.add(_student("student gRPC", "grpc", "as served", rows, note), calls)
+            senders = [
+                _enter_served(entered, stack, given, texts, rows, workers)
+                for workers in given.workers
+            ]
             rate = here.matmul_flops["fp16" if device == "cuda" else "fp32"]
             scaling = _by_length(graph, given, rate)
         waiting = {name: _synced(run, device) for name, run in entered.runs.items()}
         seconds = race(waiting, rounds=given.rounds)
+        for one in senders:
+            one.check()
     measured = [
         msgspec.structs.replace(entered.speeds[name], seconds=tuple(times))
         for name, times in seconds.items()
@@ -154,6 +161,12 @@ def synthetic(count: int) -> list[str]:
     return [" ".join(draw.choices(words, k=size)) for size in sizes]
 
 
+def _again(file: Path, count: int) -> list[str]:
+    """Return *count* reviews of *file*, from its first again where it has fewer."""
+    lines = file.read_text(encoding="utf-8").split("\n")[:-1]
+    return [*islice(cycle(lines), count)]
+
+
 def _enter_torch(
     entered: _Field, given: argparse.Namespace, rows: Sequence[Encoded], device: str
 ) -> None:
@@ -178,6 +191,26 @@ def _enter_engine(
     run = engine_run(graph, rows, batch_tokens=given.batch_tokens)
     entered.add(_student(name, "engine", graph.precision, rows), run)
     return graph
+
+
+def _enter_served(
+    entered: _Field,
+    stack: ExitStack,
+    given: argparse.Namespace,
+    texts: Sequence[str],
+    rows: Sequence[Encoded],
+    workers: int,
+) -> Senders:
+    """Enter a server of so many processes, which starts now."""
+    options = {"workers": workers, "batch_tokens": given.batch_tokens}
+    address = stack.enter_context(served(given.bundle, **options))
+    one = Senders(address, texts, callers=given.callers, times=min(workers, _MOST_ROUNDS))
+    name = f"student gRPC, {workers} processes"
+    note = f"{given.callers} callers, {one.items} reviews a call"
+    made = _student(name, "grpc", "as served", rows, note)
+    tokens = made.tokens * one.reviews // made.reviews
+    entered.add(msgspec.structs.replace(made, reviews=one.reviews, tokens=tokens), one.run)
+    return one
 
 
 def _by_length(graph: Classifier, given: argparse.Namespace, flops: float) -> list[Scaling]:
@@ -257,7 +290,8 @@ def _options() -> argparse.ArgumentParser:
     add("--rounds", type=int, default=3, help="rounds of the race")
     add("--batch-tokens", type=int, default=65_536, help="tokens in one call of the student")
     add("--large-tokens", type=int, default=32_768, help="padded tokens in one call of the large")
-    add("--callers", type=int, default=16, help="callers of the gRPC service")
+    add("--callers", type=int, default=64, help="connections to the gRPC service")
+    add("--workers", type=int, nargs="+", default=[1, 12], help="processes of each server")
     default = Path(__file__).parent / "results" / "proof-gpu.json"
     add("--out", type=Path, default=default, help="JSON file to write")
     return parser

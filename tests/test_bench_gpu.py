@@ -44,6 +44,7 @@ def test_without_a_gpu_the_record_says_that_its_figures_are_a_cpus(
     """Every path runs, the lengths are those the bundle takes, and `missing` names the GPU."""
     out = tmp_path / "gpu.json"
     small = "--shape tiny --reviews 8 --large-reviews 2 --rounds 1 --batch-tokens 512 --callers 2"
+    small += " --workers 1 2"
     bench_gpu.main(["--bundle", str(bundle), "--out", str(out), *small.split()])
     proof = read_proof(out)
     assert any("GPU" in line for line in proof.missing)

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.transformers.onnx_model_bert import BertOnnxModel
@@ -19,7 +18,7 @@ from sentimill_train.products import find_products
 from sentimill_train.quantise import int8_graph
 from sentimill_train.student import load_student, save_student
 from tiny import graph as tiny_graph
-from train_parts import reviews, rows_of, student
+from train_parts import loud_student, reviews, rows_of, student
 
 ROWS = rows_of(reviews(300))
 
@@ -27,19 +26,7 @@ ROWS = rows_of(reviews(300))
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """Return the fp32 graph of a tiny student whose attention and biases matter."""
-    folder = tmp_path_factory.mktemp("quantise")
-    made = student(folder / "base")
-    rng = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, values in made.named_parameters():
-            if name.endswith("bias"):
-                values.add_(0.1 * torch.randn(values.shape, generator=rng))
-            elif "query" in name or "key" in name:
-                values.mul_(20)
-            elif "value" in name or "dense" in name:
-                values.mul_(5)
-    save_student(made, folder / "saved")
-    return export_fp32(folder / "saved").data
+    return export_fp32(loud_student(tmp_path_factory.mktemp("quantise"))).data
 
 
 def texts() -> list[NDArray[np.int64]]:

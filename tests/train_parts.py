@@ -16,7 +16,7 @@ from transformers import BertConfig, BertModel
 from sentimill.text import TextEncoder
 from sentimill_train.pretrained import Pretrained, find_pretrained
 from sentimill_train.records import Example, write_examples
-from sentimill_train.student import Student, new_student
+from sentimill_train.student import Student, new_student, save_student
 from sentimill_train.tokens import Rows, tokenise
 
 # Matrices this small gain nothing from a second thread, and on a busy machine two wait for each
@@ -75,6 +75,22 @@ def student(folder: Path, *, labels: tuple[str, ...] = TWO, seed: int = 0) -> St
     """Return a tiny student that has not been trained."""
     torch.manual_seed(seed)
     return new_student("tiny", base(folder), labels, vocabulary=VOCABULARY)
+
+
+def loud_student(folder: Path) -> Path:
+    """Save a tiny student whose attention and biases matter in *folder*, and return where."""
+    made = student(folder / "base")
+    rng = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, values in made.named_parameters():
+            if name.endswith("bias"):
+                values.add_(0.1 * torch.randn(values.shape, generator=rng))
+            elif "query" in name or "key" in name:
+                values.mul_(20)
+            elif "value" in name or "dense" in name:
+                values.mul_(5)
+    save_student(made, folder / "saved")
+    return folder / "saved"
 
 
 def reviews(rows: int, *, seed: int = 0, shares: bool = False) -> list[Example]:

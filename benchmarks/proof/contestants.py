@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import csv
 import subprocess
 import sys
@@ -12,14 +13,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+import grpc
+
+from calls import method_of, requests_of
 from sentimill import Classifier, Client
 from sentimill.classifier import plan_batches
 from sentimill.text import Encoded
+from sentimill.v1 import sentiment_pb2 as pb
 from serving import running_server
 
-__all__ = ["callers", "encoded", "engine_run", "score_run", "served", "write_csv"]
+__all__ = ["Senders", "callers", "encoded", "engine_run", "score_run", "served", "write_csv"]
 
 SENTIMILL: Final = Path(sys.executable).parent / "sentimill"
+
+_ITEMS: Final = 256
+"""Reviews a call of `Senders`, where there are so many."""
 
 
 def encoded(classifier: Classifier, texts: Sequence[str]) -> list[Encoded]:
@@ -45,10 +53,11 @@ def engine_run(
 
 
 @contextmanager
-def served(bundle: Path) -> Iterator[str]:
-    """Serve *bundle* in a process of its own, with its defaults, and yield its address."""
+def served(bundle: Path, **options: object) -> Iterator[str]:
+    """Serve *bundle* beside this process, with its defaults but for *options*, and yield where."""
     defaults = argparse.Namespace(bundle=bundle, engine="auto", batch_tokens=None, threads=None)
-    with running_server(defaults) as server:
+    named = {f"--{name.replace('_', '-')}": value for name, value in options.items()}
+    with running_server(defaults, named) as server:
         yield server.address
 
 
@@ -66,6 +75,47 @@ def callers(
                     raise SystemExit("the server failed a review: the rate would be of nothing")
 
     return run
+
+
+class Senders:
+    """Callers that send ready bytes, each over a connection of its own, and only keep the answers.
+
+    The client's own work is then next to none, as it is where callers are other machines.
+    """
+
+    def __init__(self, address: str, texts: Sequence[str], *, callers: int, times: int) -> None:
+        """Send *texts* so many *times* in each run, but for the last that fill no call."""
+        self.items = min(_ITEMS, len(texts))
+        self._requests = requests_of(texts, self.items) * times
+        self.reviews = len(self._requests) * self.items
+        self._address = address
+        self._callers = callers
+        self._answers: list[bytes] = []
+
+    def run(self) -> None:
+        """Send all of them once."""
+        self._answers = asyncio.run(self._send())
+
+    def check(self) -> None:
+        """Raise SystemExit unless each review of the last run got an answer."""
+        parsed = [pb.ClassifyResponse.FromString(data) for data in self._answers]
+        found = [one.HasField("prediction") for answer in parsed for one in answer.results]
+        if len(found) != self.reviews or not all(found):
+            raise SystemExit("the server failed a review: the rate would be of nothing")
+
+    async def _send(self) -> list[bytes]:
+        left = iter(self._requests)
+        answers: list[bytes] = []
+        options = [("grpc.use_local_subchannel_pool", 1)]
+
+        async def ask() -> None:
+            async with grpc.aio.insecure_channel(self._address, options) as channel:
+                call = method_of(channel)
+                for request in left:
+                    answers.append(await call(request, wait_for_ready=True))
+
+        await asyncio.gather(*(ask() for _ in range(self._callers)))
+        return answers
 
 
 def write_csv(path: Path, texts: Sequence[str]) -> None:

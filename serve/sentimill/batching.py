@@ -89,6 +89,7 @@ class Batcher:
         budget: int,
         padded_length: Callable[[int], int] = int,
         least_useful: float = 0.0,
+        packs: bool = False,
         calls: int = 1,
     ) -> None:
         """Store the parts.
@@ -101,6 +102,7 @@ class Batcher:
             budget: padded tokens in one batch.
             padded_length: what the engine computes for a text of so many tokens.
             least_useful: see `lanes.take_batch`.
+            packs: the engine computes no padding.
             calls: how many calls of *run* go at once.
         """
         self._run = run
@@ -109,6 +111,7 @@ class Batcher:
         self._budget = budget
         self._padded_length = padded_length
         self._least_useful = least_useful
+        self._packs = packs
         self._waiting: deque[_Item] = deque()
         self._bulk: deque[_Item] = deque()
         self._jobs: set[Job] = set()  # those without an answer
@@ -305,8 +308,8 @@ class Batcher:
                 self._give_up(item.job)
         if not alive:
             return
-        padded = len(alive) * max(item.length for item in alive)
         useful = sum(len(item.ids) for item in alive)
+        padded = useful if self._packs else len(alive) * max(item.length for item in alive)
         busy = self._busy_seconds(started, started + seconds)
         self._admission.observe(useful, seconds, busy)
         self._metrics.observe_batch(len(alive), useful, padded, seconds, busy)

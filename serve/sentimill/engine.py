@@ -1,8 +1,8 @@
 """Inference engines: token ids in, logits out.
 
 An engine knows nothing about text, labels or batching policy. ONNX Runtime is behind
-`engine_onnx` and, on a GPU, `engine_gpu`; OpenVINO is behind `engine_openvino`, and `engine_choice`
-says which of them a machine should use.
+`engine_onnx` and, on a GPU, `engine_packed` and `engine_gpu`; OpenVINO is behind `engine_openvino`,
+and `engine_choice` says which of them a machine should use.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class EngineInfo:
 
     exact: a text gets the same bits whatever its batch mates and padding. token_step: the engine
     profits from lengths that are multiples of this. rounds_rows: it fills a batch up to
-    `row_bucket`. calls: it does most with so many calls at once.
+    `row_bucket`. packs: it computes no padding. calls: it does most with so many calls at once.
     """
 
     engine: str
@@ -60,6 +60,7 @@ class EngineInfo:
     exact: bool
     token_step: int = 1
     rounds_rows: bool = False
+    packs: bool = False
     calls: int = 1
 
 
@@ -176,9 +177,24 @@ def _start(choice: EngineChoice, model: bytes, threads: int) -> Engine:
 
         return OpenvinoEngine(model, precision=choice.precision, threads=threads)
     if choice.provider == "cuda":
-        from sentimill.engine_gpu import GpuEngine
-
-        return GpuEngine(model, precision=choice.precision)
+        return _start_cuda(model, choice.precision)
     from sentimill.engine_onnx import OnnxEngine
 
     return OnnxEngine(model, precision=choice.precision, threads=threads)
+
+
+def _start_cuda(model: bytes, precision: str) -> Engine:
+    from sentimill.engine_gpu import GpuEngine
+
+    try:
+        from sentimill.packing import pack_graph
+    except ImportError:
+        log.warning("without onnx, padding is computed too: pip install 'sentimill[gpu]'")
+        return GpuEngine(model, precision=precision)
+    packed = pack_graph(model)
+    if packed is None:
+        log.warning("the graph is of another make than ours, so padding is computed too")
+        return GpuEngine(model, precision=precision)
+    from sentimill.engine_packed import PackedEngine
+
+    return PackedEngine(packed, precision=precision)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from typing import Final, Literal
 
 import numpy as np
@@ -26,10 +28,14 @@ or each would wait for it to wake. By itself ONNX Runtime counts turns and not t
 core from calls that have one each, from gRPC and from the tokenizers."""
 
 
-_LEFT_OUT: Final[Mapping[str, list[str]]] = {"cpu": ["SkipLayerNormFusion"], "cuda": []}
+_LEFT_OUT: Final[Mapping[str, list[str]]] = {
+    "cpu": ["SkipLayerNormFusion"],
+    "cuda": ["MatMulAddFusion"],
+}
 """Fusions that cost time, where a graph comes without them, as `sentimill_train.export` writes it.
 On a CPU a norm fused with the sums before it takes 2.6 ms for 1,024 tokens of 384 channels, and the
-three operators one by one 0.6 (onnxruntime 1.32)."""
+three operators one by one 0.6 (onnxruntime 1.32). On CUDA a product fused with its bias writes that
+to every row first, which takes twice as long as the product (an H200, onnxruntime 1.31)."""
 
 
 class OnnxEngine:
@@ -78,11 +84,11 @@ def open_session(
     threads: int,
     *,
     options: Mapping[str, str] | None = None,
+    inputs: Sequence[str] = ("input_ids", "attention_mask"),
 ) -> onnxruntime.InferenceSession:
-    """Return a session that really runs on *provider*, with a graph that takes what ours take.
+    """Return a session that really runs on *provider*, with a graph that takes *inputs*.
 
-    threads: 0 for as many as ONNX Runtime chooses.
-    options: of the provider. Raises EngineError.
+    threads: 0 for as many as ONNX Runtime chooses. options: of the provider. Raises EngineError.
     """
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
@@ -96,6 +102,8 @@ def open_session(
     # shapes, again and again.
     settings.enable_mem_pattern = provider != "cpu"
     wanted = _NAMES[provider]
+    if provider == "cuda":
+        _preload()
     try:
         session = onnxruntime.InferenceSession(
             model,
@@ -112,14 +120,20 @@ def open_session(
         # ONNX Runtime falls back with a warning; a GPU service on the CPU is an outage that nobody
         # sees.
         raise EngineError(
-            f"asked for {provider} and got {got}: check the driver with `sentimill doctor`, or use"
-            " --provider cpu",
+            f"asked for {provider} and got {got}: check the driver with `sentimill doctor`, get the"
+            " libraries with `pip install 'onnxruntime-gpu[cuda,cudnn]'`, or use --provider cpu",
             reason="ENGINE_PROVIDER_FALLBACK",
         )
     names = [graph_input.name for graph_input in session.get_inputs()]
-    if sorted(names) != ["attention_mask", "input_ids"]:
+    if sorted(names) != sorted(inputs):
         raise EngineError(
-            f"the graph takes {names}, not input_ids and attention_mask: export it again",
+            f"the graph takes {names}, not {' and '.join(inputs)}: export it again",
             reason="ENGINE_BAD_GRAPH",
         )
     return session
+
+
+def _preload() -> None:
+    """Load CUDA's libraries from where pip puts them; the system's own are found without."""
+    with redirect_stdout(io.StringIO()):  # it prints what it does not find
+        onnxruntime.preload_dlls(directory="")

@@ -118,7 +118,7 @@ class LocalScorer:
         batches = list(plan_batches([len(ids) for ids in rows], self._batch_tokens))
         results = self._classifier.at_once(self._run, [[rows[k] for k in b] for b in batches])
         for batch, (found, failed) in zip(batches, results, strict=True):
-            padded += len(batch) * self._classifier.padded_length(len(rows[batch[0]]))
+            padded += self._classifier.computed_tokens([len(rows[k]) for k in batch])
             probs[[places[k] for k in batch]] = found
             errors |= {places[batch[k]]: error for k, error in failed.items()}
         broken = [error for error in errors.values() if isinstance(error, EngineError)]
