@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from sentimill.errors import BundleError, TextError
+from sentimill.fast_tokenizer import fast_tokenizer
 
 __all__ = [
     "MAX_TEXT_BYTES",
@@ -139,6 +140,7 @@ class TextEncoder:
         self.max_tokens = max_tokens
         self.truncation = truncation
         self._tokenizer = tokenizer
+        self._fast = fast_tokenizer(tokenizer.to_str())
         self._prefix = prefix
         self._suffix = suffix
 
@@ -162,16 +164,23 @@ class TextEncoder:
     def encode(self, texts: Sequence[str]) -> list[Encoded | TextError]:
         """Return one `Encoded` a text, in order, or the TextError that `clean` raised for it."""
         results: list[Encoded | TextError | None] = [None] * len(texts)
-        good: list[tuple[int, str, bool]] = []
+        left: list[tuple[int, str, bool]] = []
         for i, text in enumerate(texts):
             try:
-                good.append((i, *self._cap(clean(text))))
+                body, cut = self._cap(clean(text))
             except TextError as error:
                 results[i] = error
-        bodies = [body for _, body, _ in good]
-        encodings = self._tokenizer.encode_batch_fast(bodies, add_special_tokens=False)
-        for (i, _, cut), encoding in zip(good, encodings, strict=True):
-            results[i] = self._encoded(encoding.ids, cut)
+                continue
+            ids = self._fast.ids(body) if self._fast else None
+            if ids is None:
+                left.append((i, body, cut))
+            else:
+                results[i] = self._encoded(ids, cut)
+        if left:
+            bodies = [body for _, body, _ in left]
+            encodings = self._tokenizer.encode_batch_fast(bodies, add_special_tokens=False)
+            for (i, _, cut), encoding in zip(left, encodings, strict=True):
+                results[i] = self._encoded(encoding.ids, cut)
         return [result for result in results if result is not None]
 
     def _encoded(self, ids: list[int], cut: bool) -> Encoded:
