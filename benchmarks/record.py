@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 RESULTS: Final = Path(__file__).parent / "results"
-_PACKAGES = ("sentimill", "onnxruntime", "openvino", "tokenizers", "grpcio", "numpy")
+_PACKAGES = ("sentimill", "onnxruntime", "openvino", "tokenizers", "tokie", "grpcio", "numpy")
 
 
 def cpu_name() -> str:

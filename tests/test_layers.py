@@ -34,7 +34,8 @@ SERVE_DOORS = {
     "pyarrow": r"scoring\.\w+",
     "ray": r"scoring\.ray",
     "rich": r"cli|scoring\.command",
-    "tokenizers": r"text",
+    "tokenizers": r"text|fast_tokenizer",
+    "tokie": r"fast_tokenizer",
     "typer": r"access|cli|scoring\.command",
 }
 TRAIN_DOORS = {
@@ -69,7 +70,8 @@ OFFLINE = {
 # Rooms that know nothing of the others, so that both halves can use them.
 ROOMS = {
     r"errors": set[str](),
-    r"text": {"errors"},
+    r"text": {"errors", "fast_tokenizer"},
+    r"fast_tokenizer": {"machine"},
     r"reference": {"errors"},
     r"bundle": {"errors"},
     r"logs": set[str](),

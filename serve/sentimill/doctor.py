@@ -27,6 +27,7 @@ _PACKAGES: Final = (
     "numpy",
     "openvino",
     "tokenizers",
+    "tokie",
     "grpcio",
     "protobuf",
     "torch",

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from sentimill.errors import BundleError, TextError
+from sentimill.fast_tokenizer import fast_tokenizer
 
 __all__ = [
     "MAX_TEXT_BYTES",
@@ -44,7 +45,6 @@ _CHARACTERS_PER_TOKEN: Final = 16
 _TAG: Final = re.compile(r"<(?:br|p|/p)\s*/?>", re.IGNORECASE)
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\ufeff]")
 _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
-_BLANK: Final = re.compile(r"\s+")
 
 
 def clean(text: str) -> str:
@@ -59,8 +59,7 @@ def clean(text: str) -> str:
     # measured.
     if len(text) * 4 > MAX_TEXT_BYTES:
         check_size(len(text.encode("utf-8", "surrogatepass")))
-    found = _SURROGATE.search(text)
-    if found:
+    if not text.isascii() and (found := _SURROGATE.search(text)):
         raise TextError(
             f"the text has a lone surrogate U+{ord(found[0]):04X} at character {found.start()}:"
             " decode it from its source again, or replace that character",
@@ -71,7 +70,13 @@ def clean(text: str) -> str:
         text = html.unescape(text)
     if "<" in text:
         text = _TAG.sub(" ", text)
-    text = _BLANK.sub(" ", _CONTROL.sub(" ", text)).strip()
+    # Printable text has neither control characters nor blanks other than the space.
+    if text.isprintable() and "  " not in text:
+        text = text.strip()
+    else:
+        text = " ".join(text.split())
+        if not text.isprintable():
+            text = " ".join(_CONTROL.sub(" ", text).split())
     if not text:
         raise TextError(
             "the text is empty: send at least one visible character", reason="EMPTY_TEXT"
@@ -88,8 +93,8 @@ def check_size(size_bytes: int) -> None:
         )
 
 
-def truncate(ids: NDArray[np.int64], tokens: int, how: Truncation) -> NDArray[np.int64]:
-    """Return *ids* (n,) cut to at most *tokens*.
+def truncate(ids: list[int], tokens: int, how: Truncation) -> list[int]:
+    """Return *ids* cut to at most *tokens*.
 
     `head-tail` keeps the first quarter and the last three quarters of the budget. Sun et al., "How
     to Fine-Tune BERT for Text Classification?" (2019), section 5.3.1, found head and tail together
@@ -100,7 +105,7 @@ def truncate(ids: NDArray[np.int64], tokens: int, how: Truncation) -> NDArray[np
     if how == "head":
         return ids[:tokens]
     head = tokens // 4
-    return np.concatenate([ids[:head], ids[len(ids) - (tokens - head) :]])
+    return ids[:head] + ids[len(ids) - (tokens - head) :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +140,7 @@ class TextEncoder:
         self.max_tokens = max_tokens
         self.truncation = truncation
         self._tokenizer = tokenizer
+        self._fast = fast_tokenizer(tokenizer.to_str())
         self._prefix = prefix
         self._suffix = suffix
 
@@ -158,27 +164,31 @@ class TextEncoder:
     def encode(self, texts: Sequence[str]) -> list[Encoded | TextError]:
         """Return one `Encoded` a text, in order, or the TextError that `clean` raised for it."""
         results: list[Encoded | TextError | None] = [None] * len(texts)
-        good: list[int] = []
-        cleaned: list[str] = []
-        capped: list[bool] = []
+        left: list[tuple[int, str, bool]] = []
         for i, text in enumerate(texts):
             try:
                 body, cut = self._cap(clean(text))
             except TextError as error:
                 results[i] = error
                 continue
-            good.append(i)
-            cleaned.append(body)
-            capped.append(cut)
-        encodings = self._tokenizer.encode_batch_fast(cleaned, add_special_tokens=False)
-        budget = self.max_tokens - len(self._prefix) - len(self._suffix)
-        for i, cut, encoding in zip(good, capped, encodings, strict=True):
-            ids = np.array(encoding.ids, dtype=np.int64)
-            kept = truncate(ids, budget, self.truncation)
-            results[i] = Encoded(
-                np.concatenate([self._prefix, kept, self._suffix]), cut or len(kept) < len(ids)
-            )
+            ids = self._fast.ids(body) if self._fast else None
+            if ids is None:
+                left.append((i, body, cut))
+            else:
+                results[i] = self._encoded(ids, cut)
+        if left:
+            bodies = [body for _, body, _ in left]
+            encodings = self._tokenizer.encode_batch_fast(bodies, add_special_tokens=False)
+            for (i, _, cut), encoding in zip(left, encodings, strict=True):
+                results[i] = self._encoded(encoding.ids, cut)
         return [result for result in results if result is not None]
+
+    def _encoded(self, ids: list[int], cut: bool) -> Encoded:
+        """Cut *ids* to the budget and put the special tokens around them."""
+        budget = self.max_tokens - len(self._prefix) - len(self._suffix)
+        kept = truncate(ids, budget, self.truncation)
+        whole = np.array([*self._prefix, *kept, *self._suffix], dtype=np.int64)
+        return Encoded(whole, cut or len(kept) < len(ids))
 
     def _cap(self, text: str) -> tuple[str, bool]:
         """Drop the middle of a very long text before it costs anything to tokenise."""
@@ -188,14 +198,13 @@ class TextEncoder:
         return f"{text[:side]} {text[-side:]}", True
 
 
-def _special_tokens(tokenizer: Tokenizer) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _special_tokens(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     """Return what the tokenizer puts before and after a single text: [CLS] and [SEP] for BERT."""
     bare = tokenizer.encode("a", add_special_tokens=False).ids
     full = tokenizer.encode("a").ids
     for start in range(len(full) - len(bare) + 1):
         if full[start : start + len(bare)] == bare:
-            after = full[start + len(bare) :]
-            return np.array(full[:start], dtype=np.int64), np.array(after, dtype=np.int64)
+            return full[:start], full[start + len(bare) :]
     raise BundleError(
         "tokenizer.json rewrites a text when it adds its special tokens: use one in the style of"
         " BERT or RoBERTa",
