@@ -79,7 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if device == "cuda":
         check_half(given.bundle)
     here = machine(size=8192 if device == "cuda" else 256)
-    classifier = Classifier.load(given.bundle, provider="cpu")
+    on_gpu = device == "cuda" and "CUDA" in usable_providers().get("providers", "")
+    if on_gpu:  # there or not at all
+        classifier = Classifier.load(given.bundle, precision="fp16", provider="cuda")
+    else:
+        classifier = Classifier.load(given.bundle, engine="onnx", provider="cpu")
     texts = _again(given.texts, given.reviews) if given.texts else synthetic(given.reviews)
     entered = _Field()
     if device == "cpu":
@@ -91,19 +95,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     scaling: list[Scaling] = []
     senders: list[Senders] = []
     with ExitStack() as stack:
-        if device == "cuda" and "CUDA" not in usable_providers().get("providers", ""):
+        if device == "cuda" and not on_gpu:
             entered.missing.append(
                 "the bundle's graph, alone and served: this ONNX Runtime has no CUDA, install"
                 " onnxruntime-gpu"
             )
         else:
-            graph = _enter_engine(entered, given, rows, device)
+            _enter_engine(entered, given, classifier, rows)
             senders = [
                 _enter_served(entered, stack, given, texts, rows, workers)
                 for workers in given.workers
             ]
             rate = here.matmul_flops["fp16" if device == "cuda" else "fp32"]
-            scaling = _by_length(graph, given, rate)
+            scaling = _by_length(classifier, given, rate)
         waiting = {name: _synced(run, device) for name, run in entered.runs.items()}
         seconds = race(waiting, rounds=given.rounds)
         for one in senders:
@@ -180,17 +184,12 @@ def _enter_torch(
 
 
 def _enter_engine(
-    entered: _Field, given: argparse.Namespace, rows: Sequence[Encoded], device: str
-) -> Classifier:
-    """Enter the bundle's own graph, and return it; on a GPU it runs there or not at all."""
-    if device == "cuda":
-        graph = Classifier.load(given.bundle, precision="fp16", provider="cuda")
-    else:
-        graph = Classifier.load(given.bundle, engine="onnx", provider="cpu")
+    entered: _Field, given: argparse.Namespace, graph: Classifier, rows: Sequence[Encoded]
+) -> None:
+    """Enter the bundle's own graph."""
     name = f"student onnxruntime {graph.engine.info().provider}"
     run = engine_run(graph, rows, batch_tokens=given.batch_tokens)
     entered.add(_student(name, "engine", graph.precision, rows), run)
-    return graph
 
 
 def _enter_served(

@@ -24,7 +24,16 @@ __all__ = [
 ]
 
 RESULTS: Final = Path(__file__).parent / "results"
-_PACKAGES = ("sentimill", "onnxruntime", "openvino", "tokenizers", "tokie", "grpcio", "numpy")
+_PACKAGES = (
+    "sentimill",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "tokenizers",
+    "tokie",
+    "grpcio",
+    "numpy",
+)
 
 
 def cpu_name() -> str:
@@ -37,9 +46,6 @@ def cpu_name() -> str:
 
 def surroundings() -> dict[str, object]:
     """Return machine, load, commit and versions; a busy machine makes only ratios worth reading."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
     flags = sorted(
         flag
         for flag in Machine.here().cpu_flags
@@ -52,9 +58,15 @@ def surroundings() -> dict[str, object]:
         "cores": usable_cores(),
         "load_average": os.getloadavg()[0],
         "python": platform.python_version(),
-        "commit": commit.stdout.strip(),
+        "commit": os.environ.get("SENTIMILL_COMMIT") or _commit(),
         **{name: package_version(name) for name in _PACKAGES},
     }
+
+
+def _commit() -> str:
+    """Return what is checked out here; a lent machine has a copy without it, and is told."""
+    command = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def peak_mib() -> float:
