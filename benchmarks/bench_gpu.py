@@ -51,6 +51,9 @@ __all__ = ["check_half", "main", "synthetic"]
 _LENGTHS = (32, 128, 256)
 """Tokens of the reviews that the engine's rate is also told for."""
 
+_CALLERS = 24
+"""Callers a process of a server; each has 256 reviews on the way."""
+
 _MOST_ROUNDS = 4
 """How often a server of many processes gets the texts in a round of the race."""
 
@@ -203,9 +206,11 @@ def _enter_served(
     """Enter a server of so many processes, which starts now."""
     options = {"workers": workers, "batch_tokens": given.batch_tokens}
     address = stack.enter_context(served(given.bundle, **options))
-    one = Senders(address, texts, callers=given.callers, times=min(workers, _MOST_ROUNDS))
+    # A process lets 8,192 reviews wait, which is 32 calls.
+    callers = min(given.callers, _CALLERS * workers)
+    one = Senders(address, texts, callers=callers, times=min(workers, _MOST_ROUNDS))
     name = f"student gRPC, {workers} processes"
-    note = f"{given.callers} callers, {one.items} reviews a call"
+    note = f"{callers} callers, {one.items} reviews a call"
     made = _student(name, "grpc", "as served", rows, note)
     tokens = made.tokens * one.reviews // made.reviews
     entered.add(msgspec.structs.replace(made, reviews=one.reviews, tokens=tokens), one.run)
@@ -284,13 +289,13 @@ def _options() -> argparse.ArgumentParser:
     add("--texts", type=Path, help="one review a line; without it, made-up ones of like length")
     add("--checkpoint", type=Path, help="folder of a real large model")
     add("--shape", default="8B", help="large model where there is no checkpoint")
-    add("--reviews", type=int, default=65_536, help="reviews timed for the student")
-    add("--large-reviews", type=int, default=2048, help="reviews timed for the large model")
+    add("--reviews", type=int, default=32_768, help="reviews timed for the student")
+    add("--large-reviews", type=int, default=512, help="reviews timed for the large model")
     add("--rounds", type=int, default=3, help="rounds of the race")
-    add("--batch-tokens", type=int, default=65_536, help="tokens in one call of the student")
+    add("--batch-tokens", type=int, default=32_768, help="tokens in one call of the student")
     add("--large-tokens", type=int, default=32_768, help="padded tokens in one call of the large")
-    add("--callers", type=int, default=64, help="connections to the gRPC service")
-    add("--workers", type=int, nargs="+", default=[1, 12], help="processes of each server")
+    add("--callers", type=int, default=96, help="connections to the gRPC service")
+    add("--workers", type=int, nargs="+", default=[1, 8, 12], help="processes of each server")
     default = Path(__file__).parent / "results" / "proof-gpu.json"
     add("--out", type=Path, default=default, help="JSON file to write")
     return parser
