@@ -38,7 +38,7 @@ from proof.duel import large_model, large_speed
 from proof.machine import machine
 from proof.prompts import PROMPTS
 from proof.race import race, ratio_of
-from proof.record import Proof, Scaling, Speed, write_proof
+from proof.record import BY_LENGTH, Proof, Scaling, Speed, write_proof
 from proof.shapes import DECODERS, MINILM_L6
 from proof.varlen import VarlenStudent
 from sentimill import Classifier
@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 for workers in given.workers
             ]
             rate = here.matmul_flops["fp16" if device == "cuda" else "fp32"]
-            scaling = _by_length(classifier, given, rate)
+            scaling = [*_by_length(classifier, given, rate), *_by_batch(classifier, given, rate)]
         waiting = {name: _synced(run, device) for name, run in entered.runs.items()}
         seconds = race(waiting, rounds=given.rounds)
         for one in senders:
@@ -142,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for point in scaling:
         share = point.reviews_per_second / (point.bound or math.inf)
         sys.stderr.write(
-            f"engine, {point.value:.0f} tokens {point.reviews_per_second:>16,.1f} reviews/s,"
+            f"engine, {point.value:.0f} {point.axis} {point.reviews_per_second:>16,.1f} reviews/s,"
             f" {share:.0%} of the matrix rate\n"
         )
     rate = here.matmul_flops["bf16"]
@@ -220,21 +220,47 @@ def _enter_served(
 def _by_length(graph: Classifier, given: argparse.Namespace, flops: float) -> list[Scaling]:
     """Return the engine's rate on reviews of one length each, beside what *flops* allow."""
     longest = graph.bundle.manifest.max_tokens
-    runs = {}
-    for tokens in sorted({min(tokens, longest) for tokens in _LENGTHS}):
-        # What a review says does not matter to its speed.
-        one = Encoded(np.full(tokens, graph.bundle.manifest.pad_id, dtype=np.int64), False)
-        runs[tokens] = engine_run(graph, [one] * given.reviews, batch_tokens=given.batch_tokens)
-    seconds = race({str(tokens): run for tokens, run in runs.items()}, rounds=given.rounds)
+    cases = {min(tokens, longest): given.batch_tokens for tokens in _LENGTHS}
+    rates = _rates(graph, given, [*cases.items()])
     return [
         Scaling(
-            axis="tokens a review",
+            axis=BY_LENGTH,
             value=tokens,
-            reviews_per_second=given.reviews / median(seconds[str(tokens)]),
+            reviews_per_second=rate,
             bound=flops / MINILM_L6.flops(tokens),
         )
-        for tokens in runs
+        for tokens, rate in zip(cases, rates, strict=True)
     ]
+
+
+def _by_batch(graph: Classifier, given: argparse.Namespace, flops: float) -> list[Scaling]:
+    """Return the engine's rate on reviews of 128 tokens by how many tokens go in one call."""
+    tokens = min(128, graph.bundle.manifest.max_tokens)
+    sizes = [part * given.batch_tokens // 8 for part in (1, 2, 4, 8, 16)]
+    rates = _rates(graph, given, [(tokens, size) for size in sizes])
+    return [
+        Scaling(
+            axis="tokens a call",
+            value=size,
+            reviews_per_second=rate,
+            bound=flops / MINILM_L6.flops(tokens),
+        )
+        for size, rate in zip(sizes, rates, strict=True)
+    ]
+
+
+def _rates(
+    graph: Classifier, given: argparse.Namespace, cases: Sequence[tuple[int, int]]
+) -> list[float]:
+    """Return reviews a second of each of *cases*: tokens a review, and a call."""
+    runs = {}
+    for tokens, batch_tokens in cases:
+        # What a review says does not matter to its speed.
+        one = Encoded(np.full(tokens, graph.bundle.manifest.pad_id, dtype=np.int64), False)
+        run = engine_run(graph, [one] * given.reviews, batch_tokens=batch_tokens)
+        runs[f"{tokens} {batch_tokens}"] = run
+    seconds = race(runs, rounds=given.rounds)
+    return [given.reviews / median(each) for each in seconds.values()]
 
 
 def _enter_large(

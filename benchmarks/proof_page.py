@@ -3,7 +3,7 @@
     python benchmarks/proof_page.py benchmarks/results/proof-cpu.json [proof-gpu.json ...]
 
 Nothing is measured here, so it may be run again at any time. The first file is the one that the
-README, docs/when-to-use.md and `sentimill cost` tell of.
+README, docs/when-to-use.md and `sentimill cost` tell of; of one from a GPU the README tells too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 
 from proof.page import cost_of, fastest, render
 from proof.record import Proof, read_proof
-from proof.tables import cost_part, readme_part, regenerate
+from proof.tables import cost_part, gpu_part, readme_part, regenerate
 from sentimill_train.cost.rates import MEASURED, Measured
 
 __all__ = ["main", "measured_of"]
@@ -35,6 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     proofs = [read_proof(path) for path in given.runs]
     readme = regenerate(given.readme.read_text(encoding="utf-8"), readme_part(proofs[0]))
+    for proof in proofs[1:]:
+        if proof.machine.gpu is not None:
+            readme = regenerate(readme, gpu_part(proof), "gpu")
     costed = cost_part(proofs[0], cost_of(proofs[0]))
     guide = regenerate(given.guide.read_text(encoding="utf-8"), costed, "cost")
     given.out.write_text(render(proofs), encoding="utf-8")

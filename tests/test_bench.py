@@ -22,6 +22,7 @@ from proof.reviews import QUALITY_SETS, SPEED_SETS
 from proof.tables import (
     cascade_table,
     cost_part,
+    gpu_part,
     quality_table,
     ratio_table,
     readme_part,
@@ -181,6 +182,9 @@ def test_readme_guide_page_and_rate_are_those_of_the_committed_run() -> None:
     guide = (ROOT / "docs/when-to-use.md").read_text(encoding="utf-8")
     assert regenerate(readme, readme_part(proof)) == readme
     assert regenerate(guide, cost_part(proof, cost_of(proof)), "cost") == guide
+    on_gpu = read_proof(COMMITTED.with_name("proof-gpu.json"))
+    assert regenerate(readme, gpu_part(on_gpu), "gpu") == readme
+    assert shows(page.read_text(encoding="utf-8"), on_gpu)
     assert measured == proof_page.measured_of(proof, COMMITTED)
     assert shows(page.read_text(encoding="utf-8"), proof)
-    assert render([proof]).count("<svg") <= page.read_text(encoding="utf-8").count("<svg")
+    assert render([proof, on_gpu]).count("<svg") == page.read_text(encoding="utf-8").count("<svg")

@@ -50,5 +50,5 @@ def test_without_a_gpu_the_record_says_that_its_figures_are_a_cpus(
     assert any("GPU" in line for line in proof.missing)
     assert {speed.path for speed in proof.speeds} == {"forward", "engine", "grpc"}
     assert len(proof.ratios) == 2
-    assert [point.value for point in proof.scaling] == [16]
+    assert [point.value for point in proof.scaling] == [16, 64, 128, 256, 512, 1024]
     assert all(point.reviews_per_second > 0 for point in proof.scaling)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import statistics
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
 from sentimill_train.bootstrap import Figure
 
 __all__ = [
+    "BY_LENGTH",
     "Around",
     "CascadePoint",
     "Machine",
@@ -26,6 +27,9 @@ __all__ = [
     "write_proof",
 ]
 
+
+BY_LENGTH: Final = "tokens a review"
+"""An axis of `Scaling`."""
 
 Around: TypeAlias = dict[str, str | int | float | list[str] | None]
 """What `record.surroundings` says."""

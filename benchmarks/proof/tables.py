@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proof.record import Proof, Ratio, Speed
+from proof.record import BY_LENGTH, Proof, Ratio, Speed
 from record import between
 from sentimill_train.bootstrap import Figure
 from sentimill_train.cost.page import count
@@ -12,6 +12,7 @@ __all__ = [
     "Table",
     "cascade_table",
     "cost_part",
+    "gpu_part",
     "markdown",
     "percent",
     "quality_table",
@@ -103,6 +104,42 @@ def readme_part(proof: Proof) -> str:
         markdown(cascade_table(proof)),
         "`benchmarks/results/proof.html` has the plots and the rest; `docs/proof.md` how it is"
         " measured.",
+    ]
+    return "\n\n".join(parts)
+
+
+def gpu_part(proof: Proof) -> str:
+    """Return what the README says of a run on a GPU: rates beside the engine's and the large's."""
+    around = proof.machine.around
+    engine = next(row for row in proof.speeds if row.path == "engine")
+    large = max((row for row in proof.speeds if row.kind == "large"), key=lambda row: row.rate)
+    heads = ("contestant", "precision", "reviews/s", "of the engine", f"times {large.name}")
+    rows: list[tuple[str, ...]] = [
+        (
+            row.name,
+            row.precision,
+            f"{row.rate:,.0f}",
+            f"{row.rate / engine.rate:.3f}" if row.path == "grpc" else "",
+            f"{row.rate / large.rate:,.0f}" if row.kind == "student" else "",
+        )
+        for row in proof.speeds
+        if row.path in ("engine", "grpc") or row.kind == "large"
+    ]
+    lengths = ", ".join(
+        f"{point.value:.0f} tokens {point.reviews_per_second:,.0f} reviews a second"
+        f" ({point.reviews_per_second / point.bound:.0%})"
+        for point in proof.scaling
+        if point.axis == BY_LENGTH and point.bound is not None
+    )
+    rate = proof.machine.matmul_flops["fp16"] / 1e12
+    parts = [
+        f"On one {proof.machine.name} with {around['cores']} cores, in one run of"
+        f" {proof.minutes:.0f} minutes at commit `{around['commit']}`; reviews of"
+        f" {engine.tokens / engine.reviews:.0f} tokens, served by `serve --workers N` to callers on"
+        " the same cores. The large model is entered as above:",
+        markdown((heads, rows)),
+        f"The engine by length, and what of the card's measured matrix rate ({rate:.0f} TFLOP/s in"
+        f" fp16) that is: {lengths}.",
     ]
     return "\n\n".join(parts)
 

@@ -49,7 +49,8 @@ BATCH_TOKENS: Final = {"cpu": 512, "cuda": 32_768}
 """Padded tokens (rows times longest) in one engine call, by provider, unless told otherwise.
 
 A CPU is no faster with more (benchmarks/engine.py): their states leave the cache of its core, and
-every call waits for a whole batch. An H200 does half as much with 4,096, and 3 % more with 65,536.
+every call waits for a whole batch. An H200 does two thirds as much with 4,096, and no more with
+65,536 (benchmarks/results/engine-gpu.md).
 """
 
 _GOLDEN_TOLERANCE: Final = {"fp32": 1e-3, "fp16": 5e-3, "bf16": 2e-2, "int8": 5e-2}

@@ -118,7 +118,7 @@ def fast_tokenizer(tokenizer_json: str) -> FastTokenizer | None:
     if not _agree(fast, read, reference):
         log.warning("tokie reads this vocabulary in another way, tokenizers reads all texts")
         return None
-    log.info("tokie %s reads the texts", VERSION)
+    log.debug("tokie %s reads the texts", VERSION)
     return fast
 
 
