@@ -51,8 +51,8 @@ __all__ = ["check_half", "main", "synthetic"]
 _LENGTHS = (32, 128, 256)
 """Tokens of the reviews that the engine's rate is also told for."""
 
-_CALLERS = 24
-"""Callers a process of a server; each has 256 reviews on the way."""
+_CALLERS = 20
+"""Callers a process of a server; each has 256 reviews on the way, some 45,000 tokens."""
 
 _MOST_ROUNDS = 4
 """How often a server of many processes gets the texts in a round of the race."""
@@ -206,7 +206,7 @@ def _enter_served(
     """Enter a server of so many processes, which starts now."""
     options = {"workers": workers, "batch_tokens": given.batch_tokens}
     address = stack.enter_context(served(given.bundle, **options))
-    # A process lets 8,192 reviews wait, which is 32 calls.
+    # A process lets a million tokens wait, which is 23 calls.
     callers = min(given.callers, _CALLERS * workers)
     one = Senders(address, texts, callers=callers, times=min(workers, _MOST_ROUNDS))
     name = f"student gRPC, {workers} processes"

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from sentimill.engine import usable_providers
 from sentimill.machine import Machine, package_version, usable_cores
 
 __all__ = [
@@ -26,8 +27,6 @@ __all__ = [
 RESULTS: Final = Path(__file__).parent / "results"
 _PACKAGES = (
     "sentimill",
-    "onnxruntime",
-    "onnxruntime-gpu",
     "openvino",
     "tokenizers",
     "tokie",
@@ -59,6 +58,8 @@ def surroundings() -> dict[str, object]:
         "load_average": os.getloadavg()[0],
         "python": platform.python_version(),
         "commit": os.environ.get("SENTIMILL_COMMIT") or _commit(),
+        # As imported: the packages for CPUs and GPUs overwrite one another's files.
+        "onnxruntime": usable_providers().get("onnxruntime"),
         **{name: package_version(name) for name in _PACKAGES},
     }
 

@@ -49,7 +49,7 @@ def encoder(path: Path, kind: str, max_tokens: int) -> TextEncoder:
     """Return an encoder with the fast tokenizer, or with none."""
     made = TextEncoder.from_file(path, max_tokens=max_tokens, truncation="head-tail")
     if made._fast is None:
-        raise SystemExit("the fast tokenizer is not to be had: pip install 'sentimill[fast]'")
+        raise SystemExit("the fast tokenizer is not to be had: pip install tokie==0.1.4")
     if kind == "reference":
         made._fast = None
     return made
@@ -219,7 +219,7 @@ def main() -> None:
     fast = fast_tokenizer(reference.to_str())
     made_s = time.perf_counter() - began
     if fast is None:
-        raise SystemExit("the fast tokenizer is not to be had: pip install 'sentimill[fast]'")
+        raise SystemExit("the fast tokenizer is not to be had: pip install tokie==0.1.4")
     texts = read_reviews(given.data, 2048)
     result: dict[str, object] = {
         "question": __doc__,

@@ -50,14 +50,14 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    bundle: Path, *, budget: int = 4096, gated: bool = False
+    bundle: Path, *, budget: int = 4096, gated: bool = False, packs: bool = False
 ) -> AsyncIterator[Running]:
     """Run a batcher before a real engine; with *gated* the engine waits."""
     classifier = Classifier.load(bundle, threads=1)
     metrics = Metrics()
     gate = Gate(classifier)
     counted = Admission(max_texts=1000, max_tokens=100_000, metrics=metrics)
-    batcher = Batcher(gate.run, counted, metrics, budget=budget)
+    batcher = Batcher(gate.run, counted, metrics, budget=budget, packs=packs)
     batcher.start()
     if not gated:
         gate.open()

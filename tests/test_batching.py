@@ -229,6 +229,30 @@ async def test_it_is_counted_why_a_batch_took_no_more(
         assert found == reasons.get(reason, 0), reason
 
 
+async def test_short_texts_fill_a_large_budget(bundle: Path) -> None:
+    """As many are looked at as fill it with texts of 32 tokens."""
+    async with running(bundle, budget=32_768) as made:
+        await made.begin(*["good"] * 2000)
+
+    value = made.metrics.registry.get_sample_value
+    assert value("sentimill_closed_batches_total", {"reason": "full"}) == 1
+    assert value("sentimill_closed_batches_total", {"reason": "unlike"}) == 0
+    assert made.value("sentimill_batch_rows_count") == 2
+    assert made.value("sentimill_batch_rows_sum") == 2000
+
+
+@pytest.mark.parametrize(("packs", "computed"), [(False, 10), (True, 6)])
+async def test_padding_is_counted_where_it_is_computed(
+    bundle: Path, packs: bool, computed: int
+) -> None:
+    """Two texts of five tokens and of one share a batch."""
+    async with running(bundle, packs=packs) as made:
+        await made.begin("good", "bad the the the the")
+
+    assert made.value("sentimill_useful_tokens_total") == 6
+    assert made.value("sentimill_padded_tokens_total") == computed
+
+
 async def test_times_are_told(bundle: Path) -> None:
     """A job learns how long its texts waited and how long the engine took."""
     async with running(bundle) as made:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import bench_gpu
+from proof.contestants import Senders
 from proof.record import read_proof
 from proof.varlen import VarlenStudent
 
@@ -35,6 +36,13 @@ def test_a_bundle_must_be_named() -> None:
     """The reference student has int8 alone."""
     with pytest.raises(SystemExit):
         bench_gpu.main([])
+
+
+def test_a_review_without_an_answer_is_no_rate() -> None:
+    """Rates are of answers: what is missing ends the run."""
+    one = Senders("127.0.0.1:1", ["good", "bad"], callers=1, times=1)
+    with pytest.raises(SystemExit, match="failed a review"):
+        one.check()
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -81,6 +82,18 @@ def test_a_truncated_text_says_so(classifier: Classifier) -> None:
     found = predict(classifier, "good " * 50)
 
     assert (found.tokens, found.truncated) == (16, True)
+
+
+@pytest.mark.parametrize(("packs", "computed"), [(False, 10), (True, 6)])
+def test_what_is_computed_is_known_before(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, packs: bool, computed: int
+) -> None:
+    """Two texts of five tokens and of one go in one call."""
+    made = Classifier.load(bundle, threads=1)
+    info = replace(made.engine.info(), packs=packs)
+    monkeypatch.setattr(made.engine, "info", lambda: info)
+
+    assert made.computed_tokens([5, 1]) == computed
 
 
 def test_results_keep_the_order_of_the_texts(classifier: Classifier) -> None:

@@ -20,7 +20,7 @@ TRAIN_MAY_USE = {"", "errors", "bundle", "text", "classifier", "reference", "eng
 # imports and this table lacks is refused: a new dependency gets its door here first.
 SERVE_DOORS = {
     "fsspec": r"scoring\.\w+",
-    "google": r"guard|desk|server|client|calls|tls",
+    "google": r"guard|desk|server|client|calls|packing|tls",
     "grpc": r"guard|desk|service|open_inference|server|client|calls|tls",
     "grpc_health": r"server",
     "grpc_reflection": r"server",

@@ -6,8 +6,11 @@ documentation of contrib operators describes them.
 
 from __future__ import annotations
 
+import sys
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
@@ -16,16 +19,17 @@ from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from sentimill import engine, engine_packed
-from sentimill.engine import FAILED
+from sentimill import Classifier, engine, engine_packed
+from sentimill.engine import FAILED, EngineChoice
 from sentimill.engine_gpu import GpuEngine
 from sentimill.engine_packed import PackedEngine
 from sentimill.errors import EngineError
+from sentimill.loaded import warm_up
 from sentimill.packing import INPUTS, pack, pack_graph
 from sentimill.text import pad
 from sentimill_train.export import Run, export_fp32, open_graph
 from sentimill_train.smaller import fp16_graph
-from tiny import attention_graph
+from tiny import attention_graph, write_tiny_bundle
 from train_parts import loud_student
 
 LENGTHS = [(1,), (7, 7, 7), (3, 12, 1, 12, 5), tuple(range(1, 14))]
@@ -202,7 +206,7 @@ def test_half_precision_is_rewritten_too(padded: bytes) -> None:
     assert onnx.TensorProto.FLOAT not in kinds
 
 
-@pytest.mark.parametrize("change", ["mixing", "output", "mask"])
+@pytest.mark.parametrize("change", ["mixing", "output", "mask", "lengths"])
 def test_a_graph_of_another_make_is_left_alone(padded: bytes, change: str) -> None:
     """Something looks at more than a token, or shows or takes what this module does not know."""
     model = onnx.load_model_from_string(padded)
@@ -213,6 +217,8 @@ def test_a_graph_of_another_make_is_left_alone(padded: bytes, change: str) -> No
         gelu.op_type, gelu.domain = "Softmax", ""
     elif change == "output":
         model.graph.output.append(onnx.helper.make_empty_tensor_value_info(norms[0].output[0]))
+    elif change == "lengths":
+        del next(n for n in model.graph.node if n.op_type == "EmbedLayerNormalization").output[1]
     else:
         attention.input[3] = "attention_mask"
 
@@ -228,6 +234,50 @@ def test_cuda_gets_the_padded_engine_where_a_graph_cannot_be_rewritten(
 
     assert engine._start_cuda(attention_graph(), "fp16") is made
     assert "padding is computed too" in caplog.text
+
+
+def test_what_is_no_graph_is_left_to_onnx_runtime() -> None:
+    """Which says why it cannot be loaded."""
+    assert pack_graph(b"not a graph") is None
+
+
+def test_without_onnx_cuda_gets_the_padded_engine(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And how to get it is said."""
+    made = GpuEngine(attention_graph(), precision="fp32", provider="cpu")
+    monkeypatch.setattr("sentimill.engine_gpu.GpuEngine", lambda *_, **__: made)
+    monkeypatch.setitem(sys.modules, "sentimill.packing", None)
+
+    assert engine._start_cuda(attention_graph(), "fp16") is made
+    assert "pip install 'sentimill[gpu]'" in caplog.text
+
+
+def test_warm_up_meets_each_session_of_an_engine_that_cuda_gets(
+    padded: bytes, packed: PackedEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the longest text alone, and with a full batch."""
+    shapes: list[set[tuple[int, ...]]] = []
+
+    def session(model: bytes, *_: object, **__: object) -> Mock:
+        seen: set[tuple[int, ...]] = set()
+        shapes.append(seen)
+
+        def run(_: None, feeds: dict[str, NDArray[np.generic]]) -> list[NDArray[np.float32]]:
+            seen.add(feeds["input_ids"].shape)
+            return FakeSession(model).run(None, feeds)
+
+        return Mock(run=run)
+
+    monkeypatch.setattr(engine_packed, "open_session", session)
+    made = engine._start_cuda(padded, "fp32")
+    bundle = write_tiny_bundle(tmp_path / "tiny", max_tokens=12)
+    monkeypatch.setattr(Classifier, "_replay_golden", lambda _: None)
+    choice = EngineChoice(engine="onnx", provider="cuda", precision="fp32", why="a test")
+
+    warm_up(Classifier(bundle, made, choice), 60)
+
+    assert shapes == [{(1, 12), (5, 12)}, {(5, 12)}, {(5, 12)}]
 
 
 def test_a_failing_call_is_an_engine_error(packed: PackedEngine) -> None:

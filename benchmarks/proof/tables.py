@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from proof.race import ratio_of
 from proof.record import BY_LENGTH, Proof, Ratio, Speed
 from record import between
 from sentimill_train.bootstrap import Figure
@@ -120,7 +121,7 @@ def gpu_part(proof: Proof) -> str:
             row.precision,
             f"{row.rate:,.0f}",
             f"{row.rate / engine.rate:.3f}" if row.path == "grpc" else "",
-            f"{row.rate / large.rate:,.0f}" if row.kind == "student" else "",
+            f"{ratio_of(row, large).value:,.0f}" if row.kind == "student" else "",
         )
         for row in proof.speeds
         if row.path in ("engine", "grpc") or row.kind == "large"

@@ -45,7 +45,7 @@ BatchTokensOption = Annotated[
     typer.Option(
         min=1,
         help="padded tokens (rows times longest) in one engine call",
-        show_default="512 on a CPU, 4,096 on a GPU",
+        show_default="512 on a CPU, 32,768 on a GPU",
     ),
 ]
 BundleOption = Annotated[

@@ -22,12 +22,15 @@ from numpy.typing import NDArray
 
 from sentimill.admission import Admission
 from sentimill.errors import DeadlineError, EngineError, UnavailableError
-from sentimill.lanes import take_batch
+from sentimill.lanes import WINDOW, take_batch
 from sentimill.metrics import Metrics
 
 __all__ = ["Answer", "Batcher", "Job"]
 
 log = logging.getLogger(__name__)
+
+_SHORT_TOKENS: Final = 32
+"""Of a text: with shorter ones, a budget that is larger than a window of them is not filled."""
 
 _PREPARED: Final = 1
 """Batches handed to the engine's threads that wait behind those that run."""
@@ -109,6 +112,8 @@ class Batcher:
         self._admission = admission
         self._metrics = metrics
         self._budget = budget
+        # Or a large budget would never be filled by short texts.
+        self._window = max(WINDOW, budget // _SHORT_TOKENS)
         self._padded_length = padded_length
         self._least_useful = least_useful
         self._packs = packs
@@ -227,6 +232,7 @@ class Batcher:
             batch = take_batch(
                 self._waiting,
                 self._budget,
+                self._window,
                 bulk=self._bulk,
                 turn=self._turn,
                 least_useful=self._least_useful,
@@ -276,7 +282,8 @@ class Batcher:
         if not self._waiting and not self._bulk:
             return "drained"
         longest = max(item.length for item in batch)
-        return "full" if longest * (len(batch) + 1) > self._budget else "unlike"
+        full = longest * (len(batch) + 1) > self._budget or len(batch) >= self._window
+        return "full" if full else "unlike"
 
     async def _fly(self, batch: list[_Item]) -> None:
         """Run one batch in a thread of the engine and hand its results back."""

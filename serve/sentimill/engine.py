@@ -152,8 +152,8 @@ def load_engine(
 def row_bucket(rows: int) -> int:
     """Return *rows* rounded up to one of eight sizes an octave; up to 16 every number is one.
 
-    A batch then has at most a ninth of rows that nobody asked for, and a budget of 4,096 tokens
-    about 200 shapes.
+    A batch then has at most a ninth of rows that nobody asked for, and a budget of 32,768 tokens
+    about 400 shapes.
     """
     step = 1 << max(0, (rows - 1).bit_length() - 4)
     return -(-rows // step) * step

@@ -1,4 +1,8 @@
-"""ONNX Runtime on a CUDA device: few shapes, inputs that stay in one place, a session a call."""
+"""ONNX Runtime on a CUDA device, padding and all: for graphs that `packing` cannot rewrite.
+
+Few shapes, inputs that stay in one place, a session a call. ONNX Runtime plans cuDNN's attention
+for each shape in each thread, which takes a call some 30 ms the first time that it meets one.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +52,9 @@ class GpuEngine:
         self._idle: SimpleQueue[_BoundSession] = SimpleQueue()
         for _ in range(_SESSIONS):
             # One thread: a few nodes that count shapes are all that the CPU is left with.
-            session = open_session(model, provider, threads=1, options=options)
+            session = open_session(
+                model, provider, threads=1, options=options, few_shapes=provider == "cuda"
+            )
             self._idle.put(_BoundSession(session, provider))
         self._info = EngineInfo(
             engine="onnx",

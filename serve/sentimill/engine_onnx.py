@@ -6,6 +6,7 @@ import io
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
+from functools import cache
 from typing import Final, Literal
 
 import numpy as np
@@ -85,10 +86,12 @@ def open_session(
     *,
     options: Mapping[str, str] | None = None,
     inputs: Sequence[str] = ("input_ids", "attention_mask"),
+    few_shapes: bool = False,
 ) -> onnxruntime.InferenceSession:
     """Return a session that really runs on *provider*, with a graph that takes *inputs*.
 
-    threads: 0 for as many as ONNX Runtime chooses. options: of the provider. Raises EngineError.
+    threads: 0 for as many as ONNX Runtime chooses. options: of the provider. few_shapes: the same
+    come again and again. Raises EngineError.
     """
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
@@ -97,10 +100,9 @@ def open_session(
     # Versions before 1.26 pass over a name that they do not know.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "1")
     settings.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_US))
-    # A plan of memory is kept for each shape (onnxruntime issue 11118), and on a CPU any may come.
-    # Without plans an int8 student took 5.5 MB less a session and no more time. A GPU gets few
-    # shapes, again and again.
-    settings.enable_mem_pattern = provider != "cpu"
+    # A plan of memory is kept for each shape (onnxruntime issue 11118), and mostly any may come.
+    # Without plans an int8 student took 5.5 MB less a session and no more time.
+    settings.enable_mem_pattern = few_shapes
     wanted = _NAMES[provider]
     if provider == "cuda":
         _preload()
@@ -133,7 +135,10 @@ def open_session(
     return session
 
 
+@cache
 def _preload() -> None:
     """Load CUDA's libraries from where pip puts them; the system's own are found without."""
-    with redirect_stdout(io.StringIO()):  # it prints what it does not find
+    with redirect_stdout(io.StringIO()) as said:  # it prints what it does not find
         onnxruntime.preload_dlls(directory="")
+    if said.getvalue():
+        log.info("CUDA's libraries: %s", said.getvalue().strip())

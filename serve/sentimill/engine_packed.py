@@ -22,9 +22,10 @@ log = logging.getLogger(__name__)
 _SESSIONS: Final = 3
 """Calls of one session share its stream (onnxruntime issue 12049), so each that goes at once has
 its own. On an H200 two did 1.3 times as much as one at 16,384 tokens a call, three 1.4, and four no
-more (benchmarks/results/engine-gpu.md)."""
+more (benchmarks/results/engine-gpu.md, of the graph before it was as it is)."""
 
 _CUDA_OPTIONS: Final = {"do_copy_in_default_stream": "1"}
+"""The arena grows as it does by itself: past the largest call it hardly did, either way."""
 
 
 class PackedEngine:

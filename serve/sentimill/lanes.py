@@ -67,6 +67,7 @@ def take_batch(
     It never costs more than *budget* padded tokens, unless its only text is longer. Interactive
     texts fill it first, then bulk ones. least_useful: a text joins only while this share of the
     batch is no padding; 0 fills the budget at any price, which a GPU likes and a CPU does not.
+    window: how many of the oldest texts of each lane may join.
     turn: which batch this is, counted on by one each time.
     """
     bulk = deque() if bulk is None else bulk

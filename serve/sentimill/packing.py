@@ -18,6 +18,7 @@ from typing import Final
 
 import numpy as np
 import onnx
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
@@ -41,10 +42,10 @@ def pack_graph(data: bytes) -> bytes | None:
 
     data: as `sentimill_train.export` writes it, in fp32 or fp16.
     """
-    model = onnx.load_model_from_string(data)
     try:
+        model = onnx.load_model_from_string(data)
         _rewrite(_Graph(model.graph))
-    except _UnknownGraphError:
+    except (DecodeError, _UnknownGraphError):
         return None
     packed: bytes = model.SerializeToString()
     return packed
@@ -137,7 +138,7 @@ class _Graph:
 
 def _rewrite(graph: _Graph) -> None:
     embeddings = [node for node in graph.nodes if node.op_type == "EmbedLayerNormalization"]
-    if len(embeddings) != 1:
+    if len(embeddings) != 1 or len(embeddings[0].output) < 2:
         raise _UnknownGraphError
     states, lengths = embeddings[0].output[:2]
     _fuse_norms(graph)
@@ -227,9 +228,9 @@ def _replace_attention(graph: _Graph, lengths: str) -> None:
         states, weights, bias, _ = node.input
         made = node.output[0]
         width = graph.array(weights).shape[0]
-        biases = np.split(graph.array(bias), 3)
-        if len(biases[0]) != width:
+        if len(graph.array(bias)) != 3 * width:
             raise _UnknownGraphError
+        biases = np.split(graph.array(bias), 3)
         parts = [f"{made}_{name}" for name in ("query", "key", "value")]
         nodes = [
             helper.make_node("MatMul", [states, graph.add(f"{part}_weight", values)], [part])
