@@ -101,7 +101,7 @@ def test_a_signal_ends_it_after_the_step_and_saves(
     checkpoint = Checkpoint(tmp_path / "c", {}, minutes=1e6)
 
     with pytest.raises(SentimillError, match=f"stopped by {number.name} after 48 of 360") as caught:
-        trained(tmp_path, checkpoint, at_call(3, lambda: os.kill(os.getpid(), number)))
+        trained(tmp_path, checkpoint, at_call(3, lambda: signal.raise_signal(number)))
 
     assert caught.value.reason == "STOPPED"
     assert signal.getsignal(number) is before
