@@ -20,7 +20,7 @@ import random
 import shlex
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -220,47 +220,43 @@ def _enter_served(
 def _by_length(graph: Classifier, given: argparse.Namespace, flops: float) -> list[Scaling]:
     """Return the engine's rate on reviews of one length each, beside what *flops* allow."""
     longest = graph.bundle.manifest.max_tokens
-    cases = {min(tokens, longest): given.batch_tokens for tokens in _LENGTHS}
-    rates = _rates(graph, given, [*cases.items()])
-    return [
-        Scaling(
-            axis=BY_LENGTH,
-            value=tokens,
-            reviews_per_second=rate,
-            bound=flops / MINILM_L6.flops(tokens),
-        )
-        for tokens, rate in zip(cases, rates, strict=True)
-    ]
+    lengths = sorted({min(tokens, longest) for tokens in _LENGTHS})
+    cases = {tokens: (tokens, given.batch_tokens) for tokens in lengths}
+    return _scaling(graph, given, flops, BY_LENGTH, cases)
 
 
 def _by_batch(graph: Classifier, given: argparse.Namespace, flops: float) -> list[Scaling]:
     """Return the engine's rate on reviews of 128 tokens by how many tokens go in one call."""
     tokens = min(128, graph.bundle.manifest.max_tokens)
     sizes = [part * given.batch_tokens // 8 for part in (1, 2, 4, 8, 16)]
-    rates = _rates(graph, given, [(tokens, size) for size in sizes])
-    return [
-        Scaling(
-            axis="tokens a call",
-            value=size,
-            reviews_per_second=rate,
-            bound=flops / MINILM_L6.flops(tokens),
-        )
-        for size, rate in zip(sizes, rates, strict=True)
-    ]
+    cases = {size: (tokens, size) for size in sizes}
+    return _scaling(graph, given, flops, "tokens a call", cases)
 
 
-def _rates(
-    graph: Classifier, given: argparse.Namespace, cases: Sequence[tuple[int, int]]
-) -> list[float]:
-    """Return reviews a second of each of *cases*: tokens a review, and a call."""
+def _scaling(
+    graph: Classifier,
+    given: argparse.Namespace,
+    flops: float,
+    axis: str,
+    cases: Mapping[int, tuple[int, int]],
+) -> list[Scaling]:
+    """Race the engine along *axis*: at each value of it, tokens a review and tokens a call."""
     runs = {}
-    for tokens, batch_tokens in cases:
+    for value, (tokens, batch_tokens) in cases.items():
         # What a review says does not matter to its speed.
         one = Encoded(np.full(tokens, graph.bundle.manifest.pad_id, dtype=np.int64), False)
         run = engine_run(graph, [one] * given.reviews, batch_tokens=batch_tokens)
-        runs[f"{tokens} {batch_tokens}"] = run
+        runs[str(value)] = run
     seconds = race(runs, rounds=given.rounds)
-    return [given.reviews / median(each) for each in seconds.values()]
+    return [
+        Scaling(
+            axis=axis,
+            value=value,
+            reviews_per_second=given.reviews / median(seconds[str(value)]),
+            bound=flops / MINILM_L6.flops(tokens),
+        )
+        for value, (tokens, _) in cases.items()
+    ]
 
 
 def _enter_large(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,14 +50,18 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    bundle: Path, *, budget: int = 4096, gated: bool = False, packs: bool = False
+    bundle: Path,
+    *,
+    budget: int = 4096,
+    gated: bool = False,
+    computed_tokens: Callable[[Sequence[int]], int] | None = None,
 ) -> AsyncIterator[Running]:
     """Run a batcher before a real engine; with *gated* the engine waits."""
     classifier = Classifier.load(bundle, threads=1)
     metrics = Metrics()
     gate = Gate(classifier)
     counted = Admission(max_texts=1000, max_tokens=100_000, metrics=metrics)
-    batcher = Batcher(gate.run, counted, metrics, budget=budget, packs=packs)
+    batcher = Batcher(gate.run, counted, metrics, budget=budget, computed_tokens=computed_tokens)
     batcher.start()
     if not gated:
         gate.open()

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -241,12 +241,12 @@ async def test_short_texts_fill_a_large_budget(bundle: Path) -> None:
     assert made.value("sentimill_batch_rows_sum") == 2000
 
 
-@pytest.mark.parametrize(("packs", "computed"), [(False, 10), (True, 6)])
+@pytest.mark.parametrize(("computes", "computed"), [(None, 10), (sum, 6)])
 async def test_padding_is_counted_where_it_is_computed(
-    bundle: Path, packs: bool, computed: int
+    bundle: Path, computes: Callable[[Sequence[int]], int] | None, computed: int
 ) -> None:
     """Two texts of five tokens and of one share a batch."""
-    async with running(bundle, packs=packs) as made:
+    async with running(bundle, computed_tokens=computes) as made:
         await made.begin("good", "bad the the the the")
 
     assert made.value("sentimill_useful_tokens_total") == 6

@@ -92,7 +92,7 @@ class Batcher:
         budget: int,
         padded_length: Callable[[int], int] = int,
         least_useful: float = 0.0,
-        packs: bool = False,
+        computed_tokens: Callable[[Sequence[int]], int] | None = None,
         calls: int = 1,
     ) -> None:
         """Store the parts.
@@ -105,7 +105,8 @@ class Batcher:
             budget: padded tokens in one batch.
             padded_length: what the engine computes for a text of so many tokens.
             least_useful: see `lanes.take_batch`.
-            packs: the engine computes no padding.
+            computed_tokens: what the engine computes in one call for texts of so many tokens; by
+                default the rows times the longest, padded.
             calls: how many calls of *run* go at once.
         """
         self._run = run
@@ -116,7 +117,7 @@ class Batcher:
         self._window = max(WINDOW, budget // _SHORT_TOKENS)
         self._padded_length = padded_length
         self._least_useful = least_useful
-        self._packs = packs
+        self._computed_tokens = computed_tokens or self._padded
         self._waiting: deque[_Item] = deque()
         self._bulk: deque[_Item] = deque()
         self._jobs: set[Job] = set()  # those without an answer
@@ -315,8 +316,8 @@ class Batcher:
                 self._give_up(item.job)
         if not alive:
             return
-        useful = sum(len(item.ids) for item in alive)
-        padded = useful if self._packs else len(alive) * max(item.length for item in alive)
+        lengths = [len(item.ids) for item in alive]
+        useful, padded = sum(lengths), self._computed_tokens(lengths)
         busy = self._busy_seconds(started, started + seconds)
         self._admission.observe(useful, seconds, busy)
         self._metrics.observe_batch(len(alive), useful, padded, seconds, busy)
@@ -329,6 +330,9 @@ class Batcher:
             if job.left == 0 and not job.done.done():
                 got = [row for row in job.logits if row is not None]
                 job.done.set_result(Answer(got, job.queue_seconds, job.engine_seconds))
+
+    def _padded(self, lengths: Sequence[int]) -> int:
+        return len(lengths) * self._padded_length(max(lengths))
 
     def _busy_seconds(self, started: float, ended: float) -> float:
         """Return for how long the engine worked that no call before this one accounted for."""

@@ -6,7 +6,6 @@ for each shape in each thread, which takes a call some 30 ms the first time that
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Final, Literal
@@ -15,13 +14,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from sentimill.engine import FAILED, EngineInfo, row_bucket
-from sentimill.engine_onnx import open_session
-from sentimill.errors import EngineError
+from sentimill.engine import EngineInfo, row_bucket
+from sentimill.engine_onnx import open_session, run_graph
 
 __all__ = ["GpuEngine"]
-
-log = logging.getLogger(__name__)
 
 _STEP: Final = 32
 """Lengths round up to this, so that few shapes are planned and the arena stays small."""
@@ -76,15 +72,9 @@ class GpuEngine:
         chosen = np.minimum(np.arange(row_bucket(rows)), rows - 1)
         session = self._idle.get()
         try:
-            logits = session.run(ids[chosen], mask[chosen])
-        except Exception as error:
-            log.error("ONNX Runtime failed: %s", error)
-            raise EngineError(FAILED, reason="ENGINE_FAILED") from error
+            return run_graph(lambda: session.run(ids[chosen], mask[chosen])[:rows])
         finally:
             self._idle.put(session)
-        # An fp16 graph may end in fp16.
-        result: NDArray[np.float32] = np.asarray(logits[:rows], dtype=np.float32)
-        return result
 
     def info(self) -> EngineInfo:
         """See `Engine.info`."""

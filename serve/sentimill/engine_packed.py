@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from queue import SimpleQueue
 from typing import Final
 
@@ -10,14 +9,11 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from sentimill.engine import FAILED, EngineInfo
-from sentimill.engine_onnx import open_session
-from sentimill.errors import EngineError
+from sentimill.engine import EngineInfo
+from sentimill.engine_onnx import open_session, run_graph
 from sentimill.packing import INPUTS, pack
 
 __all__ = ["PackedEngine"]
-
-log = logging.getLogger(__name__)
 
 _SESSIONS: Final = 3
 """Calls of one session share its stream (onnxruntime issue 12049), so each that goes at once has
@@ -54,15 +50,9 @@ class PackedEngine:
         feeds = pack(ids, mask)
         session = self._idle.get()
         try:
-            (logits,) = session.run(None, feeds)
-        except Exception as error:
-            log.error("ONNX Runtime failed: %s", error)
-            raise EngineError(FAILED, reason="ENGINE_FAILED") from error
+            return run_graph(lambda: session.run(None, feeds)[0])
         finally:
             self._idle.put(session)
-        # An fp16 graph may end in fp16.
-        result: NDArray[np.float32] = np.asarray(logits, dtype=np.float32)
-        return result
 
     def info(self) -> EngineInfo:
         """See `Engine.info`."""

@@ -183,7 +183,7 @@ class Serve:
             padded_length=classifier.padded_length,
             # Padding costs a CPU as much as text does; a GPU would rather have full batches.
             least_useful=_LEAST_USEFUL if info.provider == "cpu" else 0.0,
-            packs=info.packs,
+            computed_tokens=classifier.computed_tokens,
             calls=info.calls,
         )
         batcher.start()
