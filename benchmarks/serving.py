@@ -207,27 +207,32 @@ async def drive(
         await asyncio.sleep(max(0.0, end - time.perf_counter()))
         after = await asyncio.to_thread(server.tokens)
         await asyncio.gather(*asking)
-    return _counted([a for a in answers if counted_from <= a[1] < end], before, after)
+    counted = [a for a in answers if counted_from <= a[1] < end]
+    return _counted(counted, end - counted_from, before, after)
 
 
 def _counted(
     answers: Sequence[tuple[float, float, bytes]],
+    seconds: float,
     before: tuple[float, float],
     after: tuple[float, float],
 ) -> Served:
-    if len(answers) < 2 or after[1] <= before[1]:
+    """Return what the *answers* of so many *seconds* make.
+
+    By the whole time and not that from the first answer to the last: those of one batch come
+    together, so that span would hold one batch more than it took to compute.
+    """
+    if not answers or after[1] <= before[1]:
         why = "too little was answered in the time that counts: give more --seconds"
         raise SystemExit(why)
     parsed = [pb.ClassifyResponse.FromString(data) for _, _, data in answers]
     if any(one.HasField("error") for answer in parsed for one in answer.results):
         raise SystemExit("a text was answered with an error: the rate would be of nothing")
-    seconds = max(came for _, came, _ in answers) - min(came for _, came, _ in answers)
     latencies = sorted(came - began for began, came, _ in answers)
-    # The first answer begins the span that is counted, so its own texts are not in it.
-    rest = [one for answer in parsed[1:] for one in answer.results]
+    texts = [one for answer in parsed for one in answer.results]
     return Served(
-        tokens_per_second=sum(one.prediction.tokens for one in rest) / seconds,
-        texts_per_second=len(rest) / seconds,
+        tokens_per_second=sum(one.prediction.tokens for one in texts) / seconds,
+        texts_per_second=len(texts) / seconds,
         useful_share=(after[0] - before[0]) / (after[1] - before[1]),
         p50_seconds=latencies[len(latencies) // 2],
         p99_seconds=latencies[len(latencies) * 99 // 100],
