@@ -11,7 +11,8 @@ demo: $(READY) ## fit the model to the starter reviews, serve it, call it, score
 	@BIN=$(BIN) sh demo.sh
 
 test: $(READY) ## the whole test suite
-	$(BIN)/pytest --numprocesses logical --dist loadfile
+	@# A worker that dies ends the run and is told; one put in its place was seen to wait for ever.
+	$(BIN)/pytest --numprocesses logical --dist loadfile --max-worker-restart 0
 
 check: $(READY) ## format, lint, types
 	$(BIN)/ruff format --check .

@@ -9,7 +9,9 @@ process. The bound: no healthy call fails or differs, nothing stays under way, a
 threads are open after as before, and memory is flat: over the second half of the bad calls it
 grows by less than 1 % an hour at their pace, some twenty a second. Figures start after a tenth of
 the calls, which set up what stays for good, and when the status page has its ten minutes, which
-fill once (2 KiB a second). Writes `results/cut-calls.json`.
+fill once (2 KiB a second). As many calls are cut on a server of nothing but grpc.aio, which keeps
+80 bytes an operation of a call that ends while it is received or answered (grpc issue 43360).
+Writes `results/cut-calls.json`.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -37,7 +40,9 @@ from sentimill import Classifier, Prediction
 from sentimill.history import KEPT, STEP_SECONDS
 from sentimill.machine import usable_cores
 from sentimill.v1 import sentiment_pb2 as pb
-from serving import Server, running_server, server_options
+from under_load import Server, running_server, server_options
+
+Job = Callable[[], Awaitable[str]]
 
 TOKENIZERS: Final = 2
 """Threads of the server's tokenizers; like the engine's, each begins when it is first needed."""
@@ -163,17 +168,17 @@ async def calm(server: Server) -> dict[str, float]:
 
 
 async def abuse(
-    jobs: Sequence[Callable[[], Awaitable[str]]], at_once: int, watch: Callable[[], None]
+    jobs: Sequence[Job], at_once: int, watch: Callable[[int], None] = lambda done: None
 ) -> Counter[str]:
-    """Run *jobs*, some at once, and return how they ended; *watch* is called now and then."""
+    """Run *jobs*, some at once, and return how they ended; *watch* is told of every twentieth."""
     found: Counter[str] = Counter()
     coming = iter(jobs)
 
     async def work() -> None:
         for job in coming:
             found[await job()] += 1
-            if found.total() % 20 == 0:
-                await asyncio.to_thread(watch)
+            if (done := found.total()) % 20 == 0:
+                await asyncio.to_thread(watch, done)
 
     await asyncio.gather(*(work() for _ in range(at_once)))
     return found
@@ -186,31 +191,23 @@ async def measure(server: Server, options: argparse.Namespace) -> dict[str, Any]
     neighbours = Neighbours(server, texts, predictions(classifier, texts))
     usual = await usual_seconds(server, texts)
     choose = random.Random(11)
-    jobs: list[Callable[[], Awaitable[str]]] = [
-        partial(cut, server, texts, usual, choose) for _ in range(options.cut)
-    ]
+    jobs: list[Job] = [partial(cut, server, texts, usual, choose) for _ in range(options.cut)]
     bodies = made_up(options.malformed, 11, texts[:2])
     jobs += [partial(send, server, body) for body in bodies]
     choose.shuffle(jobs)
     first = len(jobs) // 10
-    setting_up = abuse(jobs[:first], options.at_once, lambda: None)
+    setting_up = abuse(jobs[:first], options.at_once)
     ended = await neighbours.beside(options.neighbours, setting_up)
     await asyncio.sleep(KEPT * STEP_SECONDS if options.settle is None else options.settle)
     before = await calm(server)
-    memory: list[tuple[float, float]] = []
-
-    def watch() -> None:
-        memory.append((time.perf_counter(), left_open(server)["resident_bytes"]))
-
+    memory = Memory(server.pid)
     began = time.perf_counter()
     ended += await neighbours.beside(
-        options.neighbours, abuse(jobs[first:], options.at_once, watch)
+        options.neighbours, abuse(jobs[first:], options.at_once, memory.look)
     )
     seconds = time.perf_counter() - began
     after = await calm(server)
-    when, resident = (np.array(each) for each in zip(*memory, strict=True))
-    half = len(when) // 2  # the first half still sets up what stays
-    slope = float(np.polyfit(when[half:], resident[half:], 1)[0]) if half > 2 else 0.0
+    pace = len(jobs[first:]) / seconds
     return {
         "question": "what calls that end badly leave behind",
         "bundle": options.bundle.name,
@@ -223,10 +220,49 @@ async def measure(server: Server, options: argparse.Namespace) -> dict[str, Any]
         "healthy_texts": neighbours.answered,
         "before": before,
         "after": after,
-        "slope_share_an_hour": 3600 * slope / float(resident[0]),
+        "bytes_a_bad_call": memory.slope(),
+        "slope_share_an_hour": 3600 * pace * memory.slope() / memory.resident[0],
         "resident_growth": after["resident_bytes"] / before["resident_bytes"] - 1,
-        "resident_bytes": resident[:: 1 + len(resident) // 200].tolist(),
+        "resident_bytes": memory.resident[:: 1 + len(memory.resident) // 200],
+        "bare_bytes_a_bad_call": await bare(texts, usual, options),
     }
+
+
+class Memory:
+    """Resident bytes of a process, over the calls that were made."""
+
+    def __init__(self, pid: int):
+        self._pid = pid
+        self._calls: list[int] = []
+        self.resident: list[float] = []
+
+    def look(self, calls: int) -> None:
+        """Note how much there is after so many *calls*."""
+        self._calls.append(calls)
+        self.resident.append(1024.0 * process_status("VmRSS", self._pid))
+
+    def slope(self) -> float:
+        """Return the bytes that a call adds, over the second half: the first still sets up."""
+        half = len(self._calls) // 2
+        if half < 3:
+            return 0.0
+        return float(np.polyfit(self._calls[half:], self.resident[half:], 1)[0])
+
+
+async def bare(texts: Sequence[str], usual: float, options: argparse.Namespace) -> float:
+    """Return the bytes that a call leaves which is cut on a server of nothing but grpc.aio."""
+    command = [sys.executable, str(Path(__file__).with_name("bare_server.py")), str(usual)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        address = (await asyncio.to_thread(process.stdout.readline)).strip()
+        server, choose = Server(address, "", process.pid), random.Random(12)
+        jobs = [partial(cut, server, texts, usual, choose) for _ in range(options.cut)]
+        memory = Memory(process.pid)
+        await abuse(jobs, options.at_once, memory.look)
+        process.communicate("")
+    return memory.slope()
 
 
 def predictions(classifier: Classifier, texts: Sequence[str]) -> list[Prediction]:

@@ -36,7 +36,7 @@ from open_loop import Call, codes, offer, quantile
 from record import process_status, surroundings, write_result
 from reviews import read_reviews
 from sentimill import Classifier
-from serving import Load, Server, drive, running_server, server_options
+from under_load import Load, Server, drive, running_server, server_options
 
 QUANTILES = {"p50_seconds": 0.5, "p95_seconds": 0.95, "p99_seconds": 0.99}
 NORMAL = 0.5
@@ -99,7 +99,7 @@ def _capacity(server: Server, texts: Sequence[str], settings: argparse.Namespace
     """Return how many requests a second come out when callers always have one more."""
     size: int = settings.texts_a_request
     load = Load(size, max(8, 2 * settings.batch_tokens // (64 * size)))
-    return asyncio.run(drive(server, texts, load, settings)).texts_per_second / size
+    return asyncio.run(drive(server, texts, load, settings.seconds)).texts / size
 
 
 def _offer(

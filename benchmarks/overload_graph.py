@@ -25,7 +25,7 @@ from open_loop import offer
 from prometheus import Prometheus, prometheus, until
 from record import RESULTS, surroundings, write_result
 from reviews import read_reviews
-from serving import Load, Server, drive, running_server, server_options
+from under_load import Load, Server, drive, running_server, server_options
 
 FASTER: Final = 15
 ALERT: Final = "SentimillRefusing"
@@ -71,8 +71,7 @@ def induce(
     texts = read_reviews(settings.data, settings.texts)
     requests = requests_of(texts, TEXTS_A_REQUEST)
     load = Load(TEXTS_A_REQUEST, 64)
-    asked = argparse.Namespace(seconds=15.0)
-    capacity = asyncio.run(drive(server, texts, load, asked)).texts_per_second / TEXTS_A_REQUEST
+    capacity = asyncio.run(drive(server, texts, load, 15.0)).texts / TEXTS_A_REQUEST
     began, marks = time.time(), []
     for (name, times), seconds in zip(PARTS, settings.seconds, strict=True):
         marks.append((name, time.time() - began))

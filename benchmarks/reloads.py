@@ -29,7 +29,7 @@ from calls import requests_of
 from open_loop import Call, codes, offer, quantile
 from record import surroundings, write_result
 from reviews import read_reviews
-from serving import Server, running_server, server_options
+from under_load import Server, running_server, server_options
 
 ANSWER_SECONDS = 600.0
 """A reload that takes longer is a failure."""

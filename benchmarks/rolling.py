@@ -29,7 +29,7 @@ from calls import requests_of
 from open_loop import Call, codes, offer, quantile
 from record import surroundings, write_result
 from reviews import read_reviews
-from serving import Load, Server, drive, running_server, server_options
+from under_load import Load, Server, drive, running_server, server_options
 
 CONFIG: Final = Path(__file__).parents[1] / "deploy/haproxy/haproxy.cfg"
 NOTICE_SECONDS: Final = 3
@@ -111,9 +111,8 @@ def main() -> None:
 
 def capacity(server: Server, texts: Sequence[str]) -> float:
     """Return how many calls a second one server answers when it is kept busy."""
-    asked = argparse.Namespace(seconds=15.0)
     load = Load(TEXTS_A_REQUEST, 32)
-    return asyncio.run(drive(server, texts, load, asked)).texts_per_second / TEXTS_A_REQUEST
+    return asyncio.run(drive(server, texts, load, 15.0)).texts / TEXTS_A_REQUEST
 
 
 @contextmanager

@@ -40,7 +40,7 @@ from reviews import read_reviews
 from sentimill import Classifier
 from sentimill.machine import usable_cores
 from sentimill.text import Encoded
-from serving import LEAD, Load, Server, drive, running_server, server_options
+from under_load import LEAD, Load, Server, drive, running_server, server_options
 
 HERE: Final = Path(__file__).parent
 CALLERS: Final = 128
@@ -284,16 +284,16 @@ def main() -> None:
             except SystemExit as error:
                 left_out[peer.name] = str(error)
                 print(f"left out: {error}", file=sys.stderr)  # noqa: T201
-        whole, warm_up = settings.seconds, min(settings.seconds, WARM_UP_SECONDS)
         for round_ in range(settings.rounds + 1):  # the first one warms up
-            settings.seconds = whole if round_ else warm_up
+            warm_up = min(settings.seconds, WARM_UP_SECONDS)
+            seconds = settings.seconds if round_ else warm_up
             found: dict[str, float] = {}
             for name, server in ours.items():
-                run = asyncio.run(drive(server, texts, Load(1, CALLERS), settings))
-                found[name] = run.tokens_per_second
+                run = drive(server, texts, Load(1, CALLERS), seconds)
+                found[name] = asyncio.run(run).tokens
             for running in peers:
                 running.signal(signal.SIGCONT)
-                loading = load_peer(running, texts, tokens, settings.seconds)
+                loading = load_peer(running, texts, tokens, seconds)
                 found[running.name] = asyncio.run(loading)
                 running.signal(signal.SIGSTOP)
             print({k: round(v) for k, v in found.items()}, file=sys.stderr)  # noqa: T201
@@ -342,8 +342,8 @@ def _settings() -> argparse.Namespace:
         "--peer-batches", type=int, nargs="+", default=[4, 32], help="texts in a batch of theirs"
     )
     parser.add_argument("--texts", type=int, default=1024)
-    parser.add_argument("--seconds", type=float, default=45.0, help="of each run")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=15.0, help="of each run")
+    parser.add_argument("--rounds", type=int, default=4)
     return parser.parse_args()
 
 

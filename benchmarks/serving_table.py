@@ -143,14 +143,13 @@ def _at_best(peers: Mapping[str, float]) -> list[str]:
 def _cut(found: Found) -> str:
     after, before = found["after"], found["before"]
     left = "none" if after["open_files"] <= before["open_files"] else "some"
-    counted = 0.9 * sum(found["ended"].values())  # the first tenth came before the clock
-    calls_a_second = counted / found["seconds"]
-    grown = found["slope_share_an_hour"] / 3600 * found["resident_bytes"][0] / calls_a_second
     return (
         f"With the {found['bundle']} bundle {found['cut']:,} calls cut at random moments and"
         f" {found['malformed']} of made-up bytes: {left} left a file open,"
         f" {found['healthy_calls']:,} calls beside them were answered to the bit, memory"
-        f" {found['resident_growth']:+.1%}, in the second half {grown:+.0f} bytes a bad call."
+        f" {found['resident_growth']:+.1%}, in the second half {found['bytes_a_bad_call']:+.0f}"
+        f" bytes a bad call; on a server of nothing but grpc.aio"
+        f" {found['bare_bytes_a_bad_call']:+.0f}."
     )
 
 

@@ -21,7 +21,7 @@ from latency import recovered_after
 from open_loop import Call, quantile
 from sentimill import Classifier
 from sentimill.engine import Engine, EngineInfo
-from serving import in_order
+from serving import Turns, in_order
 from serving_peers import PEERS, ask, request
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
@@ -63,18 +63,25 @@ def test_arrival_order_fills_a_batch_until_the_next_text_does_not_fit(
 
 @pytest.mark.slow
 def test_the_benchmark_runs_on_a_tiny_bundle(bundle: Path, tmp_path: Path) -> None:
-    """One round of some seconds: figures for both loads, from a server that is gone afterwards."""
+    """Two turns of some seconds: figures for both loads, from a server that is gone afterwards."""
     found = run(
         "serving.py", bundle, tmp_path / "out.json",
-        texts=128, seconds=5, rounds=1, offline_tokens=512,
+        texts=128, lead=1, seconds=3, rounds=2, offline_tokens=512,
     )  # fmt: skip
 
     loads = [(load["texts_a_request"], load["callers"]) for load in found["loads"]]
     assert loads == [(64, 8), (1, 128)]
     for load in found["loads"]:
         assert 0 < load["served_by_offline"] < 1
+        assert len(load["served_by_offline_each"]) == 2
         assert 0 < load["useful_share"] <= 1
-        assert 0 < load["p50_seconds"] <= load["p99_seconds"]
+
+
+def test_a_served_turn_is_compared_with_the_offline_turns_around_it() -> None:
+    """So that a machine which slows down steadily does not count against either."""
+    turns = Turns(offline=[10, 6, 2], served=[4, 4], useful_share=[1, 1])
+
+    assert turns.ratios() == [0.5, 1]
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from sentimill import Classifier, Client
 from sentimill.classifier import plan_batches
 from sentimill.text import Encoded
 from sentimill.v1 import sentiment_pb2 as pb
-from serving import running_server
+from under_load import running_server
 
 __all__ = ["Senders", "callers", "encoded", "engine_run", "score_run", "served", "write_csv"]
 
