@@ -207,7 +207,7 @@ async def measure(server: Server, options: argparse.Namespace) -> dict[str, Any]
     )
     seconds = time.perf_counter() - began
     after = await calm(server)
-    pace = len(jobs[first:]) / seconds
+    pace, slope = len(jobs[first:]) / seconds, memory.slope()
     return {
         "question": "what calls that end badly leave behind",
         "bundle": options.bundle.name,
@@ -220,8 +220,8 @@ async def measure(server: Server, options: argparse.Namespace) -> dict[str, Any]
         "healthy_texts": neighbours.answered,
         "before": before,
         "after": after,
-        "bytes_a_bad_call": memory.slope(),
-        "slope_share_an_hour": 3600 * pace * memory.slope() / memory.resident[0],
+        "bytes_a_bad_call": slope,
+        "slope_share_an_hour": 3600 * pace * slope / memory.resident[0],
         "resident_growth": after["resident_bytes"] / before["resident_bytes"] - 1,
         "resident_bytes": memory.resident[:: 1 + len(memory.resident) // 200],
         "bare_bytes_a_bad_call": await bare(texts, usual, options),

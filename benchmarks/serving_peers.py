@@ -285,8 +285,7 @@ def main() -> None:
                 left_out[peer.name] = str(error)
                 print(f"left out: {error}", file=sys.stderr)  # noqa: T201
         for round_ in range(settings.rounds + 1):  # the first one warms up
-            warm_up = min(settings.seconds, WARM_UP_SECONDS)
-            seconds = settings.seconds if round_ else warm_up
+            seconds = settings.seconds if round_ else min(settings.seconds, WARM_UP_SECONDS)
             found: dict[str, float] = {}
             for name, server in ours.items():
                 run = drive(server, texts, Load(1, CALLERS), seconds)
