@@ -28,23 +28,23 @@ protos: $(READY) ## generate serve/sentimill/v1 from protos/
 	  --python_out=serve --pyi_out=serve protos/sentimill/v1/*.proto
 
 wheel-test: $(READY) ## build the wheel, and use it where neither torch nor this checkout is
-	@BIN=$(BIN) PYTHON=$(PYTHON) sh tests/wheel.sh
+	@BIN=$(BIN) PYTHON=$(PYTHON) sh tests/support/wheel.sh
 
 s3-test: $(READY) ## S3 addresses, against moto's server in an environment of its own
-	@BIN=$(BIN) PYTHON=$(PYTHON) sh tests/s3.sh
+	@BIN=$(BIN) PYTHON=$(PYTHON) sh tests/support/s3.sh
 
 triton-test: $(READY) ## the Open Inference Protocol, with tritonclient from an environment of its own
-	@BIN=$(BIN) PYTHON=$(PYTHON) sh tests/triton.sh
+	@BIN=$(BIN) PYTHON=$(PYTHON) sh tests/support/triton.sh
 
 test-optimum: $(READY) ## the other lane to ONNX, with optimum in an environment of its own
-	@BIN=$(BIN) PYTHON=$(PYTHON) sh tests/optimum.sh
+	@BIN=$(BIN) PYTHON=$(PYTHON) sh tests/support/optimum.sh
 
 bench: $(READY) ## student against large model, in half an hour: DATA=folder PSEUDO=file
-	$(BIN)/python benchmarks/bench.py --data $(DATA) --pseudo $(PSEUDO)
-	$(BIN)/python benchmarks/proof_page.py benchmarks/results/proof-cpu.json $(wildcard benchmarks/results/proof-gpu.json)
+	$(BIN)/python -m benchmarks.proof.run --data $(DATA) --pseudo $(PSEUDO)
+	$(BIN)/python -m benchmarks.proof.readme_tables benchmarks/results/proof-cpu.json $(wildcard benchmarks/results/proof-gpu.json)
 
 bench-gpu: ## the same in ten minutes on a GPU machine: BUNDLE=folder with fp16, PYTHON with torch and onnxruntime-gpu
-	PYTHONPATH=serve:train $(PYTHON) benchmarks/bench_gpu.py --bundle $(BUNDLE)
+	PYTHONPATH=serve:train $(PYTHON) -m benchmarks.proof.run_gpu --bundle $(BUNDLE)
 
 clean: ## remove what the targets above made, but no bundle
 	rm -rf $(VENV) .venv-wheel .venv-moto .venv-triton .venv-optimum dist demo

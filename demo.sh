@@ -36,7 +36,7 @@ step "3. Call it over gRPC"
   "Oh great, another update that breaks everything."
 
 step "4. Score a CSV"
-"$BIN/python" -m sentimill_train.starter demo/reviews.csv
+"$BIN/python" -m sentimill_train.data.starter demo/reviews.csv
 "$BIN/sentimill" score demo/reviews.csv demo/scored.csv --bundle "$BUNDLE" --overwrite
 head -4 demo/scored.csv
 

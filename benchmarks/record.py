@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from sentimill.engine import usable_providers
-from sentimill.machine import Machine, package_version, usable_cores
+from sentimill.engine.base import usable_providers
+from sentimill.engine.hardware import Machine, usable_cores
+from sentimill.installed_packages import package_version
 
 __all__ = [
     "RESULTS",
@@ -24,7 +25,10 @@ __all__ = [
     "write_result",
 ]
 
-RESULTS: Final = Path(__file__).parent / "results"
+ROOT: Final = Path(__file__).parents[1]
+"""The root of the checkout."""
+
+RESULTS: Final = ROOT / "benchmarks" / "results"
 _PACKAGES = (
     "sentimill",
     "openvino",

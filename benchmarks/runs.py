@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench_machine import machine
+from benchmarks.proof.host import machine
 
 __all__ = ["cell", "resumed", "spread_of"]
 

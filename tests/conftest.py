@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from program import Sentimill
+from cli_in_process import Sentimill
 from sentimill.classifier import Classifier
 from sentimill.scoring.scorers import LocalScorer
-from tiny import write_tiny_bundle
+from tiny_bundle import write_tiny_bundle
 
 # A shared machine may stop a test for a second: how long one example takes says nothing.
 settings.register_profile("sentimill", deadline=None)

@@ -10,9 +10,9 @@ from typing import Final
 
 import msgspec
 
-from proof.record import CascadePoint
-from sentimill_train.bootstrap import share
-from sentimill_train.measures import Answers, Floats
+from benchmarks.proof.record import CascadePoint
+from sentimill_train.metrics.classification import Answers, Floats
+from sentimill_train.metrics.intervals import share
 
 __all__ = ["THRESHOLDS", "curve"]
 

@@ -10,16 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from proof.contestants import callers, encoded, engine_run, score_run, served, write_csv
-from proof.race import race
-from proof.record import Speed
-from proof.rivals import pipeline_run
-from proof.shapes import MINILM_L6
-from record import peak_mib
+from benchmarks.proof.contestants import callers, encoded, engine_run, score_run, served, write_csv
+from benchmarks.proof.race import race
+from benchmarks.proof.record import Speed
+from benchmarks.proof.rivals import pipeline_run
+from benchmarks.proof.shapes import MINILM_L6
+from benchmarks.record import peak_mib
 from sentimill import Classifier
-from sentimill.engine import EngineName, Precision
+from sentimill.engine.base import EngineName, Precision
 from sentimill.errors import SentimillError
-from sentimill_train.baselines import Baseline
+from sentimill_train.evaluation.baselines import Baseline
 
 __all__ = ["engines_of", "student_race"]
 

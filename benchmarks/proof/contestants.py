@@ -15,12 +15,12 @@ from typing import Final
 
 import grpc
 
-from calls import method_of, requests_of
+from benchmarks.serving.loaded_server import running_server
+from benchmarks.serving.request_payloads import method_of, requests_of
 from sentimill import Classifier, Client
 from sentimill.classifier import plan_batches
-from sentimill.text import Encoded
+from sentimill.text.tokenizer import Encoded
 from sentimill.v1 import sentiment_pb2 as pb
-from under_load import running_server
 
 __all__ = ["Senders", "callers", "encoded", "engine_run", "score_run", "served", "write_csv"]
 

@@ -23,8 +23,8 @@ from transformers import (
     Qwen2Config,
 )
 
-from proof.prompts import LABELS, Prompt
-from proof.shapes import DecoderShape
+from benchmarks.proof.prompts import LABELS, Prompt
+from benchmarks.proof.shapes import DecoderShape
 from sentimill.classifier import plan_batches
 
 __all__ = ["Decoder", "Encode", "Loaded", "load_checkpoint", "make_random"]

@@ -10,14 +10,14 @@ import msgspec
 import torch
 from tokenizers import Tokenizer
 
-from proof.decoder import Decoder, Encode, Loaded, load_checkpoint, make_random
-from proof.endpoint import Endpoint
-from proof.machine import energy_joules
-from proof.prompts import PROMPTS
-from proof.race import race, ratio_of
-from proof.record import Machine, Ratio, Speed
-from proof.shapes import MINILM_L6, DecoderShape
-from record import peak_mib
+from benchmarks.proof.decoder import Decoder, Encode, Loaded, load_checkpoint, make_random
+from benchmarks.proof.endpoint import Endpoint
+from benchmarks.proof.machine import energy_joules
+from benchmarks.proof.prompts import PROMPTS
+from benchmarks.proof.race import race, ratio_of
+from benchmarks.proof.record import Machine, Ratio, Speed
+from benchmarks.proof.shapes import MINILM_L6, DecoderShape
+from benchmarks.record import peak_mib
 from sentimill import Classifier, Prediction
 
 __all__ = ["carried", "duel", "large_model", "large_speed", "over_endpoint"]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from proof.prompts import LABELS, Prompt
+from benchmarks.proof.prompts import LABELS, Prompt
 
 __all__ = ["Endpoint"]
 

@@ -7,20 +7,20 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from proof.cascade import curve
-from proof.record import CascadePoint, Quality
-from proof.reviews import QUALITY_SETS, load, taught
-from proof.settings import Settings
+from benchmarks.proof.cascade import curve
+from benchmarks.proof.record import CascadePoint, Quality
+from benchmarks.proof.reviews import QUALITY_SETS, load, taught
+from benchmarks.proof.settings import Settings
 from sentimill import Classifier
 from sentimill.classifier import Prediction
-from sentimill_train.baselines import Baseline
-from sentimill_train.bootstrap import DRAWS, Figure, resample, share
-from sentimill_train.cost.plan import Plan
-from sentimill_train.cost.rates import load_rates
-from sentimill_train.cost.verdict import choose
-from sentimill_train.measures import Answers, Floats
-from sentimill_train.records import Example
-from sentimill_train.samples import gold_of
+from sentimill_train.cost.break_even import Plan
+from sentimill_train.cost.claims import choose
+from sentimill_train.cost.prices import load_rates
+from sentimill_train.data.schema import Example
+from sentimill_train.evaluation.baselines import Baseline
+from sentimill_train.evaluation.labelled_set import gold_of
+from sentimill_train.metrics.classification import Answers, Floats
+from sentimill_train.metrics.intervals import DRAWS, Figure, resample, share
 
 __all__ = ["cascade_points", "judge", "qualities", "retained", "student_probs", "two_class"]
 

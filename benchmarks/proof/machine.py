@@ -10,9 +10,9 @@ from typing import Final, cast
 
 import torch
 
-from proof.record import Around, Machine
-from record import surroundings
-from sentimill.machine import package_version
+from benchmarks.proof.record import Around, Machine
+from benchmarks.record import surroundings
+from sentimill.installed_packages import package_version
 
 __all__ = ["energy_joules", "fastest_dtype", "machine", "matmul_flops"]
 

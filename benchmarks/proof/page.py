@@ -1,6 +1,6 @@
 """One self-contained page from the runs' JSON: no network, no script, plots as inline SVG.
 
-python benchmarks/proof_page.py benchmarks/results/proof-cpu.json [proof-gpu.json]
+python -m benchmarks.proof.readme_tables benchmarks/results/proof-cpu.json [proof-gpu.json]
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from proof.record import Proof, Quality, Scaling, Speed
-from proof.tables import cascade_table, quality_table, ratio_table, speed_table
-from sentimill_train import charts, pages
-from sentimill_train.cost.page import cost_charts, count
-from sentimill_train.cost.plan import Plan
-from sentimill_train.cost.rates import load_rates
-from sentimill_train.cost.verdict import Study, choose, study
+from benchmarks.proof.record import Proof, Quality, Scaling, Speed
+from benchmarks.proof.tables import cascade_table, quality_table, ratio_table, speed_table
+from sentimill_train.cost.break_even import Plan
+from sentimill_train.cost.claims import Study, choose, study
+from sentimill_train.cost.prices import load_rates
+from sentimill_train.cost.report import cost_charts, count
+from sentimill_train.reporting import charts
+from sentimill_train.reporting import html as pages
 
 __all__ = ["cost_of", "fastest", "render"]
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from proof.record import Ratio, Speed
+from benchmarks.proof.record import Ratio, Speed
 
 __all__ = ["race", "ratio_of"]
 

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from sentimill_train.bootstrap import Figure
+from sentimill_train.metrics.intervals import Figure
 
 __all__ = [
     "BY_LENGTH",

@@ -14,7 +14,7 @@ from typing import Final
 
 import pyarrow.parquet as pq
 
-from sentimill_train.records import Example
+from sentimill_train.data.schema import Example
 
 __all__ = ["QUALITY_SETS", "SPEED_SETS", "load", "sample", "taught"]
 

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from transformers import BertConfig, BertForSequenceClassification
 
 from sentimill import Classifier
-from sentimill_train.baselines import (
+from sentimill_train.data.schema import Example
+from sentimill_train.evaluation.baselines import (
     Baseline,
     fit_baseline,
     static_features,
     tfidf_features,
     word_table,
 )
-from sentimill_train.records import Example
 
 __all__ = ["fit_rivals", "minilm", "pipeline_run"]
 

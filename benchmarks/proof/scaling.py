@@ -14,11 +14,11 @@ from typing import Final
 
 import torch
 
-from proof.contestants import callers, served
-from proof.record import Scaling
-from proof.rivals import minilm
-from proof.shapes import MINILM_L6
-from proof.throughput import batch_of, rate_of
+from benchmarks.proof.contestants import callers, served
+from benchmarks.proof.record import Scaling
+from benchmarks.proof.rivals import minilm
+from benchmarks.proof.shapes import MINILM_L6
+from benchmarks.proof.throughput import batch_of, rate_of
 from sentimill import Classifier
 
 __all__ = [
@@ -33,7 +33,7 @@ __all__ = [
 
 _SECONDS_A_DAY: Final = 86_400
 _STEP_ROWS: Final = 8
-_WORKER: Final = Path(__file__).parent / "throughput.py"
+_WORKER: Final = "benchmarks.proof.throughput"
 
 
 def by_length(classifier: Classifier, matmul_flops: float, seconds: float) -> list[Scaling]:
@@ -80,7 +80,7 @@ def by_processes(bundle: Path, cores: int, matmul_flops: float, seconds: float) 
     """As many one-threaded processes as cores, each with its own engine, all at once."""
     found: list[Scaling] = []
     for count in _doubling(cores):
-        command = [sys.executable, str(_WORKER), str(bundle), str(seconds)]
+        command = [sys.executable, "-m", _WORKER, str(bundle), str(seconds)]
         running = [
             subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(count)
         ]

@@ -9,9 +9,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
-from proof.reviews import QUALITY_SETS, SPEED_SETS, load
-from sentimill.reference import reference_bundle
-from sentimill_train.records import Example
+from benchmarks.proof.reviews import QUALITY_SETS, SPEED_SETS, load
+from benchmarks.record import RESULTS
+from sentimill.bundle.reference import reference_bundle
+from sentimill_train.data.schema import Example
 
 __all__ = ["Settings", "parse"]
 
@@ -96,7 +97,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> S
     add("--more", type=Path, nargs="*", default=[], help="its other bundles, such as fp32")
     add("--data", type=Path, required=True, help="folder of review sets")
     add("--pseudo", type=Path, required=True, help="JSON lines of a teacher's shares")
-    default = Path(__file__).parents[1] / "results" / "proof-cpu.json"
+    default = RESULTS / "proof-cpu.json"
     add("--out", type=Path, default=default, help="JSON file to write")
     add("--reviews", type=int, default=400, help="reviews timed for the student")
     add("--large-reviews", type=int, default=12, help="reviews timed for the large model")

@@ -3,7 +3,7 @@
 A multiply-add is two operations. Through the matrices a token costs two a weight (Kaplan et al.,
 "Scaling Laws for Neural Language Models", 2020, section 2.1). In attention a token at position p
 compares itself with p + 1 keys and sums as many values, each 2d operations a layer: 4d(p + 1).
-tests/test_shapes.py holds both against torch's own counter.
+tests/benchmarks/test_model_shapes.py holds both against torch's own counter.
 """
 
 from __future__ import annotations

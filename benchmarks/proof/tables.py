@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from proof.race import ratio_of
-from proof.record import BY_LENGTH, Proof, Ratio, Speed
-from record import between
-from sentimill_train.bootstrap import Figure
-from sentimill_train.cost.page import count
-from sentimill_train.cost.verdict import Study
+from benchmarks.proof.race import ratio_of
+from benchmarks.proof.record import BY_LENGTH, Proof, Ratio, Speed
+from benchmarks.record import between
+from sentimill_train.cost.claims import Study
+from sentimill_train.cost.report import count
+from sentimill_train.metrics.intervals import Figure
 
 __all__ = [
     "Table",

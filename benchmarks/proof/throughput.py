@@ -1,6 +1,6 @@
 """Reviews a second of one engine, timed over a span. As a program, with one thread, for scaling.py.
 
-    python benchmarks/proof/throughput.py BUNDLE SECONDS
+    python -m benchmarks.proof.throughput BUNDLE SECONDS
 
 It knows neither torch nor transformers, so that a process of its own is ready in a moment.
 """

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as fn
 
-from proof.shapes import MINILM_L6
+from benchmarks.proof.shapes import MINILM_L6
 
 __all__ = ["VarlenStudent"]
 

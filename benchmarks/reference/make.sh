@@ -14,7 +14,7 @@ step() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 mkdir -p "$WORK"
 if [ ! -f "$WORK/mix/held-out.jsonl" ]; then
   step "1. Mix the reviews"
-  "$BIN/python" benchmarks/reference_mix.py --data "$DATA" --pseudo "$PSEUDO" --suite "$SUITE" --out "$WORK/mix"
+  "$BIN/python" -m benchmarks.reference.mix --data "$DATA" --pseudo "$PSEUDO" --suite "$SUITE" --out "$WORK/mix"
 fi
 if [ ! -f "$WORK/broad/manifest.json" ]; then
   step "2. Learn all of them, read short"

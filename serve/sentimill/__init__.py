@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sentimill.classifier import Classifier, Prediction
-    from sentimill.client import AsyncClient, Client, Fallback, Security
+    from sentimill.client.client import AsyncClient, Client, Fallback, Security
     from sentimill.errors import SentimillError, TextError
 
 __all__ = [
@@ -31,12 +31,12 @@ for _name, _off in {"ORT_DISABLE_TELEMETRY": "1", "RAY_USAGE_STATS_ENABLED": "0"
     os.environ.setdefault(_name, _off)
 
 _HOMES = {
-    "AsyncClient": "client",
+    "AsyncClient": "client.client",
     "Classifier": "classifier",
-    "Client": "client",
-    "Fallback": "client",
+    "Client": "client.client",
+    "Fallback": "client.client",
     "Prediction": "classifier",
-    "Security": "client",
+    "Security": "client.client",
     "SentimillError": "errors",
     "TextError": "errors",
 }

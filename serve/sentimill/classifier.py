@@ -16,8 +16,8 @@ from typing import Final, Literal, TypeVar, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from sentimill.bundle import Bundle, Golden, Manifest, open_bundle
-from sentimill.engine import (
+from sentimill.bundle.manifest import Bundle, Golden, Manifest, open_bundle
+from sentimill.engine.base import (
     Engine,
     EngineChoice,
     EngineName,
@@ -26,10 +26,10 @@ from sentimill.engine import (
     Provider,
     start_engine,
 )
-from sentimill.engine_choice import rank_engines
+from sentimill.engine.hardware import Machine
+from sentimill.engine.selection import rank_engines
 from sentimill.errors import BundleError, EngineError, InputError, TextError, UsageError
-from sentimill.machine import Machine
-from sentimill.text import Encoded, TextEncoder, Truncation, pad
+from sentimill.text.tokenizer import Encoded, TextEncoder, Truncation, pad
 
 __all__ = [
     "BATCH_TOKENS",
@@ -48,9 +48,9 @@ Rows = Sequence[NDArray[np.int64]]
 BATCH_TOKENS: Final = {"cpu": 512, "cuda": 32_768}
 """Padded tokens (rows times longest) in one engine call, by provider, unless told otherwise.
 
-A CPU is no faster with more (benchmarks/engine.py): their states leave the cache of its core, and
-every call waits for a whole batch. An H200 does two thirds as much with 4,096, and no more with
-65,536 (benchmarks/results/engine-gpu.md).
+A CPU is no faster with more (benchmarks/engine/engine_rate.py): their states leave the cache of
+its core, and every call waits for a whole batch. An H200 does two thirds as much with 4,096, and
+no more with 65,536 (benchmarks/results/engine-gpu.md).
 """
 
 _GOLDEN_TOLERANCE: Final = {"fp32": 1e-3, "fp16": 5e-3, "bf16": 2e-2, "int8": 5e-2}

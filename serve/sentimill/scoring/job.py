@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Final
 
 from sentimill.errors import UsageError
-from sentimill.scoring.answers import Columns
-from sentimill.scoring.journal import FolderLock, Header, Journal
+from sentimill.scoring.answer_columns import Columns
+from sentimill.scoring.checkpoint import FolderLock, Header, Journal
 from sentimill.scoring.pipeline import Limits
-from sentimill.scoring.places import (
+from sentimill.scoring.planning import Layout, Unit, open_table, plan
+from sentimill.scoring.runner import Progress, Run, Summary, refuse_existing
+from sentimill.scoring.scorers import Scorer
+from sentimill.scoring.storage import (
     STANDARD,
     identity,
     is_folder,
@@ -23,9 +26,6 @@ from sentimill.scoring.places import (
     local,
     writing,
 )
-from sentimill.scoring.running import Progress, Run, Summary, refuse_existing
-from sentimill.scoring.scorers import Scorer
-from sentimill.scoring.units import Layout, Unit, open_table, plan
 
 __all__ = ["Progress", "Score", "Summary"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Gauge, push_to_gateway, write_to_textfile
 
-from sentimill.scoring.places import absolute
+from sentimill.scoring.storage import absolute
 
 __all__ = ["JobMetrics"]
 

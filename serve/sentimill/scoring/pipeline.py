@@ -15,11 +15,11 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from sentimill.scoring.answers import Answers, Columns
-from sentimill.scoring.journal import Tally
-from sentimill.scoring.output import Output
+from sentimill.scoring.answer_columns import Answers, Columns
+from sentimill.scoring.checkpoint import Tally
+from sentimill.scoring.formats.table import Position, Table, Window
+from sentimill.scoring.part_writer import Output
 from sentimill.scoring.scorers import Scorer
-from sentimill.scoring.tables import Position, Table, Window
 
 __all__ = ["Flow", "Limits"]
 

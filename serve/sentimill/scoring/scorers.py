@@ -12,9 +12,9 @@ from typing import Final, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sentimill.calls import Security
 from sentimill.classifier import Classifier, Prediction, plan_batches, probabilities
-from sentimill.client import Client
+from sentimill.client.channel import Security
+from sentimill.client.client import Client
 from sentimill.errors import (
     DeadlineError,
     EngineError,
@@ -24,8 +24,8 @@ from sentimill.errors import (
     UnavailableError,
     UsageError,
 )
-from sentimill.scoring.answers import Answers
-from sentimill.text import Encoded
+from sentimill.scoring.answer_columns import Answers
+from sentimill.text.tokenizer import Encoded
 
 __all__ = ["LocalScorer", "Model", "Scorer", "ServerScorer"]
 

@@ -7,13 +7,13 @@ from typing import Final
 
 import msgspec
 
-from sentimill.scoring.answers import Columns
+from sentimill.scoring.answer_columns import Columns
+from sentimill.scoring.checkpoint import Tally
+from sentimill.scoring.formats.table import Position
 from sentimill.scoring.job import Score, Summary
-from sentimill.scoring.journal import Tally
-from sentimill.scoring.places import STANDARD, identity
+from sentimill.scoring.planning import open_table
 from sentimill.scoring.scorers import Scorer
-from sentimill.scoring.tables import Position
-from sentimill.scoring.units import open_table
+from sentimill.scoring.storage import STANDARD, identity
 
 __all__ = ["as_json", "try_out", "useful_share"]
 

@@ -1,0 +1,38 @@
+"""A server of grpc.aio with nothing of ours in it: what a cut call leaves there is the library's.
+
+    python -m benchmarks.serving.bare_server SECONDS
+
+Answers every Classify after SECONDS, as a process of its own until its standard input ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import grpc
+
+from sentimill.server.sentiment_service import SERVICE
+
+
+async def main(seconds: float) -> None:
+    """Serve on a free port, and say which one."""
+
+    async def answer(request: bytes, _: object) -> bytes:
+        await asyncio.sleep(seconds)
+        return request
+
+    server = grpc.aio.server()
+    classify: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(answer)
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(SERVICE, {"Classify": classify}),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    print(f"127.0.0.1:{port}", flush=True)  # noqa: T201
+    await asyncio.to_thread(sys.stdin.read)
+    await server.stop(0)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(float(sys.argv[1])))

@@ -1,0 +1,30 @@
+"""Calls as they go over the wire, so that a client's own work is no part of what is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import grpc
+
+from sentimill.server.sentiment_service import SERVICE
+from sentimill.v1 import sentiment_pb2 as pb
+
+__all__ = ["method_of", "request_of", "requests_of"]
+
+
+def method_of(channel: grpc.aio.Channel) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
+    """Return Classify of *channel*, which takes and gives bytes."""
+    method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+    method = channel.unary_unary(f"/{SERVICE}/Classify")
+    return method
+
+
+def request_of(texts: Sequence[str]) -> bytes:
+    """Return one request."""
+    items = [pb.ClassifyItem(text=text) for text in texts]
+    return pb.ClassifyRequest(items=items).SerializeToString()
+
+
+def requests_of(texts: Sequence[str], size: int) -> list[bytes]:
+    """Return requests of *size* texts each; what is left over is left out."""
+    return [request_of(texts[i : i + size]) for i in range(0, len(texts) - size + 1, size)]

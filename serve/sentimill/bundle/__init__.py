@@ -1,0 +1,1 @@
+"""The bundle: the model folder that training writes and serving reads."""

@@ -1,0 +1,1 @@
+"""Clients of the gRPC service. This package loads neither an engine nor a tokenizer."""

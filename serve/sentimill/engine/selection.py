@@ -1,0 +1,134 @@
+"""Which engine a machine should use: a table of what is known to run, best first, and no magic.
+
+The order is measured by benchmarks/engine/engine_rate.py. `auto` takes the first row that the
+machine, the bundle and the user's wish allow; a wish that no row allows is refused
+with the reason of the row that comes nearest to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+from sentimill.engine.base import EngineChoice, EngineName, EngineWish, Precision, Provider
+from sentimill.engine.hardware import Machine
+from sentimill.errors import UsageError
+
+__all__ = ["rank_engines"]
+
+_BF16: Final = frozenset({"amx_bf16", "avx512_bf16"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """One way to run a graph. flags: the CPU needs one of them; empty, any CPU will do."""
+
+    engine: Literal["onnx", "openvino"]
+    provider: Literal["cpu", "cuda"]
+    precision: str
+    why: str
+    flags: frozenset[str] = frozenset()
+
+
+_ROWS: Final = (
+    _Row(engine="onnx", provider="cuda", precision="fp16", why="CUDA, half precision"),
+    _Row(engine="onnx", provider="cuda", precision="fp32", why="CUDA"),
+    _Row(
+        engine="openvino",
+        provider="cpu",
+        precision="bf16",
+        flags=_BF16,
+        why="bf16 instructions, and bit-equal in any batch",
+    ),
+    # Without int8 instructions too: it was measured on an AVX2 CPU that has none.
+    _Row(
+        engine="onnx",
+        provider="cpu",
+        precision="int8",
+        why="faster than fp32 in ONNX Runtime, and bit-equal in any batch",
+    ),
+    _Row(engine="onnx", provider="cpu", precision="fp32", why="runs on every CPU"),
+    # Also exact, and faster than the row above; behind it until the choice of a default is measured
+    # on more than one kind of CPU.
+    _Row(engine="openvino", provider="cpu", precision="fp32", why="there is no ONNX Runtime"),
+)
+
+
+def rank_engines(
+    wish: EngineWish, precisions: Sequence[str], machine: Machine
+) -> list[EngineChoice]:
+    """Return what can run *wish* on *machine*, best first, never empty.
+
+    precisions: those that the bundle lists, each passed its gate. A precision that is asked for by
+    name must be listed too, but for bf16: an engine makes it from the fp32 graph by its own
+    rounding, so a bundle that was never gated in bf16 can be tried in it.
+
+    Raises:
+        UsageError: nothing fits; the message says what is missing and how to get it.
+    """
+    _check_names(wish)
+    wanted = precisions if wish.precision == "auto" else [wish.precision]
+    rows = [
+        row
+        for row in _ROWS
+        if wish.engine in ("auto", row.engine)
+        and wish.provider in ("auto", row.provider)
+        and row.precision in wanted
+    ]
+    if not rows:
+        raise UsageError(
+            f"no engine runs {' or '.join(wanted)} with --engine {wish.engine} --provider"
+            f" {wish.provider}: leave one of the three to auto",
+            reason="ENGINE_NOT_USABLE",
+        )
+    lacks = [_lack(row, machine) for row in rows]
+    found = [
+        EngineChoice(engine=row.engine, provider=row.provider, precision=row.precision, why=row.why)
+        for row, lack in zip(rows, lacks, strict=True)
+        if lack is None
+    ]
+    if not found:
+        raise lacks[0] or AssertionError("a row without a lack is a choice")
+    return found
+
+
+def _lack(row: _Row, machine: Machine) -> UsageError | None:
+    """Return what keeps *row* from running on *machine*."""
+    if row.engine == "openvino" and machine.openvino is None:
+        return UsageError(
+            "OpenVINO is not installed: pip install 'sentimill[openvino]'", reason="ENGINE_MISSING"
+        )
+    if row.engine == "onnx" and not machine.onnx_providers:
+        return UsageError(
+            "ONNX Runtime is not installed: pip install 'sentimill[cpu]', or 'sentimill[gpu]' for"
+            " a CUDA machine",
+            reason="ENGINE_MISSING",
+        )
+    if row.provider == "cuda" and "CUDAExecutionProvider" not in machine.onnx_providers:
+        return UsageError(
+            f"this ONNX Runtime has no cuda provider (it has {', '.join(machine.onnx_providers)}):"
+            " pip install 'sentimill[gpu]'",
+            reason="PROVIDER_NOT_INSTALLED",
+        )
+    if row.flags and not row.flags & machine.cpu_flags:
+        return UsageError(
+            f"{row.precision} needs a CPU with {' or '.join(sorted(row.flags))}: use another"
+            " --precision",
+            reason="PRECISION_NOT_USABLE",
+        )
+    return None
+
+
+def _check_names(wish: EngineWish) -> None:
+    kinds = (
+        ("engine", wish.engine, get_args(EngineName)),
+        ("provider", wish.provider, get_args(Provider)),
+        ("precision", wish.precision, get_args(Precision)),
+    )
+    for kind, name, known in kinds:
+        if name not in known:
+            raise UsageError(
+                f"unknown {kind} {name!r}: use {', '.join(known[:-1])} or {known[-1]}",
+                reason=f"UNKNOWN_{kind.upper()}",
+            )

@@ -1,0 +1,165 @@
+"""The HTTP port beside gRPC: metrics, health, and the status page. It only reads.
+
+A text, a caller or a path is never shown here, so the port may be open to whoever may see how
+busy the server is; it has no authentication of its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
+from importlib.resources import files
+from socketserver import ThreadingMixIn
+from threading import Event, Thread
+from typing import Any, Final
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+import msgspec
+from prometheus_client.exposition import choose_encoder
+
+from sentimill.errors import UsageError
+from sentimill.observability.history import STEP_SECONDS
+from sentimill.observability.status import Status
+
+__all__ = ["Port", "application"]
+
+_IDLE_SECONDS: Final = 10.0
+"""A connection that says nothing for so long is closed, so that idle ones do not pile up."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    content: bytes
+    kind: str
+    status: HTTPStatus = HTTPStatus.OK
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = _IDLE_SECONDS
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: a scrape every few seconds is no news."""
+
+
+class Port:
+    """Answers HTTP in threads of its own until closed, and samples the status meanwhile."""
+
+    def __init__(self, status: Status, host: str, port: int) -> None:
+        """Listen. Port 0 takes a free one. Raises UsageError when the port is taken."""
+        kind = _Server6 if ":" in host else _Server
+        try:
+            server = make_server(host, port, application(status), kind, _Handler)
+        except OSError as error:
+            raise UsageError(
+                f"the metrics port {host}:{port} cannot be opened ({error.strerror}): stop what"
+                " uses it or choose another with --metrics-port",
+                reason="PORT_BUSY",
+            ) from error
+        self._server: WSGIServer = server
+        self._status = status
+        self._stop = Event()
+        self._threads = [
+            Thread(target=server.serve_forever, args=(0.05,), name="http", daemon=True),
+            Thread(target=self._sample, name="status", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+        self.port: int = server.server_port
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._stop.set()
+        self._server.shutdown()
+        self._server.server_close()
+        for thread in self._threads:
+            thread.join()
+
+    def _sample(self) -> None:
+        while not self._stop.wait(STEP_SECONDS):
+            self._status.sample()
+
+
+def application(status: Status) -> Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]:
+    """Return the WSGI application that shows *status*."""
+    page = files("sentimill.observability").joinpath("status_page.html").read_bytes()
+    policy = _policy(page.decode())
+
+    def metrics(environ: WSGIEnvironment) -> _Answer:
+        encode, kind = choose_encoder(environ.get("HTTP_ACCEPT", ""))
+        return _Answer(encode(status.metrics.shown), kind)
+
+    def ready(environ: WSGIEnvironment) -> _Answer:
+        ok = status.state == "serving"
+        return _plain(status.state, HTTPStatus.OK if ok else HTTPStatus.SERVICE_UNAVAILABLE)
+
+    def healthy(environ: WSGIEnvironment) -> _Answer:
+        if status.alive():
+            return _plain("ok")
+        return _plain("the event loop does not answer", HTTPStatus.SERVICE_UNAVAILABLE)
+
+    pages: dict[str, Callable[[WSGIEnvironment], _Answer]] = {
+        "/": lambda _: _Answer(page, "text/html; charset=utf-8"),
+        "/metrics": metrics,
+        "/status.json": lambda _: _Answer(
+            msgspec.json.encode(status.document()), "application/json"
+        ),
+        "/healthz": healthy,
+        "/readyz": ready,
+    }
+
+    def answer(environ: WSGIEnvironment) -> _Answer:
+        found = pages.get(environ.get("PATH_INFO", ""))
+        if found is None:
+            known = ", ".join(pages)
+            return _plain(f"no such page; there are {known}", HTTPStatus.NOT_FOUND)
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            return _plain("this port only reads: use GET", HTTPStatus.METHOD_NOT_ALLOWED)
+        return found(environ)
+
+    def respond(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        said = answer(environ)
+        headers = [
+            ("Content-Type", said.kind),
+            ("Content-Length", str(len(said.content))),
+            ("Content-Security-Policy", policy),
+            ("X-Content-Type-Options", "nosniff"),
+            ("Referrer-Policy", "no-referrer"),
+            ("Cache-Control", "no-store"),
+        ]
+        start(f"{said.status.value} {said.status.phrase}", headers)
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [said.content]
+
+    return respond
+
+
+def _plain(text: str, status: HTTPStatus = HTTPStatus.OK) -> _Answer:
+    return _Answer(f"{text}\n".encode(), "text/plain; charset=utf-8", status)
+
+
+def _policy(page: str) -> str:
+    """Return a policy that lets the page run its own script and style, ask us, and nothing else."""
+
+    def allowed(tag: str) -> str:
+        parts = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        digests = (hashlib.sha256(part.encode()).digest() for part in parts)
+        return " ".join(f"'sha256-{base64.b64encode(each).decode()}'" for each in digests)
+
+    return (
+        f"default-src 'none'; script-src {allowed('script')}; style-src {allowed('style')};"
+        " connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none';"
+        " frame-ancestors 'none'"
+    )

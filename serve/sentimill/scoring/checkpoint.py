@@ -1,0 +1,251 @@
+"""The journal of a job: what is done, so that a killed job goes on where it stopped.
+
+::
+
+    .OUT.score/
+      lock               held while a job runs; the kernel lets go of it when the process dies
+      journal.jsonl      first line: inputs, options, model; then one line a part, and one a file
+      0.data             the output so far, 1.data for the next file, and so on
+      0.errors.jsonl     its bad rows
+      0.parquet          the finished file, where that is not the data itself
+
+A part is the output of one window, appended to the data. Data is on the disk before the line that
+says so; what comes after the last line is cut off on the next start and done again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import msgspec
+
+from sentimill.errors import UsageError
+from sentimill.scoring.formats.table import Position
+from sentimill.scoring.storage import Identity, sync_folder
+
+__all__ = ["Done", "FolderLock", "Header", "Journal", "Part", "Tally"]
+
+_VERSION: Final = 1
+_NAME: Final = "journal.jsonl"
+
+
+class Tally(msgspec.Struct, frozen=True):
+    """Rows written so far. kept: they had an answer before. Tokens as the engine saw them."""
+
+    rows: int = 0
+    failed: int = 0
+    kept: int = 0
+    useful_tokens: int = 0
+    padded_tokens: int = 0
+
+    def __add__(self, other: Tally) -> Tally:
+        pairs = zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True)
+        return Tally(*(a + b for a, b in pairs))
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True, tag="job"):
+    """Everything that the output depends on."""
+
+    version: int = _VERSION
+    inputs: tuple[Identity, ...]
+    options: Mapping[str, str]
+    model: str
+    engine: str
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True, tag="part"):
+    """One window, appended. end: where the next begins. Sizes: of data and errors after it."""
+
+    file: int
+    end: Position
+    size_bytes: int
+    sha256: str
+    errors_bytes: int
+    tally: Tally
+
+
+class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
+    """A file that is complete: about to get its final name, or there already."""
+
+    file: int
+    tally: Tally
+
+
+Record = Header | Part | Done
+_DECODER: Final = msgspec.json.Decoder(Record)
+
+
+class FolderLock:
+    """Holds the folder *path* for one job. Raises UsageError when another holds it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        while True:
+            self._path.mkdir(exist_ok=True)
+            self._file = (self._path / "lock").open("ab")
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                self._file.close()
+                why = f"another job is writing this output (it holds {self._path}): wait for it"
+                raise UsageError(why, reason="OUTPUT_LOCKED") from error
+            try:
+                if os.path.samestat(os.fstat(self._file.fileno()), (self._path / "lock").stat()):
+                    return
+            except FileNotFoundError:
+                pass
+            # The other job ended in between and removed the folder: take a new one.
+            self._file.close()
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+class Journal:
+    """The records of a job, read back or begun. `parts` and `done` are by file."""
+
+    def __init__(self, folder: Path, header: Header) -> None:
+        """Read what is there, or begin. Raises UsageError when it belongs to another job."""
+        self.folder = folder
+        self.header = header
+        self.parts: dict[int, list[Part]] = {}
+        self.done: dict[int, Done] = {}
+        path = folder / _NAME
+        records = _read(path)
+        begun = {record.file for record in records if not isinstance(record, Header)}
+        if records:
+            _compare(folder, records[0], header, begun)
+        for record in records[1:]:
+            if isinstance(record, Part):
+                self.parts.setdefault(record.file, []).append(record)
+            elif isinstance(record, Done):
+                self.done[record.file] = record
+        self.resumed = bool(records)
+        for file, parts in self.parts.items():
+            if file not in self.done:
+                self.parts[file] = _whole(folder / f"{file}.data", parts)
+        # Written anew, without what was torn or is no longer backed by data.
+        kept: list[Record] = [header, *(p for k in sorted(self.parts) for p in self.parts[k])]
+        kept += self.done.values()
+        temporary = folder / f"{_NAME}.new"
+        with temporary.open("wb") as anew:
+            anew.writelines(msgspec.json.encode(record) + b"\n" for record in kept)
+            anew.flush()
+            os.fsync(anew.fileno())
+        temporary.replace(path)
+        sync_folder(folder)
+        self._file = path.open("ab")
+
+    @staticmethod
+    def exists(folder: Path) -> bool:
+        """Say whether *folder* holds an unfinished job."""
+        return (folder / _NAME).exists()
+
+    @staticmethod
+    def drop(folder: Path) -> None:
+        """Forget the unfinished job in *folder*, but not the lock on it."""
+        for path in folder.iterdir():
+            if path.name != "lock":
+                path.unlink()
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Write *records* and wait until they are on the disk."""
+        self._file.write(b"".join(msgspec.json.encode(record) + b"\n" for record in records))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        # An open file stays writable when its folder is removed; nobody would find it again.
+        os.stat(self.folder / _NAME)
+
+    def close(self) -> None:
+        """Close the file; what is done stays."""
+        self._file.close()
+
+    def remove(self) -> None:
+        """Remove the folder: the job is over."""
+        self.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _read(path: Path) -> list[Record]:
+    """Return the whole lines of the journal; a torn last one is as if it was never written."""
+    if not path.exists():
+        return []
+    records: list[Record] = []
+    for line in path.read_bytes().split(b"\n")[:-1]:
+        try:
+            records.append(_DECODER.decode(line))
+        except msgspec.DecodeError:
+            break
+    return records
+
+
+def _whole(data: Path, parts: list[Part]) -> list[Part]:
+    """Return the parts up to the first whose bytes are not what the journal says."""
+    if not data.exists():
+        return []
+    at = 0
+    with data.open("rb") as file:
+        for k, part in enumerate(parts):
+            if _digest(file, part.size_bytes - at) != part.sha256:
+                return parts[:k]
+            at = part.size_bytes
+    return parts
+
+
+def _digest(file: BinaryIO, size: int) -> str:
+    found = hashlib.sha256()
+    while size > 0 and (block := file.read(min(size, 1 << 20))):
+        found.update(block)
+        size -= len(block)
+    return found.hexdigest() if size == 0 else ""
+
+
+def _compare(folder: Path, old: Record, new: Header, begun: set[int]) -> None:
+    """Raise UsageError that says what differs between the interrupted job and this one.
+
+    Inputs that were not *begun* may have changed: one that made the job fail can be mended.
+    """
+    remedy = f"make it as it was, or drop what is done in {folder} with --restart"
+    if not isinstance(old, Header) or old.version != new.version:
+        why = f"the interrupted job in {folder} is of another version"
+        raise UsageError(f"{why}: {remedy}", reason="JOURNAL_UNREADABLE")
+    for name in sorted({*old.options, *new.options}):
+        before, now = old.options.get(name), new.options.get(name)
+        if before != now:
+            why = f"the interrupted job had {name} {before or 'unset'}, now it is {now or 'unset'}"
+            raise UsageError(f"{why}: {remedy}", reason="OPTION_CHANGED")
+    if old.model != new.model:
+        why = f"the interrupted job used model {old.model[:12]}, now it is {new.model[:12]}"
+        raise UsageError(f"{why}: {remedy}", reason="BUNDLE_CHANGED")
+    if old.engine != new.engine:
+        why = f"the interrupted job ran {old.engine}, this one runs {new.engine}"
+        raise UsageError(f"{why}: {remedy}", reason="ENGINE_CHANGED")
+    was = {entry.address: entry for entry in old.inputs}
+    here = {entry.address: entry for entry in new.inputs}
+    fresh = {entry.address for k, entry in enumerate(old.inputs) if k not in begun}
+    for address in sorted({*was, *here}):
+        if address in fresh and address in here:
+            continue
+        if was.get(address) != here.get(address):
+            why = f"the input {address} is {_change(was.get(address), here.get(address))}"
+            raise UsageError(f"{why}: {remedy}", reason="INPUT_CHANGED")
+    if list(was) != list(here):
+        raise UsageError(f"the inputs come in another order: {remedy}", reason="INPUT_CHANGED")
+
+
+def _change(old: Identity | None, new: Identity | None) -> str:
+    if old is None:
+        return "new since the job was interrupted"
+    if new is None:
+        return "gone since the job was interrupted"
+    if old.size_bytes != new.size_bytes:
+        return f"{new.size_bytes} bytes long, it was {old.size_bytes}"
+    return "not the one that the job began with: it was changed or written again"

@@ -1,0 +1,1 @@
+"""The file formats that a scoring job reads and writes."""

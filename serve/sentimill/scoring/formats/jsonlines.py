@@ -1,0 +1,280 @@
+"""JSON Lines: a row keeps its bytes, and the answers become its last keys.
+
+Only the text is decoded. A line that is no JSON object cannot take keys, so it comes back inside an
+object, whole, under `<prefix>source` (or `<prefix>source_base64` where it is not UTF-8).
+"""
+
+from __future__ import annotations
+
+import base64
+import codecs
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sentimill.errors import TableError, TextError, UsageError
+from sentimill.scoring.answer_columns import Added, Columns
+from sentimill.scoring.formats.compression import Stream
+from sentimill.scoring.formats.table import (
+    MAX_RECORD_BYTES,
+    ROW_BYTES,
+    WINDOW_BYTES,
+    Position,
+    Window,
+)
+
+__all__ = ["JsonLinesTable"]
+
+_BLANKS: Final = b" \t\r\n"
+_ESCAPED: Final = re.compile("[\udc80-\udcff]")
+_Value = msgspec.Raw | msgspec.UnsetType
+_RAW: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+@dataclass(slots=True)
+class _Rows:
+    """Rows of one window. bodies: a row up to where keys are added; ends: what follows them."""
+
+    texts: list[str | TextError | None] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    ends: list[bytes] = field(default_factory=list)
+    cost: int = 0
+
+
+class JsonLinesTable:
+    """A file with one JSON object a line, opened. Its rows may have different keys."""
+
+    columns: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        name: str,
+        text_column: str,
+        columns: Columns,
+        keep: tuple[str, ...] = (),
+        update: bool = False,
+        window_bytes: int = WINDOW_BYTES,
+    ) -> None:
+        """Look at the first bytes. Raises TableError for an empty file or another encoding."""
+        self._stream = stream
+        self._name = name
+        self._window_bytes = window_bytes
+        self._added = columns
+        self._text_column = text_column
+        self._keep = keep
+        self._update = update
+        self._first = stream.file.peek(4)[:4]
+        if not self._first:
+            raise TableError(f"{name} is empty: it needs a row", reason="EMPTY_FILE")
+        if self._first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise TableError(f"{name} is UTF-16: JSON Lines is UTF-8", reason="NOT_UTF8")
+        # Only these keys are built; all others are skipped over.
+        keys = {"text": text_column, **{f"old{k}": name for k, name in enumerate(columns.names)}}
+        kept = msgspec.Raw | msgspec.UnsetType
+        old = [(key, kept, msgspec.UNSET) for key in list(keys)[1:]]
+        row = msgspec.defstruct("Row", [("text", str | None, None), *old], rename=keys)
+        self._decoder = msgspec.json.Decoder(row)
+
+    def head(self, added: Sequence[str]) -> bytes:
+        """See `Table.head`: JSON Lines begins with its first row."""
+        return b""
+
+    def windows(self, start: Position) -> Iterator[Window]:
+        """See `Table.windows`."""
+        self._stream.seek(start.offset, at=0)
+        offset, number, rows = start
+        found = _Rows()
+        lead = b""
+        for raw in self._lines(number):
+            number += 1
+            offset += len(raw)
+            if offset == len(raw) and raw.startswith(codecs.BOM_UTF8):
+                lead, raw = raw[:3], raw[3:]
+            if raw.isspace():  # a blank line is no row, and stays where it is
+                if found.ends:
+                    found.ends[-1] += raw
+                else:
+                    lead += raw
+                continue
+            self._put(found, raw, lead)
+            found.lines.append(number)
+            lead = b""
+            found.cost += len(raw) + ROW_BYTES
+            if found.cost >= self._window_bytes:
+                if not rows:
+                    self._check_first(found)
+                rows += len(found.texts)
+                yield self._window(found, Position(offset, number, rows))
+                found = _Rows()
+        if found.texts or lead:
+            if not rows:
+                self._check_first(found)
+            rows += len(found.texts)
+            yield self._window(found, Position(offset, number, rows), lead)
+
+    def _window(self, rows: _Rows, end: Position, lead: bytes = b"") -> Window:
+        return Window(
+            texts=rows.texts,
+            lines=rows.lines,
+            end=end,
+            consumed=self._stream.tell(end.offset),
+            render=lambda added: self._render(rows, added) + lead,
+            columns=self._table,
+        )
+
+    def _lines(self, number: int) -> Iterator[bytes]:
+        while line := self._stream.file.readline(MAX_RECORD_BYTES + 1):
+            number += 1
+            if len(line) > MAX_RECORD_BYTES:
+                raise TableError(
+                    f"{self._name} line {number} has more than {MAX_RECORD_BYTES >> 20} MiB: JSON"
+                    " Lines has one object a line",
+                    reason="RECORD_TOO_LARGE",
+                )
+            yield line
+
+    def _check_first(self, rows: _Rows) -> None:
+        """Refuse a file whose first rows say that the wrong column was named."""
+        errors = [text.reason for text in rows.texts if isinstance(text, TextError)]
+        if len(errors) < len(rows.texts) or not errors:
+            return
+        if "COLUMN_COLLISION" in errors:
+            why = f"{self._name} already has keys that begin with {self._added.prefix!r}: choose"
+            why += " another --prefix, or fill their gaps with --where-missing"
+            raise TableError(why, reason="COLUMN_COLLISION")
+        if set(errors) == {"MISSING_TEXT"}:
+            why = f"{self._name}: none of its first {len(errors)} rows has the key"
+            why += f" {self._text_column!r}: name one with --text-column"
+            raise TableError(why, reason="MISSING_COLUMN")
+
+    def _put(self, rows: _Rows, raw: bytes, lead: bytes) -> None:
+        """Add one line to *rows*."""
+        line = raw.rstrip(_BLANKS)
+        text: str | TextError | None
+        try:
+            row = self._decoder.decode(line)
+            got, *old = msgspec.structs.astuple(row)
+            text = self._missing() if got is None else got
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            text, old = self._read_slowly(line)
+        body = line[:-1]
+        if any(value is not msgspec.UNSET for value in old):
+            if not self._update:
+                why = f"the row has a key that begins with {self._added.prefix!r} already"
+                text = TextError(why, reason="COLUMN_COLLISION")
+                body = self._wrapped(line)
+            elif old[0] is not msgspec.UNSET and bytes(old[0]) != b"null":
+                text, body = None, line
+            else:
+                body = _only(line, lambda key: key not in self._added.names)
+        elif isinstance(text, TextError) and text.reason == "NOT_AN_OBJECT":
+            body = self._wrapped(line)
+        if self._keep and text is None:
+            names = {*self._keep, *self._added.names}
+            body = _only(line, lambda key: key in names) + b"}"
+        elif self._keep:
+            body = _only(body + b"}", lambda key: key in self._keep)
+        rows.texts.append(text)
+        rows.bodies.append(lead + body if lead else body)
+        rows.ends.append(raw[len(line) :] or b"\n")
+
+    def _read_slowly(self, line: bytes) -> tuple[str | TextError, list[_Value]]:
+        """Return the text and the old answers of a line that the fast decoder does not take.
+
+        The standard library takes more: NaN, and escapes that are half of a character.
+        """
+        names = self._added.names
+        old: list[_Value] = [msgspec.UNSET] * len(names)
+        try:
+            row = json.loads(line.decode("utf-8", "surrogateescape"))
+        except (ValueError, RecursionError) as error:
+            return TextError(f"the line is not JSON: {error}", reason="NOT_AN_OBJECT"), old
+        if not isinstance(row, dict):
+            return TextError("the line is JSON and no object", reason="NOT_AN_OBJECT"), old
+        old = [
+            msgspec.Raw(json.dumps(row[name]).encode()) if name in row else msgspec.UNSET
+            for name in names
+        ]
+        text = row.get(self._text_column)
+        if text is None:
+            return self._missing(), old
+        if not isinstance(text, str):
+            why = f"{self._text_column!r} is no string: {type(text).__name__}"
+            return TextError(why, reason="NOT_TEXT"), old
+        if _ESCAPED.search(text) and not _decodes(line):
+            return TextError("the text is not valid UTF-8", reason="UNDECODABLE_ROW"), old
+        return text, old
+
+    def _missing(self) -> TextError:
+        why = f"the row has no {self._text_column!r}, or it is null"
+        return TextError(why, reason="MISSING_TEXT")
+
+    def _wrapped(self, line: bytes) -> bytes:
+        """Return an object, open at its end, that holds a line which can take no keys itself."""
+        try:
+            key, value = "source", line.decode("utf-8")
+        except UnicodeDecodeError:
+            key, value = "source_base64", base64.b64encode(line).decode()
+        return msgspec.json.encode({self._added.prefix + key: value})[:-1]
+
+    def _render(self, rows: _Rows, added: Added) -> bytes:
+        pieces: list[bytes] = []
+        for text, body, keys, end in zip(
+            rows.texts, rows.bodies, _members(added), rows.ends, strict=True
+        ):
+            if text is None:
+                pieces += (body, end)
+            else:
+                pieces += (body, keys[1:] if body.rstrip(_BLANKS).endswith(b"{") else keys, end)
+        return b"".join(pieces)
+
+    def _table(self) -> pa.Table:
+        why = f"{self._name}: the rows of JSON Lines have keys of their own, so they fit no table:"
+        why += " write JSON Lines, or convert the result with your own schema"
+        raise UsageError(why, reason="NO_CONVERSION")
+
+
+def _members(added: Added) -> list[bytes]:
+    """Return the added keys of each row: a comma, the members and the closing brace."""
+    pieces: list[pa.Array | pa.Scalar] = []
+    for name, array, text in zip(added.names, added.arrays, added.strings(), strict=True):
+        if pa.types.is_string(array.type):
+            values = text.dictionary_encode()
+            quoted = [
+                msgspec.json.encode(value).decode() for value in values.dictionary.to_pylist()
+            ]
+            text = pa.array(quoted, pa.string()).take(values.indices)
+        pieces += [pa.scalar(f",{json.dumps(name)}:"), text]
+    joined = pc.binary_join_element_wise(
+        *pieces, pa.scalar("}"), pa.scalar(""), null_handling="replace", null_replacement="null"
+    )
+    members: list[bytes] = joined.cast(pa.binary()).to_pylist()
+    return members
+
+
+def _only(line: bytes, wanted: Callable[[str], bool]) -> bytes:
+    """Return the object *line* with only the *wanted* keys, open at its end; values keep bytes."""
+    try:
+        members = {k: bytes(v) for k, v in _RAW.decode(line).items()}
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        row = json.loads(line.decode("utf-8", "surrogateescape"))
+        members = {k: json.dumps(v).encode() for k, v in row.items()}
+    pairs = [json.dumps(k).encode() + b":" + v for k, v in members.items() if wanted(k)]
+    return b"{" + b",".join(pairs)
+
+
+def _decodes(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,0 +1,186 @@
+"""Parquet: the job reads one column, and the file is put together at the end.
+
+Parquet cannot be continued once its writer is gone. So what the job appends is an Arrow stream of
+the answers alone, and `assembly.py` writes the file from the input and that stream: row groups,
+schema, metadata and every other column as they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sentimill.errors import TableError, TextError
+from sentimill.scoring.answer_columns import Added, Columns
+from sentimill.scoring.formats.table import ROW_BYTES, WINDOW_BYTES, Position, Window, find_column
+
+__all__ = ["ParquetTable", "message"]
+
+
+class ParquetTable:
+    """A Parquet file, opened. `update` fills answers in where the file has none."""
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        *,
+        name: str,
+        size_bytes: int,
+        text_column: str,
+        columns: Columns,
+        keep: tuple[str, ...] = (),
+        update: bool = False,
+        window_bytes: int = WINDOW_BYTES,
+    ) -> None:
+        """Read the footer. Raises TableError for what is no Parquet or lacks the column."""
+        try:
+            self.file = pq.ParquetFile(file)
+        except (pa.ArrowInvalid, OSError) as error:
+            why = f"{name} is no whole Parquet file ({error}): copy it again"
+            raise TableError(why, reason="UNREADABLE") from error
+        self._name = name
+        self._window_bytes = window_bytes
+        self._size_bytes = size_bytes
+        self._added = columns
+        self._text_column = text_column
+        self.schema: pa.Schema = self.file.schema_arrow
+        self.columns = tuple(self.schema.names)
+        kind = self.schema.field(find_column(name, self.columns, text_column)).type
+        if pa.types.is_dictionary(kind):
+            kind = kind.value_type
+        if not (_is_text(kind) or pa.types.is_null(kind)):
+            why = f"{name}: the column {text_column!r} is {kind}, not text: name --text-column"
+            raise TableError(why, reason="NOT_TEXT")
+        for wanted in keep:
+            find_column(name, self.columns, wanted)
+        self.keep = keep
+        self.update = _answered(name, self.schema, columns, update)
+
+    def head(self, added: Sequence[str]) -> bytes:
+        """See `Table.head`: an Arrow stream begins with its schema."""
+        return bytes(self._added.schema().serialize())
+
+    def windows(self, start: Position) -> Iterator[Window]:
+        """See `Table.windows`; `Position.offset` counts nothing here, `rows` does."""
+        texts: list[str | TextError | None] = []
+        cost, row = 0, start.rows
+        total = max(1, self.file.metadata.num_rows)
+        for batch in self._batches(start.rows):
+            for text in self._texts(batch):
+                texts.append(text)
+                cost += ROW_BYTES + (len(text) if isinstance(text, str) else 0)
+                if cost >= self._window_bytes:
+                    row += len(texts)
+                    yield self._window(texts, row, self._size_bytes * row // total)
+                    texts, cost = [], 0
+        if texts:
+            yield self._window(texts, row + len(texts), self._size_bytes)
+
+    def _window(self, texts: list[str | TextError | None], end: int, consumed: int) -> Window:
+        def no_columns() -> pa.Table:
+            raise NotImplementedError("a Parquet file is only written as Parquet")
+
+        return Window(
+            texts=texts,
+            lines=range(end - len(texts) + 1, end + 1),
+            end=Position(end, end, end),
+            consumed=consumed,
+            render=message,
+            columns=no_columns,
+        )
+
+    def _batches(self, start: int) -> Iterator[pa.RecordBatch]:
+        """Yield the columns that matter, from the row *start*, in pieces of a few megabytes."""
+        wanted = [self._text_column]
+        if self.update:
+            wanted.append(self._added.names[0])
+        metadata = self.file.metadata
+        before = 0
+        for group in range(metadata.num_row_groups):
+            rows = metadata.row_group(group).num_rows
+            skip = max(0, start - before)
+            before += rows
+            if skip >= rows:
+                continue
+            size = self._batch_rows(group, rows)
+            for batch in self.file.iter_batches(size, row_groups=[group], columns=wanted):
+                if skip < len(batch):
+                    yield batch.slice(skip)
+                skip = max(0, skip - len(batch))
+
+    def _batch_rows(self, group: int, rows: int) -> int:
+        metadata = self.file.metadata.row_group(group)
+        for k in range(metadata.num_columns):
+            column = metadata.column(k)
+            if column.path_in_schema == self._text_column:
+                row_bytes: int = column.total_uncompressed_size // max(1, rows) + ROW_BYTES
+                return max(1, min(rows, self._window_bytes // row_bytes))
+        return 1024
+
+    def _texts(self, batch: pa.RecordBatch) -> Iterator[str | TextError | None]:
+        column = batch.column(self._text_column)
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        texts = _decoded(column)
+        done: list[object] = [None] * len(batch)
+        if self.update:
+            done = batch.column(self._added.names[0]).to_pylist()
+        why = f"{self._text_column!r} is null"
+        for text, answer in zip(texts, done, strict=True):
+            if answer is not None:
+                yield None
+            else:
+                yield TextError(why, reason="MISSING_TEXT") if text is None else text
+
+
+def message(added: Added | pa.Table) -> bytes:
+    """Return *added* as one message of an Arrow stream."""
+    if isinstance(added, Added):
+        batch = pa.record_batch(list(added.arrays), names=list(added.names))
+        return bytes(batch.serialize())
+    return b"".join(bytes(batch.serialize()) for batch in added.combine_chunks().to_batches())
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    types = pa.types
+    checks = (types.is_string, types.is_large_string, types.is_string_view)
+    return any(check(kind) for check in checks) or _is_bytes(kind)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    """Say whether *kind* is text whose writer left out that it is text, as Spark used to."""
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def _decoded(column: pa.Array) -> list[str | TextError | None]:
+    """Return the texts of *column*; Parquet does not promise that they are valid UTF-8."""
+    if not _is_bytes(column.type):
+        try:
+            plain: list[str | TextError | None] = column.to_pylist()
+        except UnicodeDecodeError:
+            column = column.cast(pa.large_binary())
+        else:
+            return plain
+    texts: list[str | TextError | None] = []
+    for value in column.to_pylist():
+        try:
+            texts.append(None if value is None else value.decode("utf-8"))
+        except UnicodeDecodeError:
+            texts.append(TextError("the text is not valid UTF-8", reason="UNDECODABLE_ROW"))
+    return texts
+
+
+def _answered(name: str, schema: pa.Schema, columns: Columns, update: bool) -> bool:
+    """Say whether the file has answers to complete. Raises TableError when it must not."""
+    taken = [added for added in columns.names if added in schema.names]
+    if taken and not update:
+        why = f"{name} already has a column {taken[0]!r}: choose another --prefix"
+        why += ", or fill its gaps with --where-missing"
+        raise TableError(why, reason="COLUMN_COLLISION")
+    if taken and len(taken) < len(columns.names):
+        why = f"{name} has {', '.join(taken)} and not all of {', '.join(columns.names)}"
+        raise TableError(why + ": choose another --prefix", reason="COLUMN_COLLISION")
+    return bool(taken)

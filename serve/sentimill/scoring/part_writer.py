@@ -1,0 +1,146 @@
+"""Where a job writes to while it runs: parts that can be continued, or standard output."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, Final, Protocol
+
+from sentimill.errors import SentimillError
+from sentimill.scoring.checkpoint import Journal, Part, Tally
+from sentimill.scoring.formats.table import Position
+from sentimill.scoring.storage import writing
+
+__all__ = ["Output", "PartsOutput", "StreamOutput"]
+
+_COMMIT_S: Final = 1.0
+"""Parts are put on record at least this far apart: fsync may cost more than a small part does."""
+
+
+class Output(Protocol):
+    """Takes the parts of one file in order."""
+
+    def append(self, data: bytes, errors: bytes, end: Position, rows: Tally) -> None:
+        """Add a part; *rows* counts it alone."""
+        ...
+
+    def close(self) -> None:
+        """Put everything on record."""
+        ...
+
+
+class StreamOutput:
+    """Standard output: nothing can be continued there."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def append(self, data: bytes, errors: bytes, end: Position, rows: Tally) -> None:
+        """See `Output.append`; the errors are only in their column."""
+        try:
+            self._file.write(data)
+            self._file.flush()
+        except OSError as error:
+            # Such as `| head`, which has seen enough.
+            why = f"standard output takes no more: {error}"
+            raise SentimillError(why, reason="OUTPUT_GONE") from error
+
+    def close(self) -> None:
+        """See `Output.close`."""
+
+
+class PartsOutput:
+    """The data of file *number* in a journal's folder, opened where it was left.
+
+    `tally` and `end` say how far it is.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        number: int,
+        *,
+        name: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._journal = journal
+        self._number = number
+        self._name = name
+        self._clock = clock
+        self._pending: list[Part] = []
+        parts = journal.parts.get(number, [])
+        self.begun = bool(parts)
+        self.end = parts[-1].end if parts else Position()
+        self.tally = parts[-1].tally if parts else Tally()
+        self._errors_bytes = parts[-1].errors_bytes if parts else 0
+        self._size_bytes = parts[-1].size_bytes if parts else 0
+        with writing(name):
+            self._file = _open_at(self.path, self._size_bytes)
+            self._errors = _open_at(self.errors_path, self._errors_bytes)
+        self._committed = clock()
+
+    @property
+    def path(self) -> Path:
+        """The data."""
+        return self._journal.folder / f"{self._number}.data"
+
+    @property
+    def errors_path(self) -> Path:
+        """The bad rows; empty when there are none."""
+        return self._journal.folder / f"{self._number}.errors.jsonl"
+
+    def append(self, data: bytes, errors: bytes, end: Position, rows: Tally) -> None:
+        """See `Output.append`."""
+        with writing(self._name):
+            self._file.write(data)
+            self._errors.write(errors)
+        self._size_bytes += len(data)
+        self._errors_bytes += len(errors)
+        self.tally += rows
+        self.end = end
+        self._pending.append(
+            Part(
+                file=self._number,
+                end=end,
+                size_bytes=self._size_bytes,
+                sha256=hashlib.sha256(data).hexdigest(),
+                errors_bytes=self._errors_bytes,
+                tally=self.tally,
+            )
+        )
+        if self._clock() - self._committed >= _COMMIT_S:
+            self.commit()
+
+    def commit(self) -> None:
+        """Wait until the parts are on the disk, then put them on record."""
+        if self._pending:
+            with writing(self._name):
+                for file in (self._file, self._errors):
+                    if file.tell():
+                        file.flush()
+                        os.fsync(file.fileno())
+                self._journal.append(self._pending)
+            self._pending = []
+        self._committed = self._clock()
+
+    def close(self) -> None:
+        """See `Output.close`."""
+        try:
+            self.commit()
+        finally:
+            for file in (self._file, self._errors):
+                # What could not be flushed is not on record: it will be done again.
+                with suppress(OSError):
+                    file.close()
+
+
+def _open_at(path: Path, size: int) -> BinaryIO:
+    """Open *path* to go on after its first *size* bytes; what follows them is cut off."""
+    file = path.open("r+b" if path.exists() else "w+b", buffering=1 << 20)
+    file.truncate(size)
+    file.seek(size)
+    return file

@@ -1,0 +1,231 @@
+"""Scoring on a Ray cluster (extra `ray`): the same classifier and the same files, many at once.
+
+Ray Data hands whole units of work (one input, one output) to a pool of actors. An actor scores its
+unit as a job of its own would, and the output gets its name only when it is complete; so a unit
+that Ray gives to another actor, because the first was lost, is written again and never twice.
+`AnswerBatches` is for pipelines of one's own: it adds the answers to any block of Ray Data.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from sentimill.bundle.manifest import open_bundle
+from sentimill.classifier import Classifier
+from sentimill.engine.base import Precision, Provider
+from sentimill.errors import SentimillError, TableError, TextError, UsageError
+from sentimill.scoring.answer_columns import Columns
+from sentimill.scoring.checkpoint import Done, FolderLock, Journal, Tally
+from sentimill.scoring.job import Progress, Score, Summary
+from sentimill.scoring.scorers import LocalScorer
+from sentimill.scoring.storage import STANDARD, absolute, is_remote, local, writing
+
+__all__ = ["AnswerBatches", "Cluster", "run_on_ray"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """Where actors run. address: of a running cluster (`auto` finds it); None starts one here.
+
+    num_cpus, num_gpus: of one actor; GPUs may be a fraction, so that several share a card.
+    """
+
+    bundle: Path
+    address: str | None = None
+    actors: int = 1
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    precision: Precision = "auto"
+    provider: Provider = "auto"
+    threads: int | None = None
+    batch_tokens: int | None = None
+
+
+class AnswerBatches:
+    """Adds the answers to batches of a Ray dataset.
+
+    ds.map_batches(AnswerBatches, fn_constructor_kwargs={"bundle": "/bundles/mine"},
+                   batch_format="pyarrow", batch_size=4096, concurrency=8, num_gpus=0.5)
+    """
+
+    def __init__(
+        self,
+        bundle: str,
+        *,
+        text_column: str = "text",
+        prefix: str = "sentiment_",
+        probs: bool = False,
+        precision: Precision = "auto",
+        provider: Provider = "auto",
+        threads: int | None = None,
+    ) -> None:
+        """Load the bundle, once an actor."""
+        classifier = Classifier.load(
+            bundle, precision=precision, provider=provider, threads=threads
+        )
+        self._scorer = LocalScorer(classifier)
+        model = self._scorer.model()
+        self._columns = Columns(model.labels, model.threshold, prefix, with_probs=probs)
+        self._text_column = text_column
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Return *batch* with the answers as its last columns, rows in the same order."""
+        why = f"{self._text_column!r} is null"
+        texts = [
+            TextError(why, reason="MISSING_TEXT") if text is None else text
+            for text in batch.column(self._text_column).to_pylist()
+        ]
+        added = self._columns.add(self._scorer.answer(self._scorer.prepare(texts)))
+        for name, array in zip(added.names, added.arrays, strict=True):
+            batch = batch.append_column(name, array)
+        return batch
+
+
+class _Units:
+    """Scores whole units, one after the other, in an actor of its own."""
+
+    def __init__(self, job: Score, cluster: Cluster) -> None:
+        self._job = job
+        classifier = Classifier.load(
+            cluster.bundle,
+            precision=cluster.precision,
+            provider=cluster.provider,
+            threads=cluster.threads,
+        )
+        self._scorer = LocalScorer(classifier, batch_tokens=cluster.batch_tokens)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Score the unit of *row* and return what was done, or the error that ended it."""
+        if not is_remote(row["target"]):
+            local(row["target"]).parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="sentimill-") as work:
+            job = replace(
+                self._job,
+                sources=(row["source"],),
+                target=row["target"],
+                # Another actor may have been lost in the middle: what it left is written over.
+                overwrite=True,
+                restart=True,
+                work=Path(work),
+            )
+            try:
+                done = job.run(self._scorer)
+            except SentimillError as error:
+                # Raised here it would be Ray's error, and Ray would try the unit again.
+                found = _Outcome(row["number"], Tally(), error.reason, str(error))
+            else:
+                found = _Outcome(row["number"], done.tally)
+        return {"outcome": msgspec.json.encode(found)}
+
+
+class _Outcome(msgspec.Struct, frozen=True):
+    """What became of a unit; `reason` is empty when it is done."""
+
+    number: int
+    tally: Tally
+    reason: str = ""
+    message: str = ""
+
+
+def run_on_ray(
+    job: Score, cluster: Cluster, *, report: Callable[[Progress], None] = lambda _: None
+) -> Summary:
+    """Score every unit of *job* on a Ray cluster; *report* is told after each.
+
+    What is done is kept in a journal, so a job that is run again does only the rest. Raises what
+    `Score.run` raises, for the first unit that failed, once the others are done.
+    """
+    ray = _import_ray()
+    # A worker has a working directory of its own.
+    job = replace(job, sources=tuple(map(absolute, job.sources)), target=absolute(job.target))
+    cluster = replace(cluster, bundle=cluster.bundle.absolute())
+    began = time.monotonic()
+    if STANDARD in (job.target, *job.sources):
+        raise UsageError("--engine ray reads and writes files, not -", reason="NO_STREAMS_ON_RAY")
+    units = job.plan()
+    opened = open_bundle(cluster.bundle)
+    header = job.header(units, opened.digest, f"{cluster.precision} on ray")
+    total_bytes = sum(entry.size_bytes for entry in header.inputs)
+    folder = job.folder()
+    with writing(job.target):
+        folder.mkdir(parents=True, exist_ok=True)
+    with FolderLock(folder):
+        if job.restart:
+            Journal.drop(folder)
+        journal = Journal(folder, header)
+        try:
+            done = {number: entry.tally for number, entry in journal.done.items()}
+            resumed = sum(tally.rows for tally in done.values())
+            waiting = [
+                {"number": number, "source": unit.source, "target": unit.target}
+                for number, unit in enumerate(units)
+                if number not in done
+            ]
+            failure: _Outcome | None = None
+            for outcome in _outcomes(ray, waiting, job, cluster):
+                if outcome.reason:
+                    failure = failure or outcome
+                    continue
+                done[outcome.number] = outcome.tally
+                journal.append([Done(file=outcome.number, tally=outcome.tally)])
+                tally = sum(done.values(), Tally())
+                read = sum(header.inputs[k].size_bytes for k in done)
+                seconds = time.monotonic() - began
+                report(Progress(tally, tally.rows - resumed, read, total_bytes, seconds))
+            if failure is not None:
+                raise TableError(failure.message, reason=failure.reason)
+            journal.remove()
+        finally:
+            journal.close()
+    return Summary(
+        tally=sum(done.values(), Tally()),
+        resumed_rows=resumed,
+        seconds=time.monotonic() - began,
+        outputs=tuple(unit.target for unit in units),
+        errors=tuple(f"{units[k].target}.errors.jsonl" for k in sorted(done) if done[k].failed),
+    )
+
+
+def _outcomes(
+    ray: Any, waiting: list[dict[str, Any]], job: Score, cluster: Cluster
+) -> Iterator[_Outcome]:
+    """Yield what becomes of the *waiting* units, in the order in which they end."""
+    if not waiting:
+        return
+    began_here = not ray.is_initialized()
+    if began_here:
+        ray.init(address=cluster.address, log_to_driver=False)
+    try:
+        dataset = ray.data.from_items(waiting, override_num_blocks=len(waiting)).map(
+            _Units,
+            fn_constructor_args=(job, cluster),
+            concurrency=min(cluster.actors, len(waiting)),
+            num_cpus=None if cluster.num_gpus else cluster.num_cpus,
+            num_gpus=cluster.num_gpus or None,
+            # An actor that dies is started again, and its unit with it.
+            max_restarts=-1,
+            max_task_retries=-1,
+        )
+        for row in dataset.iter_rows():
+            yield msgspec.json.decode(row["outcome"], type=_Outcome)
+    finally:
+        if began_here:
+            ray.shutdown()
+
+
+def _import_ray() -> Any:
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        why = f"--engine ray needs Ray ({error}): pip install 'sentimill[ray]'"
+        raise UsageError(why, reason="MISSING_EXTRA") from error
+    return ray

@@ -1,0 +1,253 @@
+"""One run over the units of a job: each from where it was left to its final name."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from sentimill.errors import SentimillError, TableError, UsageError
+from sentimill.scoring.answer_columns import Answers, Columns
+from sentimill.scoring.checkpoint import Done, Journal, Tally
+from sentimill.scoring.formats.compression import pack
+from sentimill.scoring.formats.parquet import ParquetTable, message
+from sentimill.scoring.formats.parquet_writer import complete, write_new
+from sentimill.scoring.formats.table import Position, Table, Window
+from sentimill.scoring.part_writer import Output, PartsOutput, StreamOutput
+from sentimill.scoring.pipeline import Flow, Limits
+from sentimill.scoring.planning import Layout, Unit, open_table
+from sentimill.scoring.scorers import Scorer
+from sentimill.scoring.storage import (
+    STANDARD,
+    Identity,
+    exists,
+    identity,
+    is_remote,
+    local,
+    publish,
+    remove,
+    writing,
+)
+
+__all__ = ["Progress", "Run", "Summary", "refuse_existing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is: rows in all and in this run, bytes of input read and in all, seconds."""
+
+    tally: Tally
+    rows_now: int
+    read_bytes: int
+    total_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a finished job did. resumed_rows: done by an earlier run. seconds: of this run.
+
+    errors: the files that list bad rows.
+    """
+
+    tally: Tally
+    resumed_rows: int
+    seconds: float
+    outputs: tuple[str, ...]
+    errors: tuple[str, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows in the outputs."""
+        return self.tally.rows
+
+    @property
+    def failed(self) -> int:
+        """Rows that carry an error in place of an answer."""
+        return self.tally.failed
+
+
+@dataclass(slots=True)
+class Run:
+    """A job under way; used once."""
+
+    units: Sequence[Unit]
+    layout: Layout
+    scorer: Scorer
+    columns: Columns
+    limits: Limits
+    report: Callable[[Progress], None]
+    overwrite: bool
+    _began: float = field(default_factory=time.monotonic)
+    _tally: Tally = field(default_factory=Tally)
+    _resumed: int = 0
+    _read_bytes: int = 0
+    _total_bytes: int = 0
+
+    def to_stream(self, stream: BinaryIO) -> Summary:
+        """Score the one unit to standard output."""
+        (unit,) = self.units
+        self._total_bytes = identity(unit.source, sample=False).size_bytes
+        with open_table(unit, self.layout, self.columns) as table:
+            output = StreamOutput(stream)
+            output.append(self._head(unit, table), b"", Position(), Tally())
+            self._score(unit, table, Position(), output)
+        return self._summary(())
+
+    def to_files(self, journal: Journal) -> Summary:
+        """Score every unit that the *journal* does not call done, and give it its name."""
+        inputs = journal.header.inputs
+        self._total_bytes = sum(entry.size_bytes for entry in inputs)
+        errors: list[str] = []
+        for number, unit in enumerate(self.units):
+            done = journal.done.get(number)
+            if done is None:
+                if not self.overwrite:
+                    refuse_existing(unit.target)
+                done = self._score_file(journal, number, unit, inputs[number])
+            else:
+                self._tally += done.tally
+                self._resumed += done.tally.rows
+                self._publish(journal, number, unit)
+            self._read_bytes += inputs[number].size_bytes
+            if done.tally.failed:
+                errors.append(f"{unit.target}.errors.jsonl")
+        return self._summary(tuple(errors))
+
+    def _score_file(self, journal: Journal, number: int, unit: Unit, source: Identity) -> Done:
+        before = self._tally
+        with open_table(unit, self.layout, self.columns) as table:
+            head = self._head(unit, table)
+            output = PartsOutput(journal, number, name=unit.target)
+            self._tally += output.tally
+            self._resumed += output.tally.rows
+            try:
+                if not output.begun:
+                    output.append(head, b"", Position(), Tally())
+                self._score(unit, table, output.end, output)
+            finally:
+                output.close()
+            _check_unchanged(unit, source)
+            with writing(unit.target):
+                self._finish(unit, table, output)
+        tally = output.tally
+        self._tally = before + tally
+        done = Done(file=number, tally=tally)
+        with writing(unit.target):
+            journal.append([done])
+        self._publish(journal, number, unit)
+        return done
+
+    def _score(self, unit: Unit, table: Table, start: Position, output: Output) -> None:
+        """Run the pipeline to the end of *table*, or raise when it was stopped before."""
+
+        def wrote(rows: Tally, consumed: int) -> None:
+            self._tally += rows
+            seconds = time.monotonic() - self._began
+            read = self._read_bytes + consumed
+            now = self._tally.rows - self._resumed
+            self.report(Progress(self._tally, now, read, self._total_bytes, seconds))
+
+        def render(window: Window, answers: Answers) -> bytes:
+            added = self.columns.add(answers)
+            if not unit.converts:
+                return pack(window.render(added), unit.target_kind.compression)
+            rows = window.columns()
+            for name, array in zip(added.names, added.arrays, strict=True):
+                rows = rows.append_column(name, array)
+            return message(rows)
+
+        flow = Flow(self.scorer, self.columns, output, render, wrote)
+        if flow.run(table, start, self.limits, self._tally.failed):
+            return
+        rows, failed = self._tally.rows, self._tally.failed
+        if self.limits.max_errors is not None and failed > self.limits.max_errors:
+            why = f"{failed} of {rows} rows have no answer, --max-errors allows"
+            why += f" {self.limits.max_errors}: look at the input"
+            raise TableError(why, reason="TOO_MANY_ERRORS")
+        why = f"stopped after {rows} rows"
+        if STANDARD in (unit.source, unit.target):
+            why += ": a job over standard input or output cannot be continued"
+        else:
+            why += ", all of them saved: run the same command again to go on"
+        raise SentimillError(why, reason="INTERRUPTED")
+
+    def _head(self, unit: Unit, table: Table) -> bytes:
+        if unit.converts:
+            return bytes(self._schema(table).serialize())
+        return pack(table.head(self.columns.names), unit.target_kind.compression)
+
+    def _schema(self, table: Table) -> pa.Schema:
+        """Return the columns of a converted table: text, the bytes of odd rows, the answers."""
+        names = self.layout.keep or table.columns
+        if len(set(names)) < len(names):
+            why = "the input has two columns of one name, which Parquet cannot have: rename one"
+            raise TableError(why, reason="DUPLICATE_COLUMN")
+        fields = [pa.field(name, pa.string()) for name in names]
+        fields.append(pa.field(f"{self.columns.prefix}source", pa.binary()))
+        return pa.schema([*fields, *self.columns.schema()])
+
+    def _finish(self, unit: Unit, table: Table, output: PartsOutput) -> None:
+        """Make the file that gets the target's name; for all but Parquet the data is it."""
+        if unit.target_kind.name != "parquet":
+            return
+        made = output.path.with_suffix(".parquet")
+        with output.path.open("rb") as stream, made.open("wb") as target:
+            if isinstance(table, ParquetTable):
+                complete(table, stream, target, self.columns, self._check_stop)
+            else:
+                write_new(self._schema(table), stream, target, self._check_stop)
+            target.flush()
+            os.fsync(target.fileno())
+
+    def _check_stop(self) -> None:
+        if self.limits.stop.is_set():
+            why = "stopped while the file was put together; every answer is saved: run the same"
+            raise SentimillError(why + " command again to go on", reason="INTERRUPTED")
+
+    def _publish(self, journal: Journal, number: int, unit: Unit) -> None:
+        """Give a finished file its name; after a crash in between, do what is left of that."""
+        data = journal.folder / f"{number}.data"
+        finished = data.with_suffix(".parquet") if unit.target_kind.name == "parquet" else data
+        errors = journal.folder / f"{number}.errors.jsonl"
+        listed = f"{unit.target}.errors.jsonl"
+        if not is_remote(unit.target):
+            with writing(unit.target):
+                local(unit.target).absolute().parent.mkdir(parents=True, exist_ok=True)
+        if errors.exists():
+            if errors.stat().st_size:
+                publish(errors, listed)
+            else:
+                remove(listed)
+                errors.unlink()
+        if finished.exists():
+            publish(finished, unit.target)
+            data.unlink(missing_ok=True)
+        elif not exists(unit.target):
+            why = f"{unit.target} was finished by an earlier run and is gone: use --restart"
+            raise UsageError(why, reason="OUTPUT_GONE")
+
+    def _summary(self, errors: tuple[str, ...]) -> Summary:
+        seconds = time.monotonic() - self._began
+        outputs = tuple(unit.target for unit in self.units)
+        return Summary(self._tally, self._resumed, seconds, outputs, errors)
+
+
+def refuse_existing(target: str) -> None:
+    """Raise UsageError when there is something at *target*."""
+    if target != STANDARD and exists(target):
+        why = f"{target} exists: add --overwrite to replace it, or choose another name"
+        raise UsageError(why, reason="OUTPUT_EXISTS")
+
+
+def _check_unchanged(unit: Unit, source: Identity) -> None:
+    if unit.source == STANDARD:
+        return
+    now = identity(unit.source, sample=False)
+    if (now.size_bytes, now.stamp) != (source.size_bytes, source.stamp):
+        why = f"{unit.source} was changed while it was read: nothing was written to {unit.target};"
+        raise TableError(f"{why} run again with --restart", reason="INPUT_CHANGED")

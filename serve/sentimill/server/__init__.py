@@ -1,0 +1,1 @@
+"""The gRPC server: life cycle, services, authentication, TLS, and multiple processes."""

@@ -1,0 +1,153 @@
+"""Who may call, and how much: bearer tokens from a file of their hashes, each with a quota.
+
+The file has one caller a line, ``NAME SHA256 [TEXTS_PER_SECOND]``; blank lines and those that begin
+with # are left out. `sentimill token NAME` makes a token and its line. A token has 256 random bits,
+so a plain SHA-256 of it is as good as a slow hash: there is nothing to guess.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from sentimill.errors import AuthError, QuotaError, UsageError
+from sentimill.server.file_watcher import Watched
+
+__all__ = ["ANYBODY", "Caller", "Callers", "new_token"]
+
+log = logging.getLogger(__name__)
+
+_LINE: Final = re.compile(r"(\S+)\s+([0-9a-f]{64})(?:\s+(\d+(?:\.\d+)?))?")
+_PREFIX: Final = "Bearer "
+_BURST_SECONDS: Final = 10.0
+"""A caller that was quiet may use so many seconds of its quota at once."""
+
+_LOOK_SECONDS: Final = 1.0
+"""How often the file is looked at."""
+
+
+@dataclass(eq=False, slots=True)
+class Caller:
+    """One caller and what is left of its quota.
+
+    texts_per_second: None for no limit, 0 for nothing at all. A request of any size passes while
+    something is left, and what it takes beyond that is paid back before the next one: the rate
+    holds, and no request is too large to be ever let in.
+    """
+
+    name: str
+    digest: str = ""
+    texts_per_second: float | None = None
+    left: float = 0.0
+    at: float = 0.0
+
+    def spend(self, texts: int, now: float) -> None:
+        """Take *texts* from the quota; *now* in seconds. Raises QuotaError when it is used up."""
+        rate = self.texts_per_second
+        if rate is None:
+            return
+        self.left = min(self.left + (now - self.at) * rate, rate * _BURST_SECONDS)
+        self.at = now
+        if self.left <= 0:
+            why = f"{self.name} has used up its {rate:g} texts a second"
+            if rate:
+                why += f": try again in {-self.left / rate + 0.1:.1f} s"
+            raise QuotaError(why, reason="QUOTA_EXCEEDED")
+        self.left -= texts
+
+    def give_back(self, texts: int) -> None:
+        """Put back *texts* that were spent and then refused."""
+        if self.texts_per_second is not None:
+            self.left = min(self.left + texts, self.texts_per_second * _BURST_SECONDS)
+
+
+ANYBODY: Final = Caller("anybody")
+"""The caller of a server without tokens."""
+
+
+class Callers:
+    """The callers in a file, which is read again when it changes. For the event loop's thread."""
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        """Read *path*. Raises UsageError when it cannot be read, with the line."""
+        self._path = path
+        self._clock = clock
+        self._looked = clock()
+        self._file = Watched([path])
+        self._known = _read(path, self._looked)
+
+    def identify(self, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
+        """Return who sent *metadata*, by `authorization: Bearer TOKEN`. Raises AuthError."""
+        self._refresh()
+        shown = next((value for key, value in metadata if key == "authorization"), None)
+        if not isinstance(shown, str) or not shown.startswith(_PREFIX):
+            raise AuthError(
+                "no token was sent: send the metadata `authorization: Bearer TOKEN`",
+                reason="TOKEN_MISSING",
+            )
+        digest = sha256(shown.removeprefix(_PREFIX).encode()).hexdigest()
+        found = None
+        for caller in self._known:  # all of them: the time must not tell which one is near
+            if hmac.compare_digest(caller.digest, digest):
+                found = caller
+        if found is None:
+            why = "the token is not known here: ask whoever runs this server for one"
+            raise AuthError(why, reason="TOKEN_UNKNOWN")
+        return found
+
+    def _refresh(self) -> None:
+        now = self._clock()
+        if now - self._looked < _LOOK_SECONDS:
+            return
+        self._looked = now
+        if not self._file.changed():
+            return
+        try:
+            fresh = _read(self._path, now)
+        except UsageError as error:
+            log.error("the tokens stay as they were: %s", error)
+            return
+        old = {(caller.digest, caller.texts_per_second): caller for caller in self._known}
+        # A quota that is used up does not come back with an edit of the file.
+        self._known = [old.get((one.digest, one.texts_per_second), one) for one in fresh]
+        log.info("%d tokens are known now", len(self._known))
+
+
+def new_token(name: str, texts_per_second: float | None) -> tuple[str, str]:
+    """Return a new token and the line for the file. Raises UsageError for a name with blanks."""
+    token = secrets.token_urlsafe(32)
+    rate = "" if texts_per_second is None else f" {texts_per_second:.10g}"
+    line = f"{name} {sha256(token.encode()).hexdigest()}{rate}"
+    if not _LINE.fullmatch(line) or name.startswith("#"):
+        why = f"{name!r} at {texts_per_second} texts a second: use a name without blanks or a #"
+        raise UsageError(why, reason="BAD_TOKEN_NAME")
+    return token, line
+
+
+def _read(path: Path, now: float) -> list[Caller]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the tokens cannot be read: {error}", reason="BAD_TOKENS") from error
+    callers = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        found = _LINE.fullmatch(line.strip())
+        if not found:
+            raise UsageError(  # the line itself may hold a token that was put there by mistake
+                f"line {number} of {path} is not `NAME SHA256 [TEXTS_PER_SECOND]`:"
+                " make one with `sentimill token NAME`",
+                reason="BAD_TOKENS",
+            )
+        rate = None if found[3] is None else float(found[3])
+        callers.append(Caller(found[1], found[2], rate, (rate or 0.0) * _BURST_SECONDS, now))
+    return callers

@@ -1,0 +1,136 @@
+"""A model that answers calls, and the slot in which another one takes its place.
+
+Each loaded model has a queue, engine threads and tokenizers of its own, and a request is answered
+by one model from its first token to its last prob. So a swap needs no lock and no pause: new
+requests meet the new model, and the old one is closed when its last request has its answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+
+from sentimill.batching.scheduler import Batcher
+from sentimill.classifier import Classifier
+from sentimill.engine.base import row_bucket
+from sentimill.engine.hardware import give_memory_back
+from sentimill.errors import TextError
+from sentimill.text.tokenizer import Encoded, TextEncoder
+
+__all__ = ["Loaded", "Slot", "warm_up"]
+
+
+class Loaded:
+    """One classifier with its queue and its tokenizer threads."""
+
+    def __init__(self, classifier: Classifier, batcher: Batcher, *, tokenizer_threads: int) -> None:
+        self.classifier = classifier
+        self.batcher = batcher
+        self._threads = ThreadPoolExecutor(tokenizer_threads, thread_name_prefix="tokenizer")
+        self._own = threading.local()
+        self._users = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Keep the model open for one request."""
+        self._users += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if self._users == 0:
+                self._idle.set()
+
+    async def encode(self, texts: Iterable[str | TextError]) -> list[Encoded | TextError]:
+        """Tokenise in one of the threads; *texts* is read there too, and its errors kept."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._encode, texts)
+
+    async def drained(self) -> None:
+        """Wait until no request uses the model."""
+        await self._idle.wait()
+
+    async def close(self) -> None:
+        """Stop queue and threads; what still waits gets UnavailableError. Twice does no harm."""
+        await self.batcher.close()
+        # A caller who was cancelled may have left a text in a tokenizer; the event loop goes on.
+        await asyncio.to_thread(self._threads.shutdown)
+
+    def _encode(self, texts: Iterable[str | TextError]) -> list[Encoded | TextError]:
+        encoder: TextEncoder | None = getattr(self._own, "encoder", None)
+        if encoder is None:
+            encoder = self._own.encoder = self.classifier.new_encoder()
+        decoded = list(texts)
+        encoded = iter(encoder.encode([text for text in decoded if isinstance(text, str)]))
+        return [text if isinstance(text, TextError) else next(encoded) for text in decoded]
+
+
+class Slot:
+    """Holds the model that answers, and those before it that still finish their requests."""
+
+    def __init__(self, first: Loaded) -> None:
+        self._now = first
+        self._leaving: set[Loaded] = set()
+
+    @property
+    def now(self) -> Loaded:
+        """The model that new requests meet."""
+        return self._now
+
+    @contextmanager
+    def use(self) -> Iterator[Loaded]:
+        """Give the model that answers one request, and keep it open meanwhile."""
+        model = self._now
+        with model.used():
+            yield model
+
+    def put(self, new: Loaded) -> None:
+        """Let *new* answer from now on."""
+        self._leaving.add(self._now)
+        self._now = new
+
+    async def drain(self) -> None:
+        """Close the models before the one that answers, each when its last request is done."""
+        if not self._leaving:
+            return
+        while self._leaving:
+            old = next(iter(self._leaving))
+            await old.drained()
+            await old.close()
+            self._leaving.discard(old)
+            del old  # with its weights
+        await asyncio.to_thread(give_memory_back)
+
+    async def close(self) -> None:
+        """Close every model, drained or not."""
+        for model in (*self._leaving, self._now):
+            await model.close()
+
+
+def warm_up(classifier: Classifier, batch_tokens: int) -> None:
+    """Run each shape that the engine rounds to, and on an engine that rounds nothing the largest.
+
+    No caller then waits for kernels to be chosen or memory to be set up. An engine that rounds
+    lengths but not rows runs each alone and in a full batch; one that rounds nothing plans nothing
+    for a shape either. As many calls go at once as there will be, since each may have memory of
+    its own. Raises EngineError when the engine fails.
+    """
+    manifest, info = classifier.bundle.manifest, classifier.engine.info()
+    lengths = {manifest.max_tokens}
+    if info.token_step > 1:
+        lengths |= {classifier.padded_length(n) for n in range(1, manifest.max_tokens)}
+    for length in sorted(lengths):
+        row = np.full(length, manifest.pad_id, dtype=np.int64)
+        classifier.run([row])
+        full = max(1, batch_tokens // length)
+        sizes = {row_bucket(n) for n in range(1, full + 1)} if info.rounds_rows else {full}
+        for rows in sorted(sizes):
+            if rows * info.calls > 1:  # else it is what has just run
+                classifier.at_once(classifier.run, [[row] * rows] * info.calls)

@@ -1,0 +1,84 @@
+"""The server's certificates: read at the start, and again when their files change."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import grpc
+
+from sentimill.errors import UsageError
+from sentimill.server.file_watcher import Watched
+
+__all__ = ["Tls"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """PEM files. client_ca: callers must show a certificate that it signed (mTLS)."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Return credentials that follow the files. Raises UsageError when they do not load."""
+        watch = _Watch(self)
+        # None means no change; the stubs do not say so.
+        changed = cast(Callable[[], grpc.ServerCertificateConfiguration], watch.changed)
+        return grpc.dynamic_ssl_server_credentials(
+            watch.first, changed, require_client_authentication=self.client_ca is not None
+        )
+
+    def read(self) -> grpc.ServerCertificateConfiguration:
+        """Read the files as they are now. Raises UsageError when they do not load together."""
+        try:
+            # gRPC says nothing of why a pair does not fit; OpenSSL does.
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.certificate, self.key, password=_no_password)
+            if self.client_ca is not None:
+                context.load_verify_locations(self.client_ca)
+            roots = None if self.client_ca is None else self.client_ca.read_bytes()
+            pair = (self.key.read_bytes(), self.certificate.read_bytes())
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            raise UsageError(
+                f"the certificate {self.certificate} and the key {self.key} do not load: {error}",
+                reason="BAD_CERTIFICATE",
+            ) from error
+        return grpc.ssl_server_certificate_configuration([pair], root_certificates=roots)
+
+
+class _Watch:
+    """Asked by gRPC at every handshake, from threads of its own."""
+
+    def __init__(self, tls: Tls) -> None:
+        self._tls = tls
+        self._lock = threading.Lock()
+        self._files = Watched(path for path in (tls.certificate, tls.key, tls.client_ca) if path)
+        self.first = tls.read()
+
+    def changed(self) -> grpc.ServerCertificateConfiguration | None:
+        """Return the new certificates, None where nothing changed or they do not load."""
+        with self._lock:
+            if not self._files.changed():
+                return None
+            try:
+                found = self._tls.read()
+            except UsageError as error:
+                # Certificate and key are replaced one after the other; the second change mends it.
+                log.warning("the certificates stay as they were: %s", error)
+                return None
+            log.info("new certificates are in use")
+            return found
+
+
+def _no_password() -> str:
+    # Without this OpenSSL would ask on the terminal and wait.
+    raise ValueError("the key is encrypted: give one that is not")

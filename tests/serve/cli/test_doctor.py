@@ -1,0 +1,40 @@
+"""What the machine is said to be."""
+
+from __future__ import annotations
+
+import platform
+import sys
+
+from sentimill.cli.doctor import CPU_FLAGS, report
+from sentimill.engine.hardware import cpu_flags
+
+
+def test_the_report_names_versions_and_providers() -> None:
+    """Python, the packages and what ONNX Runtime can run on are there."""
+    found = report()
+
+    assert platform.python_version() == found["python"]
+    assert "CPUExecutionProvider" in found["providers"]
+    assert {"sentimill", "grpcio", "protobuf", "tokenizers", "onnxruntime", "gpu"} <= set(found)
+
+
+def test_every_finding_says_something() -> None:
+    """An empty line would tell a reader nothing."""
+    assert all(value.strip() for value in report().values())
+
+
+def test_only_flags_that_matter_are_named() -> None:
+    """A flag is reported exactly when the processor has it and we know its use."""
+    line = report()["cpu flags"]
+
+    assert [name for name in CPU_FLAGS if name in cpu_flags()] == [
+        part.split(" (")[0] for part in line.split(", ") if part.split(" (")[0] in CPU_FLAGS
+    ]
+
+
+def test_the_report_does_not_load_torch() -> None:
+    """Versions are read from the metadata; nothing large is imported for them."""
+    before = set(sys.modules)
+    report()
+
+    assert not {"torch", "transformers"} & (set(sys.modules) - before)

@@ -1,0 +1,124 @@
+"""`sentimill score`: what it writes, what it says, and how it exits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cli_in_process import Sentimill
+
+
+@pytest.fixture
+def reviews(tmp_path: Path) -> Path:
+    """Return a table of three good rows."""
+    path = tmp_path / "reviews.csv"
+    path.write_bytes(b"id,text\n1,good\n2,bad\n3,the\n")
+    return path
+
+
+def test_score_writes_the_table_and_says_so(
+    sentimill: Sentimill, bundle: Path, reviews: Path, tmp_path: Path
+) -> None:
+    """The figures go to stderr, and the file is complete."""
+    target = tmp_path / "scored.csv"
+
+    found = sentimill("score", reviews, target, "--bundle", bundle)
+
+    assert (found.code, found.out) == (0, "")
+    assert "3 rows in" in found.err
+    assert f"head -3 {target}" in found.err
+    assert target.read_text().splitlines()[1].startswith("1,good,positive,")
+
+
+def test_score_reports_failed_rows_by_its_exit_code(
+    sentimill: Sentimill, bundle: Path, tmp_path: Path
+) -> None:
+    """Exit code 3, and the table is there all the same."""
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_bytes(b'id,text\r\n1,good\r\n2\r\n3,"a\r\nb"\r\n4,\xff\r\n')
+
+    found = sentimill("score", source, target, "--bundle", bundle)
+
+    assert (found.code, found.error) == (
+        3,
+        f"2 rows have no answer, see {target}.errors.jsonl",
+    )
+    assert target.exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"", "is empty"),
+        (b"id,review\n1,good\n", "no column 'text'"),
+        (b"text,text\na,b\n", "2 columns named 'text'"),
+        ("text\ngood\n".encode("utf-16"), "say --encoding utf-16"),
+    ],
+)
+def test_score_of_what_is_no_table_is_bad_input(
+    sentimill: Sentimill, bundle: Path, tmp_path: Path, data: bytes, why: str
+) -> None:
+    """Exit code 4, one line that names the file, and no output."""
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_bytes(data)
+
+    found = sentimill("score", source, target, "--bundle", bundle)
+
+    assert found.code == 4
+    assert found.error.startswith(f"{source} ")
+    assert why in found.error
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_score_looks_at_the_table_before_it_loads_a_model(
+    sentimill: Sentimill, tmp_path: Path
+) -> None:
+    """Of two mistakes the cheap one is told first."""
+    found = sentimill("score", tmp_path / "in.csv", tmp_path / "out.csv", "--bundle", "absent")
+
+    assert (found.code, "in.csv is not there" in found.error) == (4, True)
+
+
+def test_score_replaces_a_file_only_with_leave(
+    sentimill: Sentimill, bundle: Path, reviews: Path, tmp_path: Path
+) -> None:
+    """Exit code 2 without --overwrite, and the old file stays."""
+    target = tmp_path / "out.csv"
+    target.write_text("old")
+
+    refused = sentimill("score", reviews, target, "--bundle", bundle)
+    assert (refused.code, target.read_text()) == (2, "old")
+    assert "add --overwrite" in refused.error
+
+    assert sentimill("score", reviews, target, "--bundle", bundle, "--overwrite").code == 0
+    assert target.read_text() != "old"
+
+
+def test_an_error_of_the_system_is_one_line(
+    sentimill: Sentimill, bundle: Path, reviews: Path, tmp_path: Path
+) -> None:
+    """Exit code 1 without a trace."""
+    found = sentimill("score", reviews, tmp_path / ("x" * 300 + ".csv"), "--bundle", bundle)
+
+    assert found.code == 1
+    assert "File name too long" in found.error
+
+
+def test_options_are_read_from_the_environment(
+    sentimill: Sentimill,
+    bundle: Path,
+    reviews: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A flag goes before a variable, and a variable before the default."""
+    monkeypatch.setenv("SENTIMILL_BUNDLE", str(bundle))
+    monkeypatch.setenv("SENTIMILL_SCORE_PREFIX", "mood_")
+    one, two = tmp_path / "one.csv", tmp_path / "two.csv"
+
+    assert sentimill("score", reviews, one).code == 0
+    assert sentimill("score", reviews, two, "--prefix", "x_").code == 0
+
+    assert one.read_text().startswith("id,text,mood_label,")
+    assert two.read_text().startswith("id,text,x_label,")

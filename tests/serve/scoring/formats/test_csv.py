@@ -1,0 +1,333 @@
+"""CSV and TSV in, the same bytes with answers out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from scoring_jobs import LAYOUT, SMALL_WINDOW_BYTES, job, score
+from sentimill.errors import SentimillError, TableError
+from sentimill.scoring.answer_columns import COLUMNS
+from sentimill.scoring.formats import csv as csv_format
+from sentimill.scoring.formats.csv_dialect import Dialect
+from sentimill.scoring.planning import Layout
+from sentimill.scoring.scorers import LocalScorer
+
+ADDED = [f"sentiment_{name}" for name in COLUMNS]
+
+
+def table(data: bytes, encoding: str = "utf-8-sig", **dialect: str) -> list[list[str]]:
+    """Return the cells of a CSV file."""
+    text = data.decode(encoding, "replace")
+    return list(csv.reader(io.StringIO(text, newline=""), delimiter=dialect.get("delimiter", ",")))
+
+
+def outcomes(data: bytes) -> list[str]:
+    """Return of each scored row its label, or the reason why it has none."""
+    header, *rows = table(data)
+    label, error = header.index("sentiment_label"), -1
+    return [row[label] or row[error] for row in rows if row]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"id,text\n1,good\n2,bad\n", ["positive", "negative"]),
+        (b"id,text\n1,good\n2,bad", ["positive", "negative"]),
+        (b"id,text\r\n1,good\r\n2,bad\r\n", ["positive", "negative"]),
+        (b"\xef\xbb\xbftext,id\ngood,1\n", ["positive"]),
+        (b'\xef\xbb\xbf"text",id\ngood,1\n', ["positive"]),
+        (b'"a\nb",text\n1,good\n', ["positive"]),
+        (b'id,text\n1,"good, or so"\n', ["positive"]),
+        (b'id,text\n1,"she said ""good"""\n', ["positive"]),
+        (b'id,text\n1,"bad\nbad"\n2,good\n', ["negative", "positive"]),
+        (b'id,text\r\n1,"bad\r\nbad"\r\n2,good\r\n', ["negative", "positive"]),
+        (b'id,text\n1,5" good\n2,bad\n', ["positive", "negative"]),
+        (b"text\ngood\n\nbad\n\n", ["positive", "negative"]),
+        (b"id,text\r\r\n1,good\r\r\n2,bad\r", ["positive", "negative"]),
+        (b"id,text\n1,\x00good\n", ["positive"]),
+        ("id,text\n1,👍🏽 good رائع\n".encode(), ["positive"]),
+        (b"id,text\n", []),
+        (b"id,text", []),
+        (b"text,x,x\ngood,1,2\n", ["positive"]),
+        (b"id,text,x\n1,good,caf\xe9\n", ["positive"]),
+    ],
+)
+def test_each_row_gets_its_answer(
+    tmp_path: Path, scorer: LocalScorer, data: bytes, expected: list[str]
+) -> None:
+    """Quotes, line ends, byte-order mark and every script are read as CSV has them."""
+    summary, out = score(tmp_path, scorer, data)
+
+    assert outcomes(out) == expected
+    assert (summary.rows, summary.failed) == (len(expected), 0)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (b"lone", "RAGGED_ROW"),
+        (b"1,good,more", "RAGGED_ROW"),
+        (b"1,a\rb", "RAGGED_ROW"),
+        (b"1,caf\xe9", "UNDECODABLE_ROW"),
+        (b"1,\xed\xa0\x80", "UNDECODABLE_ROW"),
+        (b"lone,", "EMPTY_TEXT"),
+        (b"1," + b"x" * (2 << 20), "TEXT_TOO_LARGE"),
+    ],
+)
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_a_bad_row_costs_no_other_row(
+    tmp_path: Path, scorer: LocalScorer, row: bytes, reason: str, end: bytes
+) -> None:
+    """It keeps its place and its bytes, and is listed with its line."""
+    rows = [b"id,text", b'1,"good\n"', row, b"2,bad", b""]
+    summary, out = score(tmp_path, scorer, end.join(rows))
+    listed = (tmp_path / "out.csv.errors.jsonl").read_text().splitlines()
+
+    places = [out.index(part) for part in (b"positive", row, reason.encode() + end, b"negative")]
+    assert places == sorted(places)
+    assert (summary.rows, summary.failed) == (3, 1)
+    assert [json.loads(line)["error"] for line in listed] == [reason]
+    assert [json.loads(line)["line"] for line in listed] == [4]
+
+
+def test_a_quote_that_is_never_closed_is_a_bad_row(tmp_path: Path, scorer: LocalScorer) -> None:
+    """Its answer stands behind a quote that closes it, and the errors say how much it holds."""
+    _, out = score(tmp_path, scorer, b'id,text\n1,good\n2,"open\n3,bad\n')
+    listed = (tmp_path / "out.csv.errors.jsonl").read_text()
+
+    assert outcomes(out) == ["positive", "UNCLOSED_QUOTE"]
+    assert table(out)[2][1] == "open\n3,bad"
+    assert "holds the last 2 lines of the file" in listed
+
+
+@pytest.mark.parametrize(
+    ("data", "reason", "why"),
+    [
+        (b"", "EMPTY_FILE", "is empty: it needs a header row"),
+        (b"id,review\n1,a\n", "MISSING_COLUMN", "it has id, review: name one with --text-column"),
+        (b"id;text\n1;a\n", "MISSING_COLUMN", "or its delimiter with --delimiter"),
+        (b"\n1,good\n", "MISSING_COLUMN", "no column 'text'"),
+        (b"text,text\na,b\n", "DUPLICATE_COLUMN", "2 columns named 'text': rename all but one"),
+        ("text\ngood\n".encode("utf-16"), "NOT_UTF8", "say --encoding utf-16"),
+        (b"t\xe9xt\ngood\n", "NOT_UTF8", "name its --encoding"),
+        (b"id,text\r1,good\r2,bad\r", "CR_LINE_ENDS", "CR alone: convert them to LF"),
+        (b'id,text\r1,"good"\r2,bad\r', "CR_LINE_ENDS", "CR alone: convert them to LF"),
+        (b'id,"text\n1,good\n', "BAD_HEADER", "never closed"),
+        (b"text,sentiment_error\na,b\n", "COLUMN_COLLISION", "choose another --prefix"),
+    ],
+)
+def test_a_file_that_is_no_table_is_refused(
+    tmp_path: Path, data: bytes, reason: str, why: str
+) -> None:
+    """Before a model is loaded; the message names the file, the fault and the remedy."""
+    (tmp_path / "in.csv").write_bytes(data)
+
+    with pytest.raises(TableError, match=r"in\.csv ") as caught:
+        job(tmp_path / "in.csv", tmp_path / "out.csv").plan()
+
+    assert caught.value.reason == reason
+    assert why in str(caught.value)
+
+
+def test_a_record_has_a_limit(
+    tmp_path: Path, scorer: LocalScorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An open quote does not read the whole file into memory."""
+    monkeypatch.setattr(csv_format, "MAX_RECORD_BYTES", 1 << 10)
+
+    with pytest.raises(TableError, match="a quote that is never closed") as caught:
+        score(tmp_path, scorer, b'text\n"open' + b"\nline" * 1000)
+
+    assert caught.value.reason == "RECORD_TOO_LARGE"
+    assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.slow
+def test_a_cell_of_fifty_megabytes_is_one_bad_row(tmp_path: Path, scorer: LocalScorer) -> None:
+    """It passes through, and its neighbours have answers."""
+    cell = b"good " * 10_000_000
+    _, out = score(tmp_path, scorer, b"id,text\n1,good\n2," + cell + b"\n3,bad\n")
+
+    assert cell in out
+    assert outcomes(out.replace(cell, b"")) == ["positive", "TEXT_TOO_LARGE", "negative"]
+
+
+FIELD = st.text(st.sampled_from('ab,"\n\r \té\ufeff'), max_size=6)
+TABLE = st.lists(st.lists(FIELD, min_size=2, max_size=2), max_size=6)
+
+
+@settings(max_examples=30)
+@given(TABLE, st.sampled_from([csv.excel, csv.excel_tab, csv.unix_dialect]), st.booleans())
+def test_what_csv_writes_is_kept(
+    tmp_path_factory: pytest.TempPathFactory,
+    scorer: LocalScorer,
+    rows: list[list[str]],
+    dialect: type[csv.Dialect],
+    bom: bool,
+) -> None:
+    """Rows from Python's own writer come back with their cells, answers in their columns."""
+    out = io.StringIO()
+    csv.writer(out, dialect).writerows([["id", "text"], *rows])
+    data = out.getvalue().encode("utf-8-sig" if bom else "utf-8")
+    layout = Layout(delimiter=dialect.delimiter, window_bytes=SMALL_WINDOW_BYTES)
+
+    _, scored = score(tmp_path_factory.mktemp("csv"), scorer, data, layout=layout)
+
+    found = table(scored, delimiter=dialect.delimiter)
+    assert [row[:2] for row in found] == [["id", "text"], *rows]
+    assert {len(row) for row in found} == {2 + len(ADDED)}
+
+
+@settings(max_examples=30)
+@given(st.binary(max_size=60))
+@example(b'1,"a\r\nb"\r\n\n\r\n2')
+@example(b'"a"b\n')
+def test_no_byte_is_lost(
+    tmp_path_factory: pytest.TempPathFactory, scorer: LocalScorer, body: bytes
+) -> None:
+    """With the answers cut away, what is left is the input."""
+    data = b"text\n" + body
+    _, out = score(tmp_path_factory.mktemp("bytes"), scorer, data, prefix="\u2713")
+
+    at = 0
+    for byte in data:
+        at = out.index(byte, at) + 1
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("latin-1", "good café"),
+        ("cp1252", "good \u2013 \u201ccafé\u201d"),
+        ("utf-16", "good \u0a0a\u0d0a 👍"),
+        ("utf-16-be", "good \u0a0a\u0d0a 👍"),
+        ("utf-32", "good 👍"),
+        ("gb18030", "good 很好\uff0c真的"),
+        ("shift_jis", "good 表示ソ"),
+    ],
+)
+def test_an_encoding_is_kept(tmp_path: Path, scorer: LocalScorer, encoding: str, text: str) -> None:
+    """Rows keep their bytes, and answers are written in the same encoding."""
+    rows = [f'{i},"{text}\r\n{i}"' for i in range(40)]
+    data = "\r\n".join(["id,text", *rows, ""]).encode(encoding)
+    layout = Layout(encoding=encoding, window_bytes=SMALL_WINDOW_BYTES)
+    summary, out = score(tmp_path, scorer, data, layout=layout)
+    found = table(out, encoding)
+
+    assert (summary.rows, summary.failed) == (40, 0)
+    assert [row[1] for row in found[1:]] == [f"{text}\r\n{i}" for i in range(40)]
+    assert {row[2] for row in found[1:]} == {"positive"}
+    assert out.startswith(data[:7])
+
+
+@pytest.mark.parametrize("encoding", ["utf-7", "iso2022_jp", "cp037", "no-such"])
+def test_an_encoding_that_cannot_be_cut_is_refused(tmp_path: Path, encoding: str) -> None:
+    """Lines must be found in bytes."""
+    (tmp_path / "in.csv").write_bytes(b"text\ngood\n")
+
+    with pytest.raises(SentimillError) as caught:
+        job(tmp_path / "in.csv", tmp_path / "out.csv", Layout(encoding=encoding)).plan()
+
+    assert caught.value.reason == "UNKNOWN_ENCODING"
+
+
+def test_a_tsv_may_have_no_quotes(tmp_path: Path, scorer: LocalScorer) -> None:
+    """With --quote none a quote is a character like any other."""
+    data = b'id\ttext\n1\t"good\n2\t"bad\n'
+    _, out = score(
+        tmp_path, scorer, data, source="in.tsv", target="out.tsv", layout=Layout(quote=None)
+    )
+
+    assert [line.split(b"\t")[2] for line in out.splitlines()[1:]] == [b"positive", b"negative"]
+    assert b'1\t"good\tpositive' in out
+
+
+def test_formulas_pass_through(tmp_path: Path, scorer: LocalScorer) -> None:
+    """A cell that a spreadsheet would run is data to us."""
+    _, out = score(tmp_path, scorer, b"id,text\n=1+1,@good\n")
+
+    assert out.splitlines()[1].startswith(b"=1+1,@good,positive,")
+
+
+def test_only_columns_keeps_the_named_ones(tmp_path: Path, scorer: LocalScorer) -> None:
+    """In the order in which they are named, line breaks quoted again."""
+    data = b'id,text,x\r\n1,"good\nx",a\r\n2,bad,\xff\r\n3\r\n'
+    _, out = score(tmp_path, scorer, data, layout=Layout(keep=("x", "text")))
+
+    assert out.splitlines()[0].startswith(b"x,text,sentiment_label")
+    assert out.splitlines(keepends=True)[1:3] == [
+        b'a,"good\n',
+        b'x",positive,0.8017847,0.84379476,false,\r\n',
+    ]
+    assert b"\r\n\xff,bad,negative," in out
+
+
+def test_where_missing_scores_only_the_gaps(tmp_path: Path, scorer: LocalScorer) -> None:
+    """Rows that have an answer keep it to the byte; others are as if they were never scored."""
+    data = b'id,text\n1,"good, so"\n2,\n3,bad\n4,good,more\n'
+    _, first = score(tmp_path, scorer, data)
+    again, same = score(tmp_path, scorer, first, layout=Layout(update=True))
+    edited = first.replace(b"positive", b"mine").replace(b"2,,", b"2,good,")
+    summary, out = score(tmp_path, scorer, edited, layout=Layout(update=True))
+
+    assert same == first
+    assert (again.tally.kept, again.failed) == (2, 2)
+    assert outcomes(out)[:3] == ["mine", "positive", "negative"]
+    assert (summary.rows, summary.tally.kept, summary.failed) == (4, 2, 1)
+
+
+def test_gaps_can_be_filled_in_fewer_columns(tmp_path: Path, scorer: LocalScorer) -> None:
+    """Old answers come along."""
+    _, first = score(tmp_path, scorer, b"id,text\n1,good\n2,bad\n")
+    edited = first.replace(b"positive", b"mine").replace(b"negative", b"")
+    _, out = score(tmp_path, scorer, edited, layout=Layout(update=True, keep=("id",)))
+
+    assert [row[:2] for row in table(out)] == [["id", ADDED[0]], ["1", "mine"], ["2", "negative"]]
+    assert {len(row) for row in table(out)} == {1 + len(ADDED)}
+
+
+def test_probs_have_a_column_a_label(tmp_path: Path, scorer: LocalScorer) -> None:
+    """They read back to what the classifier says."""
+    _, out = score(tmp_path, scorer, b"text\ngood\n", probs=True)
+    header, row = table(out)
+
+    assert header[6:] == [f"sentiment_prob_{k}" for k in ("negative", "neutral", "positive")]
+    assert sum(map(float, row[6:])) == pytest.approx(1.0)
+
+
+@settings(max_examples=15)
+@given(
+    st.lists(st.sampled_from(["good", "bad bad bad", "", "the " * 30, "é👍"]), max_size=40),
+    st.integers(500, 5000),
+)
+def test_windows_change_nothing(
+    tmp_path_factory: pytest.TempPathFactory, scorer: LocalScorer, words: list[str], size: int
+) -> None:
+    """The output is the same whatever the size of a window."""
+    folder = tmp_path_factory.mktemp("windows")
+    data = ("text\n" + "".join(f'"{text}"\n' for text in words)).encode()
+
+    _, one = score(folder, scorer, data)
+    _, two = score(folder, scorer, data, layout=Layout(window_bytes=size))
+
+    assert one == two
+
+
+@given(st.lists(st.text(st.sampled_from('ab,"\n\r\t é')), min_size=1), st.sampled_from(",\t;"))
+def test_a_written_record_is_read_back(values: list[str], delimiter: str) -> None:
+    """Fields are quoted where they need it."""
+    row = Dialect(delimiter).write(values)
+
+    assert next(csv.reader(io.StringIO(row, newline=""), delimiter=delimiter), [""]) == values
+
+
+def test_the_layout_is_the_default_of_the_command() -> None:
+    """UTF-8, the format's own delimiter, double quotes."""
+    assert (LAYOUT.encoding, LAYOUT.delimiter, LAYOUT.quote) == ("utf-8", None, '"')

@@ -1,0 +1,39 @@
+"""Scoring jobs made small: a scorer over the tiny bundle, and one call from bytes to bytes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from sentimill.scoring.job import Score, Summary
+from sentimill.scoring.planning import Layout
+from sentimill.scoring.scorers import Scorer
+
+LAYOUT = Layout()
+SMALL_WINDOW_BYTES = 1000
+"""Two or three rows: a job of a hundred rows has many parts."""
+
+
+def job(
+    source: Path | str, target: Path | str, layout: Layout = LAYOUT, **options: object
+) -> Score:
+    """Return a job from one input to one output."""
+    made = Score(sources=(str(source),), target=str(target), layout=layout)
+    return replace(made, **options)  # type: ignore[arg-type]  # names are checked by replace
+
+
+def score(
+    folder: Path,
+    scorer: Scorer,
+    data: bytes,
+    *,
+    source: str = "in.csv",
+    target: str = "out.csv",
+    layout: Layout = LAYOUT,
+    **options: object,
+) -> tuple[Summary, bytes]:
+    """Score *data* and return the summary and the output."""
+    (folder / source).write_bytes(data)
+    made = job(folder / source, folder / target, layout, overwrite=True, **options)
+    summary = made.run(scorer)
+    return summary, (folder / target).read_bytes()

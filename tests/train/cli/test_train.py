@@ -1,0 +1,172 @@
+"""`sentimill train`, as a person types it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from sentimill.bundle.manifest import open_bundle
+from sentimill.bundle.reference import find_reference
+from sentimill.errors import SentimillError, UsageError
+from sentimill_train.cli.train import train
+from sentimill_train.pipeline import Train
+from train_parts import write_base
+
+app = typer.Typer(context_settings={"auto_envvar_prefix": "SENTIMILL"})
+app.command("train")(train)
+
+
+def run(*args: str | Path, **environment: str) -> Result:
+    """Run the command."""
+    return CliRunner().invoke(app, [str(arg) for arg in args], env=environment)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> list[str | Path]:
+    """Return options for a run of seconds, but for the reviews and --out."""
+    base = write_base(tmp_path / "base")
+    return ["--base", base, "--preset", "tiny", "--epochs", "1", "--learning-rate", "5e-3"]
+
+
+def write_csv(path: Path, rows: int = 300) -> Path:
+    """Write reviews under other column names, a few of which are not to be used."""
+    words = ("lovely", "broken", "fine")
+    lines = [f"item {i} was {words[i % 3]},{('pos', 'neg', 'neu')[i % 3]}" for i in range(rows)]
+    path.write_text("\n".join(["review,verdict", *lines, "no verdict,", " ,pos"]))
+    return path
+
+
+def test_a_bundle_is_written_and_the_next_command_is_said(
+    tmp_path: Path, tiny: list[str | Path]
+) -> None:
+    """All of it on stderr, and stdout stays free for data."""
+    reviews = write_csv(tmp_path / "r.csv")
+    columns = ["--text-column", "review", "--label-column", "verdict"]
+
+    found = run("--reviews", reviews, *columns, "--out", tmp_path / "my model", *tiny)
+
+    assert (found.exit_code, found.stdout) == (0, "")
+    assert open_bundle(tmp_path / "my model").manifest.name == "my model"
+    for says in (
+        "epoch 1: loss ",
+        "left out 1 rows without a label",
+        "left out r-302 of ",
+        "the text is empty",
+        "test, ",
+        "The bundle ",
+        "MB, trained on ",
+        f"sentimill classify \"Works as promised.\" --bundle '{tmp_path / 'my model'}'",
+        f"sentimill serve --bundle '{tmp_path / 'my model'}'",
+    ):
+        assert says in found.stderr
+
+
+def test_no_text_is_ever_shown(tmp_path: Path, tiny: list[str | Path]) -> None:
+    """Not even of a row that was left out."""
+    reviews = tmp_path / "r.csv"
+    write_csv(reviews)
+    reviews.write_text(reviews.read_text() + "\n" + "secret" * 200_000 + ",pos\n")
+    columns = ["--text-column", "review", "--label-column", "verdict"]
+
+    found = run("--reviews", reviews, *columns, "--out", tmp_path / "b", *tiny)
+
+    assert found.exit_code == 0
+    assert "secret" not in found.output
+    assert "lovely" not in found.output
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--reviews", "none.csv"], "there is no file none.csv"),
+        (["--reviews", "starter", "--labels", "positive"], "give two or more different ones"),
+        (["--reviews", "starter", "--learning-rate", "0"], "--learning-rate 0.0 is not above 0"),
+        (["--reviews", "starter", "--base", "nowhere"], "there is no folder nowhere"),
+        (["--reviews", "starter", "--text-column", "review"], "no column 'review'"),
+    ],
+)
+def test_what_cannot_be_is_said(tmp_path: Path, args: list[str], says: str) -> None:
+    """As an error of ours, which the program turns into one line and an exit code."""
+    found = run(*args, "--out", tmp_path / "b")
+
+    assert isinstance(found.exception, SentimillError)
+    assert says in str(found.exception)
+    assert not (tmp_path / "b").exists()
+
+
+def test_options_can_come_from_the_environment(tmp_path: Path, tiny: list[str | Path]) -> None:
+    """A flag goes before SENTIMILL_*, which goes before the default."""
+    reviews = write_csv(tmp_path / "r.csv")
+
+    found = run(
+        *("--reviews", reviews, "--out", tmp_path / "b", "--label-column", "verdict", *tiny),
+        SENTIMILL_TEXT_COLUMN="review",
+        SENTIMILL_LABEL_COLUMN="nonsense",
+    )
+
+    assert found.exit_code == 0, found.output
+
+
+def test_every_option_has_help() -> None:
+    """And each is said once."""
+    found = run("--help", COLUMNS="200", TERM="dumb")
+
+    lines = found.stdout.splitlines()
+    options = [line.split("--", 1)[1].split()[0] for line in lines if "  --" in line]
+    assert {"reviews", "out", "text-column", "label-column", "labels", "base"} <= set(options)
+    assert len(options) == len(set(options))
+
+
+def test_the_command_line_is_quick_to_load() -> None:
+    """`sentimill --help` finds this command, and must not wait for torch."""
+    code = (
+        "import sys, sentimill_train.cli.train;"
+        "print(*({'torch', 'transformers', 'datasets', 'sklearn', 'onnxruntime', 'scipy'}"
+        " & set(sys.modules)))"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.strip() == ""
+
+
+def test_a_missing_extra_is_named_with_the_command_that_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server's installation has the command and not what it needs."""
+    for name in [n for n in sys.modules if n.startswith("sentimill_train.")]:
+        if name != "sentimill_train.cli.train":
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+
+    found = run("--reviews", "starter", "--out", tmp_path / "b")
+
+    assert isinstance(found.exception, SentimillError)
+    assert found.exception.reason == "EXTRA_MISSING"
+    assert "pip install 'sentimill[cpu,train]'" in str(found.exception)
+
+
+@pytest.mark.parametrize(("preset", "learns"), [("minilm-l3", True), ("minilm-l6", False)])
+def test_half_a_student_learns_the_answers_of_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: str, learns: bool
+) -> None:
+    """Half the layers answer worse until something tells them what the whole would have said."""
+    asked: list[Train] = []
+
+    def run_nothing(self: Train, watcher: object) -> None:
+        asked.append(self)
+        raise UsageError("enough", reason="ENOUGH")
+
+    monkeypatch.setattr(Train, "run", run_nothing)
+
+    run("--reviews", "starter", "--preset", preset, "--out", tmp_path / "b")
+
+    (config,) = asked
+    assert config.teacher_bundle == (find_reference() if learns else None)

@@ -1,0 +1,43 @@
+"""What the states of a graph look like, on the texts that are given."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sentimill_train.export.quantization.activation_stats import States, see_states
+from tiny_bundle import graph
+
+TEXTS = [np.array([1, 4, 4, 2]), np.array([1, 5, 2])]
+
+
+def test_the_largest_value_and_the_moments_are_those_of_all_tokens() -> None:
+    """`looked_up` of the tiny graph is the word's own weights."""
+    words = np.zeros((10, 3))
+    words[1, 1], words[4, 2], words[5, 0] = 1, 3, 3
+    tokens = words[np.concatenate(TEXTS)]
+
+    seen = see_states(graph(), ["looked_up"], TEXTS)["looked_up"]
+
+    assert seen.largest.tolist() == [3, 1, 3]
+    assert np.allclose(seen.moments, tokens.T @ tokens)
+
+
+def test_divided_states_are_those_of_divided_values() -> None:
+    """Both figures follow the division."""
+    values = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    by = np.array([1, 2, 4, 8], np.float32)
+
+    def states(of: np.typing.NDArray[np.float32]) -> States:
+        return States(np.abs(of).max(axis=0), (of.T @ of).astype(np.float64))
+
+    found, expected = states(values).divided(by), states(values / by)
+
+    assert np.allclose(found.largest, expected.largest)
+    assert np.allclose(found.moments, expected.moments, atol=1e-4)
+
+
+def test_without_a_text_there_is_nothing_to_go_by() -> None:
+    """Said at once, and not by a graph of nonsense."""
+    with pytest.raises(ValueError, match="no text at all"):
+        see_states(graph(), ["looked_up"], [])

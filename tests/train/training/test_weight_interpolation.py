@@ -1,0 +1,100 @@
+"""On the way back to what it began with, a student stops where validation is best."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from sentimill_train.model.lora import Lora
+from sentimill_train.model.student import Student, load_student
+from sentimill_train.pipeline import Train, Trained
+from sentimill_train.training.loop import FitConfig
+from sentimill_train.training.state import weights_of
+from sentimill_train.training.weight_interpolation import SHARES, interpolate
+from train_parts import TWO, reviews, rows_of, write_base, write_reviews
+
+HEAD = "head.weight"
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Return a student that knows the reviews, from which others go on."""
+    folder = tmp_path_factory.mktemp("first")
+    return Train(
+        reviews=(str(write_reviews(folder / "r.jsonl")),),
+        out=folder / "first",
+        labels=TWO,
+        base=str(write_base(folder / "base")),
+        preset="tiny",
+        max_tokens=48,
+        fit=FitConfig(epochs=3, learning_rate=5e-3, batch_tokens=1024, seed=3),
+    ).run()
+
+
+def turned(made: Student) -> Student:
+    """Return *made* with a head that says the opposite."""
+    with torch.no_grad():
+        made.head.weight.neg_()
+        made.head.bias.neg_()
+    return made
+
+
+def test_what_training_spoilt_is_left_behind(first: Trained) -> None:
+    """A head turned round costs more the more of it is kept."""
+    made = load_student(first.bundle.path)
+    start = weights_of(made)
+
+    share = interpolate(turned(made), start, rows_of(reviews(50)))
+
+    assert share == SHARES[0] == 0.25
+    torch.testing.assert_close(made.head.weight, 0.5 * start[HEAD])
+    other = "bert.encoder.layer.0.output.dense.weight"
+    torch.testing.assert_close(made.state_dict()[other], start[other])
+
+
+def test_what_training_mended_stays(first: Trained) -> None:
+    """From a head turned round, to one that is right."""
+    made = load_student(first.bundle.path)
+    found = weights_of(made)
+    start = weights_of(turned(load_student(first.bundle.path)))
+
+    assert interpolate(made, start, rows_of(reviews(50))) > 0.5
+    assert torch.all(torch.sign(made.head.weight) == torch.sign(found[HEAD]))
+
+
+def again(first: Trained, out: Path) -> Train:
+    """Return a run that goes on from *first* on the same reviews."""
+    return Train(
+        reviews=(str(write_reviews(out.parent / "r.jsonl")),),
+        out=out,
+        labels=TWO,
+        base=str(first.bundle.path),
+        max_tokens=48,
+        fit=FitConfig(epochs=1, learning_rate=1e-4, batch_tokens=1024),
+    )
+
+
+@pytest.mark.parametrize("lora", [None, Lora(rank=2)])
+def test_training_that_goes_on_says_how_far(
+    first: Trained, tmp_path: Path, lora: Lora | None
+) -> None:
+    """In the manifest, and in the card where it moved at all."""
+    made = replace(again(first, tmp_path / "next"), lora=lora).run()
+
+    share = made.bundle.manifest.training["interpolated_share"]
+    assert share in SHARES
+    said = "of the way back" in made.bundle.read("README.md").decode()
+    assert said == (share != 1)
+    assert made.test.figures["accuracy"].value == 1.0
+
+
+def test_it_need_not(first: Trained, tmp_path: Path) -> None:
+    """And a student with a new head has nowhere to go back to."""
+    kept = replace(again(first, tmp_path / "kept"), interpolate=False).run()
+
+    for made in (first, kept):
+        assert made.bundle.manifest.training["interpolated_share"] is None
+        assert "of the way back" not in made.bundle.read("README.md").decode()

@@ -1,0 +1,202 @@
+"""When a model should rather not answer: risk against coverage, and a threshold for a target error.
+
+Pure functions of confidence (rows,) and correct (rows,), so they serve any model.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from sentimill_train.metrics.classification import Answers, Floats, Ints
+from sentimill_train.metrics.intervals import error_bound
+
+__all__ = [
+    "Abstention",
+    "Point",
+    "augrc",
+    "aurc",
+    "choose_threshold",
+    "risk_coverage",
+]
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """One threshold: what share is answered at or above it, and how much of that is wrong."""
+
+    threshold: float
+    coverage: float
+    risk: float
+
+
+def risk_coverage(answers: Answers, points: int = 100) -> list[Point]:
+    """Return the curve from the most confident rows to all, at most *points* of it.
+
+    El-Yaniv and Wiener 2010; Geifman and El-Yaniv 2017, section 2. Rows of equal confidence are
+    answered together, since no threshold can part them.
+    """
+    confidence, rows, errors = _groups(answers.confidence, answers.correct)
+    total = len(answers.gold)
+    wanted = np.unique(np.searchsorted(rows, np.linspace(0, total, points + 1)[1:]))
+    return [
+        Point(
+            threshold=float(confidence[i]),
+            coverage=float(rows[i] / total),
+            risk=float(errors[i] / rows[i]),
+        )
+        for i in wanted
+    ]
+
+
+def aurc(answers: Answers, weights: Floats) -> Floats:
+    """Return the area under the risk-coverage curve: the mean risk over all coverages.
+
+    Geifman, Uziel and El-Yaniv 2019, equation 2. It weighs errors at high confidence very heavily,
+    and equal models on harder data differ in it.
+    """
+    mass, covered, wrong = _by_confidence(answers, weights)
+    risk = np.divide(wrong, covered, out=np.zeros_like(covered), where=covered > 0)
+    return np.asarray((mass * risk).sum(axis=1) / mass.sum(axis=1))
+
+
+def augrc(answers: Answers, weights: Floats) -> Floats:
+    """Return the mean, over coverages, of the share of all rows answered and wrong: 0 to 0.5.
+
+    The generalised risk of Traub et al. 2024, section 3: the chance that an answer is both given
+    and wrong, which does not overweigh the first few rows as AURC does.
+    """
+    mass, _, wrong = _by_confidence(answers, weights)
+    return np.asarray((mass * wrong).sum(axis=1) / mass.sum(axis=1) ** 2)
+
+
+def _by_confidence(answers: Answers, weights: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return mass, and mass and wrong mass down to the middle of each row: (draws, rows) each.
+
+    From the most confident row on. The middle of a row drawn m times is that of its m copies: the
+    mean of covering 1 to m of them. Rows of equal confidence share their errors evenly, which is
+    the mean over their orders.
+    """
+    order = np.argsort(-answers.confidence, kind="stable")
+    mass = weights[:, order]
+    rate = np.broadcast_to((~answers.correct[order]).astype(np.float64), mass.shape)
+    same = np.unique(-answers.confidence[order], return_inverse=True)[1]
+    if same[-1] + 1 < len(same):
+        starts = np.searchsorted(same, np.arange(same[-1] + 1))
+        group = np.add.reduceat(mass, starts, axis=1)
+        wrong = np.add.reduceat(mass * rate, starts, axis=1)
+        rate = np.divide(wrong, group, out=np.zeros_like(group), where=group > 0)[:, same]
+    before = (mass - 1) / 2
+    return mass, mass.cumsum(axis=1) - before, (mass * rate).cumsum(axis=1) - before * rate
+
+
+class Abstention(msgspec.Struct, frozen=True, kw_only=True):
+    """The threshold that was chosen, and what it buys on the rows that it was chosen on.
+
+    threshold: answer at or above it; None when the target cannot be promised at any. coverage:
+    share of rows answered. error: share of those that is wrong. error_bound: with `sureness`, the
+    error on new rows like these is not above it, if these chose nothing else: the validation rows
+    of training chose its best epoch, which makes the bound a little too low. Without a threshold
+    the three say how near it came: they are those of the lowest bound that was to be had.
+    """
+
+    target_error: float
+    sureness: float | None
+    threshold: float | None
+    coverage: float
+    error: float
+    error_bound: float
+    rows: int
+
+    def sentence(self) -> str:
+        """Return the outcome in one sentence, for the log, the card and the report."""
+        promise = "" if self.sureness is None else f", with {self.sureness:.0%} sureness"
+        limit = f" (at most {self.error_bound:.2%} on new rows, if these chose nothing else)"
+        bound = "" if self.sureness is None else limit
+        if self.threshold is not None:
+            return (
+                f"Answering at confidence {self.threshold:.4f} or above covers {self.coverage:.1%}"
+                f" of {self.rows} rows with {self.error:.2%} of the answers"
+                f" wrong{bound}; the target was {self.target_error:.2%}{promise}."
+            )
+        return (
+            f"An error of {self.target_error:.2%}{promise} cannot be reached on {self.rows}"
+            f" rows: the best is {self.error:.2%} wrong{bound} at a coverage of"
+            f" {self.coverage:.1%}. No threshold was set: give more validation rows or a higher"
+            " target."
+        )
+
+
+def choose_threshold(
+    confidence: Floats,
+    correct: NDArray[np.bool_],
+    *,
+    target_error: float,
+    sureness: float | None = 0.95,
+) -> Abstention:
+    """Return the threshold with the largest coverage whose error is at most *target_error*.
+
+    With *sureness* the promise is for new rows, and fails with at most the probability that is
+    left: each coverage is tested by the exact binomial bound, from the first that could afford
+    three errors to ever more, and the last before the first failure is taken. Testing in a fixed
+    order needs no correction for many tests (Bauer 1991; Angelopoulos et al. 2021, "Learn then
+    Test", section 2.3); a search over all of them, as in Geifman and El-Yaniv 2017, algorithm 1,
+    pays for each. None takes the error of these rows at its word, and about half of the thresholds
+    chosen so break their target on new rows.
+
+    confidence: (rows,) of calibrated answers on the validation split. correct: (rows,).
+
+    Raises:
+        ValueError: no rows, or a target or sureness outside 0 to 1.
+    """
+    if not len(confidence):
+        raise ValueError("a threshold cannot be chosen on no rows")
+    if not 0 < target_error < 1 or not (sureness is None or 0 < sureness < 1):
+        raise ValueError(f"target_error {target_error} and sureness {sureness} must be in 0 to 1")
+    levels, rows, errors = _groups(confidence, correct)
+    risk = errors / rows
+    if sureness is None:
+        bound = risk
+        reached = np.flatnonzero(risk <= target_error)
+        chosen = int(reached[-1]) if len(reached) else None
+    else:
+        bound = error_bound(errors, rows, 1 - sureness)
+        order = _test_order(rows, target_error, 1 - sureness)
+        failed = np.flatnonzero(bound[order] > target_error)
+        passed = order[: failed[0]] if len(failed) else order
+        chosen = int(passed[-1]) if len(passed) else None
+    shown = chosen if chosen is not None else int(bound.argmin())
+    return Abstention(
+        target_error=target_error,
+        sureness=sureness,
+        threshold=float(levels[shown]) if chosen is not None else None,
+        coverage=float(rows[shown] / len(confidence)),
+        error=float(risk[shown]),
+        error_bound=float(bound[shown]),
+        rows=len(confidence),
+    )
+
+
+def _test_order(rows: Floats, target: float, chance: float) -> Ints:
+    """Return the indices into *rows* to test, in order. It looks at no error: that would bias it.
+
+    The start affords three errors, or as many as so few rows do: with none, one slip among the
+    surest rows would end the search. Then every hundredth of the rows.
+    """
+    total = float(rows[-1])
+    for allowed in (3.0, 2.0, 1.0, 0.0):
+        sizes = np.arange(1.0, total + 1)
+        enough = np.flatnonzero(error_bound(np.full(len(sizes), allowed), sizes, chance) <= target)
+        if len(enough):
+            sizes = np.arange(sizes[enough[0]], total + 1, max(1.0, total // 100))
+            return np.unique(np.searchsorted(rows, np.append(sizes, total)))
+    return np.empty(0, dtype=np.int64)
+
+
+def _groups(confidence: Floats, correct: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats]:
+    """Return each confidence that occurs, falling, with the rows and errors at or above it."""
+    order = np.argsort(-confidence, kind="stable")
+    sorted_ = confidence[order]
+    last = np.append(np.flatnonzero(np.diff(sorted_)), len(sorted_) - 1)
+    errors = np.cumsum(~correct[order])[last]
+    return sorted_[last], (last + 1).astype(np.float64), errors.astype(np.float64)

@@ -1,0 +1,100 @@
+"""`sentimill drift`. What it needs is imported when it runs, so that `--help` stays quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from sentimill_train.optional_packages import check_installed
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from sentimill_train.monitoring.drift import Drift
+
+__all__ = ["MOVED", "drift"]
+
+MOVED: Final = 5
+"""Exit code when something has moved; the codes of errors are lower."""
+
+_NEEDS: Final = ("datasets", "scipy", "sklearn", "torch")
+
+
+def drift(
+    reference: Annotated[
+        Path, typer.Option(envvar="SENTIMILL_BUNDLE", help="bundle whose texts these should be")
+    ],
+    on: Annotated[str, typer.Option(metavar="FILE", help="recent texts: csv, jsonl or parquet")],
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="texts of when all was well, such as those the bundle was judged on",
+            show_default="the label mix alone is tested",
+        ),
+    ] = None,
+    text_column: Annotated[str, typer.Option(help="column that holds the text, in both")] = "text",
+    most: Annotated[int, typer.Option(min=50, help="rows drawn by chance from each file")] = 1000,
+    alpha: Annotated[
+        float, typer.Option(min=1e-6, max=0.5, help="odds of a false alarm, over all tests")
+    ] = 0.01,
+    seed: Annotated[int, typer.Option(min=0, help="of every random choice")] = 0,
+    json: Annotated[Path | None, typer.Option(help="write every figure here")] = None,
+) -> None:
+    """Say whether recent texts are still like those that a bundle knows.
+
+    Exit code 0 when nothing has moved, 5 when something has.
+    """
+    check_installed("looking for drift", *_NEEDS)
+    import msgspec
+    from rich.console import Console
+
+    from sentimill.classifier import Classifier
+    from sentimill_train.atomic_write import write_whole
+    from sentimill_train.monitoring.drift import DriftJob, find_drift
+
+    job = DriftJob(
+        on=on, against=against, text_column=text_column, most=most, alpha=alpha, seed=seed
+    )
+    found = find_drift(Classifier.load(reference), job)
+    if json is not None:
+        write_whole(json, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+    out = Console(highlight=False)
+    out.print(_table(found))
+    out.print(_sentence(found), markup=False)
+    if found.moved:
+        raise typer.Exit(MOVED)
+
+
+def _table(found: Drift) -> Table:
+    from rich.table import Table
+
+    table = Table(title=f"{found.recent.drawn} recent texts, {found.bundle}", title_justify="left")
+    table.add_column("what")
+    for name in ("earlier", "recent", "distance", "limit", "p"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict")
+    for shift in found.shifts:
+        means = ["" if mean is None else f"{mean:.3g}" for mean in (shift.earlier, shift.recent)]
+        tested = shift.value is not None and shift.p is not None
+        table.add_row(
+            shift.name,
+            *means,
+            f"{shift.statistic} {shift.value:.3f}" if tested else "",
+            f"{shift.limit:g}",
+            f"{shift.p:.2g}" if tested else "",
+            ("moved" if shift.moved else "as before") if tested else "not tested",
+        )
+    return table
+
+
+def _sentence(found: Drift) -> str:
+    moved = [shift.name for shift in found.shifts if shift.moved]
+    idle = [shift.name for shift in found.shifts if shift.value is None]
+    said = f"Moved: {', '.join(moved)}." if moved else "Nothing that was tested has moved."
+    if idle:
+        remedy = "--against FILE" if found.earlier is None else "a bundle with its weights"
+        said += f" Not tested: {', '.join(idle)}, which needs {remedy}."
+    return said

@@ -1,0 +1,202 @@
+"""`sentimill evaluate`. What it needs is imported when it runs, so that `--help` stays quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from sentimill_train.optional_packages import check_installed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from sentimill.classifier import Classifier
+    from sentimill_train.data.schema import Columns
+    from sentimill_train.evaluation.evaluate import Contender
+    from sentimill_train.evaluation.labelled_set import Answered
+    from sentimill_train.evaluation.result import Judgement
+
+__all__ = ["evaluate"]
+
+Part = Literal["auto", "train", "validation", "test", "all"]
+_NEEDS = ("jinja2", "matplotlib", "scipy", "sklearn")
+
+Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
+
+
+def evaluate(
+    bundle: Annotated[
+        Path, typer.Option(envvar="SENTIMILL_BUNDLE", help="folder written by train")
+    ],
+    on: Annotated[
+        list[str],
+        typer.Option(metavar="FILE...", help="labelled reviews to judge on, one set a file"),
+    ],
+    more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    behaviour: Annotated[
+        list[Path] | None, typer.Option(help="suite of cases, .jsonl or .jsonl.gz, besides our own")
+    ] = None,
+    behaviour_cases: Annotated[
+        int | None, typer.Option(min=1, help="cases of each test", show_default="all")
+    ] = None,
+    against: Annotated[
+        list[Path] | None, typer.Option(help="another bundle to compare with, on the same rows")
+    ] = None,
+    baselines: Annotated[
+        list[str] | None,
+        typer.Option(help="file that the bundle was trained on: fit plain models on it"),
+    ] = None,
+    part: Annotated[
+        Part, typer.Option(help="split to judge on; auto is test where there are splits")
+    ] = "auto",
+    most_rows: Annotated[
+        int | None,
+        typer.Option(min=1, help="judge on a sample of a larger set", show_default="all"),
+    ] = None,
+    target_error: Annotated[
+        float | None,
+        typer.Option(min=0.0001, max=0.9999, help="say what threshold would keep this error"),
+    ] = None,
+    text_column: Annotated[str, typer.Option(help="column that holds the text")] = "text",
+    label_column: Annotated[
+        str | None, typer.Option(help="column that holds the label", show_default="label, or stars")
+    ] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="graph to load; auto takes the bundle's first")
+    ] = "auto",
+    base: Annotated[
+        str | None,
+        typer.Option(help="base encoder of the static baseline", show_default="MiniLM-L6"),
+    ] = None,
+    draws: Annotated[int, typer.Option(min=100, help="bootstrap draws of the intervals")] = 1000,
+    seed: Annotated[int, typer.Option(help="of the bootstrap")] = 0,
+    mistakes: Annotated[
+        int, typer.Option(min=0, help="wrong answers of each set shown in the report")
+    ] = 20,
+    json: Annotated[Path | None, typer.Option(help="write every figure here")] = None,
+    report: Annotated[Path | None, typer.Option(help="write one HTML file here")] = None,
+) -> None:
+    """Judge a bundle on labelled reviews, on behaviour and beside other models."""
+    check_installed("judging", *_NEEDS)
+    import msgspec
+    from rich.console import Console
+
+    from sentimill.classifier import Classifier
+    from sentimill_train.atomic_write import write_whole
+    from sentimill_train.data.schema import Columns
+    from sentimill_train.evaluation.behaviour import OWN_SUITE, read_cases
+    from sentimill_train.evaluation.evaluate import bundle_contender, judge_bundle
+    from sentimill_train.evaluation.labelled_set import read_sample
+    from sentimill_train.evaluation.report import render_report, worst_mistakes
+
+    console = Console(stderr=True, highlight=False)
+    columns = Columns(text=text_column, label=label_column)
+    classifier = Classifier.load(bundle, precision=precision)
+    manifest = classifier.bundle.manifest
+    others = [Classifier.load(other, precision=precision) for other in against or []]
+    judged = [one.bundle.manifest for one in (classifier, *others)]
+    # Everything is read before anything is computed: a bad file fails in a second.
+    samples = [
+        read_sample(
+            source,
+            manifest.labels,
+            trained_on=[files for each in judged for files in each.trainings],
+            part=part,
+            most=most_rows,
+            columns=columns,
+        )
+        for source in [*on, *(more or [])]
+    ]
+    ours = set(manifest.labels) & {"negative", "neutral", "positive"}
+    suites = [*([OWN_SUITE] if ours else []), *(behaviour or [])]
+    cases = [case for suite in suites for case in read_cases(suite, most=behaviour_cases)]
+    contenders = [bundle_contender(other, manifest.labels) for other in others]
+    if baselines:
+        console.print("fitting the baselines")
+        contenders += _baselines(classifier, baselines, columns, base)
+    console.print("judging", ", ".join(f"{s.name} ({len(s.examples)} rows)" for s in samples))
+    judgement, answered = judge_bundle(
+        classifier, samples, cases=cases, contenders=contenders, draws=draws, seed=seed
+    )
+    notes = _thresholds(answered, target_error) if target_error is not None else []
+    if json is not None:
+        write_whole(json, msgspec.json.format(msgspec.json.encode(judgement), indent=2) + b"\n")
+    if report is not None:
+        worst = [mistake for one in answered for mistake in worst_mistakes(one, mistakes)]
+        page = render_report(judgement, manifest, mistakes=worst, notes=notes)
+        write_whole(report, page.encode("utf-8", "replace"))
+    Console(highlight=False).print(_summary(judgement))
+    for note in [*(rival.sentence() for rival in judgement.rivals), *notes]:
+        console.print(note, markup=False)
+
+
+def _baselines(
+    classifier: Classifier, sources: list[str], columns: Columns, base: str | None
+) -> list[Contender]:
+    """Fit the baselines on the rows of *sources* that training used."""
+    from sentimill.text.tokenizer import TextEncoder
+    from sentimill_train.data.schema import read_examples
+    from sentimill_train.data.splits import part
+    from sentimill_train.evaluation.evaluate import baseline_contenders
+    from sentimill_train.model.pretrained import find_pretrained
+
+    manifest = classifier.bundle.manifest
+    rows = [
+        example
+        for source in sources
+        for example in read_examples(source, columns=columns, labels=manifest.labels)
+    ]
+    # Together, as training parts them: a text that is in two files is in one split only.
+    parted = part(rows, manifest.labels)
+    found = find_pretrained(base)
+    encoder = TextEncoder.from_bytes(
+        found.tokenizer_json(),
+        max_tokens=manifest.max_tokens,
+        truncation="head" if manifest.truncation == "head" else "head-tail",
+    )
+    return baseline_contenders(
+        parted.train,
+        parted.validation,
+        manifest.labels,
+        encoder=encoder,
+        weights=found.folder / "model.safetensors",
+    )
+
+
+def _thresholds(answered: Sequence[Answered], target_error: float) -> list[str]:
+    from sentimill_train.calibration.abstention import choose_threshold
+
+    return [
+        f"{one.sample.name}: "
+        + choose_threshold(
+            one.answers.confidence, one.answers.correct, target_error=target_error
+        ).sentence()
+        for one in answered
+    ]
+
+
+def _summary(judgement: Judgement) -> Table:
+    """Return the headline as a table: one line a set, then what behaviour fails."""
+    from rich.table import Table
+
+    table = Table(title=f"{judgement.bundle.name} {judgement.bundle.version}", title_justify="left")
+    table.add_column("set", overflow="fold")
+    for name in ("rows", "accuracy", "macro-F1", "two-class", "ECE"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for result in judgement.sets:
+        shown = [f"{result.rows:,}"]
+        for key in ("accuracy", "macro_f1", "two_class_accuracy"):
+            figure = result.figures.get(key)
+            half = (figure.high - figure.low) / 2 if figure else 0.0
+            shown.append(f"{figure.value:.1%} ± {half:.1%}" if figure else "")
+        table.add_row(result.name, *shown, f"{result.figures['ece'].value:.3f}")
+    for suite in dict.fromkeys(result.suite for result in judgement.behaviour):
+        tests = [result for result in judgement.behaviour if result.suite == suite]
+        failed, cases = sum(t.failures for t in tests), sum(t.rate.rows for t in tests)
+        passed = f"{1 - failed / cases:.1%} pass" if cases else "none applies"
+        table.add_row(f"behaviour: {suite}", f"{cases:,}", passed)
+    return table

@@ -1,0 +1,108 @@
+"""`sentimill export`. What it needs is imported when it runs, so that `--help` stays quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
+
+import typer
+
+from sentimill.errors import BundleError, UsageError
+from sentimill_train.optional_packages import needed_for
+
+if TYPE_CHECKING:
+    from sentimill_train.export.precisions import Exported
+
+__all__ = ["export"]
+
+
+def export(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="folder written by train")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="folder to write the new bundle to")],
+    on: Annotated[
+        list[str],
+        typer.Option(
+            metavar="FILE...",
+            help="labelled reviews that were not learnt, 2,000 or more in all, for the gate",
+        ),
+    ],
+    more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    *,
+    precision: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="int8 for CPUs, fp16 for GPUs, bf16 for CPUs that have it; may be repeated",
+            show_default="int8",
+        ),
+    ] = None,
+    compact: Annotated[
+        bool,
+        typer.Option(
+            "--compact", help="for shipping: int8 alone, and the weights to train on in fp16"
+        ),
+    ] = False,
+    float_values: Annotated[
+        bool,
+        typer.Option(
+            "--float-values",
+            help="attention's values in float32, where int8 misses its gate: a little less fast",
+        ),
+    ] = False,
+    lane: Annotated[
+        Literal["default", "optimum"],
+        typer.Option(
+            help="export fp32 again with optimum (extra `optimum`), or keep that of train"
+        ),
+    ] = "default",
+    text_column: Annotated[str, typer.Option(help="column that holds the text")] = "text",
+    label_column: Annotated[
+        str | None, typer.Option(help="column that holds the label", show_default="label, or stars")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="replace a bundle at OUT")] = False,
+) -> None:
+    """Add precisions to a bundle that answer as fp32 does; say of the others by how much they fail.
+
+    The bundle is written without those, with the outcome in its card and its report, and the exit
+    code is 4. bf16 can be judged on a CPU that has it alone. With --compact nothing is written
+    where int8 fails, for it is all that such a bundle has.
+    """
+    with needed_for("exporting"):
+        from sentimill_train.data.schema import Columns
+        from sentimill_train.export.precisions import Export, Other
+    known: tuple[Other, ...] = get_args(Other)
+    wanted = precision or ["int8"]
+    for name in wanted:
+        if name not in known:
+            raise UsageError(
+                f"unknown precision {name!r}: use {', '.join(known[:-1])} or {known[-1]}",
+                reason="UNKNOWN_PRECISION",
+            )
+    made = Export(
+        bundle=bundle,
+        out=out,
+        on=(*on, *(more or ())),
+        columns=Columns(text=text_column, label=label_column),
+        precisions=tuple(each for each in known if each in wanted),
+        compact=compact,
+        float_values=float_values,
+        lane=lane,
+        overwrite=overwrite,
+    ).run(lambda stage: typer.echo(stage, err=True))
+    _report(out, made)
+
+
+def _report(out: Path, made: Exported) -> None:
+    """Say what passed; raise BundleError PRECISION_REFUSED with what did not."""
+    failed = [check for check in made.checks if not check.passed]
+    for check in made.checks:
+        if check.passed:
+            typer.echo(check.sentence(), err=True)
+    size = sum(file.size_bytes for file in made.bundle.manifest.files.values())
+    typer.echo(f"{out}: {size / 1e6:.1f} MB", err=True)
+    if failed:
+        hint = "; try --float-values" if any(c.precision == "int8" for c in failed) else ""
+        sentences = " ".join(check.sentence() for check in failed)
+        raise BundleError(
+            f"{sentences} {out} was written without {', '.join(c.precision for c in failed)}{hint}",
+            reason="PRECISION_REFUSED",
+        )

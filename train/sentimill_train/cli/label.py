@@ -1,0 +1,237 @@
+"""The command `sentimill label`: its options, its plan, its live line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sentimill.errors import UsageError
+
+if TYPE_CHECKING:
+    from sentimill_train.labelling.annotator import ModelTeacher
+    from sentimill_train.labelling.job import LabelJob
+    from sentimill_train.labelling.requests.batch_runner import BatchLimits
+    from sentimill_train.labelling.token_prices import Quote
+
+__all__ = ["label"]
+
+
+def label(
+    reviews: Annotated[
+        str | None, typer.Argument(help="csv, tsv, jsonl, parquet, `starter` or hub:owner/name")
+    ] = None,
+    out: Annotated[Path | None, typer.Argument(help="labelled JSON lines to write")] = None,
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option(help="openai:MODEL, openai:MODEL@URL or anthropic:MODEL; may be repeated"),
+    ] = None,
+    budget: Annotated[
+        str, typer.Option(help="US dollars that this store may ever cost, or `none`")
+    ] = "1.00",
+    base_url: Annotated[
+        str | None, typer.Option(help="endpoint of the teachers that name none")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="go on without asking")] = False,
+    labels: Annotated[str, typer.Option(help="the closed set")] = "negative,neutral,positive",
+    soft: Annotated[
+        str, typer.Option(help="where shares come from: auto, logprobs, votes or stated")
+    ] = "auto",
+    votes: Annotated[int, typer.Option(min=1, help="answers a text, without logprobs")] = 1,
+    shots: Annotated[int, typer.Option(min=0, help="solved examples a label, of gold rows")] = 0,
+    gold_rows: Annotated[
+        int, typer.Option(min=0, help="rows with a label that measure the teacher")
+    ] = 200,
+    relabel: Annotated[
+        bool, typer.Option("--relabel", help="ask about rows that have a label, too")
+    ] = False,
+    redact: Annotated[
+        bool, typer.Option("--redact", help="mask e-mail, web, phone and card numbers")
+    ] = False,
+    max_words: Annotated[int, typer.Option(min=8, help="longer texts lose their middle")] = 400,
+    price_in: Annotated[
+        float | None, typer.Option(min=0.0, help="dollars a million tokens sent")
+    ] = None,
+    price_out: Annotated[
+        float | None, typer.Option(min=0.0, help="dollars a million tokens answered")
+    ] = None,
+    prices: Annotated[Path | None, typer.Option(help="price table to use")] = None,
+    rpm: Annotated[float | None, typer.Option(min=0.01, help="requests a minute at most")] = None,
+    tpm: Annotated[float | None, typer.Option(min=1.0, help="tokens a minute at most")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, max=1000, help="calls at once")] = 16,
+    timeout_s: Annotated[float, typer.Option(min=0.05, help="seconds a call may take")] = 60.0,
+    attempts: Annotated[int, typer.Option(min=1, help="calls a question before giving up")] = 8,
+    batch: Annotated[
+        bool, typer.Option("--batch", help="use the batch API: half the price, up to a day")
+    ] = False,
+    batch_rows: Annotated[int, typer.Option(min=1, max=50_000, help="calls a part")] = 50_000,
+    poll_s: Annotated[float, typer.Option(min=0.01, help="seconds between looks")] = 60.0,
+    store: Annotated[
+        Path | None, typer.Option(help="where answers are kept; OUT.answers.sqlite")
+    ] = None,
+    prompt: Annotated[Path | None, typer.Option(help="a prompt file of your own")] = None,
+    text_column: Annotated[str, typer.Option(help="column of the texts")] = "text",
+    label_column: Annotated[str | None, typer.Option(help="column of known labels")] = None,
+    probe_injection: Annotated[
+        bool,
+        typer.Option("--probe-injection", help="measure if reviews can command the teacher"),
+    ] = False,
+) -> None:
+    """Label reviews by asking frontier models, within a budget that cannot be passed."""
+    from sentimill_train.data.schema import Columns
+    from sentimill_train.labelling.cost_estimate import Speed
+    from sentimill_train.labelling.job import LabelJob
+    from sentimill_train.labelling.prompt import LATEST
+    from sentimill_train.labelling.requests.batch_runner import BatchLimits
+    from sentimill_train.labelling.requests.request_loop import Patience
+
+    if not teacher:
+        raise UsageError("no teacher was named: add --teacher openai:MODEL", reason="NO_TEACHER")
+    if soft not in ("auto", "logprobs", "votes", "stated"):
+        raise UsageError(
+            f"--soft {soft!r} is none of auto, logprobs, votes, stated", reason="BAD_OPTION"
+        )
+    if (price_in is None) != (price_out is None):
+        raise UsageError("give --price-in and --price-out together", reason="BAD_OPTION")
+    given = (price_in, price_out) if price_in is not None and price_out is not None else None
+    if probe_injection:
+        reviews, out = reviews or "", out or Path("injection-probe")
+    if reviews is None or out is None:
+        raise UsageError("name the reviews and the file to write", reason="BAD_OPTION")
+    job = LabelJob(
+        source=reviews,
+        out=out,
+        store=store or out.with_name(out.name + ".answers.sqlite"),
+        labels=tuple(name.strip() for name in labels.split(",") if name.strip()),
+        columns=Columns(text=text_column, label=label_column),
+        budget=_picodollars(budget),
+        soft=soft,  # type: ignore[arg-type] # checked above
+        votes=votes,
+        shots=shots,
+        gold_rows=gold_rows,
+        relabel=relabel,
+        redact=redact,
+        max_words=max_words,
+        prompt=prompt or LATEST,
+        speed=Speed(requests_per_minute=rpm, tokens_per_minute=tpm, concurrency=concurrency),
+        patience=Patience(attempts=attempts),
+    )
+    table = _Prices(prices, given, batch)
+    teachers = [_open(name, base_url, timeout_s, table) for name in teacher]
+    if probe_injection:
+        _probe(job, teachers)
+        return
+    limits = BatchLimits(rows=batch_rows, poll_s=poll_s) if batch else None
+    _hush()
+    _label(job, teachers, limits, yes=yes)
+
+
+def _hush() -> None:
+    """Keep the HTTP library's line a request out of the live line, unless debugging."""
+    if not logging.getLogger().isEnabledFor(logging.DEBUG):
+        logging.getLogger("httpx2").setLevel(logging.WARNING)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prices:
+    table: Path | None
+    given: tuple[float, float] | None
+    batch: bool
+
+
+def _open(
+    name: str, base_url: str | None, timeout_s: float, prices: _Prices
+) -> tuple[ModelTeacher, Quote | None]:
+    """Return a teacher and its price. The table only holds prices of the providers' own hosts."""
+    from sentimill_train.labelling.annotator import Spec, open_teacher
+    from sentimill_train.labelling.token_prices import PRICES, price_of
+
+    spec = Spec.parse(name, base_url)
+    key = os.environ.get(f"{spec.provider.upper()}_API_KEY") or None
+    quote = None
+    if spec.url is None or prices.table is not None or prices.given is not None:
+        quote = price_of(
+            spec.provider,
+            spec.model,
+            table=prices.table or PRICES,
+            given=prices.given,
+            batch=prices.batch,
+        )
+    return open_teacher(spec, key=key, timeout_s=timeout_s), quote
+
+
+def _label(
+    job: LabelJob,
+    teachers: Sequence[tuple[ModelTeacher, Quote | None]],
+    limits: BatchLimits | None,
+    *,
+    yes: bool,
+) -> None:
+    from rich.console import Console
+
+    from sentimill_train.labelling.pipeline import Labeller
+    from sentimill_train.labelling.progress import live_line
+
+    console = Console(stderr=True)
+
+    def agree(plan: str) -> bool:
+        console.print(plan, highlight=False, markup=False)
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            raise UsageError("nobody is there to agree to the plan: add --yes", reason="NOT_AGREED")
+        return typer.confirm("Go on?", err=True)
+
+    with live_line(console, agree) as watch:
+        report = Labeller(job, teachers, watch, limits).run()
+    console.print(f"{report.labelled:,} rows labelled in {job.out}", highlight=False, markup=False)
+
+
+def _probe(job: LabelJob, teachers: Sequence[tuple[ModelTeacher, Quote | None]]) -> None:
+    import msgspec
+    from rich.console import Console
+
+    from sentimill.errors import SomeRowsFailed
+    from sentimill_train.labelling.injection_run import run_probes
+
+    console = Console(stderr=True)
+    results = run_probes(job, teachers)
+    for result in results:
+        verdict = "passed" if result.passed else "FAILED"
+        console.print(
+            f"{result.teacher}: {verdict}, moved {len(result.moved)} of {result.cases} "
+            f"({result.rate:.1%}), {len(result.unanswered)} unanswered, "
+            f"mean shift {result.shift:+.3f}",
+            highlight=False,
+            markup=False,
+        )
+        typer.echo(msgspec.json.encode(result).decode())
+    if not all(result.passed for result in results):
+        raise SomeRowsFailed(
+            "a teacher follows commands in reviews, or left too many cases unanswered to tell: use"
+            " another, a prompt that it obeys, or a larger --budget",
+            reason="TEACHER_IS_COMMANDED",
+        )
+
+
+def _picodollars(budget: str) -> int | None:
+    from sentimill_train.labelling.requests.budget import PICO
+
+    if budget == "none":
+        return None
+    try:
+        value = float(budget)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1_000_000:
+        raise UsageError(
+            f"--budget {budget!r} is no amount: give dollars, as 5.00, or `none`",
+            reason="BAD_OPTION",
+        )
+    return round(value * PICO)

@@ -1,0 +1,51 @@
+"""`sentimill trim`. What it needs is imported when it runs, so that `--help` stays quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sentimill.errors import UsageError
+from sentimill_train.optional_packages import needed_for
+
+__all__ = ["trim"]
+
+
+def trim(
+    base: Annotated[
+        str,
+        typer.Argument(
+            metavar="BASE",
+            help="a bundle or a folder, hub:owner/name[@revision], or all-MiniLM-L6-v2",
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="folder to write the encoder to")],
+    *,
+    on: Annotated[list[str], typer.Option(help="reviews whose words are counted; may be repeated")],
+    keep: Annotated[int, typer.Option(help="word pieces to keep, of about 30,000")],
+    text_column: Annotated[str, typer.Option(help="column that holds the text")] = "text",
+) -> None:
+    """Keep only the word pieces that reviews use, for a smaller model: a base for `train`.
+
+    Half of a small encoder is the vectors of its words. The answers change a little, so train on
+    with the result, and judge it.
+    """
+    with needed_for("trimming"):
+        from sentimill_train.data.schema import SENTIMENTS, Columns, read_examples
+        from sentimill_train.model.pretrained import find_pretrained
+        from sentimill_train.model.vocabulary import trim_encoder
+    if out.exists():
+        raise UsageError(f"{out} exists: remove it, or name another folder", reason="OUT_EXISTS")
+    texts = [
+        example.text
+        for source in on
+        for example in read_examples(source, columns=Columns(text=text_column), labels=SENTIMENTS)
+    ]
+    pieces, share = trim_encoder(find_pretrained(base), out, texts, keep)
+    typer.echo(
+        f"{out}: {pieces} word pieces, {share:.1%} of those in {len(texts)} reviews\n"
+        f"try: sentimill train --reviews FILE... --base {out} --out bundles/mine",
+        err=True,
+    )

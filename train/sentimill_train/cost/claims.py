@@ -1,0 +1,180 @@
+"""The article's two claims against a plan, model by model: a hundredth of the cost, paid back soon.
+
+The claims as this project's README states them: a small fine-tuned model costs a hundredth of a
+large generic one or less, and pays back between 100 thousand and a million queries.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from sentimill_train.cost.break_even import Large, Plan, Swing, sensitivity
+from sentimill_train.cost.prices import Rates
+
+__all__ = ["CLAIMED_VOLUMES", "VOLUMES", "Line", "PaysBack", "Study", "choose", "study"]
+
+PaysBack = Literal["sooner", "as claimed", "later", "never"]
+
+_CLAIMED_RATIO: Final = 100.0
+CLAIMED_VOLUMES: Final = (100_000.0, 1_000_000.0)
+"""Between these the claim puts the break-even."""
+
+VOLUMES: Final = tuple(float(10**n) for n in range(3, 10))
+"""A thousand to a billion reviews: where the lines are compared and drawn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One large model against the student.
+
+    usd_million: for a million reviews by the large model. ratio: that over the student's machine
+    time alone; ratio_all: totals at the plan's volume, everything included. break_even: reviews;
+    None where the student never pays. fixed_allowed_usd: what the student's fixed costs may be for
+    a break-even at the claim's upper end. hundredth: ratio is 100 or more. hundredth_all: reviews
+    from which the same holds with everything counted; None where it never does.
+    """
+
+    model: str
+    tier: str
+    batch: bool
+    usd_million: float
+    ratio: float
+    ratio_all: float
+    break_even: float | None
+    fixed_allowed_usd: float
+    hundredth: bool
+    hundredth_all: float | None
+    pays_back: PaysBack
+    totals_usd: tuple[float, ...]
+
+    @property
+    def name(self) -> str:
+        """The model, and that it is asked by batch where it is."""
+        return self.model + (" batch" if self.batch else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """Everything that `sentimill cost` prints. totals_usd go with `volumes`, in reviews.
+
+    findings: what became of the claims, in sentences. swings_at: the break-even that they swing
+    about; infinite where there is none.
+    """
+
+    plan: Plan
+    volume: float
+    student_usd_million: float
+    student_all_usd_million: float
+    fixed_usd: dict[str, float]
+    volumes: tuple[float, ...]
+    student_totals_usd: tuple[float, ...]
+    lines: tuple[Line, ...]
+    findings: tuple[str, ...]
+    swings_against: str
+    swings_at: float
+    swings: tuple[Swing, ...]
+    notes: tuple[str, ...]
+
+
+def choose(rates: Rates, models: tuple[str, ...]) -> list[Large]:
+    """Return the named models, else the default of every tier, online and by batch."""
+    names = models or tuple(names[0] for names in rates.tiers.values())
+    found: list[Large] = []
+    for name in names:
+        row = rates.model(name)
+        tier = rates.tier_of(name)
+        found.append(Large(name=name, tier=tier, usd_in=row.usd_in, usd_out=row.usd_out))
+        if name not in rates.no_batch_price:
+            part = rates.batch_factor
+            found.append(
+                Large(
+                    name=name,
+                    tier=tier,
+                    usd_in=row.usd_in * part,
+                    usd_out=row.usd_out * part,
+                    batch=True,
+                )
+            )
+    return found
+
+
+def study(plan: Plan, larges: list[Large], volume: float, notes: tuple[str, ...]) -> Study:
+    """Cost every large model against the student; the tornado is drawn against the first."""
+    total = plan.student_total(volume)
+    lines = tuple(_line(plan, large, volume) for large in larges)
+    return Study(
+        plan=plan,
+        volume=volume,
+        student_usd_million=plan.student_usd() * 1e6,
+        student_all_usd_million=total / volume * 1e6,
+        fixed_usd={**plan.once_usd(), **plan.standing_usd()},
+        volumes=VOLUMES,
+        student_totals_usd=tuple(plan.student_total(v) for v in VOLUMES),
+        lines=lines,
+        findings=tuple(_findings(lines)),
+        swings_against=larges[0].name,
+        swings_at=plan.break_even(larges[0]),
+        swings=tuple(sensitivity(plan, larges[0])),
+        notes=notes,
+    )
+
+
+def _line(plan: Plan, large: Large, volume: float) -> Line:
+    each = plan.large_usd(large)
+    ratio = plan.ratio(large)
+    even = plan.break_even(large)
+    upper = CLAIMED_VOLUMES[1]
+    return Line(
+        model=large.name,
+        tier=large.tier,
+        batch=large.batch,
+        usd_million=each * 1e6,
+        ratio=ratio,
+        ratio_all=volume * each / plan.student_total(volume),
+        break_even=_finite(even),
+        fixed_allowed_usd=max(0.0, upper * each - max(0.0, _variable(plan, upper))),
+        hundredth=ratio >= _CLAIMED_RATIO,
+        hundredth_all=_finite(plan.break_even(_scaled(large, 1 / _CLAIMED_RATIO))),
+        pays_back=_pays_back(even),
+        totals_usd=tuple(v * each for v in VOLUMES),
+    )
+
+
+def _findings(lines: Sequence[Line]) -> Iterator[str]:
+    """Say of each claim where it holds and where not."""
+    for held, words in ((True, "holds"), (False, "does not hold")):
+        if names := [line.name for line in lines if line.hundredth is held]:
+            yield f"a hundredth of the cost, machine time alone: {words} against {', '.join(names)}"
+    told = {
+        "sooner": "sooner than claimed",
+        "as claimed": "as claimed, between 100 K and 1 M reviews",
+        "later": "later than claimed",
+        "never": "never",
+    }
+    for pays_back, words in told.items():
+        if names := [line.name for line in lines if line.pays_back == pays_back]:
+            yield f"pays back {words}: against {', '.join(names)}"
+
+
+def _scaled(large: Large, factor: float) -> Large:
+    return replace(large, usd_in=large.usd_in * factor, usd_out=large.usd_out * factor)
+
+
+def _finite(volume: float) -> float | None:
+    return None if math.isinf(volume) else volume
+
+
+def _variable(plan: Plan, volume: float) -> float:
+    return plan.student_total(volume) - plan.fixed_usd()
+
+
+def _pays_back(volume: float) -> PaysBack:
+    low, high = CLAIMED_VOLUMES
+    if math.isinf(volume):
+        return "never"
+    if volume < low:
+        return "sooner"
+    return "as claimed" if volume <= high else "later"

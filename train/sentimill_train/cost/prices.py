@@ -1,0 +1,103 @@
+"""Dated prices: hosted models by token, machines by hour; and the rate measured for the student.
+
+The model prices are the teacher's own table, so labelling and serving are costed alike.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from sentimill.errors import UsageError
+from sentimill_train.labelling.token_prices import PRICES, Listed, read_table
+
+__all__ = ["MEASURED", "Machine", "Measured", "Rates", "load_rates"]
+
+_MARKET: Final = Path(__file__).parents[1] / "resources" / "large_model_prices.json"
+MEASURED: Final = Path(__file__).parents[1] / "resources" / "measured_rates.json"
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """A rented machine, or one GPU of it with its share of cores. assumed: no source behind it."""
+
+    name: str
+    kind: str
+    cores: int
+    usd_hour: float
+    source: str
+    assumed: bool = False
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """Reviews a second of the student on a machine, from `make bench`. assumed: not measured."""
+
+    reviews_per_second: float
+    machine: str
+    source: str
+    assumed: bool = False
+
+
+class _Market(msgspec.Struct, frozen=True):
+    checked: str
+    machines: tuple[Machine, ...]
+    tiers: dict[str, tuple[str, ...]]
+    no_batch_price: tuple[str, ...]
+
+
+class Rates(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that is looked up. batch_factor: what a batch costs of the online price.
+
+    checked: when model prices were read, ISO date; machines_checked likewise. tiers: the models
+    that stand for each, the first as its default.
+    """
+
+    checked: str
+    machines_checked: str
+    models: dict[str, Listed]
+    machines: dict[str, Machine]
+    tiers: dict[str, tuple[str, ...]]
+    measured: Measured
+    batch_factor: float
+    no_batch_price: tuple[str, ...]
+
+    def model(self, name: str) -> Listed:
+        """Return a model's price. Raises UsageError for a model that the table does not have."""
+        if name not in self.models:
+            raise UsageError(
+                f"no price for {name!r}: the table has {', '.join(self.models)}; add it to a copy "
+                f"of {PRICES} and give that with --prices",
+                reason="UNKNOWN_MODEL",
+            )
+        return self.models[name]
+
+    def machine(self, name: str) -> Machine:
+        """Return a machine. Raises UsageError for one that the table does not have."""
+        if name not in self.machines:
+            raise UsageError(
+                f"no price for the machine {name!r}: the table has {', '.join(self.machines)}; "
+                "give --machine-price for another",
+                reason="UNKNOWN_MACHINE",
+            )
+        return self.machines[name]
+
+    def tier_of(self, name: str) -> str:
+        """Return the tier that a model stands for, `other` where it stands for none."""
+        return next((tier for tier, names in self.tiers.items() if name in names), "other")
+
+
+def load_rates(prices: Path = PRICES) -> Rates:
+    """Read the tables; *prices* replaces the one of models. Raises UsageError for a bad file."""
+    table = read_table(prices)
+    market = msgspec.json.decode(_MARKET.read_bytes(), type=_Market)
+    return Rates(
+        checked=table.checked,
+        machines_checked=market.checked,
+        models={row.name: row for row in table.models},
+        machines={row.name: row for row in market.machines},
+        tiers=market.tiers,
+        measured=msgspec.json.decode(MEASURED.read_bytes(), type=Measured),
+        batch_factor=table.batch_factor,
+        no_batch_price=market.no_batch_price,
+    )

@@ -1,0 +1,57 @@
+"""The study as one HTML file that loads nothing and runs nothing, with its two charts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Final
+
+from sentimill_train.cost.claims import CLAIMED_VOLUMES, Study
+from sentimill_train.reporting import charts
+from sentimill_train.reporting import html as pages
+
+__all__ = ["cost_charts", "count", "render_cost"]
+
+_SHOWN_SWINGS: Final = 12
+
+
+def render_cost(found: Study) -> str:
+    """Return the page."""
+    values = {"study": found, "plan": asdict(found.plan), "charts": cost_charts(found)}
+    return pages.render("cost.html.j2", values, {"volume": count})
+
+
+def cost_charts(found: Study) -> dict[str, str]:
+    """Return totals over volume, and the swings of the break-even, as SVG for a template."""
+    from markupsafe import Markup
+
+    totals = {"student": list(zip(found.volumes, found.student_totals_usd, strict=True))}
+    for line in found.lines:
+        if not line.batch:
+            totals[line.model] = list(zip(found.volumes, line.totals_usd, strict=True))
+    swings = {
+        f"{one.name}, {one.low:,.5g} to {one.high:,.5g}": (
+            min(one.break_even_low, one.break_even_high),
+            found.swings_at,
+            max(one.break_even_low, one.break_even_high),
+        )
+        for one in found.swings[:_SHOWN_SWINGS]
+        if math.isfinite(one.width)
+    }
+    drawn = {
+        "totals": charts.curves_chart(
+            totals, "reviews", "US dollars", log="xy", shaded=CLAIMED_VOLUMES
+        ),
+        "swings": charts.ranges_chart(swings, "break-even, reviews") if swings else "",
+    }
+    return {name: Markup(svg) for name, svg in drawn.items()}
+
+
+def count(value: float | None) -> str:
+    """Return a number of reviews for people: 1.2 M; `never` for none and for infinity."""
+    if value is None or math.isinf(value):
+        return "never"
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " K")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.0f}"

@@ -1,0 +1,1 @@
+"""Labelled reviews: reading, splitting and tokenizing them."""

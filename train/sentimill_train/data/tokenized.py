@@ -1,0 +1,139 @@
+"""Tokenised examples in flat arrays, and the batches that training and evaluation take of them.
+
+Texts are tokenised once, by the same `TextEncoder` that serves. A million reviews are then a few
+hundred megabytes of int32, not a million Python lists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentimill.errors import TextError
+from sentimill.text.tokenizer import TextEncoder, pad
+from sentimill_train.data.schema import Example
+
+__all__ = ["NO_LABEL", "Refused", "Rows", "pad_rows", "plan_epoch", "tokenise"]
+
+NO_LABEL: Final = -1
+"""The gold of a row that has no label, and learns from shares alone."""
+
+_CHUNK_ROWS: Final = 4096
+_WINDOW_BATCHES: Final = 50
+_BLUR: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """Examples as numbers.
+
+    ids: (all tokens,) int32, row i is ids[starts[i]:starts[i + 1]]. gold: (rows,) int64, an index
+    into the labels, or NO_LABEL. soft: (rows, labels) float32, the teacher's shares, all zero in a
+    row that has none.
+    """
+
+    ids: NDArray[np.int32]
+    starts: NDArray[np.int64]
+    gold: NDArray[np.int64]
+    soft: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.gold)
+
+    def sha256(self) -> str:
+        """Return a digest of all of it, in hexadecimal."""
+        digest = hashlib.sha256()
+        for array in (self.ids, self.starts, self.gold, self.soft):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Return the tokens in each row (rows,)."""
+        return np.diff(self.starts)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An example that no model can read, and why."""
+
+    example: Example
+    error: TextError
+
+
+def tokenise(
+    examples: Sequence[Example], encoder: TextEncoder, labels: Sequence[str]
+) -> tuple[Rows, list[Refused]]:
+    """Return *examples* as rows, in order, and those whose text cannot be read."""
+    index = {label: i for i, label in enumerate(labels)}
+    parts: list[NDArray[np.int32]] = []
+    lengths: list[int] = []
+    kept: list[Example] = []
+    refused: list[Refused] = []
+    for start in range(0, len(examples), _CHUNK_ROWS):
+        chunk = examples[start : start + _CHUNK_ROWS]
+        read: list[NDArray[np.int64]] = []
+        for example, encoded in zip(chunk, encoder.encode([e.text for e in chunk]), strict=True):
+            if isinstance(encoded, TextError):
+                refused.append(Refused(example, encoded))
+                continue
+            kept.append(example)
+            read.append(encoded.ids)
+        if read:
+            lengths.extend(len(ids) for ids in read)
+            parts.append(np.concatenate(read).astype(np.int32))
+    soft = np.zeros((len(kept), len(labels)), dtype=np.float32)
+    for i, example in enumerate(kept):
+        if example.probs is not None:
+            soft[i] = example.probs
+    gold = [NO_LABEL if e.label is None else index[e.label] for e in kept]
+    rows = Rows(
+        ids=np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32),
+        starts=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64),
+        gold=np.array(gold, dtype=np.int64),
+        soft=soft,
+    )
+    return rows, refused
+
+
+def pad_rows(
+    rows: Rows, chosen: Sequence[int], pad_id: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return ids and mask of the *chosen* rows, both (rows, longest) int64."""
+    bounds = ((rows.starts[i], rows.starts[i + 1]) for i in chosen)
+    return pad([rows.ids[start:end].astype(np.int64) for start, end in bounds], pad_id)
+
+
+def plan_epoch(
+    lengths: NDArray[np.int64], *, batch_tokens: int, batch_rows: int, rng: np.random.Generator
+) -> Iterator[list[int]]:
+    """Yield every row once, in batches of like length and random order.
+
+    A batch has at most *batch_rows* rows and *batch_tokens* padded tokens (rows times longest); a
+    longer single row is a batch of its own. Rows are sorted within a window of the shuffled whole,
+    by a length that is blurred by a tenth: sorting alone would put the same rows together in every
+    epoch of a small set.
+    """
+    order = rng.permutation(len(lengths))
+    blurred = lengths * rng.uniform(1 - _BLUR, 1 + _BLUR, size=len(lengths))
+    window = _WINDOW_BATCHES * batch_rows
+    batches: list[list[int]] = []
+    for start in range(0, len(order), window):
+        part = order[start : start + window]
+        batch: list[int] = []
+        longest = 0
+        for i in part[np.argsort(-blurred[part])].tolist():
+            longer = max(longest, int(lengths[i]))
+            if batch and (len(batch) == batch_rows or longer * (len(batch) + 1) > batch_tokens):
+                batches.append(batch)
+                batch, longer = [], int(lengths[i])
+            batch.append(i)
+            longest = longer
+        batches.append(batch)
+    for k in rng.permutation(len(batches)).tolist():
+        yield batches[k]

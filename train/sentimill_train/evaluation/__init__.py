@@ -1,0 +1,1 @@
+"""Judges a bundle on labelled reviews, on behaviour suites and against baselines."""

@@ -1,0 +1,245 @@
+"""Behaviour: what a model must do on cases written to test one ability at a time.
+
+The method and the three kinds of test are those of Ribeiro et al. 2020, "Beyond Accuracy:
+Behavioral Testing of NLP Models with CheckList", section 2:
+
+- MFT, minimum functionality: the predicted label must be among those expected.
+- INV, invariance: every variant keeps the label of the first text, or its prob within 0.1.
+- DIR, directional: the variants move the answer one way, or at least not the other by over 0.1.
+- PAIR, counterfactual pairs (Kaushik, Hovy and Lipton 2020): an original and its smallest edit to
+  another label; each must get its own label, and the case fails unless both do.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from sentimill.classifier import Classifier, Prediction
+from sentimill.errors import TableError
+from sentimill_train.metrics.classification import Floats
+from sentimill_train.metrics.intervals import Figure, share
+
+__all__ = ["OWN_SUITE", "Case", "Result", "judge_case", "read_cases", "run_cases"]
+
+OWN_SUITE: Final = Path(__file__).parents[1] / "resources" / "behaviour.jsonl"
+"""The suite that comes with the package."""
+
+TOLERANCE: Final = 0.1
+"""How far a prob may move without failing: section 3 of the paper."""
+
+_SHOWN: Final = 3  # failures kept of each test, for the report
+_TEXTS_AT_ONCE: Final = 4096
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """One case: a row of a suite file.
+
+    texts: one for MFT, else the original and its variants. expected: labels for MFT, one label a
+    text for PAIR, `same` for INV, a direction for DIR. test: cases of one name are counted
+    together.
+    """
+
+    suite: str
+    test: str
+    type: Literal["MFT", "INV", "DIR", "PAIR"]
+    capability: str
+    row: str | int
+    texts: tuple[str, ...]
+    expected: str | tuple[str, ...]
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """A case that failed: the original text, the variant that failed (or the same), what it got."""
+
+    row: str | int
+    text: str
+    variant: str
+    expected: str
+    got: str
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """One test: failure rate with Wilson's interval over the cases that could be judged.
+
+    skipped: cases that do not apply, by the rule of their check, or whose labels the model lacks.
+    """
+
+    suite: str
+    test: str
+    type: str
+    capability: str
+    failures: int
+    rate: Figure
+    skipped: int
+    examples: tuple[Failure, ...] = ()
+
+
+def read_cases(path: Path, *, most: int | None = None) -> list[Case]:
+    """Return the cases of a suite: JSON lines, plain or gzip, with the fields of `Case`.
+
+    most: cases kept a test, those with the smallest hash, so that a sample is the same each time.
+
+    Raises:
+        TableError: the file, or a line of it, is not such a suite.
+    """
+    try:
+        data = path.read_bytes()
+        if path.suffix == ".gz":
+            data = gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        raise TableError(
+            f"{path} cannot be read ({error}): give a .jsonl or .jsonl.gz of cases",
+            reason="UNREADABLE_FILE",
+        ) from error
+    decoder = msgspec.json.Decoder(Case)
+    cases = []
+    for number, line in enumerate(data.splitlines(), start=1):
+        try:
+            case = decoder.decode(line)
+            _check(case)
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+            raise TableError(
+                f"{path}, line {number}: no behavioural case ({error}): correct or remove it",
+                reason="BAD_CASE",
+            ) from error
+        cases.append(case)
+    if not cases:
+        raise TableError(f"{path} has no cases: give another file", reason="EMPTY_FILE")
+    return cases if most is None else _sample(cases, most)
+
+
+_DIRECTIONS: Final = (
+    "not_less_confident",
+    "not_more_confident",
+    "not_less_positive",
+    "not_more_positive",
+)
+
+
+def _check(case: Case) -> None:
+    wants = {
+        "MFT": len(case.texts) == 1 and isinstance(case.expected, tuple),
+        "INV": len(case.texts) > 1 and case.expected == "same",
+        "DIR": len(case.texts) > 1 and case.expected in _DIRECTIONS,
+        "PAIR": len(case.texts) > 1
+        and isinstance(case.expected, tuple)
+        and len(case.expected) == len(case.texts),
+    }
+    if not wants[case.type]:
+        raise ValueError(f"a {case.type} with {len(case.texts)} texts expecting {case.expected}")
+
+
+def _sample(cases: Sequence[Case], most: int) -> list[Case]:
+    by_test: dict[tuple[str, str], list[Case]] = {}
+    for case in cases:
+        by_test.setdefault((case.suite, case.test), []).append(case)
+    kept: set[int] = set()
+    for group in by_test.values():
+        ranked = sorted(group, key=lambda c: hashlib.sha256("\n".join(c.texts).encode()).digest())
+        kept |= {id(case) for case in ranked[:most]}
+    return [case for case in cases if id(case) in kept]
+
+
+def judge_case(case: Case, probs: Floats, labels: Sequence[str]) -> list[int] | None:
+    """Return the texts of *case* that fail, by index; None when the case does not apply.
+
+    probs: (texts, labels) in the order of *labels*.
+    """
+    failed = _failed(case, probs, list(labels))
+    return None if failed is None else [int(i) for i in np.flatnonzero(failed)]
+
+
+def _failed(case: Case, probs: Floats, labels: list[str]) -> NDArray[np.bool_] | None:
+    """Return which texts fail: (texts,) bool."""
+    predicted = probs.argmax(axis=1)
+    first = int(predicted[0])
+    own = probs[:, first] - probs[0, first]
+    match case.expected:
+        case "same":
+            return np.asarray((predicted != first) & (np.abs(own) > TOLERANCE))
+        case "not_less_confident" | "not_more_confident" if labels[first] == "neutral":
+            return None  # more or less of nothing: the paper's suite skips it too
+        case "not_less_confident":
+            return np.asarray(own < -TOLERANCE)
+        case "not_more_confident":
+            return np.asarray(own > TOLERANCE)
+        case "not_less_positive" | "not_more_positive":
+            if not {"negative", "positive"} <= set(labels):
+                return None
+            score = probs[:, labels.index("positive")] - probs[:, labels.index("negative")]
+            change = score - score[0]
+            return np.asarray((change if "less" in case.expected else -change) < -TOLERANCE)
+    # A model without the label that a case is about cannot be asked for it.
+    got = [labels[i] for i in predicted]
+    if case.type == "PAIR":
+        if not set(case.expected) <= set(labels):
+            return None
+        return np.array([a != b for a, b in zip(got, case.expected, strict=True)])
+    if not set(case.expected) & set(labels):
+        return None
+    return np.array([got[0] not in case.expected])
+
+
+def run_cases(classifier: Classifier, cases: Sequence[Case]) -> list[Result]:
+    """Classify every text once and return one result a test, in the order of the suite."""
+    texts = list(dict.fromkeys(text for case in cases for text in case.texts))
+    found = dict(zip(texts, _classify(classifier, texts), strict=True))
+    tests: dict[tuple[str, str], list[Case]] = {}
+    for case in cases:
+        tests.setdefault((case.suite, case.test), []).append(case)
+    return [_count(group, found, classifier.labels) for group in tests.values()]
+
+
+def _classify(classifier: Classifier, texts: Sequence[str]) -> Iterator[Floats | None]:
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        for result in classifier.classify(texts[start : start + _TEXTS_AT_ONCE]):
+            yield np.array(result.probs) if isinstance(result, Prediction) else None
+
+
+def _count(cases: Sequence[Case], found: dict[str, Floats | None], labels: Sequence[str]) -> Result:
+    failures: list[Failure] = []
+    judged = 0
+    for case in cases:
+        probs = [row for text in case.texts if (row := found[text]) is not None]
+        if len(probs) < len(case.texts):
+            continue
+        failed = judge_case(case, np.stack(probs), labels)
+        if failed is None:
+            continue
+        judged += 1
+        if failed:
+            failures.append(_failure(case, failed[0], probs, labels))
+    return Result(
+        suite=cases[0].suite,
+        test=cases[0].test,
+        type=cases[0].type,
+        capability=cases[0].capability,
+        failures=len(failures),
+        rate=share(len(failures), judged),
+        skipped=len(cases) - judged,
+        examples=tuple(failures[:_SHOWN]),
+    )
+
+
+def _failure(case: Case, failed: int, probs: Sequence[Floats], labels: Sequence[str]) -> Failure:
+    expected = case.expected
+    if case.type == "PAIR":
+        expected = expected[failed]
+    elif isinstance(expected, tuple):
+        expected = " or ".join(expected)
+    got = " → ".join(
+        f"{labels[int(row.argmax())]} {row.max():.2f}"
+        for row in ((probs[0], probs[failed]) if failed else (probs[0],))
+    )
+    return Failure(
+        row=case.row, text=case.texts[0], variant=case.texts[failed], expected=expected, got=got
+    )

@@ -1,0 +1,165 @@
+"""Judges a bundle: sets, behaviour and rivals in, one `Judgement` out. The same path for all users.
+
+`sentimill evaluate` and the end of `sentimill train` both come through here, with a `Classifier`,
+so what is judged is the exported graph and not the model that training still holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sentimill.classifier import Classifier
+from sentimill.errors import InputError
+from sentimill.text.tokenizer import TextEncoder
+from sentimill_train.data.schema import Example
+from sentimill_train.evaluation.baselines import (
+    Baseline,
+    fit_baseline,
+    static_features,
+    tfidf_features,
+    word_table,
+)
+from sentimill_train.evaluation.behaviour import Case, run_cases
+from sentimill_train.evaluation.labelled_set import Answered, Sample, answer, gold_of, told_apart
+from sentimill_train.evaluation.result import Judged, Judgement, judge_rival, judge_set
+from sentimill_train.metrics.classification import Floats
+from sentimill_train.metrics.intervals import DRAWS
+
+__all__ = ["Contender", "baseline_contenders", "bundle_contender", "judge_bundle"]
+
+_FEWEST_ROWS = 2  # a baseline needs two labels, so two rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """Another model for the same rows. probs: examples to (rows, labels) in the bundle's order."""
+
+    name: str
+    kind: str
+    note: str
+    probs: Callable[[Sequence[Example]], Floats]
+
+
+def judge_bundle(
+    classifier: Classifier,
+    samples: Sequence[Sample],
+    *,
+    cases: Sequence[Case] = (),
+    contenders: Sequence[Contender] = (),
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> tuple[Judgement, list[Answered]]:
+    """Return the judgement, and the answers that it rests on, a sample each."""
+    answered = [answer(classifier, sample) for sample in told_apart(samples)]
+    manifest = classifier.bundle.manifest
+    rivals = [
+        judge_rival(
+            contender.name,
+            contender.kind,
+            contender.note,
+            [
+                (one, gold_of(one.examples, classifier.labels, contender.probs(one.examples)))
+                for one in answered
+            ],
+            draws=draws,
+            seed=seed,
+        )
+        for contender in contenders
+    ]
+    judgement = Judgement(
+        bundle=Judged(
+            name=manifest.name,
+            version=manifest.version,
+            graph_sha256=manifest.files[manifest.precision(classifier.precision).file].sha256,
+            precision=classifier.precision,
+            created=manifest.created,
+            labels=manifest.labels,
+            threshold=manifest.threshold,
+        ),
+        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        draws=draws,
+        seed=seed,
+        sets=tuple(judge_set(one, draws=draws, seed=seed) for one in answered),
+        behaviour=tuple(run_cases(classifier, cases)),
+        rivals=tuple(rivals),
+    )
+    return judgement, answered
+
+
+def bundle_contender(other: Classifier, labels: Sequence[str]) -> Contender:
+    """Return another bundle as a contender for a bundle with *labels*.
+
+    Raises:
+        InputError: LABELS_DIFFER when it does not answer with the same labels.
+    """
+    if set(other.labels) != set(labels):
+        raise InputError(
+            f"{other.bundle.path} answers {', '.join(other.labels)}, not {', '.join(labels)}:"
+            " compare bundles with the same labels",
+            reason="LABELS_DIFFER",
+        )
+
+    def probs(examples: Sequence[Example]) -> Floats:
+        sample = Sample(name=other.bundle.path.name, sha256="", part="", examples=tuple(examples))
+        return answer(other, sample, labels=labels).answers.probs
+
+    manifest = other.bundle.manifest
+    return Contender(
+        name=f"{manifest.name} {manifest.version} ({other.bundle.digest[:8]})",
+        kind="bundle",
+        note=f"Another bundle, {other.precision}, made {manifest.created}.",
+        probs=probs,
+    )
+
+
+def baseline_contenders(
+    train: Sequence[Example],
+    validation: Sequence[Example],
+    labels: tuple[str, ...],
+    *,
+    encoder: TextEncoder | None = None,
+    weights: Path | None = None,
+) -> list[Contender]:
+    """Fit the baselines on the labelled rows of *train* and return them as contenders.
+
+    encoder, weights: the tokenizer and model.safetensors of the base encoder; without them, and
+    without word vectors among the weights, there is no static baseline. Hard labels only: shares
+    of a teacher are what the student has more.
+    """
+    fit_on = [example for example in train if example.label in labels]
+    choose_on = [example for example in validation if example.label in labels]
+    if len({example.label for example in fit_on}) < _FEWEST_ROWS:
+        raise InputError(
+            f"the baselines have {len(fit_on)} training rows and need two labels: give the files"
+            " that the bundle was trained on",
+            reason="TOO_FEW_ROWS",
+        )
+    fitted = [
+        fit_baseline("TF-IDF", tfidf_features(), fit_on, choose_on or fit_on, labels),
+    ]
+    table = None if weights is None else word_table(weights)
+    if encoder is not None and table is not None:
+        features = static_features(table, encoder)
+        fitted.append(fit_baseline("static vectors", features, fit_on, choose_on or fit_on, labels))
+    what = {
+        "TF-IDF": "Words, word pairs and 3 to 5 letters, weighed by TF-IDF",
+        "static vectors": "The mean of the base encoder's word embeddings over a text",
+    }
+    rows = f"{len(fit_on):,} rows"
+    return [
+        Contender(
+            name=baseline.name,
+            kind="baseline",
+            note=f"{what[baseline.name]}, with a logistic regression (C = {baseline.strength:g})"
+            f" fitted on the {rows} that the student learned from, by their hard labels.",
+            probs=_texts(baseline),
+        )
+        for baseline in fitted
+    ]
+
+
+def _texts(baseline: Baseline) -> Callable[[Sequence[Example]], Floats]:
+    return lambda examples: baseline.probs([example.text for example in examples])

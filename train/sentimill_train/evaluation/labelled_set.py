@@ -1,0 +1,189 @@
+"""A labelled file to judge on, and what a bundle answered to it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+
+from sentimill.bundle.manifest import Source
+from sentimill.classifier import Classifier, Prediction
+from sentimill.errors import InputError, TableError
+from sentimill_train.data.readers import digest_of
+from sentimill_train.data.schema import (
+    Columns,
+    Example,
+    normalise,
+    read_examples,
+    split_of,
+    text_digest,
+)
+from sentimill_train.data.splits import assign
+from sentimill_train.metrics.classification import Answers
+
+__all__ = ["Answered", "Part", "Sample", "answer", "read_sample", "told_apart"]
+
+Part = Literal["auto", "train", "validation", "test", "all"]
+
+_ROWS_AT_ONCE: Final = 4096  # texts in one call: enough for equal lengths, little memory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """The labelled rows of one file.
+
+    part: the split that was taken, or `all`. unlabelled: rows of it that were left out. learnt:
+    rows that `without` left out.
+    """
+
+    name: str
+    sha256: str
+    part: str
+    examples: tuple[Example, ...]
+    unlabelled: int = 0
+    learnt: int = 0
+
+    def without(self, learnt: Collection[str]) -> Sample:
+        """Return the sample without the rows whose normalised text is in *learnt*.
+
+        Raises:
+            TableError: NOTHING_HELD_OUT when no row is left.
+        """
+        kept = tuple(e for e in self.examples if normalise(e.text) not in learnt)
+        if not kept:
+            raise TableError(
+                f"every text of {self.name} is among those that are trained on: judge on other"
+                " reviews",
+                reason="NOTHING_HELD_OUT",
+            )
+        return replace(self, examples=kept, learnt=len(self.examples) - len(kept))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """A sample with a bundle's answers. `examples` and `predictions` go with the rows of `answers`.
+
+    failed: rows that could not be classified, such as an empty text; they are in no figure.
+    """
+
+    sample: Sample
+    answers: Answers
+    examples: tuple[Example, ...]
+    predictions: tuple[Prediction, ...]
+    failed: int
+
+
+def read_sample(
+    source: str,
+    labels: tuple[str, ...],
+    *,
+    trained_on: Sequence[Sequence[Source]] = (),
+    part: Part = "auto",
+    most: int | None = None,
+    columns: Columns | None = None,
+) -> Sample:
+    """Return the rows of *source* to judge on, labelled with some of *labels*.
+
+    `auto` takes the test rows where the file has splits, else all of them. trained_on: the files of
+    each training that must not have had these rows. A file among them is parted as training parted
+    it, so no row that was learnt is judged on. Of more than *most* rows a sample is taken, by a
+    hash of their texts: the same in every run.
+
+    Raises:
+        TableError: the file is not usable, or holds no labelled row of that part.
+    """
+    examples = read_examples(source, columns=columns or Columns(), labels=labels)
+    digest = digest_of(source)
+    learnt = [files for files in trained_on if any(file.sha256 == digest for file in files)]
+    if part == "auto":
+        split = any(example.split is not None for example in examples)
+        part = "test" if split or learnt else "all"
+    chosen = [e for e in examples if part == "all" or (e.split or split_of(e.text)) == part]
+    labelled = [example for example in chosen if example.label is not None]
+    unlabelled = len(chosen) - len(labelled)
+    if learnt and part != "all":
+        # Beside other files, its train rows were all for train where another had the test rows.
+        whole = all(len(files) == 1 for files in learnt)
+        labelled = assign([e for e in examples if e.label is not None], whole=whole)[0][part]
+    if not labelled:
+        raise TableError(
+            f"{source} has no labelled row of the part {part!r}: choose another with --part",
+            reason="NO_LABELLED_ROWS",
+        )
+    if most is not None and len(labelled) > most:
+        labelled = sorted(labelled, key=lambda example: text_digest(example.text))[:most]
+    return Sample(
+        name=Path(source).stem or source,
+        sha256=digest,
+        part=part,
+        examples=tuple(labelled),
+        unlabelled=unlabelled,
+    )
+
+
+def told_apart(samples: Sequence[Sample]) -> list[Sample]:
+    """Return *samples* under different names, which figures are kept by: the second x is `x (2)`.
+
+    Two folders may each hold a test.csv, and the test split has that name too.
+    """
+    taken = {sample.name for sample in samples}
+    seen: set[str] = set()
+    found = []
+    for sample in samples:
+        name, number = sample.name, 2
+        while name in seen or (number > 2 and name in taken):
+            name, number = f"{sample.name} ({number})", number + 1
+        seen.add(name)
+        found.append(replace(sample, name=name))
+    return found
+
+
+def answer(
+    classifier: Classifier, sample: Sample, *, labels: Sequence[str] | None = None
+) -> Answered:
+    """Classify *sample*. labels: the order of the probs, by default the bundle's.
+
+    Raises:
+        InputError: NOTHING_CLASSIFIED when every text of the sample was refused.
+    """
+    order = tuple(labels) if labels is not None else classifier.labels
+    columns = [classifier.labels.index(label) for label in order]
+    examples: list[Example] = []
+    predictions: list[Prediction] = []
+    for start in range(0, len(sample.examples), _ROWS_AT_ONCE):
+        rows = sample.examples[start : start + _ROWS_AT_ONCE]
+        results = classifier.classify([example.text for example in rows])
+        for example, result in zip(rows, results, strict=True):
+            if isinstance(result, Prediction):
+                examples.append(example)
+                predictions.append(result)
+    if not examples:
+        raise InputError(
+            f"no text of {sample.name} could be classified: are they empty?",
+            reason="NOTHING_CLASSIFIED",
+        )
+    probs = np.array([prediction.probs for prediction in predictions], dtype=np.float64)
+    return Answered(
+        sample=sample,
+        answers=gold_of(examples, order, probs[:, columns]),
+        examples=tuple(examples),
+        predictions=tuple(predictions),
+        failed=len(sample.examples) - len(examples),
+    )
+
+
+def gold_of(
+    examples: Sequence[Example], labels: tuple[str, ...], probs: np.typing.NDArray[np.float64]
+) -> Answers:
+    """Return *probs* (rows, labels) beside the labels and stars of *examples*, all labelled."""
+    place = {label: i for i, label in enumerate(labels)}
+    stars = [example.stars for example in examples]
+    return Answers(
+        labels=labels,
+        gold=np.array([place[str(example.label)] for example in examples], dtype=np.int64),
+        probs=probs,
+        stars=None if None in stars else np.array(stars, dtype=np.int64),
+    )

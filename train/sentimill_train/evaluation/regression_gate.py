@@ -1,0 +1,114 @@
+"""The gate of `train --gate`: a new bundle may not be significantly worse than the previous one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from sentimill_train.metrics.significance import Comparison, most_lost
+
+__all__ = ["LEVEL", "Check", "Verdict", "decide"]
+
+LEVEL: Final = 0.05
+"""Chance of refusing a bundle that is as good as the previous one, over all sets together."""
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One figure on one set. p: one-sided, that the new bundle is no worse; adjusted by Holm.
+
+    lost: how much may be lost all the same, at 97.5 % sureness; None where nothing says how much.
+    """
+
+    name: str
+    measure: str
+    difference: float
+    lost: float | None
+    p: float
+    adjusted: float
+
+    @property
+    def worse(self) -> bool:
+        """Whether the new bundle is significantly worse here."""
+        return self.adjusted < LEVEL
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gate found. `checks` are two a set, accuracy and macro-F1, in the order given."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the bundle may be written."""
+        return not any(check.worse for check in self.checks)
+
+    def sentence(self) -> str:
+        """Return the outcome in one sentence, with the drop that could still have gone unseen."""
+        worse = [check for check in self.checks if check.worse]
+        if worse:
+            found = "; ".join(
+                f"{check.measure} on {check.name} by {-check.difference * 100:.1f} points"
+                f" (p {check.adjusted:.2g})"
+                for check in worse
+            )
+            return f"significantly worse than the previous bundle: {found}"
+        lost, least = max(
+            ((check.lost, check) for check in self.checks if check.lost is not None),
+            key=lambda found: found[0],
+        )
+        return (
+            f"not significantly worse than the previous bundle on any of {len(self.checks) // 2}"
+            f" sets; at most {math.ceil(lost * 1000) / 10:.1f} points of {least.measure} may have"
+            f" been lost on {least.name}"
+        )
+
+
+def decide(comparisons: Mapping[str, Comparison]) -> Verdict:
+    """Return the verdict on a new bundle (second) against the previous (first), a set a name.
+
+    One-sided paired tests, McNemar's mid-p for accuracy and the paired bootstrap for macro-F1, at
+    5 % over all of them together by Holm 1979: at 5 % each, an equal bundle would be refused on
+    eight sets about every other time.
+    """
+    found = [
+        (name, measure, figure, lost, p)
+        for name, c in comparisons.items()
+        for measure, figure, lost, p in (
+            ("accuracy", c.accuracy, _lost(c), c.p_worse),
+            ("macro-F1", c.macro_f1, max(0.0, -c.macro_f1.low) or None, c.p_worse_macro_f1),
+        )
+    ]
+    adjusted = holm([p for *_, p in found])
+    return Verdict(
+        checks=tuple(
+            Check(
+                name=name,
+                measure=measure,
+                difference=figure.value,
+                lost=lost,
+                p=p,
+                adjusted=q,
+            )
+            for (name, measure, figure, lost, p), q in zip(found, adjusted, strict=True)
+        )
+    )
+
+
+def _lost(comparison: Comparison) -> float:
+    """Return how much accuracy may be lost: more than 0 also where no draw of the rows lost any."""
+    if comparison.accuracy.low < 0:
+        return -comparison.accuracy.low
+    return most_lost(comparison.only_first, comparison.rows)
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Return the p values adjusted for their number, in the order given (Holm 1979)."""
+    adjusted = [0.0] * len(values)
+    highest = 0.0
+    for rank, i in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        highest = max(highest, min(1.0, values[i] * (len(values) - rank)))
+        adjusted[i] = highest
+    return adjusted

@@ -1,0 +1,279 @@
+"""`Judgement`: all that is known about how well a bundle answers. It holds no review text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from sentimill_train.calibration.abstention import Point, augrc, aurc, risk_coverage
+from sentimill_train.evaluation.behaviour import Result
+from sentimill_train.evaluation.labelled_set import Answered
+from sentimill_train.evaluation.slices import Slice, slice_by_kind
+from sentimill_train.metrics.classification import (
+    Answers,
+    Bin,
+    Floats,
+    accuracy,
+    brier,
+    cells,
+    ece,
+    macro_f1,
+    neutral_share,
+    nll,
+    quadratic_kappa,
+    reliability,
+    star_mae,
+    two_class_accuracy,
+)
+from sentimill_train.metrics.intervals import DRAWS, Figure, figures, share
+from sentimill_train.metrics.significance import Comparison, compare
+
+__all__ = [
+    "Judged",
+    "Judgement",
+    "LabelResult",
+    "Rival",
+    "RivalResult",
+    "SetResult",
+    "judge_rival",
+    "judge_set",
+    "measured",
+]
+
+Measure = Callable[[Answers, Floats], Floats]
+
+
+class LabelResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One label on one set. rows: gold rows of it."""
+
+    label: str
+    rows: int
+    precision: Figure
+    recall: Figure
+    f1: Figure
+
+
+class SetResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One set.
+
+    rows: judged rows. unlabelled, failed, learnt: rows left out, for want of a label or an answer,
+    or because training had the same text.
+    abstained: share of rows below the bundle's threshold. answered_error: share of wrong answers
+    among the others; None where there is none. confusion: gold down, predicted across.
+    """
+
+    name: str
+    sha256: str
+    part: str
+    rows: int
+    unlabelled: int
+    failed: int
+    learnt: int
+    abstained: float
+    figures: dict[str, Figure]
+    labels: tuple[LabelResult, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    reliability: tuple[Bin, ...]
+    curve: tuple[Point, ...]
+    slices: tuple[Slice, ...]
+    answered_error: Figure | None = None
+
+
+class RivalResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A rival on one set; `comparison` is this bundle (second) against the rival (first)."""
+
+    name: str
+    figures: dict[str, Figure]
+    comparison: Comparison
+
+
+class Rival(msgspec.Struct, frozen=True, kw_only=True):
+    """Another model on the same rows. kind: `baseline` or `bundle`. note: how it was made."""
+
+    name: str
+    kind: str
+    note: str
+    sets: tuple[RivalResult, ...]
+
+    def sentence(self) -> str:
+        """Return, in one sentence, where this bundle beats the rival and where it does not."""
+        beaten = [s.name for s in self.sets if s.comparison.verdict == "better"]
+        if len(beaten) == len(self.sets):
+            return f"The bundle beats {self.name} on every set (McNemar, 5 %)."
+        losing = [s.name for s in self.sets if s.comparison.verdict == "worse"]
+        even = [s.name for s in self.sets if s.comparison.verdict == "no clear difference"]
+        parts = [f"is worse than it on {', '.join(losing)}"] if losing else []
+        parts += [f"shows no clear difference on {', '.join(even)}"] if even else []
+        return (
+            f"The bundle does not beat {self.name} on every set: it {' and '.join(parts)}"
+            " (McNemar, 5 %)."
+        )
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """Which bundle was judged, and how. graph_sha256: of the graph that answered."""
+
+    name: str
+    version: str
+    graph_sha256: str
+    precision: str
+    created: str
+    labels: tuple[str, ...]
+    threshold: float | None
+
+
+class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole of `metrics.json`. created: UTC in ISO 8601. draws, seed: of the bootstrap."""
+
+    bundle: Judged
+    created: str
+    draws: int
+    seed: int
+    sets: tuple[SetResult, ...]
+    behaviour: tuple[Result, ...] = ()
+    rivals: tuple[Rival, ...] = ()
+
+
+_MEASURES: Final[dict[str, Measure]] = {
+    "accuracy": accuracy,
+    "macro_f1": macro_f1,
+    "ece": ece,
+    "brier": brier,
+    "nll": nll,
+    "aurc": aurc,
+    "augrc": augrc,
+}
+
+
+def _measures(answers: Answers) -> dict[str, Measure]:
+    """Return the measures that apply to *answers*, in the order of the report."""
+    found = dict(_MEASURES)
+    labels = answers.labels
+    if {"negative", "positive"} <= set(labels):
+        if _polar(answers):
+            found["two_class_accuracy"] = two_class_accuracy
+        if "neutral" in labels:
+            found["neutral_share"] = neutral_share
+        if answers.stars is not None:
+            found |= {"quadratic_kappa": quadratic_kappa, "star_mae": star_mae}
+    return found
+
+
+def measured(answers: Answers) -> dict[str, float]:
+    """Return every figure that applies to *answers*, without intervals."""
+    one = np.ones((1, len(answers.gold)))
+    return {name: float(found(answers, one)[0]) for name, found in _measures(answers).items()}
+
+
+def judge_set(answered: Answered, *, draws: int = DRAWS, seed: int = 0) -> SetResult:
+    """Return every figure of one answered set, with intervals."""
+    answers = answered.answers
+    rows, size = len(answers.gold), len(answers.labels)
+    statistics = {label: _f1(answers, place) for place, label in enumerate(answers.labels)}
+    f1 = figures(rows, statistics, draws=draws, seed=seed)
+    given = np.array([not prediction.abstained for prediction in answered.predictions])
+    wrong = int((given & ~answers.correct).sum())
+    confusion = cells(answers.gold, answers.predicted, size, np.ones((1, rows)))[0]
+    return SetResult(
+        name=answered.sample.name,
+        sha256=answered.sample.sha256,
+        part=answered.sample.part,
+        rows=rows,
+        unlabelled=answered.sample.unlabelled,
+        failed=answered.failed,
+        learnt=answered.sample.learnt,
+        abstained=float((~given).mean()),
+        answered_error=share(wrong, int(given.sum())) if given.any() else None,
+        figures=_figures(answers, draws=draws, seed=seed),
+        labels=tuple(
+            _label_result(answers, place, f1[label]) for place, label in enumerate(answers.labels)
+        ),
+        confusion=tuple(tuple(int(cell) for cell in row) for row in confusion),
+        reliability=tuple(reliability(answers)),
+        curve=tuple(risk_coverage(answers)),
+        slices=tuple(slice_by_kind(answered.examples, answers)),
+    )
+
+
+def _figures(answers: Answers, *, draws: int, seed: int) -> dict[str, Figure]:
+    """Return every figure that applies to *answers*: a share of rows with Wilson's interval.
+
+    Where every row is right, a bootstrap would say that none will ever be wrong.
+    """
+
+    def bound(measure: Measure) -> Callable[[Floats], Floats]:
+        return lambda weights: measure(answers, weights)
+
+    rows = len(answers.gold)
+    shares = {"accuracy": rows, "neutral_share": rows, "two_class_accuracy": _polar(answers)}
+    statistics = {name: bound(measure) for name, measure in _measures(answers).items()}
+    return {
+        name: share(round(found.value * shares[name]), shares[name]) if name in shares else found
+        for name, found in figures(rows, statistics, draws=draws, seed=seed).items()
+    }
+
+
+def _polar(answers: Answers) -> int:
+    """Return how many rows are negative or positive."""
+    polar = [i for i, label in enumerate(answers.labels) if label in ("negative", "positive")]
+    return int(np.isin(answers.gold, polar).sum())
+
+
+def _label_result(answers: Answers, place: int, f1: Figure) -> LabelResult:
+    """Return the figures of one label; what is undefined, having no rows, is 0, as F1 takes it."""
+    gold, said = answers.gold == place, answers.predicted == place
+    hits, either = int((gold & said).sum()), int((gold | said).sum())
+    return LabelResult(
+        label=answers.labels[place],
+        rows=int(gold.sum()),
+        precision=share(hits, int(said.sum())),
+        recall=share(hits, int(gold.sum())),
+        f1=msgspec.structs.replace(f1, rows=either) if either else share(0, 0),
+    )
+
+
+def _f1(answers: Answers, place: int) -> Callable[[Floats], Floats]:
+    gold = (answers.gold == place).astype(np.float64)
+    said = (answers.predicted == place).astype(np.float64)
+
+    def statistic(weights: Floats) -> Floats:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray((weights @ (gold * said)) / (weights @ ((gold + said) / 2)))
+
+    return statistic
+
+
+def judge_rival(
+    name: str,
+    kind: str,
+    note: str,
+    pairs: Iterable[tuple[Answered, Answers]],
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Rival:
+    """Return a rival's figures beside the bundle's. pairs: the bundle's answers, then the rival's.
+
+    Both answers of a pair have the same rows and labels.
+    """
+    sets = []
+    for answered, rival in pairs:
+        ours = answered.answers
+        sets.append(
+            RivalResult(
+                name=answered.sample.name,
+                figures=_figures(rival, draws=draws, seed=seed),
+                comparison=compare(
+                    ours.gold,
+                    rival.predicted,
+                    ours.predicted,
+                    labels=len(ours.labels),
+                    draws=draws,
+                    seed=seed,
+                ),
+            )
+        )
+    return Rival(name=name, kind=kind, note=note, sets=tuple(sets))

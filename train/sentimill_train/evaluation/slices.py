@@ -1,0 +1,139 @@
+"""Kinds of reviews: on which of them is a model weak?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import PurePath
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from sentimill_train.data.schema import Example
+from sentimill_train.metrics.classification import Answers, macro_f1_of
+from sentimill_train.metrics.intervals import Figure, share
+
+__all__ = ["MIN_ROWS", "Slice", "kinds_of", "slice_by_kind"]
+
+MIN_ROWS: Final = 20
+"""Rows below which a slice is left out: its interval would span 40 points."""
+
+_LENGTHS: Final = ((10, "1-10"), (50, "11-50"), (120, "51-120"), (250, "121-250"))
+# Negation cues of English: Councill, McDonald and Velikovich 2010, table 1, without the rare ones,
+# and with the spellings that reviews use for n't.
+_NEGATION: Final = re.compile(
+    r"\b(?:no|not|never|none|nobody|nothing|nowhere|neither|nor|cannot|without|lacks?|lacking|"
+    r"hardly|barely|scarcely|(?:do|does|did|is|are|was|were|has|have|had|wo|would|ca|could|should|"
+    r"ai|need|must)n['\u2019]?t)\b",
+    re.IGNORECASE,
+)
+_EMOJI: Final = re.compile(
+    "[\u2600-\u27bf\u2b50\u2b55\U0001f1e6-\U0001f1ff\U0001f300-\U0001faff]"
+    "|[:;=]['-]?(?:[()DPp|]|/(?!/))(?!\\w)"
+)
+_WORD: Final = re.compile(r"[^\W\d_]{2,}")
+
+
+class Slice(msgspec.Struct, frozen=True, kw_only=True):
+    """One kind of review on one set.
+
+    kind, value: such as `negation`, `yes`. macro_f1: over the labels that occur in the slice; None
+    where one label is all there is. confidence: mean; above accuracy, the model is too sure here.
+    weak: the whole interval of its accuracy is below the accuracy on the other rows.
+    """
+
+    kind: str
+    value: str
+    accuracy: Figure
+    macro_f1: float | None
+    confidence: float
+    weak: bool
+
+
+def _length(example: Example) -> str:
+    words = len(example.text.split())
+    name = next((name for most, name in _LENGTHS if words <= most), "over 250")
+    return f"{name} words"
+
+
+def _capitals(example: Example) -> str:
+    words = _WORD.findall(example.text)
+    upper = sum(word.isupper() for word in words)
+    if words and upper == len(words):
+        return "all"
+    return "some words" if any(len(word) > 3 and word.isupper() for word in words) else "none"
+
+
+def _yes(found: bool) -> str:
+    return "yes" if found else "no"
+
+
+_KINDS: Final[dict[str, Callable[[Example], str | None]]] = {
+    "length": _length,
+    "source": lambda example: PurePath(example.source).name,
+    "domain": lambda example: example.domain,
+    "stars": lambda example: None if example.stars is None else str(example.stars),
+    "negation": lambda example: _yes(bool(_NEGATION.search(example.text))),
+    "capitals": _capitals,
+    "emoji": lambda example: _yes(bool(_EMOJI.search(example.text))),
+    "non-ASCII": lambda example: _yes(not example.text.isascii()),
+    "question": lambda example: _yes("?" in example.text),
+}
+
+
+def kinds_of(example: Example) -> dict[str, str]:
+    """Return the kinds that a review belongs to, such as {"length": "1-10 words", ...}."""
+    found = {kind: value(example) for kind, value in _KINDS.items()}
+    return {kind: value for kind, value in found.items() if value is not None}
+
+
+def slice_by_kind(examples: Sequence[Example], answers: Answers) -> list[Slice]:
+    """Return every slice of at least `MIN_ROWS` rows; a kind with one value only is left out."""
+    kinds = [kinds_of(example) for example in examples]
+    found: list[Slice] = []
+    for kind in _KINDS:
+        values = np.array([row.get(kind, "") for row in kinds])
+        present = [value for value in _ordered(set(values.tolist())) if value]
+        if len(present) > 1:
+            found.extend(_slices(kind, values, present, answers))
+    return found
+
+
+def _slices(
+    kind: str, values: np.typing.NDArray[np.str_], present: Sequence[str], answers: Answers
+) -> Iterator[Slice]:
+    correct = answers.correct
+    for value in present:
+        inside = values == value
+        rows = int(inside.sum())
+        if rows < MIN_ROWS:
+            continue
+        figure = share(int(correct[inside].sum()), rows)
+        rest = correct[~inside]
+        part = answers.take(inside)
+        yield Slice(
+            kind=kind,
+            value=value,
+            accuracy=figure,
+            macro_f1=_macro_f1(part),
+            confidence=float(part.confidence.mean()),
+            weak=bool(len(rest) and figure.high < rest.mean()),
+        )
+
+
+def _macro_f1(answers: Answers) -> float | None:
+    if len(np.unique(answers.gold)) < 2:
+        return None
+    return macro_f1_of(answers.predicted, answers.gold)
+
+
+def _ordered(values: set[str]) -> list[str]:
+    """Return *values* by their first number, then by name, so that lengths come in order."""
+
+    def key(value: str) -> tuple[float, str]:
+        number = re.search(r"\d+", value)
+        rank = float(number[0]) if number else -1.0
+        return (rank + 0.5 if value.startswith("over") else rank, value)
+
+    return sorted(values, key=key)

@@ -1,0 +1,1 @@
+"""Student to ONNX, in several precisions, each behind an acceptance test."""

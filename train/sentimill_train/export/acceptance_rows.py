@@ -1,0 +1,68 @@
+"""The rows that a precision is judged on, and others that its temperature is fitted on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sentimill.bundle.manifest import Bundle
+from sentimill.classifier import encoder_of
+from sentimill.errors import TableError
+from sentimill_train.data.schema import Columns, Example, normalise
+from sentimill_train.data.tokenized import Rows, tokenise
+from sentimill_train.evaluation.labelled_set import read_sample
+
+__all__ = ["GateRows", "read_gate_rows"]
+
+
+@dataclass(frozen=True, slots=True)
+class GateRows:
+    """Rows of the same files; no text is in both.
+
+    judged: what the gate looks at. fitted: validation rows, none where no file has splits.
+    """
+
+    judged: Rows
+    fitted: Rows
+
+
+def read_gate_rows(opened: Bundle, on: tuple[str, ...], columns: Columns) -> GateRows:
+    """Return the rows of the files *on* that the model has not learned from.
+
+    A file that is judged on whole gives nothing to fit on: a temperature fitted on the rows that
+    judge it would flatter it.
+
+    Raises:
+        TableError: a file is not usable, or has no labelled row to judge on.
+    """
+    manifest = opened.manifest
+    judged: list[Example] = []
+    fitted: list[Example] = []
+    for source in on:
+        sample = read_sample(
+            source, manifest.labels, trained_on=manifest.trainings, columns=columns
+        )
+        judged += sample.examples
+        if sample.part == "test":
+            fitted += _validation(opened, source, columns)
+    taken = {normalise(example.text) for example in judged}
+    encoder = encoder_of(manifest, opened.read("tokenizer.json"))
+    apart = [example for example in fitted if normalise(example.text) not in taken]
+    return GateRows(
+        tokenise(judged, encoder, manifest.labels)[0], tokenise(apart, encoder, manifest.labels)[0]
+    )
+
+
+def _validation(opened: Bundle, source: str, columns: Columns) -> tuple[Example, ...]:
+    manifest = opened.manifest
+    try:
+        return read_sample(
+            source,
+            manifest.labels,
+            trained_on=manifest.trainings,
+            part="validation",
+            columns=columns,
+        ).examples
+    except TableError as error:
+        if error.reason != "NO_LABELLED_ROWS":
+            raise
+        return ()

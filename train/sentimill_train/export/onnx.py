@@ -1,0 +1,223 @@
+"""Student to ONNX: one fused fp32 graph that says what torch says, or none.
+
+torch's TorchScript exporter and eager attention give the graph that ONNX Runtime's transformer
+optimizer knows how to fuse; with sdpa attention, or the exporter on torch.export, it fuses nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch.jit._trace import TracerWarning
+from transformers import PretrainedConfig as PreTrainedConfig
+
+from sentimill.classifier import BATCH_TOKENS, plan_batches
+from sentimill.engine.onnx_cpu import open_session
+from sentimill.errors import BundleError
+from sentimill.text.tokenizer import pad
+from sentimill_train.data.tokenized import Rows, pad_rows
+from sentimill_train.model.student import Student, load_student, pad_id_of
+
+__all__ = [
+    "OPSET",
+    "PARITY_LIMIT",
+    "Graph",
+    "Run",
+    "check_fused",
+    "check_parity",
+    "export_fp32",
+    "graph_logits",
+    "open_graph",
+    "parity_batches",
+    "quiet",
+]
+
+Run = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
+"""Ids and mask (rows, tokens) in, logits (rows, labels) out."""
+
+PARITY_LIMIT: Final = 1e-4
+"""The largest difference of a logit between torch and the graph that is float noise."""
+
+OPSET: Final = 17
+"""Of ONNX: what makes other precisions of a graph writes its nodes in the words of this one."""
+_FUSED: Final = ("bert", "roberta", "distilbert")  # the families that the optimizer knows
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """An exported graph in memory, with the figures of its parity with torch."""
+
+    data: bytes
+    run: Run
+    max_logit_difference: float
+    parity_rows: int
+
+
+def export_fp32(folder: Path, *, seed: int = 0) -> Graph:
+    """Return the graph of the student saved in *folder*.
+
+    Inputs `input_ids` and `attention_mask` int64 (rows, tokens), both sizes free; output `logits`
+    float32 (rows, labels).
+
+    Raises:
+        BundleError: EXPORT_NOT_FUSED, or EXPORT_PARITY with the figure.
+    """
+    student = load_student(folder, attention="eager")
+    with tempfile.TemporaryDirectory(prefix="sentimill-") as work:
+        raw = Path(work, "raw.onnx")
+        with quiet():
+            _trace(student, raw)
+            data = _fuse(student, raw)
+    check_fused(data, student.config)
+    run = open_graph(data)
+    difference, rows = check_parity(student, run, seed=seed)
+    return Graph(data=data, run=run, max_logit_difference=difference, parity_rows=rows)
+
+
+def open_graph(data: bytes) -> Run:
+    """Return a function from ids and mask, both (rows, tokens) int64, to logits, on the CPU.
+
+    It computes what an engine that serves does.
+
+    Raises:
+        EngineError: ENGINE_LOAD_FAILED, or ENGINE_BAD_GRAPH.
+    """
+    session = open_session(data, "cpu", threads=0)
+
+    def run(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        (logits,) = session.run(None, {"input_ids": ids, "attention_mask": mask})
+        result: NDArray[np.float32] = logits
+        return result
+
+    return run
+
+
+def graph_logits(
+    run: Run, rows: Rows, pad_id: int, *, batch_tokens: int = BATCH_TOKENS["cpu"]
+) -> NDArray[np.float32]:
+    """Return the logits that a graph gives *rows*, in their order: (rows, labels)."""
+    parts: dict[int, NDArray[np.float32]] = {}
+    for chosen in plan_batches(rows.lengths().tolist(), batch_tokens):
+        parts.update(zip(chosen, run(*pad_rows(rows, chosen, pad_id)), strict=True))
+    return np.stack([parts[row] for row in range(len(rows))])
+
+
+def check_parity(student: Student, run: Run, *, seed: int = 0) -> tuple[float, int]:
+    """Return the largest difference of a logit from torch, and over how many rows.
+
+    Raises:
+        BundleError: EXPORT_PARITY when it is above `PARITY_LIMIT` or no number.
+    """
+    worst, rows = 0.0, 0
+    for batch in parity_batches(student, seed):
+        ids, mask = pad(batch, pad_id_of(student.config))
+        with torch.inference_mode():
+            expected = student(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
+        difference = float(np.abs(run(ids, mask) - expected).max())
+        worst = difference if np.isnan(difference) else max(worst, difference)
+        rows += len(batch)
+        if not worst <= PARITY_LIMIT:
+            raise BundleError(
+                f"the exported graph differs from torch by {worst:.2e} in a logit, the limit is"
+                f" {PARITY_LIMIT:.0e}: no bundle was written; report it with the base model's name",
+                reason="EXPORT_PARITY",
+            )
+    return worst, rows
+
+
+def parity_batches(student: Student, seed: int) -> Iterator[list[NDArray[np.int64]]]:
+    """Yield ragged batches of random ids: one row and many, equal and mixed lengths, up to 256."""
+    rng = np.random.default_rng(seed)
+    longest = min(256, int(student.config.max_position_embeddings) - 2)
+    shapes = [[1], [3], [longest], [7] * 8, [1, longest], [2, 3, 5, 8, 13, 21, 34, 55]]
+    shapes += [rng.integers(1, longest + 1, size=rows).tolist() for rows in (2, 17, 32)]
+    for lengths in shapes:
+        yield [rng.integers(0, student.config.vocab_size, min(n, longest)) for n in lengths]
+
+
+def _trace(student: Student, target: Path) -> None:
+    ids = torch.ones((2, 8), dtype=torch.int64)
+    mask = torch.ones((2, 8), dtype=torch.int64)
+    mask[1, 5:] = 0
+    free = {0: "rows", 1: "tokens"}
+    torch.onnx.export(
+        student,
+        (ids, mask),
+        str(target),
+        input_names=["input_ids", "attention_mask"],
+        output_names=["logits"],
+        dynamic_axes={"input_ids": free, "attention_mask": free, "logits": {0: "rows"}},
+        opset_version=OPSET,
+        dynamo=False,
+    )
+
+
+def _fuse(student: Student, raw: Path) -> bytes:
+    """Return the optimised graph."""
+    from onnxruntime.transformers.fusion_options import FusionOptions
+    from onnxruntime.transformers.optimizer import optimize_model
+
+    config = student.config
+    if config.model_type not in _FUSED:
+        return raw.read_bytes()  # right, and slower
+    options = FusionOptions("bert")
+    # A session fuses norms where that pays: not on a CPU (`open_session`).
+    options.enable_skip_layer_norm = False
+    model = optimize_model(
+        str(raw),
+        model_type="bert",
+        num_heads=config.num_attention_heads,
+        hidden_size=config.hidden_size,
+        optimization_options=options,
+        opt_level=0,  # these fusions alone: the rest is done when a session loads it
+    )
+    model.save_model_to_file(str(raw))
+    return raw.read_bytes()
+
+
+def check_fused(data: bytes, config: PreTrainedConfig) -> None:
+    """Raise BundleError EXPORT_NOT_FUSED unless every attention block is one node.
+
+    config: of the student that the graph *data* is of; families that the optimizer does not know
+    are let through.
+    """
+    if config.model_type not in _FUSED:
+        return
+    nodes = onnx.load_model_from_string(data).graph.node
+    fused = sum(node.op_type in ("Attention", "MultiHeadAttention") for node in nodes)
+    if fused != config.num_hidden_layers:
+        raise BundleError(
+            f"{fused} of {config.num_hidden_layers} attention blocks were fused: the installed"
+            " torch, transformers and onnxruntime do not fit together; use those of"
+            " constraints.txt",
+            reason="EXPORT_NOT_FUSED",
+        )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what the exporters say on every run and nobody can act on."""
+    disabled = logging.root.manager.disable
+    # The optimizer logs through a dozen loggers without a common parent, and warns of small
+    # vocabularies.
+    logging.disable(max(disabled, logging.WARNING))
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=TracerWarning)
+            warnings.filterwarnings("ignore", "The feature will be removed", DeprecationWarning)
+            warnings.filterwarnings("ignore", "You are using the legacy", DeprecationWarning)
+            warnings.filterwarnings("ignore", "Exporting aten::index operator", UserWarning)
+            yield
+    finally:
+        logging.disable(disabled)

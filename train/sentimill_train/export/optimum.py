@@ -1,0 +1,69 @@
+"""The other lane to ONNX: optimum's exporter and optimiser in place of ours, behind the same gates.
+
+It runs in an environment of its own, with the line of transformers that optimum-onnx keeps to.
+optimum's quantiser is not used: its dynamic int8 has one activation scale a tensor, so a text's
+answer would hang on its batch mates. int8 is made of this lane's fp32 graph as of the other's.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from sentimill_train.export.onnx import OPSET, Graph, check_fused, check_parity, open_graph, quiet
+from sentimill_train.model.student import Student, load_student
+from sentimill_train.optional_packages import check_installed
+
+__all__ = ["check_optimum", "export_with_optimum"]
+
+
+def check_optimum() -> None:
+    """Raise UsageError EXTRA_MISSING without the optimum extra."""
+    check_installed("--lane optimum", "optimum", extra="optimum")
+
+
+def export_with_optimum(folder: Path, *, seed: int = 0) -> Graph:
+    """Return the graph of the student saved in *folder*, like `export_fp32` does.
+
+    Raises:
+        BundleError: EXPORT_NOT_FUSED, or EXPORT_PARITY with the figure.
+    """
+    student = load_student(folder, attention="eager")
+    with tempfile.TemporaryDirectory(prefix="sentimill-") as work, quiet():
+        data = _optimised(student, Path(work))
+    check_fused(data, student.config)
+    run = open_graph(data)
+    difference, rows = check_parity(student, run, seed=seed)
+    return Graph(data=data, run=run, max_logit_difference=difference, parity_rows=rows)
+
+
+def _optimised(student: Student, work: Path) -> bytes:
+    from optimum.exporters.onnx import export
+    from optimum.exporters.onnx.config import TextEncoderOnnxConfig
+    from optimum.onnxruntime import OptimizationConfig, ORTOptimizer
+    from optimum.utils import NormalizedTextConfig
+
+    class PooledHead(TextEncoderOnnxConfig):  # type: ignore[misc] # untyped there
+        """What goes into a student and comes out of it."""
+
+        NORMALIZED_CONFIG_CLASS = NormalizedTextConfig
+
+        @property
+        def inputs(self) -> dict[str, dict[int, str]]:
+            free = {0: "rows", 1: "tokens"}
+            return {"input_ids": free, "attention_mask": free}
+
+        @property
+        def outputs(self) -> dict[str, dict[int, str]]:
+            return {"logits": {0: "rows"}}
+
+    raw = work / "model.onnx"
+    config = PooledHead(student.config, task="text-classification")
+    export(student, config, raw, opset=OPSET)
+    # Level 0: the fusions for transformers alone, as in the other lane.
+    ORTOptimizer([raw], student.config).optimize(
+        OptimizationConfig(optimization_level=0, enable_transformers_specific_optimizations=True),
+        work / "optimised",
+        file_suffix=None,
+    )
+    return (work / "optimised" / "model.onnx").read_bytes()

@@ -1,0 +1,59 @@
+"""What the gate said of each precision, in the papers of a bundle: its card and its report."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from html import escape
+from typing import Final
+
+from sentimill_train.export.acceptance import Outcome
+
+__all__ = ["card_with", "report_with"]
+
+_HEADING: Final = "## Other precisions"
+_LEAD: Final = "<nav>"  # what every report has right behind its first lines
+_SMALL: Final = (
+    '<p class="lead">The figures on this page are of the fp32 bundle that this one is the small'
+    ' form of. This one answers in int8 alone: what that changes is under <a href="#precisions">'
+    "Other precisions</a>.</p>\n"
+)
+_BEFORE: Final = '<h2 id="record">'  # the section of every report that this one goes in front of
+_SECTION: Final = re.compile(rf'<h2 id="precisions">.*?(?={_BEFORE})', re.DOTALL)
+_ITEM: Final = re.compile(r"<li><p>(.*?)</p></li>", re.DOTALL)
+
+
+def card_with(card: str, outcomes: Sequence[Outcome], small: str | None = None) -> str:
+    """Return the model *card* with *outcomes* in place of earlier ones of the same precisions.
+
+    small: what a compact bundle is, whose card has only this and the outcomes behind it.
+    """
+    before, _, section = card.partition(_HEADING)
+    lines = _merged([] if small else section.strip().split("\n\n"), outcomes)
+    text = "\n\n".join([*([small] if small else []), *lines])
+    return f"{before.rstrip()}\n\n{_HEADING}\n\n{text}\n"
+
+
+def report_with(report: str, outcomes: Sequence[Outcome], *, small: bool = False) -> str:
+    """Return the page *report* with the same section; a page of another make stays as it is.
+
+    small: of a compact bundle, whose page then says first that its figures are those of fp32.
+    """
+    if small:
+        report = report.replace(_LEAD, _SMALL + _LEAD, 1)
+    earlier = _SECTION.search(report)
+    items = _ITEM.findall(earlier[0]) if earlier else []
+    kept = _merged(items, outcomes, escaped=True)
+    listed = "\n".join(f"<li><p>{line}</p></li>" for line in kept)
+    section = f'<h2 id="precisions">Other precisions</h2>\n<ul class="plain">\n{listed}\n</ul>\n\n'
+    return _SECTION.sub("", report).replace(_BEFORE, section + _BEFORE, 1)
+
+
+def _merged(
+    earlier: Sequence[str], outcomes: Sequence[Outcome], *, escaped: bool = False
+) -> list[str]:
+    """Return the sentences of *earlier* whose precision was not tried again, then the new ones."""
+    again = {outcome.precision for outcome in outcomes}
+    kept = [line for line in earlier if line and line.partition(" ")[0] not in again]
+    new = [outcome.sentence() for outcome in outcomes]
+    return [*kept, *(map(escape, new) if escaped else new)]

@@ -1,0 +1,244 @@
+"""Other precisions for a bundle: made of its fp32 graph, gated on real rows, kept or left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal
+
+import msgspec
+
+from sentimill.bundle.manifest import (
+    Bundle,
+    Manifest,
+    Precision,
+    check_writable,
+    open_bundle,
+    write_bundle,
+)
+from sentimill.errors import BundleError, UsageError
+from sentimill_train.data.schema import Columns
+from sentimill_train.export.acceptance import NotJudged, Outcome, PrecisionCheck
+from sentimill_train.export.acceptance_rows import read_gate_rows
+from sentimill_train.export.comparison import Beside
+from sentimill_train.export.onnx import open_graph
+from sentimill_train.export.optimum import check_optimum, export_with_optimum
+from sentimill_train.export.precision_report import card_with, report_with
+from sentimill_train.export.quantization.fp16 import fp16_graph, half_graph, half_weights
+
+__all__ = ["Export", "Exported", "Lane", "Other"]
+
+Other = Literal["int8", "fp16", "bf16"]
+"""A precision besides fp32."""
+Lane = Literal["default", "optimum"]
+"""What fp32 comes from: training, or an export of its own."""
+
+_FP32: Final = "fp32"
+_INT8: Final = "int8"
+_WEIGHTS: Final = "model.safetensors"
+_SMALL: Final = (
+    "This bundle is the small form of the one that the figures above and `report.html` are of: it"
+    " answers in int8 alone, its word vectors are in int8 too, and `model.safetensors` holds the"
+    " weights in fp16, to train on. They were judged as well, run in float32."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """The bundle that was written, and what the gate said of each precision that was tried."""
+
+    bundle: Bundle
+    checks: tuple[Outcome, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """A precision that was tried.
+
+    entry: for the manifest; None where it did not pass. data: its graph; None where that is fp32's.
+    """
+
+    outcome: Outcome
+    entry: Precision | None
+    data: bytes | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write *bundle* again to *out*, with those of *precisions* that pass their gate.
+
+    on: labelled files that the model has not learned from, 2,000 rows or more in all; of a file
+    that it was trained on, only the test rows are taken to judge on, and those for validation to
+    fit temperatures on. precisions: int8 for CPUs, fp16 for GPUs,
+    bf16 for CPUs that have it, and on one of those alone it can be judged; those that the bundle
+    has besides stay, unless fp32 is another. compact: for shipping, int8 alone, with word vectors
+    in int8, and weights to train on in fp16. float_values: see `int8_graph`. lane: `optimum`
+    exports fp32 again, by `export_with_optimum`, and the others but bf16 are made of that.
+    """
+
+    bundle: Path
+    out: Path
+    on: tuple[str, ...]
+    columns: Columns = field(default_factory=Columns)
+    precisions: tuple[Other, ...] = (_INT8,)
+    compact: bool = False
+    float_values: bool = False
+    lane: Lane = "default"
+    overwrite: bool = False
+
+    def run(self, say: Callable[[str], None] = lambda stage: None) -> Exported:
+        """Do it. say: is told what is being done.
+
+        Raises:
+            UsageError: *out* is taken, *compact* with another precision than int8, or the lane
+            optimum with bf16 or without optimum.
+            TableError, InputError: too few rows to judge on. BundleError: *bundle* does not verify,
+            its graph is none that int8 can be made of, or a compact bundle or the other lane's
+            fp32 did not pass.
+        """
+        check_writable(self.out, overwrite=self.overwrite)
+        if self.compact and self.precisions != (_INT8,):
+            raise UsageError(
+                f"--compact has int8 alone, and --precision asks for {', '.join(self.precisions)}:"
+                " leave one of the two out",
+                reason="COMPACT_IS_INT8",
+            )
+        if self.lane == "optimum":
+            if "bf16" in self.precisions:
+                raise UsageError(
+                    "bf16 is judged by loading a bundle, and the fp32 of --lane optimum is in none"
+                    " yet: leave it out, and add it with --precision bf16 to the bundle that this"
+                    " writes",
+                    reason="LANE_WITHOUT_BF16",
+                )
+            check_optimum()
+        opened = open_bundle(self.bundle)
+        opened.verify()
+        if _FP32 not in opened.manifest.precisions:
+            raise BundleError(
+                f"{self.bundle} has no fp32 graph to make another precision of: give the bundle"
+                " that it was made from",
+                reason="NO_FP32",
+            )
+        say("reading reviews")
+        gate = Beside(opened, read_gate_rows(opened, self.on, self.columns), say)
+        again: list[_Tried] = []
+        if self.lane == "optimum":
+            say("exporting with optimum")
+            again.append(self._export_again(gate, opened.manifest))
+            gate = Beside(opened, gate.rows, say, again[0].data)
+        tried = [self._try(gate, opened.manifest, each) for each in dict.fromkeys(self.precisions)]
+        checks = [each.outcome for each in (*again, *tried)]
+        if self.compact:
+            checks.append(gate.check("fp16", open_graph(half_graph(gate.fp32))))
+            _refuse_failed(checks)
+        elif again:
+            checks += _outdated(opened.manifest, checks)
+        written = tried if self.compact else [*again, *tried]
+        return Exported(self._write(opened, written, checks), tuple(checks))
+
+    def _export_again(self, gate: Beside, manifest: Manifest) -> _Tried:
+        graph = export_with_optimum(self.bundle)
+        outcome = gate.check(_FP32, graph.run)
+        if not outcome.passed:
+            raise BundleError(
+                f"{outcome.sentence()} No bundle was written", reason="PRECISION_REFUSED"
+            )
+        entry = msgspec.structs.replace(
+            manifest.precision(_FP32),
+            max_logit_difference=graph.max_logit_difference,
+            parity_rows=graph.parity_rows,
+        )
+        return _Tried(outcome, entry, graph.data)
+
+    def _try(self, gate: Beside, manifest: Manifest, precision: Other) -> _Tried:
+        if precision == "bf16":
+            outcome = gate.bf16()
+            return _Tried(outcome, _entry(manifest, outcome), None)
+        data = (
+            gate.int8(small=self.compact, float_values=self.float_values)
+            if precision == _INT8
+            else fp16_graph(gate.fp32)
+        )
+        checked = gate.check(precision, open_graph(data))
+        return _Tried(checked, _entry(manifest, checked), data)
+
+    def _write(self, opened: Bundle, tried: list[_Tried], checks: list[Outcome]) -> Bundle:
+        manifest = opened.manifest
+        again = {check.precision for check in checks}
+        kept = {name: p for name, p in manifest.precisions.items() if name not in again}
+        if self.compact:
+            kept = {}
+        left_out = {p.file for p in manifest.precisions.values()} - {p.file for p in kept.values()}
+        files: dict[str, bytes | Path] = {
+            name: opened.read(name) for name in manifest.files if name not in left_out
+        }
+        files |= self._papers(opened, checks)
+        if self.compact and _WEIGHTS in files:
+            files[_WEIGHTS] = half_weights(opened.read(_WEIGHTS))
+        for each in tried:
+            if each.entry is not None:
+                kept[each.outcome.precision] = each.entry
+                if each.data is not None:
+                    files[each.entry.file] = each.data
+        return write_bundle(
+            self.out,
+            files,
+            lambda listed: _dated(msgspec.structs.replace(manifest, precisions=kept, files=listed)),
+            overwrite=self.overwrite,
+        )
+
+    def _papers(self, opened: Bundle, checks: list[Outcome]) -> dict[str, bytes]:
+        """Return the card and the report with what the gate said."""
+        card, report = (
+            opened.read(name).decode("utf-8") if name in opened.manifest.files else ""
+            for name in ("README.md", "report.html")
+        )
+        papers = {"README.md": card_with(card, checks, _SMALL if self.compact else None).encode()}
+        if report:
+            papers["report.html"] = report_with(report, checks, small=self.compact).encode()
+        return papers
+
+
+def _entry(manifest: Manifest, check: Outcome) -> Precision | None:
+    if not isinstance(check, PrecisionCheck) or not check.passed:
+        return None
+    fp32 = manifest.precision(_FP32)
+    return Precision(
+        file=fp32.file if check.precision == "bf16" else f"onnx/{check.precision}.onnx",
+        temperature=check.temperature,
+        max_logit_difference=check.max_logit_difference,
+        parity_rows=check.rows,
+        agreement=check.agreement,
+        macro_f1_drop=check.macro_f1_drop,
+        ece_change=check.ece_change,
+    )
+
+
+def _dated(manifest: Manifest) -> Manifest:
+    now = datetime.now(UTC)
+    return msgspec.structs.replace(
+        manifest,
+        version=now.strftime("%Y.%m.%d.%H%M%S"),
+        created=now.isoformat(timespec="seconds"),
+    )
+
+
+def _outdated(manifest: Manifest, checks: list[Outcome]) -> list[Outcome]:
+    """Return what is said of the precisions that were made of the fp32 that is replaced."""
+    tried = {check.precision for check in checks}
+    why = "it was made of the fp32 that was replaced; add it again with --precision"
+    return [NotJudged(precision=name, why=why) for name in manifest.precisions if name not in tried]
+
+
+def _refuse_failed(checks: list[Outcome]) -> None:
+    """Raise BundleError PRECISION_REFUSED: without its precisions a compact bundle is nothing."""
+    failed = [check.sentence() for check in checks if not check.passed]
+    if failed:
+        raise BundleError(
+            f"no compact bundle was written: {' '.join(failed)} Try"
+            " --float-values, or ship the fp32 bundle",
+            reason="PRECISION_REFUSED",
+        )

@@ -1,0 +1,1 @@
+"""int8 and fp16 versions of a graph."""

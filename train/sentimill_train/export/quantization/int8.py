@@ -1,0 +1,316 @@
+"""int8: the encoder's weight products in whole numbers, with a scale of its own for every token.
+
+Dynamic quantisation with one activation scale a tensor makes a text's answer hang on its batch
+mates. Here each row of a product's input (one token's state) is scaled by its own largest value, so
+what a text gets is its own to the bit, whatever stands beside it.
+
+Three things keep the rounding small (docs/precisions.md): weights of eight bits that make up for
+each other (`gptq.py`); outliers of the states, which take the steps from all other
+channels, moved into the weights (SmoothQuant, Xiao et al. 2023, equation 4, alpha 0.5); and what
+comes out of a GELU, which is hardly ever negative, counted from its least value up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, TypeVar
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
+
+from sentimill.errors import BundleError
+from sentimill_train.export.quantization.activation_stats import States, see_states
+from sentimill_train.export.quantization.gptq import round_weight
+from sentimill_train.export.quantization.graph_products import (
+    Product,
+    find_biases,
+    find_products,
+    make_node,
+    unfuse_norms,
+)
+
+__all__ = ["int8_graph"]
+
+_MICROSOFT: Final = "com.microsoft"
+_LEAST_CHANNEL: Final = 0.01
+"""Of the mean over the channels: one that the texts never woke must not grow without bound."""
+_T = TypeVar("_T", bound=np.generic)
+_MASK: Final = "attention_mask"
+_UNSEEN: Final = -1e4
+"""What padding adds to a product of query and key. Over the root of the channels (-1,768 at 32,
+-884 at 128) it is far below -104, and e to that is 0 in float32."""
+_GELU_LEAST: Final = -0.1702
+"""Just below the least value of GELU, by erf or by tanh."""
+
+
+def int8_graph(
+    fp32: bytes,
+    texts: Iterable[NDArray[np.int64]] | None = None,
+    *,
+    float_values: bool = False,
+) -> bytes:
+    """Return the graph *fp32* of `export_fp32` with its encoder's products in int8.
+
+    Attention's own products, norms, activations, embeddings and the head stay float32.
+
+    texts: the ids (tokens,) of a few dozen reviews, to see what states look like; without them
+    weights are rounded to the nearest, and outliers stay where they are. float_values: attention's
+    values, which go into its answer as they are, are computed in float32 from weights in int8: no
+    larger a file, nearer to fp32, and a little less fast.
+
+    Raises:
+        BundleError: NOTHING_TO_QUANTISE, or ATTENTION_UNKNOWN.
+    """
+    model = onnx.load_model_from_string(fp32)
+    graph = model.graph
+    unfuse_norms(graph)
+    products = {product.output: product for product in find_products(graph)}
+    inputs = list(dict.fromkeys(product.x for product in products.values()))
+    made = _Rewriter(graph, {} if texts is None else see_states(fp32, inputs, texts))
+    nodes: list[NodeProto] = []
+    for node in graph.node:
+        product = products.get(node.output[0])
+        if product is not None and product.attention:
+            nodes += made.attention(node, product, float_values=float_values)
+        elif product is not None:
+            nodes += made.product(product)
+        else:
+            nodes.append(node)
+    used = {name for node in nodes for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend([*kept, *made.constants()])
+    data: bytes = model.SerializeToString()
+    return data
+
+
+class _Rewriter:
+    """Makes the nodes and constants that take the place of float products."""
+
+    def __init__(self, graph: GraphProto, states: Mapping[str, States]) -> None:
+        self._tensors = {tensor.name: tensor for tensor in graph.initializer}
+        self._biases = find_biases(graph)
+        self._states = states
+        self._divided_by: dict[str, NDArray[np.float32]] = {}
+        self._scaled: set[str] = set()
+        self._constants: dict[str, TensorProto] = {}
+        self._constant("int8_one", np.array(1, np.float32))
+        self._constant("int8_smallest", np.array(1e-12, np.float32))  # a row of zeros stays one
+        self._constant("int8_step", np.array(1 / 127, np.float32))
+        self._constant("int8_zero_point", np.array(128, np.uint8))
+        self._constant("int8_none", np.array(0, np.int8))
+        self._constant("int8_least", np.array(-_GELU_LEAST, np.float32))
+        self._constant("int8_step_one_sided", np.array(1 / 255, np.float32))
+        self._constant("int8_zero_point_one_sided", np.array(0, np.uint8))
+        self._constant("int8_last", np.array([-1], np.int64))
+        self._constant("int8_first", np.array([0], np.int64))
+        self._constant("int8_axis_of_tokens", np.array([1], np.int64))
+        self._constant("int8_one_query", np.array([0, 0, 0, 0, 1, 0], np.int64))
+
+    def constants(self) -> list[TensorProto]:
+        """Return the constants of all nodes so far."""
+        return list(self._constants.values())
+
+    def product(self, product: Product) -> Iterator[NodeProto]:
+        """Yield what computes *product*."""
+        whole, scale = self._round(product)
+        if product.one_sided:
+            self._shift(product, whole.astype(np.float32) * scale)
+        yield from self._steps(product)
+        yield from self._times(product, whole, scale, product.output)
+
+    def attention(
+        self, node: NodeProto, product: Product, *, float_values: bool
+    ) -> Iterator[NodeProto]:
+        """Yield three products, for queries, keys and values, then attention over them.
+
+        ONNX Runtime attends in blocks that stay in a core's cache, in two thirds of the time, where
+        it is given no mask (MultiHeadAttention on the CPU). So each head is one channel wider: a
+        query has 1 there, a key 0 or, where its token is padding, what takes it out of the softmax.
+
+        A query that is alone in the last block is added up in another order than one of two or
+        more. So there is one query more, and what it gets is cut off: only that one is ever alone.
+        """
+        _only(node)
+        output, bias = product.output, self._array(node.input[2])
+        heads = next(a.i for a in node.attribute if a.name == "num_heads")
+        wide = bias.shape[0] // 3 // heads
+        whole, scale = self._round(product)
+        yield from self._steps(product)
+        yield from self._unseen_keys(heads, wide)
+        query, key, value = parts = [f"{output}_{part}" for part in ("query", "key", "value")]
+        biases: list[NDArray[np.float32]] = []
+        for i, part in enumerate(parts):
+            mine = slice(i * heads * wide, (i + 1) * heads * wide)
+            more = 0 if part == value else 1
+            of = _wider(whole[:, mine], heads, more, 0), _wider(scale[mine], heads, more, 1)
+            biases.append(_wider(bias[mine], heads, more, 1 if part == query else 0))
+            if part == value and float_values:
+                yield from self._stored(part, *of)
+                yield make_node("MatMul", [self._evened(product.x), f"{part}_weight"], [part])
+            else:
+                yield from self._times(product, *of, part)
+        self._constant(f"{output}_bias", np.concatenate(biases))
+        yield make_node("Add", [key, f"int8_unseen_{heads}_{wide}"], [f"{key}_seen"])
+        yield make_node("Pad", [query, "int8_one_query"], [f"{query}_and_one"])
+        yield make_node(
+            "MultiHeadAttention",
+            [f"{query}_and_one", f"{key}_seen", value, f"{output}_bias"],
+            [f"{output}_and_one"],
+            domain=_MICROSOFT,
+            num_heads=heads,
+            scale=wide**-0.5,
+        )
+        slices = ("int8_first", "int8_last", "int8_axis_of_tokens")
+        yield make_node("Slice", [f"{output}_and_one", *slices], [output])
+
+    def _unseen_keys(self, heads: int, wide: int) -> Iterator[NodeProto]:
+        """Yield what makes (rows, tokens, heads * (wide + 1)) to add to keys, once for all."""
+        name = f"int8_unseen_{heads}_{wide}"
+        if f"{name}_channels" in self._constants:
+            return
+        channels = _wider(np.zeros(heads * wide, np.float32), heads, 1, _UNSEEN)
+        self._constant(f"{name}_channels", channels)
+        yield make_node("Unsqueeze", [_MASK, "int8_last"], [f"{name}_mask"])
+        yield make_node("Cast", [f"{name}_mask"], [f"{name}_float"], to=TensorProto.FLOAT)
+        yield make_node("Sub", ["int8_one", f"{name}_float"], [f"{name}_padding"])
+        yield make_node("Mul", [f"{name}_padding", f"{name}_channels"], [name])
+
+    def _stored(
+        self, name: str, whole: NDArray[np.int8], scale: NDArray[np.float32]
+    ) -> Iterator[NodeProto]:
+        """Yield what makes a weight again of int8, which ONNX Runtime does once, as it loads."""
+        self._constant(f"{name}_int8", whole)
+        self._constant(f"{name}_scale", scale)
+        yield make_node("Cast", [f"{name}_int8"], [f"{name}_steps"], to=TensorProto.FLOAT)
+        yield make_node("Mul", [f"{name}_steps", f"{name}_scale"], [f"{name}_weight"])
+
+    def _times(
+        self,
+        product: Product,
+        whole: NDArray[np.int8],
+        scale: NDArray[np.float32],
+        output: str,
+    ) -> Iterator[NodeProto]:
+        """Yield the product of x in steps with *whole*, and make floats of it."""
+        x = product.x
+        self._constant(f"{output}_weight_int8", whole)
+        self._constant(f"{output}_weight_scale", scale)
+        weight = f"{output}_weight_int8", "int8_one", f"{output}_weight_scale"
+        zero_point = f"int8_zero_point{'_one_sided' if product.one_sided else ''}"
+        yield make_node(
+            "MatMulIntegerToFloat",
+            [f"{x}_uint8", *weight, zero_point, "int8_none"],
+            [f"{output}_steps"],
+            domain=_MICROSOFT,
+        )
+        yield make_node("Mul", [f"{output}_steps", f"{x}_step"], [output])
+
+    def _round(self, product: Product) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+        """Return the weight in int8 and a scale a column, with outliers of x moved into it."""
+        x, weight = product.x, self._array(product.weight)
+        states = self._states.get(x)
+        if states is None:
+            return round_weight(weight)
+        if not product.one_sided:
+            # Where two products share their input, the first one decides.
+            by = self._divided_by.setdefault(x, _evening(states, weight))
+            weight, states = weight * by[:, None], states.divided(by)
+        return round_weight(weight, states.moments)
+
+    def _evened(self, x: str) -> str:
+        return f"{x}_even" if x in self._divided_by else x
+
+    def _shift(self, product: Product, weight: NDArray[np.float32]) -> None:
+        """Take what counting from the least value up adds to every row out of the bias."""
+        added, place = self._biases[product.output]
+        bias = self._array(added.input[place])
+        name = f"{product.output}_bias"  # of its own: products may share a bias
+        self._constant(name, (bias + _GELU_LEAST * weight.sum(axis=0)).astype(np.float32))
+        added.input[place] = name
+
+    def _steps(self, product: Product) -> Iterator[NodeProto]:
+        """Yield what makes `x_uint8` of x, and `x_step` (rows, tokens, 1), what one step is."""
+        x = product.x
+        if x in self._scaled:
+            return
+        self._scaled.add(x)
+        even = self._evened(x)
+        if product.one_sided:
+            # From its least value up to the row's largest. A zero point a row would be a whole
+            # number, and what it is off by would be the same for every channel and add up.
+            even = f"{x}_above_least"
+            yield make_node("Add", [x, "int8_least"], [even])
+            yield make_node("ReduceMax", [even], [f"{x}_most"], axes=[-1], keepdims=1)
+            yield make_node("Mul", [f"{x}_most", "int8_step_one_sided"], [f"{x}_step"])
+        else:
+            if x in self._divided_by:
+                # In BERT the norm that made x cannot divide it, for x is also added to what comes
+                # behind. This costs a hundredth of the product.
+                self._constant(f"{x}_per_channel", (1 / self._divided_by[x]).astype(np.float32))
+                yield make_node("Mul", [x, f"{x}_per_channel"], [even])
+            yield make_node("ReduceMax", [even], [f"{x}_largest"], axes=[-1], keepdims=1)
+            yield make_node("ReduceMin", [even], [f"{x}_least"], axes=[-1], keepdims=1)
+            yield make_node("Neg", [f"{x}_least"], [f"{x}_below"])
+            yield make_node("Max", [f"{x}_largest", f"{x}_below", "int8_smallest"], [f"{x}_most"])
+            yield make_node("Mul", [f"{x}_most", "int8_step"], [f"{x}_step"])
+        yield from self._quantised(product, even)
+
+    def _quantised(self, product: Product, even: str) -> Iterator[NodeProto]:
+        """Yield what makes `x_uint8` of *even*: one pass, with a scale a row.
+
+        QuantizeLinear has that for an axis only, and so the tokens of all rows are made one axis.
+        """
+        x = product.x
+        channels = len(self._array(product.weight))
+        shape = f"int8_tokens_of_{channels}"
+        self._constant(shape, np.array([-1, channels], np.int64))
+        yield make_node("Shape", [x], [f"{x}_shape"])
+        yield make_node("Reshape", [even, shape], [f"{x}_tokens"])
+        yield make_node("Reshape", [f"{x}_step", "int8_last"], [f"{x}_scales"])
+        scales = [f"{x}_tokens", f"{x}_scales"]
+        if not product.one_sided:
+            yield make_node("Shape", [f"{x}_scales"], [f"{x}_count"])
+            middle = numpy_helper.from_array(np.array([128], np.uint8))
+            yield make_node("ConstantOfShape", [f"{x}_count"], [f"{x}_zero_points"], value=middle)
+            scales.append(f"{x}_zero_points")
+        yield make_node("QuantizeLinear", scales, [f"{x}_whole"], axis=0)
+        yield make_node("Reshape", [f"{x}_whole", f"{x}_shape"], [f"{x}_uint8"])
+
+    def _array(self, name: str) -> NDArray[np.float32]:
+        return numpy_helper.to_array(self._tensors[name])
+
+    def _constant(self, name: str, value: NDArray[np.generic]) -> None:
+        self._constants.setdefault(name, numpy_helper.from_array(value, name))
+
+
+def _only(node: NodeProto) -> None:
+    """Raise BundleError ATTENTION_UNKNOWN unless *node* is attention of a plain encoder."""
+    known = {"num_heads", "mask_filter_value"}
+    more = sorted({attribute.name for attribute in node.attribute} - known)
+    if more or any(node.input[4:]):
+        raise BundleError(
+            f"attention {node.name!r} has {more or 'more inputs'}, which int8 is not made for here:"
+            " ship the fp32 bundle",
+            reason="ATTENTION_UNKNOWN",
+        )
+
+
+def _wider(values: NDArray[_T], heads: int, more: int, value: float) -> NDArray[_T]:
+    """Return *values* (..., heads * channels) with *more* of *value* behind each head."""
+    split = values.reshape(*values.shape[:-1], heads, -1)
+    widths = [(0, 0)] * (split.ndim - 1) + [(0, more)]
+    wide: NDArray[_T] = np.pad(split, widths, constant_values=value)
+    return wide.reshape(*values.shape[:-1], -1)
+
+
+def _evening(states: States, weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return what to divide each channel (inputs,) of *states* by, and multiply *weight* with."""
+    largest, weights = (
+        np.maximum(values, max(_LEAST_CHANNEL * float(values.mean()), 1e-12))
+        for values in (states.largest, np.abs(weight).max(axis=1))
+    )
+    return np.sqrt(largest / weights).astype(np.float32)

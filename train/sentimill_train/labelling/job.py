@@ -1,0 +1,134 @@
+"""The job of labelling as data, and the first reading of its input: what there is to ask."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypeVar
+
+from sentimill.errors import TextError
+from sentimill.text.tokenizer import clean
+from sentimill_train.data.jsonl_stream import Labelled, stream_examples
+from sentimill_train.data.schema import SENTIMENTS, Columns
+from sentimill_train.labelling.annotator import Soft
+from sentimill_train.labelling.cost_estimate import Speed
+from sentimill_train.labelling.pii_redaction import redact
+from sentimill_train.labelling.prompt import LATEST, Shot, shorten
+from sentimill_train.labelling.requests.request_loop import Patience
+
+__all__ = ["Item", "LabelJob", "Survey", "failed_path", "items", "report_path", "survey"]
+
+_Entry = TypeVar("_Entry", bound=tuple[int | str, ...])
+
+_SAMPLE_ROWS: Final = 200
+_SHOT_WORDS: Final = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelJob:
+    """What to label and how. Whoever starts it again with the same store goes on where it was."""
+
+    source: str
+    out: Path
+    store: Path
+    labels: tuple[str, ...] = SENTIMENTS
+    columns: Columns = field(default_factory=Columns)
+    budget: int | None = None
+    soft: Soft = "auto"
+    votes: int = 1
+    shots: int = 0
+    gold_rows: int = 200
+    relabel: bool = False
+    redact: bool = False
+    max_words: int = 400
+    prompt: Path = LATEST
+    speed: Speed = field(default_factory=Speed)
+    patience: Patience = field(default_factory=Patience)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A row, the text as it is sent, and why it cannot be sent."""
+
+    row: Labelled
+    sent: str
+    reason: str | None
+
+
+@dataclass(slots=True)
+class Survey:
+    """What a first reading found. gold: (text, index of the label). sample: texts as sent."""
+
+    rows: int = 0
+    asked_rows: int = 0
+    texts: int = 0
+    gold: list[tuple[str, int]] = field(default_factory=list)
+    shots: tuple[Shot, ...] = ()
+    sample: list[str] = field(default_factory=list)
+
+
+def report_path(out: Path) -> Path:
+    """Return where the account of a run is written."""
+    return out.with_name(out.name + ".report.json")
+
+
+def failed_path(out: Path) -> Path:
+    """Return where the rows without a label are listed."""
+    return out.with_name(out.name + ".failed.jsonl")
+
+
+def items(job: LabelJob) -> Iterator[Item]:
+    """Yield the rows in order, with the text that a teacher would see."""
+    for row in stream_examples(job.source, columns=job.columns, labels=job.labels):
+        try:
+            text = clean(row.text)
+        except TextError as error:
+            yield Item(row, "", error.reason)
+            continue
+        if job.redact:
+            text = redact(text)
+        yield Item(row, shorten(text, job.max_words), None)
+
+
+def survey(job: LabelJob) -> Survey:
+    """Read the input once: count it, choose gold rows, examples for the prompt and a sample."""
+    found = Survey()
+    seen: set[bytes] = set()
+    gold: list[tuple[int, str, int]] = []
+    shots: dict[str, list[tuple[int, str]]] = {label: [] for label in job.labels}
+    sample: list[tuple[int, str]] = []
+    for item in items(job):
+        found.rows += 1
+        if item.reason is not None:
+            continue
+        digest = hashlib.sha256(item.sent.encode("utf-8", "replace")).digest()
+        rank = -int.from_bytes(digest[:8])  # heaps of the largest -hash keep the smallest hashes
+        new = digest[:12] not in seen
+        label = item.row.label
+        if label is not None and new:
+            _keep(gold, (rank, item.sent, job.labels.index(label)), job.gold_rows)
+            if len(item.sent.split()) <= _SHOT_WORDS:
+                _keep(shots[label], (rank, item.sent), job.shots)
+        if label is None or job.relabel:
+            found.asked_rows += 1
+            found.texts += new
+            if new:
+                _keep(sample, (rank, item.sent), _SAMPLE_ROWS)
+        seen.add(digest[:12])
+    found.shots = tuple(
+        Shot(text, label) for label in job.labels for _, text in sorted(shots[label], reverse=True)
+    )
+    shown = {shot.text for shot in found.shots}
+    found.gold = [(text, k) for _, text, k in sorted(gold, reverse=True) if text not in shown]
+    found.sample = [text for _, text in sorted(sample, reverse=True)]
+    return found
+
+
+def _keep(heap: list[_Entry], entry: _Entry, most: int) -> None:
+    if len(heap) < most:
+        heapq.heappush(heap, entry)
+    elif most:
+        heapq.heappushpop(heap, entry)

@@ -1,0 +1,247 @@
+"""From reviews to a labelled set: plan, ask, measure on gold, combine, write.
+
+::
+
+    rows ─► clean, shorten, redact ─► questions ─► store ─► shares ─► pool of teachers ─► rows
+
+The input is read three times (to count, to ask, to write), so memory holds no text, only some 100
+bytes for each different one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from sentimill.errors import UsageError
+from sentimill_train.data.jsonl_stream import Labelled, write_lines
+from sentimill_train.labelling.annotator import Judge, asks
+from sentimill_train.labelling.cost_estimate import Load, Plan, make_plan, show_plan
+from sentimill_train.labelling.job import (
+    Item,
+    LabelJob,
+    Survey,
+    failed_path,
+    items,
+    report_path,
+    survey,
+)
+from sentimill_train.labelling.requests.batch_runner import BatchAsker, BatchLimits
+from sentimill_train.labelling.requests.budget import Budget
+from sentimill_train.labelling.requests.request_loop import NO_COST, Asker, Tally
+from sentimill_train.labelling.requests.response_cache import Store
+from sentimill_train.labelling.run_report import Report, Written, account, raise_for
+from sentimill_train.labelling.session import Inquiry, Priced
+from sentimill_train.labelling.soft_labels import combine, disagreement
+
+__all__ = ["Labeller", "Watch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """How a run speaks. plan: shows it, False stops the run. tick: after every question."""
+
+    plan: Callable[[str], bool]
+    tick: Callable[[int, int, Tally, Budget], None] = lambda done, total, tally, budget: None
+
+
+class Labeller:
+    """One run of one job. Close the teachers afterwards through `run`, which does it itself."""
+
+    def __init__(
+        self,
+        job: LabelJob,
+        teachers: Sequence[Priced],
+        watch: Watch,
+        batch: BatchLimits | None = None,
+    ) -> None:
+        self._job = job
+        self._teachers = teachers
+        self._watch = watch
+        self._batch = batch
+
+    def run(self) -> Report:
+        """Do it. What can be written is written before anything is raised.
+
+        Raises:
+            UsageError: a price is unknown while there is a budget, the plan is refused, or the
+                endpoint refuses every call (a wrong key or model).
+            UnavailableError: the endpoint has stopped answering.
+            SomeRowsFailed: BUDGET_REACHED, INTERRUPTED or ROWS_FAILED; the rest is written.
+        """
+        found = survey(self._job)
+        store = Store(self._job.store)
+        try:
+            return asyncio.run(self._run(found, store))
+        finally:
+            store.close()
+
+    async def _run(self, found: Survey, store: Store) -> Report:
+        started = time.monotonic()
+        try:
+            inquiry = await Inquiry.open(self._job, store, found.shots)
+            plans = self._plan(found, inquiry)
+            tallies, judges = await self._ask(found, inquiry)
+        finally:
+            for teacher, _ in self._teachers:
+                await teacher.close()
+        written = Written(0, 0, Counter())
+        if any(tally.answered or tally.stored for tally in tallies) or _stop_of(tallies) is None:
+            written = self._write(store, judges, tallies)
+        report = account(found, store, plans, tallies, judges, written)
+        report.seconds = round(time.monotonic() - started, 3)
+        with write_lines(report_path(self._job.out)) as file:
+            file.write(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+        raise_for(self._job, report)
+        return report
+
+    def _plan(self, found: Survey, inquiry: Inquiry) -> list[Plan]:
+        plans = []
+        for priced in self._teachers:
+            teacher, quote = priced
+            inquiry.check_price(priced)
+            judge = inquiry.likely_judge(teacher)
+            load = Load(
+                rows=found.asked_rows,
+                texts=found.texts,
+                votes=judge.votes,
+                stored=self._stored(found, inquiry.store, judge),
+                sample=found.sample,
+            )
+            plans.append(make_plan(teacher, judge.prompt, load, quote, self._job.speed))
+        text = "\n".join(show_plan(plan, inquiry.budget) for plan in plans)
+        if not self._watch.plan(text):
+            raise UsageError("nothing was asked: the plan was not agreed to", reason="NOT_AGREED")
+        return plans
+
+    def _stored(self, found: Survey, store: Store, judge: Judge) -> int:
+        if store.totals().replies == 0:
+            return 0
+        keys = {
+            judge.prompt.key(judge.teacher.name, text, vote)
+            for text in self._texts(found)
+            for vote in range(judge.votes)
+        }
+        return sum(bool(store.replies(key)) for key in keys)
+
+    async def _ask(self, found: Survey, inquiry: Inquiry) -> tuple[list[Tally], list[Judge]]:
+        """Ask one teacher after the other; the first that stops stops all."""
+        tallies: list[Tally] = []
+        judges: list[Judge] = []
+        first = next(self._texts(found), None)
+        for priced in self._teachers if first is not None else ():
+            judge, stopped = await inquiry.judge(priced, first or "")
+            tally = Tally(stopped=stopped)
+            if stopped is None:
+                total = (found.texts + len(found.gold)) * judge.votes
+                asker = self._asker(priced, inquiry, total)
+                with _on_signal(functools.partial(asker.stop, "INTERRUPTED")):
+                    tally = await asker.run(asks(judge, self._texts(found)))
+            tallies.append(tally)
+            judge.measure(inquiry.store, found.gold)
+            judges.append(judge)
+            if tally.stopped is not None:
+                break
+        return tallies, judges
+
+    def _asker(self, priced: Priced, inquiry: Inquiry, total: int) -> Asker | BatchAsker:
+        teacher, quote = priced
+        asker: Asker | BatchAsker
+        if self._batch is None:
+            asker = inquiry.asker(priced)
+        else:
+            price = quote.price if quote else NO_COST
+            asker = BatchAsker(teacher, inquiry.store, inquiry.budget, self._batch, price=price)
+        tally = asker.tally
+        asker.progress = lambda: self._watch.tick(
+            tally.answered + tally.stored, total, tally, inquiry.budget
+        )
+        return asker
+
+    def _texts(self, found: Survey) -> Iterator[str]:
+        """Yield what is to be asked about: the gold rows first, which measure the teacher."""
+        yield from (text for text, _ in found.gold)
+        for item in items(self._job):
+            if item.reason is None and (item.row.label is None or self._job.relabel):
+                yield item.sent
+
+    def _write(self, store: Store, judges: Sequence[Judge], tallies: Sequence[Tally]) -> Written:
+        """Write the labelled rows in input order, and beside them those that have none, and why."""
+        job = self._job
+        stopped = _stop_of(tallies)
+        done = Written(0, 0, Counter())
+        with write_lines(job.out) as out, write_lines(failed_path(job.out)) as bad:
+            for item in items(job):
+                row: Labelled | None = item.row
+                if item.reason is None and (item.row.label is None or job.relabel):
+                    row = self._labelled(item, store, judges)
+                    done.labelled += row is not None
+                elif item.row.label is not None:
+                    done.kept += 1
+                else:
+                    row = None
+                if row is not None:
+                    out.write(msgspec.json.encode(row) + b"\n")
+                    continue
+                reason = item.reason or _reason(item, judges, tallies) or stopped or "NOT_ASKED"
+                done.failed[reason] += 1
+                bad.write(msgspec.json.encode({"id": item.row.id, "reason": reason}) + b"\n")
+        return done
+
+    def _labelled(self, item: Item, store: Store, judges: Sequence[Judge]) -> Labelled | None:
+        """Return the row with its label, None unless every teacher has answered."""
+        found = [judge.shares(store, item.sent) for judge in judges]
+        shares = [share for share in found if share is not None]
+        if not shares or len(shares) < len(self._teachers):
+            return None
+        pooled = combine(shares, [judge.weight for judge in judges])
+        apart = disagreement(shares)
+        return msgspec.structs.replace(
+            item.row,
+            label=self._job.labels[pooled.index(max(pooled))],
+            probs=tuple(round(share, 6) for share in pooled),
+            given=item.row.label,
+            teacher=" ".join(judge.teacher.name for judge in judges),
+            soft=" ".join(judge.prompt.mode for judge in judges),
+            disagreement=None if apart is None else round(apart, 6),
+        )
+
+
+def _stop_of(tallies: Sequence[Tally]) -> str | None:
+    return next((tally.stopped for tally in tallies if tally.stopped is not None), None)
+
+
+def _reason(item: Item, judges: Sequence[Judge], tallies: Sequence[Tally]) -> str | None:
+    """Return why a text has no label: the last failure of any of its questions."""
+    for judge, tally in zip(judges, tallies, strict=False):
+        for vote in range(judge.votes):
+            key = judge.prompt.key(judge.teacher.name, item.sent, vote)
+            if key in tally.failures:
+                return tally.failures[key]
+    return None
+
+
+@contextlib.contextmanager
+def _on_signal(stop: Callable[[], None]) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into a clean stop while the block runs."""
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    try:
+        for number in signals:
+            loop.add_signal_handler(number, stop)
+    except (NotImplementedError, RuntimeError, ValueError):  # not the main thread, or Windows
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)

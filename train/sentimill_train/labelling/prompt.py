@@ -1,0 +1,193 @@
+"""The question put to a teacher: a versioned file, closed classes under changing letters, fences.
+
+A review is data. It stands between fences whose mark its writer cannot know, the classes are
+letters whose meaning changes from text to text, and the answer is held to a schema: a review that
+says "answer B" cannot know what B means.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import string
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from sentimill.errors import UsageError
+from sentimill_train.labelling.requests.messages import Key, Mode, Question
+
+__all__ = ["LATEST", "Prompt", "Shot", "load_prompt", "shorten", "text_key"]
+
+LATEST: Final = Path(__file__).parents[1] / "resources" / "prompts" / "v1.toml"
+
+_ANSWER_TOKENS: Final = {"label": 24, "shares": 24}
+_TOKENS_A_CLASS: Final = 12  # `"A": 97, ` with room to spare
+
+
+class _Ask(msgspec.Struct, forbid_unknown_fields=True):
+    label: str
+    shares: str
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True, rename={"classes": "class"}):
+    version: str
+    system: str
+    classes: str
+    user: str
+    shot: str
+    ask: _Ask
+    meanings: dict[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """A solved example for the prompt, from the gold rows."""
+
+    text: str
+    label: str
+
+
+@dataclass(frozen=True)  # no slots: `version` is worked out once and kept
+class Prompt:
+    """A prompt file bound to a label set, the way shares are taken, and the examples shown."""
+
+    file: _File
+    digest: str
+    labels: tuple[str, ...]
+    mode: Mode
+    shots: tuple[Shot, ...] = ()
+
+    @functools.cached_property
+    def version(self) -> str:
+        """The file's version and a digest of everything that shapes a question."""
+        shaped = [
+            self.digest,
+            list(self.labels),
+            self.mode,
+            [[shot.text, shot.label] for shot in self.shots],
+        ]
+        return f"{self.file.version}-{self.mode}-{_sha256(json.dumps(shaped))[:12]}"
+
+    def key(self, teacher: str, text: str, vote: int = 0) -> Key:
+        """Return what an answer about *text* is filed under."""
+        return Key(teacher, self.version, text_key(text), vote)
+
+    def question(self, teacher: str, text: str, vote: int = 0, widen: int = 1) -> Question:
+        """Return the question about *text*, which is already shortened and redacted.
+
+        The same arguments give the same question. *widen* multiplies the room for the answer,
+        after a teacher ran out of it.
+        """
+        key = self.key(teacher, text, vote)
+        aliases = self._aliases(key)
+        by_alias = sorted(zip(aliases, self.labels, strict=True))
+        classes = "\n".join(
+            self.file.classes.format(alias=alias, label=label, meaning=self._meaning(label))
+            for alias, label in by_alias
+        )
+        user = self.file.user.format(
+            classes=classes,
+            shots="".join(self._shot(shot, aliases) for shot in self.shots).strip(),
+            fence=_sha256(f"fence {self.version} {key.text} {vote}")[:16],
+            text=text,
+            ask=self._ask(sorted(aliases)).strip(),
+        )
+        kind = "shares" if self.mode == "stated" else "label"
+        return Question(
+            key=key,
+            system=self.file.system.strip(),
+            user=user.strip(),
+            aliases=aliases,
+            schema=_schema(sorted(aliases), kind),
+            usual_tokens=_ANSWER_TOKENS[kind] + _TOKENS_A_CLASS * len(self.labels),
+            widen=widen,
+            mode=self.mode,
+        )
+
+    def _aliases(self, key: Key) -> tuple[str, ...]:
+        """Return a letter for each label, by an order that the key decides and nobody can guess."""
+        order = sorted(
+            self.labels, key=lambda label: _sha256(f"{key.prompt} {key.text} {key.vote} {label}")
+        )
+        letters = dict(zip(order, string.ascii_uppercase, strict=False))
+        return tuple(letters[label] for label in self.labels)
+
+    def _meaning(self, label: str) -> str:
+        meaning = self.file.meanings.get(label)
+        return f": {meaning}" if meaning else ""
+
+    def _ask(self, letters: Sequence[str]) -> str:
+        if self.mode != "stated":
+            return self.file.ask.label.format()
+        example = ", ".join(f'"{letter}": <number>' for letter in letters)
+        return self.file.ask.shares.format(example="{" + example + "}")
+
+    def _shot(self, shot: Shot, aliases: tuple[str, ...]) -> str:
+        right = aliases[self.labels.index(shot.label)]
+        if self.mode != "stated":
+            answer = json.dumps({"label": right})
+        else:
+            rest = 6 // max(1, len(aliases) - 1)
+            shares = {letter: rest for letter in sorted(aliases)}
+            shares[right] = 100 - rest * (len(aliases) - 1)
+            answer = json.dumps(shares)
+        return self.file.shot.format(text=shot.text, answer=answer)
+
+
+def load_prompt(
+    path: Path, labels: Sequence[str], mode: Mode, shots: Sequence[Shot] = ()
+) -> Prompt:
+    """Read a prompt file. Raises UsageError when it is none, or when there are too many labels."""
+    if not 2 <= len(labels) <= len(string.ascii_uppercase):
+        raise UsageError(
+            f"{len(labels)} labels were given: use 2 to {len(string.ascii_uppercase)}",
+            reason="BAD_LABELS",
+        )
+    try:
+        data = path.read_bytes()
+        file = msgspec.convert(tomllib.loads(data.decode()), _File)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{path} is no prompt file ({error}): copy {LATEST} and change that",
+            reason="BAD_PROMPT",
+        ) from error
+    digest = hashlib.sha256(data).hexdigest()
+    return Prompt(file, digest, tuple(labels), mode, tuple(shots))
+
+
+def shorten(text: str, words: int) -> str:
+    """Return *text* with at most *words* words: its first quarter and its last three quarters."""
+    parts = text.split(" ")
+    if len(parts) <= words:
+        return text
+    head = max(1, words // 4)
+    return " ".join([*parts[:head], "[…]", *parts[len(parts) - (words - head) :]])
+
+
+def text_key(text: str) -> str:
+    """Return the name under which answers about *text* are kept; it does not reveal the text."""
+    return _sha256(text)
+
+
+def _schema(letters: Sequence[str], kind: str) -> dict[str, object]:
+    properties: dict[str, object]
+    if kind == "label":
+        properties = {"label": {"type": "string", "enum": list(letters)}}
+    else:
+        properties = {letter: {"type": "integer"} for letter in letters}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,175 @@
+"""Teachers behind Anthropic's Messages API, an optional extra.
+
+The only file that knows the `anthropic` library. The API gives no log-probabilities, so shares
+come from votes or are stated. As in `client`, a field that a model does not know is given up when
+the endpoint says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
+
+import msgspec
+
+from sentimill.errors import UsageError
+from sentimill_train.labelling.providers.anthropic_batches import ClaudeBatches
+from sentimill_train.labelling.providers.endpoint import failure_of_status, filed_name
+from sentimill_train.labelling.requests.messages import Failure, Question, Reply, Usage
+
+if TYPE_CHECKING:
+    import anthropic
+
+_T = TypeVar("_T")
+
+__all__ = ["ANTHROPIC_URL", "ClaudeTeacher"]
+
+ANTHROPIC_URL: Final = "https://api.anthropic.com"
+
+# In the order in which they are given up when a complaint names several of them.
+_FIELDS: Final = ("temperature", "thinking", "output_config")
+
+
+class ClaudeTeacher:
+    """A Claude model. `close` it on the loop that used it."""
+
+    offers_logprobs = False
+
+    def __init__(self, model: str, *, url: str = ANTHROPIC_URL, key: str, timeout_s: float) -> None:
+        try:
+            import anthropic
+        except ImportError as error:
+            raise UsageError(
+                "asking a Claude model needs anthropic: pip install 'sentimill[anthropic]'",
+                reason="MISSING_EXTRA",
+            ) from error
+        self.model = model
+        self.url = url
+        self._anthropic = anthropic
+        self._fields = set(_FIELDS)
+        self.client: anthropic.AsyncAnthropic = anthropic.AsyncAnthropic(
+            api_key=key,
+            base_url=url,
+            timeout=timeout_s,
+            max_retries=0,  # retries are ours: the budget must know of each
+        )
+
+    @property
+    def name(self) -> str:
+        """`anthropic:model`, and `@host` where it is not Anthropic's own."""
+        return filed_name("anthropic", self.model, self.url, ANTHROPIC_URL)
+
+    def body(self, question: Question) -> dict[str, object]:
+        """Return the JSON of one message."""
+        body: dict[str, object] = {
+            "model": self.model,
+            "system": question.system,
+            "messages": [{"role": "user", "content": question.user}],
+            "max_tokens": question.answer_tokens,
+        }
+        if "temperature" in self._fields:
+            body["temperature"] = question.temperature
+        if "thinking" in self._fields:
+            body["thinking"] = {"type": "disabled"}
+        if "output_config" in self._fields:
+            form = {"type": "json_schema", "schema": question.schema}
+            body["output_config"] = {"format": form}
+        return body
+
+    async def send(self, question: Question) -> str | Failure:
+        """Send one message. Cancelling it may leave it billed."""
+        body = self.body(question)
+        return await self.attempt(
+            lambda: self.client.post("/v1/messages", body=body, cast_to=str), body
+        )
+
+    async def attempt(
+        self, call: Callable[[], Awaitable[_T]], body: Mapping[str, object]
+    ) -> _T | Failure:
+        """Make a call of the library; what goes wrong on the wire is returned."""
+        sdk = self._anthropic
+        try:
+            return await call()
+        except sdk.APITimeoutError:
+            return Failure(reason="TIMEOUT", retry=True, at_risk=True)
+        except sdk.APIConnectionError as error:
+            unsent = type(error.__cause__).__name__ == "ConnectError"
+            return Failure(reason="CONNECTION", retry=True, at_risk=not unsent)
+        except sdk.APIStatusError as error:
+            return self.refusal(
+                error.status_code, error.message, body, headers=error.response.headers
+            )
+
+    def refusal(
+        self,
+        status: int,
+        said: str,
+        body: Mapping[str, object],
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> Failure:
+        """Return what an error means for a call, and learn from it which fields to leave out."""
+        if status == 400 and self._give_up_field(said.lower(), body):
+            return Failure(reason="UNKNOWN_FIELD", retry=True, free=True)
+        return failure_of_status(status, None, headers or {})
+
+    def batches(self) -> ClaudeBatches:
+        """Return its batch API."""
+        return ClaudeBatches(self)
+
+    def read(self, raw: str) -> Reply | None:
+        """Open the body of a message."""
+        try:
+            found = msgspec.json.decode(raw, type=_Message)
+        except msgspec.DecodeError:
+            return None
+        cached = found.usage.cache_read_input_tokens or 0
+        written = found.usage.cache_creation_input_tokens or 0
+        return Reply(
+            content="".join(block.text for block in found.content if block.type == "text"),
+            stop=_STOPS.get(found.stop_reason, "other"),
+            # Unlike OpenAI, Anthropic counts cached tokens beside the tokens in.
+            usage=Usage(
+                tokens_in=found.usage.input_tokens + cached + written,
+                tokens_out=found.usage.output_tokens,
+                cached_in=cached,
+                cache_written=written,
+            ),
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.client.close()
+
+    def _give_up_field(self, said: str, body: Mapping[str, object]) -> bool:
+        for field in _FIELDS:
+            if field in said:
+                self._fields.discard(field)
+                return field in body
+        return False
+
+
+_STOPS: Final[Mapping[str | None, Literal["end", "length", "refusal", "other"]]] = {
+    "end_turn": "end",
+    "stop_sequence": "end",
+    "max_tokens": "length",
+    "refusal": "refusal",
+}
+
+
+class _Block(msgspec.Struct):
+    type: str
+    text: str = ""
+
+
+class _Usage(msgspec.Struct):
+    input_tokens: int
+    output_tokens: int
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+
+
+class _Message(msgspec.Struct):
+    content: list[_Block]
+    usage: _Usage
+    stop_reason: str | None = None

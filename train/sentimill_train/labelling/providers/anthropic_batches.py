@@ -1,0 +1,155 @@
+"""Anthropic's Message Batches: one request holds all calls of a part.
+
+A batch there keeps no name of ours. So the part's name is in the id of each of its calls, and a
+part whose fate is unknown is told by its size and, once there are results, by the first of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from sentimill_train.labelling.providers.batches import Found, Line, Standing
+from sentimill_train.labelling.providers.endpoint import perhaps_done
+from sentimill_train.labelling.requests.messages import Failure
+
+if TYPE_CHECKING:
+    from sentimill_train.labelling.providers.anthropic import ClaudeTeacher
+
+__all__ = ["ClaudeBatches"]
+
+_PATH: Final = "/v1/messages/batches"
+_PAGE: Final = 1000  # the most that the API gives
+
+# The statuses under which the same errors come when they are not in a batch (API, "Errors").
+_STATUS: Final[Mapping[str, int]] = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+
+
+class _Remote(msgspec.Struct):
+    id: str
+    processing_status: str
+    archived_at: str | None = None
+
+
+class _Problem(msgspec.Struct):
+    type: str = ""
+    message: str = ""
+
+
+class _Error(msgspec.Struct):
+    error: _Problem
+
+
+class _Result(msgspec.Struct):
+    type: str
+    message: msgspec.Raw = msgspec.Raw(b"null")
+    error: _Error | None = None
+
+
+class _Line(msgspec.Struct):
+    custom_id: str
+    result: _Result
+
+
+class ClaudeBatches:
+    """The batch API behind a teacher ("Batch processing" and its reference, November 2026)."""
+
+    def __init__(self, teacher: ClaudeTeacher) -> None:
+        self._teacher = teacher
+
+    def request(self, part: str, number: int, body: Mapping[str, object]) -> bytes:
+        """Return an element of the list. Its id has 64 characters at most: 46, a dash, digits."""
+        call = {"custom_id": f"{part}-{number}", "params": body}
+        return json.dumps(call, ensure_ascii=False).encode("utf-8", "replace")
+
+    async def hand_over(self, part: str, requests: Sequence[bytes]) -> str | Failure:
+        """Create the batch."""
+        data = b'{"requests":[' + b",".join(requests) + b"]}"
+        raw = await self._teacher.attempt(
+            lambda: self._teacher.client.post(_PATH, content=data, cast_to=str), {}
+        )
+        if isinstance(raw, Failure):
+            return perhaps_done(raw)
+        return msgspec.json.decode(raw, type=_Remote).id
+
+    async def find(self, parts: Mapping[str, int], known: Collection[str]) -> Found | Failure:
+        """Find parts by size and by the ids in their results. Before there are any: unsure."""
+        return await self._teacher.attempt(lambda: self._find(parts, known), {})
+
+    async def _find(self, parts: Mapping[str, int], known: Collection[str]) -> Found | Failure:
+        names: dict[str, str] = {}
+        unsure: set[str] = set()
+        async for batch in self._teacher.client.messages.batches.list(limit=_PAGE):
+            counts = batch.request_counts
+            ended = counts.succeeded + counts.errored + counts.canceled + counts.expired
+            alike = {part for part, rows in parts.items() if rows == counts.processing + ended}
+            alike -= names.keys()
+            if not alike or batch.id in known or batch.archived_at is not None:
+                continue
+            if batch.processing_status != "ended":
+                unsure |= alike
+                continue
+            results = await self.fetch(_results(batch.id))
+            if isinstance(results, Failure):
+                return results
+            part = _part(results.partition("\n")[0])
+            if part in alike:
+                names[part] = batch.id
+        return Found(names, unsure - names.keys())
+
+    async def look(self, name: str) -> Standing | Failure:
+        """Ask after a part. Results are kept for 29 days, then it is archived."""
+        raw = await self._get(f"{_PATH}/{name}")
+        if isinstance(raw, Failure):
+            return raw
+        remote = msgspec.json.decode(raw, type=_Remote)
+        over = remote.processing_status == "ended"
+        gone = remote.archived_at is not None
+        return Standing(
+            status=remote.processing_status,
+            over=over or gone,
+            # Not the URL that the batch names: the key goes to the teacher's own host only.
+            files=(_results(name),) if over and not gone else (),
+            gone=gone,
+        )
+
+    async def fetch(self, file: str) -> str | Failure:
+        """Fetch the results."""
+        return await self._get(file)
+
+    def read_line(self, text: str, body: Mapping[str, object]) -> Line:
+        """Open a line of the results, which come in any order."""
+        line = msgspec.json.decode(text, type=_Line)
+        number = int(line.custom_id.rpartition("-")[2])
+        result = line.result
+        if result.type == "succeeded":
+            return Line(number, bytes(result.message).decode(), None)
+        if result.type != "errored":  # canceled or expired, and not billed
+            return Line(number, None, Failure(reason=f"BATCH_{result.type.upper()}", retry=True))
+        problem = result.error.error if result.error else _Problem()
+        status = _STATUS.get(problem.type, 500)
+        return Line(number, None, self._teacher.refusal(status, problem.message, body))
+
+    async def _get(self, path: str) -> str | Failure:
+        return await self._teacher.attempt(lambda: self._teacher.client.get(path, cast_to=str), {})
+
+
+def _results(name: str) -> str:
+    return f"{_PATH}/{name}/results"
+
+
+def _part(line: str) -> str | None:
+    return msgspec.json.decode(line, type=_Line).custom_id.rpartition("-")[0] if line else None

@@ -1,0 +1,1 @@
+"""Asking a large model: budget, rate limit, cache, retries and batches."""

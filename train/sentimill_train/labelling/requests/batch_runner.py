@@ -1,0 +1,339 @@
+"""The batch API: half the price, an answer within a day, and a run that may end in between.
+
+Parts within the provider's limits are written to the store, handed over, polled and collected. A
+part that was handed over by a run that died is found again by the name that it carries, so nothing
+is paid for twice. How a provider wants all that is in `openai_batches` and `claude_batches`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from sentimill_train.labelling.annotator import ModelTeacher
+from sentimill_train.labelling.providers.batches import Line, Standing
+from sentimill_train.labelling.requests.budget import Budget, Price
+from sentimill_train.labelling.requests.messages import Failure, Key, Question
+from sentimill_train.labelling.requests.rate_limit import backoff_s
+from sentimill_train.labelling.requests.request_loop import (
+    NO_COST,
+    Ask,
+    Tally,
+    body_bytes,
+    stored_answer,
+)
+from sentimill_train.labelling.requests.response_cache import Batch, Store
+from sentimill_train.labelling.requests.response_parser import read_answer
+
+__all__ = ["BatchAsker", "BatchLimits"]
+
+_LOG: Final = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_Call = tuple[int, Question, int]
+"""A call in a part: its number, the question, and what is reserved for it."""
+
+_WIRE_ATTEMPTS: Final = 8
+_QUESTION_ATTEMPTS: Final = 3
+_LINE_BYTES: Final = 120  # what stands around the body of a request
+_BUSY: Final = "HTTP_429"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchLimits:
+    """How large a part is, and how often the provider is asked whether it is done.
+
+    OpenAI takes 50,000 requests and 200 MB (API reference, "Create batch"), Anthropic 100,000 and
+    256 MB ("Batch processing", both November 2026).
+    """
+
+    rows: int = 50_000
+    size_bytes: int = 190_000_000
+    parts_at_once: int = 4
+    poll_s: float = 60.0
+
+
+class BatchAsker:
+    """Asks one teacher many questions through its batch API. One event loop uses it, once."""
+
+    def __init__(
+        self,
+        teacher: ModelTeacher,
+        store: Store,
+        budget: Budget,
+        limits: BatchLimits,
+        *,
+        price: Price = NO_COST,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        progress: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.tally = Tally()
+        self.progress = progress
+        self._teacher = teacher
+        self._provider = teacher.batches()
+        self._store = store
+        self._budget = budget
+        self._limits = limits
+        self._rows = limits.rows
+        self._parts_at_once = limits.parts_at_once
+        self._price = price
+        self._sleep = sleep
+        self._asked: dict[int, tuple[Ask, Question]] = {}
+        self._bodies: dict[str, Mapping[str, object]] = {}
+        self._under_way: set[Key] = set()
+        self._again: list[Ask] = []
+        self._attempts: dict[Key, int] = {}
+
+    def stop(self, reason: str) -> None:
+        """Hand nothing more over and stop waiting; the parts stay with the provider."""
+        self.tally.stopped = self.tally.stopped or reason
+
+    async def run(self, asks: Iterable[Ask]) -> Tally:
+        """Collect what earlier runs handed over, then ask until nothing is left to ask."""
+        self._budget.reserved += self._store.reserved_in_batches()
+        parts = self._store.open_batches(self._teacher.name)
+        while parts and self.tally.stopped is None:
+            parts = await self._poll(parts)
+        shared = iter(asks)
+        more = True
+        while self.tally.stopped is None:
+            while (more or self._again) and len(parts) < self._parts_at_once:
+                calls, more = self._fill(shared, more)
+                if calls:
+                    parts += await self._hand_over(calls, others=len(parts))
+                if not calls or self.tally.stopped is not None:
+                    break
+            if not parts:
+                if more or self._again:
+                    self.stop("BUDGET")
+                break
+            parts = await self._poll(parts)
+        return self.tally
+
+    def _fill(self, shared: Iterator[Ask], more: bool) -> tuple[list[_Call], bool]:
+        """Take questions up to a limit; False when none are left."""
+        calls: list[_Call] = []
+        size = 0
+        while len(calls) < self._rows:
+            ask = self._again.pop() if self._again else next(shared, None) if more else None
+            if ask is None:
+                return calls, False
+            question = ask(2 ** self._attempts.get(ask(1).key, 0))
+            key = question.key
+            if key in self._under_way or key in self.tally.failures:
+                continue
+            if stored_answer(self._store, self._teacher, question) is not None:
+                self.tally.stored += 1
+                continue
+            bytes_ = body_bytes(self._teacher, question)
+            size += bytes_ + _LINE_BYTES
+            full = bool(calls) and size > self._limits.size_bytes
+            reserved = (
+                None if full else self._budget.reserve_now(self._price.worst(question, bytes_))
+            )
+            if reserved is None:
+                self._again.append(ask)
+                return calls, more
+            number = self._store.number()
+            self._asked[number] = (ask, question)
+            self._under_way.add(key)
+            calls.append((number, question, reserved))
+        return calls, more
+
+    async def _hand_over(self, calls: list[_Call], others: int) -> list[Batch]:
+        """Write a part down, then give it to the provider; empty when it would not take it."""
+        batch = Batch(f"sentimill-{uuid.uuid4()}", self._teacher.name, None)
+        await self._store.begin_all([(n, q.key, reserved) for n, q, reserved in calls], batch)
+        self.tally.calls += len(calls)
+        requests = [
+            self._provider.request(batch.part, number, self._teacher.body(question))
+            for number, question, _ in calls
+        ]
+        self._bodies[batch.part] = self._teacher.body(calls[0][1])
+        name = await self._insist(
+            lambda: self._provider.hand_over(batch.part, requests), at_most_once=True
+        )
+        if not isinstance(name, Failure):
+            await self._store.name_batch(batch.part, name)
+            _LOG.info("batch handed over part=%s id=%s calls=%d", batch.part, name, len(calls))
+            return [Batch(batch.part, batch.teacher, name)]
+        if name.at_risk:  # it may have arrived, and is looked for when there was time for it
+            await self._sleep(self._limits.poll_s)
+            return [batch]
+        busy = name.retry and name.reason == _BUSY
+        await self._release(batch, "UNSENT", free=busy)
+        if busy:
+            self._hand_over_less(len(calls), others)
+        else:
+            self.stop(name.reason)
+        return []
+
+    async def _find(self, parts: list[Batch]) -> list[Batch]:
+        """Name the parts of which it is not known whether the provider got them.
+
+        What never reached it is released; what only time can tell stays without a name.
+        """
+        sizes = {
+            batch.part: len(list(self._store.open_calls(batch.part)))
+            for batch in parts
+            if batch.remote is None
+        }
+        if not sizes:
+            return parts
+        known = self._store.remote_batches()
+        found = await self._ask_after(lambda: self._provider.find(sizes, known))
+        if found is None:
+            return parts
+        left = []
+        for batch in parts:
+            name = batch.remote or found.names.get(batch.part)
+            if name is None and batch.part not in found.unsure:
+                await self._release(batch, "UNSENT")
+                continue
+            if batch.remote is None and name is not None:
+                await self._store.name_batch(batch.part, name)
+            left.append(Batch(batch.part, batch.teacher, name))
+        return left
+
+    async def _poll(self, parts: list[Batch]) -> list[Batch]:
+        """Ask once after every part, collect those that are over, and return the others."""
+        left = []
+        too_many = 0
+        parts = await self._find(parts)
+        for n, batch in enumerate(parts):
+            name = batch.remote
+            if name is None:
+                left.append(batch)
+                continue
+            standing = await self._ask_after(functools.partial(self._provider.look, name))
+            if standing is None:
+                return left + parts[n:]
+            if standing.over:
+                too_many = max(too_many, await self._collect(batch, standing))
+                self.progress()
+            else:
+                left.append(batch)
+        if too_many:
+            self._hand_over_less(too_many, len(left))
+        if left and len(left) == len(parts) and self.tally.stopped is None:
+            await self._sleep(self._limits.poll_s)
+        return left
+
+    def _hand_over_less(self, rows: int, others: int) -> None:
+        """Adapt to a provider that took no part of *rows* beside *others*: its queue was full."""
+        if others:
+            self._parts_at_once = others
+        elif rows > 1:
+            self._parts_at_once, self._rows = 1, rows // 2
+        else:
+            self.stop("BATCH_REFUSED")
+
+    async def _collect(self, batch: Batch, standing: Standing) -> int:
+        """Book every line of a part's results, then whatever has no line at all.
+
+        Returns the rows of a part that found the provider's queue full, else 0.
+        """
+        reserved = dict(self._store.open_calls(batch.part))
+        rows = len(reserved)
+        body = self._bodies.get(batch.part, {})
+        for file in standing.files:
+            raw = await self._ask_after(functools.partial(self._provider.fetch, file))
+            if raw is None:
+                return 0  # the part stays open, and the next run collects it
+            for text in raw.split("\n"):  # `splitlines` would split inside strings
+                if text.strip():
+                    line = self._provider.read_line(text, body)
+                    if line.number in reserved:
+                        await self._book(line, reserved.pop(line.number))
+        reason = "BATCH_" + ("GONE" if standing.gone else standing.status.upper())
+        await self._release(batch, reason, free=standing.full, billed=standing.gone)
+        if standing.refused:
+            _LOG.warning("batch refused id=%s", batch.remote)
+            self.stop("BATCH_REFUSED")
+        return rows if standing.full else 0
+
+    async def _book(self, line: Line, reserved: int) -> None:
+        """Book what became of one call."""
+        spent = at_risk = 0
+        failure = line.failure
+        if line.raw is not None:
+            reply = self._teacher.read(line.raw)
+            if reply is not None and reply.usage is not None:
+                spent = self._price.cost(reply.usage)
+                self.tally.tokens_in += reply.usage.tokens_in
+                self.tally.tokens_out += reply.usage.tokens_out
+            else:
+                at_risk = reserved  # it was answered, and does not say what it cost
+            if line.number in self._asked:
+                answer = read_answer(reply, self._asked[line.number][1])
+                if not isinstance(answer, tuple):
+                    failure = Failure(reason=answer, retry=True)
+        outcome = failure.reason if failure and line.raw is None else "REPLY"
+        await self._store.finish(line.number, outcome, spent=spent, at_risk=at_risk, raw=line.raw)
+        await self._budget.settle(reserved, spent=spent, at_risk=at_risk)
+        self._after(line.number, failure)
+
+    async def _release(
+        self, batch: Batch, reason: str, *, free: bool = False, billed: bool = False
+    ) -> None:
+        """Close a part: calls that brought nothing cost nothing, unless *billed*; ask them again.
+
+        free: it costs the questions no attempt.
+        """
+        self._bodies.pop(batch.part, None)
+        for number, reserved in self._store.open_calls(batch.part):
+            at_risk = reserved if billed else 0
+            await self._store.finish(number, reason, at_risk=at_risk)
+            await self._budget.settle(reserved, at_risk=at_risk)
+            self._after(number, Failure(reason=reason, retry=True, free=free))
+        await self._store.name_batch(batch.part, batch.remote, done=True)
+
+    def _after(self, number: int, failure: Failure | None) -> None:
+        """Decide what becomes of a question of this run; those of earlier runs come by again."""
+        ask, question = self._asked.pop(number, (None, None))
+        if ask is None or question is None:
+            return
+        key = question.key
+        self._under_way.discard(key)
+        if failure is None:
+            self.tally.answered += 1
+            return
+        self.tally.faults[failure.reason] += 1
+        if failure.fatal:
+            self.stop(failure.reason)
+        attempts = self._attempts.get(key, 0) + (not failure.free)
+        self._attempts[key] = attempts
+        if failure.retry and attempts < _QUESTION_ATTEMPTS:
+            self._again.append(ask)
+        else:
+            self.tally.failures[key] = failure.reason
+
+    async def _ask_after(self, call: Callable[[], Awaitable[_T | Failure]]) -> _T | None:
+        """Ask the provider something; None when it never answers, which stops the run."""
+        found = await self._insist(call)
+        if isinstance(found, Failure):
+            self.stop(found.reason)
+            return None
+        return found
+
+    async def _insist(
+        self, call: Callable[[], Awaitable[_T | Failure]], *, at_most_once: bool = False
+    ) -> _T | Failure:
+        """Make a call of the batch API until it works or hope is lost.
+
+        at_most_once: a call that may have worked is not made again.
+        """
+        found: _T | Failure = Failure(reason="UNREACHABLE")
+        for attempt in range(_WIRE_ATTEMPTS):
+            found = await call()
+            if not isinstance(found, Failure) or not found.retry:
+                break
+            if at_most_once and found.at_risk:
+                break
+            await self._sleep(max(found.retry_after_s or 0.0, backoff_s(attempt)))
+        return found

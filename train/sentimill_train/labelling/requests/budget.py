@@ -1,0 +1,133 @@
+"""The cap on spending: a call reserves the most it can cost before it is sent, then settles.
+
+Money is counted in whole picodollars (10^-12 USD): a price of $0.10 a million tokens is 100,000 of
+them a token, so sums are exact, and an int64 of SQLite holds nine million dollars.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from sentimill_train.labelling.requests.messages import Question, Usage, most_tokens_in
+
+__all__ = ["PICO", "Budget", "Price", "dollars"]
+
+PICO: Final = 10**12
+
+
+def dollars(pico: int) -> str:
+    """Return an amount for people: cents where it is large, more places where it is small."""
+    value = pico / PICO
+    return f"${value:,.2f}" if value >= 1 or value == 0 else f"${value:.4f}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """Picodollars a token. cached_in: a token read from a prompt cache; cache_write: into one."""
+
+    tokens_in: int
+    tokens_out: int
+    cached_in: int
+    cache_write: int
+
+    @classmethod
+    def of(
+        cls,
+        usd_in: float,
+        usd_out: float,
+        *,
+        usd_cached_in: float | None = None,
+        usd_cache_write: float | None = None,
+        factor: float = 1.0,
+    ) -> Price:
+        """Build from US dollars a million tokens. factor: 0.5 for a batch at half price."""
+
+        def pico(usd: float) -> int:
+            return round(usd * factor * PICO / 1_000_000)
+
+        return cls(
+            tokens_in=pico(usd_in),
+            tokens_out=pico(usd_out),
+            cached_in=pico(usd_in if usd_cached_in is None else usd_cached_in),
+            cache_write=pico(usd_in if usd_cache_write is None else usd_cache_write),
+        )
+
+    def cost(self, usage: Usage) -> int:
+        """Return what a reply cost, in picodollars."""
+        plain = usage.tokens_in - usage.cached_in - usage.cache_written
+        return (
+            max(0, plain) * self.tokens_in
+            + usage.cached_in * self.cached_in
+            + usage.cache_written * self.cache_write
+            + usage.tokens_out * self.tokens_out
+        )
+
+    def worst(self, question: Question, body_bytes: int) -> int:
+        """Return the most that a call can cost, in picodollars."""
+        dearest = max(self.tokens_in, self.cached_in, self.cache_write)
+        return most_tokens_in(body_bytes) * dearest + question.answer_tokens * self.tokens_out
+
+
+class Budget:
+    """What may be spent, what is spent, and what is reserved by calls under way.
+
+    cap: None where spending is not limited. at_risk: calls that got no reply but may have been
+    billed; they count as spent at their worst, because the provider's count is what matters.
+    One event loop uses it.
+    """
+
+    def __init__(self, cap: int | None, *, spent: int = 0, at_risk: int = 0) -> None:
+        self.cap = cap
+        self.spent = spent
+        self.at_risk = at_risk
+        self.reserved = 0
+        self.reached = False
+        self._excess = 0
+        self._changed = asyncio.Condition()
+
+    @property
+    def left(self) -> int | None:
+        """What no call has taken or reserved; None where there is no cap."""
+        if self.cap is None:
+            return None
+        return self.cap - self.spent - self.at_risk - self.reserved
+
+    async def reserve(self, worst: int) -> int | None:
+        """Set *worst* aside and return what was set aside; None when the cap is reached.
+
+        While other calls are under way it waits, because they will need less than they reserved.
+        """
+        async with self._changed:
+            while True:
+                amount = worst + self._excess
+                if self.reached:
+                    return None
+                if self.left is None or amount <= self.left:
+                    self.reserved += amount
+                    return amount
+                if self.reserved == 0:
+                    self.reached = True
+                    self._changed.notify_all()
+                    return None
+                await self._changed.wait()
+
+    def reserve_now(self, worst: int) -> int | None:
+        """Set *worst* aside if it is free at this moment, else None. For a part of a batch."""
+        amount = worst + self._excess
+        if self.left is not None and amount > self.left:
+            return None
+        self.reserved += amount
+        return amount
+
+    async def settle(self, reserved: int, *, spent: int = 0, at_risk: int = 0) -> None:
+        """Give back a reservation and book what the call cost."""
+        async with self._changed:
+            self.reserved -= reserved
+            self.spent += spent
+            self.at_risk += at_risk
+            # A bill above its bound means that the endpoint adds text of its own to each call:
+            # from here on every call reserves that much more.
+            self._excess = max(self._excess, spent + at_risk - reserved)
+            self._changed.notify_all()

@@ -1,0 +1,233 @@
+"""The loop that asks: reserve, wait for the pace, write, send, write, settle, read, try again.
+
+Workers share one iterator of questions, so memory does not grow with the number of rows. A
+question whose answer is in the store is never sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from sentimill_train.labelling.requests.budget import Budget, Price
+from sentimill_train.labelling.requests.messages import Failure, Key, Question, Teacher
+from sentimill_train.labelling.requests.rate_limit import Pace, backoff_s
+from sentimill_train.labelling.requests.response_cache import Store
+from sentimill_train.labelling.requests.response_parser import read_answer
+
+__all__ = ["NO_COST", "Ask", "Asker", "Patience", "Tally", "body_bytes", "stored_answer"]
+
+_LOG: Final = logging.getLogger(__name__)
+
+NO_COST: Final = Price.of(0.0, 0.0)
+
+_WIDEST: Final = 32
+"""How many times the usual room for an answer a teacher may get after it ran out of it."""
+
+Ask = Callable[[int], Question]
+"""Puts one question, given how many times the usual room its answer may take."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """When to give up.
+
+    attempts: calls a question. answers: unusable answers a question, each of which is paid for.
+    deaf_calls: failures in a row, of all questions. An unusable answer is one of them until the
+    first usable one: a resumed run meets its hopeless rows in a row, and they say nothing of the
+    endpoint.
+    """
+
+    attempts: int = 8
+    answers: int = 4
+    deaf_calls: int = 200
+    first_wait_s: float = 0.5
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a run did. failures: by question, the reason of its last attempt."""
+
+    answered: int = 0
+    stored: int = 0
+    calls: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    failures: dict[Key, str] = field(default_factory=dict)
+    stopped: str | None = None
+
+
+def body_bytes(teacher: Teacher, question: Question) -> int:
+    """Return the size of the request, which bounds its tokens."""
+    body = teacher.body(question)
+    return len(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"))
+
+
+def stored_answer(store: Store, teacher: Teacher, question: Question) -> tuple[float, ...] | None:
+    """Return the shares that the store holds for a question, None when it holds no usable reply."""
+    for raw in store.replies(question.key):
+        answer = read_answer(teacher.read(raw), question)
+        if isinstance(answer, tuple):
+            return answer
+    return None
+
+
+class Asker:
+    """Asks one teacher many questions. One event loop uses it, once."""
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        store: Store,
+        budget: Budget,
+        pace: Pace,
+        *,
+        price: Price = NO_COST,
+        concurrency: int = 16,
+        patience: Patience = Patience(),
+        progress: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.tally = Tally()
+        self._teacher = teacher
+        self._store = store
+        self._budget = budget
+        self._pace = pace
+        self._price = price
+        self._concurrency = concurrency
+        self._patience = patience
+        self.progress = progress
+        self._under_way: set[Key] = set()
+        self._widen = 1
+        self._deaf = 0
+
+    def stop(self, reason: str) -> None:
+        """Send nothing more; calls under way are waited for."""
+        self.tally.stopped = self.tally.stopped or reason
+
+    async def run(self, asks: Iterable[Ask]) -> Tally:
+        """Ask until the questions end, the budget is reached or all hope is lost."""
+        shared = iter(asks)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._concurrency):
+                group.create_task(self._work(shared))
+        return self.tally
+
+    async def _work(self, shared: Iterator[Ask]) -> None:
+        for n, ask in enumerate(shared):
+            if self.tally.stopped is not None:
+                return
+            question = ask(1)
+            key = question.key
+            if key in self._under_way or key in self.tally.failures:
+                continue
+            if stored_answer(self._store, self._teacher, question) is not None:
+                self.tally.stored += 1
+                if n % 64 == 0:
+                    await asyncio.sleep(0)  # let others run through a long stretch of answers
+                continue
+            self._under_way.add(key)
+            try:
+                reason = await self._insist(ask)
+            finally:
+                self._under_way.discard(key)
+            if reason is None:
+                self.tally.answered += 1
+            elif self.tally.stopped is None or reason != "STOPPED":
+                self.tally.failures[key] = reason
+            self.progress()
+
+    async def _insist(self, ask: Ask) -> str | None:
+        """Put a question until it is answered; None, or why it never was."""
+        reason = "STOPPED"
+        deaf = bad = 0
+        while deaf + bad < self._patience.attempts and bad < self._patience.answers:
+            if self.tally.stopped is not None:
+                return reason
+            outcome = await self._call(ask(self._widen))
+            if outcome is None:
+                return None
+            reason = outcome.reason
+            if outcome.fatal:
+                self.stop(reason)
+            if not outcome.retry:
+                return reason
+            self.progress()
+            if outcome.heard:
+                bad += 1
+            elif not outcome.free:
+                await self._pace.sleep(self._wait_s(deaf, outcome))
+                deaf += 1
+        return reason
+
+    async def _call(self, question: Question) -> Failure | None:
+        """Make one call and book it; None when it brought a usable answer."""
+        size = body_bytes(self._teacher, question)
+        reserved = await self._budget.reserve(self._price.worst(question, size))
+        if reserved is None:
+            self.stop("BUDGET")
+            return Failure(reason="STOPPED")
+        spent = at_risk = 0
+        try:
+            await self._pace.wait(size // 4 + question.answer_tokens)
+            if self.tally.stopped is not None:
+                return Failure(reason="STOPPED")
+            number = await self._store.begin(question.key, reserved)
+            at_risk = reserved  # until we know better
+            self.tally.calls += 1
+            result = await self._teacher.send(question)
+            spent, at_risk, failure = self._judge(question, result, reserved)
+            raw = None if isinstance(result, Failure) else result
+            outcome = result.reason if isinstance(result, Failure) else "REPLY"
+            await self._store.finish(number, outcome, spent=spent, at_risk=at_risk, raw=raw)
+        finally:
+            await self._budget.settle(reserved, spent=spent, at_risk=at_risk)
+        if failure is not None:
+            self._note(question, failure)
+        else:
+            self._deaf = 0
+        return failure
+
+    def _judge(
+        self, question: Question, result: str | Failure, reserved: int
+    ) -> tuple[int, int, Failure | None]:
+        """Return what a call cost, what it may have cost, and why it did not help, if so."""
+        if isinstance(result, Failure):
+            return 0, reserved if result.at_risk else 0, result
+        reply = self._teacher.read(result)
+        spent, at_risk = 0, 0
+        if reply is None or reply.usage is None:
+            at_risk = reserved  # something came, and it does not say what it cost
+        else:
+            spent = self._price.cost(reply.usage)
+            self.tally.tokens_in += reply.usage.tokens_in
+            self.tally.tokens_out += reply.usage.tokens_out
+        answer = read_answer(reply, question)
+        if isinstance(answer, tuple):
+            return spent, at_risk, None
+        if answer == "TRUNCATED":
+            self._widen = min(_WIDEST, max(self._widen, 2 * question.widen))
+        return spent, at_risk, Failure(reason=answer, retry=True, heard=True)
+
+    def _wait_s(self, attempt: int, failure: Failure) -> float:
+        wait = backoff_s(attempt, first_s=self._patience.first_wait_s)
+        if failure.retry_after_s is not None:
+            self._pace.pause(failure.retry_after_s)
+            return failure.retry_after_s + wait
+        return wait
+
+    def _note(self, question: Question, failure: Failure) -> None:
+        if failure.free:
+            return
+        self.tally.faults[failure.reason] += 1
+        _LOG.debug("call failed text=%s reason=%s", question.key.text[:12], failure.reason)
+        if failure.heard and self.tally.answered + self.tally.stored:
+            return
+        self._deaf += 1
+        if self._deaf >= self._patience.deaf_calls:
+            self.stop("NO_ANSWERS")

@@ -1,0 +1,277 @@
+"""The answer store: every reply as it came, in SQLite, on disk before anything is made of it.
+
+A row is a call. It is written before the call is sent, with what the call may cost at worst, and
+completed when the reply is here. A run that was killed therefore leaves behind exactly the calls
+whose cost it cannot know, and the next run counts them at their worst.
+
+No text is kept, only its hash; replies hold letters whose meaning the question gave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from sentimill.errors import InputError, UsageError
+from sentimill_train.labelling.requests.messages import Key
+
+__all__ = ["Batch", "Store", "Totals"]
+
+_VERSION: Final = 1
+_SCHEMA: Final = """
+CREATE TABLE call (
+    id INTEGER PRIMARY KEY,
+    teacher TEXT NOT NULL, prompt TEXT NOT NULL, text TEXT NOT NULL, vote INTEGER NOT NULL,
+    reserved INTEGER NOT NULL,  -- picodollars, at worst
+    outcome TEXT,               -- NULL while under way, REPLY, or the reason of a failure
+    spent INTEGER NOT NULL DEFAULT 0,
+    at_risk INTEGER NOT NULL DEFAULT 0,
+    raw TEXT,
+    batch TEXT
+);
+CREATE INDEX call_key ON call (text, vote, prompt, teacher) WHERE raw IS NOT NULL;
+CREATE INDEX call_open ON call (id) WHERE outcome IS NULL;
+CREATE INDEX call_batch ON call (batch) WHERE batch IS NOT NULL;
+CREATE TABLE batch (
+    part TEXT PRIMARY KEY,      -- our name for it, which the provider keeps in its metadata
+    teacher TEXT NOT NULL,
+    remote TEXT,                -- the provider's name, NULL until it is known
+    done INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Picodollars booked in a store, and how many calls brought a reply."""
+
+    spent: int
+    at_risk: int
+    replies: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A part that was handed to a provider's batch API."""
+
+    part: str
+    teacher: str
+    remote: str | None
+
+
+class Store:
+    """An open store. One process at a time; its methods belong to one event loop."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = _lock(path)
+        try:
+            self._read = _connect(path)
+            self._write = _connect(path)
+        except sqlite3.DatabaseError as error:
+            self._lock.close()
+            raise InputError(
+                f"{path} is no answer store ({error}): name another with --store",
+                reason="BAD_STORE",
+            ) from error
+        self._next_id = 1 + self._one("SELECT coalesce(max(id), 0) FROM call")
+        self._waiting: list[tuple[str, Sequence[object], asyncio.Future[None] | None]] = []
+        self._flush: asyncio.Task[None] | None = None
+
+    def close(self) -> None:
+        """Close the files. What was awaited is on disk."""
+        self._read.close()
+        self._write.close()
+        self._lock.close()
+
+    def replies(self, key: Key) -> list[str]:
+        """Return the stored bodies for a question, oldest first."""
+        rows = self._read.execute(
+            "SELECT raw FROM call WHERE text = ? AND vote = ? AND prompt = ? AND teacher = ?"
+            " AND raw IS NOT NULL ORDER BY id",
+            (key.text, key.vote, key.prompt, key.teacher),
+        )
+        return [raw for (raw,) in rows]
+
+    def totals(self) -> Totals:
+        """Return what all runs on this store have booked."""
+        row = self._read.execute(
+            "SELECT coalesce(sum(spent), 0), coalesce(sum(at_risk), 0), count(raw) FROM call"
+        ).fetchone()
+        return Totals(*map(int, row))
+
+    def outcomes(self) -> dict[str, int]:
+        """Return how many calls had each outcome."""
+        rows = self._read.execute("SELECT outcome, count(*) FROM call GROUP BY 1 ORDER BY 1")
+        return {str(outcome): int(count) for outcome, count in rows}
+
+    def fact(self, name: str) -> str | None:
+        """Return a remembered fact, such as how a teacher gives its shares."""
+        row = self._read.execute("SELECT value FROM fact WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
+
+    async def remember(self, name: str, value: str) -> None:
+        """Keep a fact."""
+        await self._run("INSERT OR REPLACE INTO fact VALUES (?, ?)", (name, value))
+
+    async def settle_lost(self) -> int:
+        """Book the calls of a killed run at their worst, and return how many there were.
+
+        Calls in a batch are not lost: the provider still has them.
+        """
+        lost = self._one("SELECT count(*) FROM call WHERE outcome IS NULL AND batch IS NULL")
+        await self._run(
+            "UPDATE call SET outcome = 'LOST', at_risk = reserved"
+            " WHERE outcome IS NULL AND batch IS NULL",
+            (),
+        )
+        return lost
+
+    async def begin(self, key: Key, reserved: int, *, batch: str | None = None) -> int:
+        """Write a call that is about to be sent, and return its number once it is on disk."""
+        number = self.number()
+        await self._run(*_begin(number, key, reserved, batch))
+        return number
+
+    async def begin_all(self, calls: Sequence[tuple[int, Key, int]], batch: Batch) -> None:
+        """Write a part of a batch and its calls (number, key, reserved), all or nothing."""
+        self._enqueue(
+            "INSERT INTO batch (part, teacher) VALUES (?, ?)", (batch.part, batch.teacher)
+        )
+        for number, key, reserved in calls:
+            self._enqueue(*_begin(number, key, reserved, batch.part))
+        await self._run("SELECT 1", ())
+
+    async def finish(
+        self, number: int, outcome: str, *, spent: int = 0, at_risk: int = 0, raw: str | None = None
+    ) -> None:
+        """Complete a call; returns once it is on disk."""
+        await self._run(
+            "UPDATE call SET outcome = ?, spent = ?, at_risk = ?, raw = ? WHERE id = ?",
+            (outcome, spent, at_risk, raw, number),
+        )
+
+    async def name_batch(self, part: str, remote: str | None, *, done: bool = False) -> None:
+        """Keep the provider's name of a part, or that everything of it has been collected."""
+        await self._run(
+            "UPDATE batch SET remote = coalesce(?, remote), done = ? WHERE part = ?",
+            (remote, int(done), part),
+        )
+
+    def open_batches(self, teacher: str) -> list[Batch]:
+        """Return the parts that are still to be collected."""
+        rows = self._read.execute(
+            "SELECT part, teacher, remote FROM batch WHERE NOT done AND teacher = ? ORDER BY rowid",
+            (teacher,),
+        )
+        return [Batch(*row) for row in rows]
+
+    def remote_batches(self) -> frozenset[str]:
+        """Return the providers' names of all parts that have one."""
+        rows = self._read.execute("SELECT remote FROM batch WHERE remote IS NOT NULL")
+        return frozenset(str(remote) for (remote,) in rows)
+
+    def open_calls(self, part: str) -> Iterator[tuple[int, int]]:
+        """Yield number and reservation of a part's calls that have no outcome."""
+        rows = self._read.execute(
+            "SELECT id, reserved FROM call WHERE batch = ? AND outcome IS NULL ORDER BY id", (part,)
+        )
+        yield from rows.fetchall()
+
+    def number(self) -> int:
+        """Return a fresh call number."""
+        self._next_id += 1
+        return self._next_id - 1
+
+    def reserved_in_batches(self) -> int:
+        """Return what the calls that a provider still has in a batch may cost, in picodollars."""
+        return self._one(
+            "SELECT coalesce(sum(reserved), 0) FROM call"
+            " WHERE outcome IS NULL AND batch IS NOT NULL"
+        )
+
+    def _one(self, query: str) -> int:
+        (value,) = self._read.execute(query).fetchone()
+        return int(value)
+
+    def _enqueue(self, query: str, values: Sequence[object]) -> None:
+        self._waiting.append((query, values, None))
+
+    async def _run(self, query: str, values: Sequence[object]) -> None:
+        """Queue a statement and return when it is on disk.
+
+        Whatever arrives while the disk is busy goes into the next transaction together, so a
+        thousand callers cost as many fsyncs as one.
+        """
+        done = asyncio.get_running_loop().create_future()
+        self._waiting.append((query, values, done))
+        if self._flush is None:
+            self._flush = asyncio.create_task(self._flush_all())
+        await done
+
+    async def _flush_all(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting, []
+                failed: sqlite3.Error | None = None
+                try:
+                    await asyncio.to_thread(self._commit, [(q, v) for q, v, _ in batch])
+                except sqlite3.Error as error:
+                    failed = error
+                for _, _, done in batch:
+                    if done is None or done.done():
+                        continue
+                    if failed is None:
+                        done.set_result(None)
+                    else:
+                        done.set_exception(failed)
+        finally:
+            self._flush = None
+
+    def _commit(self, statements: list[tuple[str, Sequence[object]]]) -> None:
+        with self._write:
+            for query, values in statements:
+                self._write.execute(query, values)
+
+
+def _begin(
+    number: int, key: Key, reserved: int, batch: str | None
+) -> tuple[str, tuple[object, ...]]:
+    return (
+        "INSERT INTO call (id, teacher, prompt, text, vote, reserved, batch)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (number, *key, reserved, batch),
+    )
+
+
+def _lock(path: Path) -> IO[bytes]:
+    """Take the store for this process; the system gives it back however the process ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.with_name(path.name + ".lock").open("wb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise UsageError(
+            f"{path} is in use by another run: wait for it, or name another with --store",
+            reason="STORE_BUSY",
+        ) from None
+    return file
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, check_same_thread=False, timeout=30)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")  # an answer survives a power cut, too
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version == 0:
+        connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+    elif version != _VERSION:
+        raise sqlite3.DatabaseError(f"version {version}, this program knows {_VERSION}")
+    return connection

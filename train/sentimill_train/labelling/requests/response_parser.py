@@ -1,0 +1,113 @@
+"""What a stored answer says: shares over the labels, or the reason why it says nothing.
+
+Nothing here is remembered: a stored answer is read anew every time, so a better reader profits
+from every answer already paid for.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Final, Literal
+
+from sentimill_train.labelling.requests.messages import Question, Reply, TokenShares
+
+__all__ = ["Unusable", "read_answer"]
+
+Unusable = Literal["TRUNCATED", "REFUSED", "EMPTY", "MALFORMED"]
+
+_OBJECT: Final = re.compile(r"\{[^{}]*\}")
+_THINKING: Final = re.compile(r"<think>.*?</think>", re.DOTALL)
+_LABEL_VALUE: Final = re.compile(r'"label"\s*:\s*"')
+_NOT_A_LETTER: Final = re.compile(r"[^A-Z]")
+_LEAST_MASS: Final = 0.5
+"""Of the token's probability, how much must lie on the letters for the rest to be ignored."""
+_SUM_TOLERANCE: Final = 10
+"""How far from 100 stated shares may sum and still be taken for rounding."""
+
+
+def read_answer(reply: Reply | None, question: Question) -> tuple[float, ...] | Unusable:
+    """Return the shares of an answer, (labels,) summing to 1, or why it cannot be used.
+
+    In the modes `logprobs` and `votes` the answer is one letter; with log-probabilities its shares
+    are the model's, without them all of it is on that letter.
+    """
+    if reply is None:
+        return "MALFORMED"
+    if reply.stop == "refusal":
+        return "REFUSED"
+    if reply.stop == "length":
+        return "TRUNCATED"
+    content = _THINKING.sub("", reply.content).strip()
+    if not content:
+        return "EMPTY"
+    found = _last_object(content)
+    if found is None:
+        return "MALFORMED"
+    if question.mode == "stated":
+        return _stated(found, question.aliases)
+    letter = found.get("label")
+    if not isinstance(letter, str) or letter not in question.aliases:
+        return "MALFORMED"
+    if question.mode == "logprobs":
+        shares = _from_tokens(reply.tokens, question.aliases)
+        return "MALFORMED" if shares is None else shares
+    return tuple(1.0 if alias == letter else 0.0 for alias in question.aliases)
+
+
+def _last_object(content: str) -> Mapping[str, object] | None:
+    """Return the last flat JSON object in *content*: small models put prose or a fence around."""
+    for match in reversed(list(_OBJECT.finditer(content))):
+        try:
+            value = json.loads(match[0])
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            return value
+    return None
+
+
+def _stated(found: Mapping[str, object], aliases: tuple[str, ...]) -> tuple[float, ...] | Unusable:
+    numbers: list[float] = []
+    for alias in aliases:
+        value = found.get(alias)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+            return "MALFORMED"
+        numbers.append(float(value))
+    total = math.fsum(numbers)
+    if not abs(total - 100) <= _SUM_TOLERANCE:
+        return "MALFORMED"
+    return tuple(number / total for number in numbers)
+
+
+def _from_tokens(
+    tokens: tuple[TokenShares, ...], aliases: tuple[str, ...]
+) -> tuple[float, ...] | None:
+    """Return the shares at the token that holds the label's letter; None when it is not found."""
+    text = "".join(token for token, _ in tokens)
+    starts = [match.end() for match in _LABEL_VALUE.finditer(text)]
+    if not starts:
+        return None
+    end = 0
+    for token, top in tokens:
+        end += len(token)
+        if end > starts[-1]:
+            return _shares_at(token, top, aliases)
+    return None
+
+
+def _shares_at(
+    token: str, top: tuple[tuple[str, float], ...], aliases: tuple[str, ...]
+) -> tuple[float, ...] | None:
+    mass = dict.fromkeys(aliases, 0.0)
+    for alternative, logprob in top:
+        # The letter may come with the quote before or after it in one token: `"A`, `A"}`.
+        letter = _NOT_A_LETTER.sub("", alternative)
+        if letter in mass:
+            mass[letter] += math.exp(min(0.0, logprob))
+    total = math.fsum(mass.values())
+    if total < _LEAST_MASS or _NOT_A_LETTER.sub("", token) not in mass:
+        return None
+    return tuple(mass[alias] / total for alias in aliases)

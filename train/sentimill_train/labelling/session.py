@@ -1,0 +1,97 @@
+"""An inquiry: a job with its store and its budget, from which askers and judges are made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from sentimill.errors import UsageError
+from sentimill_train.labelling.annotator import Judge, ModelTeacher, PromptFile, choose_mode
+from sentimill_train.labelling.job import LabelJob
+from sentimill_train.labelling.prompt import Shot
+from sentimill_train.labelling.requests.budget import Budget
+from sentimill_train.labelling.requests.messages import Mode
+from sentimill_train.labelling.requests.rate_limit import Pace
+from sentimill_train.labelling.requests.request_loop import NO_COST, Asker
+from sentimill_train.labelling.requests.response_cache import Store
+from sentimill_train.labelling.token_prices import Quote
+
+__all__ = ["Inquiry", "Priced"]
+
+Priced = tuple[ModelTeacher, Quote | None]
+"""A teacher and its price, None where nobody knows it."""
+
+_GUESS: Final[dict[bool, Mode]] = {False: "logprobs", True: "votes"}
+
+
+class Inquiry:
+    """What the steps of a run share. Belongs to one event loop."""
+
+    def __init__(self, job: LabelJob, store: Store, budget: Budget, shots: Sequence[Shot]) -> None:
+        self.job = job
+        self.store = store
+        self.budget = budget
+        self.file = PromptFile(job.prompt, job.labels, tuple(shots))
+
+    @classmethod
+    async def open(cls, job: LabelJob, store: Store, shots: Sequence[Shot] = ()) -> Inquiry:
+        """Book what a killed run left open, and count what earlier runs spent."""
+        await store.settle_lost()
+        totals = store.totals()
+        budget = Budget(job.budget, spent=totals.spent, at_risk=totals.at_risk)
+        return cls(job, store, budget, shots)
+
+    def check_price(self, priced: Priced) -> None:
+        """Raise UsageError where there is a budget and no price to hold it with."""
+        teacher, quote = priced
+        if quote is None and self.budget.cap is not None:
+            raise UsageError(
+                f"the price of {teacher.name} is in no table: give --price-in and --price-out"
+                " (dollars a million tokens), or --budget none",
+                reason="UNKNOWN_PRICE",
+            )
+
+    def asker(self, priced: Priced, *, concurrency: int | None = None) -> Asker:
+        """Return an asker of live calls, at the full price."""
+        teacher, quote = priced
+        speed = self.job.speed
+        pace = Pace(
+            requests_per_minute=speed.requests_per_minute, tokens_per_minute=speed.tokens_per_minute
+        )
+        return Asker(
+            teacher,
+            self.store,
+            self.budget,
+            pace,
+            price=quote.live if quote else NO_COST,
+            concurrency=concurrency or speed.concurrency,
+            patience=self.job.patience,
+        )
+
+    def likely_judge(self, teacher: ModelTeacher) -> Judge:
+        """Return the judge that a teacher most likely becomes, without asking it anything."""
+        known = self.store.fact(f"mode {teacher.name} {self.job.votes}")
+        mode = self._wanted() or (msgspec.convert(known, Mode) if known else None)
+        guess = _GUESS[self.job.votes > 1 and not teacher.offers_logprobs]
+        return self._judge(teacher, mode or guess)
+
+    async def judge(self, priced: Priced, text: str) -> tuple[Judge, str | None]:
+        """Return the judge, and why the run must stop if finding out took the last of something."""
+        teacher, _ = priced
+        wanted = self._wanted()
+        if wanted is not None:
+            return self._judge(teacher, wanted), None
+        asker = self.asker(priced, concurrency=1)
+        mode = await choose_mode(
+            teacher, self.file, self.store, asker, votes=self.job.votes, text=text
+        )
+        return self._judge(teacher, mode), asker.tally.stopped
+
+    def _wanted(self) -> Mode | None:
+        return None if self.job.soft == "auto" else self.job.soft
+
+    def _judge(self, teacher: ModelTeacher, mode: Mode) -> Judge:
+        votes = max(2, self.job.votes) if mode == "votes" else 1
+        return Judge(teacher, self.file.bind(mode), votes)

@@ -1,0 +1,104 @@
+"""The price table: a dated data file, and the rule by which a model is found in it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from sentimill.errors import UsageError
+from sentimill_train.labelling.requests.budget import Price
+
+__all__ = ["PRICES", "Listed", "Quote", "Table", "price_of", "read_table"]
+
+PRICES: Final = Path(__file__).parents[1] / "resources" / "teacher_prices.json"
+
+_SNAPSHOT: Final = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{8}|latest)$")
+
+
+class Listed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A hosted model. usd_in, usd_out: US dollars a million tokens, online."""
+
+    provider: str
+    model: str
+    usd_in: float = msgspec.field(name="in")
+    usd_out: float = msgspec.field(name="out")
+    source: str
+    cached_in: float | None = None
+    cache_write: float | None = None
+
+    @property
+    def name(self) -> str:
+        """`provider/model`."""
+        return f"{self.provider}/{self.model}"
+
+
+class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Every price of one day. checked: the day. batch_factor: what a batch costs of the price."""
+
+    checked: str
+    models: list[Listed]
+    unit: str = ""
+    note: str = ""
+    batch_factor: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """A price and where it comes from, for people. live: outside the batch API."""
+
+    price: Price
+    live: Price
+    origin: str
+
+
+def read_table(path: Path = PRICES) -> Table:
+    """Read a price table. Raises UsageError BAD_PRICES where it is none."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Table)
+    except (OSError, msgspec.DecodeError) as error:
+        raise UsageError(
+            f"{path} is no price table ({error}): copy {PRICES} and change that",
+            reason="BAD_PRICES",
+        ) from error
+
+
+def price_of(
+    provider: str,
+    model: str,
+    *,
+    table: Path = PRICES,
+    given: tuple[float, float] | None = None,
+    batch: bool = False,
+) -> Quote | None:
+    """Return the price of a model, None when nobody knows it.
+
+    given: dollars a million tokens in and out, which override the table and are taken as they are,
+    batch or not. A dated snapshot of a model (`-2026-01-31`) costs what the model costs.
+
+    Raises:
+        UsageError: the table cannot be read.
+    """
+    if given is not None:
+        price = Price.of(*given)
+        return Quote(price, price, "given by --price-in and --price-out")
+    found = read_table(table)
+    names = {model, _SNAPSHOT.sub("", model)}
+    for row in found.models:
+        if row.provider == provider and row.model in names:
+            live, half = (
+                Price.of(
+                    row.usd_in,
+                    row.usd_out,
+                    usd_cached_in=row.cached_in,
+                    usd_cache_write=row.cache_write,
+                    factor=factor,
+                )
+                for factor in (1.0, found.batch_factor)
+            )
+            origin = f"{table.name} of {found.checked}, from {row.source}"
+            return Quote(half if batch else live, live, origin)
+    return None

@@ -1,0 +1,1 @@
+"""Accuracy, macro-F1, calibration error, confidence intervals and significance tests."""

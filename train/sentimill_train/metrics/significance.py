@@ -1,0 +1,144 @@
+"""Two models on the same rows: how much better, and whether that could be luck."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import numpy as np
+
+from sentimill_train.metrics.classification import Floats, Ints, f1_scores
+from sentimill_train.metrics.intervals import CELLS, DRAWS, Figure, error_bound
+
+__all__ = ["Comparison", "compare", "mcnemar", "mcnemar_worse", "most_lost"]
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """The second model against the first, on one set. Differences are second minus first.
+
+    only_first, only_second: rows that one alone has right, all that McNemar's test looks at. Where
+    there are none, the interval of accuracy is that of the exact binomial bound.
+    p_exact, p_mid: two-sided. p_worse, p_worse_macro_f1: one-sided, that the second is no worse.
+    """
+
+    rows: int
+    only_first: int
+    only_second: int
+    accuracy: Figure
+    macro_f1: Figure
+    p_exact: float
+    p_mid: float
+    p_macro_f1: float
+    p_worse: float
+    p_worse_macro_f1: float
+
+    @property
+    def verdict(self) -> str:
+        """`better`, `worse`, or `no clear difference` at 5 %, by accuracy (mid-p)."""
+        if self.p_mid >= 0.05:
+            return "no clear difference"
+        return "better" if self.only_second > self.only_first else "worse"
+
+
+def compare(
+    gold: Ints, first: Ints, second: Ints, *, labels: int, draws: int = DRAWS, seed: int = 0
+) -> Comparison:
+    """Compare predictions of two models on the same rows. gold, first, second: (rows,) int64.
+
+    Accuracy by McNemar's test; macro-F1 by the paired bootstrap (Efron and Tibshirani 1993, chapter
+    16; Berg-Kirkpatrick et al. 2012), whose draws keep the two answers to a row together.
+    """
+    rows = len(gold)
+    right_first, right_second = first == gold, second == gold
+    only_first = int((right_first & ~right_second).sum())
+    only_second = int((right_second & ~right_first).sum())
+    p_exact, p_mid = mcnemar(only_first, only_second)
+    seen = np.unique(gold)
+
+    # A row is one of labels^3 kinds, and a draw of rows is a multinomial draw of the kinds that
+    # occur: exact, and with few labels as fast for a million rows as for a hundred.
+    kinds, counts = np.unique((gold * labels + first) * labels + second, return_counts=True)
+    right, one, other = kinds // labels**2, kinds // labels % labels, kinds % labels
+
+    def gains(counts: Floats) -> Floats:
+        """Return what the second gains in accuracy and in macro-F1: (draws, 2)."""
+        accuracy = counts @ ((other == right).astype(np.float64) - (one == right)) / rows
+        scores = f1_scores(right, other, labels, counts) - f1_scores(right, one, labels, counts)
+        return np.stack([accuracy, scores[:, seen].mean(axis=1)], axis=1)
+
+    random, found = np.random.default_rng(seed), []
+    step = max(1, CELLS // max(len(kinds), labels))
+    for start in range(0, draws, step):
+        drawn = random.multinomial(rows, counts / rows, min(step, draws - start))
+        found.append(gains(drawn.astype(np.float64)))
+    accuracy, macro_f1 = np.concatenate(found).T
+    gained = _figure((only_second - only_first) / rows, accuracy, rows)
+    if only_first + only_second == 0:
+        # No draw differs either, and yet new rows may: as many as the exact bound leaves open.
+        most = most_lost(only_first, rows)
+        gained = msgspec.structs.replace(gained, low=-most, high=most)
+    return Comparison(
+        rows=rows,
+        only_first=only_first,
+        only_second=only_second,
+        accuracy=gained,
+        macro_f1=_figure(float(gains(counts.astype(np.float64)[None])[0, 1]), macro_f1, rows),
+        p_exact=p_exact,
+        p_mid=p_mid,
+        p_macro_f1=min(1.0, 2 * min(_tail(-macro_f1), _tail(macro_f1))),
+        p_worse=mcnemar_worse(only_first, only_second),
+        p_worse_macro_f1=_tail(macro_f1),
+    )
+
+
+def most_lost(only_first: int, rows: int) -> float:
+    """Return the share of new rows that the first alone may have right, at 97.5 % sureness: exact.
+
+    What the second may win on others is not set against it.
+    """
+    return float(error_bound(np.array([float(only_first)]), np.array([float(rows)]), 0.025)[0])
+
+
+def mcnemar(only_first: int, only_second: int) -> tuple[float, float]:
+    """Return the two-sided exact and mid-p values of McNemar's test (McNemar 1947).
+
+    Given the rows on which exactly one is right, which one it is is a coin toss. The mid-p value
+    counts half of the outcome itself: Fagerland, Lydersen and Laake 2013 recommend it, since the
+    exact test is needlessly cautious.
+    """
+    tosses, fewer = only_first + only_second, min(only_first, only_second)
+    if tosses == 0:
+        return 1.0, 1.0
+    doubled = 2 * _at_most(fewer, tosses)
+    return min(1.0, doubled), min(1.0, doubled - _exactly(fewer, tosses))
+
+
+def mcnemar_worse(only_first: int, only_second: int) -> float:
+    """Return the one-sided mid-p value that the second is no worse: small means that it is."""
+    tosses = only_first + only_second
+    if tosses == 0:
+        return 1.0
+    return _at_most(only_second, tosses) - 0.5 * _exactly(only_second, tosses)
+
+
+def _exactly(k: int, n: int) -> float:
+    choose = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+    return math.exp(choose - n * math.log(2))
+
+
+def _at_most(k: int, n: int) -> float:
+    return math.fsum(_exactly(i, n) for i in range(k + 1))
+
+
+def _tail(drawn: Floats) -> float:
+    """Return the share of draws at 0 or above, never 0: Davison and Hinkley 1997, section 4.4.
+
+    Draws at exactly 0 count half, as in the mid-p value: two equal models then get one half.
+    """
+    above = float((drawn > 0).sum()) + 0.5 * float((drawn == 0).sum())
+    return (above + 1) / (len(drawn) + 2)
+
+
+def _figure(value: float, drawn: Floats, rows: int) -> Figure:
+    low, high = np.quantile(drawn, [0.025, 0.975]).tolist()
+    return Figure(value=value, low=low, high=high, rows=rows)

@@ -1,0 +1,1 @@
+"""The student: encoder, pooling, head, vocabulary and LoRA adapters."""

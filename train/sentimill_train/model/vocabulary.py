@@ -1,0 +1,165 @@
+"""Trims an encoder's vocabulary to the word pieces that reviews use; half of a small one is words.
+
+A word whose piece goes is spelt with the smaller pieces that stay, down to single characters. The
+characters of ASCII always stay; one of another alphabet that no review has is unknown from then on.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
+
+from sentimill.bundle.manifest import MANIFEST
+from sentimill.errors import TextError, UsageError
+from sentimill.text.tokenizer import TextEncoder
+from sentimill_train.model.pretrained import Pretrained
+
+__all__ = ["count_pieces", "keep_pieces", "trim_encoder", "trim_tokenizer"]
+
+_WORDS: Final = "word_embeddings.weight"  # in every family that spells with word pieces
+_ASCII: Final = frozenset(map(chr, range(33, 127)))
+_LONGEST: Final = 512  # tokens of a review that are counted
+_CHUNK: Final = 1024
+
+
+def count_pieces(tokenizer_json: bytes, texts: Sequence[str]) -> Counter[int]:
+    """Return how often each piece (by its id) occurs in *texts*, as the model reads them."""
+    encoder = TextEncoder.from_bytes(tokenizer_json, max_tokens=_LONGEST, truncation="head-tail")
+    counts: Counter[int] = Counter()
+    for start in range(0, len(texts), _CHUNK):
+        for encoded in encoder.encode(texts[start : start + _CHUNK]):
+            if not isinstance(encoded, TextError):
+                counts.update(encoded.ids.tolist())
+    return counts
+
+
+def keep_pieces(
+    tokenizer_json: bytes, counts: Counter[int], pieces: int, *, required: Iterable[int] = ()
+) -> list[int]:
+    """Return the ids of at most *pieces* to keep, ascending: special ones, ASCII, most used.
+
+    required: ids that must stay besides those that the tokenizer itself puts in.
+
+    Raises:
+        UsageError: NOT_WORD_PIECES for a tokenizer of another kind, VOCABULARY_TOO_SMALL when not
+            even those that always stay have room.
+    """
+    spec = _spec(tokenizer_json)
+    vocabulary: dict[str, int] = spec["model"]["vocab"]
+    prefix = spec["model"]["continuing_subword_prefix"]
+    always = {*required, vocabulary[spec["model"]["unk_token"]]}
+    always |= {token["id"] for token in spec["added_tokens"]}
+    always |= {i for token in _put_in(spec) for i in token["ids"]}
+    always |= {i for piece, i in vocabulary.items() if piece.removeprefix(prefix) in _ASCII}
+    if pieces < len(always):
+        raise UsageError(
+            f"--keep {pieces} is less than the {len(always)} special tokens and ASCII characters,"
+            " which always stay: raise it",
+            reason="VOCABULARY_TOO_SMALL",
+        )
+    most_used = [i for i, _ in sorted(counts.items(), key=lambda found: (-found[1], found[0]))]
+    used = [i for i in most_used if i not in always]
+    return sorted([*always, *used[: pieces - len(always)]])
+
+
+def trim_tokenizer(tokenizer_json: bytes, kept: Sequence[int]) -> bytes:
+    """Return the tokenizer with the pieces *kept* alone, numbered anew in the same order."""
+    spec = _spec(tokenizer_json)
+    number = {old: new for new, old in enumerate(kept)}
+    vocabulary: dict[str, int] = spec["model"]["vocab"]
+    spec["model"]["vocab"] = {
+        piece: number[i] for piece, i in sorted(vocabulary.items(), key=_by_id) if i in number
+    }
+    for token in spec["added_tokens"]:
+        token["id"] = number[token["id"]]
+    for token in _put_in(spec):
+        token["ids"] = [number[i] for i in token["ids"]]
+    trimmed = json.dumps(spec, ensure_ascii=False).encode()
+    _check(tokenizer_json, trimmed, kept)
+    return trimmed
+
+
+def trim_encoder(
+    base: Pretrained, out: Path, texts: Iterable[str], pieces: int
+) -> tuple[int, float]:
+    """Write *base* to the new folder *out* with the *pieces* that *texts* use most.
+
+    A manifest.json there says what *base* is, and what it was trained on.
+
+    Returns the number of pieces kept and the share of the pieces in *texts* that they are.
+
+    Raises:
+        UsageError: as `keep_pieces`; or *base* has no word vectors that can be told.
+    """
+    tokenizer = base.tokenizer_json()
+    counts = count_pieces(tokenizer, list(texts))
+    config = json.loads((base.folder / "config.json").read_text(encoding="utf-8"))
+    numbered = {key: i for key, i in config.items() if key.endswith("_token_id") and i is not None}
+    kept = keep_pieces(tokenizer, counts, pieces, required=numbered.values())
+    weights = load_file(base.folder / "model.safetensors")
+    for name in _word_vectors(base, weights):
+        weights[name] = np.ascontiguousarray(weights[name][kept])
+    number = {old: new for new, old in enumerate(kept)}
+    config |= {key: number[i] for key, i in numbered.items()}
+    config["vocab_size"] = len(kept)
+    with tempfile.TemporaryDirectory(
+        dir=out.resolve().parent, prefix=f".{out.name}-", ignore_cleanup_errors=True
+    ) as work:
+        save_file(weights, Path(work, "model.safetensors"), metadata={"format": "pt"})
+        Path(work, "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        Path(work, "tokenizer.json").write_bytes(trim_tokenizer(tokenizer, kept))
+        # As of a bundle, so that what the base learnt from is still known of what starts here.
+        made_of = msgspec.json.format(msgspec.json.encode({"base": base.as_base()}), indent=2)
+        Path(work, MANIFEST).write_bytes(made_of + b"\n")
+        for file in Path(work).iterdir():
+            file.chmod(0o644)
+        Path(work).chmod(0o755)
+        Path(work).rename(out)
+    return len(kept), sum(counts[i] for i in kept) / max(1, counts.total())
+
+
+def _spec(tokenizer_json: bytes) -> dict[str, Any]:
+    spec: dict[str, Any] = json.loads(tokenizer_json)
+    if spec["model"]["type"] != "WordPiece":
+        raise UsageError(
+            f"the tokenizer is {spec['model']['type']}, and only WordPiece can be trimmed: train"
+            " with the whole vocabulary",
+            reason="NOT_WORD_PIECES",
+        )
+    return spec
+
+
+def _put_in(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the tokens that are put around a text, each with its `ids`."""
+    return list((spec["post_processor"] or {}).get("special_tokens", {}).values())
+
+
+def _by_id(item: tuple[str, int]) -> int:
+    return item[1]
+
+
+def _check(whole: bytes, trimmed: bytes, kept: Sequence[int]) -> None:
+    """Make sure that every piece kept is still the same piece, by its new number."""
+    before, after = Tokenizer.from_buffer(whole), Tokenizer.from_buffer(trimmed)
+    if [before.id_to_token(i) for i in kept] != [after.id_to_token(i) for i in range(len(kept))]:
+        raise AssertionError("a piece changed its number on the way")
+
+
+def _word_vectors(base: Pretrained, weights: dict[str, NDArray[Any]]) -> list[str]:
+    found = [name for name in weights if name.endswith(_WORDS)]
+    if not found:
+        raise UsageError(
+            f"{base.name} has no weights named {_WORDS}: train with the whole vocabulary",
+            reason="NOT_WORD_PIECES",
+        )
+    return found

@@ -1,0 +1,1 @@
+"""Watches a model in use: drift, and which texts to label next."""

@@ -1,0 +1,223 @@
+"""Are recent texts still like those that a bundle was judged on? Five tests, one record.
+
+A bundle holds the mix of its labels, and nothing else about texts: an embedding can be turned back
+into much of its text (Morris et al. 2023, "Text Embeddings Reveal (Almost) As Much As Text"), so
+none is kept in a file that is passed around. The other tests compare with texts of an earlier day,
+which whoever operates the model has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import msgspec
+import numpy as np
+
+from sentimill.bundle.manifest import Manifest
+from sentimill.classifier import Classifier
+from sentimill.errors import InputError
+from sentimill_train.metrics.classification import Floats
+from sentimill_train.metrics.two_sample_tests import (
+    AUC_LIMIT,
+    KS_LIMIT,
+    PSI_LIMIT,
+    Found,
+    embedding_shift,
+    mix_shift,
+    spread,
+)
+from sentimill_train.monitoring.observations import Seen, embeddings, look
+from sentimill_train.monitoring.recent_rows import Drawn, draw_rows
+
+__all__ = ["FEWEST_ROWS", "Drift", "DriftJob", "Looked", "Shift", "find_drift"]
+
+FEWEST_ROWS: Final = 50
+"""Fewer texts than this on either side tell nothing about a distribution."""
+
+Name = Literal["label mix", "confidence", "length", "out of vocabulary", "embedding"]
+
+_STATISTIC: Final[dict[Name, tuple[str, float]]] = {
+    "label mix": ("PSI", PSI_LIMIT),
+    "confidence": ("KS", KS_LIMIT),
+    "length": ("KS", KS_LIMIT),
+    "out of vocabulary": ("KS", KS_LIMIT),
+    "embedding": ("AUC", AUC_LIMIT),
+}
+
+
+class Shift(msgspec.Struct, frozen=True, kw_only=True):
+    """One test. moved: the statistic is at its limit or over it, and p is under the level.
+
+    against: `bundle` or `earlier`; None, with no value, where there was nothing to compare with.
+    earlier, recent: the means of the two sides, of what has one.
+    """
+
+    name: Name
+    statistic: str
+    limit: float
+    against: Literal["bundle", "earlier"] | None = None
+    value: float | None = None
+    p: float | None = None
+    moved: bool = False
+    earlier: float | None = None
+    recent: float | None = None
+
+
+class Looked(msgspec.Struct, frozen=True, kw_only=True):
+    """One side: rows_in_file, how many were drawn of them, and how many no model can read."""
+
+    rows_in_file: int
+    drawn: int
+    unreadable: int
+
+
+class Drift(msgspec.Struct, frozen=True, kw_only=True):
+    """All that was found; it holds no text. level: what a p must be under, alpha shared out."""
+
+    bundle: str
+    digest: str
+    recent: Looked
+    earlier: Looked | None
+    label_mix: dict[str, float]
+    alpha: float
+    level: float
+    shifts: tuple[Shift, ...]
+
+    @property
+    def moved(self) -> bool:
+        """Whether any test says so."""
+        return any(shift.moved for shift in self.shifts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriftJob:
+    """What to compare. on, against: files; most: rows that are drawn of each.
+
+    alpha: the odds of crying wolf over all tests together, when nothing has moved.
+    """
+
+    on: str
+    against: str | None = None
+    text_column: str = "text"
+    most: int = 1000
+    alpha: float = 0.01
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    drawn: Drawn
+    seen: Seen
+    points: Floats | None
+
+    def looked(self) -> Looked:
+        rows = len(self.drawn.rows)
+        return Looked(
+            rows_in_file=self.drawn.rows_in_file,
+            drawn=rows,
+            unreadable=rows - len(self.seen.kept),
+        )
+
+
+def find_drift(classifier: Classifier, job: DriftJob) -> Drift:
+    """Compare the texts of *job* with the bundle's own mix and with the earlier texts.
+
+    Raises:
+        TableError: a file cannot be used. InputError: TOO_FEW_ROWS, NOTHING_CLASSIFIED.
+    """
+    recent = _side(classifier, job, job.on, embed=job.against is not None)
+    earlier = None if job.against is None else _side(classifier, job, job.against, embed=True)
+    manifest = classifier.bundle.manifest
+    counts = recent.seen.counts(manifest.labels)
+    level = job.alpha / len(_STATISTIC)  # Bonferroni
+    tested = [
+        _mix(manifest, counts, earlier, level),
+        *(_spread(name, earlier, recent, level) for name in _MEASURES),
+        _embedding(earlier, recent, level, job.seed),
+    ]
+    total = sum(counts.values())
+    return Drift(
+        bundle=f"{manifest.name} {manifest.version}",
+        digest=classifier.bundle.digest,
+        recent=recent.looked(),
+        earlier=None if earlier is None else earlier.looked(),
+        label_mix={label: count / total for label, count in counts.items()},
+        alpha=job.alpha,
+        level=level,
+        shifts=tuple(tested),
+    )
+
+
+def _side(classifier: Classifier, job: DriftJob, source: str, *, embed: bool) -> _Side:
+    drawn = draw_rows(source, text_column=job.text_column, most=job.most, seed=job.seed)
+    texts = drawn.texts
+    seen = look(classifier, texts)
+    if len(seen.kept) < FEWEST_ROWS:
+        raise InputError(
+            f"{source} has {len(seen.kept)} texts that can be read, and a test needs"
+            f" {FEWEST_ROWS}: give more rows",
+            reason="TOO_FEW_ROWS",
+        )
+    points = embeddings(classifier, [texts[i] for i in seen.kept]) if embed else None
+    return _Side(drawn, seen, points)
+
+
+def _mix(manifest: Manifest, counts: dict[str, int], earlier: _Side | None, level: float) -> Shift:
+    """Test the mix against the bundle's own; one without a mix, against the earlier texts."""
+    if manifest.label_mix:
+        rows = manifest.training.get("rows_test")
+        of_test = rows if isinstance(rows, int) else None
+        found = mix_shift(manifest.label_mix, counts, reference_rows=of_test)
+        return _shift("label mix", found, level, "bundle")
+    if earlier is None:
+        return _shift("label mix", None, level, None)
+    before = earlier.seen.counts(manifest.labels)
+    total = sum(before.values())
+    shares = {label: count / total for label, count in before.items()}
+    found = mix_shift(shares, counts, reference_rows=total)
+    return _shift("label mix", found, level, "earlier")
+
+
+_MEASURES: Final[tuple[Name, ...]] = ("confidence", "length", "out of vocabulary")
+
+
+def _spread(name: Name, earlier: _Side | None, recent: _Side, level: float) -> Shift:
+    new = _measured(name, recent.seen)
+    if earlier is None:
+        return msgspec.structs.replace(_shift(name, None, level, None), recent=float(new.mean()))
+    old = _measured(name, earlier.seen)
+    return msgspec.structs.replace(
+        _shift(name, spread(old, new), level, "earlier"),
+        earlier=float(old.mean()),
+        recent=float(new.mean()),
+    )
+
+
+def _measured(name: Name, seen: Seen) -> Floats:
+    of = {"confidence": seen.confidence, "length": seen.words, "out of vocabulary": seen.oov}
+    return np.asarray(of[name])
+
+
+def _embedding(earlier: _Side | None, recent: _Side, level: float, seed: int) -> Shift:
+    if earlier is None or earlier.points is None or recent.points is None:
+        return _shift("embedding", None, level, None)
+    found = embedding_shift(earlier.points, recent.points, seed=seed)
+    return _shift("embedding", found, level, "earlier")
+
+
+def _shift(
+    name: Name, found: Found | None, level: float, against: Literal["bundle", "earlier"] | None
+) -> Shift:
+    statistic, limit = _STATISTIC[name]
+    if found is None:
+        return Shift(name=name, statistic=statistic, limit=limit)
+    return Shift(
+        name=name,
+        statistic=statistic,
+        limit=limit,
+        against=against,
+        value=found.value,
+        p=found.p,
+        moved=found.value >= limit and found.p < level,
+    )

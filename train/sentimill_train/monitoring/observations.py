@@ -1,0 +1,108 @@
+"""What a bundle makes of texts nobody labelled: answers, words it has no token for, embeddings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tokenizers import Encoding, Tokenizer
+
+from sentimill.bundle.manifest import Bundle
+from sentimill.classifier import Classifier, Prediction
+from sentimill.errors import InputError, TextError
+from sentimill.text.tokenizer import clean
+from sentimill_train.metrics.classification import Floats
+
+__all__ = ["Seen", "embeddings", "look"]
+
+_CHARACTERS = 20_000  # of a text that are counted; a cell with a book in it takes no minute
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """Texts as a bundle sees them, in their order.
+
+    kept: (rows,) int64, the place of each among the texts that were given; the others have no
+    answer. probs: (rows, labels). words: (rows,). oov: (rows,), the share of a text's words that
+    the tokenizer has no single token for: those that it takes apart, or does not know at all.
+    """
+
+    kept: np.typing.NDArray[np.int64]
+    probs: Floats
+    words: Floats
+    oov: Floats
+
+    @property
+    def confidence(self) -> Floats:
+        """The largest prob of each row: (rows,)."""
+        return np.asarray(self.probs.max(axis=1))
+
+    def counts(self, labels: Sequence[str]) -> dict[str, int]:
+        """Return how many rows get each of *labels*, in the bundle's order."""
+        found = np.bincount(self.probs.argmax(axis=1), minlength=len(labels))
+        return dict(zip(labels, found.tolist(), strict=True))
+
+
+def look(classifier: Classifier, texts: Sequence[str]) -> Seen:
+    """Classify *texts* and count their words.
+
+    Raises:
+        InputError: NOTHING_CLASSIFIED when the bundle can read none of them.
+    """
+    answers = classifier.classify(texts)
+    kept = [i for i, answer in enumerate(answers) if isinstance(answer, Prediction)]
+    if not kept:
+        raise InputError(
+            f"none of {len(texts)} texts can be read: are they empty? Name their column with"
+            " --text-column",
+            reason="NOTHING_CLASSIFIED",
+        )
+    counted = _count(classifier.bundle, [texts[i] for i in kept])
+    return Seen(
+        kept=np.array(kept, dtype=np.int64),
+        probs=np.array([a.probs for a in answers if isinstance(a, Prediction)], dtype=np.float64),
+        words=counted[:, 0],
+        oov=counted[:, 1],
+    )
+
+
+def embeddings(classifier: Classifier, texts: Sequence[str]) -> Floats | None:
+    """Return what the head reads of each text (rows, hidden), None where the bundle has no weights.
+
+    Every text must be one that `look` kept. The mean of the encoder's states, by torch, at the
+    bundle's own max_tokens.
+    """
+    from sentimill_train.model.student import embed, load_student
+
+    bundle = classifier.bundle
+    if "model.safetensors" not in bundle.manifest.files:
+        return None
+    for name in ("config.json", "model.safetensors"):
+        bundle.read(name)  # checks the hash of what is loaded next
+    encoded = classifier.encoder.encode(texts)
+    rows = [each.ids for each in encoded if not isinstance(each, TextError)]
+    return embed(load_student(bundle.path), rows).astype(np.float64)
+
+
+def _count(bundle: Bundle, texts: Sequence[str]) -> Floats:
+    """Return words and share out of vocabulary (rows, 2), before anything is cut to max_tokens."""
+    tokenizer = Tokenizer.from_buffer(bundle.read("tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    unknown = getattr(tokenizer.model, "unk_token", None)
+    read = [clean(text)[:_CHARACTERS] for text in texts]
+    found = tokenizer.encode_batch(read, add_special_tokens=False)
+    return np.array([_words(each, unknown) for each in found], dtype=np.float64)
+
+
+def _words(encoding: Encoding, unknown: str | None) -> tuple[int, float]:
+    """Return the words of a text, as its tokenizer parts them, and the share out of vocabulary."""
+    pieces = Counter(encoding.word_ids)
+    strange = {
+        word
+        for word, token in zip(encoding.word_ids, encoding.tokens, strict=True)
+        if token == unknown or pieces[word] > 1
+    }
+    return len(pieces), len(strange) / max(1, len(pieces))

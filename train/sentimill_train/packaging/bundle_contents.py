@@ -1,0 +1,241 @@
+"""Puts a judged and exported student together as the files and the manifest of a bundle."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from sentimill.bundle.manifest import SCHEMA_VERSION, File, Golden, Manifest, Precision, Source
+from sentimill.classifier import probabilities
+from sentimill.errors import TextError
+from sentimill.text.tokenizer import TextEncoder, Truncation, pad
+from sentimill_train.calibration.temperature import Calibration
+from sentimill_train.data.schema import Columns
+from sentimill_train.data.splits import Parted
+from sentimill_train.evaluation.result import Judgement
+from sentimill_train.export.onnx import Graph
+from sentimill_train.model.lora import Lora
+from sentimill_train.model.pretrained import Pretrained
+from sentimill_train.packaging.card_findings import findings
+from sentimill_train.packaging.model_card import Card, model_card
+from sentimill_train.packaging.source_commit import commit_of
+from sentimill_train.training.loop import Fit, FitConfig
+
+__all__ = ["GOLDEN_TEXTS", "Made", "golden_of"]
+
+GOLDEN_TEXTS: Final = (
+    "The battery died in a week.",
+    "Not bad at all, I would buy it again.",
+    "It is a kettle. It boils water.",
+    "Oh great, another update that breaks everything.",
+    "Arrived on Tuesday in a brown box.",
+    "ABSOLUTELY LOVE IT!!! 😍",
+    "Good food, terrible service.",
+    "I used to recommend this place; not any more.",
+    "Would this fit a ten-inch tablet?",
+    "Lovely staff &amp; a clean room.<br />Breakfast could be better.",
+    "Trop cher pour ce que c'est.",
+    "We waited an hour for a table. " * 30 + "In the end the dessert made up for all of it.",
+)
+"""Our own sentences whose probs a bundle keeps: every load must give them again."""
+
+_LIBRARIES: Final = (
+    "sentimill",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+)
+
+
+def golden_of(
+    graph: Graph, encoder: TextEncoder, pad_id: int, temperature: float
+) -> tuple[Golden, ...]:
+    """Return `GOLDEN_TEXTS` with the probs that the exported graph gives each, alone."""
+    golden = []
+    for text, encoded in zip(GOLDEN_TEXTS, encoder.encode(GOLDEN_TEXTS), strict=True):
+        if isinstance(encoded, TextError):
+            continue
+        probs = probabilities(graph.run(*pad([encoded.ids], pad_id)), temperature)
+        golden.append(Golden(text=text, probs=tuple(probs[0].tolist())))
+    return tuple(golden)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """All that a bundle is written from.
+
+    refused: how many rows were left out because no model can read them. notes: Markdown for the
+    card. golden: from `golden_of`.
+    A bundle is written twice: as `files` alone, to be judged as what it is, and then with `papers`.
+    """
+
+    name: str
+    preset: str
+    train_embeddings: bool
+    train_tokens: int | None
+    dropout: float | None
+    lora: Lora | None
+    notes: str
+    max_tokens: int
+    truncation: Truncation
+    columns: Columns
+    config: FitConfig
+    pretrained: Pretrained
+    labels: tuple[str, ...]
+    sources: tuple[Source, ...]
+    parted: Parted
+    refused: int
+    larger: Pretrained | None
+    fitted: Fit
+    calibration: Calibration
+    graph: Graph
+    golden: tuple[Golden, ...]
+    pad_id: int
+    created: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def files(self, work: Path) -> dict[str, bytes | Path]:
+        """Return what answers; *work* holds the saved student."""
+        return {
+            "config.json": work / "config.json",
+            "model.safetensors": work / "model.safetensors",
+            "onnx/fp32.onnx": self.graph.data,
+            "tokenizer.json": self.pretrained.tokenizer_json(),
+        }
+
+    def papers(self, judgement: Judgement, report: str) -> dict[str, bytes]:
+        """Return what is said about it: the model card, every figure, and the report."""
+        return {
+            "README.md": model_card(self._card(judgement)).encode(),
+            "metrics.json": msgspec.json.format(msgspec.json.encode(judgement), indent=2) + b"\n",
+            "report.html": report.encode(),
+        }
+
+    def _card(self, judgement: Judgement) -> Card:
+        return Card(
+            name=self.name,
+            labels=self.labels,
+            base=self.pretrained.as_base(),
+            sources=self.sources,
+            training=self._training(),
+            max_tokens=self.max_tokens,
+            truncation=self.truncation,
+            temperature=self.calibration.temperature,
+            findings=findings(judgement, self.calibration.abstention),
+            notes=self.notes,
+        )
+
+    def manifest(self, files: dict[str, File], judgement: Judgement | None = None) -> Manifest:
+        """Return the manifest over *files*; without a judgement it names no figure."""
+        # Without a threshold an abstention says how near it came, which is bought by nothing.
+        bought = None if self.calibration.threshold is None else self.calibration.abstention
+        return Manifest(
+            schema_version=SCHEMA_VERSION,
+            name=self.name,
+            version=self.created.strftime("%Y.%m.%d.%H%M%S"),
+            created=self.created.isoformat(timespec="seconds"),
+            labels=self.labels,
+            max_tokens=self.max_tokens,
+            truncation=self.truncation,
+            pad_id=self.pad_id,
+            base=self.pretrained.as_base(),
+            precisions={"fp32": self._precision()},
+            golden=self.golden,
+            files=files,
+            threshold=self.calibration.threshold,
+            threshold_coverage=None if bought is None else bought.coverage,
+            threshold_error=None if bought is None else bought.error,
+            metrics={} if judgement is None else _metrics(judgement),
+            sources=self.sources,
+            libraries=_libraries(),
+            training=self._training(),
+            label_mix={} if judgement is None else _label_mix(judgement),
+        )
+
+    def _precision(self) -> Precision:
+        return Precision(
+            file="onnx/fp32.onnx",
+            temperature=self.calibration.temperature,
+            max_logit_difference=self.graph.max_logit_difference,
+            parity_rows=self.graph.parity_rows,
+        )
+
+    def _training(self) -> dict[str, str | int | float | bool | None]:
+        config, abstention = self.config, self.calibration.abstention
+        return {
+            "preset": self.preset,
+            "train_embeddings": self.train_embeddings,
+            "train_tokens": self.train_tokens,
+            "dropout": self.dropout,
+            "lora_rank": None if self.lora is None else self.lora.rank,
+            "lora_alpha": None if self.lora is None else self.lora.alpha,
+            "seed": config.seed,
+            "epochs": self.fitted.epochs,
+            "best_epoch": self.fitted.best_epoch,
+            "best_validation_macro_f1": round(self.fitted.macro_f1, 4),
+            "steps": self.fitted.steps,
+            "batch_tokens": config.batch_tokens,
+            "accumulate": config.accumulate,
+            "learning_rate": config.learning_rate,
+            "soft_weight": config.soft_weight,
+            "distil_temperature": config.distil_temperature,
+            "teacher_bundle": None if self.larger is None else self.larger.name,
+            "teacher_bundle_sha256": None if self.larger is None else self.larger.sha256,
+            "hidden_weight": config.hidden_weight,
+            "average_last": config.average_last,
+            "interpolated_share": self.fitted.interpolated_share,
+            "patience": config.patience,
+            "text_column": self.columns.text,
+            "label_column": self.columns.label,
+            "rows_train": len(self.parted.train),
+            "rows_validation": len(self.parted.validation),
+            "rows_test": len(self.parted.test),
+            "rows_spare": len(self.parted.spare),
+            "rows_unlabelled": self.parted.unlabelled,
+            "rows_repeated": self.parted.repeated,
+            "rows_refused": self.refused,
+            "target_error": abstention.target_error if abstention is not None else None,
+            "seconds": round(self.fitted.seconds, 1),
+            "device": self.fitted.device,
+            "autocast": self.fitted.autocast,
+            "threads": self.fitted.threads,
+            "processes": self.fitted.processes,
+            "python": platform.python_version(),
+            "commit": commit_of(Path(__file__)),
+        }
+
+
+def _metrics(judgement: Judgement) -> dict[str, float]:
+    """Return the figures of every set as `set_figure`: what a list of bundles would show."""
+    flat: dict[str, float] = {}
+    for result in judgement.sets:
+        flat[f"{result.name}_rows"] = float(result.rows)
+        flat |= {f"{result.name}_{name}": f.value for name, f in result.figures.items()}
+    return flat
+
+
+def _label_mix(judgement: Judgement) -> dict[str, float]:
+    """Return the share of each label among the answers on the test split."""
+    answers = np.sum(judgement.sets[0].confusion, axis=0)
+    shares = answers / answers.sum()
+    return dict(zip(judgement.bundle.labels, shares.tolist(), strict=True))
+
+
+def _libraries() -> dict[str, str]:
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue  # a checkout on PYTHONPATH, or onnxruntime-gpu under its other name
+    return found

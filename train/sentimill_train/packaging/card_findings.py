@@ -1,0 +1,120 @@
+"""The findings of a judgement as Markdown: the part of the model card that figures write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sentimill_train.calibration.abstention import Abstention
+from sentimill_train.evaluation.result import Judgement, SetResult
+from sentimill_train.metrics.intervals import Figure
+
+__all__ = ["findings"]
+
+_WORST_TESTS = 5
+_WEAK_SLICES = 8
+_NO_ROWS = "\u2013"  # a dash, as in the report: a 0.0 would look measured
+
+
+def findings(judgement: Judgement, abstention: Abstention | None = None) -> str:
+    """Return the sections Figures, Label by label, Beside other models, When it abstains, ...
+
+    ... Where it is weak; those that there is nothing to say in are left out.
+    """
+    parts = [_figures(judgement), *(_labels(result) for result in judgement.sets[:1])]
+    if judgement.rivals:
+        sentences = "\n".join(f"- {rival.sentence()}" for rival in judgement.rivals)
+        parts.append(f"## Beside other models\n\n{sentences}")
+    if abstention is not None:
+        answered = "" if abstention.threshold is None else _answered(judgement.sets[0])
+        parts.append(f"## When it abstains\n\n{abstention.sentence()}{answered}")
+    if weak := _weak(judgement):
+        parts.append(f"## Where it is weak\n\n{weak}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _figures(judgement: Judgement) -> str:
+    columns = ("accuracy", "macro_f1", "two_class_accuracy", "ece")
+    rows = [
+        (
+            _plain(f"{result.name} ({result.part})"),
+            f"{result.rows:,}",
+            *(_shown(result.figures.get(column), column) for column in columns),
+        )
+        for result in judgement.sets
+    ]
+    head = ("set", "rows", "accuracy, %", "macro-F1, %", "two-class, %", "ECE")
+    return (
+        "## Figures\n\nWith 95 % intervals: Wilson's for shares of rows, others by bootstrap."
+        " Two-class: rows that are not neutral, P(positive) against P(negative). ECE: 15 bins of"
+        " equal mass.\n\n" + _table(head, rows)
+    )
+
+
+def _answered(result: SetResult) -> str:
+    """Return what became of the threshold on rows that it was not chosen on."""
+    error = result.answered_error
+    if error is None:
+        return f" Of {_plain(result.name)} it answers nothing."
+    return (
+        f" On {_plain(result.name)}, which chose nothing, it abstains from {result.abstained:.1%}"
+        f" of {result.rows:,} rows, and {error.value:.1%} of its answers are wrong"
+        f" ({error.low:.1%} to {error.high:.1%})."
+    )
+
+
+def _labels(result: SetResult) -> str:
+    head = ("label", "rows", "precision, %", "recall, %", "F1, %")
+    rows = [
+        (
+            _plain(label.label),
+            f"{label.rows:,}",
+            *(
+                _shown(figure, "") if label.rows and figure.rows else _NO_ROWS
+                for figure in (label.precision, label.recall, label.f1)
+            ),
+        )
+        for label in result.labels
+    ]
+    return f"## Label by label, {_plain(result.name)}\n\n" + _table(head, rows)
+
+
+def _shown(figure: Figure | None, column: str) -> str:
+    if figure is None:
+        return ""
+    if column == "ece":
+        return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
+    return f"{figure.value * 100:.1f} ({figure.low * 100:.1f} to {figure.high * 100:.1f})"
+
+
+def _weak(judgement: Judgement) -> str:
+    """Return the slices that are surely below the rest, and the tests that fail most."""
+    lines = [line for result in judgement.sets for line in _weak_slices(result)][:_WEAK_SLICES]
+    tests = [test for test in judgement.behaviour if test.failures]
+    tests.sort(key=lambda test: -test.rate.low)
+    lines += [
+        f"- {_plain(test.suite)}, {_plain(test.test)}: {test.rate.value:.0%} of {test.rate.rows}"
+        f" cases fail ({test.rate.low:.0%} to {test.rate.high:.0%})"
+        for test in tests[:_WORST_TESTS]
+    ]
+    return "\n".join(lines)
+
+
+def _weak_slices(result: SetResult) -> Sequence[str]:
+    weak = sorted((s for s in result.slices if s.weak), key=lambda s: s.accuracy.high)
+    overall = result.figures["accuracy"].value
+    return [
+        f"- {_plain(result.name)}, {s.kind} {_plain(s.value)}: {s.accuracy.value:.1%} right on"
+        f" {s.accuracy.rows:,} rows, {overall:.1%} overall"
+        for s in weak
+    ]
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _plain(text: str) -> str:
+    """Return *text* so that it stays text in Markdown: names of files and domains are anyone's."""
+    line = " ".join(text.split())
+    return "".join(c if c.isalnum() or c in " .,:;()'-+/&%" else f"\\{c}" for c in line)

@@ -1,0 +1,1 @@
+"""What every HTML report shares: templates and charts."""

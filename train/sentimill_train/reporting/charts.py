@@ -1,0 +1,274 @@
+"""The report's charts, as SVG text in the colours of the page around it.
+
+Drawn with matplotlib's own objects, no pyplot: no state is left behind, and no display is needed.
+Text stays text, so a reader can search it and a phone can scale it.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from sentimill_train.calibration.abstention import Point
+from sentimill_train.metrics.classification import Bin
+from sentimill_train.metrics.intervals import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Canvas
+
+__all__ = [
+    "curves_chart",
+    "intervals_chart",
+    "places_chart",
+    "ranges_chart",
+    "reliability_chart",
+    "risk_chart",
+]
+
+# matplotlib takes no CSS variables, so it draws in colours that nothing else uses, and they are
+# swapped afterwards. The page gives the variables one value by day and another by night.
+_INK: Final = "#010101"
+_MUTED: Final = "#020202"
+_LINE: Final = "#030303"
+_SERIES: Final = ("#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04", "#0a0a05", "#0a0a06")
+_STYLES: Final = ("-", "--", ":", "-.")
+_VARIABLES: Final = {_INK: "var(--ink)", _MUTED: "var(--muted)", _LINE: "var(--line)"} | {
+    colour: f"var(--c{i})" for i, colour in enumerate(_SERIES, start=1)
+}
+
+
+def risk_chart(curves: Mapping[str, Sequence[Point]], threshold: float | None) -> str:
+    """Return risk against coverage, a line a set; a dot marks where the bundle's threshold is."""
+    canvas, axes = _axes(4.8, 3.2)
+    for i, (name, points) in enumerate(curves.items()):
+        colour, style = _series(i)
+        axes.plot(
+            [p.coverage * 100 for p in points],
+            [p.risk * 100 for p in points],
+            style,
+            color=colour,
+            label=_plain(name),
+            linewidth=1.6,
+        )
+        answered = [p for p in points if threshold is not None and p.threshold >= threshold]
+        if answered:
+            axes.plot(answered[-1].coverage * 100, answered[-1].risk * 100, "o", color=colour)
+    axes.set_xlim(0, 100)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("answered, % of reviews")
+    axes.set_ylabel("wrong, % of the answers")
+    _legend(axes)
+    return _svg(canvas, "Risk against coverage")
+
+
+def reliability_chart(bins: Sequence[Bin]) -> str:
+    """Return accuracy against confidence in bins of equal mass; on the diagonal is calibrated."""
+    canvas, axes = _axes(3.6, 3.2)
+    low = min([b.confidence for b in bins] + [b.accuracy for b in bins]) * 100
+    low = max(0.0, 5 * ((low - 3) // 5))
+    axes.plot([low, 100], [low, 100], "-", color=_MUTED, linewidth=1)
+    for b in bins:
+        axes.plot(
+            [b.confidence * 100] * 2,
+            [b.confidence * 100, b.accuracy * 100],
+            "-",
+            color=_SERIES[1],
+            linewidth=2,
+        )
+    axes.plot(
+        [b.confidence * 100 for b in bins],
+        [b.accuracy * 100 for b in bins],
+        "o",
+        color=_SERIES[0],
+        markersize=4.5,
+    )
+    axes.set_xlim(low, 100.5)
+    axes.set_ylim(low, 100.5)
+    axes.set_xlabel("confidence, %")
+    axes.set_ylabel("right, %")
+    return _svg(canvas, "Reliability diagram")
+
+
+def intervals_chart(rows: Mapping[str, Mapping[str, Figure]], label: str) -> str:
+    """Return a dot and its interval for each model on each set. rows: set to model to figure."""
+    models = list(dict.fromkeys(model for figures in rows.values() for model in figures))
+    canvas, axes = _axes(4.8, 0.9 + len(rows) * (0.26 + 0.13 * len(models)))
+    for place, figures in enumerate(rows.values()):
+        for i, model in enumerate(models):
+            if model not in figures:
+                continue
+            figure, y = figures[model], place + (i - (len(models) - 1) / 2) * 0.2
+            colour = _SERIES[i % len(_SERIES)]
+            axes.plot(
+                [figure.low * 100, figure.high * 100], [y, y], "-", color=colour, linewidth=1.6
+            )
+            marker, name = "os^Dv"[i % 5], _plain(model) if place == 0 else None
+            axes.plot(figure.value * 100, y, marker, color=colour, markersize=4.5, label=name)
+    axes.set_yticks(range(len(rows)), [_plain(name) for name in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_xlabel(label)
+    _legend(axes, above=True)
+    return _svg(canvas, label)
+
+
+def curves_chart(
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    x: str,
+    y: str,
+    *,
+    log: str = "",
+    shaded: tuple[float, float] | None = None,
+) -> str:
+    """Return plain lines, one a name: points are (x, y).
+
+    log: the axes that are logarithmic, "x", "y" or "xy". shaded: a span of x.
+    """
+    canvas, axes = _axes(4.8, 2.8 if not log else 3.2)
+    if shaded is not None:
+        axes.axvspan(*shaded, color=_LINE, alpha=0.6, linewidth=0)
+    for i, (name, points) in enumerate(curves.items()):
+        colour, style = _series(i)
+        marker = "o" if len(points) < 30 else None
+        axes.plot(
+            [p[0] for p in points],
+            [p[1] for p in points],
+            style,
+            color=colour,
+            label=_plain(name),
+            marker=marker,
+            markersize=3.5,
+            linewidth=1.6,
+        )
+    _scale(axes, log)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    _legend(axes)
+    return _svg(canvas, f"{y} by {x}")
+
+
+def ranges_chart(
+    rows: Mapping[str, tuple[float, float, float]], x: str, *, mark: float | None = None
+) -> str:
+    """Return a bar from low to high and a dot, one a name, on a logarithmic axis.
+
+    rows: (low, value, high), all above 0. mark: a value to draw a line at.
+    """
+    canvas, axes = _axes(4.8, 0.8 + 0.27 * len(rows))
+    if mark is not None:
+        axes.axvline(mark, color=_SERIES[1], linestyle="--", linewidth=1.2)
+    for place, (low, value, high) in enumerate(rows.values()):
+        axes.plot([low, high], [place, place], "-", color=_SERIES[0], linewidth=4, alpha=0.45)
+        axes.plot(value, place, "o", color=_SERIES[0], markersize=4.5)
+    axes.set_yticks(range(len(rows)), [_plain(name) for name in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    _scale(axes, "x")
+    axes.set_xlabel(x)
+    return _svg(canvas, x)
+
+
+def places_chart(points: Mapping[str, tuple[float, Figure]], x: str, y: str) -> str:
+    """Return a share, in %, with its interval over a logarithmic x: one a name."""
+    canvas, axes = _axes(4.8, 3.2)
+    for i, (name, (place, share)) in enumerate(points.items()):
+        colour = _SERIES[i % len(_SERIES)]
+        axes.plot([place, place], [100 * share.low, 100 * share.high], "-", color=colour)
+        marker = "os^Dv"[i % 5]
+        axes.plot(place, 100 * share.value, marker, color=colour, label=_plain(name))
+    _scale(axes, "x")
+    axes.margins(x=0.15)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    _legend(axes)
+    return _svg(canvas, f"{y} by {x}")
+
+
+def _scale(axes: Axes, log: str) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    if "x" in log:
+        axes.set_xscale("log")
+    if "y" in log:
+        axes.set_yscale("log")
+    for name in log:
+        axis = axes.xaxis if name == "x" else axes.yaxis
+        low, high = axis.get_view_interval()
+        if high < 50 * low:  # powers of ten alone would leave such an axis almost bare
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+        axis.set_minor_formatter(NullFormatter())
+    axes.tick_params(which="minor", length=0)
+
+
+def _short(value: float) -> str:
+    """Return a number that leaves its neighbours on an axis room: 5 M, 200 K, 0.5."""
+    if value < 1e4:
+        return f"{value:,.12g}"
+    size, unit = next(each for each in ((1e9, "G"), (1e6, "M"), (1e3, "K")) if value >= each[0])
+    return f"{value / size:,.12g} {unit}"
+
+
+def _series(i: int) -> tuple[str, str]:
+    """Return colour and line style of series *i*: past the colours, the style tells them apart."""
+    return _SERIES[i % len(_SERIES)], _STYLES[i // len(_SERIES) % len(_STYLES)]
+
+
+def _axes(width: float, height: float) -> tuple[Canvas, Axes]:
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=(width, height), layout="constrained")
+    canvas.patch.set_alpha(0)
+    axes = canvas.subplots()
+    axes.patch.set_alpha(0)
+    axes.grid(color=_LINE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=_MUTED, labelcolor=_INK, labelsize=9, length=0)
+    axes.xaxis.label.set(color=_INK, fontsize=9)
+    axes.yaxis.label.set(color=_INK, fontsize=9)
+    for side, spine in axes.spines.items():
+        spine.set(visible=side in ("left", "bottom"), color=_LINE)
+    return canvas, axes
+
+
+def _legend(axes: Axes, *, above: bool = False) -> None:
+    _, names = axes.get_legend_handles_labels()
+    if not names:
+        return
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1)} if above else {"loc": "best"}
+    axes.legend(
+        frameon=False,
+        labelcolor=_INK,
+        fontsize=8,
+        ncols=min(3, len(names)) if above else 1,
+        **place,
+    )
+
+
+def _plain(name: str) -> str:
+    """Return *name* so that matplotlib takes it for text: no mathematics, and not hidden."""
+    return name.replace("$", r"\$").removeprefix("_")
+
+
+def _svg(canvas: Canvas, title: str) -> str:
+    from matplotlib import rc_context
+
+    out = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": title}), warnings.catch_warnings():
+        # Its own font lacks a glyph of some name; the reader's browser has it.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        canvas.savefig(out, format="svg", metadata={**nothing, "Title": title})
+    text = out.getvalue()
+    text = text[text.index("<svg") :]
+    # Only the view box: the page decides how wide a chart is.
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1 role="img"', text, count=1)
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r' font-family: [^;"]*;', "", text)
+    text = re.sub(r' id="[a-zA-Z0-9.]+_\d+"', "", text)  # several charts share one page
+    for colour, variable in _VARIABLES.items():
+        text = text.replace(colour, variable)
+    return text

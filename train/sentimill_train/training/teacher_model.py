@@ -1,0 +1,137 @@
+"""A fine-tuned larger classifier that a smaller student learns from, asked as training goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+
+from sentimill.errors import UsageError
+from sentimill.text.tokenizer import TextEncoder, Truncation
+from sentimill_train.data.schema import Example
+from sentimill_train.data.tokenized import Rows, tokenise
+from sentimill_train.model.pretrained import Pretrained, find_pretrained
+from sentimill_train.model.student import (
+    Student,
+    is_student,
+    load_student,
+    positions_of,
+    to_device,
+    to_tensors,
+)
+
+__all__ = ["Larger", "load_larger"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Larger:
+    """A classifier with the rows of train as its own tokenizer reads them.
+
+    order: where each of our labels is among its own.
+    """
+
+    source: Pretrained
+    model: PreTrainedModel
+    rows: Rows
+    order: tuple[int, ...]
+
+    def read(self, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return the logits (rows, labels) of the *chosen* rows, and the states of their tokens.
+
+        The states are those behind the last layer (rows, tokens, hidden). Neither has a gradient.
+        """
+        ids, mask = to_tensors(self.model, self.rows, chosen)
+        with torch.no_grad():
+            if isinstance(self.model, Student):
+                logits, states = self.model.read(ids, mask)
+            else:
+                found = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+                logits, states = found.logits, found.hidden_states[-1]
+        return logits[:, list(self.order)].float(), states
+
+    def check_states(self, student: Student, rows: Rows) -> None:
+        """Raise unless *student* has states of the same size for the same tokens.
+
+        Raises:
+            UsageError: HIDDEN_DIFFERS.
+        """
+        sizes = [int(model.config.hidden_size) for model in (student, self.model)]
+        if sizes[0] != sizes[1] or not np.array_equal(rows.ids, self.rows.ids):
+            raise UsageError(
+                f"--hidden-weight compares token states, and {self.source.name} has"
+                f" {sizes[1]} numbers a token, the student {sizes[0]}, or another tokenizer: leave"
+                " it out, or give a --teacher-bundle of the same base",
+                reason="HIDDEN_DIFFERS",
+            )
+
+
+def load_larger(
+    folder: Path,
+    labels: Sequence[str],
+    examples: Sequence[Example],
+    *,
+    max_tokens: int,
+    truncation: Truncation,
+) -> Larger:
+    """Return the classifier in *folder*, a bundle or a sequence classifier, to read *examples*.
+
+    Raises:
+        UsageError: those of `find_pretrained`; TEACHER_UNSUPPORTED where it is no classifier that
+            transformers knows without code of its own, or cannot read a text; LABELS_DIFFER.
+    """
+    if not folder.is_dir():
+        raise _unsupported(folder, "there is no such folder")
+    source = find_pretrained(str(folder))
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        order = _order_of(config.id2label or {}, labels, source.name)
+        model: PreTrainedModel
+        if is_student(config):
+            model = load_student(folder)
+        else:
+            model = AutoModelForSequenceClassification.from_pretrained(
+                folder, config=config, use_safetensors=True, dtype=torch.float32
+            )
+    except (OSError, ValueError) as error:
+        raise _unsupported(folder, str(error)) from error
+    model.float()
+    model.train(False)
+    to_device(model)
+    encoder = TextEncoder.from_bytes(
+        source.tokenizer_json(),
+        max_tokens=min(max_tokens, positions_of(config)),
+        truncation=truncation,
+    )
+    rows, refused = tokenise(examples, encoder, labels)
+    if refused:
+        raise _unsupported(folder, f"its tokenizer refuses {len(refused)} of the rows")
+    return Larger(source=source, model=model, rows=rows, order=order)
+
+
+def _order_of(id2label: dict[int, str], labels: Sequence[str], name: str) -> tuple[int, ...]:
+    """Return the index of each of *labels* in *id2label*, whatever their case.
+
+    Raises:
+        UsageError: LABELS_DIFFER.
+    """
+    where = {str(label).casefold(): int(i) for i, label in id2label.items()}
+    if sorted(where) != sorted(label.casefold() for label in labels):
+        raise UsageError(
+            f"--teacher-bundle {name} has the labels {', '.join(id2label.values())}, not"
+            f" {', '.join(labels)}: name them in the id2label of its config.json, or with --labels",
+            reason="LABELS_DIFFER",
+        )
+    return tuple(where[label.casefold()] for label in labels)
+
+
+def _unsupported(folder: Path, why: str) -> UsageError:
+    return UsageError(
+        f"--teacher-bundle {folder} cannot be used ({why}): give a bundle, or the folder of a"
+        " sequence classifier of transformers",
+        reason="TEACHER_UNSUPPORTED",
+    )
