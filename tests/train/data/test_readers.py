@@ -10,7 +10,7 @@ import pytest
 from datasets import Dataset
 
 from sentimill.errors import TableError
-from sentimill_train.data.readers import digest_of, is_hub, open_table, path_of
+from sentimill_train.data.readers import digest_of, files_of, is_hub, open_table
 
 
 def rows(path: Path, *columns: str) -> list[dict[str, object]]:
@@ -193,7 +193,7 @@ def test_only_a_hub_name_is_a_hub_name() -> None:
     """A path that looks like owner/name stays a path."""
     assert is_hub("hub:owner/name@main")
     assert not is_hub("owner/name")
-    assert path_of("owner/name") == Path("owner/name")
+    assert files_of("owner/name") == (Path("owner/name"),)
 
 
 def test_the_digest_is_that_of_the_bytes(tmp_path: Path) -> None:

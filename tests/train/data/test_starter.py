@@ -1,4 +1,4 @@
-"""The starter reviews are what their note says."""
+"""The reviews in the package, starter and hard kinds, are what their notes say."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sentimill_train.data.readers import STARTER
+from sentimill_train.data.readers import HARD_KINDS, STARTER, digest_of
 from sentimill_train.data.schema import SENTIMENTS, Example, normalise, read_examples, split_of
 from sentimill_train.data.starter import write_test_csv
 
@@ -90,6 +90,21 @@ def test_the_note_is_beside_the_reviews() -> None:
         "written and labelled by a frontier language model"
         in (STARTER.parent / "README.md").read_text()
     )
+
+
+def test_the_hard_kinds_are_4307_reviews_in_ten_files() -> None:
+    """One name reads them all, in the order of the file names, each with shares and a domain."""
+    found = read_examples("hard-kinds")
+
+    assert len(HARD_KINDS) == 10
+    assert len(found) == 4307 == len({example.id for example in found})
+    assert all(e.probs and e.domain and e.label in SENTIMENTS for e in found)
+    first = read_examples(str(HARD_KINDS[0]))
+    assert [e.text for e in found[: len(first)]] == [e.text for e in first]
+    largest = [SENTIMENTS[max(range(3), key=(e.probs or ()).__getitem__)] for e in found]
+    assert largest == [example.label for example in found]
+    assert (HARD_KINDS[0].parent / "README.md").is_file()
+    assert len(digest_of("hard-kinds")) == 64 and digest_of("hard-kinds") != digest_of("starter")
 
 
 def test_the_test_split_can_be_written_as_csv(tmp_path: Path) -> None:

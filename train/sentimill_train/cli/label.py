@@ -25,7 +25,8 @@ __all__ = ["label"]
 
 def label(
     reviews: Annotated[
-        str | None, typer.Argument(help="csv, tsv, jsonl, parquet, `starter` or hub:owner/name")
+        str | None,
+        typer.Argument(help="csv, tsv, jsonl, parquet, `starter`, `hard-kinds` or hub:owner/name"),
     ] = None,
     out: Annotated[Path | None, typer.Argument(help="labelled JSON lines to write")] = None,
     teacher: Annotated[

@@ -39,8 +39,8 @@ def train(
     reviews: Annotated[
         list[str],
         typer.Option(
-            help="labelled reviews: a csv, tsv, jsonl or parquet file, `starter`, or"
-            " hub:owner/name[@revision]; one or more",
+            help="labelled reviews: a csv, tsv, jsonl or parquet file, `starter`,"
+            " `hard-kinds`, or hub:owner/name[@revision]; one or more",
         ),
     ],
     out: Annotated[Path, typer.Option(help="folder to write the bundle to")],

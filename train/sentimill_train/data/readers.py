@@ -25,10 +25,14 @@ from sentimill.errors import TableError, UsageError
 if TYPE_CHECKING:
     from datasets import IterableDataset
 
-__all__ = ["STARTER", "Table", "digest_of", "is_hub", "open_table", "path_of"]
+__all__ = ["HARD_KINDS", "STARTER", "Table", "digest_of", "files_of", "is_hub", "open_table"]
 
-STARTER: Final = Path(__file__).parents[1] / "resources" / "starter.jsonl"
-"""The reviews that come with the package."""
+_RESOURCES: Final = Path(__file__).parents[1] / "resources"
+STARTER: Final = _RESOURCES / "starter.jsonl"
+"""The starter reviews that come with the package."""
+HARD_KINDS: Final = tuple(sorted((_RESOURCES / "hard_kinds").glob("*.jsonl")))
+"""The reviews of the hard kinds (irony, negation, mixed verdicts, …) that come with the package."""
+_PACKAGED: Final = {"starter": (STARTER,), "hard-kinds": HARD_KINDS}
 
 _HUB: Final = "hub:"
 _SEPARATORS: Final = {".csv": ",", ".tsv": "\t"}
@@ -71,22 +75,31 @@ def is_hub(source: str) -> bool:
     return source.startswith(_HUB)
 
 
-def path_of(source: str) -> Path:
-    """Return the file behind *source*, which is no hub name: `starter` stands for our own."""
-    return STARTER if source == "starter" else Path(source)
+def files_of(source: str) -> tuple[Path, ...]:
+    """Return the files of *source*: `starter` and `hard-kinds` name reviews of the package.
+
+    Any other source is the path of one file. A hub name has no files.
+    """
+    return _PACKAGED.get(source, (Path(source),))
 
 
 def digest_of(source: str) -> str:
-    """Return the sha256 of a file, or of a hub name with its revision."""
+    """Return the sha256 of the bytes of *source*, or of a hub name with its revision."""
     if is_hub(source):
         return hashlib.sha256(source.encode()).hexdigest()
-    with path_of(source).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for path in files_of(source):
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager
 def open_table(source: str) -> Iterator[Table]:
-    """Open a file (csv, tsv, jsonl, ndjson, parquet), `starter`, or `hub:owner/name[@revision]`.
+    """Open a file (csv, tsv, jsonl, ndjson, parquet), packaged reviews (`starter`, `hard-kinds`).
+
+    A data set of the hub is `hub:owner/name[@revision]`.
 
     Errors of the reader come out of the block as TableError, so read inside it.
 
@@ -105,13 +118,15 @@ def open_table(source: str) -> Iterator[Table]:
     if is_hub(source):
         yield _open_hub(source)
         return
-    path = path_of(source)
+    path, *more = files_of(source)
     suffix = _check_file(path)
     verbosity = datasets.logging.get_verbosity()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it logs what it then raises
     try:
         with tempfile.TemporaryDirectory(prefix="sentimill-") as cache:
-            yield _open_file(path, suffix, cache)
+            table = _open_file(path, suffix, cache)
+            others = [_open_file(other, suffix, cache) for other in more]
+            yield Table(table.columns, table.parts + tuple(o.parts[0] for o in others))
     except (ValueError, StopIteration, OSError) as error:
         # ValueError is the root of pandas', Arrow's, JSON's and Unicode's errors alike.
         raise _explain(path, suffix, error) from error

@@ -84,7 +84,7 @@ class Columns:
 def read_examples(
     source: str, *, columns: Columns = Columns(), labels: Sequence[str] | None = SENTIMENTS
 ) -> list[Example]:
-    """Return the rows of *source* in order: a file, `starter`, or `hub:owner/name[@revision]`.
+    """Return the rows of *source* in order: a file, packaged reviews, `hub:owner/name[@revision]`.
 
     labels: the closed set; None takes every label as it is found. A label may differ in case, be
     one of neg, neu, pos, or be a number of stars: 1-2 negative, 3 neutral, 4-5 positive. A row
