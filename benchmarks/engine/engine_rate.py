@@ -96,7 +96,7 @@ class Plain:
         )
 
     def run(
-        self, ids: NDArray[np.int64], mask: NDArray[np.int64], *, beside: int = 0
+        self, ids: NDArray[np.int64], mask: NDArray[np.int64], *, other_calls: int = 0
     ) -> NDArray[np.float32]:
         """See `Engine.run`."""
         (logits,) = self._session.run(None, {"input_ids": ids, "attention_mask": mask})
@@ -255,9 +255,9 @@ def exact_texts(classifier: Classifier, rows: Rows) -> int:
     which may run in another session.
     """
     bits: list[set[bytes]] = [set() for _ in rows]
-    for beside in {0, classifier.engine.info().calls - 1}:
+    for other_calls in {0, classifier.engine.info().calls - 1}:
         for batch in _arrangements([*map(len, rows)]):
-            logits = classifier.run([rows[i] for i in batch], beside)
+            logits = classifier.run([rows[i] for i in batch], other_calls)
             for i, one in zip(batch, logits, strict=True):
                 bits[i].add(one.tobytes())
     return sum(len(each) == 1 for each in bits)

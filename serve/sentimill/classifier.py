@@ -176,15 +176,15 @@ class Classifier:
         with ThreadPoolExecutor(threads, thread_name_prefix="engine") as pool:
             return [*pool.map(work, batches, repeat(threads - 1))]
 
-    def run(self, rows: Rows, beside: int = 0) -> NDArray[np.float32]:
+    def run(self, rows: Rows, other_calls: int = 0) -> NDArray[np.float32]:
         """Pad *rows* of token ids and return their logits (rows, labels), from any thread.
 
-        beside: see `Engine.run`. Raises EngineError when the engine fails, and when what it gives
-        is NaN or infinite: that would pass for a label, and one that is sure.
+        other_calls: see `Engine.run`. Raises EngineError when the engine fails, and when its logits
+        are NaN or infinite: they would pass for a label with high confidence.
         """
         tokens = self.padded_length(max(map(len, rows)))
         padded = pad(rows, self.bundle.manifest.pad_id, tokens=tokens)
-        logits = self.engine.run(*padded, beside=beside)
+        logits = self.engine.run(*padded, other_calls=other_calls)
         if lost := int((~np.isfinite(logits)).any(axis=1).sum()):
             why = f"the engine gave no finite numbers for {lost} of {len(rows)} texts"
             raise EngineError(why, reason="ENGINE_FAILED")

@@ -121,11 +121,11 @@ class Wavering(Engine):
         )
 
     def run(
-        self, ids: NDArray[np.int64], mask: NDArray[np.int64], *, beside: int = 0
+        self, ids: NDArray[np.int64], mask: NDArray[np.int64], *, other_calls: int = 0
     ) -> NDArray[np.float32]:
-        """Give texts of five tokens other logits beside another call."""
+        """Give texts of five tokens other logits during another call."""
         odd = mask.sum(axis=1, keepdims=True) == 5
-        return np.where(odd & (beside > 0), 1, 2).repeat(3, axis=1).astype(np.float32)
+        return np.where(odd & (other_calls > 0), 1, 2).repeat(3, axis=1).astype(np.float32)
 
 
 def test_bits_are_checked_in_the_session_that_runs_under_load(bundle: Path) -> None:

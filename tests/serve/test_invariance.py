@@ -112,7 +112,9 @@ def test_an_engine_may_be_called_from_several_threads(engine: Engine) -> None:
     expected = [engine.run(*batch).tobytes() for batch in batches]
 
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda batch: engine.run(*batch, beside=3).tobytes(), batches * 4))
+        found = list(
+            pool.map(lambda batch: engine.run(*batch, other_calls=3).tobytes(), batches * 4)
+        )
 
     assert found == expected * 4
 

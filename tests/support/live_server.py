@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentimill.batching.admission import Admission
-from sentimill.batching.scheduler import Batcher
+from sentimill.batching.scheduler import Scheduler
 from sentimill.classifier import Classifier
 from sentimill.observability.metrics import Metrics
 from sentimill.observability.tracing import Spans
@@ -39,12 +39,12 @@ class Gate:
         self._came = threading.Event()
         self._open = threading.Event()
 
-    def run(self, rows: Sequence[NDArray[np.int64]], beside: int) -> NDArray[np.float32]:
+    def run(self, rows: Sequence[NDArray[np.int64]], other_calls: int) -> NDArray[np.float32]:
         """Return the logits of *rows* when the gate is open."""
         self.calls.append(len(rows))
         self._came.set()
         assert self._open.wait(WAIT_SECONDS)
-        return self._classifier.run(rows, beside)
+        return self._classifier.run(rows, other_calls)
 
     async def entered(self) -> None:
         """Wait until the engine was called."""
@@ -89,8 +89,8 @@ async def live_service(
     admission = Admission(
         max_texts=limits.max_waiting_texts, max_tokens=limits.max_waiting_tokens, metrics=metrics
     )
-    batcher = Batcher(gate.run, admission, metrics, budget=budget)
-    slot = Slot(Loaded(classifier, batcher, tokenizer_threads=2))
+    scheduler = Scheduler(gate.run, admission, metrics, budget=budget)
+    slot = Slot(Loaded(classifier, scheduler, tokenizer_threads=2))
     desk = Desk(slot, admission, metrics, limits=limits, callers=callers, spans=spans)
     service = SentimentService(desk, version="0")
     server = grpc.aio.server(
@@ -100,7 +100,7 @@ async def live_service(
     other = OpenInference(desk, version="0")
     server.add_generic_rpc_handlers((service.handler(), other.handler()))
     port = server.add_insecure_port("127.0.0.1:0")
-    batcher.start()
+    scheduler.start()
     await server.start()
     if not gated:
         gate.open()

@@ -25,7 +25,7 @@ from sentimill.batching.batch_selection import WINDOW, take_batch
 from sentimill.errors import DeadlineError, EngineError, UnavailableError
 from sentimill.observability.metrics import Metrics
 
-__all__ = ["Answer", "Batcher", "Job"]
+__all__ = ["Answer", "Job", "Scheduler"]
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class _Item:
         return self.job.deadline
 
 
-class Batcher:
+class Scheduler:
     """Feeds an engine from a queue of jobs. All methods are for the event loop's thread."""
 
     def __init__(
@@ -289,9 +289,9 @@ class Batcher:
     async def _fly(self, batch: list[_Item]) -> None:
         """Run one batch in a thread of the engine and hand its results back."""
         loop = asyncio.get_running_loop()
-        beside = len(self._flights) - 1
+        other_calls = len(self._flights) - 1
         try:
-            ran = await loop.run_in_executor(self._threads, self._timed, batch, beside)
+            ran = await loop.run_in_executor(self._threads, self._timed, batch, other_calls)
             self._settle(batch, *ran)
         except Exception:
             # Nothing that an engine does ends here; the loop must survive what does.
@@ -341,7 +341,7 @@ class Batcher:
         return max(0.0, ended - max(started, before))
 
     def _timed(
-        self, batch: list[_Item], beside: int
+        self, batch: list[_Item], other_calls: int
     ) -> tuple[list[_Item], list[NDArray[np.float32] | EngineError], float, float]:
         """Run what somebody still waits for; return those items, their logits, start and seconds.
 
@@ -351,15 +351,15 @@ class Batcher:
         """
         started = time.monotonic()
         alive = [i for i in batch if not i.job.done.done() and i.deadline > started]
-        logits = self._run_or_split([item.ids for item in alive], beside) if alive else []
+        logits = self._run_or_split([item.ids for item in alive], other_calls) if alive else []
         return alive, logits, started, time.monotonic() - started
 
     def _run_or_split(
-        self, rows: list[NDArray[np.int64]], beside: int
+        self, rows: list[NDArray[np.int64]], other_calls: int
     ) -> list[NDArray[np.float32] | EngineError]:
         """Run *rows*; where that fails, halve them until the culprit is alone with its error."""
         try:
-            results = list(self._run(rows, beside))
+            results = list(self._run(rows, other_calls))
             if len(results) != len(rows):
                 why = f"the engine gave {len(results)} rows for {len(rows)} texts"
                 raise EngineError(why, reason="ENGINE_FAILED")
@@ -373,7 +373,9 @@ class Batcher:
                 why = f"the engine failed with {type(error).__name__}"
                 return [EngineError(why, reason="ENGINE_FAILED")]
         half = len(rows) // 2
-        return self._run_or_split(rows[:half], beside) + self._run_or_split(rows[half:], beside)
+        return self._run_or_split(rows[:half], other_calls) + self._run_or_split(
+            rows[half:], other_calls
+        )
 
 
 def _fail(job: Job, error: Exception) -> None:

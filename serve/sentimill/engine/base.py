@@ -68,12 +68,12 @@ class Engine(Protocol):
     """A loaded graph."""
 
     def run(
-        self, ids: NDArray[np.int64], mask: NDArray[np.int64], *, beside: int = 0
+        self, ids: NDArray[np.int64], mask: NDArray[np.int64], *, other_calls: int = 0
     ) -> NDArray[np.float32]:
         """Return logits (rows, labels) for *ids* and *mask*, both (rows, tokens), from any thread.
 
-        beside: how many other calls go on or are about to come, which may decide how many threads
-        this one takes, and never what it gives.
+        other_calls: how many other calls run now or soon. It may decide how many threads this call
+        takes. It never changes the logits.
 
         Raises EngineError when the engine fails.
         """

@@ -61,10 +61,10 @@ class OnnxEngine:
         )
 
     def run(
-        self, ids: NDArray[np.int64], mask: NDArray[np.int64], *, beside: int = 0
+        self, ids: NDArray[np.int64], mask: NDArray[np.int64], *, other_calls: int = 0
     ) -> NDArray[np.float32]:
         """See `Engine.run`."""
-        session = self._single if beside + 1 >= self._info.threads else self._shared
+        session = self._single if other_calls + 1 >= self._info.threads else self._shared
         return run_graph(lambda: session.run(None, {"input_ids": ids, "attention_mask": mask})[0])
 
     def info(self) -> EngineInfo:

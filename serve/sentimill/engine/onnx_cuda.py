@@ -44,7 +44,7 @@ class PackedEngine:
         )
 
     def run(
-        self, ids: NDArray[np.int64], mask: NDArray[np.int64], *, beside: int = 0
+        self, ids: NDArray[np.int64], mask: NDArray[np.int64], *, other_calls: int = 0
     ) -> NDArray[np.float32]:
         """See `Engine.run`; more calls at once than there are sessions wait."""
         feeds = pack(ids, mask)

@@ -64,7 +64,7 @@ class GpuEngine:
         )
 
     def run(
-        self, ids: NDArray[np.int64], mask: NDArray[np.int64], *, beside: int = 0
+        self, ids: NDArray[np.int64], mask: NDArray[np.int64], *, other_calls: int = 0
     ) -> NDArray[np.float32]:
         """See `Engine.run`; a third call at once waits."""
         rows = len(ids)

@@ -68,7 +68,7 @@ class OpenvinoEngine:
         )
 
     def run(
-        self, ids: NDArray[np.int64], mask: NDArray[np.int64], *, beside: int = 0
+        self, ids: NDArray[np.int64], mask: NDArray[np.int64], *, other_calls: int = 0
     ) -> NDArray[np.float32]:
         """See `Engine.run`."""
         # One stream would run two calls one after the other anyway, and a request is not

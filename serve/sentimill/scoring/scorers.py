@@ -127,18 +127,18 @@ class LocalScorer:
         return Answers(probs, errors, sum(map(len, rows)), padded)
 
     def _run(
-        self, rows: Sequence[NDArray[np.int64]], beside: int
+        self, rows: Sequence[NDArray[np.int64]], other_calls: int
     ) -> tuple[NDArray[np.float32], dict[int, SentimillError]]:
         """Return probs (rows, labels); a batch that fails is halved until the culprit is alone."""
         try:
-            return probabilities(self._classifier.run(rows, beside), self._temperature), {}
+            return probabilities(self._classifier.run(rows, other_calls), self._temperature), {}
         except EngineError as error:
             if len(rows) == 1:
                 nothing = np.full((1, len(self._classifier.labels)), np.nan, dtype=np.float32)
                 return nothing, {0: error}
         half = len(rows) // 2
-        first, failed = self._run(rows[:half], beside)
-        second, later = self._run(rows[half:], beside)
+        first, failed = self._run(rows[:half], other_calls)
+        second, later = self._run(rows[half:], other_calls)
         failed |= {half + k: error for k, error in later.items()}
         return np.concatenate([first, second]), failed
 

@@ -20,7 +20,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from sentimill.batching.admission import Admission
-from sentimill.batching.scheduler import Batcher
+from sentimill.batching.scheduler import Scheduler
 from sentimill.bundle.manifest import open_bundle
 from sentimill.classifier import Classifier
 from sentimill.engine.base import EngineName, Precision, Provider
@@ -175,7 +175,7 @@ class Serve:
     def _loaded(self, classifier: Classifier, admission: Admission, metrics: Metrics) -> Loaded:
         """Give *classifier* a queue that runs, and tokenizers."""
         info = classifier.engine.info()
-        batcher = Batcher(
+        scheduler = Scheduler(
             classifier.run,
             admission,
             metrics,
@@ -186,8 +186,8 @@ class Serve:
             computed_tokens=classifier.computed_tokens,
             calls=info.calls,
         )
-        batcher.start()
-        return Loaded(classifier, batcher, tokenizer_threads=self.tokenizer_threads)
+        scheduler.start()
+        return Loaded(classifier, scheduler, tokenizer_threads=self.tokenizer_threads)
 
     async def _follow(
         self, reload: asyncio.Event, slot: Slot, admission: Admission, status: Status

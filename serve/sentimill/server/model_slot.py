@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from sentimill.batching.scheduler import Batcher
+from sentimill.batching.scheduler import Scheduler
 from sentimill.classifier import Classifier
 from sentimill.engine.base import row_bucket
 from sentimill.engine.hardware import give_memory_back
@@ -28,9 +28,11 @@ __all__ = ["Loaded", "Slot", "warm_up"]
 class Loaded:
     """One classifier with its queue and its tokenizer threads."""
 
-    def __init__(self, classifier: Classifier, batcher: Batcher, *, tokenizer_threads: int) -> None:
+    def __init__(
+        self, classifier: Classifier, scheduler: Scheduler, *, tokenizer_threads: int
+    ) -> None:
         self.classifier = classifier
-        self.batcher = batcher
+        self.scheduler = scheduler
         self._threads = ThreadPoolExecutor(tokenizer_threads, thread_name_prefix="tokenizer")
         self._own = threading.local()
         self._users = 0
@@ -59,7 +61,7 @@ class Loaded:
 
     async def close(self) -> None:
         """Stop queue and threads; what still waits gets UnavailableError. Twice does no harm."""
-        await self.batcher.close()
+        await self.scheduler.close()
         # A caller who was cancelled may have left a text in a tokenizer; the event loop goes on.
         await asyncio.to_thread(self._threads.shutdown)
 

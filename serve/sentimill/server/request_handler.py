@@ -165,7 +165,7 @@ class Desk:
                 deadline = None if left is None else arrived + left
                 answer = Answer([], 0.0, 0.0)
                 if good:
-                    answer = await model.batcher.classify(good, deadline, bulk=bulk)
+                    answer = await model.scheduler.classify(good, deadline, bulk=bulk)
         finally:
             self._admission.leave(count, tokens, bulk=bulk)
         # The model may be closed by now; what is left needs no engine.

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from live_server import until
-from running_batcher import BAD, BATTERY, GOOD, running, settled
+from running_scheduler import BAD, BATTERY, GOOD, running, settled
 from sentimill.errors import DeadlineError
 
 

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from running_batcher import BAD, BATTERY, GOOD, running, settled
+from running_scheduler import BAD, BATTERY, GOOD, running, settled
 from sentimill.batching import scheduler as batching
 from sentimill.batching.admission import Admission
-from sentimill.batching.scheduler import Batcher
+from sentimill.batching.scheduler import Scheduler
 from sentimill.errors import EngineError, UnavailableError
 from sentimill.observability.metrics import Metrics
 from tiny_bundle import graph, write_tiny_bundle
@@ -59,18 +59,18 @@ async def test_as_many_batches_run_at_once_as_suit_the_engine() -> None:
     """Their time is counted once, so the queue is known to drain twice as fast."""
     both = threading.Barrier(2)
 
-    def run(rows: Sequence[NDArray[np.int64]], beside: int) -> NDArray[np.float32]:
-        assert beside > 0
+    def run(rows: Sequence[NDArray[np.int64]], other_calls: int) -> NDArray[np.float32]:
+        assert other_calls > 0
         both.wait(timeout=30)  # a call by itself would wait for ever
         time.sleep(0.05)
         return np.array([[len(row)] for row in rows], dtype=np.float32)
 
     metrics = Metrics()
     counted = Admission(max_texts=10, max_tokens=100, metrics=metrics)
-    batcher = Batcher(run, counted, metrics, budget=3, calls=2)
-    batcher.start()
-    answer = await batcher.classify([np.arange(1, 1 + n) for n in (1, 2, 3, 3)], None)
-    await batcher.close()
+    scheduler = Scheduler(run, counted, metrics, budget=3, calls=2)
+    scheduler.start()
+    answer = await scheduler.classify([np.arange(1, 1 + n) for n in (1, 2, 3, 3)], None)
+    await scheduler.close()
 
     value = metrics.registry.get_sample_value
     calls = value("sentimill_engine_seconds_sum")
@@ -87,22 +87,22 @@ async def test_the_engine_is_told_how_many_batches_go_beside() -> None:
     told: list[int] = []
     gate = threading.Event()
 
-    def run(rows: Sequence[NDArray[np.int64]], beside: int) -> NDArray[np.float32]:
-        told.append(beside)
+    def run(rows: Sequence[NDArray[np.int64]], other_calls: int) -> NDArray[np.float32]:
+        told.append(other_calls)
         assert gate.wait(30)
         return np.zeros((len(rows), 3), dtype=np.float32)
 
     metrics = Metrics()
     counted = Admission(max_texts=10, max_tokens=100, metrics=metrics)
-    batcher = Batcher(run, counted, metrics, budget=3, calls=2)
-    batcher.start()
-    first = asyncio.create_task(batcher.classify([np.arange(1, 3)], None))
+    scheduler = Scheduler(run, counted, metrics, budget=3, calls=2)
+    scheduler.start()
+    first = asyncio.create_task(scheduler.classify([np.arange(1, 3)], None))
     await settled()
-    second = asyncio.create_task(batcher.classify([np.arange(1, 3)], None))
+    second = asyncio.create_task(scheduler.classify([np.arange(1, 3)], None))
     await settled()
     gate.set()
     await asyncio.gather(first, second)
-    await batcher.close()
+    await scheduler.close()
 
     assert sorted(told) == [0, 1]
 
@@ -128,15 +128,15 @@ async def test_a_failed_batch_is_halved_until_the_culprit_is_alone(
 async def test_a_failure_of_another_kind_is_an_engine_error(bundle: Path) -> None:
     """Whatever an engine raises, the caller gets our error without its details."""
 
-    def broken(rows: Sequence[NDArray[np.int64]], beside: int) -> NDArray[np.float32]:
+    def broken(rows: Sequence[NDArray[np.int64]], other_calls: int) -> NDArray[np.float32]:
         raise MemoryError("secret")
 
     metrics = Metrics()
     counted = Admission(max_texts=10, max_tokens=100, metrics=metrics)
-    batcher = Batcher(broken, counted, metrics, budget=100)
-    batcher.start()
-    (found,) = (await batcher.classify([np.array([1, 2])], None)).logits
-    await batcher.close()
+    scheduler = Scheduler(broken, counted, metrics, budget=100)
+    scheduler.start()
+    (found,) = (await scheduler.classify([np.array([1, 2])], None)).logits
+    await scheduler.close()
 
     assert isinstance(found, EngineError)
     assert (found.reason, str(found)) == ("ENGINE_FAILED", "the engine failed with MemoryError")
@@ -146,12 +146,12 @@ async def test_an_engine_that_loses_a_row_is_an_engine_error(bundle: Path) -> No
     """Too few answers are a failure of the engine, and nobody waits for ever."""
     metrics = Metrics()
     counted = Admission(max_texts=10, max_tokens=100, metrics=metrics)
-    batcher = Batcher(
-        lambda rows, beside: np.zeros((0, 3), dtype=np.float32), counted, metrics, budget=100
+    scheduler = Scheduler(
+        lambda rows, other_calls: np.zeros((0, 3), dtype=np.float32), counted, metrics, budget=100
     )
-    batcher.start()
-    found = await asyncio.wait_for(batcher.classify([np.array([1, 2])] * 2, None), 30)
-    await batcher.close()
+    scheduler.start()
+    found = await asyncio.wait_for(scheduler.classify([np.array([1, 2])] * 2, None), 30)
+    await scheduler.close()
 
     assert [type(one) for one in found.logits] == [EngineError, EngineError]
 
@@ -184,7 +184,7 @@ async def test_closing_finishes_what_runs_and_refuses_what_waits(bundle: Path) -
     async with running(bundle, gated=True, budget=1) as made:
         jobs = [made.begin("good") for _ in range(5)]
         await made.gate.entered()
-        closing = asyncio.create_task(made.batcher.close())
+        closing = asyncio.create_task(made.scheduler.close())
         await settled()
         made.gate.open()
         await closing
@@ -256,7 +256,7 @@ async def test_padding_is_counted_where_it_is_computed(
 async def test_times_are_told(bundle: Path) -> None:
     """A job learns how long its texts waited and how long the engine took."""
     async with running(bundle) as made:
-        answer = await made.batcher.classify([np.array([4, 5])], None)
+        answer = await made.scheduler.classify([np.array([4, 5])], None)
 
     assert answer.queue_seconds >= 0
     assert answer.engine_seconds > 0

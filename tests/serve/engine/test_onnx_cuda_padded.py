@@ -73,7 +73,7 @@ def test_calls_at_once_do_not_mix() -> None:
     expected = [PLAIN.run(*each).tobytes() for each in batches]
 
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda each: BOUND.run(*each, beside=1).tobytes(), batches))
+        found = list(pool.map(lambda each: BOUND.run(*each, other_calls=1).tobytes(), batches))
 
     assert found == expected
 

@@ -36,11 +36,11 @@ from sentimill.cli.main import main
 
 run = Classifier.run
 
-def wait_and_run(self, rows, beside=0):
+def wait_and_run(self, rows, other_calls=0):
     if any({WORDS.index("poison")} in row for row in rows):
         print("engine busy", file=sys.stderr, flush=True)
         sys.stdin.readline()
-    return run(self, rows, beside)
+    return run(self, rows, other_calls)
 
 Classifier.run = wait_and_run
 atexit.register(lambda: print(*sorted({{"torch", "transformers", "pandas"}} & set(sys.modules))))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sentimill import Classifier
 from sentimill.batching.admission import Admission
-from sentimill.batching.scheduler import Batcher
+from sentimill.batching.scheduler import Scheduler
 from sentimill.engine.base import EngineName
 from sentimill.errors import UnavailableError
 from sentimill.observability.metrics import Metrics
@@ -32,10 +32,10 @@ def loaded(classifier: Classifier, *, started: bool = True) -> Loaded:
     """Return a model that answers; with *started* false its queue stands still."""
     metrics = Metrics()
     admission = Admission(max_texts=100, max_tokens=1000, metrics=metrics)
-    batcher = Batcher(classifier.run, admission, metrics, budget=64)
+    scheduler = Scheduler(classifier.run, admission, metrics, budget=64)
     if started:
-        batcher.start()
-    return Loaded(classifier, batcher, tokenizer_threads=1)
+        scheduler.start()
+    return Loaded(classifier, scheduler, tokenizer_threads=1)
 
 
 async def test_new_requests_meet_the_new_model(classifier: Classifier) -> None:
@@ -57,7 +57,7 @@ async def test_a_request_stays_with_its_model_until_it_is_done(classifier: Class
     with slot.use() as model:
         slot.put(loaded(classifier))
         draining = asyncio.create_task(slot.drain())
-        answer = await model.batcher.classify([ROW], None)
+        answer = await model.scheduler.classify([ROW], None)
         (encoded,) = await model.encode(["good"])
         assert not draining.done()
     await draining
@@ -75,7 +75,7 @@ async def test_closing_fails_what_a_leaving_model_never_answers(classifier: Clas
 
     async def ask() -> None:
         with slot.use() as model:
-            await model.batcher.classify([ROW], None)
+            await model.scheduler.classify([ROW], None)
 
     asking = asyncio.create_task(ask())
     await asyncio.sleep(0)  # it runs up to its wait
@@ -104,10 +104,10 @@ def test_every_length_that_an_engine_rounds_to_is_warmed(
     run = classifier.engine.run
 
     def seen(
-        ids: NDArray[np.int64], mask: NDArray[np.int64], *, beside: int
+        ids: NDArray[np.int64], mask: NDArray[np.int64], *, other_calls: int
     ) -> NDArray[np.float32]:
         shapes.add(ids.shape)
-        return run(ids, mask, beside=beside)
+        return run(ids, mask, other_calls=other_calls)
 
     monkeypatch.setattr(classifier.engine, "run", seen)
     warm_up(classifier, 100)

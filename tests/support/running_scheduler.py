@@ -1,4 +1,4 @@
-"""A batcher that runs before a real engine, small and as slow as a test likes."""
+"""A scheduler that runs before a real engine, small and as slow as a test likes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from live_server import Gate
 from sentimill.batching.admission import Admission
-from sentimill.batching.scheduler import Batcher
+from sentimill.batching.scheduler import Scheduler
 from sentimill.classifier import Classifier
 from sentimill.observability.metrics import Metrics
 from tiny_bundle import WORDS
@@ -24,9 +24,9 @@ GOOD, BAD, BATTERY = [0.0, 0.0, 3.0], [3.0, 0.0, 0.0], [0.0, 0.0, 0.0]
 
 @dataclass(frozen=True)
 class Running:
-    """A batcher that runs, and what it is made of."""
+    """A scheduler that runs, and what it is made of."""
 
-    batcher: Batcher
+    scheduler: Scheduler
     classifier: Classifier
     gate: Gate
     metrics: Metrics
@@ -40,7 +40,7 @@ class Running:
     async def _answer(
         self, rows: Sequence[NDArray[np.int64]], deadline: float | None
     ) -> list[object]:
-        answer = await self.batcher.classify(rows, deadline)
+        answer = await self.scheduler.classify(rows, deadline)
         return [one if isinstance(one, Exception) else one.tolist() for one in answer.logits]
 
     def value(self, name: str) -> float | None:
@@ -56,20 +56,22 @@ async def running(
     gated: bool = False,
     computed_tokens: Callable[[Sequence[int]], int] | None = None,
 ) -> AsyncIterator[Running]:
-    """Run a batcher before a real engine; with *gated* the engine waits."""
+    """Run a scheduler before a real engine; with *gated* the engine waits."""
     classifier = Classifier.load(bundle, threads=1)
     metrics = Metrics()
     gate = Gate(classifier)
     counted = Admission(max_texts=1000, max_tokens=100_000, metrics=metrics)
-    batcher = Batcher(gate.run, counted, metrics, budget=budget, computed_tokens=computed_tokens)
-    batcher.start()
+    scheduler = Scheduler(
+        gate.run, counted, metrics, budget=budget, computed_tokens=computed_tokens
+    )
+    scheduler.start()
     if not gated:
         gate.open()
     try:
-        yield Running(batcher, classifier, gate, metrics, counted)
+        yield Running(scheduler, classifier, gate, metrics, counted)
     finally:
         gate.open()
-        await batcher.close()
+        await scheduler.close()
 
 
 async def settled() -> None:
