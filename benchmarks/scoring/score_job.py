@@ -199,9 +199,11 @@ def one_pipeline(folder: Path, rows: int, kind: str) -> dict[str, object]:
     from tiny_bundle import write_tiny_bundle
 
     source = folder / f"in.{kind}"
-    code = f"import scoring; scoring.write_short({str(source)!r}, {rows})"
+    code = (
+        f"from benchmarks.scoring import score_job; score_job.write_short({str(source)!r}, {rows})"
+    )
     paths = [str(Path(__file__).parents[2]), str(Path(__file__).parents[2] / "tests" / "support")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*paths, *sys.path])}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
     bundle = write_tiny_bundle(folder / "tiny").path
     scorer = LocalScorer(Classifier.load(bundle, threads=1))

@@ -71,7 +71,7 @@ def test_a_denial_turns_a_word_round() -> None:
 
 def test_none_is_a_case_that_judges() -> None:
     """The package's own suite, and the airline of CheckList, are for judging only."""
-    file = Path(sentimill_train.__file__).parent / "data" / "behaviour.jsonl"
+    file = Path(sentimill_train.__file__).parent / "resources" / "behaviour.jsonl"
     cases = {
         plain(text)
         for line in file.read_text(encoding="utf-8").splitlines()

@@ -25,8 +25,6 @@ from repository import ROOT
 from sentimill import Classifier
 from sentimill.engine.base import Engine, EngineInfo
 
-FOLDER = ROOT / "benchmarks"
-
 
 def run(name: str, bundle: Path, out: Path, **options: object) -> dict[str, Any]:
     """Run a benchmark on *bundle* and made-up texts, and return what it wrote."""
@@ -34,7 +32,13 @@ def run(name: str, bundle: Path, out: Path, **options: object) -> dict[str, Any]
     arguments = [f"--{key.replace('_', '-')}" for key in options]
     pairs = zip(arguments, options.values(), strict=True)
     done = subprocess.run(
-        [sys.executable, FOLDER / name, *(str(part) for pair in pairs for part in pair)],
+        [
+            sys.executable,
+            "-m",
+            f"benchmarks.{name}",
+            *(str(part) for pair in pairs for part in pair),
+        ],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=240,
@@ -66,7 +70,7 @@ def test_arrival_order_fills_a_batch_until_the_next_text_does_not_fit(
 def test_the_benchmark_runs_on_a_tiny_bundle(bundle: Path, tmp_path: Path) -> None:
     """Two turns of some seconds: figures for both loads, from a server that is gone afterwards."""
     found = run(
-        "serving.py", bundle, tmp_path / "out.json",
+        "serving.served_rate", bundle, tmp_path / "out.json",
         texts=128, lead=1, seconds=3, rounds=2, offline_tokens=512,
     )  # fmt: skip
 
@@ -89,7 +93,13 @@ def test_a_served_turn_is_compared_with_the_offline_turns_around_it() -> None:
 def test_the_engine_benchmark_runs_on_a_tiny_bundle(bundle: Path, tmp_path: Path) -> None:
     """Each engine that the bundle allows at each budget, on the same threads and batches."""
     found = run(
-        "engine.py", bundle, tmp_path / "out.json", texts=24, rounds=2, threads=2, checked=9
+        "engine.engine_rate",
+        bundle,
+        tmp_path / "out.json",
+        texts=24,
+        rounds=2,
+        threads=2,
+        checked=9,
     )
 
     cases = [tuple(row["case"].values()) for row in found["rows"]]
@@ -218,7 +228,7 @@ def test_a_quantile_of_too_few_is_none() -> None:
 def test_the_latency_benchmark_runs_on_a_tiny_bundle(bundle: Path, tmp_path: Path) -> None:
     """Two loads and a short overload: every call is in the figures, and the curve is drawn."""
     found = run(
-        "latency.py", bundle, tmp_path / "out.json",
+        "serving.latency", bundle, tmp_path / "out.json",
         texts=64, texts_a_request=4, seconds=5, rounds=1, overload_seconds=4, deadline=20,
         times=1.5,
     )  # fmt: skip
@@ -233,7 +243,7 @@ def test_the_latency_benchmark_runs_on_a_tiny_bundle(bundle: Path, tmp_path: Pat
 @pytest.mark.slow
 def test_the_reload_benchmark_runs_on_a_tiny_bundle(bundle: Path, tmp_path: Path) -> None:
     """Each reload is one, and no call fails."""
-    found = run("reloads.py", bundle, tmp_path / "out.json", texts=64, reloads=4)
+    found = run("serving.reloads", bundle, tmp_path / "out.json", texts=64, reloads=4)
 
     assert [row["reload"] for row in found["each"]] == [1, 2, 3, 4]
     assert found["failed_reloads"] == 0
@@ -244,7 +254,7 @@ def test_the_reload_benchmark_runs_on_a_tiny_bundle(bundle: Path, tmp_path: Path
 def test_the_benchmark_of_cut_calls_runs_on_a_tiny_bundle(bundle: Path, tmp_path: Path) -> None:
     """Every bad call ends in some way, and the healthy ones go on."""
     found = run(
-        "cut_calls.py", bundle, tmp_path / "out.json", texts=64, cut=60, malformed=40, settle=0
+        "serving.cancelled_calls", bundle, tmp_path / "out.json", texts=64, cut=60, malformed=40, settle=0
     )  # fmt: skip
 
     assert sum(found["ended"].values()) == 100

@@ -300,11 +300,10 @@ PROGRAM = """
 import os, sys
 os.fsync = lambda _: None
 from sentimill.cli.main import main
-from sentimill.scoring import part_writer, tables
-output._COMMIT_S = 0.0
-from sentimill.scoring import units
-units.Layout.__init__.__kwdefaults__["window_bytes"] = 1000
-from sentimill.scoring import job, ray, scorers, summary
+from sentimill.scoring import part_writer, planning
+part_writer._COMMIT_S = 0.0
+planning.Layout.__init__.__kwdefaults__["window_bytes"] = 1000
+from sentimill.scoring import job, ray_runner, scorers, summary
 sys.stderr.write("ready\\n")
 main(sys.argv[1:])
 """
