@@ -254,7 +254,8 @@ def test_the_reload_benchmark_runs_on_a_tiny_bundle(bundle: Path, tmp_path: Path
 def test_the_benchmark_of_cut_calls_runs_on_a_tiny_bundle(bundle: Path, tmp_path: Path) -> None:
     """Every bad call ends in some way, and the healthy ones go on."""
     found = run(
-        "serving.cancelled_calls", bundle, tmp_path / "out.json", texts=64, cut=60, malformed=40, settle=0
+        "serving.cancelled_calls", bundle, tmp_path / "out.json",
+        texts=64, cut=60, malformed=40, settle=0
     )  # fmt: skip
 
     assert sum(found["ended"].values()) == 100
