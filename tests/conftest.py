@@ -22,6 +22,21 @@ settings.load_profile("sentimill")
 _ASYNC_TEST_SECONDS = 60.0
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the suite be run as on a CPU with fast bfloat16, and as on one without."""
+    parser.addoption("--bf16", choices=["on", "off"], help="what torch says of this CPU's bfloat16")
+
+
+@pytest.fixture(autouse=True)
+def _forced_bf16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Follow `--bf16`: training computes in bfloat16 where torch says that the CPU is fast at it."""
+    if (wanted := request.config.getoption("--bf16")) is not None:
+        import torch
+
+        capabilities = {"avx512_bf16": wanted == "on"}
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run a test that is a coroutine in an event loop of its own, and not for ever."""

@@ -22,7 +22,8 @@ from sentimill_train.training.distributed import joined
 from sentimill_train.training.loop import FitConfig, fit
 from train_parts import reviews, rows_of, student
 
-CONFIG = FitConfig(epochs=2, learning_rate=3e-3, batch_tokens=1024, patience=2)
+# In float32: bfloat16, where the CPU has it, rounds one batch of 16 rows and two of 8 differently.
+CONFIG = FitConfig(epochs=2, learning_rate=3e-3, batch_tokens=1024, patience=2, bf16=False)
 ROWS = 148  # 19 batches of up to 8 rows: in the last step one of the two processes has none
 
 

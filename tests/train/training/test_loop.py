@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,6 @@ def test_accumulated_batches_make_the_step_of_one_large_batch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four of 8 rows against one of 32: the same weights but for float noise, in as many steps."""
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
     train = rows_of(reviews(200))
     found = []
     for tokens, accumulate in ((4096, 1), (1024, 4)):
@@ -76,7 +76,12 @@ def test_accumulated_batches_make_the_step_of_one_large_batch(
         without_dropout(made)
         monkeypatch.setattr(fitting, "plan_epoch", in_order)
         config = FitConfig(
-            epochs=2, learning_rate=1e-3, batch_tokens=tokens, accumulate=accumulate, patience=9
+            epochs=2,
+            learning_rate=1e-3,
+            batch_tokens=tokens,
+            accumulate=accumulate,
+            patience=9,
+            bf16=False,
         )
         found.append((made, fit(made, train, VALIDATION, config)))
 
@@ -178,11 +183,13 @@ def test_bfloat16_is_used_where_the_processor_has_it(
     assert fast_dtype(torch.device("cpu")) is expected
 
 
-def test_training_in_float32_works_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is nothing faster, and the record says so."""
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
-    made: Student = student(tmp_path)
+@pytest.mark.parametrize("bf16", [True, False])
+def test_training_works_in_bfloat16_and_in_float32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bf16: bool
+) -> None:
+    """On any CPU (torch emulates bfloat16 where there is none), and the record says which it was."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
 
-    found = fit(made, TRAIN, VALIDATION, QUICK)
+    found = fit(student(tmp_path), TRAIN, VALIDATION, replace(QUICK, bf16=bf16))
 
-    assert (found.autocast, found.macro_f1) == ("float32", 1.0)
+    assert (found.autocast, found.macro_f1) == ("bfloat16" if bf16 else "float32", 1.0)
