@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(autouse=True)
 def _forced_bf16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Follow `--bf16`: training computes in bfloat16 where torch says that the CPU is fast at it."""
+    """Follow `--bf16`: training computes in bfloat16 where torch says the CPU is fast at it."""
     if (wanted := request.config.getoption("--bf16")) is not None:
         import torch
 

@@ -187,7 +187,7 @@ def test_bfloat16_is_used_where_the_processor_has_it(
 def test_training_works_in_bfloat16_and_in_float32(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bf16: bool
 ) -> None:
-    """On any CPU (torch emulates bfloat16 where there is none), and the record says which it was."""
+    """On any CPU: torch emulates bfloat16 where there is none. The record says which it was."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
 
     found = fit(student(tmp_path), TRAIN, VALIDATION, replace(QUICK, bf16=bf16))
