@@ -56,6 +56,49 @@ def test_every_column_is_read(tmp_path: Path) -> None:
     ]
 
 
+def test_a_row_says_how_it_is_to_be_learnt(tmp_path: Path) -> None:
+    """With the labels that were allowed, a person's own label, and a weight from a named column."""
+    path = tmp_path / "r.csv"
+    path.write_text(
+        "text,label,given,labels_allowed,importance\n"
+        'Fine.,negative,Positive,"pos, negative",2.5\n'
+        "Good.,positive,five kilos,,\n"
+    )
+
+    first, second = read_examples(str(path), columns=Columns(weight="importance"))
+
+    assert (first.given, first.labels_allowed, first.weight) == (
+        "positive",
+        ("negative", "positive"),
+        2.5,
+    )
+    assert (second.given, second.labels_allowed, second.weight) == (None, None, 1.0)
+    assert [row.weight for row in read_examples(str(path))] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("cells", "reason"),
+    [
+        ("neutral,pos|neg,1", "UNKNOWN_LABEL"),
+        ('neutral,"positive,negative",1', "UNKNOWN_LABEL"),
+        ("neutral,,-1", "BAD_WEIGHT"),
+        ("neutral,,much", "BAD_WEIGHT"),
+        ("neutral,,inf", "BAD_WEIGHT"),
+    ],
+)
+def test_what_cannot_say_how_to_learn_a_row_is_refused(
+    tmp_path: Path, cells: str, reason: str
+) -> None:
+    """Instead of a row that counts for nothing, or against its own label."""
+    path = tmp_path / "r.csv"
+    path.write_text(f"text,label,labels_allowed,importance\nFine.,{cells}\n")
+
+    with pytest.raises(TableError) as caught:
+        read_examples(str(path), columns=Columns(weight="importance"))
+
+    assert caught.value.reason == reason
+
+
 def test_a_row_without_an_id_is_named_after_its_file_and_place(tmp_path: Path) -> None:
     """Two rows of a file never share an id."""
     assert [e.id for e in read(tmp_path, "text\na\nb\n")] == ["r-1", "r-2"]

@@ -124,6 +124,8 @@ def invariant(odd: Callable[[int, int], bool]) -> bool:
         starts=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         gold=np.zeros(100, np.int64),
         soft=np.zeros((100, 3), np.float32),
+        weight=np.ones(100, np.float32),
+        allowed=np.ones((100, 3), np.bool_),
     )
 
     def run(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> NDArray[np.float32]:

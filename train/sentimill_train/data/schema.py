@@ -57,7 +57,9 @@ class Example:
     id: unique within its source. label: one of the closed label set, None when unlabelled. probs:
     the teacher's share a label, in label order, summing to 1; None where there is no teacher.
     stars: 1 to 5. domain: where it was written, free text. split: None until `split_of` or the
-    source says. source: the file or hub name that it was read from.
+    source says. source: the file or hub name that it was read from. given: the label that a person
+    gave, where `label` is a teacher's. labels_allowed: the labels that whoever labelled it could
+    choose from; None means all. weight: how much the row counts in the training loss.
     """
 
     id: str
@@ -68,17 +70,24 @@ class Example:
     domain: str | None = None
     split: Split | None = None
     source: str
+    given: str | None = None
+    labels_allowed: tuple[str, ...] | None = None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """Which columns hold what. `probs`, `stars`, `domain`, `split` and `id` keep their names.
+    """Which columns hold what.
 
-    label: None means the column `label` where there is one, else the stars.
+    The others keep their names: `probs`, `stars`, `domain`, `split`, `id`, `given` and
+    `labels_allowed`. label: None means the column `label` where there is one, else the stars.
+    weight: None means that every row has the weight 1; a column that happens to be called `weight`
+    may hold kilograms.
     """
 
     text: str = "text"
     label: str | None = None
+    weight: str | None = None
 
 
 def read_examples(
@@ -94,7 +103,7 @@ def read_examples(
     Raises:
         TableError: the file or a place in it is not usable; the message names file, row (the first
             row of data is row 1) and remedy. Reasons: those of `open_table`, MISSING_COLUMN,
-            UNKNOWN_LABEL, AMBIGUOUS_LABEL, BAD_TEXT, BAD_PROBS, BAD_STARS, BAD_SPLIT.
+            UNKNOWN_LABEL, AMBIGUOUS_LABEL, BAD_TEXT, BAD_PROBS, BAD_STARS, BAD_SPLIT, BAD_WEIGHT.
     """
     rows = _Rows(source, columns, tuple(labels) if labels is not None else None)
     with open_table(source) as table:
@@ -154,7 +163,7 @@ def write_examples(path: Path, examples: Iterable[Example]) -> int:
 
 
 def _record(example: Example) -> dict[str, object]:
-    fields = ("id", "text", "label", "probs", "stars", "domain", "split")
+    fields = ("id", "text", "label", "probs", "stars", "domain", "split", "given", "labels_allowed")
     values = {field: getattr(example, field) for field in fields}
     return {field: value for field, value in values.items() if value is not None}
 
@@ -178,16 +187,18 @@ class _Rows:
     def read(self, table: Table) -> Iterator[Example]:
         text = self._columns.text
         label = self._columns.label or ("label" if "label" in table.columns else None)
-        for column in (text, self._columns.label):
+        named = {"text": text, "label": self._columns.label, "weight": self._columns.weight}
+        for role, column in named.items():
             if column is not None and column not in table.columns:
                 has = ", ".join(table.columns)
-                option = "--text-column" if column == text else "--label-column"
+                option = f"--{role}-column"
                 raise TableError(
                     f"{self._source} has no column {column!r}, it has {has}: name one with"
                     f" {option}",
                     reason="MISSING_COLUMN",
                 )
-        extras = {"id", "probs", "stars", "domain", "split"} & set(table.columns)
+        extras = {"id", "probs", "stars", "domain", "split", "given", "labels_allowed"}
+        extras = (extras | {str(self._columns.weight)}) & set(table.columns)
         wanted = [text, *([label] if label else []), *sorted(extras - {text, label})]
         stem = Path(self._source).stem or self._source
         for self._row, row in enumerate(table.rows(wanted), start=1):
@@ -231,7 +242,37 @@ class _Rows:
             domain=str(domain) if domain not in (None, "") else None,
             split=self._split(row.get("split")),
             source=self._source,
+            given=self._known.get(str(row.get("given") or "").strip().casefold()),
+            labels_allowed=self._allowed(row.get("labels_allowed"), name),
+            weight=self._weight(row.get(self._columns.weight or "")),
         )
+
+    def _allowed(self, value: object, label: str | None) -> tuple[str, ...] | None:
+        """Return the labels of a list, or of a text with commas between them."""
+        if value is None or value == "" or self._labels is None:
+            return None
+        names = value.split(",") if isinstance(value, str) else cast(list[object], value)
+        found = {self._known.get(str(name).strip().casefold()) for name in names}
+        if None in found or (label is not None and label not in found):
+            raise self._bad(
+                "UNKNOWN_LABEL",
+                f"labels_allowed {str(value)[:40]!r} must be some of {', '.join(self._labels)}, the"
+                " row's own label among them",
+                "correct it, or leave it empty",
+            )
+        return tuple(each for each in self._labels if each in found)
+
+    def _weight(self, value: object) -> float:
+        if value is None or value == "":
+            return 1.0
+        try:
+            number = float(str(value))
+        except ValueError:
+            number = -1.0
+        if not 0 <= number < math.inf:
+            why = f"the weight {str(value)[:40]!r} is no number from 0 up"
+            raise self._bad("BAD_WEIGHT", why, "correct it, or leave it empty")
+        return number
 
     def _label(self, value: object) -> tuple[str | None, int | None]:
         """Return the label, and the stars when the value was a number of them."""

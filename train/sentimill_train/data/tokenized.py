@@ -34,13 +34,16 @@ class Rows:
 
     ids: (all tokens,) int32, row i is ids[starts[i]:starts[i + 1]]. gold: (rows,) int64, an index
     into the labels, or NO_LABEL. soft: (rows, labels) float32, the teacher's shares, all zero in a
-    row that has none.
+    row that has none. weight: (rows,) float32, how much a row counts in the loss. allowed: (rows,
+    labels) bool, the labels that whoever chose the gold label could choose from.
     """
 
     ids: NDArray[np.int32]
     starts: NDArray[np.int64]
     gold: NDArray[np.int64]
     soft: NDArray[np.float32]
+    weight: NDArray[np.float32]
+    allowed: NDArray[np.bool_]
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -49,7 +52,8 @@ class Rows:
     def sha256(self) -> str:
         """Return a digest of all of it, in hexadecimal."""
         digest = hashlib.sha256()
-        for array in (self.ids, self.starts, self.gold, self.soft):
+        arrays = (self.ids, self.starts, self.gold, self.soft, self.weight, self.allowed)
+        for array in arrays:
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
@@ -88,15 +92,20 @@ def tokenise(
             lengths.extend(len(ids) for ids in read)
             parts.append(np.concatenate(read).astype(np.int32))
     soft = np.zeros((len(kept), len(labels)), dtype=np.float32)
+    allowed = np.ones((len(kept), len(labels)), dtype=np.bool_)
     for i, example in enumerate(kept):
         if example.probs is not None:
             soft[i] = example.probs
+        if example.labels_allowed is not None:
+            allowed[i] = [label in example.labels_allowed for label in labels]
     gold = [NO_LABEL if e.label is None else index[e.label] for e in kept]
     rows = Rows(
         ids=np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32),
         starts=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64),
         gold=np.array(gold, dtype=np.int64),
         soft=soft,
+        weight=np.array([example.weight for example in kept], dtype=np.float32),
+        allowed=allowed,
     )
     return rows, refused
 
