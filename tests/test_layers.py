@@ -18,6 +18,7 @@ SERVE, TRAIN = "sentimill", "sentimill_train"
 TRAIN_MAY_USE = {
     "",  # keeps libraries from reporting to their makers
     "errors",
+    "types",
     "bundle",
     "text",
     "classifier",
@@ -32,6 +33,7 @@ SERVE_DOORS = {
     "grpc": r"server\.\w+|client\.\w+",
     "grpc_health": r"server\.lifecycle",
     "grpc_reflection": r"server\.lifecycle",
+    "huggingface_hub": r"classifier",
     "msgspec": r".*",
     "numpy": r".*",
     "onnx": r"engine\.packing",
@@ -41,7 +43,7 @@ SERVE_DOORS = {
     "prometheus_client": r"observability\.\w+|scoring\.job_metrics",
     "pyarrow": r"scoring\..*",
     "ray": r"scoring\.ray_runner",
-    "rich": r"cli\.\w+",
+    "rich": r"cli\.\w+|progress",
     "tokenizers": r"text\.\w+",
     "tokie": r"text\.fast_tokenizer",
     "typer": r"cli\.\w+",
@@ -66,17 +68,20 @@ TRAIN_DOORS = {
 # Which packages (or modules beside them) each package may import: arrows run one way.
 SERVE_ARROWS = {
     "errors": set[str](),
+    "types": {"errors"},
+    "progress": set[str](),
     "bundle": {"errors"},
     "installed_packages": set[str](),
-    "text": {"errors", "installed_packages"},
+    "text": {"errors", "types", "installed_packages"},
     "engine": {"errors", "installed_packages"},
-    "classifier": {"errors", "bundle", "text", "engine"},
+    "classifier": {"errors", "types", "progress", "bundle", "text", "engine"},
     "observability": {"errors"},
     "batching": {"errors", "observability"},
-    "client": {"errors", "v1", "text", "classifier"},
-    "scoring": {"errors", "bundle", "text", "engine", "classifier", "client"},
+    "client": {"errors", "types", "progress", "v1"},
+    "scoring": {"errors", "types", "bundle", "text", "engine", "classifier", "client"},
     "server": {
-        "errors", "v1", "bundle", "text", "engine", "classifier", "observability", "batching",
+        "errors", "types", "v1", "bundle", "text", "engine", "classifier", "observability",
+        "batching",
     },
 }  # fmt: skip
 BASICS = {"optional_packages", "atomic_write", "metrics", "data"}
@@ -258,9 +263,11 @@ def test_the_classifier_loads_no_server() -> None:
 
 def test_the_client_loads_no_engine_and_no_server() -> None:
     """A caller of a service needs no inference engine and no metrics."""
-    expected = {"google.protobuf", "grpc", "numpy", "tokenizers"}
+    names = "AsyncClient, Client, Fallback, Security"
 
-    assert loaded_by("from sentimill import AsyncClient, Client") == expected
+    assert loaded_by("import sentimill.client") == set()
+    assert loaded_by(f"from sentimill.client import {names}") == {"google.protobuf", "grpc"}
+    assert loaded_by(f"from sentimill import {names}, Prediction") == {"google.protobuf", "grpc"}
 
 
 def test_the_command_line_loads_no_engine_and_no_server_to_start() -> None:

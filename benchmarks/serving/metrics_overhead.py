@@ -31,10 +31,10 @@ from prometheus_client import CollectorRegistry
 
 import sentimill.server.lifecycle
 from benchmarks.record import surroundings, write_result
-from sentimill.classifier import Prediction
 from sentimill.observability.metrics import Answered, Metrics
 from sentimill.server.lifecycle import Serve, Serving
 from sentimill.server.sentiment_service import SERVICE
+from sentimill.types import Prediction, Probs
 from sentimill.v1 import sentiment_pb2 as pb
 
 CALLERS = 16
@@ -126,7 +126,7 @@ class Server:
 def counting_us(texts: int) -> float:
     """Return the microseconds in which a call of *texts* texts, in one batch, is counted."""
     metrics = Metrics()
-    answers = [Prediction("positive", (0.1, 0.1, 0.8), 0.7, 0.8, False, False, 12)] * texts
+    answers = [Prediction("positive", Probs((0.1, 0.1, 0.8)), 0.7, 0.8, False, False, 12)] * texts
 
     def count() -> None:
         with metrics.in_flight.track_inprogress():

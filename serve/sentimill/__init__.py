@@ -10,9 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sentimill.classifier import Classifier, Prediction
-    from sentimill.client.client import AsyncClient, Client, Fallback, Security
+    from sentimill.classifier import Classifier
+    from sentimill.client.client import AsyncClient, Client
+    from sentimill.client.credentials import Security
+    from sentimill.client.fallback import Fallback
     from sentimill.errors import SentimillError, TextError
+    from sentimill.types import Prediction
 
 __all__ = [
     "AsyncClient",
@@ -25,18 +28,18 @@ __all__ = [
     "TextError",
 ]
 
-# Libraries that report to their makers unless they are told not to, by when they are imported: ONNX
-# Runtime on Linux since 1.29 (onnxruntime #27379), and Ray. Who sets a variable is obeyed.
+# These libraries send usage reports unless a variable says no before they are imported: ONNX
+# Runtime on Linux since 1.29 (onnxruntime #27379), and Ray. A variable that the user has set stays.
 for _name, _off in {"ORT_DISABLE_TELEMETRY": "1", "RAY_USAGE_STATS_ENABLED": "0"}.items():
     os.environ.setdefault(_name, _off)
 
-_HOMES = {
+_MODULES = {
     "AsyncClient": "client.client",
     "Classifier": "classifier",
     "Client": "client.client",
-    "Fallback": "client.client",
-    "Prediction": "classifier",
-    "Security": "client.client",
+    "Fallback": "client.fallback",
+    "Prediction": "types",
+    "Security": "client.credentials",
     "SentimillError": "errors",
     "TextError": "errors",
 }
@@ -44,8 +47,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     """Import a public name at its first use: `import sentimill` loads no gRPC and no engine."""
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: object = getattr(import_module(f"sentimill.{_HOMES[name]}"), name)
+    value: object = getattr(import_module(f"sentimill.{_MODULES[name]}"), name)
     globals()[name] = value
     return value

@@ -1,22 +1,25 @@
-"""`Classifier`: a bundle as a Python object, for programs, offline jobs and the server alike.
+"""`Classifier`: a loaded bundle that turns texts into predictions, without a server.
 
-classifier = Classifier.load("bundles/mine")
+Programs, offline jobs and the server all use it.
+
+classifier = Classifier.load()                                     # the reference student
 classifier.classify(["The battery died in a week."])[0].label      # "negative"
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
-from typing import Final, Literal, TypeVar, cast, get_args
+from typing import Final, TypeVar, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sentimill.bundle.manifest import Bundle, Golden, Manifest, open_bundle
+from sentimill.bundle.reference import reference_bundle
 from sentimill.engine.base import (
     Engine,
     EngineChoice,
@@ -28,14 +31,18 @@ from sentimill.engine.base import (
 )
 from sentimill.engine.hardware import Machine
 from sentimill.engine.selection import rank_engines
-from sentimill.errors import BundleError, EngineError, InputError, TextError, UsageError
+from sentimill.errors import BundleError, EngineError, TextError, UsageError
+from sentimill.progress import progress_bar
 from sentimill.text.tokenizer import Encoded, TextEncoder, Truncation, pad
+from sentimill.types import AbstainReason, Prediction, Probs, list_of_texts, text_of
 
 __all__ = [
     "BATCH_TOKENS",
     "Classifier",
+    "Decisions",
     "Precision",
     "Prediction",
+    "decide",
     "encoder_of",
     "golden_fault",
     "plan_batches",
@@ -61,24 +68,30 @@ A wrong graph, tokenizer or kernel moves them by more; rounding alone by about a
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
-    """One answer.
+class Decisions:
+    """What follows from the probs of many texts, one value a row.
 
-    label: the most probable label. probs: calibrated, in the order of the bundle's labels, summing
-    to 1. score: P(positive) - P(negative), -1 to 1; None where the labels are not sentiments.
-    confidence: the largest of probs. abstained: confidence is below the bundle's threshold.
-    truncated: part of the text was left out. tokens: how many tokens the model read. answered_by:
-    `large` where a client's fallback gave label and probs in the student's place.
+    best: (rows,) index of the most probable label. score: (rows,) float32, P(positive) -
+    P(negative), or None where the labels are not sentiments. confidence: (rows,) float32.
+    abstained: (rows,) bool.
     """
 
-    label: str
-    probs: tuple[float, ...]
-    score: float | None
-    confidence: float
-    abstained: bool
-    truncated: bool
-    tokens: int
-    answered_by: Literal["student", "large"] = "student"
+    best: NDArray[np.int64]
+    score: NDArray[np.float32] | None
+    confidence: NDArray[np.float32]
+    abstained: NDArray[np.bool_]
+
+
+def decide(probs: NDArray[np.float32], labels: Sequence[str], threshold: float | None) -> Decisions:
+    """Return what follows from calibrated *probs* (rows, labels) float32.
+
+    threshold: the confidence below which the model abstains; None, it never does.
+    """
+    score = None
+    if "negative" in labels and "positive" in labels:
+        score = probs[:, labels.index("positive")] - probs[:, labels.index("negative")]
+    confidence: NDArray[np.float32] = probs.max(axis=1, initial=np.float32(0))
+    return Decisions(probs.argmax(axis=1), score, confidence, confidence < (threshold or 0.0))
 
 
 class Classifier:
@@ -98,22 +111,26 @@ class Classifier:
     @classmethod
     def load(
         cls,
-        bundle: Path | str,
+        bundle: Path | str | None = None,
         *,
         precision: Precision = "auto",
         engine: EngineName = "auto",
         provider: Provider = "auto",
         threads: int | None = None,
     ) -> Classifier:
-        """Open, check and load a bundle; its golden texts are replayed before it is returned.
+        """Open, check and load a bundle, and replay its golden texts.
+
+        bundle: a folder, or `hub:owner/name` for a bundle on the Hugging Face Hub; None loads the
+        reference student.
 
         Raises:
-            BundleError: the folder does not verify, or its golden texts come out differently here.
-            EngineError: no engine, or not the one that was asked for.
-            UsageError: an engine, precision or provider that is not to be had.
+            BundleError: the folder does not verify, or its golden texts get other answers here.
+            EngineError: no engine is installed, or not the one that was asked for.
+            UsageError: this machine does not have that engine, precision or provider; or there is
+                no such model.
         """
         wish = EngineWish(precision=precision, engine=engine, provider=provider)
-        opened = open_bundle(bundle)
+        opened = open_bundle(_find_bundle(bundle))
         manifest = opened.manifest
         _check_precision(precision, manifest)
         choices = rank_engines(wish, list(manifest.precisions), Machine.here())
@@ -137,28 +154,42 @@ class Classifier:
         return encoder_of(self.bundle.manifest, self._tokenizer_json)
 
     def classify(
-        self, texts: Sequence[str], *, batch_tokens: int | None = None
+        self,
+        texts: Iterable[object],
+        *,
+        batch_tokens: int | None = None,
+        progress: bool = False,
     ) -> list[Prediction | TextError]:
         """Return one result a text, in order; a text that cannot be classified gets its TextError.
 
-        Texts are sorted by length inside, so a mixed list costs little padding. Raises EngineError
-        when the engine fails, InputError when *texts* is a single string.
+        texts: a list, a pandas or polars Series, a numpy array or an Arrow array. A missing value
+        and a value that is no string get a TextError too. Texts are sorted by length inside, so a
+        mixed list costs little padding. progress: show a progress bar.
+
+        Raises EngineError when the engine fails, InputError when *texts* is a single string.
         """
-        if isinstance(texts, str):
-            raise InputError(
-                "classify takes a list of texts and was given one string: write classify([text])",
-                reason="NOT_A_LIST",
-            )
-        results: list[Prediction | TextError | None] = []
+        items = [text_of(item) for item in list_of_texts(texts)]
+        results: list[Prediction | TextError | None] = [None] * len(items)
         good: list[tuple[int, Encoded]] = []
-        for i, encoded in enumerate(self.encoder.encode(texts)):
-            results.append(encoded if isinstance(encoded, TextError) else None)
-            if isinstance(encoded, Encoded):
-                good.append((i, encoded))
-        rows = [encoded.ids for _, encoded in good]
+        encoded = iter(self.encoder.encode([item for item in items if isinstance(item, str)]))
+        for i, item in enumerate(items):
+            found = next(encoded) if isinstance(item, str) else item
+            if isinstance(found, TextError):
+                found.position = i
+                results[i] = found
+            else:
+                good.append((i, found))
+        rows = [each.ids for _, each in good]
         batches = list(plan_batches([*map(len, rows)], batch_tokens or self.batch_tokens))
-        found = self.at_once(self.run, [[rows[k] for k in batch] for batch in batches])
-        for batch, logits in zip(batches, found, strict=True):
+        with progress_bar(len(rows), shown=progress) as advance:
+
+            def run(batch: Rows, beside: int) -> NDArray[np.float32]:
+                logits = self.run(batch, beside)
+                advance(len(batch))
+                return logits
+
+            computed = self.at_once(run, [[rows[k] for k in batch] for batch in batches])
+        for batch, logits in zip(batches, computed, strict=True):
             predictions = self.decide(logits, [good[k][1] for k in batch])
             for k, prediction in zip(batch, predictions, strict=True):
                 results[good[k][0]] = prediction
@@ -207,33 +238,33 @@ class Classifier:
     def decide(self, logits: NDArray[np.float32], encoded: Sequence[Encoded]) -> list[Prediction]:
         """Turn logits (rows, labels) into calibrated answers."""
         probs = probabilities(logits, self._temperature)
-        labels = self.labels
+        labels, digest = self.labels, self.bundle.digest
+        made = decide(probs, labels, self.bundle.manifest.threshold)
         scores: list[float | None] = [None] * len(probs)
-        if "negative" in labels and "positive" in labels:
-            negative, positive = labels.index("negative"), labels.index("positive")
-            scores = (probs[:, positive] - probs[:, negative]).tolist()
-        threshold = self.bundle.manifest.threshold or 0.0
-        confidence = probs.max(axis=1)
-        # Out of numpy once, and not number by number.
+        if made.score is not None:
+            scores = made.score.tolist()
+        # Whole columns leave numpy at once, which is much faster than one number at a time.
         columns = (
-            probs.argmax(axis=1).tolist(),
-            probs.tolist(),
-            scores,
-            confidence.tolist(),
-            (confidence < threshold).tolist(),
-        )
-        return [
-            Prediction(
-                label=labels[best],
-                probs=tuple(each),
-                score=score,
-                confidence=sure,
-                abstained=abstained,
-                truncated=text.truncated,
-                tokens=len(text.ids),
+            made.best.tolist(), probs.tolist(), scores, made.confidence.tolist(),
+            made.abstained.tolist(),
+        )  # fmt: skip
+        predictions = []
+        for best, each, score, confidence, abstained, text in zip(*columns, encoded, strict=True):
+            reason: AbstainReason | None = "LOW_CONFIDENCE" if abstained else None
+            predictions.append(
+                Prediction(
+                    label=labels[best],
+                    probs=Probs(each, labels),
+                    score=score,
+                    confidence=confidence,
+                    abstained=reason is not None,
+                    truncated=text.truncated,
+                    tokens=len(text.ids),
+                    abstain_reason=reason,
+                    model_digest=digest,
+                )
             )
-            for best, each, score, sure, abstained, text in zip(*columns, encoded, strict=True)
-        ]
+        return predictions
 
     def _replay_golden(self) -> None:
         """Check the golden texts, together and each alone: an engine may fail in one shape only."""
@@ -254,6 +285,31 @@ class Classifier:
                     " another --precision or --engine",
                     reason="BUNDLE_GOLDEN_MISMATCH",
                 )
+
+
+_HUB: Final = "hub:"
+
+
+def _find_bundle(name: Path | str | None) -> Path | str:
+    """Return the folder of the bundle *name*. Raises UsageError.
+
+    A bundle on the Hub is downloaded, unless it is in the cache.
+    """
+    if name is None:
+        return reference_bundle()
+    if not str(name).startswith(_HUB):
+        return name
+    repository = str(name).removeprefix(_HUB)
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        why = f"{name} needs the package huggingface_hub: pip install huggingface_hub"
+        raise UsageError(why, reason="EXTRA_MISSING") from error
+    try:
+        return huggingface_hub.snapshot_download(repository)
+    except (OSError, ValueError) as error:  # what it raises derives from these two
+        why = f"{repository} cannot be downloaded from the Hugging Face Hub: {error}"
+        raise UsageError(why, reason="HUB_FAILED") from error
 
 
 def encoder_of(manifest: Manifest, tokenizer_json: bytes) -> TextEncoder:

@@ -1,23 +1,24 @@
-"""Every error that Sentimill raises on purpose, and what each becomes at the edges.
+"""Every error that Sentimill raises on purpose, with its gRPC code and its exit code.
 
 ::
 
     SentimillError
-    ├── UsageError            the caller asked for something that cannot be
+    ├── UsageError            the caller asked for something impossible
     ├── InputError            the data that the caller gave is not usable
-    │   ├── TextError         one text; its neighbours still get their answers
-    │   ├── TableError        a file, or one place in it
-    │   └── MissingError      a model that is not here
-    ├── BundleError           a model folder that does not verify
+    │   ├── TextError         one text is not usable; the other texts get their answers
+    │   ├── TableError        a file, or one place in it, is not usable
+    │   └── MissingError      the server does not have the model that was named
+    ├── BundleError           a model folder does not verify
     ├── EngineError           the inference engine is missing or failed
-    ├── UnavailableError      full, draining or not started yet: try again later
+    ├── UnavailableError      the server is full, stopping or not started yet: try again later
     ├── DeadlineError         the caller's deadline passed before the work was done
-    ├── AuthError             the caller did not show who it is
-    ├── QuotaError            this caller's own share is used up
-    └── SomeRowsFailed        a job finished, and some of its rows carry an error
+    ├── AuthError             the caller sent no valid credentials
+    ├── QuotaError            this caller's own quota is used up
+    └── SomeRowsFailed        a job finished, and some of its rows have an error
 
-Code raises; one table here says which gRPC code and which exit code each one is. This module
-imports nothing, so that every room may import it.
+Code raises these errors, and the table `OUTCOMES` says which gRPC code and which exit code each of
+them becomes. This module imports nothing of ours, so that every package may import it. Every error
+survives pickle and copy, so it can cross the boundary of a process.
 """
 
 from __future__ import annotations
@@ -47,24 +48,38 @@ __all__ = [
 class SentimillError(Exception):
     """The root. `reason` is stable and for programs; the message is for people and may change.
 
-    A reason is UPPER_SNAKE_CASE, and travels as `google.rpc.ErrorInfo.reason` and in the
-    `sentiment_error` column.
+    A reason is UPPER_SNAKE_CASE. gRPC calls carry it as `google.rpc.ErrorInfo.reason`, and scored
+    files have it in the column `sentiment_error`.
     """
 
     def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # What `BaseException` does instead is to call the class with the message alone, which
+        # fails: in a worker's result, that failure would hang the process that waits for it.
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(
+    kind: type[SentimillError], args: tuple[object, ...], attributes: dict[str, object]
+) -> SentimillError:
+    """Return an error as it was pickled, without calling its constructor."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error
+
 
 class UsageError(SentimillError):
-    """The caller asked for something that cannot be: a bad option, a busy port, a missing extra."""
+    """The caller asked for something impossible: a bad option, a busy port, a missing package."""
 
 
 class InputError(SentimillError):
     """The data that the caller gave cannot be used.
 
-    `field` is the path of the culprit in the caller's message, such as ``items``; it travels as
-    `google.rpc.BadRequest`. None where there is no message, or no path.
+    `field` is the path of the bad value in the caller's message, such as ``items``, and a gRPC call
+    carries it as `google.rpc.BadRequest`. It is None where there is no message or no path.
     """
 
     def __init__(self, message: str, *, reason: str, field: str | None = None) -> None:
@@ -73,7 +88,17 @@ class InputError(SentimillError):
 
 
 class TextError(InputError):
-    """One text cannot be classified. It is an answer for that text, never a failure of the call."""
+    """One text cannot be classified. It is the answer for that text; the call does not fail.
+
+    `position` is the place of the text in the list that the caller gave, counted from 0. It is None
+    where there is no list.
+    """
+
+    def __init__(
+        self, message: str, *, reason: str, field: str | None = None, position: int | None = None
+    ) -> None:
+        super().__init__(message, reason=reason, field=field)
+        self.position = position
 
 
 class TableError(InputError):
@@ -89,11 +114,11 @@ class BundleError(SentimillError):
 
 
 class EngineError(SentimillError):
-    """The inference engine is missing, is not the one that was asked for, or failed on a batch."""
+    """The inference engine is missing, is another one than was asked for, or failed on a batch."""
 
 
 class UnavailableError(SentimillError):
-    """The server is full, draining, still starting, or stopped meanwhile. Safe to try again."""
+    """The server is full, stopping, or still starting. It is safe to try again."""
 
 
 class DeadlineError(SentimillError):
@@ -101,21 +126,21 @@ class DeadlineError(SentimillError):
 
 
 class AuthError(SentimillError):
-    """The caller did not show who it is, or is not known."""
+    """The caller sent no credentials, or credentials that the server does not know."""
 
 
 class QuotaError(SentimillError):
-    """This caller's own share is used up; others are still served."""
+    """This caller's own quota is used up. Other callers are still served."""
 
 
 class SomeRowsFailed(SentimillError):
-    """A job ran to its end, and some rows carry an error in place of an answer."""
+    """A job ran to its end, and some rows have an error in place of an answer."""
 
 
 class Outcome(NamedTuple):
-    """What an error is at the two edges.
+    """What an error becomes for a gRPC caller and for a command.
 
-    `grpc` is the name of a gRPC status code and `code` its number (google/rpc/code.proto); `exit`
+    `grpc` is the name of a gRPC status code and `code` its number (google/rpc/code.proto). `exit`
     is the exit code of a command.
     """
 
@@ -140,7 +165,10 @@ OUTCOMES: Final[dict[type[SentimillError], Outcome]] = {
 
 
 def outcome(error: BaseException) -> Outcome:
-    """Return the row of `OUTCOMES` for the nearest class; what is not ours is INTERNAL, exit 1."""
+    """Return the row of `OUTCOMES` for the nearest class.
+
+    An error of another library gets the row of the root: INTERNAL, exit code 1.
+    """
     for kind in type(error).__mro__:
         if kind in OUTCOMES:
             return OUTCOMES[kind]

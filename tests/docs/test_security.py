@@ -9,7 +9,7 @@ from repository import ROOT
 from sentimill.observability import http_server as web
 from sentimill.server import sentiment_service as service
 from sentimill.server.request_handler import Limits
-from sentimill.text.tokenizer import MAX_TEXT_BYTES
+from sentimill.types import MAX_TEXT_BYTES
 
 PAGE = (ROOT / "docs/security.md").read_text(encoding="utf-8")
 LIMITS = Limits()

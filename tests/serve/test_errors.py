@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import ast
+import copy
 import inspect
+import multiprocessing
+import pickle
+import re
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
 import grpc
 import pytest
 
+from repository import ROOT
 from sentimill import errors
-from sentimill.errors import OUTCOMES, InputError, SentimillError, TextError, outcome
+from sentimill.errors import OUTCOMES, EngineError, InputError, SentimillError, TextError, outcome
 
 CLASSES = [
     found
@@ -64,3 +71,50 @@ def test_the_module_imports_only_typing() -> None:
 
     assert {"__future__", "typing"} == found
     assert not [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
+
+
+def made(kind: type[SentimillError]) -> SentimillError:
+    """Return an error of *kind* with everything that it can carry."""
+    error = kind("why", reason="REASON")
+    for name in vars(error):
+        setattr(error, name, f"some {name}")
+    error.add_note("a note")
+    return error
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_every_error_survives_pickle_and_copy(kind: type[SentimillError]) -> None:
+    """Class, message, reason and all else come back."""
+    error = made(kind)
+
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert (type(again), again.args, vars(again)) == (kind, error.args, vars(error))
+        assert str(again) == "why"
+
+
+def test_every_public_error_of_ours_is_in_the_tree() -> None:
+    """So the tests of this file see every class, wherever it is defined."""
+    raised = re.compile(r"^class [A-Za-z]\w*\(\w*(?:Error|Exception|Warning)\)", re.MULTILINE)
+    files = [*(ROOT / "serve/sentimill").rglob("*.py"), *(ROOT / "train").rglob("*.py")]
+
+    assert [path.name for path in files if raised.search(path.read_text())] == ["errors.py"]
+
+
+@pytest.mark.parametrize("kind", [TextError, EngineError])
+def test_a_worker_process_may_return_and_raise_an_error(kind: type[SentimillError]) -> None:
+    """The process that waits gets the error, and does not hang."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as executor:
+        returned = executor.submit(kind, "why", reason="REASON").result(60)
+        with pytest.raises(kind, match="why") as caught:
+            executor.submit(fail, kind).result(60)
+    with spawn.Pool(1) as pool:
+        (mapped,) = pool.starmap_async(partial(kind, reason="REASON"), [("why",)]).get(60)
+
+    for error in (returned, caught.value, mapped):
+        assert (type(error), str(error), error.reason) == (kind, "why", "REASON")
+
+
+def fail(kind: type[SentimillError]) -> None:
+    """Raise an error of *kind*, in a worker."""
+    raise kind("why", reason="REASON")

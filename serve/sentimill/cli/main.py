@@ -23,7 +23,7 @@ from rich.console import Console
 
 from sentimill.bundle.manifest import open_bundle
 from sentimill.bundle.reference import reference_bundle
-from sentimill.classifier import Classifier, Prediction
+from sentimill.classifier import Classifier
 from sentimill.cli.options import (
     Access,
     BatchTokensOption,
@@ -43,6 +43,7 @@ from sentimill.cli.score import score
 from sentimill.engine.base import EngineName, Precision
 from sentimill.errors import SentimillError, SomeRowsFailed, UsageError, outcome
 from sentimill.observability.json_logging import as_json, set_up
+from sentimill.types import Prediction
 
 __all__ = ["app", "main"]
 

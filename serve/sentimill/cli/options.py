@@ -20,7 +20,7 @@ from sentimill.engine.base import Precision, Provider
 from sentimill.errors import UsageError
 
 if TYPE_CHECKING:
-    from sentimill.client.channel import Security  # gRPC takes a while to load
+    from sentimill.client.credentials import Security  # gRPC takes a while to load
 
 __all__ = [
     "Access",
@@ -122,7 +122,7 @@ class Access:
             )
         if not tls and token is None:
             return None
-        from sentimill.client.channel import Security
+        from sentimill.client.credentials import Security
 
         self._check_certificates()
         ca, certificate, key = (

@@ -1,1 +1,27 @@
-"""Clients of the gRPC service. This package loads neither an engine nor a tokenizer."""
+"""Clients of the gRPC service. This package needs no engine, no tokenizer and no numpy."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sentimill.client.client import AsyncClient, Client
+    from sentimill.client.credentials import Security
+    from sentimill.client.fallback import Fallback
+
+__all__ = ["AsyncClient", "Client", "Fallback", "Security"]
+
+_MODULES = {
+    "AsyncClient": "client",
+    "Client": "client",
+    "Fallback": "fallback",
+    "Security": "credentials",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name at its first use: `import sentimill.client` loads no gRPC."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,18 +1,18 @@
-"""Typed clients of the service, synchronous and asyncio.
+"""Typed clients of the service, one for threads and one for asyncio.
 
 with Client("127.0.0.1:50051") as client:
     client.classify(["The battery is bad."])[0].label      # "negative"
 
-Several servers: `dns:///sentimill.internal:50051` takes every address behind the name in turn.
-A request that the server did not begin (UNAVAILABLE) is tried three more times within its
-deadline, after the pause that the server asks for; nothing else is.
+For several servers, the address `dns:///sentimill.internal:50051` uses every address behind the
+name in turn. A request that the server did not begin (UNAVAILABLE) is sent up to three more times
+within its deadline, after the pause that the server asks for. No other failure is retried.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable
 from itertools import cycle
 from types import TracebackType
 from typing import TypeAlias
@@ -20,26 +20,20 @@ from typing import TypeAlias
 import grpc
 from google.protobuf.message import Message
 
-from sentimill.client.channel import (
-    METHOD,
-    Limits,
-    Model,
-    Result,
-    Security,
-    check_settings,
-    error_of,
-    fill,
-    model_of,
-    requests_of,
-)
+from sentimill.client.channel import METHOD, error_of
+from sentimill.client.credentials import Security
 from sentimill.client.fallback import Fallback
+from sentimill.client.messages import Answers, check_settings, model_of, requests_of
+from sentimill.errors import UsageError
+from sentimill.progress import progress_bar
+from sentimill.types import Limits, Model, Result, list_of_texts
 from sentimill.v1 import sentiment_pb2 as pb
 
 __all__ = ["AsyncClient", "Client", "Fallback", "Limits", "Model", "Security"]
 
 
 class Client:
-    """A connection to one server, or to all behind one name. Threads may share it."""
+    """A connection to one server, or to all servers behind one name. Threads may share it."""
 
     def __init__(
         self,
@@ -51,51 +45,65 @@ class Client:
         security: Security | None = None,
         fallback: Fallback | None = None,
     ) -> None:
-        """Connect lazily to *address*, host:port or a gRPC target such as dns:///host:port.
+        """Store the settings; the first call connects.
 
         Args:
-            address: where the server is.
-            timeout_seconds: the deadline of each request, its further tries included.
-            channels: connections, over which requests take turns; more than one pays where a
-                single core cannot pack all the messages.
+            address: host:port, or a gRPC target such as dns:///host:port.
+            timeout_seconds: the deadline of each request, including its retries.
+            channels: connections, which requests use in turn. More than one helps where a single
+                core cannot pack all the messages.
             concurrency: requests of one long list that are under way at once.
-            security: TLS and a token; None is a bare connection.
-            fallback: asks a large model where the student is unsure; clients may share one.
+            security: TLS and a token; None connects without either.
+            fallback: asks a large model where the student is unsure. Clients may share one.
         """
         check_settings(timeout_seconds, channels, concurrency)
         self._timeout = timeout_seconds
         self._concurrency = concurrency
         self._fallback = fallback
         self._limits: Limits | None = None
-        known = security or Security(tls=False)
-        self._metadata = known.metadata()
-        self._channels = [known.channel(address) for _ in range(channels)]
+        self._closed = False
+        credentials = security or Security(tls=False)
+        self._metadata = credentials.metadata()
+        self._channels = [credentials.channel(address) for _ in range(channels)]
         self._turn = cycle(self._channels)
 
-    def classify(self, texts: Sequence[str], *, bulk: bool = False) -> list[Result]:
+    def classify(
+        self, texts: Iterable[object], *, bulk: bool = False, progress: bool = False
+    ) -> list[Result]:
         """Return one result a text, in order; a text that cannot be classified gets its error.
 
         with Client("127.0.0.1:50051") as client:
             client.classify(["Good!", ""])[1].reason      # "EMPTY_TEXT"
 
-        A long list is sent as several requests, of 256 texts at most, or fewer where `model` told
-        of lower limits. bulk: let interactive callers go first. Raises `UnavailableError`,
-        `DeadlineError`, `InputError` or another `SentimillError` when a whole request failed.
+        texts: a list, a pandas or polars Series, a numpy array or an Arrow array. A long list is
+        sent as several requests of at most 256 texts, or fewer where `model` told the client of
+        lower limits. bulk: let interactive callers go first. progress: show a progress bar.
+
+        Raises `UnavailableError`, `DeadlineError`, `InputError` or another `SentimillError` when a
+        whole request failed.
         """
-        results: list[Result | None] = [None] * len(texts)
+        answers = Answers(list_of_texts(texts))
         under_way: deque[tuple[list[int], _Future]] = deque()
-        try:
-            for places, request in requests_of(texts, results, bulk=bulk, limits=self._limits):
-                if len(under_way) == self._concurrency:
-                    fill(results, *_finish(under_way))
-                under_way.append((places, self._begin("Classify", request)))
-            while under_way:
-                fill(results, *_finish(under_way))
-        finally:
-            for _, future in under_way:
-                future.cancel()
-        found = [result for result in results if result is not None]
-        return found if self._fallback is None else self._fallback.improve(texts, found)
+        with progress_bar(len(answers.texts), shown=progress) as advance:
+
+            def finish() -> None:
+                positions, future = under_way.popleft()
+                answers.add(positions, _result(future))
+                advance(len(positions))
+
+            try:
+                for positions, request in requests_of(answers, bulk=bulk, limits=self._limits):
+                    if len(under_way) == self._concurrency:
+                        finish()
+                    under_way.append((positions, self._begin("Classify", request)))
+                while under_way:
+                    finish()
+            finally:
+                for _, future in under_way:
+                    future.cancel()
+        if self._fallback is None:
+            return answers.results()
+        return self._fallback.improve(answers.texts, answers.results())
 
     def model(self) -> Model:
         """Return what the server has loaded and accepts; lists are then split by its limits.
@@ -108,7 +116,8 @@ class Client:
         return found
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection. A later call raises UsageError."""
+        self._closed = True
         for channel in self._channels:
             channel.close()
 
@@ -124,6 +133,8 @@ class Client:
         self.close()
 
     def _begin(self, method: str, message: Message) -> _Future:
+        if self._closed:
+            raise _closed()
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes]
         call = next(self._turn).unary_unary(METHOD + method)
         data = message.SerializeToString()
@@ -131,7 +142,7 @@ class Client:
 
 
 class AsyncClient:
-    """As `Client`, for asyncio; use it within one event loop.
+    """The client for asyncio. It may be made before the event loop runs.
 
     async with AsyncClient("127.0.0.1:50051") as client:
         [one.label for one in await client.classify(["Good!", "Bad!"])]  # ["positive", "negative"]
@@ -147,45 +158,53 @@ class AsyncClient:
         security: Security | None = None,
         fallback: Fallback | None = None,
     ) -> None:
-        """Connect lazily to *address*, host:port or a gRPC target such as dns:///host:port.
-
-        The settings are those of `Client`.
-        """
+        """Store the settings, which are those of `Client`; the first call connects."""
         check_settings(timeout_seconds, channels, concurrency)
+        self._address = address
         self._timeout = timeout_seconds
         self._concurrency = concurrency
         self._fallback = fallback
         self._limits: Limits | None = None
-        known = security or Security(tls=False)
-        self._metadata = known.metadata()
-        self._channels = [known.aio_channel(address) for _ in range(channels)]
+        self._closed = False
+        self._security = security or Security(tls=False)
+        self._metadata = self._security.metadata()
+        self._count = channels
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._channels: list[grpc.aio.Channel] = []
         self._turn = cycle(self._channels)
 
-    async def classify(self, texts: Sequence[str], *, bulk: bool = False) -> list[Result]:
+    async def classify(
+        self, texts: Iterable[object], *, bulk: bool = False, progress: bool = False
+    ) -> list[Result]:
         """See `Client.classify`.
 
         async with AsyncClient("127.0.0.1:50051") as client:
             (await client.classify(["Good!"], bulk=True))[0].label      # "positive"
         """
-        results: list[Result | None] = [None] * len(texts)
+        answers = Answers(list_of_texts(texts))
         under_way: deque[tuple[list[int], asyncio.Task[bytes]]] = deque()
-        try:
-            for places, request in requests_of(texts, results, bulk=bulk, limits=self._limits):
-                if len(under_way) == self._concurrency:
-                    first, task = under_way.popleft()
-                    fill(results, first, await task)
-                under_way.append((places, asyncio.create_task(self._call("Classify", request))))
-            while under_way:
-                places, task = under_way.popleft()
-                fill(results, places, await task)
-        finally:
-            for _, task in under_way:
-                task.cancel()
-            await asyncio.gather(*(task for _, task in under_way), return_exceptions=True)
-        found = [result for result in results if result is not None]
+        with progress_bar(len(answers.texts), shown=progress) as advance:
+
+            async def finish() -> None:
+                positions, task = under_way.popleft()
+                answers.add(positions, await task)
+                advance(len(positions))
+
+            try:
+                for positions, request in requests_of(answers, bulk=bulk, limits=self._limits):
+                    if len(under_way) == self._concurrency:
+                        await finish()
+                    task = asyncio.create_task(self._call("Classify", request))
+                    under_way.append((positions, task))
+                while under_way:
+                    await finish()
+            finally:
+                for _, task in under_way:
+                    task.cancel()
+                await asyncio.gather(*(task for _, task in under_way), return_exceptions=True)
         if self._fallback is None:
-            return found
-        return await asyncio.to_thread(self._fallback.improve, texts, found)
+            return answers.results()
+        return await asyncio.to_thread(self._fallback.improve, answers.texts, answers.results())
 
     async def model(self) -> Model:
         """See `Client.model`.
@@ -198,8 +217,10 @@ class AsyncClient:
         return found
 
     async def close(self) -> None:
-        """Close the connection."""
-        await asyncio.gather(*(channel.close() for channel in self._channels))
+        """Close the connection. A later call raises UsageError."""
+        self._closed = True
+        if self._loop is asyncio.get_running_loop():
+            await asyncio.gather(*(channel.close() for channel in self._channels))
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -214,20 +235,26 @@ class AsyncClient:
 
     async def _call(self, method: str, message: Message) -> bytes:
         call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
-        call = next(self._turn).unary_unary(METHOD + method)
+        call = self._next_channel().unary_unary(METHOD + method)
         try:
             data = message.SerializeToString()
             return await call(data, timeout=self._timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             raise error_of(error) from error
 
+    def _next_channel(self) -> grpc.aio.Channel:
+        """Return the channel whose turn it is; a channel belongs to one event loop."""
+        if self._closed:
+            raise _closed()
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._loop = loop
+            self._channels = [self._security.aio_channel(self._address) for _ in range(self._count)]
+            self._turn = cycle(self._channels)
+        return next(self._turn)
+
 
 _Future: TypeAlias = "grpc.Future[bytes]"
-
-
-def _finish(under_way: deque[tuple[list[int], _Future]]) -> tuple[list[int], bytes]:
-    places, future = under_way.popleft()
-    return places, _result(future)
 
 
 def _result(future: _Future) -> bytes:
@@ -235,3 +262,7 @@ def _result(future: _Future) -> bytes:
         return future.result()
     except grpc.RpcError as error:
         raise error_of(error) from error
+
+
+def _closed() -> UsageError:
+    return UsageError("the client is closed: make a new one", reason="CLIENT_CLOSED")

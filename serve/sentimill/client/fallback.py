@@ -1,11 +1,12 @@
-"""The cascade: where the student is unsure, a large model answers, within a budget and a timeout.
+"""The cascade: a large model answers where the student is unsure, within a budget and a timeout.
 
     fallback = Fallback(ask=my_model, below=0.8, usd_each=0.001, budget_usd=5.0)
     with Client("127.0.0.1:50051", fallback=fallback) as client:
         client.classify(texts)[0].answered_by      # "student" or "large"
 
-What the large model does not answer in time, or within the budget, keeps the student's answer: a
-fallback never makes a call fail that succeeded without it.
+A text keeps the student's answer when the large model is late, fails, or would pass the budget. So
+a fallback never makes a call fail that would succeed without it. The one exception is a mistake in
+the program: labels that are not the model's raise UsageError at the first call.
 """
 
 from __future__ import annotations
@@ -19,14 +20,16 @@ from dataclasses import replace
 from threading import Lock
 from typing import Final
 
-from sentimill.classifier import Prediction
-from sentimill.client.channel import Result
 from sentimill.errors import UsageError
+from sentimill.types import Prediction, Probs, Result
 
 __all__ = ["Ask", "Fallback"]
 
 Ask = Callable[[Sequence[str]], Sequence[Sequence[float] | None]]
-"""Texts to probs in label order, None for a text without an answer. Called from a thread."""
+"""Takes texts and returns probs in label order, or None for a text without an answer.
+
+It is called from a thread of the fallback's own.
+"""
 
 _LOG: Final = logging.getLogger(__name__)
 _SUM_TOLERANCE: Final = 1e-3
@@ -35,7 +38,7 @@ _SUM_TOLERANCE: Final = 1e-3
 class Fallback:
     """Asks a large model about the least confident answers. Threads may share it.
 
-    spent_usd counts every text that was sent, answered or not, because a provider bills it so.
+    spent_usd counts every text that was sent, answered or not, because a provider bills for it.
     """
 
     def __init__(
@@ -49,15 +52,16 @@ class Fallback:
         labels: Sequence[str] = ("negative", "neutral", "positive"),
         callers: int = 8,
     ) -> None:
-        """Ask where confidence is under *below*; None asks where the model abstained.
+        """Ask where confidence is below *below*; None asks where the model abstained.
 
-        usd_each: the most that one text costs. callers: calls of *ask* under way at once.
+        usd_each: the most that one text costs. labels: the order of the probs that *ask* returns.
+        callers: calls of *ask* under way at once.
 
         Raises:
             UsageError: a threshold outside 0 to 1, or a price or budget below 0.
         """
         if below is not None and not 0 <= below <= 1:
-            why = f"fallback below={below} is no confidence: give 0 to 1"
+            why = f"fallback below={below} is not a confidence: use 0 to 1"
             raise UsageError(why, reason="BAD_FALLBACK")
         if not (usd_each >= 0 and budget_usd >= 0 and timeout_seconds > 0):
             why = "fallback prices must be 0 or more, and its timeout more than 0 seconds"
@@ -74,12 +78,16 @@ class Fallback:
         self._lock = Lock()
         self._pool = ThreadPoolExecutor(callers, thread_name_prefix="sentimill-fallback")
 
-    def improve(self, texts: Sequence[str], results: Sequence[Result]) -> list[Result]:
-        """Return *results* with the large model's answers in the place of unsure ones.
+    def improve(self, texts: Sequence[object], results: Sequence[Result]) -> list[Result]:
+        """Return *results* with the large model's answers in place of the unsure ones.
 
-        Texts that have an error keep it.
+        A text that has an error keeps it.
+
+        Raises:
+            UsageError: FALLBACK_LABELS, the model has other labels than the fallback.
         """
         better = list(results)
+        self._check_labels(results)
         unsure = [
             (result.confidence, i)
             for i, result in enumerate(results)
@@ -89,40 +97,55 @@ class Fallback:
         chosen = chosen[: self._reserve(len(chosen))]
         if not chosen:
             return better
-        for i, probs in zip(chosen, self._answers([texts[i] for i in chosen]), strict=True):
+        for i, probs in zip(chosen, self._answers([str(texts[i]) for i in chosen]), strict=True):
             student = better[i]
             if probs is not None and isinstance(student, Prediction):
                 better[i] = self._decide(student, probs)
         return better
 
     def close(self) -> None:
-        """Stop the threads without waiting for calls under way."""
+        """Stop the threads without waiting for calls under way; the student then answers alone."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _check_labels(self, results: Sequence[Result]) -> None:
+        """Compare the labels with the model's, where the server sends them."""
+        known = next((one.probs.labels for one in results if isinstance(one, Prediction)), ())
+        if known and set(known) != set(self._labels):
+            raise UsageError(
+                f"the fallback's labels are {', '.join(self._labels)}, and the model's are"
+                f" {', '.join(known)}: pass Fallback(labels=...) in the order of your probs",
+                reason="FALLBACK_LABELS",
+            )
 
     def _is_unsure(self, result: Prediction) -> bool:
         return result.abstained if self._below is None else result.confidence < self._below
 
     def _reserve(self, wanted: int) -> int:
-        """Set money aside for as many texts as the budget allows, and return how many."""
+        """Reserve money for as many texts as the budget allows, and return their number."""
         with self._lock:
             left = self._budget_usd - self.spent_usd
             allowed = wanted
             if wanted * self._usd_each > left:
-                # Not rounded up by a binary fraction: 1.0 / 0.1 buys ten.
+                # The small term undoes a rounding error: 1.0 / 0.1 must pay for ten texts.
                 allowed = max(0, int(left / self._usd_each + 1e-9))
             self.spent_usd += allowed * self._usd_each
             self.asked += allowed
         return allowed
 
     def _answers(self, texts: Sequence[str]) -> Sequence[Sequence[float] | None]:
-        """Ask, and return one answer a text; nothing at all where the call failed or was late."""
+        """Ask, and return one answer a text; each is None where the call failed or was late."""
         nothing: list[Sequence[float] | None] = [None] * len(texts)
-        future = self._pool.submit(self._checked, texts)
         try:
-            # The user's own code may raise anything; whatever it is, the student's answers stand.
+            future = self._pool.submit(self._checked, texts)
+        except RuntimeError:  # the pool is shut down
+            self._give_back(len(texts))
+            _LOG.warning("fallback: closed, the student answers alone")
+            return nothing
+        try:
+            # The user's own code may raise any exception. The student's answers stay then.
             error = future.exception(timeout=self._timeout_seconds)
         except Late:
-            if future.cancel():  # all callers were busy: nothing was sent
+            if future.cancel():  # all threads were busy, so nothing was sent
                 self._give_back(len(texts))
             _LOG.warning("fallback: no answer in %.1f s", self._timeout_seconds)
             return nothing
@@ -155,12 +178,14 @@ class Fallback:
             self.answered += 1
         by_label = dict(zip(self._labels, map(float, probs), strict=True))
         ordered = {"negative", "positive"} <= by_label.keys()
+        labels = student.probs.labels or self._labels  # the model's order, where it is known
         return replace(
             student,
             label=max(by_label, key=by_label.__getitem__),
-            probs=tuple(by_label.values()),
+            probs=Probs((by_label[label] for label in labels), labels),
             score=by_label["positive"] - by_label["negative"] if ordered else None,
             confidence=max(by_label.values()),
             abstained=False,
+            abstain_reason=None,
             answered_by="large",
         )

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from sentimill.classifier import decide
 from sentimill.errors import SentimillError
 
 __all__ = ["COLUMNS", "Added", "Answers", "Columns"]
@@ -53,23 +54,22 @@ class Columns:
         object.__setattr__(self, "names", names)
 
     def add(self, answers: Answers) -> Added:
-        """Return the columns for one window.
-
-        The same arithmetic as `Classifier.decide`, on whole columns; a test holds the two equal.
-        """
+        """Return the columns for one window."""
         probs = answers.probs
         missing = np.isnan(probs[:, 0]) if len(probs) else np.zeros(0, dtype=bool)
         filled = np.where(missing[:, None], np.float32(0), probs)
-        best = pa.array(filled.argmax(axis=1).astype(np.int8), mask=missing)
-        confidence = filled.max(axis=1, initial=np.float32(0))
+        made = decide(filled, self.labels, self.threshold)
+        score = pa.nulls(len(probs), pa.float32())
+        if made.score is not None:
+            score = pa.array(made.score, mask=missing)
         errors: list[str | None] = [None] * len(probs)
         for place, error in answers.errors.items():
             errors[place] = error.reason
         columns: list[pa.Array] = [
-            pa.array(self.labels, pa.string()).take(best),
-            self._score(filled, missing),
-            pa.array(confidence, mask=missing),
-            pa.array(confidence < (self.threshold or 0.0), mask=missing),
+            pa.array(self.labels, pa.string()).take(pa.array(made.best, mask=missing)),
+            score,
+            pa.array(made.confidence, mask=missing),
+            pa.array(made.abstained, mask=missing),
             pa.array(errors, pa.string()),
         ]
         if self.with_probs:
@@ -84,12 +84,6 @@ class Columns:
         types = [pa.string(), pa.float32(), pa.float32(), pa.bool_(), pa.string()]
         types += [pa.float32()] * (len(self.names) - len(types))
         return pa.schema(list(zip(self.names, types, strict=True)))
-
-    def _score(self, probs: NDArray[np.float32], missing: NDArray[np.bool_]) -> pa.Array:
-        if not {"negative", "positive"} <= set(self.labels):
-            return pa.nulls(len(probs), pa.float32())
-        negative, positive = self.labels.index("negative"), self.labels.index("positive")
-        return pa.array(probs[:, positive] - probs[:, negative], mask=missing)
 
 
 @dataclass(frozen=True, slots=True)

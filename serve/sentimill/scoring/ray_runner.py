@@ -227,5 +227,5 @@ def _import_ray() -> Any:
         import ray.data
     except ImportError as error:
         why = f"--engine ray needs Ray ({error}): pip install 'sentimill[ray]'"
-        raise UsageError(why, reason="MISSING_EXTRA") from error
+        raise UsageError(why, reason="EXTRA_MISSING") from error
     return ray

@@ -12,9 +12,9 @@ from typing import Final, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sentimill.classifier import Classifier, Prediction, plan_batches, probabilities
-from sentimill.client.channel import Security
+from sentimill.classifier import Classifier, plan_batches, probabilities
 from sentimill.client.client import Client
+from sentimill.client.credentials import Security
 from sentimill.errors import (
     DeadlineError,
     EngineError,
@@ -26,6 +26,7 @@ from sentimill.errors import (
 )
 from sentimill.scoring.answer_columns import Answers
 from sentimill.text.tokenizer import Encoded
+from sentimill.types import Prediction
 
 __all__ = ["LocalScorer", "Model", "Scorer", "ServerScorer"]
 

@@ -248,7 +248,7 @@ def _remote(address: str) -> tuple[Any, str]:
     except ImportError as error:
         why = f"{address} needs another package ({error}): pip install 'sentimill[s3]', and for"
         why += " stores other than S3 the package that fsspec names"
-        raise UsageError(why, reason="MISSING_EXTRA") from error
+        raise UsageError(why, reason="EXTRA_MISSING") from error
     except ValueError as error:
         raise UsageError(f"{address}: {error}", reason="UNKNOWN_ADDRESS") from error
     return system, path

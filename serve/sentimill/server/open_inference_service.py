@@ -17,7 +17,6 @@ import grpc
 import numpy as np
 
 from sentimill.bundle.manifest import Manifest
-from sentimill.classifier import Prediction
 from sentimill.errors import InputError, MissingError, SentimillError
 from sentimill.server.request_handler import (
     Answers,
@@ -28,6 +27,7 @@ from sentimill.server.request_handler import (
     parse,
     seconds_left,
 )
+from sentimill.types import Prediction
 from sentimill.v1 import open_inference_pb2 as pb
 
 __all__ = ["SERVICE", "OpenInference"]

@@ -22,7 +22,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from sentimill.batching.admission import Admission
 from sentimill.batching.scheduler import Answer
-from sentimill.classifier import Classifier, Prediction
+from sentimill.classifier import Classifier
 from sentimill.errors import (
     AuthError,
     DeadlineError,
@@ -39,6 +39,7 @@ from sentimill.observability.tracing import NoSpans, Spans
 from sentimill.server.auth import ANYBODY, Caller, Callers
 from sentimill.server.model_slot import Slot
 from sentimill.text.tokenizer import Encoded
+from sentimill.types import Prediction
 
 __all__ = [
     "DOMAIN",

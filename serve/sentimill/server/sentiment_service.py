@@ -13,7 +13,6 @@ from typing import Final
 
 import grpc
 
-from sentimill.classifier import Prediction
 from sentimill.errors import AuthError, TextError, outcome
 from sentimill.server.auth import Caller
 from sentimill.server.request_handler import (
@@ -27,7 +26,7 @@ from sentimill.server.request_handler import (
     seconds_left,
     status_of,
 )
-from sentimill.text.tokenizer import MAX_TEXT_BYTES
+from sentimill.types import MAX_TEXT_BYTES, Prediction
 from sentimill.v1 import sentiment_pb2 as pb
 
 __all__ = ["SERVICE", "SentimentService"]
@@ -222,6 +221,7 @@ def _response(answers: Answers, items: Sequence[pb.ClassifyItem]) -> pb.Classify
             engine_seconds=answers.engine_seconds,
             total_seconds=answers.total_seconds,
         ),
+        labels=answers.classifier.labels,
     )
 
 
@@ -239,6 +239,13 @@ def _text_of(item: pb.ClassifyItem) -> str | TextError:
     return decode(item.utf8)
 
 
+_ABSTAIN_REASONS: Final = {
+    None: pb.ABSTAIN_REASON_UNSPECIFIED,
+    "LOW_CONFIDENCE": pb.ABSTAIN_REASON_LOW_CONFIDENCE,
+    "UNSUPPORTED_LANGUAGE": pb.ABSTAIN_REASON_UNSUPPORTED_LANGUAGE,
+}
+
+
 def _prediction(prediction: Prediction) -> pb.Prediction:
     return pb.Prediction(
         label=prediction.label,
@@ -248,4 +255,5 @@ def _prediction(prediction: Prediction) -> pb.Prediction:
         abstained=prediction.abstained,
         truncated=prediction.truncated,
         tokens=prediction.tokens,
+        abstain_reason=_ABSTAIN_REASONS[prediction.abstain_reason],
     )

@@ -19,20 +19,16 @@ from tokenizers import Tokenizer
 
 from sentimill.errors import BundleError, TextError
 from sentimill.text.fast_tokenizer import fast_tokenizer
+from sentimill.types import MAX_TEXT_BYTES, check_size
 
 __all__ = [
-    "MAX_TEXT_BYTES",
     "Encoded",
     "TextEncoder",
     "Truncation",
-    "check_size",
     "clean",
     "pad",
     "truncate",
 ]
-
-MAX_TEXT_BYTES: Final = 1 << 20
-"""The largest text accepted, in bytes of UTF-8; a longer one is a whole file in one cell."""
 
 Truncation = Literal["head", "head-tail"]
 """How a long review is cut: keep its beginning, or its beginning and its end."""
@@ -82,15 +78,6 @@ def clean(text: str) -> str:
             "the text is empty: send at least one visible character", reason="EMPTY_TEXT"
         )
     return text
-
-
-def check_size(size_bytes: int) -> None:
-    """Raise TextError when a text of *size_bytes* of UTF-8 is above `MAX_TEXT_BYTES`."""
-    if size_bytes > MAX_TEXT_BYTES:
-        raise TextError(
-            f"the text has {size_bytes} bytes of UTF-8, the limit is {MAX_TEXT_BYTES}: split it",
-            reason="TEXT_TOO_LARGE",
-        )
 
 
 def truncate(ids: list[int], tokens: int, how: Truncation) -> list[int]:

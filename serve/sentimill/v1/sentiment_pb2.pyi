@@ -13,9 +13,18 @@ class Priority(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PRIORITY_UNSPECIFIED: _ClassVar[Priority]
     PRIORITY_INTERACTIVE: _ClassVar[Priority]
     PRIORITY_BULK: _ClassVar[Priority]
+
+class AbstainReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ABSTAIN_REASON_UNSPECIFIED: _ClassVar[AbstainReason]
+    ABSTAIN_REASON_LOW_CONFIDENCE: _ClassVar[AbstainReason]
+    ABSTAIN_REASON_UNSUPPORTED_LANGUAGE: _ClassVar[AbstainReason]
 PRIORITY_UNSPECIFIED: Priority
 PRIORITY_INTERACTIVE: Priority
 PRIORITY_BULK: Priority
+ABSTAIN_REASON_UNSPECIFIED: AbstainReason
+ABSTAIN_REASON_LOW_CONFIDENCE: AbstainReason
+ABSTAIN_REASON_UNSUPPORTED_LANGUAGE: AbstainReason
 
 class ClassifyItem(_message.Message):
     __slots__ = ("text", "utf8")
@@ -34,14 +43,16 @@ class ClassifyRequest(_message.Message):
     def __init__(self, items: _Optional[_Iterable[_Union[ClassifyItem, _Mapping]]] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
 
 class ClassifyResponse(_message.Message):
-    __slots__ = ("results", "model_digest", "timings")
+    __slots__ = ("results", "model_digest", "timings", "labels")
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[ClassifyResult]
     model_digest: str
     timings: Timings
-    def __init__(self, results: _Optional[_Iterable[_Union[ClassifyResult, _Mapping]]] = ..., model_digest: _Optional[str] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ...) -> None: ...
+    labels: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, results: _Optional[_Iterable[_Union[ClassifyResult, _Mapping]]] = ..., model_digest: _Optional[str] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., labels: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ClassifyStreamRequest(_message.Message):
     __slots__ = ("id", "request")
@@ -70,7 +81,7 @@ class ClassifyResult(_message.Message):
     def __init__(self, prediction: _Optional[_Union[Prediction, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
 
 class Prediction(_message.Message):
-    __slots__ = ("label", "probs", "score", "confidence", "abstained", "truncated", "tokens")
+    __slots__ = ("label", "probs", "score", "confidence", "abstained", "truncated", "tokens", "abstain_reason")
     LABEL_FIELD_NUMBER: _ClassVar[int]
     PROBS_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
@@ -78,6 +89,7 @@ class Prediction(_message.Message):
     ABSTAINED_FIELD_NUMBER: _ClassVar[int]
     TRUNCATED_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ABSTAIN_REASON_FIELD_NUMBER: _ClassVar[int]
     label: str
     probs: _containers.RepeatedScalarFieldContainer[float]
     score: float
@@ -85,7 +97,8 @@ class Prediction(_message.Message):
     abstained: bool
     truncated: bool
     tokens: int
-    def __init__(self, label: _Optional[str] = ..., probs: _Optional[_Iterable[float]] = ..., score: _Optional[float] = ..., confidence: _Optional[float] = ..., abstained: _Optional[bool] = ..., truncated: _Optional[bool] = ..., tokens: _Optional[int] = ...) -> None: ...
+    abstain_reason: AbstainReason
+    def __init__(self, label: _Optional[str] = ..., probs: _Optional[_Iterable[float]] = ..., score: _Optional[float] = ..., confidence: _Optional[float] = ..., abstained: _Optional[bool] = ..., truncated: _Optional[bool] = ..., tokens: _Optional[int] = ..., abstain_reason: _Optional[_Union[AbstainReason, str]] = ...) -> None: ...
 
 class Timings(_message.Message):
     __slots__ = ("tokenize_seconds", "queue_seconds", "engine_seconds", "total_seconds")
@@ -104,7 +117,7 @@ class GetModelRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("name", "version", "digest", "labels", "max_tokens", "threshold", "precision", "provider", "limits", "server_version")
+    __slots__ = ("name", "version", "digest", "labels", "max_tokens", "threshold", "precision", "provider", "limits", "server_version", "languages")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -115,6 +128,7 @@ class GetModelResponse(_message.Message):
     PROVIDER_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    LANGUAGES_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     digest: str
@@ -125,7 +139,8 @@ class GetModelResponse(_message.Message):
     provider: str
     limits: Limits
     server_version: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., max_tokens: _Optional[int] = ..., threshold: _Optional[float] = ..., precision: _Optional[str] = ..., provider: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., server_version: _Optional[str] = ...) -> None: ...
+    languages: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., digest: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., max_tokens: _Optional[int] = ..., threshold: _Optional[float] = ..., precision: _Optional[str] = ..., provider: _Optional[str] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., server_version: _Optional[str] = ..., languages: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("max_items", "max_text_bytes", "max_request_bytes", "max_waiting_texts", "max_waiting_tokens")

@@ -7,19 +7,23 @@ import asyncio
 import inspect
 import re
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeAlias
 
 import grpc
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 
+import sentimill.client.client as client_module
 from live_server import WAIT_SECONDS, live_server, live_service
 from sentimill import AsyncClient, Classifier, Client, Prediction, TextError
 from sentimill.bundle.manifest import open_bundle
-from sentimill.client import client as client_module
 from sentimill.errors import (
     DeadlineError,
     EngineError,
@@ -27,10 +31,11 @@ from sentimill.errors import (
     QuotaError,
     SentimillError,
     UnavailableError,
+    UsageError,
 )
 from sentimill.server.lifecycle import Serve
 from sentimill.server.request_handler import Limits
-from sentimill.text.tokenizer import MAX_TEXT_BYTES
+from sentimill.types import MAX_TEXT_BYTES
 from sentimill.v1 import sentiment_pb2 as pb
 from tiny_bundle import LABELS, graph, write_tiny_bundle
 
@@ -322,7 +327,9 @@ async def test_a_list_is_split_by_the_limits_that_the_server_told(bundle: Path) 
     limits = Limits(max_items=50, max_waiting_texts=60, max_request_bytes=1200)
     async with live_service(bundle, limits=limits) as live:
         async with AsyncClient(live.address, concurrency=1) as client:
-            with pytest.raises(QuotaError, match="message larger than max"):
+            with pytest.raises(
+                InputError, match=r"the limit is 1200.*message larger than max"
+            ) as e:
                 await client.classify(texts)
             told = (await client.model()).limits
             found = await client.classify(texts, bulk=True)
@@ -330,6 +337,7 @@ async def test_a_list_is_split_by_the_limits_that_the_server_told(bundle: Path) 
             assert (await asyncio.to_thread(blocking.model)).limits == told
             again = await asyncio.to_thread(blocking.classify, texts)
 
+    assert e.value.reason == "MESSAGE_TOO_LARGE"
     assert (told.max_items, told.max_waiting_texts, told.max_request_bytes) == (50, 60, 1200)
     assert told.max_text_bytes == MAX_TEXT_BYTES
     assert outcomes(found) == outcomes(again) == ["positive", "negative"] * 40 + ["positive"] * 3
@@ -386,3 +394,130 @@ async def test_an_example_gives_what_it_says(shown: object, address: str) -> Non
     exec(code, {"Client": Client, "AsyncClient": AsyncClient}, names)
 
     assert await names["run"]() == ast.literal_eval(says)
+
+
+async def test_a_response_above_the_clients_limit_is_not_a_used_up_quota() -> None:
+    """The error says that the response is too large, and the call is sent once."""
+    calls: list[bytes] = []
+
+    async def answer(data: bytes, context: Context) -> bytes:
+        calls.append(data)
+        return b"\0" * (17 << 20)
+
+    async with stub(answer) as address, AsyncClient(address) as client:
+        with pytest.raises(InputError, match="the response is larger") as caught:
+            await client.classify(["good"])
+
+    assert (caught.value.reason, len(calls)) == ("MESSAGE_TOO_LARGE", 1)
+
+
+def test_an_async_client_may_be_made_before_the_loop_and_used_in_several(address: str) -> None:
+    """A channel belongs to an event loop, so each loop gets channels of its own."""
+    client = AsyncClient(address)
+
+    async def ask() -> list[str]:
+        return outcomes(await client.classify(["good"]))
+
+    assert [asyncio.run(ask()) for _ in range(2)] == [["positive"]] * 2
+
+
+async def test_a_closed_client_says_so(address: str) -> None:
+    """Both clients name the mistake."""
+    client, waiting = Client(address), AsyncClient(address)
+    client.close()
+    await waiting.close()
+
+    with pytest.raises(UsageError, match="the client is closed"):
+        client.classify(["good"])
+    with pytest.raises(UsageError, match="the client is closed"):
+        await waiting.classify(["good"])
+
+
+COLUMN = ["good", None, float("nan"), 7, "", "bad"]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        COLUMN,
+        tuple(COLUMN),
+        iter(COLUMN),
+        np.array(COLUMN, dtype=object),
+        pd.Series(COLUMN, dtype=object, index=range(9, 3, -1)),
+        pd.Series(["good", pd.NA, None, 7, "", "bad"], dtype=object),
+    ],
+    ids=["list", "tuple", "iterator", "numpy", "pandas", "pandas NA"],
+)
+def test_a_client_and_a_classifier_take_columns_with_gaps(
+    client: Client, bundle: Path, texts: Iterable[object]
+) -> None:
+    """What is no text gets its error at its position, and its neighbours get their answers."""
+    items = list(texts)
+    expected = ["positive", "MISSING_TEXT", "MISSING_TEXT", "NOT_TEXT", "EMPTY_TEXT", "negative"]
+    found = client.classify(items if isinstance(texts, Iterator) else texts)
+    local = Classifier.load(bundle).classify(items if isinstance(texts, Iterator) else texts)
+
+    assert outcomes(found) == outcomes([*local]) == expected
+    for results in (found, [*local]):
+        places = [one.position for one in results if isinstance(one, TextError)]
+        assert places == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        pa.array(["good", None, "bad"]),
+        pa.chunked_array([["good"], [None, "bad"]]),
+        pa.array(["good", None, "bad"]).dictionary_encode(),
+        pd.Series(["good", None, "bad"], dtype="string"),
+        pl.Series(["good", None, "bad"]),
+    ],
+    ids=["arrow", "chunked", "dictionary", "pandas string", "polars"],
+)
+def test_columns_of_text_are_lists_of_texts(client: Client, texts: Iterable[object]) -> None:
+    """A column of any library gives one result a row."""
+    assert outcomes(client.classify(texts)) == ["positive", "MISSING_TEXT", "negative"]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [{"text": ["good"]}, pd.DataFrame({"text": ["good"]}), pa.table({"text": ["good"]}), b"x"],
+    ids=["dict", "pandas", "arrow", "bytes"],
+)
+def test_what_is_no_column_is_refused(client: Client, texts: Iterable[object]) -> None:
+    """A frame would give its column names, which nobody means."""
+    with pytest.raises(InputError) as caught:
+        client.classify(texts)
+
+    assert caught.value.reason == "NOT_A_LIST"
+
+
+def test_a_prediction_knows_its_labels_and_its_model(client: Client, bundle: Path) -> None:
+    """Probabilities are read by name, and the digest says which model answered."""
+    (found,) = client.classify(["good bad"])
+    (local,) = Classifier.load(bundle).classify(["good bad"])
+
+    assert isinstance(found, Prediction)
+    assert isinstance(local, Prediction)
+    assert found.probs["positive"] == found.probs[2] == local.probs["positive"]
+    assert tuple(dict(found.probs)) == LABELS
+    assert found.model_digest == local.model_digest == open_bundle(bundle).digest
+    assert found.abstain_reason == local.abstain_reason == "LOW_CONFIDENCE"
+
+
+def test_a_list_shows_its_progress_when_asked(
+    client: Client,
+    bundle: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A terminal gets the count of texts; a pipe gets nothing."""
+    texts = ["good"] * 300
+    client.classify(texts, progress=True)
+    assert capsys.readouterr() == ("", "")
+
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    client.classify(texts, progress=True)
+    assert "300/300" in capsys.readouterr().err
+    Classifier.load(bundle).classify(texts, progress=True)
+    assert "300/300" in capsys.readouterr().err

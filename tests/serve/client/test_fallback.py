@@ -12,11 +12,10 @@ import pytest
 
 from live_server import live_server
 from sentimill import AsyncClient, Client
-from sentimill.classifier import Prediction
-from sentimill.client.channel import Result
 from sentimill.client.fallback import Ask, Fallback
 from sentimill.errors import TextError, UsageError
 from sentimill.server.lifecycle import Serve
+from sentimill.types import Prediction, Probs, Result
 
 
 def improved(fallback: Fallback, texts: Sequence[str], *results: Result) -> list[Prediction]:
@@ -30,7 +29,7 @@ def student(confidence: float) -> Prediction:
     rest = (1 - confidence) / 2
     return Prediction(
         label="positive",
-        probs=(rest, rest, confidence),
+        probs=Probs((rest, rest, confidence)),
         score=confidence - rest,
         confidence=confidence,
         abstained=confidence < 0.6,
@@ -155,6 +154,34 @@ def test_what_was_never_sent_costs_nothing() -> None:
     fallback.close()
     assert fallback.asked == 1
     assert fallback.spent_usd == pytest.approx(0.1)
+
+
+def test_a_closed_fallback_leaves_the_students() -> None:
+    """Nothing is raised, and nothing is spent."""
+    large = Large()
+    fallback = Fallback(large, below=0.9, usd_each=0.1)
+    fallback.close()
+    assert fallback.improve(["a"], [student(0.5)]) == [student(0.5)]
+    assert (large.asked, fallback.spent_usd) == ([], 0.0)
+
+
+def test_labels_that_are_not_the_models_are_refused_before_anything_is_spent() -> None:
+    """Probs under the wrong names would be wrong answers."""
+    labels = ("bad", "fair", "good")
+    unsure = replace(student(0.5), label="good", probs=Probs((0.25, 0.25, 0.5), labels))
+    large = Large()
+    with pytest.raises(UsageError, match="the model's are bad, fair, good") as caught:
+        Fallback(large, below=0.9).improve(["a"], [unsure])
+    assert (caught.value.reason, large.asked) == ("FALLBACK_LABELS", [])
+
+
+def test_the_answer_is_in_the_order_of_the_model() -> None:
+    """The fallback may name the same labels in an order of its own."""
+    order = ("positive", "neutral", "negative")
+    unsure = replace(student(0.5), probs=Probs((0.25, 0.25, 0.5), order))
+    (found,) = improved(Fallback(Large(), below=0.9), ["a"], unsure)
+    assert tuple(found.probs) == (0.04, 0.06, 0.9)
+    assert (found.probs["negative"], found.label, found.abstain_reason) == (0.9, "negative", None)
 
 
 def test_labels_that_are_no_sentiments_get_no_score() -> None:

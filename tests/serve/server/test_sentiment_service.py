@@ -25,7 +25,7 @@ from raw_calls import (
 from sentimill.engine.base import FAILED
 from sentimill.server.auth import Callers, new_token
 from sentimill.server.request_handler import Limits
-from sentimill.text.tokenizer import MAX_TEXT_BYTES
+from sentimill.types import MAX_TEXT_BYTES
 from sentimill.v1 import sentiment_pb2 as pb
 from tiny_bundle import LABELS, graph, write_tiny_bundle
 

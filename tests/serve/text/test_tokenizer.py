@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from sentimill.errors import BundleError, TextError
 from sentimill.text.tokenizer import (
-    MAX_TEXT_BYTES,
     Encoded,
     TextEncoder,
     Truncation,
@@ -22,6 +21,7 @@ from sentimill.text.tokenizer import (
     pad,
     truncate,
 )
+from sentimill.types import MAX_TEXT_BYTES
 from tiny_bundle import WORDS, tokenizer_json
 
 CLS, SEP, UNK, GOOD, BAD = (

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from sentimill.classifier import Prediction
+from sentimill.types import Prediction, Probs
 from sentimill_train.calibration.abstention import choose_threshold
 from sentimill_train.data.schema import Example
 from sentimill_train.evaluation.labelled_set import Answered, Sample, gold_of
@@ -27,7 +27,7 @@ def answered(gold: Sequence[str], said: Sequence[str], abstained: Sequence[int] 
     predictions = tuple(
         Prediction(
             label=one,
-            probs=tuple(row),
+            probs=Probs(row),
             score=None,
             confidence=0.8,
             tokens=3,

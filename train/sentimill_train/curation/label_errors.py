@@ -46,7 +46,7 @@ def out_of_sample(
     except ImportError as error:
         raise UsageError(
             "finding wrong labels needs scikit-learn: pip install 'sentimill[label]'",
-            reason="MISSING_EXTRA",
+            reason="EXTRA_MISSING",
         ) from error
     probs = np.full((len(rows), classes), 1 / classes, dtype=np.float32)
     folds = order % _FOLDS
@@ -87,7 +87,7 @@ def find_noise(
     except ImportError as error:
         raise UsageError(
             "finding wrong labels needs cleanlab: pip install 'sentimill[label]'",
-            reason="MISSING_EXTRA",
+            reason="EXTRA_MISSING",
         ) from error
     present = np.unique(labels)
     if len(labels) < LEAST_ROWS or len(present) < 2:

@@ -66,6 +66,6 @@ def _model() -> LanguageIdentifier:
     except ImportError as error:
         raise UsageError(
             "telling languages apart needs py3langid: pip install 'sentimill[label]'",
-            reason="MISSING_EXTRA",
+            reason="EXTRA_MISSING",
         ) from error
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

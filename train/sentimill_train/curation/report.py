@@ -39,7 +39,7 @@ def write_report(path: Path, job: CurateJob, found: Curated) -> None:
     except ImportError as error:
         raise UsageError(
             f"the report needs {error.name}: pip install 'sentimill[label]'",
-            reason="MISSING_EXTRA",
+            reason="EXTRA_MISSING",
         ) from error
     # The same input gives the same bytes: no date, no random ids.
     with matplotlib.rc_context({"svg.hashsalt": "sentimill", "svg.fonttype": "none"}):

@@ -41,7 +41,7 @@ class ClaudeTeacher:
         except ImportError as error:
             raise UsageError(
                 "asking a Claude model needs anthropic: pip install 'sentimill[anthropic]'",
-                reason="MISSING_EXTRA",
+                reason="EXTRA_MISSING",
             ) from error
         self.model = model
         self.url = url

@@ -41,7 +41,7 @@ class OpenAITeacher:
         except ImportError as error:
             raise UsageError(
                 f"asking a teacher needs {error.name}: pip install 'sentimill[label]'",
-                reason="MISSING_EXTRA",
+                reason="EXTRA_MISSING",
             ) from error
         self.model = model
         self.url = url

@@ -1,0 +1,169 @@
+"""Texts to request messages, and response messages to results: what both clients share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from sentimill.client.channel import reason_of
+from sentimill.errors import OUTCOMES, EngineError, InputError, TextError
+from sentimill.types import (
+    AbstainReason,
+    Limits,
+    Model,
+    Prediction,
+    Probs,
+    Result,
+    check_size,
+    text_of,
+)
+from sentimill.v1 import sentiment_pb2 as pb
+
+__all__ = ["Answers", "check_settings", "model_of", "requests_of"]
+
+_MAX_ITEMS: Final = 256
+"""Texts in one request: enough to fill batches, few enough to keep a call's latency even."""
+
+_MAX_BYTES: Final = 2 << 20
+"""Bytes in one request, a quarter of the default limit of a server."""
+
+_ITEM_BYTES: Final = 16
+"""An upper bound of the bytes that a text takes in a message besides its own."""
+
+_REASONS: Final[dict[int, AbstainReason]] = {
+    pb.ABSTAIN_REASON_LOW_CONFIDENCE: "LOW_CONFIDENCE",
+    pb.ABSTAIN_REASON_UNSUPPORTED_LANGUAGE: "UNSUPPORTED_LANGUAGE",
+}
+
+
+@dataclass(slots=True)
+class Answers:
+    """The results of one list of texts, filled in as responses arrive."""
+
+    texts: Sequence[object]
+    _results: list[Result | None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._results = [None] * len(self.texts)
+
+    def fail(self, position: int, error: TextError) -> None:
+        """Give the text at *position* its error."""
+        error.position = position
+        self._results[position] = error
+
+    def add(self, positions: Sequence[int], data: bytes) -> None:
+        """Put the results of the ClassifyResponse *data* at their *positions*."""
+        response = pb.ClassifyResponse.FromString(data)
+        labels = tuple(response.labels)
+        for position, result in zip(positions, response.results, strict=True):
+            if result.WhichOneof("outcome") == "prediction":
+                self._results[position] = _prediction(
+                    result.prediction, labels, response.model_digest
+                )
+                continue
+            why, reason = result.error.message, reason_of(result.error)
+            if result.error.code == OUTCOMES[EngineError].code:
+                self._results[position] = EngineError(why, reason=reason)
+            else:
+                self.fail(position, TextError(why, reason=reason))
+
+    def results(self) -> list[Result]:
+        """Return one result a text, in order."""
+        return [result for result in self._results if result is not None]
+
+
+def check_settings(timeout_seconds: float, channels: int, concurrency: int) -> None:
+    """Raise InputError for settings that allow no call."""
+    if timeout_seconds <= 0 or channels < 1 or concurrency < 1:
+        raise InputError(
+            f"timeout_seconds {timeout_seconds}, channels {channels} and concurrency {concurrency}"
+            " must be above 0",
+            reason="BAD_CLIENT",
+        )
+
+
+def requests_of(
+    answers: Answers, *, bulk: bool, limits: Limits | None = None
+) -> Iterator[tuple[list[int], pb.ClassifyRequest]]:
+    """Yield requests within the limits on items and bytes, with the positions of their texts.
+
+    A text that no server accepts gets its error in *answers* and is not sent, because it would make
+    the whole request fail. limits: the server's, None where they are not known.
+    """
+    most_items, most_bytes = _MAX_ITEMS, _MAX_BYTES
+    if limits is not None:
+        # Half of the queue: bulk work may not fill all of it, and other callers need the rest.
+        most_items = max(1, min(most_items, limits.max_items, limits.max_waiting_texts // 2))
+        most_bytes = min(most_bytes, limits.max_request_bytes)
+    priority = pb.PRIORITY_BULK if bulk else pb.PRIORITY_INTERACTIVE
+    positions: list[int] = []
+    items: list[pb.ClassifyItem] = []
+    size = 0
+    for position, item in enumerate(answers.texts):
+        try:
+            data = _encode(item)
+        except TextError as error:
+            answers.fail(position, error)
+            continue
+        more = len(data) + _ITEM_BYTES
+        if items and (len(items) == most_items or size + more > most_bytes):
+            yield positions, pb.ClassifyRequest(items=items, priority=priority)
+            positions, items, size = [], [], 0
+        positions.append(position)
+        items.append(pb.ClassifyItem(utf8=data))
+        size += more
+    if items:
+        yield positions, pb.ClassifyRequest(items=items, priority=priority)
+
+
+def model_of(data: bytes) -> Model:
+    """Return the GetModelResponse *data* as a record."""
+    response = pb.GetModelResponse.FromString(data)
+    return Model(
+        name=response.name,
+        version=response.version,
+        digest=response.digest,
+        labels=tuple(response.labels),
+        max_tokens=response.max_tokens,
+        precision=response.precision,
+        provider=response.provider,
+        threshold=response.threshold if response.HasField("threshold") else None,
+        limits=Limits(
+            max_items=response.limits.max_items,
+            max_text_bytes=response.limits.max_text_bytes,
+            max_request_bytes=response.limits.max_request_bytes,
+            max_waiting_texts=response.limits.max_waiting_texts,
+            max_waiting_tokens=response.limits.max_waiting_tokens,
+        ),
+        languages=tuple(response.languages),
+    )
+
+
+def _encode(item: object) -> bytes:
+    """Return the text *item* as bytes. Raises TextError."""
+    text = text_of(item)
+    if isinstance(text, TextError):
+        raise text
+    # Lone surrogates are encoded too, so that such a text fails alone and not the whole message.
+    data = text.encode("utf-8", "surrogatepass")
+    check_size(len(data))
+    return data
+
+
+def _prediction(got: pb.Prediction, labels: tuple[str, ...], digest: str) -> Prediction:
+    """Return the message *got* as a record."""
+    return Prediction(
+        label=got.label,
+        probs=Probs(got.probs, labels),
+        score=got.score if got.HasField("score") else None,
+        confidence=got.confidence,
+        abstained=got.abstained,
+        truncated=got.truncated,
+        tokens=got.tokens,
+        # A server of an older version sends no reason, and knows only this one.
+        abstain_reason=_REASONS.get(
+            got.abstain_reason, "LOW_CONFIDENCE" if got.abstained else None
+        ),
+        model_digest=digest,
+    )
