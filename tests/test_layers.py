@@ -76,7 +76,7 @@ SERVE_ARROWS = {
     "engine": {"errors", "installed_packages"},
     "classifier": {"errors", "types", "progress", "bundle", "text", "engine"},
     "observability": {"errors"},
-    "batching": {"errors", "observability"},
+    "batching": {"errors", "engine", "observability"},
     "client": {"errors", "types", "progress", "v1"},
     "scoring": {"errors", "types", "bundle", "text", "engine", "classifier", "client"},
     "server": {

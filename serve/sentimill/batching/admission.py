@@ -1,7 +1,8 @@
-"""Admission: what may come in, counted in texts and tokens, never in calls."""
+"""Admission: what may enter the queue, counted in texts and tokens, never in calls."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from sentimill.errors import InputError, UnavailableError
@@ -13,22 +14,38 @@ _DECAY: Final = 0.9
 """Weight of the past in a running estimate, at each engine call."""
 
 _BULK_SHARE: Final = 0.75
-"""Share of the queue that bulk work may fill, so that interactive calls always find room."""
+"""Share of the queue that bulk texts may fill; the rest is kept for interactive calls."""
 
 _PATIENCE: Final = 1.5
-"""How much longer than its turn a text may have to wait before its deadline is believed in.
+"""A deadline is accepted when it is this many times the estimated wait away.
 
-Texts of like length go before it, and the engine's rate moves. Admitting whatever would be just in
-time fills the queue to the deadline's edge, where half of what is computed comes too late
-(benchmarks/serving/latency.py, overload).
+Texts of like length go first, and the engine's rate moves. If all that would be just in time came
+in, the queue would fill to the edge of its deadlines, and half of what is computed would come too
+late (benchmarks/serving/latency.py, overload).
 """
 
 _TURN_SHARE: Final = 4 / 3
-"""Bulk work has every fourth batch, so what is interactive waits this much longer at most."""
+"""Bulk texts anchor every fourth batch, so interactive ones wait at most so many times as long."""
+
+
+@dataclass(slots=True)
+class _Held:
+    """What one caller has in the queue and the engine."""
+
+    texts: int = 0
+    tokens: int = 0
 
 
 class Admission:
-    """Counts the texts and tokens that wait or run, and refuses what would pass the limits."""
+    """Counts the texts and tokens that wait or run, and refuses what would pass the limits.
+
+    A caller that already holds something may hold, with the new request, at most as many texts (or
+    tokens) as would then still be free. A single caller thus leaves half of the queue free, and
+    two leave a third once both are held to it. A caller that holds nothing may use all that is
+    free. This is the dynamic threshold of Choudhury and Hahne (1998, "Dynamic queue length
+    thresholds for shared-memory packet switches", with alpha = 1). The empty caller has no share:
+    it stands for callers that nobody tells apart.
+    """
 
     def __init__(self, *, max_texts: int, max_tokens: int, metrics: Metrics) -> None:
         self.max_texts = max_texts
@@ -36,48 +53,79 @@ class Admission:
         self.texts = 0
         self.tokens = 0
         self.bulk_tokens = 0
+        self._held: dict[str, _Held] = {}
         self._engine = _Pace()
         self._call = _Pace()
         self._metrics = metrics
 
-    def enter(self, texts: int, seconds_left: float | None = None, *, bulk: bool = False) -> None:
+    def enter(
+        self,
+        texts: int,
+        seconds_left: float | None = None,
+        *,
+        bulk: bool = False,
+        caller: str = "",
+    ) -> None:
         """Count *texts* in, before anything is done for them.
 
         Raises:
-            InputError: there are more of them than the queue ever holds.
-            UnavailableError: the limit would be passed, or half as much again as the estimated
-                wait is longer than *seconds_left* until the caller's deadline, while there is
-                anything to wait for.
+            InputError: the queue never holds so many.
+            UnavailableError: the limit or the caller's share would be passed. Or the estimated
+                wait, and half as much again, is longer than *seconds_left* until the caller's
+                deadline. An empty queue refuses no deadline.
         """
-        self._check("texts", self.texts, texts, self.max_texts, bulk=bulk)
-        self._check_wait(0, seconds_left, bulk=bulk)
+        own = self._share(caller).texts
+        self._check("texts", self.texts, texts, self.max_texts, own, bulk=bulk)
+        self._check_wait(0, seconds_left, bulk=bulk, caller=caller)
         self.texts += texts
+        self._held.setdefault(caller, _Held()).texts += texts
         self._metrics.waiting_texts.set(self.texts)
 
-    def enter_tokens(self, tokens: int, seconds_left: float | None, *, bulk: bool = False) -> None:
+    def enter_tokens(
+        self,
+        tokens: int,
+        seconds_left: float | None,
+        *,
+        bulk: bool = False,
+        caller: str = "",
+    ) -> None:
         """Count *tokens* in, with their own time added to the wait. Raises as `enter` does."""
-        self._check("tokens", self.tokens, tokens, self.max_tokens, bulk=bulk)
-        self._check_wait(tokens, seconds_left, bulk=bulk)
+        own = self._share(caller).tokens
+        self._check("tokens", self.tokens, tokens, self.max_tokens, own, bulk=bulk)
+        self._check_wait(tokens, seconds_left, bulk=bulk, caller=caller)
         self.tokens += tokens
+        self._held.setdefault(caller, _Held()).tokens += tokens
         self.bulk_tokens += tokens * bulk
         self._metrics.waiting_tokens.set(self.tokens)
 
-    def leave(self, texts: int, tokens: int, *, bulk: bool = False) -> None:
+    def leave(self, texts: int, tokens: int, *, bulk: bool = False, caller: str = "") -> None:
         """Count out what was counted in."""
         self.texts -= texts
         self.tokens -= tokens
         self.bulk_tokens -= tokens * bulk
+        held = self._held[caller]
+        held.texts -= texts
+        held.tokens -= tokens
+        if not held.texts and not held.tokens:
+            del self._held[caller]
         self._metrics.waiting_texts.set(self.texts)
         self._metrics.waiting_tokens.set(self.tokens)
 
-    def wait_seconds(self, *, bulk: bool = True) -> float:
-        """Estimate how long a text that came now would wait; 0 before anything was measured.
+    def wait_seconds(self, tokens: int = 0, *, bulk: bool = True, caller: str = "") -> float:
+        """Estimate how long *tokens* that came now would wait; 0 before anything was measured.
 
-        bulk: it waits for everything. Otherwise it waits for what is interactive, and at most for
-        one batch of bulk work in four.
+        Bulk texts wait for everything. Interactive ones wait for other interactive texts, and at
+        most for one bulk batch in four. With a caller, they wait no longer than callers that take
+        turns make them: while the engine computes a token of theirs it computes one of each other
+        caller, and an average batch of each before their turn comes.
         """
         interactive = self.tokens - self.bulk_tokens
         ahead = self.tokens if bulk else min(self.tokens, interactive * _TURN_SHARE)
+        if caller:
+            own = self._share(caller).tokens
+            others = len(self._held.keys() - {caller})
+            turns = (others + 1) * (own + self._call.mean_tokens) + others * tokens
+            ahead = min(ahead, turns)
         return self.seconds_for(ahead)
 
     def seconds_for(self, tokens: float) -> float:
@@ -85,18 +133,22 @@ class Admission:
         return self._engine.seconds_for(tokens)
 
     def call_seconds(self, tokens: int) -> float:
-        """Estimate how long one engine call of *tokens* takes, which is more where several go."""
+        """Estimate how long one engine call of *tokens* takes, while other calls run as well."""
         return self._call.seconds_for(tokens)
 
     def observe(self, tokens: int, seconds: float, busy_seconds: float) -> None:
         """Learn from one engine call, which took *seconds*, how fast the queue drains.
 
-        busy_seconds: those in which no call before it was observed; fewer where calls go at once.
+        busy_seconds: see `call_clock.CallTime`.
         """
         self._call.observe(tokens, seconds)
         self._engine.observe(tokens, busy_seconds)
 
-    def _check(self, unit: str, now: int, more: int, limit: int, *, bulk: bool) -> None:
+    def _share(self, caller: str) -> _Held:
+        """Return what counts towards the share of *caller*."""
+        return self._held.get(caller, _Held()) if caller else _Held()
+
+    def _check(self, unit: str, now: int, more: int, limit: int, own: int, *, bulk: bool) -> None:
         if bulk:
             limit = int(limit * _BULK_SHARE)
         if more > limit:
@@ -106,18 +158,28 @@ class Admission:
                 reason="REQUEST_TOO_LARGE",
                 field="items",
             )
-        if now + more > limit:
+        free = limit - now - more
+        if free < 0:
             raise UnavailableError(
                 f"{now} {unit} wait, {more} more would pass the limit of {limit}: try again later",
                 reason="QUEUE_FULL",
             )
+        if own and own + more > free:
+            raise UnavailableError(
+                f"{own} {unit} of this caller wait, and with {more} more it would hold more than"
+                f" the {free} that it leaves for others: try again later",
+                reason="CALLER_SHARE_FULL",
+            )
 
-    def _check_wait(self, tokens: int, seconds_left: float | None, *, bulk: bool) -> None:
-        # With nothing before it a call is let in on any estimate: only an engine call corrects one
-        # that is too high, and a server that refused them all would never make another.
+    def _check_wait(
+        self, tokens: int, seconds_left: float | None, *, bulk: bool, caller: str
+    ) -> None:
+        # A call to an empty queue is let in on any estimate: only an engine call can correct one
+        # that is too high, and a server that refused all calls would never make another.
         if seconds_left is None or not self.tokens or not self.seconds_for(1):
             return
-        wait = _PATIENCE * self.wait_seconds(bulk=bulk) + self.seconds_for(tokens)
+        before = self.wait_seconds(tokens, bulk=bulk, caller=caller)
+        wait = _PATIENCE * before + self.seconds_for(tokens)
         if wait > seconds_left:
             raise UnavailableError(
                 f"the answer may take {wait:.2f} s and the deadline is in"
@@ -127,13 +189,20 @@ class Admission:
 
 
 class _Pace:
-    """Tokens and the seconds that they took, old ones weighing less."""
+    """Tokens of calls and the seconds that they took; old calls weigh less."""
 
     def __init__(self) -> None:
+        self._calls = 0.0
         self._tokens = 0.0
         self._seconds = 0.0
 
+    @property
+    def mean_tokens(self) -> float:
+        """Tokens of an average call; 0 before anything was observed."""
+        return self._tokens / self._calls if self._calls else 0.0
+
     def observe(self, tokens: int, seconds: float) -> None:
+        self._calls = _DECAY * self._calls + 1
         self._tokens = _DECAY * self._tokens + tokens
         self._seconds = _DECAY * self._seconds + seconds
 

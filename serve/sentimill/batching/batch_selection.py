@@ -1,33 +1,35 @@
 """Which of the waiting texts the engine gets next: a pure choice, with its promises stated.
 
-Two lanes wait, interactive and bulk, each in order of arrival. Every batch is built around one
-text, its anchor, and filled with texts of like length, because a batch costs ``rows * longest``
-tokens. Anchors take turns, so that nothing is passed over for ever:
+Texts wait in two queues, interactive and bulk. In each, callers take turns (`fair_queue`). A batch
+costs ``rows * longest`` tokens, so it is built around one text, its anchor, and filled with texts
+of like length. The kind of the anchor changes from batch to batch, so that no text waits for ever:
 
-====  ==========================================
+====  ==========================================================
 turn  anchor
-====  ==========================================
-0     the oldest interactive text
-1     the interactive text of nearest deadline
-2     the oldest interactive text
-3     the oldest bulk text
-====  ==========================================
+====  ==========================================================
+0     the oldest interactive text of the caller whose turn it is
+1     the interactive text with the nearest deadline
+2     as 0, for the next caller
+3     the oldest bulk text of the caller whose turn it is
+====  ==========================================================
 
-An empty lane leaves its turn to the other. A text with ``n`` older ones in its lane is therefore in
-one of the next ``2 * (n + 1)`` batches when it is interactive, ``4 * (n + 1)`` when it is bulk,
-whatever arrives meanwhile (tests/serve/batching/test_batch_selection.py).
+An empty queue leaves its turn to the other. Where at most ``c`` callers wait at a time in a queue,
+a text with ``n`` older ones of its own caller there is in one of the next ``2 * c * (n + 1)``
+batches when it is interactive, and of the next ``4 * c * (n + 1)`` when it is bulk. That holds
+whatever arrives in the meantime (tests/serve/batching/test_batch_selection.py).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import deque
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
-__all__ = ["TURNS", "WINDOW", "Waiting", "take_batch"]
+from sentimill.batching.fair_queue import FairQueue, Waiting
+
+__all__ = ["TURNS", "WINDOW", "take_batch"]
 
 WINDOW: Final = 512
-"""How many of the oldest texts of a lane are looked at; sorting them costs about 0.2 ms."""
+"""How many texts of a queue are candidates for a batch; sorting them costs about 0.2 ms."""
 
 TURNS: Final = 4
 """Batches after which the anchors repeat."""
@@ -36,64 +38,45 @@ _DEADLINE_TURN: Final = 1
 _BULK_TURN: Final = 3
 
 
-class Waiting(Protocol):
-    """What the choice needs to know of a waiting text."""
-
-    @property
-    def length(self) -> int:
-        """Tokens that the engine computes for it."""
-        ...
-
-    @property
-    def deadline(self) -> float:
-        """When its caller gives up, on any one clock; infinity for never."""
-        ...
-
-
 T = TypeVar("T", bound=Waiting)
 
 
 def take_batch(
-    waiting: deque[T],
+    interactive: FairQueue[T],
     budget: int,
     window: int = WINDOW,
     *,
-    bulk: deque[T] | None = None,
+    bulk: FairQueue[T] | None = None,
     turn: int = 0,
     least_useful: float = 0.0,
 ) -> list[T]:
-    """Remove and return the next batch: interactive texts, then bulk, each in order of arrival.
+    """Remove and return the next batch, interactive texts first.
 
-    It never costs more than *budget* padded tokens, unless its only text is longer. Interactive
-    texts fill it first, then bulk ones. least_useful: a text joins only while this share of the
-    batch is no padding; 0 fills the budget at any price, which a GPU likes and a CPU does not.
-    window: how many of the oldest texts of each lane may join.
-    turn: which batch this is, counted on by one each time.
+    It never costs more than *budget* padded tokens, unless its only text is longer. Bulk texts get
+    what the interactive ones leave of the budget. least_useful: a text joins only while at least
+    this share of the batch is no padding. With 0 the budget is filled whatever the padding, which
+    is fastest on a GPU and not on a CPU. window: how many texts of each queue may join. turn: the
+    number of this batch, counted on by one each time.
     """
-    bulk = deque() if bulk is None else bulk
-    anchored = bulk if (bulk and turn % TURNS == _BULK_TURN) or not waiting else waiting
+    bulk = FairQueue() if bulk is None else bulk
+    anchored = bulk if (bulk and turn % TURNS == _BULK_TURN) or not interactive else interactive
     if not anchored:
         return []
-    lanes = {False: _oldest(waiting, window), True: _oldest(bulk, window)}
-    first = lanes[anchored is bulk]
-    place = 0
-    if turn % TURNS == _DEADLINE_TURN and anchored is waiting:
-        place = min(range(len(first)), key=lambda i: first[i].deadline)
+    queues = (interactive, bulk)
+    candidates = [queue.oldest(window) for queue in queues]
+    first = candidates[0 if anchored is interactive else 1]
+    by_deadline = turn % TURNS == _DEADLINE_TURN and anchored is interactive
+    place = min(range(len(first)), key=lambda i: first[i].deadline) if by_deadline else 0
     growth = _Growth(first[place].length, budget, least_useful)
-    chosen: dict[bool, set[int]] = {}
-    for is_bulk, candidates in lanes.items():
-        own = place if candidates is first else None
-        chosen[is_bulk] = growth.fill([item.length for item in candidates], own)
-    batch = []
-    for is_bulk, lane in ((False, waiting), (True, bulk)):
-        batch += [lanes[is_bulk][i] for i in sorted(chosen[is_bulk])]
-        left = [item for i, item in enumerate(lanes[is_bulk]) if i not in chosen[is_bulk]]
-        lane.extendleft(reversed(left))
+    batch: list[T] = []
+    for queue, texts in zip(queues, candidates, strict=True):
+        own = place if queue is anchored else None
+        taken = [texts[i] for i in sorted(growth.fill([text.length for text in texts], own))]
+        queue.remove(taken)
+        batch += taken
+    if not by_deadline:
+        anchored.end_turn(first[0].caller)
     return batch
-
-
-def _oldest(lane: deque[T], window: int) -> list[T]:
-    return [lane.popleft() for _ in range(min(window, len(lane)))]
 
 
 class _Growth:
@@ -107,9 +90,9 @@ class _Growth:
         self._least_useful = least_useful
 
     def fill(self, lengths: list[int], anchor: int | None) -> set[int]:
-        """Take what fits from one lane, nearest in length first, and return its places.
+        """Take what fits of one queue, nearest in length first, and return the places taken.
 
-        anchor: the place of the text that the batch was begun with, if it is of this lane.
+        anchor: the place of the text that the batch was begun with, if it is in this queue.
         """
         order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
         ordered = [lengths[i] for i in order]

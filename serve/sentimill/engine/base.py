@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,6 @@ from sentimill.engine.hardware import Machine, usable_cores
 from sentimill.errors import EngineError
 
 __all__ = [
-    "FAILED",
     "Engine",
     "EngineChoice",
     "EngineInfo",
@@ -35,9 +34,6 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-
-FAILED: Final = "the engine failed: the log of the program that runs it says why"
-"""What callers are told of a failed call; what the library says of it goes into the log."""
 
 EngineName = Literal["auto", "onnx", "openvino"]
 Provider = Literal["auto", "cpu", "cuda"]

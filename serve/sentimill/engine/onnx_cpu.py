@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from functools import cache
 from typing import Final, Literal
@@ -13,10 +13,11 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from sentimill.engine.base import FAILED, EngineInfo
+from sentimill.engine.base import EngineInfo
+from sentimill.engine.failures import call_engine
 from sentimill.errors import EngineError
 
-__all__ = ["OnnxEngine", "open_session", "run_graph"]
+__all__ = ["OnnxEngine", "open_session"]
 
 log = logging.getLogger(__name__)
 
@@ -65,22 +66,12 @@ class OnnxEngine:
     ) -> NDArray[np.float32]:
         """See `Engine.run`."""
         session = self._single if other_calls + 1 >= self._info.threads else self._shared
-        return run_graph(lambda: session.run(None, {"input_ids": ids, "attention_mask": mask})[0])
+        feeds = {"input_ids": ids, "attention_mask": mask}
+        return call_engine("ONNX Runtime", lambda: session.run(None, feeds)[0])
 
     def info(self) -> EngineInfo:
         """See `Engine.info`."""
         return self._info
-
-
-def run_graph(call: Callable[[], NDArray[np.generic]]) -> NDArray[np.float32]:
-    """Return the logits that *call* gets of ONNX Runtime. Raises EngineError when it fails."""
-    try:
-        logits = call()
-    except Exception as error:
-        log.error("ONNX Runtime failed: %s", error)
-        raise EngineError(FAILED, reason="ENGINE_FAILED") from error
-    # An fp16 graph may end in fp16.
-    return np.asarray(logits, dtype=np.float32)
 
 
 def open_session(

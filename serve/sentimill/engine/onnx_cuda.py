@@ -10,7 +10,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from sentimill.engine.base import EngineInfo
-from sentimill.engine.onnx_cpu import open_session, run_graph
+from sentimill.engine.failures import call_engine
+from sentimill.engine.onnx_cpu import open_session
 from sentimill.engine.packing import INPUTS, pack
 
 __all__ = ["PackedEngine"]
@@ -50,7 +51,7 @@ class PackedEngine:
         feeds = pack(ids, mask)
         session = self._idle.get()
         try:
-            return run_graph(lambda: session.run(None, feeds)[0])
+            return call_engine("ONNX Runtime", lambda: session.run(None, feeds)[0])
         finally:
             self._idle.put(session)
 

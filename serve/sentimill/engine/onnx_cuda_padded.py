@@ -15,7 +15,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from sentimill.engine.base import EngineInfo, row_bucket
-from sentimill.engine.onnx_cpu import open_session, run_graph
+from sentimill.engine.failures import call_engine
+from sentimill.engine.onnx_cpu import open_session
 
 __all__ = ["GpuEngine"]
 
@@ -72,7 +73,8 @@ class GpuEngine:
         chosen = np.minimum(np.arange(row_bucket(rows)), rows - 1)
         session = self._idle.get()
         try:
-            return run_graph(lambda: session.run(ids[chosen], mask[chosen])[:rows])
+            logits = call_engine("ONNX Runtime", lambda: session.run(ids[chosen], mask[chosen]))
+            return logits[:rows]
         finally:
             self._idle.put(session)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from typing import Final
 
@@ -10,12 +9,11 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from sentimill.engine.base import FAILED, EngineInfo
+from sentimill.engine.base import EngineInfo
+from sentimill.engine.failures import call_engine
 from sentimill.errors import EngineError
 
 __all__ = ["OpenvinoEngine"]
-
-log = logging.getLogger(__name__)
 
 _STEP: Final = 16
 """Lengths round up to this: its kernels add in another order at other lengths, and a text must get
@@ -73,16 +71,12 @@ class OpenvinoEngine:
         """See `Engine.run`."""
         # One stream would run two calls one after the other anyway, and a request is not
         # thread-safe.
+        feeds = {"input_ids": ids, "attention_mask": mask}
         with self._lock:
-            try:
-                outputs = self._request.infer(
-                    {"input_ids": ids, "attention_mask": mask}, share_inputs=True
-                )
-                result: NDArray[np.float32] = np.array(outputs[0], dtype=np.float32)
-            except Exception as error:
-                log.error("OpenVINO failed: %s", error)
-                raise EngineError(FAILED, reason="ENGINE_FAILED") from error
-        return result
+            # A copy: the next call writes its logits to the same place.
+            return call_engine(
+                "OpenVINO", lambda: np.array(self._request.infer(feeds, share_inputs=True)[0])
+            )
 
     def info(self) -> EngineInfo:
         """See `Engine.info`."""

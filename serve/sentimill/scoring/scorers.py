@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sentimill.classifier import Classifier, plan_batches, probabilities
 from sentimill.client.client import Client
 from sentimill.client.credentials import Security
+from sentimill.engine.failures import run_or_split
 from sentimill.errors import (
     DeadlineError,
     EngineError,
@@ -129,19 +130,13 @@ class LocalScorer:
 
     def _run(
         self, rows: Sequence[NDArray[np.int64]], other_calls: int
-    ) -> tuple[NDArray[np.float32], dict[int, SentimillError]]:
-        """Return probs (rows, labels); a batch that fails is halved until the culprit is alone."""
-        try:
-            return probabilities(self._classifier.run(rows, other_calls), self._temperature), {}
-        except EngineError as error:
-            if len(rows) == 1:
-                nothing = np.full((1, len(self._classifier.labels)), np.nan, dtype=np.float32)
-                return nothing, {0: error}
-        half = len(rows) // 2
-        first, failed = self._run(rows[:half], other_calls)
-        second, later = self._run(rows[half:], other_calls)
-        failed |= {half + k: error for k, error in later.items()}
-        return np.concatenate([first, second]), failed
+    ) -> tuple[NDArray[np.float32], dict[int, EngineError]]:
+        """Return probs (rows, labels), NaN where the engine failed, and the errors by row."""
+        logits, errors = run_or_split(lambda part: self._classifier.run(part, other_calls), rows)
+        if logits is None:
+            nothing = np.full((len(rows), len(self._classifier.labels)), np.nan, dtype=np.float32)
+            return nothing, errors
+        return probabilities(logits, self._temperature), errors
 
 
 _REQUEST_TEXTS: Final = 256

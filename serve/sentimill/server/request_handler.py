@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 from sentimill.batching.admission import Admission
-from sentimill.batching.scheduler import Answer
+from sentimill.batching.jobs import Answer
 from sentimill.classifier import Classifier
 from sentimill.errors import (
     AuthError,

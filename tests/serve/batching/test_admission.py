@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sentimill.batching.admission import Admission
 from sentimill.errors import InputError, UnavailableError
@@ -111,6 +113,74 @@ def test_interactive_calls_hardly_wait_for_bulk_work() -> None:
     with pytest.raises(UnavailableError):
         gate.enter(1, 10.0, bulk=True)
     gate.enter(1, 10.0)
+
+
+def test_a_caller_leaves_as_much_free_as_it_holds() -> None:
+    """One that comes later always finds a place; the greedy one is told to come back."""
+    gate = admission(max_texts=100, max_tokens=1000)
+    gate.enter(30, caller="greedy")
+    gate.enter(20, caller="greedy")
+
+    with pytest.raises(UnavailableError, match="50 texts of this caller wait") as caught:
+        gate.enter(1, caller="greedy")
+
+    assert (caught.value.reason, gate.texts) == ("CALLER_SHARE_FULL", 50)
+    gate.enter(50, caller="other")
+    gate.leave(30, 0, caller="greedy")
+    gate.enter(5, caller="greedy")
+
+
+def test_tokens_are_shared_as_texts_are() -> None:
+    """Few long texts are as greedy as many short ones."""
+    gate = admission(max_texts=100, max_tokens=1000)
+    gate.enter_tokens(500, None, caller="greedy")
+
+    with pytest.raises(UnavailableError, match="500 tokens of this caller wait"):
+        gate.enter_tokens(1, None, caller="greedy")
+
+    gate.enter_tokens(500, None, caller="other")
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 40), st.booleans()), max_size=60))
+def test_no_caller_ever_takes_more_than_it_leaves(calls: list[tuple[str, int, bool]]) -> None:
+    """Held by hypothesis for texts and tokens, interactive and bulk, with requests that end."""
+    gate = admission(max_texts=100, max_tokens=100)
+    held: list[tuple[str, int, bool]] = []
+    for caller, size, ends in calls:
+        if ends and held:
+            done, count, bulk = held.pop(0)
+            gate.leave(count, count, bulk=bulk, caller=done)
+            continue
+        own = sum(count for name, count, _ in held if name == caller)
+        free = 100 - sum(count for _, count, _ in held) - size
+        try:
+            gate.enter(size, caller=caller)
+            gate.enter_tokens(size, None, caller=caller)
+        except UnavailableError:
+            assert own + size > free or free < 0
+            continue
+        assert own == 0 or own + size <= free
+        held.append((caller, size, False))
+
+    for caller, count, bulk in held:
+        gate.leave(count, count, bulk=bulk, caller=caller)
+    assert (gate.texts, gate.tokens) == (0, 0)
+    gate.enter(100, caller="a")
+
+
+def test_a_caller_does_not_wait_for_all_texts_of_a_greedy_one() -> None:
+    """Batches take callers in turn, and the estimate knows it."""
+    gate = admission(max_tokens=10_000)
+    gate.observe(tokens=100, seconds=1.0, busy_seconds=1.0)
+    gate.enter_tokens(4000, None, caller="greedy")
+
+    # An average batch of each, and one token of the greedy one for each of its own ten.
+    assert gate.wait_seconds(10, caller="other") == pytest.approx(2.1)
+    assert gate.wait_seconds(10, caller="greedy") == pytest.approx(40)
+    assert gate.wait_seconds(10) == pytest.approx(40)
+    gate.enter_tokens(10, 4.0, caller="other")
+    with pytest.raises(UnavailableError, match="may take"):
+        gate.enter_tokens(10, 4.0, caller="greedy")
 
 
 def test_before_anything_was_measured_no_wait_is_assumed() -> None:

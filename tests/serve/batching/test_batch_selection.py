@@ -1,9 +1,9 @@
-"""The choice of a batch over two lanes: what it promises whatever arrives."""
+"""The choice of a batch over two queues: what it promises whatever arrives."""
 
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter
 from dataclasses import dataclass
 
 import pytest
@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentimill.batching.batch_selection import TURNS, take_batch
+from sentimill.batching.fair_queue import FairQueue
 
 
 @dataclass(frozen=True)
@@ -21,20 +22,21 @@ class Item:
     length: int
     bulk: bool = False
     deadline: float = math.inf
+    caller: str = ""
 
 
 @dataclass
-class Lanes:
-    """Two lanes, and the turn."""
+class Queues:
+    """Two queues, and the turn."""
 
-    waiting: deque[Item]
-    bulk: deque[Item]
+    waiting: FairQueue[Item]
+    bulk: FairQueue[Item]
     turn: int = 0
 
     def put(self, items: list[Item]) -> None:
         """Let *items* arrive."""
         for item in items:
-            (self.bulk if item.bulk else self.waiting).append(item)
+            (self.bulk if item.bulk else self.waiting).extend([item])
 
     def take(self, budget: int, window: int, least_useful: float) -> list[Item]:
         """Take the next batch."""
@@ -45,19 +47,20 @@ class Lanes:
         return batch
 
 
-ITEMS = st.lists(
-    st.tuples(st.integers(1, 60), st.booleans(), st.floats(0, 100)), min_size=1, max_size=60
-).map(lambda made: [Item(i, *rest) for i, rest in enumerate(made)])
+DRAWN = st.tuples(st.integers(1, 60), st.booleans(), st.floats(0, 100), st.sampled_from("abc"))
+ITEMS = st.lists(DRAWN, min_size=1, max_size=60).map(
+    lambda made: [Item(i, *rest) for i, rest in enumerate(made)]
+)
 BUDGETS = st.integers(1, 300)
 WINDOWS = st.integers(1, 20)
 SHARES = st.sampled_from([0.0, 0.5, 0.8, 1.0])
 
 
-def lanes_of(items: list[Item], turn: int = 0) -> Lanes:
-    """Return lanes in which *items* wait."""
-    lanes = Lanes(deque(), deque(), turn)
-    lanes.put(items)
-    return lanes
+def queues_of(items: list[Item], turn: int = 0) -> Queues:
+    """Return queues in which *items* wait."""
+    queues = Queues(FairQueue(), FairQueue(), turn)
+    queues.put(items)
+    return queues
 
 
 @given(ITEMS, BUDGETS, WINDOWS, SHARES)
@@ -65,34 +68,36 @@ def test_everything_is_taken_once_within_budget_and_share(
     items: list[Item], budget: int, window: int, share: float
 ) -> None:
     """Nothing is lost, nothing twice; only a single text passes the budget; padding is bounded."""
-    lanes = lanes_of(items)
+    queues = queues_of(items)
     taken: list[Item] = []
-    while batch := lanes.take(budget, window, share):
+    while batch := queues.take(budget, window, share):
         cost = len(batch) * max(item.length for item in batch)
         assert len(batch) == 1 or cost <= budget
         assert sum(item.length for item in batch) >= share * cost
         taken += batch
 
     assert sorted(item.number for item in taken) == list(range(len(items)))
-    assert not lanes.waiting
-    assert not lanes.bulk
+    assert not queues.waiting
+    assert not queues.bulk
 
 
 @given(ITEMS, BUDGETS, WINDOWS, st.integers(0, TURNS - 1))
 def test_what_is_passed_over_keeps_its_order(
     items: list[Item], budget: int, window: int, turn: int
 ) -> None:
-    """Each lane stays in order of arrival."""
-    lanes = lanes_of(items, turn)
-    lanes.take(budget, window, 0.0)
+    """In each queue the texts of one caller stay in order of arrival."""
+    queues = queues_of(items, turn)
+    queues.take(budget, window, 0.0)
 
-    for lane in (lanes.waiting, lanes.bulk):
-        assert [item.number for item in lane] == sorted(item.number for item in lane)
+    for queue in (queues.waiting, queues.bulk):
+        for caller in "abc":
+            left = [item.number for item in queue if item.caller == caller]
+            assert left == sorted(left)
 
 
 @given(
     ITEMS,
-    st.lists(st.tuples(st.integers(1, 60), st.booleans(), st.floats(0, 100)), max_size=8),
+    st.lists(DRAWN, max_size=8),
     BUDGETS,
     WINDOWS,
     st.integers(0, TURNS - 1),
@@ -100,23 +105,28 @@ def test_what_is_passed_over_keeps_its_order(
 )
 def test_nobody_is_passed_over_for_longer_than_stated(
     items: list[Item],
-    rush: list[tuple[int, bool, float]],
+    rush: list[tuple[int, bool, float, str]],
     budget: int,
     window: int,
     turn: int,
     share: float,
 ) -> None:
-    """Behind n others: 2 (n + 1) batches for an interactive text, 4 (n + 1) for bulk."""
-    lanes = lanes_of(items, turn)
+    """Behind n own texts, c callers: 2 c (n + 1) batches when interactive, 4 c (n + 1) in bulk."""
+    queues = queues_of(items, turn)
+    come = [*items, *(Item(-1, *rest) for rest in rush)]
     bound = {}
-    for lane, batches in ((lanes.waiting, 2), (lanes.bulk, 4)):
-        bound.update({item.number: batches * (n + 1) for n, item in enumerate(lane)})
+    for queue, batches in ((queues.waiting, 2), (queues.bulk, 4)):
+        callers = len({item.caller for item in come if item.bulk == (queue is queues.bulk)})
+        older: Counter[str] = Counter()
+        for item in queue:
+            bound[item.number] = batches * callers * (older[item.caller] + 1)
+            older[item.caller] += 1
     number = len(items)
     for count in range(1, max(bound.values()) + 1):
-        for item in lanes.take(budget, window, share):
+        for item in queues.take(budget, window, share):
             assert count <= bound.pop(item.number, math.inf)
         assert all(count < left for left in bound.values())
-        lanes.put([Item(number + i, *rest) for i, rest in enumerate(rush)])
+        queues.put([Item(number + i, *rest) for i, rest in enumerate(rush)])
         number += len(rush)
 
     assert not bound
@@ -124,25 +134,43 @@ def test_nobody_is_passed_over_for_longer_than_stated(
 
 def test_interactive_goes_before_bulk() -> None:
     """Bulk takes what interactive texts leave of a batch."""
-    lanes = lanes_of([Item(0, 5, bulk=True), Item(1, 5), Item(2, 5, bulk=True), Item(3, 5)])
+    queues = queues_of([Item(0, 5, bulk=True), Item(1, 5), Item(2, 5, bulk=True), Item(3, 5)])
 
-    assert [item.number for item in lanes.take(15, 9, 0.0)] == [1, 3, 0]
+    assert [item.number for item in queues.take(15, 9, 0.0)] == [1, 3, 0]
 
 
 def test_bulk_has_every_fourth_turn() -> None:
     """An endless stream of interactive texts does not starve it."""
-    lanes = lanes_of([Item(0, 5, bulk=True), *(Item(i, 5) for i in range(1, 9))])
+    queues = queues_of([Item(0, 5, bulk=True), *(Item(i, 5) for i in range(1, 9))])
 
-    found = [lanes.take(5, 9, 0.0)[0].number for _ in range(4)]
+    found = [queues.take(5, 9, 0.0)[0].number for _ in range(4)]
 
     assert found == [1, 2, 3, 0]
 
 
+def test_callers_take_turns() -> None:
+    """Whoever sends many texts at once makes nobody wait for all of them."""
+    many = [Item(i, 5, caller="many") for i in range(9)]
+    queues = queues_of([*many, Item(9, 5, caller="one"), Item(10, 5, caller="two")])
+
+    found = [queues.take(5, 9, 0.0)[0].number for _ in range(5)]
+
+    assert found == [0, 9, 10, 1, 2]
+
+
+def test_a_new_caller_is_looked_at_behind_a_long_queue() -> None:
+    """The window holds as many texts of each caller, however many one of them has."""
+    many = [Item(i, 5, caller="many") for i in range(20)]
+    queues = queues_of([*many, Item(20, 5, caller="one"), Item(21, 5, caller="one")])
+
+    assert [item.number for item in queues.take(20, 4, 0.0)] == [0, 1, 20, 21]
+
+
 def test_the_nearest_deadline_has_a_turn() -> None:
     """A text in a hurry overtakes older ones every fourth batch."""
-    lanes = lanes_of([Item(0, 5), Item(1, 5, deadline=9.0), Item(2, 5, deadline=3.0)], turn=1)
+    queues = queues_of([Item(0, 5), Item(1, 5, deadline=9.0), Item(2, 5, deadline=3.0)], turn=1)
 
-    assert [item.number for item in lanes.take(5, 9, 0.0)] == [2]
+    assert [item.number for item in queues.take(5, 9, 0.0)] == [2]
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, [0, 1, 2]), (0.7, [0, 2]), (0.96, [0])])
@@ -150,14 +178,14 @@ def test_a_text_that_would_be_mostly_padding_waits_for_its_like(
     share: float, expected: list[int]
 ) -> None:
     """Lengths 100, 10 and 90: the short one joins only where padding is no object."""
-    lanes = lanes_of([Item(0, 100), Item(1, 10), Item(2, 90)])
+    queues = queues_of([Item(0, 100), Item(1, 10), Item(2, 90)])
 
-    assert [item.number for item in lanes.take(1000, 9, share)] == expected
+    assert [item.number for item in queues.take(1000, 9, share)] == expected
 
 
-def queue(*lengths: int) -> deque[Item]:
+def queue(*lengths: int) -> FairQueue[Item]:
     """Return items of *lengths*, the oldest first."""
-    return deque(Item(i, length) for i, length in enumerate(lengths))
+    return FairQueue(Item(i, length) for i, length in enumerate(lengths))
 
 
 @pytest.mark.parametrize(
@@ -210,7 +238,7 @@ def test_the_oldest_is_always_taken(lengths: list[int], budget: int, window: int
     """So nobody starves, however odd the length."""
     waiting = queue(*lengths)
     while waiting:
-        oldest = waiting[0]
+        oldest = next(iter(waiting))
         assert take_batch(waiting, budget, window)[0] is oldest
 
 

@@ -156,6 +156,80 @@ async def test_an_engine_that_loses_a_row_is_an_engine_error(bundle: Path) -> No
     assert [type(one) for one in found.logits] == [EngineError, EngineError]
 
 
+async def test_batches_that_fail_in_a_row_are_counted() -> None:
+    """A watchdog reads it; one text with an answer ends the row."""
+    good = False
+
+    def run(rows: Sequence[NDArray[np.int64]], other_calls: int) -> NDArray[np.float32]:
+        if good or any(3 in row for row in rows):
+            return np.zeros((len(rows), 3), dtype=np.float32)
+        raise EngineError("broken", reason="ENGINE_FAILED")
+
+    metrics = Metrics()
+    counted = Admission(max_texts=10, max_tokens=100, metrics=metrics)
+    scheduler = Scheduler(run, counted, metrics, budget=100)
+    scheduler.start()
+    found = []
+    for _ in range(3):
+        await scheduler.classify([np.array([1, 2])] * 4, None)
+        found.append(scheduler.consecutive_failures)
+    good = True
+    await scheduler.classify([np.array([1, 2])], None)
+    found.append(scheduler.consecutive_failures)
+    await scheduler.close()
+
+    assert found == [1, 2, 3, 0]
+    assert metrics.registry.get_sample_value("sentimill_engine_failures_total") == 12
+
+
+async def test_a_call_that_hangs_is_seen_and_does_not_hold_up_closing() -> None:
+    """`running_since` is when it began; its caller gets an error when the time is over."""
+    hangs, begun = threading.Event(), threading.Event()
+
+    def run(rows: Sequence[NDArray[np.int64]], other_calls: int) -> NDArray[np.float32]:
+        begun.set()
+        assert hangs.wait(30)
+        return np.zeros((len(rows), 3), dtype=np.float32)
+
+    metrics = Metrics()
+    counted = Admission(max_texts=10, max_tokens=100, metrics=metrics)
+    scheduler = Scheduler(run, counted, metrics, budget=100)
+    scheduler.start()
+    assert scheduler.running_since is None
+    before = time.monotonic()
+    waits = asyncio.create_task(scheduler.classify([np.array([1, 2])], None))
+    await asyncio.to_thread(begun.wait, 30)
+    since = scheduler.running_since
+    await asyncio.wait_for(scheduler.close(timeout_seconds=0.05), 10)
+    with pytest.raises(UnavailableError, match="the server stopped"):
+        await waits
+    hangs.set()
+
+    assert since is not None
+    assert before <= since <= time.monotonic()
+
+
+async def test_callers_take_turns_in_the_queue(bundle: Path) -> None:
+    """A caller with one text does not wait for all those of a greedy one."""
+    async with running(bundle, budget=1, gated=True) as made:
+        first = made.begin("good")
+        await made.gate.entered()
+        order: list[str] = []
+
+        async def ask(caller: str) -> None:
+            await made.scheduler.classify([np.array([4])], None, caller=caller)
+            order.append(caller)
+
+        greedy = [asyncio.create_task(ask("greedy")) for _ in range(20)]
+        await settled()
+        modest = asyncio.create_task(ask("modest"))
+        await settled()
+        made.gate.open()
+        await asyncio.gather(first, modest, *greedy)
+
+    assert order.index("modest") <= 5  # one prepared, then a turn in every four batches at worst
+
+
 @pytest.mark.parametrize("broken", ["observe_batch", "call_seconds", "take_batch"])
 async def test_the_loop_survives_a_failure_of_its_own(
     bundle: Path, broken: str, caplog: pytest.LogCaptureFixture

@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from sentimill.engine import failures
 from sentimill.engine.base import (
-    FAILED,
     Engine,
     EngineInfo,
     load_engine,
@@ -19,6 +19,7 @@ from sentimill.engine.base import (
     usable_cores,
     usable_providers,
 )
+from sentimill.engine.failures import FAILED
 from sentimill.engine.onnx_cpu import open_session
 from sentimill.errors import EngineError, UsageError
 from tiny_bundle import WORDS, graph
@@ -174,6 +175,7 @@ def test_what_a_library_says_of_its_failure_is_for_the_log(
     """The error reaches callers, who have nothing to do with paths and versions."""
     engine = load_engine(graph(), engine=name, threads=1)
     monkeypatch.setattr(engine, part, Broken())
+    monkeypatch.setattr(failures, "_LOG_EVERY_S", 0.0)
 
     with pytest.raises(EngineError) as caught:
         run(engine, ids("good"))

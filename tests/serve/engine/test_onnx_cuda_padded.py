@@ -15,7 +15,8 @@ from onnx import TensorProto, helper
 
 from sentimill import Classifier
 from sentimill.engine import onnx_cuda_padded as engine_gpu
-from sentimill.engine.base import FAILED, EngineChoice, row_bucket, start_engine
+from sentimill.engine.base import EngineChoice, row_bucket, start_engine
+from sentimill.engine.failures import FAILED
 from sentimill.engine.onnx_cpu import OnnxEngine
 from sentimill.engine.onnx_cuda_padded import GpuEngine
 from sentimill.errors import EngineError

@@ -22,7 +22,8 @@ from onnx.reference.op_run import OpRun
 from sentimill import Classifier
 from sentimill.engine import base as engine
 from sentimill.engine import onnx_cuda as engine_packed
-from sentimill.engine.base import FAILED, EngineChoice
+from sentimill.engine.base import EngineChoice
+from sentimill.engine.failures import FAILED
 from sentimill.engine.onnx_cuda import PackedEngine
 from sentimill.engine.onnx_cuda_padded import GpuEngine
 from sentimill.engine.packing import INPUTS, pack, pack_graph

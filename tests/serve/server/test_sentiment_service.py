@@ -22,7 +22,7 @@ from raw_calls import (
     send,
     status_in,
 )
-from sentimill.engine.base import FAILED
+from sentimill.engine.failures import FAILED
 from sentimill.server.auth import Callers, new_token
 from sentimill.server.request_handler import Limits
 from sentimill.types import MAX_TEXT_BYTES
@@ -116,9 +116,10 @@ async def test_only_bad_texts_need_no_engine(bundle: Path) -> None:
 
 
 async def test_a_text_on_which_the_engine_fails_is_alone(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its neighbours get answers, and the log does not hold its words."""
+    monkeypatch.setattr("sentimill.engine.failures._LOG_EVERY_S", 0.0)
     made = write_tiny_bundle(tmp_path / "tiny", model=graph(fail_on="poison"))
     async with live_service(made.path) as live:
         found = await classify(live, "good", "secret poison", "bad")

@@ -1,0 +1,58 @@
+"""Times engine calls that overlap: how long each took, and for how long the engine was busy."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+__all__ = ["CallClock", "CallTime"]
+
+
+@dataclass(slots=True)
+class CallTime:
+    """One engine call. started: on the clock. seconds, busy_seconds: set when the call has ended.
+
+    busy_seconds: the engine's time since the last call ended, or since the engine was idle. The
+    busy_seconds of all calls add up to the time in which at least one call ran.
+    """
+
+    started: float
+    seconds: float = 0.0
+    busy_seconds: float = 0.0
+
+
+class CallClock:
+    """Measures calls from any thread. now: a test passes its own clock."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._lock = threading.Lock()
+        self._running: dict[int, CallTime] = {}
+        self._counted_until = 0.0
+
+    @property
+    def running_since(self) -> float | None:
+        """When the oldest of the calls that run now began; None while the engine is idle."""
+        with self._lock:
+            return min((call.started for call in self._running.values()), default=None)
+
+    @contextmanager
+    def measure(self) -> Iterator[CallTime]:
+        """Measure the call in this `with` block."""
+        with self._lock:
+            call = CallTime(self._now())
+            if not self._running:
+                self._counted_until = call.started
+            self._running[id(call)] = call
+        try:
+            yield call
+        finally:
+            with self._lock:
+                del self._running[id(call)]
+                ended = self._now()
+                call.seconds = ended - call.started
+                call.busy_seconds = ended - self._counted_until
+                self._counted_until = ended

@@ -1,0 +1,68 @@
+"""A request on its way through the queue and the engine, and its texts."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sentimill.errors import EngineError
+
+__all__ = ["Answer", "Item", "Job"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to one job, in its order: logits (labels,) float32, or the error of that text."""
+
+    logits: list[NDArray[np.float32] | EngineError]
+    queue_seconds: float
+    engine_seconds: float
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """The texts of one request, answered together.
+
+    left: texts without an answer. waiting_texts, waiting_tokens: those that are in no batch yet.
+    begun: at least one of the texts has been in a batch.
+    """
+
+    caller: str
+    arrived: float
+    deadline: float
+    done: asyncio.Future[Answer]
+    logits: list[NDArray[np.float32] | EngineError | None]
+    left: int
+    waiting_texts: int
+    waiting_tokens: int
+    begun: bool = False
+    queue_seconds: float = 0.0
+    engine_seconds: float = 0.0
+
+    def fail(self, error: Exception) -> None:
+        """Answer the whole request with *error*, unless it has an answer."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+@dataclass(eq=False, slots=True)
+class Item:
+    """One waiting text."""
+
+    ids: NDArray[np.int64]
+    job: Job
+    place: int
+    length: int
+
+    @property
+    def deadline(self) -> float:
+        """When the caller gives up, on the clock of `time.monotonic`."""
+        return self.job.deadline
+
+    @property
+    def caller(self) -> str:
+        """See `fair_queue.Waiting`."""
+        return self.job.caller
