@@ -47,6 +47,10 @@ _MODULES = {
 
 def __getattr__(name: str) -> object:
     """Import a public name at its first use: `import sentimill` loads no gRPC and no engine."""
+    if name == "__version__":
+        from importlib.metadata import version  # it loads a dozen modules
+
+        return version(__name__)
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(import_module(f"sentimill.{_MODULES[name]}"), name)

@@ -1,16 +1,19 @@
-"""What this machine can run: versions, providers, CPU flags that matter, GPU."""
+"""`sentimill doctor`: what this machine can run."""
 
 from __future__ import annotations
 
 import platform
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
+import typer
+
+from sentimill.bundle.manifest import open_bundle
 from sentimill.engine.base import usable_providers
 from sentimill.engine.hardware import cpu_flags, usable_cores
 from sentimill.installed_packages import package_version
 
-__all__ = ["CPU_FLAGS", "report"]
+__all__ = ["CPU_FLAGS", "doctor", "report"]
 
 CPU_FLAGS: Final = {
     "avx2": "fp32 at full width",
@@ -21,7 +24,7 @@ CPU_FLAGS: Final = {
     "amx_bf16": "very fast bf16",
     "amx_int8": "very fast int8",
 }
-"""What each flag buys, in the names of /proc/cpuinfo."""
+"""What each flag of /proc/cpuinfo speeds up."""
 
 _PACKAGES: Final = (
     "sentimill",
@@ -36,8 +39,22 @@ _PACKAGES: Final = (
 )
 
 
+def doctor(
+    bundle: Annotated[
+        Path | None,
+        typer.Option(envvar="SENTIMILL_BUNDLE", help="Also print the digest of this bundle."),
+    ] = None,
+) -> None:
+    """Print what this machine can run: versions, providers, CPU flags that matter, GPU."""
+    found = report()
+    if bundle is not None:
+        found["bundle"] = open_bundle(bundle).digest
+    for name, value in found.items():
+        typer.echo(f"{name:<14} {value}")
+
+
 def report() -> dict[str, str]:
-    """Return name and finding pairs, in the order in which a person reads them."""
+    """Return the name and the value of each finding, in the order in which they are printed."""
     found = {
         "python": platform.python_version(),
         "platform": platform.platform(),

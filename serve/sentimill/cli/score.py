@@ -20,7 +20,6 @@ from rich.progress import Progress as Bar
 from sentimill.bundle.reference import reference_bundle
 from sentimill.classifier import Classifier
 from sentimill.cli.options import (
-    Access,
     BatchTokensOption,
     BundleOption,
     PrecisionOption,
@@ -34,6 +33,7 @@ from sentimill.cli.options import (
     TokenFileOption,
     one_model,
 )
+from sentimill.cli.server_access import ServerAccess
 from sentimill.errors import SomeRowsFailed, UsageError
 
 if TYPE_CHECKING:
@@ -137,7 +137,9 @@ def score(
 
     bundle = one_model(context, bundle, server)
     model = bundle or (reference_bundle() if server is None else Path())
-    access = Access(tls=tls, ca=tls_ca, certificate=tls_cert, key=tls_key, token_file=token_file)
+    access = ServerAccess(
+        tls=tls, ca=tls_ca, certificate=tls_cert, key=tls_key, token_file=token_file
+    )
     security = access.security(server)
     _check_marks(delimiter, quote)
     for file in (summary, metrics_textfile):

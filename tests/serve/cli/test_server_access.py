@@ -1,4 +1,4 @@
-"""`classify` and `score` at a server with TLS and tokens, over real sockets."""
+"""How `classify` and `score` show a server who they are, over real sockets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from certificates import authority, openssl, signed
 from cli_in_process import Run, Sentimill
 from live_server import live_server
-from sentimill.cli.options import Access
+from sentimill.cli.server_access import ServerAccess
 from sentimill.errors import UsageError
 from sentimill.server.auth import new_token
 from sentimill.server.lifecycle import Serve
@@ -137,23 +137,26 @@ def test_a_server_without_tls_is_named_as_such(
 @pytest.mark.parametrize(
     ("access", "reason"),
     [
-        (Access(ca=Path("none.pem")), "NO_SUCH_FILE"),
-        (Access(token_file=Path("none")), "NO_SUCH_FILE"),
-        (Access(certificate=Path("one-client.pem")), "BAD_TLS"),
-        (Access(key=Path("one-client.key")), "BAD_TLS"),
-        (Access(ca=Path("token")), "BAD_CERTIFICATE"),
+        (ServerAccess(ca=Path("none.pem")), "NO_SUCH_FILE"),
+        (ServerAccess(token_file=Path("none")), "NO_SUCH_FILE"),
+        (ServerAccess(certificate=Path("one-client.pem")), "BAD_TLS"),
+        (ServerAccess(key=Path("one-client.key")), "BAD_TLS"),
+        (ServerAccess(ca=Path("token")), "BAD_CERTIFICATE"),
         (
-            Access(certificate=Path("one-client.pem"), key=Path("two-client.key")),
+            ServerAccess(certificate=Path("one-client.pem"), key=Path("two-client.key")),
             "BAD_CERTIFICATE",
         ),
-        (Access(certificate=Path("one-client.pem"), key=Path("locked.key")), "BAD_CERTIFICATE"),
-        (Access(token_file=Path("in.csv")), "BAD_TOKEN"),
-        (Access(token_file=Path("empty")), "BAD_TOKEN"),
+        (
+            ServerAccess(certificate=Path("one-client.pem"), key=Path("locked.key")),
+            "BAD_CERTIFICATE",
+        ),
+        (ServerAccess(token_file=Path("in.csv")), "BAD_TOKEN"),
+        (ServerAccess(token_file=Path("empty")), "BAD_TOKEN"),
     ],
     ids=str,
 )
 def test_files_that_do_not_do_are_refused_before_any_call(
-    files: Path, monkeypatch: pytest.MonkeyPatch, access: Access, reason: str
+    files: Path, monkeypatch: pytest.MonkeyPatch, access: ServerAccess, reason: str
 ) -> None:
     """The message names the file, and never what is in it."""
     monkeypatch.chdir(files)
@@ -193,7 +196,7 @@ def test_a_token_does_not_leave_the_machine_in_clear(
     files: Path, server: str, *, here: bool
 ) -> None:
     """On it there is nobody in between."""
-    access = Access(token_file=files / "token")
+    access = ServerAccess(token_file=files / "token")
     if here:
         found = access.security(server)
         assert found is not None
@@ -201,13 +204,13 @@ def test_a_token_does_not_leave_the_machine_in_clear(
     else:
         with pytest.raises(UsageError, match="unencrypted"):
             access.security(server)
-        assert Access(tls=True, token_file=files / "token").security(server) is not None
+        assert ServerAccess(tls=True, token_file=files / "token").security(server) is not None
 
 
 def test_the_variable_alone_is_held_to_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     """And is nothing to a command that asks no server."""
     monkeypatch.setenv("SENTIMILL_TOKEN", "a-token")
 
-    assert Access().security(None) is None
+    assert ServerAccess().security(None) is None
     with pytest.raises(UsageError, match="unencrypted"):
-        Access().security("10.0.0.1:50051")
+        ServerAccess().security("10.0.0.1:50051")

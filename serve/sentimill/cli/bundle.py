@@ -1,0 +1,76 @@
+"""`sentimill bundle`: look at a model folder, or check it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, cast
+
+import msgspec
+import typer
+
+from sentimill.bundle.manifest import open_bundle
+from sentimill.bundle.reference import reference_bundle
+from sentimill.classifier import Classifier
+from sentimill.engine.base import Precision
+from sentimill.errors import UsageError
+
+__all__ = ["inspect", "verify"]
+
+BundleArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[BUNDLE]",
+        envvar="SENTIMILL_BUNDLE",
+        help="Model folder.",
+        show_default="the model that comes with Sentimill",
+        show_envvar=False,
+    ),
+]
+
+
+def inspect(
+    bundle: BundleArgument = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
+) -> None:
+    """Show what the manifest of a bundle says. `verify` also checks the hashes."""
+    opened = open_bundle(bundle or reference_bundle())
+    manifest = opened.manifest
+    if as_json:
+        found = {"digest": opened.digest, **msgspec.to_builtins(manifest)}
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    size = sum(file.size_bytes for file in manifest.files.values())
+    facts: dict[str, object] = {
+        "name": manifest.name,
+        "version": manifest.version,
+        "digest": opened.digest,
+        "created": manifest.created,
+        "labels": ", ".join(manifest.labels),
+        "max tokens": f"{manifest.max_tokens} ({manifest.truncation})",
+        "threshold": "never abstains" if manifest.threshold is None else manifest.threshold,
+        "base": manifest.base.name,
+        "precisions": ", ".join(manifest.precisions),
+        "size": f"{size / 1e6:.1f} MB in {len(manifest.files)} files",
+        **{name: f"{value:.4f}" for name, value in manifest.metrics.items()},
+    }
+    for name, value in facts.items():
+        typer.echo(f"{name:<22} {value}")
+
+
+def verify(bundle: BundleArgument = None) -> None:
+    """Hash every file, and replay the golden texts in every precision that runs here."""
+    folder = bundle or reference_bundle()
+    opened = open_bundle(folder)
+    opened.verify()
+    for precision in opened.manifest.precisions:
+        # A bundle may have precisions that this program does not know yet; load says so.
+        try:
+            classifier = Classifier.load(folder, precision=cast(Precision, precision))
+        except UsageError as error:
+            typer.echo(f"{precision}: not replayed, {error}")
+            continue
+        provider = classifier.engine.info().provider
+        typer.echo(f"{precision}: golden texts give the same probs on {provider}")
+    typer.echo(f"ok: {len(opened.manifest.files)} files, digest {opened.digest}")

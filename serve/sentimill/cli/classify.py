@@ -1,0 +1,170 @@
+"""`sentimill classify`: texts from the command line or from stdin, one answer a line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from itertools import islice
+from typing import Annotated, Final
+
+import typer
+
+from sentimill.bundle.reference import reference_bundle
+from sentimill.classifier import Classifier
+from sentimill.cli.options import (
+    INPUT,
+    OUTPUT,
+    BundleOption,
+    EngineOption,
+    PrecisionOption,
+    ProviderOption,
+    ServerOption,
+    ThreadsOption,
+    TlsCaOption,
+    TlsCertOption,
+    TlsKeyOption,
+    TlsOption,
+    TokenFileOption,
+    one_model,
+)
+from sentimill.cli.server_access import ServerAccess
+from sentimill.cli.terminal import console, one_line
+from sentimill.errors import SentimillError, SomeRowsFailed, UsageError
+from sentimill.types import Prediction
+
+__all__ = ["classify"]
+
+_CHUNK: Final = 1024
+"""Texts that are classified before their answers are written."""
+
+_Answers = Sequence[Prediction | SentimillError]
+
+
+def classify(
+    context: typer.Context,
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[TEXT]...",
+            help="Texts to classify; without any, or with -, the lines of stdin.",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    *,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Write one JSON object a line.", rich_help_panel=OUTPUT),
+    ] = False,
+    bundle: BundleOption = None,
+    server: ServerOption = None,
+    precision: PrecisionOption = "auto",
+    engine: EngineOption = "auto",
+    provider: ProviderOption = "auto",
+    threads: ThreadsOption = None,
+    tls: TlsOption = False,
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+    token_file: TokenFileOption = None,
+) -> None:
+    """Classify texts: label, score, confidence and text, one line each.
+
+    The score is P(positive) - P(negative), from -1 to 1.
+    """
+    bundle = one_model(context, bundle, server)
+    if texts == ["-"]:
+        texts = None
+    if not texts and sys.stdin.isatty():
+        why = "no text given: write it after the command, or pipe lines into it"
+        raise UsageError(why, reason="NO_TEXT")
+    access = ServerAccess(
+        tls=tls, ca=tls_ca, certificate=tls_cert, key=tls_key, token_file=token_file
+    )
+    security = access.security(server)
+    answer: Callable[[list[str]], _Answers]
+    with ExitStack() as stack:
+        if server is not None:
+            from sentimill.client.client import Client
+
+            answer = stack.enter_context(Client(server, security=security)).classify
+        else:
+            answer = Classifier.load(
+                bundle or reference_bundle(),
+                precision=precision,
+                engine=engine,
+                provider=provider,
+                threads=threads,
+            ).classify
+        show = _as_json if as_json else _Table() if sys.stdout.isatty() else _as_tabs
+        failed = 0
+        for chunk in _chunks(texts or _stdin_lines()):
+            # A lone surrogate cannot be written; its answer is an error that says so.
+            shown = [text.encode("utf-8", "replace").decode("utf-8") for text in chunk]
+            answers = answer(chunk)
+            show(shown, answers)
+            failed += sum(isinstance(each, SentimillError) for each in answers)
+    if failed:
+        raise SomeRowsFailed(f"{failed} texts have no answer", reason="SOME_ROWS_FAILED")
+
+
+def _as_json(texts: Sequence[str], answers: _Answers) -> None:
+    for text, answer in zip(texts, answers, strict=True):
+        if isinstance(answer, Prediction):
+            found = asdict(answer)
+            # Both are the same for every line: only a program can have a fallback.
+            del found["answered_by"], found["model_digest"]
+        else:
+            found = {"error": answer.reason, "message": str(answer)}
+        typer.echo(json.dumps({"text": text, **found}, ensure_ascii=False))
+
+
+def _as_tabs(texts: Sequence[str], answers: _Answers) -> None:
+    for text, answer in zip(texts, answers, strict=True):
+        typer.echo("\t".join([*_fields(answer), one_line(text)]))
+
+
+class _Table:
+    """Aligned columns under a header, for a person; `?` marks an answer below the threshold."""
+
+    def __init__(self) -> None:
+        self._width = 0
+
+    def __call__(self, texts: Sequence[str], answers: _Answers) -> None:
+        if not self._width:
+            labels = [each.label for each in answers if isinstance(each, Prediction)]
+            self._width = max(map(len, ["label", *labels])) + 1
+            typer.echo(f"{'label':<{self._width}}  score  confidence  text")
+        doubtful = False
+        for text, answer in zip(texts, answers, strict=True):
+            label, *figures = _fields(answer)
+            if isinstance(answer, Prediction):
+                doubtful |= answer.abstained
+                label += "?" * answer.abstained
+                shown = f"{figures[0]:>5}  {figures[1]:>10}"
+            else:
+                shown = f"{answer.reason:<17}"
+            typer.echo(f"{label:<{self._width}}  {shown}  {one_line(text)}")
+        if doubtful:
+            console.print("? means that the confidence is below the model's threshold")
+
+
+def _fields(answer: Prediction | SentimillError) -> list[str]:
+    if isinstance(answer, SentimillError):
+        return ["error", answer.reason, ""]
+    score = "" if answer.score is None else f"{answer.score:+.2f}"
+    return [answer.label, score, f"{answer.confidence:.2f}"]
+
+
+def _stdin_lines() -> Iterator[str]:
+    """Yield the lines of stdin; bytes that are not UTF-8 become lone surrogates: an error each."""
+    for line in sys.stdin.buffer:
+        yield line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
+
+
+def _chunks(lines: Iterable[str]) -> Iterator[list[str]]:
+    rest = iter(lines)
+    while chunk := list(islice(rest, _CHUNK)):
+        yield chunk

@@ -1,0 +1,200 @@
+"""`sentimill serve`: a bundle behind gRPC, with metrics over HTTP."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from sentimill.bundle.reference import reference_bundle
+from sentimill.cli.options import (
+    ADVANCED,
+    PERFORMANCE,
+    SECURITY,
+    BatchTokensOption,
+    BundleOption,
+    EngineOption,
+    PrecisionOption,
+    ProviderOption,
+    ThreadsOption,
+)
+from sentimill.cli.terminal import console
+from sentimill.errors import UsageError
+from sentimill.observability.json_logging import as_json
+
+if TYPE_CHECKING:
+    from sentimill.server.lifecycle import Serving
+
+__all__ = ["serve"]
+
+log = logging.getLogger(__name__)
+
+_ADDRESSES: Final = "Addresses"
+
+
+def serve(
+    context: typer.Context,
+    *,
+    bundle: BundleOption = None,
+    port: Annotated[
+        int,
+        typer.Option(
+            min=0, max=65535, help="Port for gRPC; 0 takes a free one.", rich_help_panel=_ADDRESSES
+        ),
+    ] = 50051,
+    host: Annotated[
+        str, typer.Option(help="Address for gRPC.", rich_help_panel=_ADDRESSES)
+    ] = "127.0.0.1",
+    metrics_port: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Port for the status page and /metrics.",
+            rich_help_panel=_ADDRESSES,
+        ),
+    ] = 9464,
+    metrics_host: Annotated[
+        str, typer.Option(help="Address for these.", rich_help_panel=_ADDRESSES)
+    ] = "127.0.0.1",
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Processes behind the port, one per GPU.", rich_help_panel=PERFORMANCE
+        ),
+    ] = 1,
+    precision: PrecisionOption = "auto",
+    engine: EngineOption = "auto",
+    provider: ProviderOption = "auto",
+    threads: ThreadsOption = None,
+    batch_tokens: BatchTokensOption = None,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with the callers' token hashes, from `sentimill token`.",
+            rich_help_panel=SECURITY,
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            help="Server certificate (PEM). A changed file is read again.",
+            rich_help_panel=SECURITY,
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(help="Its key, not encrypted (PEM).", rich_help_panel=SECURITY),
+    ] = None,
+    tls_client_ca: Annotated[
+        Path | None,
+        typer.Option(
+            help="Only accept callers with a certificate of these CAs (mutual TLS).",
+            rich_help_panel=SECURITY,
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure",
+            help="Allow an address other than loopback without TLS.",
+            rich_help_panel=SECURITY,
+        ),
+    ] = False,
+    reflection: Annotated[
+        bool,
+        typer.Option("--reflection", help="Enable gRPC reflection.", rich_help_panel=ADVANCED),
+    ] = False,
+    open_inference: Annotated[
+        bool,
+        typer.Option(
+            "--open-inference",
+            help="Also answer KServe and Triton clients.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = False,
+    notice_seconds: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Seconds to keep serving after SIGTERM while load balancers stop routing here.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = 0.0,
+    drain_seconds: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Seconds that running calls get after that.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = 20.0,
+    max_connection_age_seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=1,
+            help="Close connections of this age, so that load balancers spread them.",
+            show_default="never",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None,
+) -> None:
+    """Serve a bundle over gRPC, with a status page and Prometheus metrics over HTTP.
+
+    SIGTERM drains and stops the server; SIGHUP loads the bundle again.
+    """
+    from sentimill.server.lifecycle import Serve
+    from sentimill.server.tls import Tls
+
+    model = bundle or reference_bundle()
+    if tls_cert is None or tls_key is None:
+        if tls_cert or tls_key or tls_client_ca:
+            why = "--tls-cert and --tls-key are given together, --tls-client-ca only with them"
+            raise UsageError(why, reason="BAD_TLS")
+        tls = None
+    else:
+        tls = Tls(certificate=tls_cert, key=tls_key, client_ca=tls_client_ca)
+    config = Serve(
+        bundle=model,
+        host=host,
+        port=port,
+        metrics_host=metrics_host,
+        metrics_port=metrics_port,
+        precision=precision,
+        engine=engine,
+        provider=provider,
+        threads=threads,
+        batch_tokens=batch_tokens,
+        notice_seconds=notice_seconds,
+        drain_seconds=drain_seconds,
+        max_connection_age_seconds=max_connection_age_seconds,
+        reflection=reflection,
+        open_inference=open_inference,
+        insecure=insecure,
+        tls=tls,
+        tokens=tokens,
+    )
+
+    def started(serving: Serving) -> None:
+        _tell_addresses(model, serving)
+
+    if workers == 1:
+        config.run(started)
+    else:
+        from sentimill.server.supervisor import Workers
+
+        Workers(serve=config, count=workers, prepare=context.obj).run(started)
+
+
+def _tell_addresses(model: Path, serving: Serving) -> None:
+    """Say where the server listens, and how to call it."""
+    if as_json():
+        addresses = {"address": serving.address, "http": serving.metrics_address}
+        log.info("serving", extra={"bundle": str(model), **addresses})
+        return
+    console.print(f"serving {model} on {serving.address}")
+    console.print(f"status on http://{serving.metrics_address}/")
+    console.print(f"metrics on http://{serving.metrics_address}/metrics")
+    console.print(f'try: sentimill classify --server {serving.address} "Works as promised."')

@@ -1,0 +1,125 @@
+"""How a command shows a server who it is: TLS certificates and a token.
+
+A token comes from a file or from SENTIMILL_TOKEN and never from an option, because every user of
+the machine can read the options of a running program.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from sentimill.errors import UsageError
+
+if TYPE_CHECKING:
+    from sentimill.client.credentials import Security  # importing gRPC takes a while
+
+__all__ = ["TOKEN_VARIABLE", "ServerAccess"]
+
+TOKEN_VARIABLE: Final = "SENTIMILL_TOKEN"
+
+_TARGET: Final = re.compile(r"^(?:dns:(?://[^/]*/)?|ipv[46]:)?(.*)$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerAccess:
+    """The values of the options. Every file is PEM, except the token file."""
+
+    tls: bool = False
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    token_file: Path | None = None
+
+    def security(self, server: str | None) -> Security | None:
+        """Read the files and return what a client needs for *server*; None for a bare connection.
+
+        Raises UsageError for a file that is missing or does not load, for options that do not go
+        together, and where a token would leave this machine without encryption.
+        """
+        named = self.ca or self.certificate or self.key
+        if server is None:
+            if self.tls or named or self.token_file:
+                why = "--tls, --tls-ca, --tls-cert, --tls-key and --token-file go with --server"
+                raise UsageError(why, reason="NO_SERVER")
+            return None
+        if (self.certificate is None) != (self.key is None):
+            why = "--tls-cert and --tls-key are given together"
+            raise UsageError(why, reason="BAD_TLS")
+        tls = self.tls or named is not None
+        token = self._token()
+        if token is not None and not tls and not _stays_here(server):
+            raise UsageError(
+                f"a token would travel to {server} unencrypted: add --tls, or --tls-ca with the"
+                " certificate of the authority that signed the server's",
+                reason="TOKEN_IN_CLEAR",
+            )
+        if not tls and token is None:
+            return None
+        from sentimill.client.credentials import Security
+
+        self._check_certificates()
+        ca, certificate, key = (
+            None if path is None else _read(path) for path in (self.ca, self.certificate, self.key)
+        )
+        return Security(tls=tls, ca=ca, certificate=certificate, key=key, token=token)
+
+    def _token(self) -> str | None:
+        if self.token_file is not None:
+            source = str(self.token_file)
+            text = _read(self.token_file).decode("utf-8", "replace").strip()
+        else:
+            source = TOKEN_VARIABLE
+            text = os.environ.get(TOKEN_VARIABLE, "").strip()
+            if not text:
+                return None
+        if not text or not re.fullmatch(r"[!-~]+", text):
+            why = f"{source} does not hold a token: one word, as `sentimill token` printed it"
+            raise UsageError(why, reason="BAD_TOKEN")
+        return text
+
+    def _check_certificates(self) -> None:
+        """Load the files as OpenSSL does, which says what is wrong with them; gRPC does not."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            if self.ca is not None:
+                context.load_verify_locations(cadata=_read(self.ca).decode("ascii"))
+            if self.certificate is not None:
+                context.load_cert_chain(self.certificate, self.key, password=_no_password)
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            names = ", ".join(str(path) for path in (self.ca, self.certificate, self.key) if path)
+            why = f"{names}: not certificates, or not the certificate's key ({error})"
+            raise UsageError(why, reason="BAD_CERTIFICATE") from error
+
+
+def _stays_here(server: str) -> bool:
+    """Return whether a gRPC target is this machine."""
+    if server.startswith("unix:"):
+        return True
+    found = _TARGET.match(server)
+    assert found is not None
+    return all(_is_loopback(part.rpartition(":")[0].strip("[]")) for part in found[1].split(","))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        why = f"{path} cannot be read ({error.strerror}): name a file that is there"
+        raise UsageError(why, reason="NO_SUCH_FILE") from error
+
+
+def _no_password() -> str:
+    raise ValueError("the key is encrypted: give one that is not")

@@ -1,0 +1,18 @@
+"""What commands say on stderr, and how a text of a stranger is shown."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rich.console import Console
+
+__all__ = ["console", "one_line"]
+
+console: Final = Console(stderr=True, highlight=False, soft_wrap=True)
+"""Everything that is not data goes here."""
+
+
+def one_line(text: str) -> str:
+    """Return *text* on one line, without the escape sequences that could change a terminal."""
+    printable = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(printable.split())

@@ -1,0 +1,76 @@
+"""`sentimill bundle`: what it prints about a model folder, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+
+from cli_in_process import Sentimill
+from sentimill.bundle.manifest import Manifest, open_bundle
+from sentimill.bundle.reference import reference_bundle
+from tiny_bundle import write_tiny_bundle
+
+
+def test_inspect_shows_the_manifest(sentimill: Sentimill, bundle: Path) -> None:
+    """Name, digest, labels and size, a line each."""
+    found = sentimill("bundle", "inspect", bundle)
+    lines = dict(line.split(maxsplit=1) for line in found.out.splitlines())
+
+    assert (found.code, lines["name"]) == (0, "tiny")
+    assert lines["digest"] == open_bundle(bundle).digest
+    assert lines["labels"] == "negative, neutral, positive"
+
+
+def test_inspect_prints_json(sentimill: Sentimill, bundle: Path) -> None:
+    """The manifest and its digest, for programs."""
+    found = json.loads(sentimill("bundle", "inspect", bundle, "--json").out)
+
+    assert (found["name"], found["schema_version"]) == ("tiny", 1)
+    assert found["digest"] == open_bundle(bundle).digest
+
+
+def test_verify_says_what_it_checked(sentimill: Sentimill, bundle: Path) -> None:
+    """Files, golden texts and the digest."""
+    found = sentimill("bundle", "verify", bundle)
+
+    assert found.code == 0
+    assert "fp32: golden texts give the same probs on cpu" in found.out
+    assert f"ok: 2 files, digest {open_bundle(bundle).digest}" in found.out
+
+
+def test_verify_refuses_a_file_with_another_hash(sentimill: Sentimill, tmp_path: Path) -> None:
+    """Exit code 4, and no `ok`."""
+    made = write_tiny_bundle(tmp_path / "tiny")
+    (made.path / "tokenizer.json").write_bytes(b"{}")
+
+    found = sentimill("bundle", "verify", made.path)
+
+    assert (found.code, found.out) == (4, "")
+    assert "tokenizer.json has 2 bytes" in found.error
+
+
+def test_verify_says_which_precisions_it_cannot_replay(
+    sentimill: Sentimill, tmp_path: Path
+) -> None:
+    """A later exporter may name one that this program does not know."""
+
+    def rename(manifest: Manifest) -> Manifest:
+        precisions = {"int4": manifest.precisions["fp32"]}
+        return msgspec.structs.replace(manifest, precisions=precisions)
+
+    made = write_tiny_bundle(tmp_path / "tiny", change=rename)
+
+    found = sentimill("bundle", "verify", made.path)
+
+    assert found.code == 0
+    assert "int4: not replayed, unknown precision 'int4'" in found.out
+
+
+def test_inspect_without_a_folder_shows_the_reference(sentimill: Sentimill) -> None:
+    """As `classify` does, which answers with it."""
+    found = sentimill("bundle", "inspect")
+
+    assert found.code == 0
+    assert open_bundle(reference_bundle()).digest in found.out
