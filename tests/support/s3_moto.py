@@ -18,7 +18,7 @@ from pyarrow.fs import FileSelector, FileSystem
 
 from scoring_jobs import job
 from sentimill.errors import TableError, UsageError
-from sentimill.scoring.planning import Layout
+from sentimill.scoring.formats.table import Layout
 from sentimill.scoring.scorers import LocalScorer
 
 CSV = b"id,text\n" + b"".join(b"%d,%s\n" % (i, b"good" if i % 2 else b"bad") for i in range(50))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from sentimill.scoring.formats.table import Layout
 from sentimill.scoring.job import Score, Summary
-from sentimill.scoring.planning import Layout
 from sentimill.scoring.scorers import Scorer
 
 LAYOUT = Layout()

@@ -66,7 +66,12 @@ def score(
     tls_cert: TlsCertOption = None,
     tls_key: TlsKeyOption = None,
     token_file: TokenFileOption = None,
-    text_column: Annotated[str, typer.Option(help="column or key that holds the text")] = "text",
+    text_column: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="column or key with the text; given twice, both are joined", show_default="text"
+        ),
+    ] = None,
     prefix: Annotated[str, typer.Option(help="begins the added columns' names")] = "sentiment_",
     probs: Annotated[
         bool, typer.Option("--probs", help="also add one prob column a label")
@@ -86,6 +91,9 @@ def score(
         str | None, typer.Option(help="one character", show_default="comma, or tab for tsv")
     ] = None,
     quote: Annotated[str, typer.Option(help="the quote character, or none")] = '"',
+    escape: Annotated[
+        str | None, typer.Option(help="the character that escapes a quote", show_default="none")
+    ] = None,
     encoding: Annotated[str, typer.Option(help="of csv and tsv, such as latin-1")] = "utf-8",
     only_columns: Annotated[
         str | None, typer.Option(help="columns to keep, with commas between", show_default="all")
@@ -130,8 +138,8 @@ def score(
 
     A killed job goes on where it stopped when the same command is run again.
     """
+    from sentimill.scoring.formats.table import Layout
     from sentimill.scoring.job import Score
-    from sentimill.scoring.planning import Layout
     from sentimill.scoring.scorers import LocalScorer, ServerScorer
     from sentimill.scoring.summary import try_out
 
@@ -141,7 +149,7 @@ def score(
         tls=tls, ca=tls_ca, certificate=tls_cert, key=tls_key, token_file=token_file
     )
     security = access.security(server)
-    _check_marks(delimiter, quote)
+    _check_dialect(delimiter, quote, escape)
     for file in (summary, metrics_textfile):
         if file is not None and not file.absolute().parent.is_dir():
             why = f"the folder of {file} is not there: create it first"
@@ -150,9 +158,10 @@ def score(
         sources=tuple(sources),
         target=target,
         layout=Layout(
-            text_column=text_column,
+            text_columns=tuple(text_column or ("text",)),
             delimiter=delimiter,
             quote=None if quote == "none" else quote,
+            escape=escape,
             encoding=encoding,
             keep=tuple(only_columns.split(",")) if only_columns else (),
             update=where_missing,
@@ -208,15 +217,20 @@ def score(
     _tell(done, prefix, summary)
 
 
-def _check_marks(delimiter: str | None, quote: str) -> None:
+def _check_dialect(delimiter: str | None, quote: str, escape: str | None) -> None:
     if delimiter is not None and (
         len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\0'
     ):
-        why = f"--delimiter {delimiter!r} is not one ASCII character that can part fields"
+        why = f"--delimiter {delimiter!r} is not one ASCII character that can separate fields"
         raise UsageError(why, reason="BAD_DELIMITER")
     if quote != "none" and (len(quote) != 1 or not quote.isascii() or quote == delimiter):
         why = f"--quote {quote!r} is neither one ASCII character nor the word none"
         raise UsageError(why, reason="BAD_QUOTE")
+    if escape is not None and (
+        len(escape) != 1 or not escape.isascii() or escape in (delimiter, quote, "\r", "\n", "\0")
+    ):
+        why = f"--escape {escape!r} is not one ASCII character apart from delimiter and quote"
+        raise UsageError(why, reason="BAD_ESCAPE")
 
 
 @contextmanager

@@ -14,8 +14,9 @@ from typing import Final
 from sentimill.errors import UsageError
 from sentimill.scoring.answer_columns import Columns
 from sentimill.scoring.checkpoint import FolderLock, Header, Journal
+from sentimill.scoring.formats.table import Layout
 from sentimill.scoring.pipeline import Limits
-from sentimill.scoring.planning import Layout, Unit, open_table, plan
+from sentimill.scoring.planning import Unit, open_table, plan
 from sentimill.scoring.runner import Progress, Run, Summary, refuse_existing
 from sentimill.scoring.scorers import Scorer
 from sentimill.scoring.storage import (
@@ -65,9 +66,10 @@ class Score:
         units = plan(self.sources, self.target, kind=self.kind, target_kind=self.target_kind)
         # The labels are not known yet; the columns that every model adds are.
         columns = Columns((), None, self.prefix, with_probs=False)
-        if self.layout.text_column in columns.names:
-            why = f"--text-column {self.layout.text_column!r} is a column that is added"
-            raise UsageError(why, reason="COLUMN_COLLISION")
+        for name in self.layout.text_columns:
+            if name in columns.names:
+                why = f"--text-column {name!r} is a column that score adds: choose another --prefix"
+                raise UsageError(why, reason="COLUMN_COLLISION")
 
         def check(unit: Unit) -> None:
             self._check_target(unit)
@@ -153,11 +155,12 @@ class Score:
         """Return everything that the outputs depend on; *model* is the bundle's digest."""
         layout = self.layout
         options = {
-            "--text-column": layout.text_column,
+            "--text-column": ",".join(layout.text_columns),
             "--prefix": self.prefix,
             "--probs": str(self.probs),
             "--delimiter": repr(layout.delimiter),
             "--quote": repr(layout.quote),
+            "--escape": repr(layout.escape),
             "--encoding": layout.encoding,
             "--only-columns": ",".join(layout.keep),
             "--where-missing": str(layout.update),

@@ -13,15 +13,15 @@ from sentimill.errors import TableError, UsageError
 from sentimill.scoring.answer_columns import Columns
 from sentimill.scoring.formats.compression import Stream, reading
 from sentimill.scoring.formats.csv import DelimitedTable
-from sentimill.scoring.formats.csv_dialect import Dialect
 from sentimill.scoring.formats.jsonlines import JsonLinesTable
+from sentimill.scoring.formats.kinds import Kind, kind_of, stem_of
 from sentimill.scoring.formats.parquet import ParquetTable
-from sentimill.scoring.formats.table import WINDOW_BYTES, Kind, Table, kind_of, stem_of
+from sentimill.scoring.formats.table import Layout, Table
 from sentimill.scoring.storage import STANDARD, find, identity, is_folder, is_remote, open_input
 
-__all__ = ["Layout", "Unit", "open_table", "plan"]
+__all__ = ["Unit", "open_table", "plan"]
 
-_DELIMITERS: Final = {"csv": ",", "tsv": "\t"}
+_DELIMITED: Final = ("csv", "tsv")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +37,6 @@ class Unit:
     def converts(self) -> bool:
         """Whether the rows change their format, and not only get answers."""
         return self.source_kind.name != self.target_kind.name
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """How tables are read. delimiter: None takes the format's own; quote: None, there are none.
-
-    keep: columns to write, none for all. update: answer only rows that have no answer yet.
-    """
-
-    text_column: str = "text"
-    delimiter: str | None = None
-    quote: str | None = '"'
-    encoding: str = "utf-8"
-    keep: tuple[str, ...] = ()
-    update: bool = False
-    window_bytes: int = WINDOW_BYTES
 
 
 def plan(
@@ -103,7 +87,7 @@ def _target_kind(target: str, wanted: str | None, read: Kind) -> Kind:
 
 def _check_kinds(unit: Unit) -> None:
     read, written = unit.source_kind.name, unit.target_kind.name
-    if unit.converts and not (read in _DELIMITERS and written == "parquet"):
+    if unit.converts and not (read in _DELIMITED and written == "parquet"):
         why = f"{unit.source} is {read} and {unit.target} {written}: score writes the format that"
         why += " it reads, and Parquet from CSV and TSV"
         raise UsageError(why, reason="NO_CONVERSION")
@@ -131,41 +115,20 @@ def open_table(unit: Unit, layout: Layout, columns: Columns) -> Iterator[Table]:
     try:
         with reading(name):
             if kind.name == "parquet":
-                yield ParquetTable(
-                    raw,
+                size = identity(name, sample=False).size_bytes
+                yield ParquetTable(raw, name=name, size_bytes=size, layout=layout, columns=columns)
+            elif kind.name == "jsonl":
+                stream = Stream(raw, name, kind)
+                yield JsonLinesTable(stream, name=name, layout=layout, columns=columns)
+            else:
+                yield DelimitedTable(
+                    Stream(raw, name, kind),
+                    kind,
                     name=name,
-                    size_bytes=identity(name, sample=False).size_bytes,
-                    text_column=layout.text_column,
+                    layout=layout,
                     columns=columns,
-                    keep=layout.keep,
-                    update=layout.update,
-                    window_bytes=layout.window_bytes,
+                    whole_fields=unit.converts,
                 )
-                return
-            stream = Stream(raw, kind.compression)
-            if kind.name == "jsonl":
-                yield JsonLinesTable(
-                    stream,
-                    name=name,
-                    text_column=layout.text_column,
-                    columns=columns,
-                    keep=layout.keep,
-                    update=layout.update,
-                    window_bytes=layout.window_bytes,
-                )
-                return
-            yield DelimitedTable(
-                stream,
-                name=name,
-                dialect=Dialect(layout.delimiter or _DELIMITERS[kind.name], layout.quote),
-                encoding=layout.encoding,
-                text_column=layout.text_column,
-                columns=columns,
-                keep=layout.keep,
-                update=layout.update,
-                window_bytes=layout.window_bytes,
-                fields=unit.converts,
-            )
     finally:
         if name != STANDARD:
             raw.close()

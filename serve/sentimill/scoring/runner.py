@@ -16,10 +16,10 @@ from sentimill.scoring.checkpoint import Done, Journal, Tally
 from sentimill.scoring.formats.compression import pack
 from sentimill.scoring.formats.parquet import ParquetTable, message
 from sentimill.scoring.formats.parquet_writer import complete, write_new
-from sentimill.scoring.formats.table import Position, Table, Window
+from sentimill.scoring.formats.table import Layout, Position, Table, Window
 from sentimill.scoring.part_writer import Output, PartsOutput, StreamOutput
 from sentimill.scoring.pipeline import Flow, Limits
-from sentimill.scoring.planning import Layout, Unit, open_table
+from sentimill.scoring.planning import Unit, open_table
 from sentimill.scoring.scorers import Scorer
 from sentimill.scoring.storage import (
     STANDARD,

@@ -53,7 +53,7 @@ def test_score_reports_failed_rows_by_its_exit_code(
         (b"", "is empty"),
         (b"id,review\n1,good\n", "no column 'text'"),
         (b"text,text\na,b\n", "2 columns named 'text'"),
-        ("text\ngood\n".encode("utf-16"), "say --encoding utf-16"),
+        ("text\ngood\n".encode("utf-16"), "add --encoding utf-16"),
     ],
 )
 def test_score_of_what_is_no_table_is_bad_input(
@@ -77,7 +77,7 @@ def test_score_looks_at_the_table_before_it_loads_a_model(
     """Of two mistakes the cheap one is told first."""
     found = sentimill("score", tmp_path / "in.csv", tmp_path / "out.csv", "--bundle", "absent")
 
-    assert (found.code, "in.csv is not there" in found.error) == (4, True)
+    assert (found.code, "in.csv does not exist" in found.error) == (4, True)
 
 
 def test_score_replaces_a_file_only_with_leave(

@@ -26,7 +26,7 @@ from sentimill.errors import SentimillError, TableError, UsageError
 from sentimill.scoring import part_writer
 from sentimill.scoring.answer_columns import Answers
 from sentimill.scoring.checkpoint import FolderLock, Journal
-from sentimill.scoring.planning import Layout
+from sentimill.scoring.formats.table import Layout
 from sentimill.scoring.runner import Progress
 from sentimill.scoring.scorers import LocalScorer, Model, Prepared, Texts
 from tiny_bundle import write_tiny_bundle
@@ -300,9 +300,10 @@ PROGRAM = """
 import os, sys
 os.fsync = lambda _: None
 from sentimill.cli.main import main
-from sentimill.scoring import part_writer, planning
+from sentimill.scoring import part_writer
+from sentimill.scoring.formats import table
 part_writer._COMMIT_S = 0.0
-planning.Layout.__init__.__kwdefaults__["window_bytes"] = 1000
+table.Layout.__init__.__kwdefaults__["window_bytes"] = 1000
 from sentimill.scoring import job, ray_runner, scorers, summary
 sys.stderr.write("ready\\n")
 main(sys.argv[1:])

@@ -18,8 +18,8 @@ from cli_in_process import Sentimill
 from scoring_jobs import SMALL_WINDOW_BYTES, job, score
 from sentimill.classifier import Classifier, Prediction
 from sentimill.errors import EngineError, SentimillError, TableError, UsageError
+from sentimill.scoring.formats.table import Layout
 from sentimill.scoring.job import Score
-from sentimill.scoring.planning import Layout
 from sentimill.scoring.runner import Progress
 from sentimill.scoring.scorers import LocalScorer
 from sentimill.scoring.summary import try_out
@@ -308,7 +308,7 @@ def test_a_target_that_cannot_be_is_refused(
         (
             "one.csv",
             "out.csv",
-            {"prefix": "te", "layout": Layout(text_column="tescore")},
+            {"prefix": "te", "layout": Layout(text_columns=("tescore",))},
             "COLUMN_COLLISION",
         ),
         ("s3x://bucket/in.csv", "out.csv", {}, "UNKNOWN_ADDRESS"),

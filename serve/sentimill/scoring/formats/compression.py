@@ -1,9 +1,10 @@
-"""gzip and zstd: a stream to read that knows its place, and parts that may be put end to end."""
+"""Compressed files: a stream that knows its position, and parts that can be concatenated."""
 
 from __future__ import annotations
 
 import gzip
 import io
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, Final, cast
@@ -11,7 +12,7 @@ from typing import BinaryIO, Final, cast
 import pyarrow as pa
 
 from sentimill.errors import TableError
-from sentimill.scoring.formats.table import Compression
+from sentimill.scoring.formats.kinds import Compression, Kind, check_content
 
 __all__ = ["Stream", "pack", "reading"]
 
@@ -21,23 +22,19 @@ _ZSTD_LEVEL: Final = 3
 
 
 class Stream:
-    """A file opened for reading, unpacked on the way. `file` gives its contents."""
+    """A file opened for reading and decompressed on the way. `file` gives its contents."""
 
-    def __init__(self, raw: BinaryIO, compression: Compression) -> None:
-        self._raw = raw
-        self._packed = bool(compression)
-        if compression:
-            # Arrow reads gzip members and zstd frames put end to end, as this program writes them,
-            # and says when the last one is cut off.
-            inner = pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), compression)
-            self.file = io.BufferedReader(cast(io.RawIOBase, inner), _BUFFER_BYTES)
-        elif isinstance(raw, io.BufferedReader):
-            self.file = raw
-        else:
-            self.file = io.BufferedReader(cast(io.RawIOBase, raw), _BUFFER_BYTES)
+    def __init__(self, raw: BinaryIO, name: str, kind: Kind) -> None:
+        """Look at the first bytes. Raises TableError when they show another format than *kind*."""
+        self._raw = raw if isinstance(raw, io.BufferedReader) else _buffered(raw)
+        check_content(name, kind, self._raw.peek(16)[:16])
+        self._packed = bool(kind.compression)
+        self.file = self._raw
+        if kind.compression:
+            self.file = _buffered(_decompressed(self._raw, kind.compression))
 
     def seek(self, offset: int, *, at: int) -> None:
-        """Go to *offset* of the contents from *at*; only a plain file can go back."""
+        """Go from *at* to *offset* of the contents; only a plain file can go back."""
         if at == offset:
             return
         if not self._packed and self._raw.seekable():
@@ -50,17 +47,26 @@ class Stream:
             at += got
 
     def tell(self, offset: int) -> int:
-        """Return how much of the file as stored is read, when *offset* of its contents are."""
+        """Return how much of the stored file is read, when *offset* of its contents is."""
         return self._raw.tell() if self._packed and self._raw.seekable() else offset
 
-    def close(self) -> None:
-        """Close the file."""
-        self.file.close()
-        self._raw.close()
+
+def _buffered(raw: object) -> io.BufferedReader:
+    return io.BufferedReader(cast(io.RawIOBase, raw), _BUFFER_BYTES)
+
+
+def _decompressed(raw: BinaryIO, compression: Compression) -> object:
+    """Return *raw* decompressed; both take members and frames that were concatenated.
+
+    Python's gzip also accepts the zero bytes with which tape and block devices pad a file.
+    """
+    if compression == "gzip":
+        return gzip.GzipFile(fileobj=raw, mode="rb")
+    return pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), compression)
 
 
 def pack(data: bytes, compression: Compression) -> bytes:
-    """Return *data* as a gzip member or zstd frame of its own; the same bytes at every run."""
+    """Return *data* as a gzip member or zstd frame of its own; every run gives the same bytes."""
     if compression == "gzip":
         return gzip.compress(data, _GZIP_LEVEL, mtime=0)
     if compression == "zstd":
@@ -71,20 +77,25 @@ def pack(data: bytes, compression: Compression) -> bytes:
 
 @contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Turn what goes wrong in reading the file *name* into a TableError that says what to do."""
+    """Turn an error while the file *name* is read into a TableError that says what to do."""
     try:
         yield
     except FileNotFoundError as error:
-        why = f"{name} is not there: name a table"
-        raise TableError(why, reason="FILE_NOT_FOUND") from error
+        raise TableError(
+            f"{name} does not exist: check the path", reason="FILE_NOT_FOUND"
+        ) from error
     except EOFError as error:
-        raise TableError(f"{name} ends too early: copy it again", reason="TRUNCATED") from error
+        why = f"{name} ends in the middle of its compressed data: copy it again"
+        raise TableError(why, reason="TRUNCATED") from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        why = f"{name} is damaged, or has other data behind its gzip data ({error}): copy it again"
+        raise TableError(why, reason="BAD_COMPRESSION") from error
     except (OSError, pa.ArrowInvalid) as error:
         said = str(error)
         if "Truncated" in said:
             why = f"{name} ends in the middle of its compressed data: copy it again"
             raise TableError(why, reason="TRUNCATED") from error
-        if "inflate" in said or "ZSTD" in said.upper():
-            why = f"{name} is not what its suffix says ({said}): name its format with --format"
+        if "ZSTD" in said.upper():
+            why = f"{name} is damaged ({said}): copy it again"
             raise TableError(why, reason="BAD_COMPRESSION") from error
         raise TableError(f"{name} cannot be read: {said}", reason="UNREADABLE") from error

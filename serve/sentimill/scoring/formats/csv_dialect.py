@@ -1,36 +1,57 @@
-"""How the fields of a delimited file are told apart, and written so that they can be."""
+"""CSV dialects: which characters separate, quote and escape fields, and how records are written."""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 from sentimill.errors import UsageError
-from sentimill.scoring.formats.table import MAX_RECORD_BYTES
 
-__all__ = ["Dialect"]
+__all__ = ["MAX_LINE_BYTES", "Dialect", "choose_delimiter", "declared_delimiter"]
 
-# The module's own limit is 128 KiB a field, and it raises where we answer with a row's error.
-csv.field_size_limit(MAX_RECORD_BYTES)
+MAX_LINE_BYTES: Final = 64 << 20
+"""The longest line that is read; a longer one is no table."""
+
+_DELIMITERS: Final = (",", ";", "\t", "|")
+_DECLARATION: Final = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+_OPENING_QUOTE: Final = r"(?:^|[\s(\[]){quote}(?=\w)"
+
+# The module's own limit is 128 KiB per field, and it raises where we report one bad row.
+csv.field_size_limit(MAX_LINE_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How fields are told apart. quote: None, a quote is a character like any other."""
+    """How fields are separated. quote: None means that no character quotes."""
 
     delimiter: str
     quote: str | None = '"'
+    escape: str | None = None
 
-    def read(self, lines: Iterator[str]) -> Iterator[list[str]]:
-        """Return the records of *lines*; csv.Error for one that breaks the rules."""
+    def read(self, lines: Iterator[str], *, strict: bool = True) -> Iterator[list[str]]:
+        """Return the records of *lines*; csv.Error for a record that breaks the rules.
+
+        A strict reader rejects characters after a closing quote, and a quote that is never closed.
+        """
         if self.quote is None:
-            return csv.reader(lines, delimiter=self.delimiter, quoting=csv.QUOTE_NONE)
-        return csv.reader(lines, delimiter=self.delimiter, quotechar=self.quote)
+            return csv.reader(
+                lines, delimiter=self.delimiter, escapechar=self.escape, quoting=csv.QUOTE_NONE
+            )
+        return csv.reader(
+            lines,
+            delimiter=self.delimiter,
+            quotechar=self.quote,
+            escapechar=self.escape,
+            strict=strict,
+        )
 
     def write(self, values: Sequence[str]) -> str:
-        """Return *values* as one record, quoted where they need it, without a line end.
+        """Return *values* as one record, quoted where necessary, without a line end.
 
         Raises UsageError for a value that cannot be written without quotes.
         """
@@ -39,6 +60,7 @@ class Dialect:
             out,
             delimiter=self.delimiter,
             quotechar=self.quote,
+            escapechar=self.escape,
             quoting=csv.QUOTE_MINIMAL if self.quote else csv.QUOTE_NONE,
         )
         try:
@@ -46,5 +68,52 @@ class Dialect:
         except csv.Error as error:
             why = f"{values!r} cannot be written without quotes ({error}): choose another --quote"
             raise UsageError(why, reason="NEEDS_QUOTES") from error
-        # The line end decides which characters the writer quotes, so it gets one and loses it.
+        # The writer quotes whatever its line end contains, so it gets one that is removed here.
         return out.getvalue().removesuffix("\r\n")
+
+    def opens_inside(self, record: str) -> bool:
+        """Say whether an unquoted field of *record* contains a quote that opens and stays open.
+
+        Such as `say "hi` in `1,say "hi`: its writer meant a quoted passage that goes on behind the
+        delimiter or the line end. An inch mark (`5" wide`) and a closed passage are no such quote.
+        """
+        if self.quote is None or self.escape is not None:
+            return False
+        quote, delimiter = re.escape(self.quote), re.escape(self.delimiter)
+        quoted = rf"(^|{delimiter}){quote}(?:[^{quote}]|{quote}{quote})*{quote}(?={delimiter}|$)"
+        opening = re.compile(_OPENING_QUOTE.format(quote=quote))
+        rest = re.sub(quoted, r"\1", record.rstrip("\r\n"))
+        return any(
+            field.count(self.quote) % 2 == 1 and opening.search(field)
+            for field in rest.split(self.delimiter)
+        )
+
+
+def declared_delimiter(line: str) -> str | None:
+    """Return the delimiter that a first line such as `sep=;` declares for Excel, if it is one."""
+    found = _DECLARATION.fullmatch(line.strip("\r\n"))
+    return found[1] if found else None
+
+
+def choose_delimiter(
+    header: str, default: str, quote: str | None, wanted: Sequence[str] = ()
+) -> str:
+    """Return the delimiter of a file whose header line is *header*.
+
+    This is the *default* of the format where the header has the *wanted* columns with it, else the
+    most frequent of comma, semicolon, tab and bar with which it has them. Where no delimiter gives
+    them, the header has to contain the default, or the most frequent of the others is taken.
+    """
+    mark = re.escape(quote) if quote else '"'
+    bare = re.sub(f"{mark}[^{mark}]*{mark}", "", header)
+    ranked = sorted(
+        (one for one in {default, *_DELIMITERS} if one in bare),
+        key=lambda one: (one != default, -bare.count(one), _DELIMITERS.index(one)),
+    )
+    if wanted:
+        for delimiter in ranked:
+            with suppress(csv.Error):
+                names = next(Dialect(delimiter, quote).read(iter([header]), strict=False), [])
+                if set(wanted) <= set(names):
+                    return delimiter
+    return ranked[0] if ranked else default

@@ -1,4 +1,4 @@
-"""Text encodings of delimited files: where a line ends in bytes, and how it decodes."""
+"""Text encodings of delimited files: where a line ends in bytes, and how it is decoded."""
 
 from __future__ import annotations
 
@@ -8,27 +8,33 @@ from dataclasses import dataclass
 from typing import BinaryIO, Final
 
 from sentimill.errors import TableError, UsageError
-from sentimill.scoring.formats.table import MAX_RECORD_BYTES
+from sentimill.scoring.formats.csv_dialect import MAX_LINE_BYTES
 
 __all__ = ["Encoding", "encoding_of"]
 
 _BOMS: Final = {
+    "utf-32-le": codecs.BOM_UTF32_LE,
+    "utf-32-be": codecs.BOM_UTF32_BE,
     "utf-8": codecs.BOM_UTF8,
     "utf-16-le": codecs.BOM_UTF16_LE,
     "utf-16-be": codecs.BOM_UTF16_BE,
-    "utf-32-le": codecs.BOM_UTF32_LE,
-    "utf-32-be": codecs.BOM_UTF32_BE,
 }
 _ASCII: Final = "".join(map(chr, range(0x20, 0x7F))) + "\t\r\n"
+_ONE_BYTE: Final = ("utf-8", "ascii", "iso8859", "latin", "cp125")
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """A codec as bytes: `unit` bytes a code unit, and the mark that the file began with."""
+    """A codec as bytes. unit: bytes of a code unit. bom: the mark with which the file began."""
 
     codec: str
     unit: int
     bom: bytes
+
+    @property
+    def searchable(self) -> bool:
+        """Whether a byte below 128 always is that ASCII character, and never part of another."""
+        return self.codec.startswith(_ONE_BYTE)
 
     def encode(self, text: str) -> bytes:
         """Return *text* as bytes. Raises UnicodeEncodeError when the codec lacks a character."""
@@ -37,7 +43,7 @@ class Encoding:
     def decode(self, data: bytes) -> tuple[str, bool]:
         """Return the text of *data*, and whether it was valid.
 
-        What is not valid becomes lone surrogates (U+FFFD in UTF-16 and UTF-32), never an error.
+        Invalid bytes become lone surrogates (U+FFFD in UTF-16 and UTF-32), never an error.
         """
         try:
             return data.decode(self.codec), True
@@ -45,7 +51,7 @@ class Encoding:
             how = "surrogateescape" if self.unit == 1 else "replace"
             return data.decode(self.codec, how), False
 
-    def lines(self, file: BinaryIO, limit: int = MAX_RECORD_BYTES + 1) -> Iterator[bytes]:
+    def lines(self, file: BinaryIO, limit: int = MAX_LINE_BYTES + 1) -> Iterator[bytes]:
         """Yield the lines of *file* with their ends; one longer than *limit* comes in pieces."""
         if self.unit == 1:
             while line := file.readline(limit):
@@ -53,7 +59,7 @@ class Encoding:
             return
         newline = self.encode("\n")
         while line := file.readline(limit):
-            # The byte 0A may be half of another character: go on until a whole newline ends it.
+            # The byte 0A may be half of another character: read until a whole newline ends it.
             while True:
                 line += file.read(-len(line) % self.unit)
                 if line.endswith(newline) or len(line) >= limit:
@@ -68,8 +74,8 @@ class Encoding:
 def encoding_of(name: str, wanted: str, first: bytes) -> Encoding:
     """Return the encoding *wanted* for the file *name* that begins with *first*.
 
-    The mark at the file's beginning must agree with it; nothing is guessed. Raises UsageError for a
-    codec that delimited files cannot be cut in, TableError when the mark says otherwise.
+    The byte-order mark must agree with it. Raises UsageError for a codec whose lines cannot be
+    found as bytes, and TableError when the first bytes show another encoding.
     """
     try:
         codec = codecs.lookup(wanted).name
@@ -77,33 +83,42 @@ def encoding_of(name: str, wanted: str, first: bytes) -> Encoding:
         why = f"unknown --encoding {wanted!r}: use a name that Python knows, such as latin-1"
         raise UsageError(why, reason="UNKNOWN_ENCODING") from error
     codec = {"utf-8-sig": "utf-8"}.get(codec, codec)
-    found = next(
-        (
-            k
-            for k in ("utf-32-le", "utf-32-be", "utf-8", "utf-16-le", "utf-16-be")
-            if first.startswith(_BOMS[k])
-        ),
-        None,
-    )
+    found = next((k for k, mark in _BOMS.items() if first.startswith(mark)), None)
+    unmarked = _wide_without_mark(first) if found is None else None
     if codec in ("utf-16", "utf-32"):
         if found is None or not found.startswith(codec):
-            why = f"{name} has no byte-order mark of {codec}: say --encoding {codec}-le or -be"
+            remedy = unmarked or f"{codec}-le or {codec}-be"
+            why = f"{name} has no byte-order mark of {codec}: add --encoding {remedy}"
             raise TableError(why, reason="WRONG_ENCODING")
         codec = found
     elif codec == "utf-8" and found not in (None, "utf-8"):
         said = found[:6]
-        why = f"{name} begins with the byte-order mark of {said}: say --encoding {said}"
+        why = f"{name} is {said.upper()}, as its byte-order mark says: add --encoding {said}"
+        raise TableError(why, reason="NOT_UTF8")
+    elif unmarked is not None and not codec.startswith(("utf-16", "utf-32")):
+        why = f"{name} is UTF-16 without a byte-order mark: add --encoding {unmarked}"
         raise TableError(why, reason="NOT_UTF8")
     unit = 4 if codec.startswith("utf-32") else 2 if codec.startswith("utf-16") else 1
-    if unit == 1 and not _cuttable(codec):
-        why = f"--encoding {wanted}: lines cannot be found in it as bytes: convert it to UTF-8"
+    if unit == 1 and not _contains_ascii(codec):
+        why = f"--encoding {wanted}: lines cannot be found in its bytes: convert the file to UTF-8"
         raise UsageError(why, reason="UNKNOWN_ENCODING")
     bom = _BOMS.get(codec, b"")
     return Encoding(codec, unit, bom if bom and first.startswith(bom) else b"")
 
 
-def _cuttable(codec: str) -> bool:
-    """Say whether ASCII stands for itself; ISO 2022 and the like shift, so their bytes do not."""
+def _wide_without_mark(first: bytes) -> str | None:
+    """Return the UTF-16 that *first* is in when nearly every other byte of it is zero."""
+    pairs = len(first) // 2
+    low, high = first[0 : 2 * pairs : 2].count(0), first[1 : 2 * pairs : 2].count(0)
+    if pairs >= 4 and high > 0.6 * pairs and low < 0.1 * pairs:
+        return "utf-16-le"
+    if pairs >= 4 and low > 0.6 * pairs and high < 0.1 * pairs:
+        return "utf-16-be"
+    return None
+
+
+def _contains_ascii(codec: str) -> bool:
+    """Say whether ASCII bytes mean ASCII; ISO 2022 and the like shift, so there they do not."""
     if codec.startswith(("iso2022", "hz", "utf-7")):
         return False
     try:

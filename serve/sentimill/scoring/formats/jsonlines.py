@@ -1,7 +1,8 @@
 """JSON Lines: a row keeps its bytes, and the answers become its last keys.
 
-Only the text is decoded. A line that is no JSON object cannot take keys, so it comes back inside an
-object, whole, under `<prefix>source` (or `<prefix>source_base64` where it is not UTF-8).
+Only the text is decoded. A line that is no JSON object cannot take keys, so the output has an
+object in its place that holds the line under `<prefix>source` (`<prefix>source_base64` where the
+line is not UTF-8).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import base64
 import codecs
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -21,12 +23,14 @@ import pyarrow.compute as pc
 from sentimill.errors import TableError, TextError, UsageError
 from sentimill.scoring.answer_columns import Added, Columns
 from sentimill.scoring.formats.compression import Stream
+from sentimill.scoring.formats.csv_dialect import MAX_LINE_BYTES
 from sentimill.scoring.formats.table import (
-    MAX_RECORD_BYTES,
     ROW_BYTES,
-    WINDOW_BYTES,
+    Layout,
     Position,
     Window,
+    has_answer,
+    join_texts,
 )
 
 __all__ = ["JsonLinesTable"]
@@ -34,7 +38,8 @@ __all__ = ["JsonLinesTable"]
 _BLANKS: Final = b" \t\r\n"
 _ESCAPED: Final = re.compile("[\udc80-\udcff]")
 _Value = msgspec.Raw | msgspec.UnsetType
-_RAW: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_RawRow = dict[str, msgspec.Raw]
+_RAW: Final = msgspec.json.Decoder(_RawRow)
 
 
 @dataclass(slots=True)
@@ -58,30 +63,34 @@ class JsonLinesTable:
         stream: Stream,
         *,
         name: str,
-        text_column: str,
+        layout: Layout,
         columns: Columns,
-        keep: tuple[str, ...] = (),
-        update: bool = False,
-        window_bytes: int = WINDOW_BYTES,
     ) -> None:
         """Look at the first bytes. Raises TableError for an empty file or another encoding."""
         self._stream = stream
         self._name = name
-        self._window_bytes = window_bytes
+        self._window_bytes = layout.window_bytes
         self._added = columns
-        self._text_column = text_column
-        self._keep = keep
-        self._update = update
-        self._first = stream.file.peek(4)[:4]
-        if not self._first:
+        self._text_keys = layout.text_columns
+        self._keep = layout.keep
+        self._update = layout.update
+        first = stream.file.peek(4)[:4]
+        if not first:
             raise TableError(f"{name} is empty: it needs a row", reason="EMPTY_FILE")
-        if self._first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise TableError(f"{name} is UTF-16: JSON Lines is UTF-8", reason="NOT_UTF8")
-        # Only these keys are built; all others are skipped over.
-        keys = {"text": text_column, **{f"old{k}": name for k, name in enumerate(columns.names)}}
-        kept = msgspec.Raw | msgspec.UnsetType
-        old = [(key, kept, msgspec.UNSET) for key in list(keys)[1:]]
-        row = msgspec.defstruct("Row", [("text", str | None, None), *old], rename=keys)
+        if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in first:
+            why = f"{name} is not UTF-8, as JSON Lines has to be: convert it to UTF-8"
+            raise TableError(why, reason="NOT_UTF8")
+        # Only these keys are built; all others are skipped.
+        texts = {f"text{k}": key for k, key in enumerate(self._text_keys)}
+        olds = {f"old{k}": name for k, name in enumerate(columns.names)}
+        row = msgspec.defstruct(
+            "Row",
+            [
+                *((name, str | None, None) for name in texts),
+                *((name, msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for name in olds),
+            ],
+            rename=texts | olds,
+        )
         self._decoder = msgspec.json.Decoder(row)
 
     def head(self, added: Sequence[str]) -> bytes:
@@ -93,51 +102,49 @@ class JsonLinesTable:
         self._stream.seek(start.offset, at=0)
         offset, number, rows = start
         found = _Rows()
-        lead = b""
+        blank: list[bytes] = []
         for raw in self._lines(number):
             number += 1
             offset += len(raw)
-            if offset == len(raw) and raw.startswith(codecs.BOM_UTF8):
-                lead, raw = raw[:3], raw[3:]
-            if raw.isspace():  # a blank line is no row, and stays where it is
-                if found.ends:
-                    found.ends[-1] += raw
-                else:
-                    lead += raw
-                continue
-            self._put(found, raw, lead)
-            found.lines.append(number)
-            lead = b""
             found.cost += len(raw) + ROW_BYTES
+            if offset == len(raw) and raw.startswith(codecs.BOM_UTF8):
+                blank.append(raw[:3])
+                raw = raw[3:]
+            if raw.isspace():  # a blank line is no row, and stays where it is
+                blank.append(raw)
+            elif raw:
+                self._put(found, raw, b"".join(blank))
+                found.lines.append(number)
+                blank = []
             if found.cost >= self._window_bytes:
                 if not rows:
                     self._check_first(found)
                 rows += len(found.texts)
-                yield self._window(found, Position(offset, number, rows))
-                found = _Rows()
-        if found.texts or lead:
+                yield self._window(found, Position(offset, number, rows), b"".join(blank))
+                found, blank = _Rows(), []
+        if found.texts or blank:
             if not rows:
                 self._check_first(found)
             rows += len(found.texts)
-            yield self._window(found, Position(offset, number, rows), lead)
+            yield self._window(found, Position(offset, number, rows), b"".join(blank))
 
-    def _window(self, rows: _Rows, end: Position, lead: bytes = b"") -> Window:
+    def _window(self, rows: _Rows, end: Position, blank: bytes) -> Window:
         return Window(
             texts=rows.texts,
             lines=rows.lines,
             end=end,
             consumed=self._stream.tell(end.offset),
-            render=lambda added: self._render(rows, added) + lead,
+            render=lambda added: self._render(rows, added) + blank,
             columns=self._table,
         )
 
     def _lines(self, number: int) -> Iterator[bytes]:
-        while line := self._stream.file.readline(MAX_RECORD_BYTES + 1):
+        while line := self._stream.file.readline(MAX_LINE_BYTES + 1):
             number += 1
-            if len(line) > MAX_RECORD_BYTES:
+            if len(line) > MAX_LINE_BYTES:
                 raise TableError(
-                    f"{self._name} line {number} has more than {MAX_RECORD_BYTES >> 20} MiB: JSON"
-                    " Lines has one object a line",
+                    f"{self._name} has more than {MAX_LINE_BYTES >> 20} MiB on line {number}: write"
+                    " one JSON object per line",
                     reason="RECORD_TOO_LARGE",
                 )
             yield line
@@ -151,19 +158,26 @@ class JsonLinesTable:
             why = f"{self._name} already has keys that begin with {self._added.prefix!r}: choose"
             why += " another --prefix, or fill their gaps with --where-missing"
             raise TableError(why, reason="COLUMN_COLLISION")
+        if set(errors) == {"NOT_AN_OBJECT"}:
+            why = (
+                f"{self._name}: none of its first {len(errors)} lines is a JSON object. JSON Lines"
+            )
+            why += f" has one object per line: jq -c '.[]' {shlex.quote(self._name)} > rows.jsonl"
+            why += " makes such a file from a JSON array"
+            raise TableError(why, reason="NOT_JSON_LINES")
         if set(errors) == {"MISSING_TEXT"}:
             why = f"{self._name}: none of its first {len(errors)} rows has the key"
-            why += f" {self._text_column!r}: name one with --text-column"
+            why += f" {' or '.join(map(repr, self._text_keys))}: name one with --text-column"
             raise TableError(why, reason="MISSING_COLUMN")
 
-    def _put(self, rows: _Rows, raw: bytes, lead: bytes) -> None:
-        """Add one line to *rows*."""
+    def _put(self, rows: _Rows, raw: bytes, blank: bytes) -> None:
+        """Add one line to *rows*; *blank* are the blank lines before it."""
         line = raw.rstrip(_BLANKS)
         text: str | TextError | None
         try:
-            row = self._decoder.decode(line)
-            got, *old = msgspec.structs.astuple(row)
-            text = self._missing() if got is None else got
+            values = msgspec.structs.astuple(self._decoder.decode(line))
+            count = len(self._text_keys)
+            text, old = self._joined(values[:count]), list(values[count:])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             text, old = self._read_slowly(line)
         body = line[:-1]
@@ -172,7 +186,7 @@ class JsonLinesTable:
                 why = f"the row has a key that begins with {self._added.prefix!r} already"
                 text = TextError(why, reason="COLUMN_COLLISION")
                 body = self._wrapped(line)
-            elif old[0] is not msgspec.UNSET and bytes(old[0]) != b"null":
+            elif old[0] is not msgspec.UNSET and has_answer(msgspec.json.decode(old[0])):
                 text, body = None, line
             else:
                 body = _only(line, lambda key: key not in self._added.names)
@@ -184,7 +198,7 @@ class JsonLinesTable:
         elif self._keep:
             body = _only(body + b"}", lambda key: key in self._keep)
         rows.texts.append(text)
-        rows.bodies.append(lead + body if lead else body)
+        rows.bodies.append(blank + body if blank else body)
         rows.ends.append(raw[len(line) :] or b"\n")
 
     def _read_slowly(self, line: bytes) -> tuple[str | TextError, list[_Value]]:
@@ -204,19 +218,22 @@ class JsonLinesTable:
             msgspec.Raw(json.dumps(row[name]).encode()) if name in row else msgspec.UNSET
             for name in names
         ]
-        text = row.get(self._text_column)
-        if text is None:
-            return self._missing(), old
-        if not isinstance(text, str):
-            why = f"{self._text_column!r} is no string: {type(text).__name__}"
-            return TextError(why, reason="NOT_TEXT"), old
-        if _ESCAPED.search(text) and not _decodes(line):
+        values = [row.get(key) for key in self._text_keys]
+        for key, value in zip(self._text_keys, values, strict=True):
+            if value is not None and not isinstance(value, str):
+                why = f"{key!r} is a {type(value).__name__} and no string"
+                return TextError(why, reason="NOT_TEXT"), old
+        text = self._joined(values)
+        if isinstance(text, str) and _ESCAPED.search(text) and not _decodes(line):
             return TextError("the text is not valid UTF-8", reason="UNDECODABLE_ROW"), old
         return text, old
 
-    def _missing(self) -> TextError:
-        why = f"the row has no {self._text_column!r}, or it is null"
-        return TextError(why, reason="MISSING_TEXT")
+    def _joined(self, values: Sequence[str | None]) -> str | TextError:
+        found = [value for value in values if value is not None]
+        if not found:
+            why = f"the row has no {' and no '.join(map(repr, self._text_keys))}, or it is null"
+            return TextError(why, reason="MISSING_TEXT")
+        return found[0] if len(values) == 1 else join_texts(found)
 
     def _wrapped(self, line: bytes) -> bytes:
         """Return an object, open at its end, that holds a line which can take no keys itself."""

@@ -15,7 +15,15 @@ import pyarrow.parquet as pq
 
 from sentimill.errors import TableError, TextError
 from sentimill.scoring.answer_columns import Added, Columns
-from sentimill.scoring.formats.table import ROW_BYTES, WINDOW_BYTES, Position, Window, find_column
+from sentimill.scoring.formats.table import (
+    ROW_BYTES,
+    Layout,
+    Position,
+    Window,
+    find_column,
+    has_answer,
+    join_texts,
+)
 
 __all__ = ["ParquetTable", "message"]
 
@@ -29,11 +37,8 @@ class ParquetTable:
         *,
         name: str,
         size_bytes: int,
-        text_column: str,
+        layout: Layout,
         columns: Columns,
-        keep: tuple[str, ...] = (),
-        update: bool = False,
-        window_bytes: int = WINDOW_BYTES,
     ) -> None:
         """Read the footer. Raises TableError for what is no Parquet or lacks the column."""
         try:
@@ -41,23 +46,23 @@ class ParquetTable:
         except (pa.ArrowInvalid, OSError) as error:
             why = f"{name} is no whole Parquet file ({error}): copy it again"
             raise TableError(why, reason="UNREADABLE") from error
-        self._name = name
-        self._window_bytes = window_bytes
+        self._window_bytes = layout.window_bytes
         self._size_bytes = size_bytes
         self._added = columns
-        self._text_column = text_column
+        self._text_columns = layout.text_columns
         self.schema: pa.Schema = self.file.schema_arrow
         self.columns = tuple(self.schema.names)
-        kind = self.schema.field(find_column(name, self.columns, text_column)).type
-        if pa.types.is_dictionary(kind):
-            kind = kind.value_type
-        if not (_is_text(kind) or pa.types.is_null(kind)):
-            why = f"{name}: the column {text_column!r} is {kind}, not text: name --text-column"
-            raise TableError(why, reason="NOT_TEXT")
-        for wanted in keep:
+        for one in layout.text_columns:
+            kind = self.schema.field(find_column(name, self.columns, one)).type
+            if pa.types.is_dictionary(kind):
+                kind = kind.value_type
+            if not (_is_text(kind) or pa.types.is_null(kind)):
+                why = f"{name}: the column {one!r} is {kind}, not text: name one with --text-column"
+                raise TableError(why, reason="NOT_TEXT")
+        for wanted in layout.keep:
             find_column(name, self.columns, wanted)
-        self.keep = keep
-        self.update = _answered(name, self.schema, columns, update)
+        self.keep = layout.keep
+        self.update = _answered(name, self.schema, columns, layout.update)
 
     def head(self, added: Sequence[str]) -> bytes:
         """See `Table.head`: an Arrow stream begins with its schema."""
@@ -94,7 +99,7 @@ class ParquetTable:
 
     def _batches(self, start: int) -> Iterator[pa.RecordBatch]:
         """Yield the columns that matter, from the row *start*, in pieces of a few megabytes."""
-        wanted = [self._text_column]
+        wanted = [*self._text_columns]
         if self.update:
             wanted.append(self._added.names[0])
         metadata = self.file.metadata
@@ -113,26 +118,25 @@ class ParquetTable:
 
     def _batch_rows(self, group: int, rows: int) -> int:
         metadata = self.file.metadata.row_group(group)
-        for k in range(metadata.num_columns):
-            column = metadata.column(k)
-            if column.path_in_schema == self._text_column:
-                row_bytes: int = column.total_uncompressed_size // max(1, rows) + ROW_BYTES
-                return max(1, min(rows, self._window_bytes // row_bytes))
-        return 1024
+        chunks = [metadata.column(k) for k in range(metadata.num_columns)]
+        size: int = sum(
+            chunk.total_uncompressed_size
+            for chunk in chunks
+            if chunk.path_in_schema in self._text_columns
+        )
+        return max(1, min(rows, self._window_bytes // (size // max(1, rows) + ROW_BYTES)))
 
     def _texts(self, batch: pa.RecordBatch) -> Iterator[str | TextError | None]:
-        column = batch.column(self._text_column)
-        if pa.types.is_dictionary(column.type):
-            column = column.dictionary_decode()
-        texts = _decoded(column)
+        found = [_decoded(batch.column(name)) for name in self._text_columns]
         done: list[object] = [None] * len(batch)
         if self.update:
             done = batch.column(self._added.names[0]).to_pylist()
-        why = f"{self._text_column!r} is null"
-        for text, answer in zip(texts, done, strict=True):
-            if answer is not None:
+        why = f"{' and '.join(map(repr, self._text_columns))} is null"
+        for texts, label in zip(zip(*found, strict=True), done, strict=True):
+            if has_answer(label):
                 yield None
             else:
+                text = _joined(texts)
                 yield TextError(why, reason="MISSING_TEXT") if text is None else text
 
 
@@ -157,6 +161,8 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 def _decoded(column: pa.Array) -> list[str | TextError | None]:
     """Return the texts of *column*; Parquet does not promise that they are valid UTF-8."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
     if not _is_bytes(column.type):
         try:
             plain: list[str | TextError | None] = column.to_pylist()
@@ -171,6 +177,15 @@ def _decoded(column: pa.Array) -> list[str | TextError | None]:
         except UnicodeDecodeError:
             texts.append(TextError("the text is not valid UTF-8", reason="UNDECODABLE_ROW"))
     return texts
+
+
+def _joined(texts: Sequence[str | TextError | None]) -> str | TextError | None:
+    """Return the one text of a row, None when all of its texts are null."""
+    if len(texts) == 1:
+        return texts[0]
+    found = [text for text in texts if text is not None]
+    wrong = next((text for text in found if isinstance(text, TextError)), None)
+    return wrong or (join_texts([str(text) for text in found]) if found else None)
 
 
 def _answered(name: str, schema: pa.Schema, columns: Columns, update: bool) -> bool:

@@ -1,14 +1,14 @@
-"""What every table format gives the job: windows of rows, and a way to write them back.
+"""The interface between the job and the file formats: a table read in windows of rows.
 
-A reader cuts its file into windows of bounded size. A window knows the texts to classify and how to
-write its own rows with the answers added, so the job never sees a format.
+A reader cuts its file into windows of bounded size. A window holds the texts to classify and can
+write its own rows with the answers added, so the job does not depend on any format.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple, Protocol, get_args
+from typing import Final, NamedTuple, Protocol
 
 import pyarrow as pa
 
@@ -16,53 +16,46 @@ from sentimill.errors import TableError, TextError
 from sentimill.scoring.answer_columns import Added
 
 __all__ = [
-    "MAX_RECORD_BYTES",
     "ROW_BYTES",
     "WINDOW_BYTES",
-    "Compression",
-    "Kind",
-    "KindName",
+    "Layout",
     "Position",
     "Table",
     "Window",
     "find_column",
-    "kind_of",
-    "stem_of",
+    "has_answer",
+    "join_texts",
 ]
 
 WINDOW_BYTES: Final = 4 << 20
-"""Input of one window. Sorting by length inside 4 MiB leaves about 1 % padding."""
+"""Bytes of input in one window. Sorting by length inside 4 MiB leaves about 1 % padding."""
 
 ROW_BYTES: Final = 400
-"""What a row costs in memory beside its bytes: its objects until its answer is written."""
-
-MAX_RECORD_BYTES: Final = 64 << 20
-"""The longest record. Past it the likely cause is a quote that is never closed."""
-
-KindName = Literal["csv", "tsv", "jsonl", "parquet"]
-Compression = Literal["", "gzip", "zstd"]
-
-_SUFFIXES: Final[dict[str, KindName]] = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".tab": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-}
-_PACKED: Final[dict[str, Compression]] = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
+"""Memory that a row needs besides its bytes, until its answer is written."""
 
 
-class Kind(NamedTuple):
-    """A format and how its bytes are packed."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """How a table is read, and which of its columns are written.
 
-    name: KindName
-    compression: Compression
+    text_columns: the columns to classify; several are joined in this order. delimiter: None means
+    that the header line decides. quote: None means that no character quotes. escape: None means
+    that no character escapes a quote. keep: the columns to write; empty means all. update: classify
+    only the rows that have no answer yet.
+    """
+
+    text_columns: tuple[str, ...] = ("text",)
+    delimiter: str | None = None
+    quote: str | None = '"'
+    escape: str | None = None
+    encoding: str = "utf-8"
+    keep: tuple[str, ...] = ()
+    update: bool = False
+    window_bytes: int = WINDOW_BYTES
 
 
 class Position(NamedTuple):
-    """Where a window begins: bytes into the unpacked file, lines and rows before it."""
+    """Where a window begins: uncompressed bytes, lines and rows before it."""
 
     offset: int = 0
     lines: int = 0
@@ -73,10 +66,11 @@ class Position(NamedTuple):
 class Window:
     """Rows that are held in memory together.
 
-    texts: one a row; an error where there is no text, None where the row needs no answer. lines:
-    the line of each row's first byte, from 1 (rows instead for Parquet). end: where the next window
-    begins. consumed: bytes of the file as it is stored, read so far. render: the rows with their
-    answers as bytes for the output. columns: the rows as an Arrow table, for another format.
+    texts: one per row; an error where there is no text, None where the row needs no answer. lines:
+    the line on which each row begins, from 1 (for Parquet the row). end: where the next window
+    begins. consumed: bytes of the stored file that were read so far. render: returns the rows with
+    their answers as bytes of the output. columns: returns the rows as an Arrow table, for an output
+    of another format.
     """
 
     texts: list[str | TextError | None]
@@ -88,15 +82,15 @@ class Window:
 
 
 class Table(Protocol):
-    """One input in one format, opened and checked."""
+    """One opened and checked input, of any format."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The names of the columns; empty where each row has its own."""
+        """The names of the columns; empty where every row has its own."""
         ...
 
     def head(self, added: Sequence[str]) -> bytes:
-        """Return what the output begins with, given the names of the *added* columns."""
+        """Return the bytes with which the output begins; *added* names the added columns."""
         ...
 
     def windows(self, start: Position) -> Iterator[Window]:
@@ -104,42 +98,8 @@ class Table(Protocol):
         ...
 
 
-def kind_of(address: str, wanted: str | None = None) -> Kind:
-    """Return the format that the suffixes of *address* stand for; *wanted* (csv.gz) overrules them.
-
-    Raises TableError when neither says.
-    """
-    name = (f"x.{wanted}" if wanted else address).lower()
-    compression: Compression = ""
-    for suffix, packed in _PACKED.items():
-        if name.endswith(suffix):
-            name, compression = name[: -len(suffix)], packed
-    for suffix, kind in _SUFFIXES.items():
-        if name.endswith(suffix):
-            if kind == "parquet" and compression:
-                why = f"{address}: Parquet compresses inside; give the file as plain .parquet"
-                raise TableError(why, reason="UNKNOWN_FORMAT")
-            return Kind(kind, compression)
-    known = ", ".join(get_args(KindName))
-    why = (
-        f"{address} is of an unknown kind: score reads and writes {known}, the first three also"
-        " with .gz or .zst; name one with --format"
-    )
-    raise TableError(why, reason="UNKNOWN_FORMAT")
-
-
-def stem_of(name: str) -> str:
-    """Return *name* without the suffixes that `kind_of` reads; other dots belong to it."""
-    for suffixes in (_PACKED, _SUFFIXES):
-        for suffix in suffixes:
-            if name.lower().endswith(suffix):
-                name = name[: -len(suffix)]
-                break
-    return name
-
-
 def find_column(name: str, columns: Sequence[str], wanted: str) -> int:
-    """Return the place of the one column *wanted* of the file *name*. Raises TableError."""
+    """Return the index of the one column *wanted* of the file *name*. Raises TableError."""
     count = list(columns).count(wanted)
     if count == 1:
         return list(columns).index(wanted)
@@ -148,6 +108,16 @@ def find_column(name: str, columns: Sequence[str], wanted: str) -> int:
         raise TableError(why, reason="DUPLICATE_COLUMN")
     found = ", ".join(columns[:20])
     why = f"{name} has no column {wanted!r}; it has {found}: name one with --text-column"
-    if len(columns) == 1 and any(mark in found for mark in ";|\t"):
+    if len(columns) == 1 and any(mark in found for mark in ",;|\t"):
         why += ", or its delimiter with --delimiter"
     raise TableError(why, reason="MISSING_COLUMN")
+
+
+def has_answer(label: object) -> bool:
+    """Say whether a row is answered: its label is neither null nor blank, in every format."""
+    return label is not None and bool(str(label).strip())
+
+
+def join_texts(texts: Sequence[str]) -> str:
+    """Return the texts of several columns as one, each on its own line; blank ones are left out."""
+    return "\n".join(text for text in texts if text.strip())

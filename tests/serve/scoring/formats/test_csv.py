@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,9 @@ from hypothesis import strategies as st
 from scoring_jobs import LAYOUT, SMALL_WINDOW_BYTES, job, score
 from sentimill.errors import SentimillError, TableError
 from sentimill.scoring.answer_columns import COLUMNS
-from sentimill.scoring.formats import csv as csv_format
+from sentimill.scoring.formats import csv_records
 from sentimill.scoring.formats.csv_dialect import Dialect
-from sentimill.scoring.planning import Layout
+from sentimill.scoring.formats.table import Layout
 from sentimill.scoring.scorers import LocalScorer
 
 ADDED = [f"sentiment_{name}" for name in COLUMNS]
@@ -108,15 +109,100 @@ def test_a_quote_that_is_never_closed_is_a_bad_row(tmp_path: Path, scorer: Local
 
 
 @pytest.mark.parametrize(
+    ("data", "expected", "line"),
+    [
+        (
+            b'id,text\n1,"Great, really\n2,Broke in a day\n3,"It is good"\n4,bad\n',
+            ["BAD_QUOTES", "negative"],
+            "lines 2 to 4",
+        ),
+        (b'id,text\n1,"good" indeed\n2,bad\n', ["BAD_QUOTES", "negative"], "line 2"),
+        (b'id,text\n1,said "good\n2,bad\n', ["BAD_QUOTES", "negative"], "line 2"),
+        (b'id\ttext\n1\t"Great phone\n2\t"bad"\n3\tbad\n', ["BAD_QUOTES", "negative"], "2 to 3"),
+    ],
+)
+def test_stray_quotes_are_a_bad_row_with_remedies(
+    tmp_path: Path, scorer: LocalScorer, data: bytes, expected: list[str], line: str
+) -> None:
+    """Rows that a stray quote merges have no answer, and the message says what to do."""
+    layout = Layout(delimiter="\t" if b"\t" in data else ",")
+    summary, out = score(tmp_path, scorer, data, layout=layout)
+    listed = (tmp_path / "out.csv.errors.jsonl").read_text()
+
+    rows = out.decode().splitlines()[1:]
+    found = [word for row in rows for word in ("BAD_QUOTES", "negative") if word in row]
+    assert found == expected
+    assert (summary.rows, summary.failed) == (2, 1)
+    assert line in listed
+    assert "--quote none" in listed
+    assert "--escape" in listed
+
+
+def test_a_recommended_quote_option_reads_the_rows(tmp_path: Path, scorer: LocalScorer) -> None:
+    """With --quote none, and with --escape, the rows that were merged are rows again."""
+    stray = b'id,text\n1,"good\n2,"bad" they said\n'
+    escaped = b'id,text\n1,"good \\"really\\" yes"\n2,"bad"\n'
+
+    assert outcomes(score(tmp_path, scorer, stray)[1]) == ["BAD_QUOTES"]
+    _, plain = score(tmp_path, scorer, stray, layout=Layout(quote=None))
+    assert [row.split(b",")[2] for row in plain.splitlines()[1:]] == [b"positive", b"negative"]
+    assert outcomes(score(tmp_path, scorer, escaped)[1])[0] == "BAD_QUOTES"
+    summary, _ = score(tmp_path, scorer, escaped, layout=Layout(escape="\\"))
+    assert (summary.rows, summary.failed) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"id;text\n1;good, and cheap\n2;bad\n",
+        b"id\ttext\n1\tgood, and cheap\n2\tbad\n",
+        b"id|text\n1|good, and cheap\n2|bad\n",
+        b"sep=;\nid;text\n1;good, and cheap\n2;bad\n",
+        b"\xef\xbb\xbfsep=;\r\nid;text\r\n1;good\r\n2;bad\r\n",
+        b"\n\r\nid,text\n1,good\n2,bad\n",
+        b'"a;b";text\n1;good\n2;bad\n',
+        b"a;text,b;text\n1;2;good\n1;2;bad\n",
+    ],
+)
+def test_the_header_line_decides_the_delimiter(
+    tmp_path: Path, scorer: LocalScorer, data: bytes
+) -> None:
+    """So does a line such as `sep=;`; both, and blank lines before the header, stay."""
+    summary, out = score(tmp_path, scorer, data)
+    before, _, after = out.partition(b"sentiment_label")
+
+    assert (summary.rows, summary.failed) == (2, 0)
+    assert data.startswith(before[:-1])
+    assert re.findall(rb"positive|negative", after) == [b"positive", b"negative"]
+
+
+def test_a_repeated_header_is_a_bad_row(tmp_path: Path, scorer: LocalScorer) -> None:
+    """As in a file made by `cat a.csv b.csv`, whose rows are otherwise answered."""
+    data = b"id,text\n1,good\nid,text\n2,bad\n"
+
+    assert outcomes(score(tmp_path, scorer, data)[1]) == ["positive", "REPEATED_HEADER", "negative"]
+
+
+def test_several_text_columns_are_one_text(tmp_path: Path, scorer: LocalScorer) -> None:
+    """They are joined in the order of the options; a blank one is left out."""
+    data = b"body,title\nbad bad bad,good\n,good\nbad,\n"
+    layout = Layout(text_columns=("title", "body"))
+    _, out = score(tmp_path, scorer, data, layout=layout)
+
+    assert outcomes(out) == ["negative", "positive", "negative"]
+
+
+@pytest.mark.parametrize(
     ("data", "reason", "why"),
     [
         (b"", "EMPTY_FILE", "is empty: it needs a header row"),
         (b"id,review\n1,a\n", "MISSING_COLUMN", "it has id, review: name one with --text-column"),
-        (b"id;text\n1;a\n", "MISSING_COLUMN", "or its delimiter with --delimiter"),
+        (b"id~text\n1~a\n", "MISSING_COLUMN", "it has id~text: name one with --text-column"),
+        (b"id;text,x\n1;a,b\n", "MISSING_COLUMN", "it has id;text, x: name one"),
         (b"\n1,good\n", "MISSING_COLUMN", "no column 'text'"),
         (b"text,text\na,b\n", "DUPLICATE_COLUMN", "2 columns named 'text': rename all but one"),
-        ("text\ngood\n".encode("utf-16"), "NOT_UTF8", "say --encoding utf-16"),
-        (b"t\xe9xt\ngood\n", "NOT_UTF8", "name its --encoding"),
+        ("text\ngood\n".encode("utf-16"), "NOT_UTF8", "add --encoding utf-16"),
+        (b"t\xe9xt\ngood\n", "NOT_UTF8", "--encoding cp1252"),
         (b"id,text\r1,good\r2,bad\r", "CR_LINE_ENDS", "CR alone: convert them to LF"),
         (b'id,text\r1,"good"\r2,bad\r', "CR_LINE_ENDS", "CR alone: convert them to LF"),
         (b'id,"text\n1,good\n', "BAD_HEADER", "never closed"),
@@ -136,17 +222,41 @@ def test_a_file_that_is_no_table_is_refused(
     assert why in str(caught.value)
 
 
+@pytest.mark.parametrize("limit", ["MAX_RECORD_BYTES", "MAX_RECORD_LINES"])
 def test_a_record_has_a_limit(
-    tmp_path: Path, scorer: LocalScorer, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, scorer: LocalScorer, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
     """An open quote does not read the whole file into memory."""
-    monkeypatch.setattr(csv_format, "MAX_RECORD_BYTES", 1 << 10)
+    monkeypatch.setattr(csv_records, limit, 1 << 7)
 
-    with pytest.raises(TableError, match="a quote that is never closed") as caught:
-        score(tmp_path, scorer, b'text\n"open' + b"\nline" * 1000)
+    with pytest.raises(TableError, match=r"begins on line 3.*close the quote") as caught:
+        score(tmp_path, scorer, b'text\ngood\n"open' + b"\nline" * 1000)
 
     assert caught.value.reason == "RECORD_TOO_LARGE"
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_million_blank_lines_take_linear_time(tmp_path: Path, scorer: LocalScorer) -> None:
+    """They stay where they are, and no window is larger for them."""
+    data = b"text\ngood\n" + b"\n" * 300_000 + b"bad\n" + b"\n" * 1000
+    summary, out = score(tmp_path, scorer, data)
+
+    assert summary.rows == 2
+    assert out.count(b"\n") == data.count(b"\n")
+    assert out.endswith(b"\n" * 1001)
+
+
+@pytest.mark.parametrize("quoted", [False, True])
+def test_a_long_line_is_split_like_any_other(
+    tmp_path: Path, scorer: LocalScorer, monkeypatch: pytest.MonkeyPatch, quoted: bool
+) -> None:
+    """Past a few megabytes `csv` is not used; the fields are the same."""
+    monkeypatch.setattr(csv_records, "LONG_LINE_BYTES", 8)
+    cell = b'"good, ""really"""' if quoted else b"good  really"
+    _, out = score(tmp_path, scorer, b"id,text,x\n1," + cell + b",\n2,bad,y\n3,bad\n")
+
+    assert outcomes(out) == ["positive", "negative", "RAGGED_ROW"]
+    assert cell in out
 
 
 @pytest.mark.slow
@@ -322,10 +432,19 @@ def test_windows_change_nothing(
 
 @given(st.lists(st.text(st.sampled_from('ab,"\n\r\t é')), min_size=1), st.sampled_from(",\t;"))
 def test_a_written_record_is_read_back(values: list[str], delimiter: str) -> None:
-    """Fields are quoted where they need it."""
+    """Fields are quoted where necessary."""
     row = Dialect(delimiter).write(values)
 
     assert next(csv.reader(io.StringIO(row, newline=""), delimiter=delimiter), [""]) == values
+
+
+@given(st.lists(st.text(st.sampled_from('ab,"\\\n\r\t é')), min_size=1))
+def test_a_record_written_with_an_escape_is_read_back(values: list[str]) -> None:
+    """Quotes and escapes in a field survive."""
+    dialect = Dialect(",", '"', "\\")
+
+    lines = io.StringIO(dialect.write(values), newline="")
+    assert next(dialect.read(lines), [""]) == values
 
 
 def test_the_layout_is_the_default_of_the_command() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from scoring_jobs import SMALL_WINDOW_BYTES, job, score
 from sentimill.errors import TableError
-from sentimill.scoring.planning import Layout
+from sentimill.scoring.formats.table import Layout
 from sentimill.scoring.scorers import LocalScorer
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from scoring_jobs import SMALL_WINDOW_BYTES, job, score
 from sentimill.errors import TableError
-from sentimill.scoring.planning import Layout
+from sentimill.scoring.formats.table import Layout
 from sentimill.scoring.scorers import LocalScorer
 
 FILES = {"source": "in.parquet", "target": "out.parquet"}

@@ -1,0 +1,89 @@
+"""File formats: what the name of a file says about it, and what its first bytes say."""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NamedTuple, get_args
+
+from sentimill.errors import TableError
+
+__all__ = ["Compression", "Kind", "KindName", "check_content", "kind_of", "stem_of"]
+
+KindName = Literal["csv", "tsv", "jsonl", "parquet"]
+Compression = Literal["", "gzip", "zstd"]
+
+_SUFFIXES: Final[dict[str, KindName]] = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+_COMPRESSED: Final[dict[str, Compression]] = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
+_SHORT: Final[dict[Compression, str]] = {"": "", "gzip": ".gz", "zstd": ".zst"}
+_MAGIC: Final[dict[Compression, bytes]] = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
+
+
+class Kind(NamedTuple):
+    """A format and the compression of the file."""
+
+    name: KindName
+    compression: Compression
+
+    @property
+    def option(self) -> str:
+        """The value of --format that stands for this kind, such as `csv.gz`."""
+        return self.name + _SHORT[self.compression]
+
+
+def kind_of(address: str, wanted: str | None = None) -> Kind:
+    """Return the format that the suffixes of *address* name; *wanted* (csv.gz) overrides them.
+
+    Raises TableError when neither names a format.
+    """
+    name = (f"x.{wanted}" if wanted else address).lower()
+    compression: Compression = ""
+    for suffix, packed in _COMPRESSED.items():
+        if name.endswith(suffix):
+            name, compression = name[: -len(suffix)], packed
+    for suffix, kind in _SUFFIXES.items():
+        if name.endswith(suffix):
+            if kind == "parquet" and compression:
+                why = f"{address}: Parquet compresses its columns itself: use a plain .parquet file"
+                raise TableError(why, reason="UNKNOWN_FORMAT")
+            return Kind(kind, compression)
+    known = ", ".join(get_args(KindName))
+    why = (
+        f"the format of {address} is unknown: score reads and writes {known}, and all but Parquet"
+        " also with .gz or .zst; name the format with --format or --output-format"
+    )
+    raise TableError(why, reason="UNKNOWN_FORMAT")
+
+
+def stem_of(name: str) -> str:
+    """Return *name* without the suffixes that `kind_of` reads; other dots belong to the name."""
+    for suffixes in (_COMPRESSED, _SUFFIXES):
+        for suffix in suffixes:
+            if name.lower().endswith(suffix):
+                name = name[: -len(suffix)]
+                break
+    return name
+
+
+def check_content(name: str, kind: Kind, first: bytes) -> None:
+    """Raise TableError when the *first* bytes of the file *name* show another format than *kind*.
+
+    Every message ends with the value of --format that reads the file.
+    """
+    for compression, magic in _MAGIC.items():
+        if first.startswith(magic) and compression != kind.compression and kind.name != "parquet":
+            remedy = Kind(kind.name, compression).option
+            why = f"{name} is compressed with {compression}, but its name does not say so"
+            raise TableError(f"{why}: add --format {remedy}", reason="BAD_COMPRESSION")
+    if kind.compression and first and not first.startswith(_MAGIC[kind.compression]):
+        why = f"{name} is not compressed with {kind.compression}, although its name says so"
+        raise TableError(f"{why}: add --format {kind.name}", reason="BAD_COMPRESSION")
+    if kind.name != "parquet" and first.startswith(b"PAR1"):
+        why = f"{name} is a Parquet file, but its name does not say so"
+        raise TableError(f"{why}: add --format parquet", reason="WRONG_FORMAT")
