@@ -8,6 +8,7 @@ from metric_families import SERIES
 from repository import ROOT
 from sentimill.observability import http_server as web
 from sentimill.server import sentiment_service as service
+from sentimill.server import server
 from sentimill.server.request_handler import Limits
 from sentimill.types import MAX_TEXT_BYTES
 
@@ -21,6 +22,10 @@ LIMITS = Limits()
         ("one text", f"{MAX_TEXT_BYTES >> 20} MiB of UTF-8"),
         ("texts in a call", f"{LIMITS.max_items:,}"),
         ("one call", f"{LIMITS.max_request_bytes >> 20} MiB"),
+        ("bytes of calls being answered", f"{LIMITS.max_waiting_bytes >> 20} MiB"),
+        ("calls and streams at a time", f"{LIMITS.max_calls:,}"),
+        ("a call without a deadline", f"{LIMITS.default_deadline_seconds:.0f} s"),
+        ("pings of a client", f"one each {server._LEAST_PING_MS // 1000} s"),
         ("waiting texts", f"{LIMITS.max_waiting_texts:,}"),
         ("waiting tokens", f"{LIMITS.max_waiting_tokens:,}"),
         ("requests of one stream at once", f"{service._STREAM_AHEAD}"),

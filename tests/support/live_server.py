@@ -18,13 +18,14 @@ from sentimill.batching.scheduler import Scheduler
 from sentimill.classifier import Classifier
 from sentimill.observability.metrics import Metrics
 from sentimill.observability.tracing import Spans
-from sentimill.server.auth import Callers
-from sentimill.server.error_interceptor import Guard
+from sentimill.server.auth import TokenAuth
+from sentimill.server.error_interceptor import CallBoundary, ErrorInterceptor
 from sentimill.server.lifecycle import Serve, Serving
-from sentimill.server.model_slot import Loaded, Slot
-from sentimill.server.open_inference_service import OpenInference
-from sentimill.server.request_handler import Desk, Limits
-from sentimill.server.sentiment_service import SentimentService
+from sentimill.server.model_slot import LoadedModel, ModelSlot
+from sentimill.server.open_inference_service import SERVICE as OPEN_INFERENCE
+from sentimill.server.open_inference_service import OpenInferenceService
+from sentimill.server.request_handler import Limits, RequestHandler
+from sentimill.server.sentiment_service import SERVICE, SentimentService
 
 WAIT_SECONDS = 30.0
 """How long a test waits for what must happen soon; passing it is a failure."""
@@ -61,7 +62,7 @@ class Live:
 
     address: str
     service: SentimentService
-    slot: Slot
+    slot: ModelSlot
     admission: Admission
     metrics: Metrics
     gate: Gate
@@ -78,7 +79,7 @@ async def live_service(
     limits: Limits | None = None,
     budget: int = 4096,
     gated: bool = False,
-    callers: Callers | None = None,
+    auth: TokenAuth | None = None,
     spans: Spans | None = None,
 ) -> AsyncIterator[Live]:
     """Serve *bundle* in this event loop, over real sockets; with *gated* the engine waits."""
@@ -90,14 +91,15 @@ async def live_service(
         max_texts=limits.max_waiting_texts, max_tokens=limits.max_waiting_tokens, metrics=metrics
     )
     scheduler = Scheduler(gate.run, admission, metrics, budget=budget)
-    slot = Slot(Loaded(classifier, scheduler, tokenizer_threads=2))
-    desk = Desk(slot, admission, metrics, limits=limits, callers=callers, spans=spans)
-    service = SentimentService(desk, version="0")
+    slot = ModelSlot(LoadedModel(classifier, scheduler, tokenizer_threads=2))
+    boundary = CallBoundary(metrics, admission.wait_seconds, spans)
+    requests = RequestHandler(slot, admission, boundary, limits=limits, auth=auth)
+    service = SentimentService(requests, version="0")
     server = grpc.aio.server(
         options=[("grpc.max_receive_message_length", limits.max_request_bytes)],
-        interceptors=[Guard()],
+        interceptors=[ErrorInterceptor(boundary, [SERVICE, OPEN_INFERENCE])],
     )
-    other = OpenInference(desk, version="0")
+    other = OpenInferenceService(requests, version="0")
     server.add_generic_rpc_handlers((service.handler(), other.handler()))
     port = server.add_insecure_port("127.0.0.1:0")
     scheduler.start()

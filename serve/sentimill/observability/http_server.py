@@ -27,7 +27,7 @@ from sentimill.errors import UsageError
 from sentimill.observability.history import STEP_SECONDS
 from sentimill.observability.status import Status
 
-__all__ = ["Port", "application"]
+__all__ = ["HttpServer", "application"]
 
 _IDLE_SECONDS: Final = 10.0
 """A connection that says nothing for so long is closed, so that idle ones do not pile up."""
@@ -55,7 +55,7 @@ class _Handler(WSGIRequestHandler):
         """Say nothing: a scrape every few seconds is no news."""
 
 
-class Port:
+class HttpServer:
     """Answers HTTP in threads of its own until closed, and samples the status meanwhile."""
 
     def __init__(self, status: Status, host: str, port: int) -> None:

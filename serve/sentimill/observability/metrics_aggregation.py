@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
-__all__ = ["Family", "Pooled", "lasting", "merged", "snapshot", "total"]
+__all__ = ["AggregatedMetrics", "Family", "lasting", "merged", "snapshot", "total"]
 
 _FIRST: Final = {"sentimill_ready_ratio", "process_start_time_seconds"}
 """Families of which the first process, which keeps the others, has the last word."""
@@ -105,7 +105,7 @@ def total(families: Sequence[Family], name: str) -> float:
     return sum(point.value for f in families for point in f.points if point.name == name)
 
 
-class Pooled(Collector):
+class AggregatedMetrics(Collector):
     """Shows what *collect* returns; it is asked anew at each scrape, in the scrape's thread."""
 
     def __init__(self, collect: Callable[[], list[Family]]) -> None:

@@ -7,6 +7,7 @@ loaded, and a call costs one more function call.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
 
-__all__ = ["NoSpans", "OtelSpans", "Spans", "configured_spans"]
+__all__ = ["NoSpans", "OtelSpans", "Spans", "configured_spans", "trace_id"]
 
 Metadata = Iterable[tuple[str, str | bytes]]
 
@@ -27,6 +28,7 @@ _FAULTS: Final = {"UNKNOWN", "DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE"}
 conventions, gRPC, status of a server span)."""
 
 _NOTHING: Final = nullcontext()
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class Spans(Protocol):
@@ -151,6 +153,15 @@ def configured_spans(environment: Mapping[str, str]) -> Spans:
     provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     return OtelSpans(provider)
+
+
+def trace_id(metadata: Metadata) -> str | None:
+    """Return the trace id of a caller's `traceparent` (W3C Trace Context, section 3.2)."""
+    for key, value in metadata:
+        if key == "traceparent" and isinstance(value, str):
+            found = _TRACEPARENT.fullmatch(value)
+            return found and found[1]
+    return None
 
 
 def _exporter_name(environment: Mapping[str, str]) -> str | None:

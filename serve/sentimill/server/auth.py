@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Final
 
 from sentimill.errors import AuthError, QuotaError, UsageError
-from sentimill.server.file_watcher import Watched
+from sentimill.server.file_watcher import FileWatcher
 
-__all__ = ["ANYBODY", "Caller", "Callers", "new_token"]
+__all__ = ["ANONYMOUS", "Caller", "TokenAuth", "new_token"]
 
 log = logging.getLogger(__name__)
 
@@ -69,11 +69,11 @@ class Caller:
             self.left = min(self.left + texts, self.texts_per_second * _BURST_SECONDS)
 
 
-ANYBODY: Final = Caller("anybody")
+ANONYMOUS: Final = Caller("anybody")
 """The caller of a server without tokens."""
 
 
-class Callers:
+class TokenAuth:
     """The callers in a file, which is read again when it changes. For the event loop's thread."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
@@ -81,7 +81,7 @@ class Callers:
         self._path = path
         self._clock = clock
         self._looked = clock()
-        self._file = Watched([path])
+        self._file = FileWatcher([path])
         self._known = _read(path, self._looked)
 
     def identify(self, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:

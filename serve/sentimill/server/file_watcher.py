@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["Watched"]
+__all__ = ["FileWatcher"]
 
 
-class Watched:
+class FileWatcher:
     """Tells whether any of some files was written or replaced since it was last asked."""
 
     def __init__(self, paths: Iterable[Path]) -> None:

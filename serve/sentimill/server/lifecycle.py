@@ -11,13 +11,8 @@ import threading
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
-
-import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from sentimill.batching.admission import Admission
 from sentimill.batching.scheduler import Scheduler
@@ -26,18 +21,18 @@ from sentimill.classifier import Classifier
 from sentimill.engine.base import EngineName, Precision, Provider
 from sentimill.engine.hardware import keep_few_heaps
 from sentimill.errors import SentimillError, UsageError
-from sentimill.observability.http_server import Port
+from sentimill.observability.http_server import HttpServer
 from sentimill.observability.metrics import Metrics
 from sentimill.observability.status import Status
 from sentimill.observability.tracing import configured_spans
-from sentimill.server.auth import Callers
-from sentimill.server.error_interceptor import Guard
-from sentimill.server.model_slot import Loaded, Slot, warm_up
-from sentimill.server.request_handler import Desk, Limits
-from sentimill.server.sentiment_service import SERVICE, SentimentService
+from sentimill.server.auth import TokenAuth
+from sentimill.server.error_interceptor import CallBoundary
+from sentimill.server.model_slot import LoadedModel, ModelSlot, warm_up
+from sentimill.server.request_handler import Limits, RequestHandler
+from sentimill.server.server import GrpcServer, ListenOptions, host_port
 from sentimill.server.tls import Tls
 
-__all__ = ["Serve", "Serving", "host_port", "on_signals", "port_busy"]
+__all__ = ["Serve", "Serving", "on_signals"]
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +71,7 @@ class Serve:
     drain_seconds: float = 20.0
     max_connection_age_seconds: float | None = None
     reflection: bool = False
+    compression: bool = False
     open_inference: bool = False
     insecure: bool = False
     tls: Tls | None = None
@@ -110,7 +106,7 @@ class Serve:
         """
         self.check_host()
         status = Status(Metrics())
-        port = Port(status, self.metrics_host, self.metrics_port)
+        port = HttpServer(status, self.metrics_host, self.metrics_port)
         stack.callback(port.close)
         return Serving(
             address=await self.answer(stack, status, reload),
@@ -140,19 +136,20 @@ class Serve:
             max_tokens=self.limits.max_waiting_tokens,
             metrics=metrics,
         )
-        slot = Slot(self._loaded(self._load(first), admission, metrics))
+        slot = ModelSlot(self._loaded(self._load(first), admission, metrics))
         stack.push_async_callback(slot.close)
-        callers = None if self.tokens is None else Callers(self.tokens)
-        desk = Desk(slot, admission, metrics, limits=self.limits, callers=callers, spans=spans)
-        service = SentimentService(desk, version=version("sentimill"))
-        server, grpc_port = self._listen(service, desk)
-        await self._open(server, service, stack)
+        auth = None if self.tokens is None else TokenAuth(self.tokens)
+        boundary = CallBoundary(metrics, admission.wait_seconds, spans)
+        requests = RequestHandler(slot, admission, boundary, limits=self.limits, auth=auth)
+        server = GrpcServer(requests, self._listen())
+        await server.start()
+        stack.push_async_callback(server.drain)
         self._tell(slot.now.classifier, status)
         stack.callback(status.drain)
         if reload is not None:
             following = asyncio.create_task(self._follow(reload, slot, admission, status))
             stack.push_async_callback(_cancelled, following)
-        return host_port(self.host, grpc_port)
+        return host_port(self.host, server.port)
 
     def _load(self, folder: Path | None = None) -> Classifier:
         """Verify, load and warm the bundle, whose golden texts come out right."""
@@ -172,7 +169,9 @@ class Serve:
         warm_up(classifier, self.batch_tokens or classifier.batch_tokens)
         return classifier
 
-    def _loaded(self, classifier: Classifier, admission: Admission, metrics: Metrics) -> Loaded:
+    def _loaded(
+        self, classifier: Classifier, admission: Admission, metrics: Metrics
+    ) -> LoadedModel:
         """Give *classifier* a queue that runs, and tokenizers."""
         info = classifier.engine.info()
         scheduler = Scheduler(
@@ -187,10 +186,10 @@ class Serve:
             calls=info.calls,
         )
         scheduler.start()
-        return Loaded(classifier, scheduler, tokenizer_threads=self.tokenizer_threads)
+        return LoadedModel(classifier, scheduler, tokenizer_threads=self.tokenizer_threads)
 
     async def _follow(
-        self, reload: asyncio.Event, slot: Slot, admission: Admission, status: Status
+        self, reload: asyncio.Event, slot: ModelSlot, admission: Admission, status: Status
     ) -> None:
         """Load the bundle anew whenever *reload* is set; what fails leaves the model as it is.
 
@@ -232,67 +231,19 @@ class Serve:
         status.folder = str(classifier.bundle.path)
         log.info("%s %s answers", manifest.name, classifier.bundle.digest[:12])
 
-    async def _open(
-        self, server: grpc.aio.Server, service: SentimentService, stack: AsyncExitStack
-    ) -> None:
-        """Report healthy and serve; on the way out report unhealthy first, then drain.
-
-        In between, calls are answered as ever for `notice_seconds`: a balancer that asks for health
-        has that long to send its calls elsewhere, and no caller sees the server go.
-        """
-        status = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(status, server)
-
-        async def drain() -> None:
-            service.leave()
-            await status.enter_graceful_shutdown()
-            await asyncio.sleep(self.notice_seconds)
-            service.drain()
-            await server.stop(self.drain_seconds)
-
-        await server.start()
-        stack.push_async_callback(drain)
-        for name in ("", SERVICE):
-            await status.set(name, health_pb2.HealthCheckResponse.SERVING)
-
-    def _listen(self, service: SentimentService, desk: Desk) -> tuple[grpc.aio.Server, int]:
-        options = [
-            # Without this a second server on the same port would silently take half of the calls.
-            ("grpc.so_reuseport", int(self.shared_port)),
-            ("grpc.max_receive_message_length", self.limits.max_request_bytes),
-            # Clients ask every 30 s whether we live (calls.py); by default they would be cut off
-            # for asking more often than every 5 minutes.
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),
-            # A caller that vanished is noticed, and its waiting texts are dropped.
-            ("grpc.keepalive_time_ms", 60_000),
-            ("grpc.keepalive_timeout_ms", 20_000),
-        ]
-        if self.max_connection_age_seconds is not None:
-            # Clients that keep a connection for ever would never see a new replica.
-            age_ms = round(1000 * self.max_connection_age_seconds)
-            options.append(("grpc.max_connection_age_ms", age_ms))
-            options.append(("grpc.max_connection_age_grace_ms", round(1000 * self.drain_seconds)))
-        server = grpc.aio.server(options=options, interceptors=[Guard()])
-        server.add_generic_rpc_handlers((service.handler(),))
-        names = [SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME]
-        if self.open_inference:
-            # Not before it is asked for: another copy of the protocol cannot be loaded beside it.
-            from sentimill.server import open_inference_service as open_inference
-
-            other = open_inference.OpenInference(desk, version=version("sentimill"))
-            server.add_generic_rpc_handlers((other.handler(),))
-            names.append(open_inference.SERVICE)
-        if self.reflection:
-            reflection.enable_server_reflection(names, server)
-        try:
-            address = host_port(self.host, self.port)
-            if self.tls is None:
-                port = server.add_insecure_port(address)
-            else:
-                port = server.add_secure_port(address, self.tls.credentials())
-        except RuntimeError as error:
-            raise port_busy(self.host, self.port) from error
-        return server, port
+    def _listen(self) -> ListenOptions:
+        return ListenOptions(
+            host=self.host,
+            port=self.port,
+            shared_port=self.shared_port,
+            tls=self.tls,
+            compression=self.compression,
+            reflection=self.reflection,
+            open_inference=self.open_inference,
+            max_connection_age_seconds=self.max_connection_age_seconds,
+            notice_seconds=self.notice_seconds,
+            drain_seconds=self.drain_seconds,
+        )
 
     def check_host(self) -> None:
         """Raise UsageError where calls would cross a network without encryption."""
@@ -334,17 +285,3 @@ def _turning(loop: asyncio.AbstractEventLoop) -> Callable[[], bool]:
         return came.wait(_ALIVE_SECONDS)
 
     return alive
-
-
-def host_port(host: str, port: int) -> str:
-    """Return host:port, with the brackets that an IPv6 address needs."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def port_busy(host: str, port: int) -> UsageError:
-    """Return the error of a port for calls that another program has."""
-    return UsageError(
-        f"the port {host_port(host, port)} cannot be opened: stop what uses it or choose another"
-        " with --port",
-        reason="PORT_BUSY",
-    )

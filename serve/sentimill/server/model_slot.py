@@ -22,10 +22,10 @@ from sentimill.engine.hardware import give_memory_back
 from sentimill.errors import TextError
 from sentimill.text.tokenizer import Encoded, TextEncoder
 
-__all__ = ["Loaded", "Slot", "warm_up"]
+__all__ = ["LoadedModel", "ModelSlot", "warm_up"]
 
 
-class Loaded:
+class LoadedModel:
     """One classifier with its queue and its tokenizer threads."""
 
     def __init__(
@@ -74,26 +74,26 @@ class Loaded:
         return [text if isinstance(text, TextError) else next(encoded) for text in decoded]
 
 
-class Slot:
+class ModelSlot:
     """Holds the model that answers, and those before it that still finish their requests."""
 
-    def __init__(self, first: Loaded) -> None:
+    def __init__(self, first: LoadedModel) -> None:
         self._now = first
-        self._leaving: set[Loaded] = set()
+        self._leaving: set[LoadedModel] = set()
 
     @property
-    def now(self) -> Loaded:
+    def now(self) -> LoadedModel:
         """The model that new requests meet."""
         return self._now
 
     @contextmanager
-    def use(self) -> Iterator[Loaded]:
+    def use(self) -> Iterator[LoadedModel]:
         """Give the model that answers one request, and keep it open meanwhile."""
         model = self._now
         with model.used():
             yield model
 
-    def put(self, new: Loaded) -> None:
+    def put(self, new: LoadedModel) -> None:
         """Let *new* answer from now on."""
         self._leaving.add(self._now)
         self._now = new

@@ -1,39 +1,41 @@
-"""The Open Inference Protocol, version 2, over the same desk: for clients of KServe and Triton.
+"""The Open Inference Protocol, version 2, for clients of KServe and Triton.
 
-One input, `text`, BYTES [-1]; the outputs are in `_OUTPUTS`, one value a text. A protocol of
-tensors has no place for the error of one text, so there is an output for it: `error` is empty where
-a text was classified and `REASON: message` where it was not. There `label` is empty, `abstained`
-true, and the numbers are NaN, so that a caller who never looks at `error` cannot take them for an
-answer. What a request asks for besides (parameters) is passed over.
+There is one input, `text`, BYTES [-1]. The outputs are in `_OUTPUTS`, one value a text. A protocol
+of tensors has no place for the error of one text, so an output holds it: `error` is empty where a
+text was classified and `REASON: message` where it was not. Such a text has an empty `label`, is
+`abstained`, and its numbers are NaN, so that a caller who never reads `error` cannot take them for
+an answer. Parameters of a request are ignored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import grpc
 import numpy as np
 
 from sentimill.bundle.manifest import Manifest
 from sentimill.errors import InputError, MissingError, SentimillError
-from sentimill.server.request_handler import (
-    Answers,
-    Call,
-    Context,
-    Desk,
-    decode,
-    parse,
-    seconds_left,
-)
+from sentimill.server.error_interceptor import seconds_left
+from sentimill.server.message_parser import FieldLimit, decode, parse, quoted, shortened
+from sentimill.server.request_handler import Answers, Request, RequestHandler
 from sentimill.types import Prediction
 from sentimill.v1 import open_inference_pb2 as pb
 
-__all__ = ["SERVICE", "OpenInference"]
+__all__ = ["SERVICE", "OpenInferenceService"]
 
 SERVICE: Final = "inference.GRPCInferenceService"
 _INPUT: Final = "text"
+
+_QUOTED_SIZES: Final = 8
+"""Inputs, and sizes of a shape, that an error message quotes."""
+
+_OTHER_FIELDS: Final = 64
+"""Fields that a message may have besides its texts: parameters, outputs, a shape."""
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 _OUTPUTS: Final = {
     "label": "BYTES",
@@ -47,12 +49,20 @@ _OUTPUTS: Final = {
 """The datatype of each output, in the order in which they come."""
 
 
-class OpenInference:
+class OpenInferenceService:
     """Answers the methods of `inference.GRPCInferenceService`."""
 
-    def __init__(self, desk: Desk, *, version: str) -> None:
-        self._desk = desk
+    def __init__(self, requests: RequestHandler, *, version: str) -> None:
+        self._requests = requests
         self._version = version
+        sent = pb.ModelInferRequest
+        values = FieldLimit(requests.limits.max_items + _OTHER_FIELDS, _path(raw=False))
+        inside = {sent.InferInputTensor.CONTENTS_FIELD_NUMBER: values}
+        parts = {
+            sent.INPUTS_FIELD_NUMBER: FieldLimit(_OTHER_FIELDS, "inputs[0]", inside),
+            sent.OUTPUTS_FIELD_NUMBER: FieldLimit(_OTHER_FIELDS, "outputs[0]"),
+        }
+        self._fields = FieldLimit(_OTHER_FIELDS, "inputs", parts)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the methods in the form that a gRPC server registers; others are UNIMPLEMENTED."""
@@ -74,80 +84,69 @@ class OpenInference:
         return pb.ServerLiveResponse(live=True).SerializeToString()
 
     async def server_ready(self, data: bytes, context: Context) -> bytes:
-        """Say whether to send calls here: not where the server is about to go."""
-        return pb.ServerReadyResponse(ready=not self._desk.leaving).SerializeToString()
+        """Say whether to send calls here: not where the server is about to stop."""
+        return pb.ServerReadyResponse(ready=self._requests.ready).SerializeToString()
 
     async def model_ready(self, data: bytes, context: Context) -> bytes:
         """Say whether a model answers; one that is not here does not."""
-
-        async def answer() -> bytes:
-            asked = parse(pb.ModelReadyRequest, data)
-            here = _is(self._desk.classifier.bundle.manifest, asked.name, asked.version)
-            ready = here and not self._desk.leaving
-            return pb.ModelReadyResponse(ready=ready).SerializeToString()
-
-        return await self._desk.guard(Call("ModelReady"), context, answer)
+        asked = parse(pb.ModelReadyRequest, data)
+        here = _is(self._requests.classifier.bundle.manifest, asked.name, asked.version)
+        ready = here and self._requests.ready
+        return pb.ModelReadyResponse(ready=ready).SerializeToString()
 
     async def server_metadata(self, data: bytes, context: Context) -> bytes:
         """Name the server."""
-
-        async def answer() -> bytes:
-            self._desk.identify(context)
-            found = pb.ServerMetadataResponse(name="sentimill", version=self._version)
-            return found.SerializeToString()
-
-        return await self._desk.guard(Call("ServerMetadata"), context, answer)
+        self._requests.identify(context)
+        found = pb.ServerMetadataResponse(name="sentimill", version=self._version)
+        return found.SerializeToString()
 
     async def model_metadata(self, data: bytes, context: Context) -> bytes:
         """Describe the tensors."""
-
-        async def answer() -> bytes:
-            self._desk.identify(context)
-            asked = parse(pb.ModelMetadataRequest, data)
-            manifest = self._named(asked.name, asked.version)
-            tensor = pb.ModelMetadataResponse.TensorMetadata
-            outputs = [
-                tensor(name=name, datatype=_OUTPUTS[name], shape=shape)
-                for name, shape in _shapes(manifest.labels, -1).items()
-            ]
-            found = pb.ModelMetadataResponse(
-                name=manifest.name,
-                versions=[manifest.version],
-                platform="sentimill",
-                inputs=[tensor(name=_INPUT, datatype="BYTES", shape=[-1])],
-                outputs=outputs,
-            )
-            return found.SerializeToString()
-
-        return await self._desk.guard(Call("ModelMetadata"), context, answer)
+        self._requests.identify(context)
+        asked = parse(pb.ModelMetadataRequest, data)
+        manifest = self._named(asked.name, asked.version)
+        tensor = pb.ModelMetadataResponse.TensorMetadata
+        outputs = [
+            tensor(name=name, datatype=_OUTPUTS[name], shape=shape)
+            for name, shape in _shapes(manifest.labels, -1).items()
+        ]
+        found = pb.ModelMetadataResponse(
+            name=manifest.name,
+            versions=[manifest.version],
+            platform="sentimill",
+            inputs=[tensor(name=_INPUT, datatype="BYTES", shape=[-1])],
+            outputs=outputs,
+        )
+        return found.SerializeToString()
 
     async def model_infer(self, data: bytes, context: Context) -> bytes:
         """Classify the texts of one tensor."""
-
-        async def answer() -> bytes:
-            caller = self._desk.identify(context)
-            request = parse(pb.ModelInferRequest, data)
+        caller = self._requests.identify(context)
+        with self._requests.hold(data):
+            request = parse(pb.ModelInferRequest, data, self._fields)
             manifest = self._named(request.model_name, request.model_version)
             wanted = _wanted(request, manifest)
-            texts = _texts(request, self._desk.limits.max_items)
-            decoded = (decode(text) for text in texts)
-            left = seconds_left(context)
+            texts = _texts(request, self._requests.limits.max_items)
             raw = bool(request.raw_input_contents)
+            asked = Request(
+                texts=(decode(text) for text in texts),
+                count=len(texts),
+                caller=caller,
+                seconds_left=seconds_left(context),
+            )
             try:
-                answers = await self._desk.classify(decoded, len(texts), caller, left)
+                answers = await self._requests.classify(asked)
             except InputError as error:  # its path is that of the other service's message
                 raise InputError(str(error), reason=error.reason, field=_path(raw=raw)) from error
             response = _response(answers, wanted, raw=raw)
             response.id = request.id
             return response.SerializeToString()
 
-        return await self._desk.guard(Call("ModelInfer"), context, answer)
-
     def _named(self, name: str, version: str) -> Manifest:
-        manifest = self._desk.classifier.bundle.manifest
+        manifest = self._requests.classifier.bundle.manifest
         if not _is(manifest, name, version):
             raise MissingError(
-                f"there is no model {name!r} of version {version!r} here: ask for"
+                f"there is no model {quoted(name)} of version {quoted(version)} here: ask for"
                 f" {manifest.name!r} of version {manifest.version!r}, or of no version",
                 reason="MODEL_UNKNOWN",
             )
@@ -161,14 +160,18 @@ def _is(manifest: Manifest, name: str, version: str) -> bool:
 def _texts(request: pb.ModelInferRequest, max_items: int) -> Sequence[bytes]:
     """Return the values of the one input. Raises InputError where there is another.
 
-    Of more than *max_items* one more is enough for the desk to refuse them: a message may hold two
-    million empty ones, and they are unpacked on the event loop.
+    Of more than *max_items* one more is returned, which is enough to refuse them all: raw contents
+    may hold a million empty values, and they are unpacked on the event loop.
     """
     told = [(one.name, one.datatype, len(one.shape)) for one in request.inputs]
     if told != [(_INPUT, "BYTES", 1)]:
-        seen = ", ".join(f"{one.name} {one.datatype} {list(one.shape)}" for one in request.inputs)
+        seen = ", ".join(
+            f"{one.name} {one.datatype} {one.shape[:_QUOTED_SIZES]}"
+            for one in request.inputs[:_QUOTED_SIZES]
+        )
         raise InputError(
-            f"the inputs are {seen or 'none'}: send one, {_INPUT} of type BYTES and shape [n]",
+            f"the inputs are {shortened(seen) or 'none'}: send one, {_INPUT} of type BYTES and"
+            " shape [n]",
             reason="BAD_INPUTS",
             field="inputs",
         )
@@ -224,7 +227,8 @@ def _wanted(request: pb.ModelInferRequest, manifest: Manifest) -> set[str]:
     there = _shapes(manifest.labels, -1)
     wanted = {one.name for one in request.outputs}
     if unknown := wanted - there.keys():
-        why = f"there is no output {', '.join(sorted(unknown))}: there are {', '.join(there)}"
+        said = shortened(", ".join(sorted(unknown)))
+        why = f"there is no output {said}: there are {', '.join(there)}"
         raise InputError(why, reason="BAD_OUTPUTS", field="outputs")
     return wanted or set(there)
 

@@ -1,77 +1,71 @@
-"""What every service of this server does with a call, whatever its messages look like.
+"""Protocol-independent request handling: authentication, admission, tokenization, classification.
 
-Identify the caller, admit and classify the texts, and turn what goes wrong into a status. The
-services around it translate between their messages and what is here.
+The services translate between their messages and the texts and answers here.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import math
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, NoReturn, TypeVar, cast
+from typing import Any
 
 import grpc
 import numpy as np
-from google.protobuf import any_pb2, duration_pb2
-from google.protobuf.message import DecodeError, Message
-from google.rpc import error_details_pb2, status_pb2
 
 from sentimill.batching.admission import Admission
 from sentimill.batching.jobs import Answer
 from sentimill.classifier import Classifier
 from sentimill.errors import (
-    AuthError,
     DeadlineError,
+    EngineError,
     InputError,
-    QuotaError,
     SentimillError,
     TextError,
     UnavailableError,
-    outcome,
 )
-from sentimill.observability.metrics import Metrics
-from sentimill.observability.trace_context import trace_id
-from sentimill.observability.tracing import NoSpans, Spans
-from sentimill.server.auth import ANYBODY, Caller, Callers
-from sentimill.server.model_slot import Slot
+from sentimill.server.auth import ANONYMOUS, Caller, TokenAuth
+from sentimill.server.error_interceptor import CallBoundary
+from sentimill.server.model_slot import ModelSlot
 from sentimill.text.tokenizer import Encoded
 from sentimill.types import Prediction
 
-__all__ = [
-    "DOMAIN",
-    "Answers",
-    "Call",
-    "Context",
-    "Desk",
-    "Limits",
-    "code_of_cancelled",
-    "decode",
-    "parse",
-    "seconds_left",
-    "status_of",
-]
-
-log = logging.getLogger(__name__)
-
-DOMAIN: Final = "sentimill"
-"""`google.rpc.ErrorInfo.domain` of every error."""
-
-Context = grpc.aio.ServicerContext[bytes, bytes]
-M = TypeVar("M", bound=Message)
+__all__ = ["Answers", "Limits", "Request", "RequestHandler"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What the server accepts; `GetModel` shows it to callers."""
+    """What the server accepts; `GetModel` shows the limits on requests to callers.
+
+    max_request_bytes: twice what our client sends at most, and gRPC's own default.
+    max_waiting_bytes: of all requests that are being answered, as they came over the wire.
+    max_calls: calls and streams at a time, health checks included.
+    default_deadline_seconds: how long a call without a deadline may take.
+    """
 
     max_items: int = 1024
-    max_request_bytes: int = 8 << 20
+    max_request_bytes: int = 4 << 20
     max_waiting_texts: int = 8192
     max_waiting_tokens: int = 1 << 20
+    max_waiting_bytes: int = 64 << 20
+    max_calls: int = 10_000
+    default_deadline_seconds: float = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The texts of one request, which are read in another thread, and who sent them.
+
+    count: how many texts there are. seconds_left: until the caller's deadline, None for none.
+    """
+
+    texts: Iterable[str | TextError]
+    count: int
+    caller: Caller
+    seconds_left: float | None
+    bulk: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,97 +80,103 @@ class Answers:
     total_seconds: float
 
 
-@dataclass(slots=True)
-class Call:
-    """What a call is counted as; for one that turns out to be bulk work, `method` is changed."""
+class RequestHandler:
+    """Classifies the texts of requests with the model in a slot. For the event loop's thread.
 
-    method: str
-
-
-class Desk:
-    """Classifies the texts of requests with the model in a slot. For the event loop's thread."""
+    leaving: the server is about to stop, and says so to load balancers. draining: new requests are
+    refused.
+    """
 
     def __init__(
         self,
-        slot: Slot,
+        slot: ModelSlot,
         admission: Admission,
-        metrics: Metrics,
+        boundary: CallBoundary,
         *,
         limits: Limits,
-        callers: Callers | None = None,
-        spans: Spans | None = None,
+        auth: TokenAuth | None = None,
     ) -> None:
         self.limits = limits
-        self.metrics = metrics
-        self.spans = spans or NoSpans()
+        self.boundary = boundary
         self.leaving = False
         self.draining = False
         self._slot = slot
         self._admission = admission
-        self._callers = callers
+        self._auth = auth
+        self._held_bytes = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether load balancers should send calls here."""
+        return not self.leaving
 
     @property
     def classifier(self) -> Classifier:
-        """The model that a request would meet now."""
+        """The model that would answer a request now."""
         return self._slot.now.classifier
 
-    def identify(self, context: Context) -> Caller:
+    def identify(self, context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
         """Return who calls. Raises AuthError."""
-        if self._callers is None:
-            return ANYBODY
-        return self._callers.identify(context.invocation_metadata() or ())
+        if self._auth is None:
+            return ANONYMOUS
+        return self._auth.identify(context.invocation_metadata() or ())
 
-    async def classify(
-        self,
-        texts: Iterable[str | TextError],
-        count: int,
-        caller: Caller,
-        left: float | None,
-        *,
-        bulk: bool = False,
-    ) -> Answers:
-        """Classify *count* texts, which are read in another thread, or raise for all of them.
+    @contextmanager
+    def hold(self, data: bytes) -> Iterator[None]:
+        """Count the bytes of a request while it is parsed and answered.
 
-        left: seconds until the caller's deadline.
+        Raises UnavailableError, before anything is parsed, where too many bytes are held.
+        """
+        held, limit = self._held_bytes, self.limits.max_waiting_bytes
+        if held + len(data) > limit:
+            raise UnavailableError(
+                f"requests of {held} bytes are being answered, {len(data)} more would pass the"
+                f" limit of {limit}: try again later",
+                reason="QUEUE_FULL",
+            )
+        self._held_bytes += len(data)
+        try:
+            yield
+        finally:
+            self._held_bytes -= len(data)
+
+    async def classify(self, request: Request) -> Answers:
+        """Classify the texts of *request*, or raise for all of them.
 
         Raises:
             InputError: too many texts, or none.
             UnavailableError, QuotaError: nothing was computed.
+            UnavailableError: the engine failed on every text.
             DeadlineError: the answer would come too late, and is computed no further.
         """
         arrived = time.monotonic()
-        self._check(count)
-        self._admission.enter(count, left, bulk=bulk)
-        tokens = 0
+        if self.draining:
+            raise self.refusal()
+        if not 1 <= request.count <= self.limits.max_items:
+            raise InputError(
+                f"items has {request.count} texts, the limits are 1 and"
+                f" {self.limits.max_items}: split the list into several requests",
+                reason="ITEM_COUNT",
+                field="items",
+            )
+        left, limit = request.seconds_left, None
+        if left is None:
+            left = limit = self.limits.default_deadline_seconds
         try:
-            caller.spend(count, arrived)
-            with self._slot.use() as model:
-                encoded = await model.encode(texts)
-                tokenized = time.monotonic()
-                self.metrics.tokenize_seconds.observe(tokenized - arrived)
-                good = [text.ids for text in encoded if isinstance(text, Encoded)]
-                new_tokens = sum(map(len, good))
-                still = None if left is None else left - (tokenized - arrived)
-                try:
-                    self._admission.enter_tokens(new_tokens, still, bulk=bulk)
-                except (InputError, UnavailableError):
-                    caller.give_back(count)
-                    raise
-                tokens = new_tokens
-                deadline = None if left is None else arrived + left
-                answer = Answer([], 0.0, 0.0)
-                if good:
-                    answer = await model.scheduler.classify(good, deadline, bulk=bulk)
-        finally:
-            self._admission.leave(count, tokens, bulk=bulk)
+            # gRPC itself cancels a call that set a deadline.
+            async with asyncio.timeout(limit):
+                model, encoded, answer, tokenized = await self._compute(request, arrived, left)
+        except TimeoutError:
+            why = f"no answer in {limit} s, the limit for calls without a deadline: set a deadline"
+            raise DeadlineError(why, reason="DEADLINE_EXCEEDED") from None
         # The model may be closed by now; what is left needs no engine.
-        results = self._results(model.classifier, encoded, answer)
+        results = self._results(model, encoded, answer)
         queued = max(answer.queue_seconds, 0.0)
-        if not bulk:  # it may wait for long, and a fleet must not grow for it
-            self.metrics.queue_seconds.observe(queued)
-        self.spans.parts(arrived, tokenized, queued, answer.engine_seconds)
+        if not request.bulk:  # bulk work may wait for long, and a fleet must not grow for it
+            self.boundary.metrics.queue_seconds.observe(queued)
+        self.boundary.spans.parts(arrived, tokenized, queued, answer.engine_seconds)
         return Answers(
-            classifier=model.classifier,
+            classifier=model,
             results=results,
             tokenize_seconds=tokenized - arrived,
             queue_seconds=queued,
@@ -184,16 +184,38 @@ class Desk:
             total_seconds=time.monotonic() - arrived,
         )
 
-    def _check(self, count: int) -> None:
-        if self.draining:
-            raise self.refusal()
-        if not 1 <= count <= self.limits.max_items:
-            raise InputError(
-                f"items has {count} texts, the limits are 1 and"
-                f" {self.limits.max_items}: split the list into several requests",
-                reason="ITEM_COUNT",
-                field="items",
-            )
+    async def _compute(
+        self, request: Request, arrived: float, left: float
+    ) -> tuple[Classifier, list[Encoded | TextError], Answer, float]:
+        """Admit, tokenize and run; return the model, the tokens, the logits, and the time between.
+
+        left: seconds from *arrived* until the caller gives up.
+        """
+        count, bulk = request.count, request.bulk
+        self._admission.enter(count, left, bulk=bulk)
+        tokens = 0
+        try:
+            request.caller.spend(count, arrived)
+            with self._slot.use() as model:
+                encoded = await model.encode(request.texts)
+                tokenized = time.monotonic()
+                self.boundary.metrics.tokenize_seconds.observe(tokenized - arrived)
+                good = [text.ids for text in encoded if isinstance(text, Encoded)]
+                new_tokens = sum(map(len, good))
+                try:
+                    self._admission.enter_tokens(
+                        new_tokens, left - (tokenized - arrived), bulk=bulk
+                    )
+                except (InputError, UnavailableError):
+                    request.caller.give_back(count)
+                    raise
+                tokens = new_tokens
+                answer = Answer([], 0.0, 0.0)
+                if good:
+                    answer = await model.scheduler.classify(good, arrived + left, bulk=bulk)
+        finally:
+            self._admission.leave(count, tokens, bulk=bulk)
+        return model.classifier, encoded, answer, tokenized
 
     def _results(
         self, classifier: Classifier, encoded: list[Encoded | TextError], answer: Answer
@@ -208,135 +230,24 @@ class Desk:
         ]
         answered: Iterator[Prediction] = iter(())
         if good:
-            # Together: numpy takes as long for one row as for all of a request.
+            # All at once: numpy takes as long for one row as for all rows of a request.
             logits = np.stack([row for row, _ in good])
             answered = iter(classifier.decide(logits, [text for _, text in good]))
         results: list[Prediction | SentimillError] = [
             row if isinstance(row, SentimillError) else next(answered) for row in got
         ]
-        self.metrics.observe_answers(
+        self.boundary.metrics.observe_answers(
             [one for one in results if isinstance(one, Prediction)],
             [one.reason for one in results if isinstance(one, SentimillError)],
         )
+        if answer.logits and all(isinstance(row, EngineError) for row in answer.logits):
+            # Another server may have a better engine, so this is an error that callers retry.
+            why = "the engine failed on every text of the request: another server may answer"
+            raise UnavailableError(why, reason="ENGINE_FAILED")
         return results
-
-    async def guard(
-        self, call: Call, context: Context, answer: Callable[[], Awaitable[bytes]]
-    ) -> bytes:
-        """Run *answer*, and turn what it raises into a status: gRPC would show it to the caller."""
-        with self.spans.call(call.method, context.invocation_metadata() or ()):
-            return await self._guarded(call, context, answer)
-
-    async def _guarded(
-        self, call: Call, context: Context, answer: Callable[[], Awaitable[bytes]]
-    ) -> bytes:
-        began = time.monotonic()
-        try:
-            with self.metrics.in_flight.track_inprogress():
-                data = await answer()
-        except Exception as error:  # noqa: BLE001 - the boundary of a request
-            self.count(call.method, outcome(error).grpc, began, context)
-            await self.abort(context, error)
-        except asyncio.CancelledError:
-            self.count(call.method, code_of_cancelled(context), began, context)
-            raise
-        self.count(call.method, "OK", began, context)
-        return data
-
-    async def abort(self, context: Context, error: Exception) -> NoReturn:
-        """End a call with the status of *error*, and say when to try again where that helps."""
-        status = self.status(error)
-        trailers: list[tuple[str, str | bytes]] = [
-            ("grpc-status-details-bin", status.SerializeToString())
-        ]
-        if isinstance(error, UnavailableError):
-            trailers.append(("grpc-retry-pushback-ms", str(self._pause_ms())))
-        code = grpc.StatusCode[outcome(error).grpc]
-        await context.abort(code, status.message, tuple(trailers))
-
-    def status(self, error: Exception) -> status_pb2.Status:
-        """Return the status of *error*; what we did not raise ourselves is logged, not shown."""
-        if isinstance(error, SentimillError):
-            if isinstance(error, UnavailableError | DeadlineError | QuotaError | AuthError):
-                self.metrics.refused.labels(error.reason).inc()
-            status = status_of(error)
-            if isinstance(error, UnavailableError):
-                # In a stream it is all that tells: the trailers come when the stream is over.
-                delay = duration_pb2.Duration()
-                delay.FromMilliseconds(self._pause_ms())
-                _add(status, error_details_pb2.RetryInfo(retry_delay=delay))
-            return status
-        log.error("request failed", exc_info=error)
-        return status_of(SentimillError("internal error, see the server's log", reason="INTERNAL"))
-
-    def _pause_ms(self) -> int:
-        """Return after which pause a call that was refused now may find room."""
-        return math.ceil(1000 * min(max(self._admission.wait_seconds(), 0.1), 30.0))
-
-    def count(self, method: str, code: str, began: float, context: Context) -> None:
-        """Count one answer to a call that *began* on the clock of `time.monotonic`."""
-        seconds = time.monotonic() - began
-        trace = trace_id(context.invocation_metadata() or ())
-        self.metrics.observe_request(method, code, seconds, trace)
-        self.spans.end(code)
-        log.debug("request", extra={"method": method, "code": code, "seconds": seconds})
 
     @staticmethod
     def refusal() -> UnavailableError:
         """Return the error of a call that comes while the server drains."""
         why = "the server is shutting down: call again, another instance will answer"
         return UnavailableError(why, reason="DRAINING")
-
-
-def parse(kind: type[M], data: bytes) -> M:
-    """Return the message in *data*. Raises InputError."""
-    try:
-        return kind.FromString(data)
-    except DecodeError as error:
-        raise InputError(
-            f"the message is not a {kind.DESCRIPTOR.full_name} (malformed, or a `text` that is not"
-            " UTF-8; send such texts as `utf8`)",
-            reason="MALFORMED_REQUEST",
-        ) from error
-
-
-def decode(data: bytes) -> str | TextError:
-    """Return the text in *data*, or its error where that is not UTF-8."""
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return TextError(
-            f"utf8 is not valid UTF-8 at byte {error.start}: decode it from its own encoding first",
-            reason="INVALID_UNICODE",
-        )
-
-
-def seconds_left(context: Context) -> float | None:
-    """Return how long the caller still waits, None where it set no deadline."""
-    # The stubs say float; grpc.aio gives None where the caller set no deadline.
-    return cast(float | None, context.time_remaining())
-
-
-def code_of_cancelled(context: Context) -> str:
-    """Return why gRPC cancelled a call: it was too late, or its caller has gone."""
-    left = seconds_left(context)
-    return "CANCELLED" if left is None or left > 0 else "DEADLINE_EXCEEDED"
-
-
-def status_of(error: SentimillError, field: str | None = None) -> status_pb2.Status:
-    """Return *error* with its code, message, stable reason and, of bad input, the path.
-
-    field: the path where *error* knows none.
-    """
-    status = status_pb2.Status(code=outcome(error).code, message=str(error))
-    _add(status, error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))
-    if isinstance(error, InputError) and (path := error.field or field):
-        violation = error_details_pb2.BadRequest.FieldViolation(field=path, description=str(error))
-        _add(status, error_details_pb2.BadRequest(field_violations=[violation]))
-    return status
-
-
-def _add(status: status_pb2.Status, detail: Message) -> None:
-    packed = any_pb2.Any()
-    packed.Pack(detail)
-    status.details.append(packed)

@@ -7,25 +7,16 @@ other error, with a code, a reason and a remedy.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Sequence
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import grpc
 
-from sentimill.errors import AuthError, TextError, outcome
+from sentimill.errors import TextError
 from sentimill.server.auth import Caller
-from sentimill.server.request_handler import (
-    Answers,
-    Call,
-    Context,
-    Desk,
-    code_of_cancelled,
-    decode,
-    parse,
-    seconds_left,
-    status_of,
-)
+from sentimill.server.error_interceptor import Call, current_call, release, seconds_left, status_of
+from sentimill.server.message_parser import FieldLimit, decode, parse
+from sentimill.server.request_handler import Answers, Request, RequestHandler
 from sentimill.types import MAX_TEXT_BYTES, Prediction
 from sentimill.v1 import sentiment_pb2 as pb
 
@@ -36,14 +27,22 @@ SERVICE: Final = "sentimill.v1.SentimentService"
 _STREAM_AHEAD: Final = 4
 """Requests of one stream that may be under way; past that the stream is not read further."""
 
+_OTHER_FIELDS: Final = 16
+"""Fields that a message may have besides its items: more than the contract has today."""
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
 
 class SentimentService:
     """Answers the methods of `sentimill.v1.SentimentService` from the model in a slot."""
 
-    def __init__(self, desk: Desk, *, version: str) -> None:
-        self._desk = desk
+    def __init__(self, requests: RequestHandler, *, version: str) -> None:
+        self._requests = requests
         self._version = version
         self._readers: set[asyncio.Task[None]] = set()
+        self._items = FieldLimit(requests.limits.max_items + _OTHER_FIELDS, "items")
+        request = {pb.ClassifyStreamRequest.REQUEST_FIELD_NUMBER: self._items}
+        self._streamed = FieldLimit(_OTHER_FIELDS, "request", request)
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the methods in the form that a gRPC server registers."""
@@ -56,62 +55,43 @@ class SentimentService:
         }
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
-    def leave(self) -> None:
-        """Say from now on that the server is not ready; calls are answered as ever."""
-        self._desk.leaving = True
-
     def drain(self) -> None:
         """Refuse new requests from now on, and read no stream further; what is under way goes on.
 
         An idle stream would otherwise hold the drain up to its last second.
         """
-        self.leave()
-        self._desk.draining = True
+        self._requests.leaving = self._requests.draining = True
         for reader in self._readers:
             reader.cancel()
 
     async def classify(self, data: bytes, context: Context) -> bytes:
         """Answer one `Classify` call."""
-        call = Call("Classify")
-
-        async def answer() -> bytes:
-            caller = self._desk.identify(context)
-            request = parse(pb.ClassifyRequest, data)
-            response = await self._answer(request, caller, call, seconds_left(context))
-            return response.SerializeToString()
-
-        return await self._desk.guard(call, context, answer)
+        caller = self._requests.identify(context)
+        with self._requests.hold(data):
+            request = parse(pb.ClassifyRequest, data, self._items)
+            answer = await self._answer(request, caller, current_call(), seconds_left(context))
+            return answer.SerializeToString()
 
     async def get_model(self, data: bytes, context: Context) -> bytes:
         """Answer one `GetModel` call."""
-
-        async def answer() -> bytes:
-            self._desk.identify(context)
-            parse(pb.GetModelRequest, data)
-            return self._model().SerializeToString()
-
-        return await self._desk.guard(Call("GetModel"), context, answer)
+        self._requests.identify(context)
+        parse(pb.GetModelRequest, data)
+        return self._model().SerializeToString()
 
     async def classify_stream(
         self, requests: AsyncIterator[bytes], context: Context
     ) -> AsyncIterator[bytes]:
         """Answer the requests of one stream in their order, a few at a time."""
-        began = time.monotonic()
-        try:
-            self._desk.identify(context)
-        except AuthError as error:
-            self._desk.count("ClassifyStream", outcome(error).grpc, began, context)
-            await self._desk.abort(context, error)
+        self._requests.identify(context)
         started: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
-        room = asyncio.Semaphore(_STREAM_AHEAD)
+        ahead = asyncio.Semaphore(_STREAM_AHEAD)
 
         async def read() -> None:
             try:
                 async for data in requests:
-                    # Room first: a task that is not in the queue would be missed by the clean-up.
-                    await room.acquire()
-                    answer = self._trace_streamed(data, context)
-                    started.put_nowait(asyncio.create_task(answer))
+                    # Acquire first: a task that is not in the queue would miss the clean-up.
+                    await ahead.acquire()
+                    started.put_nowait(asyncio.create_task(self._answer_streamed(data, context)))
             finally:
                 started.put_nowait(None)
 
@@ -121,13 +101,9 @@ class SentimentService:
         try:
             while (task := await started.get()) is not None:
                 yield await task
-                room.release()
-            if self._desk.draining and reader.cancelled():  # else the caller had sent all it would
-                # As a call that comes now: how long the stream was open is nobody's latency.
-                refusal = self._desk.refusal()
-                code, now = outcome(refusal).grpc, time.monotonic()
-                self._desk.count("ClassifyStream", code, now, context)
-                await self._desk.abort(context, refusal)
+                ahead.release()
+            if self._requests.draining and reader.cancelled():  # else the caller had sent it all
+                raise self._requests.refusal()
         finally:
             # The caller may have gone: nothing of its stream may stay behind.
             self._readers.discard(reader)
@@ -138,31 +114,21 @@ class SentimentService:
                 if (rest := started.get_nowait()) is not None:
                     rest.cancel()
 
-    async def _trace_streamed(self, data: bytes, context: Context) -> bytes:
-        with self._desk.spans.call("ClassifyStream", context.invocation_metadata() or ()):
-            return await self._answer_streamed(data, context)
-
     async def _answer_streamed(self, data: bytes, context: Context) -> bytes:
-        began = time.monotonic()
-        call = Call("ClassifyStream")
         reply = pb.ClassifyStreamResponse()
+        boundary = self._requests.boundary
         try:
-            message = parse(pb.ClassifyStreamRequest, data)
-            reply.id = message.id
-            # Again for each: a stream may outlive its token, or the quota that it began with.
-            caller = self._desk.identify(context)
-            with self._desk.metrics.in_flight.track_inprogress():
-                answer = await self._answer(message.request, caller, call, seconds_left(context))
-            reply.response.CopyFrom(answer)
-            code = "OK"
-        except Exception as error:  # noqa: BLE001 - the boundary of a request
-            status = self._desk.status(error)
-            reply.error.CopyFrom(status)
-            code = outcome(error).grpc
-        except asyncio.CancelledError:
-            self._desk.count(call.method, code_of_cancelled(context), began, context)
-            raise
-        self._desk.count(call.method, code, began, context)
+            with boundary.record("ClassifyStream", context) as call, self._requests.hold(data):
+                message = parse(pb.ClassifyStreamRequest, data, self._streamed)
+                reply.id = message.id
+                # Again for each: a stream may outlive its token, or the quota that it began with.
+                caller = self._requests.identify(context)
+                left = seconds_left(context)
+                answer = await self._answer(message.request, caller, call, left)
+                reply.response.CopyFrom(answer)
+        except Exception as error:  # noqa: BLE001 - the boundary of one message of a stream
+            reply.error.CopyFrom(boundary.status(error))
+            release(error)
         return reply.SerializeToString()
 
     async def _answer(
@@ -171,19 +137,21 @@ class SentimentService:
         """Classify one request, or raise the error of the whole request."""
         bulk = request.priority == pb.PRIORITY_BULK
         if bulk:
-            # Apart, for it may take its time: an objective for those who wait is not about it.
+            # Counted apart: a latency objective for callers who wait is not about bulk work.
             call.method += "Bulk"
-        answers = await self._desk.classify(
-            (_text_of(item) for item in request.items),
-            len(request.items),
-            caller,
-            left,
-            bulk=bulk,
+        answers = await self._requests.classify(
+            Request(
+                texts=(_text_of(item) for item in request.items),
+                count=len(request.items),
+                caller=caller,
+                seconds_left=left,
+                bulk=bulk,
+            )
         )
         return _response(answers, request.items)
 
     def _model(self) -> pb.GetModelResponse:
-        classifier, limits = self._desk.classifier, self._desk.limits
+        classifier, limits = self._requests.classifier, self._requests.limits
         manifest = classifier.bundle.manifest
         return pb.GetModelResponse(
             name=manifest.name,

@@ -24,18 +24,19 @@ from typing import Final
 
 from sentimill.engine.hardware import gpus, usable_cores
 from sentimill.errors import EngineError, SentimillError
-from sentimill.observability.http_server import Port
+from sentimill.observability.http_server import HttpServer
 from sentimill.observability.metrics import Metrics, WorkerMetrics
 from sentimill.observability.metrics_aggregation import (
+    AggregatedMetrics,
     Family,
-    Pooled,
     lasting,
     merged,
     snapshot,
     total,
 )
 from sentimill.observability.status import Status
-from sentimill.server.lifecycle import Serve, Serving, host_port, port_busy
+from sentimill.server.lifecycle import Serve, Serving
+from sentimill.server.server import host_port, port_busy
 from sentimill.server.worker import Failed, Order, Report, Started, read, work
 
 __all__ = ["Workers"]
@@ -84,7 +85,7 @@ class Workers:
         holder = stack.enter_context(_hold(self.serve.host, self.serve.port))
         address = host_port(self.serve.host, holder.getsockname()[1])
         pool = _Pool(self, holder.getsockname()[1])
-        port = Port(pool.status, self.serve.metrics_host, self.serve.metrics_port)
+        port = HttpServer(pool.status, self.serve.metrics_host, self.serve.metrics_port)
         stack.callback(port.close)
         stack.callback(pool.stop)
         pool.start()
@@ -111,7 +112,7 @@ class _Pool:
         self._serve = replace(config.serve, port=port, shared_port=True, threads=threads)
         self._prepare = config.prepare
         self._devices = [] if self._serve.provider == "cpu" else gpus()
-        metrics = Metrics(shown=Pooled(self.families).registry)
+        metrics = Metrics(shown=AggregatedMetrics(self.families).registry)
         self._own = metrics.registry
         self._metrics = WorkerMetrics(metrics.registry)
         self._metrics.workers.set(config.count)

@@ -13,7 +13,7 @@ from typing import cast
 import grpc
 
 from sentimill.errors import UsageError
-from sentimill.server.file_watcher import Watched
+from sentimill.server.file_watcher import FileWatcher
 
 __all__ = ["Tls"]
 
@@ -61,7 +61,9 @@ class _Watch:
     def __init__(self, tls: Tls) -> None:
         self._tls = tls
         self._lock = threading.Lock()
-        self._files = Watched(path for path in (tls.certificate, tls.key, tls.client_ca) if path)
+        self._files = FileWatcher(
+            path for path in (tls.certificate, tls.key, tls.client_ca) if path
+        )
         self.first = tls.read()
 
     def changed(self) -> grpc.ServerCertificateConfiguration | None:

@@ -15,7 +15,7 @@ import pytest
 
 from live_server import WAIT_SECONDS, live_server
 from sentimill.errors import UsageError
-from sentimill.observability.http_server import Port
+from sentimill.observability.http_server import HttpServer
 from sentimill.observability.metrics import Metrics
 from sentimill.observability.status import Status
 from sentimill.server.lifecycle import Serve
@@ -25,7 +25,7 @@ from tiny_bundle import write_tiny_bundle
 @contextmanager
 def port(status: Status | None = None, host: str = "127.0.0.1") -> Iterator[int]:
     """Open a port over *status*, and return its number."""
-    made = Port(status or Status(Metrics()), host, 0)
+    made = HttpServer(status or Status(Metrics()), host, 0)
     try:
         yield made.port
     finally:
@@ -71,7 +71,7 @@ def test_a_busy_port_is_a_usage_error() -> None:
         number = taken.getsockname()[1]
 
         with pytest.raises(UsageError, match=f"127.0.0.1:{number} cannot be .*--metrics-port"):
-            Port(Status(Metrics()), "127.0.0.1", number)
+            HttpServer(Status(Metrics()), "127.0.0.1", number)
 
 
 def test_readiness_follows_the_state() -> None:

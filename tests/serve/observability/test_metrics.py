@@ -19,7 +19,7 @@ from sentimill.observability.metrics import (
     Spread,
     WorkerMetrics,
 )
-from sentimill.server.auth import Callers, new_token
+from sentimill.server.auth import TokenAuth, new_token
 
 BASE_UNITS = ("seconds", "tokens", "texts", "rows", "requests", "failures", "ratio", "batches")
 
@@ -191,7 +191,7 @@ async def test_a_stream_without_a_token_is_a_call_and_a_refusal(
     tokens = tmp_path / "tokens"
     tokens.write_text(new_token("web", None)[1])
     async with (
-        live_service(bundle, callers=Callers(tokens)) as live,
+        live_service(bundle, auth=TokenAuth(tokens)) as live,
         grpc.aio.insecure_channel(live.address) as channel,
     ):
         method: grpc.aio.StreamStreamMultiCallable[bytes, bytes]

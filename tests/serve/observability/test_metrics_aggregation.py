@@ -9,8 +9,8 @@ from prometheus_client.openmetrics.exposition import generate_latest
 
 from sentimill.observability.metrics import Metrics
 from sentimill.observability.metrics_aggregation import (
+    AggregatedMetrics,
     Family,
-    Pooled,
     lasting,
     merged,
     snapshot,
@@ -41,7 +41,7 @@ def sent(metrics: Metrics) -> list[Family]:
 
 def shown(*members: list[Family]) -> CollectorRegistry:
     """Return a registry that shows the sum."""
-    return Pooled(lambda: merged(members)).registry
+    return AggregatedMetrics(lambda: merged(members)).registry
 
 
 def test_what_is_counted_adds_up() -> None:

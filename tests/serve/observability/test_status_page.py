@@ -14,7 +14,7 @@ import pytest
 from background_load import load
 from browser import Browser, browser
 from live_server import WAIT_SECONDS, live_server
-from sentimill.observability.http_server import Port
+from sentimill.observability.http_server import HttpServer
 from sentimill.observability.metrics import Metrics
 from sentimill.observability.status import Status
 from sentimill.server.lifecycle import Serve
@@ -128,7 +128,7 @@ def test_a_name_with_markup_is_shown_as_it_is_written(window: Browser, tmp_path:
     facts = {"name": name, "version": "1", "digest": "d", "precision": "fp32", "provider": "cpu"}
     status.serve(facts, ("<b>label</b>",), lambda: True)
     status.sample()
-    port = Port(status, "127.0.0.1", 0)
+    port = HttpServer(status, "127.0.0.1", 0)
     try:
         window.console()
         window.open(f"http://127.0.0.1:{port.port}/")

@@ -10,7 +10,7 @@ import pytest
 
 from cli_in_process import Sentimill
 from sentimill.errors import AuthError, QuotaError, UsageError
-from sentimill.server.auth import Caller, Callers, new_token
+from sentimill.server.auth import Caller, TokenAuth, new_token
 
 
 class Clock:
@@ -35,7 +35,7 @@ def test_a_token_names_its_caller(tmp_path: Path) -> None:
     path = tmp_path / "tokens"
     path.write_text(f"# who may call\n\n{first}\n{second}\n")
 
-    callers = Callers(path)
+    callers = TokenAuth(path)
 
     assert callers.identify(bearer(one)).name == "web"
     assert callers.identify(bearer(two)).texts_per_second == 2.5
@@ -60,7 +60,7 @@ def test_who_is_not_known_is_refused(
     path.write_text(new_token("web", None)[1])
 
     with pytest.raises(AuthError) as caught:
-        Callers(path).identify(metadata)
+        TokenAuth(path).identify(metadata)
 
     assert caught.value.reason == reason
     assert "guess" not in str(caught.value)
@@ -73,7 +73,7 @@ def test_the_hash_itself_is_no_token(tmp_path: Path) -> None:
     path.write_text(line)
 
     with pytest.raises(AuthError):
-        Callers(path).identify(bearer(line.split()[1]))
+        TokenAuth(path).identify(bearer(line.split()[1]))
 
 
 @pytest.mark.parametrize("line", ["web", "web 12ab", "a b c d", f"web {'0' * 64} fast", "web \xff"])
@@ -83,7 +83,7 @@ def test_a_line_that_is_no_token_is_named_and_not_shown(tmp_path: Path, line: st
     path.write_text(f"{new_token('web', None)[1]}\n{line}\n")
 
     with pytest.raises(UsageError, match=r"line 2 of .*: make one with") as caught:
-        Callers(path)
+        TokenAuth(path)
 
     assert line not in str(caught.value)
 
@@ -91,7 +91,7 @@ def test_a_line_that_is_no_token_is_named_and_not_shown(tmp_path: Path, line: st
 def test_a_missing_file_stops_the_start(tmp_path: Path) -> None:
     """A server without its tokens would let everybody in, or nobody."""
     with pytest.raises(UsageError, match="cannot be read"):
-        Callers(tmp_path / "none")
+        TokenAuth(tmp_path / "none")
 
 
 def test_a_change_of_the_file_is_seen(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -99,7 +99,7 @@ def test_a_change_of_the_file_is_seen(tmp_path: Path, caplog: pytest.LogCaptureF
     clock, path = Clock(), tmp_path / "tokens"
     (one, first), (two, second) = new_token("web", 1.0), new_token("batch", None)
     path.write_text(first)
-    callers = Callers(path, clock)
+    callers = TokenAuth(path, clock)
     callers.identify(bearer(one)).spend(1000, clock.now)
 
     path.write_text(f"{first}\n{second}\n")
@@ -136,7 +136,7 @@ def test_a_quota_holds_over_time_and_no_request_is_too_large_for_it(tmp_path: Pa
     clock, path = Clock(), tmp_path / "tokens"
     token, line = new_token("batch", 10.0)
     path.write_text(line)
-    caller = Callers(path, clock).identify(bearer(token))
+    caller = TokenAuth(path, clock).identify(bearer(token))
 
     passed = 0
     for _ in range(10_000):  # 1,000 seconds
@@ -165,7 +165,7 @@ def test_a_quota_of_nothing_lets_nothing_through(tmp_path: Path) -> None:
     clock, path = Clock(), tmp_path / "tokens"
     token, line = new_token("batch", 0.0)
     path.write_text(line)
-    caller = Callers(path, clock).identify(bearer(token))
+    caller = TokenAuth(path, clock).identify(bearer(token))
     clock.now += 1000
 
     with pytest.raises(QuotaError, match=r"its 0 texts a second$") as caught:
@@ -202,5 +202,5 @@ def test_the_command_gives_a_token_and_its_line(sentimill: Sentimill, tmp_path: 
 
     path = tmp_path / "tokens"
     path.write_text(run.err)
-    caller = Callers(path).identify(bearer(run.out.strip()))
+    caller = TokenAuth(path).identify(bearer(run.out.strip()))
     assert (run.code, caller.name, caller.texts_per_second) == (0, name, 50.0)

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from live_server import Live, live_service
 from raw_calls import classify, connected, outcomes
-from sentimill.server.error_interceptor import Guard
+from sentimill.observability.metrics import Metrics
+from sentimill.server.error_interceptor import CallBoundary, ErrorInterceptor
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 SECRET = "a customer's own words"
@@ -42,7 +43,7 @@ async def refuse(request: bytes, context: Context) -> bytes:
 @asynccontextmanager
 async def guarded() -> AsyncIterator[grpc.aio.Channel]:
     """Serve handlers that fail, and health, and connect to them."""
-    server = grpc.aio.server(interceptors=[Guard()])
+    server = grpc.aio.server(interceptors=[ErrorInterceptor(CallBoundary(Metrics(), lambda: 0.0))])
     unary, stream = grpc.unary_unary_rpc_method_handler, grpc.unary_stream_rpc_method_handler
     methods: dict[str, grpc.RpcMethodHandler[Any, bytes]] = {
         "Fail": unary(fail),

@@ -24,7 +24,10 @@ from raw_calls import request_of
 from sentimill import AsyncClient, Prediction
 from sentimill.errors import EngineError, UnavailableError, UsageError
 from sentimill.server.lifecycle import Serve, Serving
+from sentimill.server.open_inference_service import SERVICE as OPEN_INFERENCE
+from sentimill.server.request_handler import Limits
 from sentimill.server.sentiment_service import SERVICE
+from sentimill.v1 import sentiment_pb2 as pb
 from tiny_bundle import WORDS, graph, write_tiny_bundle
 
 # The program, before an engine that waits for a line on stdin when it sees the word `poison`; at
@@ -287,12 +290,12 @@ async def test_each_way_to_write_loopback_is_served(bundle: Path, host: str) -> 
 
 
 async def test_health_is_told_for_the_server_and_the_service(bundle: Path) -> None:
-    """Both names that probes ask for are SERVING."""
-    config = Serve(bundle=bundle, port=0, metrics_port=0)
+    """Every name that probes ask for is SERVING."""
+    config = Serve(bundle=bundle, port=0, metrics_port=0, open_inference=True)
     async with in_process(config) as made, grpc.aio.insecure_channel(made.address) as channel:
         method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
         method = channel.unary_unary("/grpc.health.v1.Health/Check")
-        for name in ("", SERVICE):
+        for name in ("", SERVICE, OPEN_INFERENCE):
             request = health_pb2.HealthCheckRequest(service=name)
             assert state(await method(request.SerializeToString())) == "SERVING"
 
@@ -371,3 +374,60 @@ async def test_old_connections_are_renewed_and_no_call_fails(bundle: Path) -> No
                     while not left.done():
                         await method(data)
                     await left
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+async def test_a_compressed_call_is_refused_unless_it_is_asked_for(
+    bundle: Path, accepted: bool
+) -> None:
+    """A few kilobytes of gzip can hold megabytes, so a server accepts none by default."""
+    config = Serve(bundle=bundle, port=0, metrics_port=0, compression=accepted)
+    async with (
+        in_process(config) as made,
+        grpc.aio.insecure_channel(made.address, compression=grpc.Compression.Gzip) as channel,
+    ):
+        method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+        method = channel.unary_unary(f"/{SERVICE}/Classify")
+        call = method(request_of("good " * 100).SerializeToString())
+        code = await call.code()
+
+    assert code is (grpc.StatusCode.OK if accepted else grpc.StatusCode.UNIMPLEMENTED)
+
+
+async def test_calls_past_the_limit_are_refused(bundle: Path) -> None:
+    """An idle stream is a call; a further one is refused by gRPC itself."""
+    config = Serve(bundle=bundle, port=0, metrics_port=0, limits=Limits(max_calls=1))
+    async with in_process(config) as made, grpc.aio.insecure_channel(made.address) as channel:
+        stream: grpc.aio.StreamStreamMultiCallable[bytes, bytes]
+        stream = channel.stream_stream(f"/{SERVICE}/ClassifyStream")
+        unary: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+        unary = channel.unary_unary(f"/{SERVICE}/GetModel")
+        call = stream()
+        await call.wait_for_connection()
+        message = pb.ClassifyStreamRequest(request=request_of("good"))
+        await call.write(message.SerializeToString())
+        assert await call.read() is not grpc.aio.EOF
+        assert await unary(b"").code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await call.done_writing()
+        assert await call.code() is grpc.StatusCode.OK
+
+
+@pytest.mark.slow
+async def test_a_client_that_pings_every_ten_seconds_keeps_its_idle_stream(bundle: Path) -> None:
+    """As Go's and Java's clients do at most; gRPC's defaults cut such a stream after 30 s."""
+    options = [("grpc.keepalive_time_ms", 10_000), ("grpc.keepalive_permit_without_calls", 1)]
+    options.append(("grpc.http2.max_pings_without_data", 0))
+    async with (
+        in_process(Serve(bundle=bundle, port=0, metrics_port=0)) as made,
+        grpc.aio.insecure_channel(made.address, options=options) as channel,
+    ):
+        stream: grpc.aio.StreamStreamMultiCallable[bytes, bytes]
+        stream = channel.stream_stream(f"/{SERVICE}/ClassifyStream")
+        call = stream()
+        await call.wait_for_connection()
+        await asyncio.sleep(45)  # what is tested is that nothing happens
+        message = pb.ClassifyStreamRequest(request=request_of("good"))
+        await call.write(message.SerializeToString())
+        assert await call.read() is not grpc.aio.EOF
+        await call.done_writing()
+        assert await call.code() is grpc.StatusCode.OK

@@ -16,7 +16,7 @@ from sentimill.batching.scheduler import Scheduler
 from sentimill.engine.base import EngineName
 from sentimill.errors import UnavailableError
 from sentimill.observability.metrics import Metrics
-from sentimill.server.model_slot import Loaded, Slot, warm_up
+from sentimill.server.model_slot import LoadedModel, ModelSlot, warm_up
 from tiny_bundle import write_tiny_bundle
 
 ROW = np.array([1, 4, 2])
@@ -28,20 +28,20 @@ def classifier(bundle: Path) -> Classifier:
     return Classifier.load(bundle, threads=1, engine="onnx")
 
 
-def loaded(classifier: Classifier, *, started: bool = True) -> Loaded:
+def loaded(classifier: Classifier, *, started: bool = True) -> LoadedModel:
     """Return a model that answers; with *started* false its queue stands still."""
     metrics = Metrics()
     admission = Admission(max_texts=100, max_tokens=1000, metrics=metrics)
     scheduler = Scheduler(classifier.run, admission, metrics, budget=64)
     if started:
         scheduler.start()
-    return Loaded(classifier, scheduler, tokenizer_threads=1)
+    return LoadedModel(classifier, scheduler, tokenizer_threads=1)
 
 
 async def test_new_requests_meet_the_new_model(classifier: Classifier) -> None:
     """What is put in the slot is what the next request gets, and what callers are told of."""
     first, second = loaded(classifier), loaded(classifier)
-    slot = Slot(first)
+    slot = ModelSlot(first)
     with slot.use() as model:
         assert model is first
     slot.put(second)
@@ -53,7 +53,7 @@ async def test_new_requests_meet_the_new_model(classifier: Classifier) -> None:
 async def test_a_request_stays_with_its_model_until_it_is_done(classifier: Classifier) -> None:
     """The old model answers what it began, and only then is it closed."""
     first = loaded(classifier)
-    slot = Slot(first)
+    slot = ModelSlot(first)
     with slot.use() as model:
         slot.put(loaded(classifier))
         draining = asyncio.create_task(slot.drain())
@@ -71,7 +71,7 @@ async def test_a_request_stays_with_its_model_until_it_is_done(classifier: Class
 
 async def test_closing_fails_what_a_leaving_model_never_answers(classifier: Classifier) -> None:
     """A stop does not wait for a drain: callers hear that the server stopped."""
-    slot = Slot(loaded(classifier, started=False))
+    slot = ModelSlot(loaded(classifier, started=False))
 
     async def ask() -> None:
         with slot.use() as model:

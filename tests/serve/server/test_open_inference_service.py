@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 
 from live_server import Live, live_server, live_service
 from raw_calls import classify, connected, field_of, reason_in, status_in
-from sentimill.server.auth import Callers, new_token
+from sentimill.server.auth import TokenAuth, new_token
 from sentimill.server.lifecycle import Serve
 from sentimill.server.open_inference_service import SERVICE
 from sentimill.server.request_handler import Limits
@@ -355,7 +355,7 @@ async def test_tokens_are_asked_for_and_quotas_held(bundle: Path, tmp_path: Path
     token, line = new_token("anna", 0.1)
     (tmp_path / "tokens").write_text(line + "\n")
     shown = (("authorization", f"Bearer {token}"),)
-    async with live_service(bundle, callers=Callers(tmp_path / "tokens")) as live:
+    async with live_service(bundle, auth=TokenAuth(tmp_path / "tokens")) as live:
         bare = [
             await refused(live, typed(b"good")),
             await refused(live, pb.ModelMetadataRequest(name="tiny"), "ModelMetadata"),
@@ -384,3 +384,46 @@ def test_it_is_answered_only_where_it_was_asked_for(bundle: Path, asked: bool) -
             code = error.code()
 
     assert code is (grpc.StatusCode.OK if asked else grpc.StatusCode.UNIMPLEMENTED)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pb.ModelInferRequest(model_name="tiny", inputs=[{}] * 100_000),
+        pb.ModelInferRequest(model_name="tiny", outputs=[{}] * 100_000),
+        typed(*[b""] * 100_000),
+        pb.ModelInferRequest(raw_input_contents=[b""] * 100_000),
+    ],
+    ids=["inputs", "outputs", "values", "raw"],
+)
+async def test_long_lists_are_refused_before_they_are_built(
+    bundle: Path, request_: pb.ModelInferRequest
+) -> None:
+    """Four million empty inputs once held the event loop for 7.7 s."""
+    async with live_service(bundle) as live:
+        code, reason = await refused(live, request_)
+
+    assert (code, reason) == ("INVALID_ARGUMENT", "ITEM_COUNT")
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        (pb.ModelInferRequest(model_name="x" * (1 << 20)), "MODEL_UNKNOWN"),
+        (pb.ModelInferRequest(inputs=[{"name": "x" * (1 << 20)}]), "BAD_INPUTS"),
+        (pb.ModelInferRequest(inputs=[{"name": "x", "shape": range(1 << 20)}]), "BAD_INPUTS"),
+        (pb.ModelInferRequest(outputs=[{"name": "x" * (1 << 20)}]), "BAD_OUTPUTS"),
+    ],
+    ids=["a model", "an input", "a shape", "an output"],
+)
+async def test_what_was_sent_is_quoted_up_to_100_characters(
+    bundle: Path, request_: pb.ModelInferRequest, reason: str
+) -> None:
+    """A name of 8 MiB once came back as trailers of 33 MB."""
+    request_.model_name = request_.model_name or "tiny"
+    async with live_service(bundle) as live:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await ask(live, "ModelInfer", request_)
+
+    assert reason_in(caught.value) == reason
+    assert len(str(caught.value.details())) < 300

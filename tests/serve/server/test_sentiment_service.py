@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import math
 from contextlib import nullcontext
@@ -14,6 +15,7 @@ import pytest
 from live_server import live_service, until
 from raw_calls import (
     classify,
+    connected,
     field_of,
     outcomes,
     reason_in,
@@ -23,8 +25,10 @@ from raw_calls import (
     status_in,
 )
 from sentimill.engine.failures import FAILED
-from sentimill.server.auth import Callers, new_token
+from sentimill.errors import InputError
+from sentimill.server.auth import TokenAuth, new_token
 from sentimill.server.request_handler import Limits
+from sentimill.server.sentiment_service import SERVICE
 from sentimill.types import MAX_TEXT_BYTES
 from sentimill.v1 import sentiment_pb2 as pb
 from tiny_bundle import LABELS, graph, write_tiny_bundle
@@ -214,11 +218,11 @@ async def test_what_the_queue_refuses_costs_no_quota(bundle: Path, tmp_path: Pat
     path = tmp_path / "tokens"
     token, line = new_token("anna", 0.001)
     path.write_text(line)
-    callers = Callers(path)
+    callers = TokenAuth(path)
     caller = callers.identify([("authorization", f"Bearer {token}")])
     before = caller.left
     limits = Limits(max_waiting_tokens=5)
-    async with live_service(bundle, limits=limits, callers=callers) as live:
+    async with live_service(bundle, limits=limits, auth=callers) as live:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await send(live, request_of("good", "good"), token=token)
 
@@ -354,3 +358,64 @@ async def test_an_unknown_method_is_unimplemented(bundle: Path) -> None:
             await send(live, b"", method="Explain")
 
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_call_whose_every_text_fails_in_the_engine_is_unavailable(tmp_path: Path) -> None:
+    """Another server may have a better engine, so callers are told to retry."""
+    made = write_tiny_bundle(tmp_path / "tiny", model=graph(fail_on="poison"))
+    async with live_service(made.path) as live:
+        error = await refusal(live, request_of("poison", "", "bad poison"))
+
+    assert (error.code(), reason_in(error)) == (grpc.StatusCode.UNAVAILABLE, "ENGINE_FAILED")
+
+
+async def test_a_bomb_of_empty_items_is_refused_by_its_bytes(bundle: Path) -> None:
+    """The items are counted before they are built; see test_message_parser."""
+    async with live_service(bundle) as live:
+        error = await refusal(live, b"\x0a\x00" * (1 << 20))
+
+    assert (error.code(), reason_in(error)) == (grpc.StatusCode.INVALID_ARGUMENT, "ITEM_COUNT")
+
+
+async def test_a_failed_call_lets_go_of_its_request(bundle: Path) -> None:
+    """Without the garbage collector: refusals of large requests would pile up until it runs."""
+    gc.collect()
+    gc.disable()
+    try:
+        async with live_service(bundle, limits=Limits(max_items=1)) as live, connected(live) as to:
+            method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+            method = to.unary_unary(f"/{SERVICE}/Classify")
+            data = request_of("good", "bad").SerializeToString()
+            for _ in range(3):
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await method(data)
+            kept = [one for one in gc.get_objects() if isinstance(one, InputError)]
+    finally:
+        gc.enable()
+
+    assert kept == []
+
+
+async def test_requests_past_the_bytes_that_may_wait_are_refused(bundle: Path) -> None:
+    """Before they are parsed, and with the code of a full queue."""
+    limits = Limits(max_waiting_bytes=100)
+    async with live_service(bundle, limits=limits, gated=True) as live:
+        queued = asyncio.create_task(classify(live, "good " * 15))
+        await live.gate.entered()
+        error = await refusal(live, request_of("bad " * 15))
+        live.gate.open()
+        await queued
+        assert outcomes(await classify(live, "bad " * 15)) == ["negative"]
+
+    assert (error.code(), reason_in(error)) == (grpc.StatusCode.UNAVAILABLE, "QUEUE_FULL")
+
+
+async def test_a_call_without_a_deadline_gets_one(bundle: Path) -> None:
+    """An engine that hangs holds no caller for ever, and no text stays counted."""
+    limits = Limits(default_deadline_seconds=0.2)
+    async with live_service(bundle, limits=limits, gated=True) as live:
+        error = await refusal(live, request_of("good"))
+        await until(lambda: (live.admission.texts, live.admission.tokens) == (0, 0))
+
+    assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "set a deadline" in str(error.details())

@@ -12,7 +12,7 @@ from google.rpc import error_details_pb2
 
 from live_server import Live, live_service, until
 from raw_calls import connected, outcomes, reason_of, request_of
-from sentimill.server.auth import Callers, new_token
+from sentimill.server.auth import TokenAuth, new_token
 from sentimill.server.request_handler import Limits
 from sentimill.server.sentiment_service import SERVICE
 from sentimill.v1 import sentiment_pb2 as pb
@@ -245,8 +245,8 @@ async def test_a_stream_outlives_neither_its_token_nor_its_quota(
     now, path = 100.0, tmp_path / "tokens"
     token, line = new_token("anna", None)
     path.write_text(line)
-    callers = Callers(path, lambda: now)
-    async with live_service(bundle, callers=callers) as live, streaming(live, token) as call:
+    callers = TokenAuth(path, lambda: now)
+    async with live_service(bundle, auth=callers) as live, streaming(live, token) as call:
         found = []
         for number, text in enumerate([line, f"{line} 0.1", f"{line} 0.1", ""]):
             path.write_text(text)

@@ -1,0 +1,148 @@
+"""The gRPC server: its options, its services with health and reflection, and its drain."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from sentimill.errors import UsageError
+from sentimill.server.error_interceptor import ErrorInterceptor
+from sentimill.server.request_handler import RequestHandler
+from sentimill.server.sentiment_service import SERVICE, SentimentService
+from sentimill.server.tls import Tls
+
+__all__ = ["GrpcServer", "ListenOptions", "host_port", "port_busy"]
+
+_LEAST_PING_MS: Final = 5_000
+"""Clients may ping as often as this, also while they call nothing. Go and Java ping every 10 s at
+most; gRPC's own default closes the connection of a client that pings every 5 minutes or more."""
+
+_IDENTITY_ONLY: Final = 1
+"""Bit set of accepted compressions. 8 KB of gzip can hold 8 MB of items."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListenOptions:
+    """Where and how the server listens.
+
+    shared_port: other processes listen on the port too. compression: compressed requests are
+    accepted. notice_seconds, drain_seconds: see `GrpcServer.drain`.
+    """
+
+    host: str
+    port: int
+    shared_port: bool
+    tls: Tls | None
+    compression: bool
+    reflection: bool
+    open_inference: bool
+    max_connection_age_seconds: float | None
+    notice_seconds: float
+    drain_seconds: float
+
+
+class GrpcServer:
+    """Serves the requests that *handler* answers. For the event loop's thread."""
+
+    def __init__(self, handler: RequestHandler, listen: ListenOptions) -> None:
+        """Take the port. Raises UsageError when it is taken."""
+        self._handler = handler
+        self._listen = listen
+        self._health = health.aio.HealthServicer()
+        self._sentiment = SentimentService(handler, version=version("sentimill"))
+        services = [self._sentiment.handler()]
+        self._names = [SERVICE]
+        if listen.open_inference:
+            # Imported only here: two copies of the protocol in one process exclude each other.
+            from sentimill.server import open_inference_service as open_inference
+
+            other = open_inference.OpenInferenceService(handler, version=version("sentimill"))
+            services.append(other.handler())
+            self._names.append(open_inference.SERVICE)
+        self._server = grpc.aio.server(
+            options=self._options(),
+            interceptors=[ErrorInterceptor(handler.boundary, self._names)],
+            maximum_concurrent_rpcs=handler.limits.max_calls,
+        )
+        self._server.add_generic_rpc_handlers(services)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if listen.reflection:
+            names = [*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME]
+            reflection.enable_server_reflection(names, self._server)
+        self.port = self._take_port()
+
+    async def start(self) -> None:
+        """Answer calls from now on, and say so."""
+        await self._server.start()
+        await self.set_healthy(True)
+
+    async def set_healthy(self, healthy: bool) -> None:
+        """Tell `grpc.health.v1`, for the server and each of its services."""
+        states = health_pb2.HealthCheckResponse
+        state = states.SERVING if healthy else states.NOT_SERVING
+        for name in ("", *self._names):
+            await self._health.set(name, state)
+
+    async def drain(self) -> None:
+        """Report unhealthy, answer for `notice_seconds` more, then finish within `drain_seconds`.
+
+        A load balancer that asks for health has the notice to send its calls elsewhere, so no
+        caller sees the server go.
+        """
+        self._handler.leaving = True
+        await self._health.enter_graceful_shutdown()
+        await asyncio.sleep(self._listen.notice_seconds)
+        self._sentiment.drain()
+        await self._server.stop(self._listen.drain_seconds)
+
+    def _options(self) -> list[tuple[str, int]]:
+        listen = self._listen
+        options = [
+            # Without this a second server on the same port would silently take half of the calls.
+            ("grpc.so_reuseport", int(listen.shared_port)),
+            ("grpc.max_receive_message_length", self._handler.limits.max_request_bytes),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", _LEAST_PING_MS),
+            ("grpc.keepalive_permit_without_calls", 1),
+            # A caller that vanished is noticed, and its waiting texts are dropped.
+            ("grpc.keepalive_time_ms", 60_000),
+            ("grpc.keepalive_timeout_ms", 20_000),
+        ]
+        if not listen.compression:
+            options.append(("grpc.compression_enabled_algorithms_bitset", _IDENTITY_ONLY))
+        if listen.max_connection_age_seconds is not None:
+            # Clients that keep a connection for ever would never see a new replica.
+            age_ms = round(1000 * listen.max_connection_age_seconds)
+            options.append(("grpc.max_connection_age_ms", age_ms))
+            grace_ms = round(1000 * listen.drain_seconds)
+            options.append(("grpc.max_connection_age_grace_ms", grace_ms))
+        return options
+
+    def _take_port(self) -> int:
+        listen = self._listen
+        address = host_port(listen.host, listen.port)
+        try:
+            if listen.tls is None:
+                return self._server.add_insecure_port(address)
+            return self._server.add_secure_port(address, listen.tls.credentials())
+        except RuntimeError as error:
+            raise port_busy(listen.host, listen.port) from error
+
+
+def host_port(host: str, port: int) -> str:
+    """Return host:port, with the brackets that an IPv6 address needs."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def port_busy(host: str, port: int) -> UsageError:
+    """Return the error of a port for calls that another program has."""
+    return UsageError(
+        f"the port {host_port(host, port)} cannot be opened: stop what uses it or choose another"
+        " with --port",
+        reason="PORT_BUSY",
+    )
