@@ -79,7 +79,7 @@ PANELS: Final[dict[str, tuple[Panel, ...]]] = {
             "Servers that answer",
             "none",
             "How many replicas are ready. One that runs and is not ready loads a model or drains.",
-            (Query("sum(sentimill_ready_ratio{FILTER})", "ready"),),
+            (Query("sum(sentimill_ready{FILTER})", "ready"),),
             kind="stat",
         ),
         Panel(
@@ -319,7 +319,7 @@ PANELS: Final[dict[str, tuple[Panel, ...]]] = {
                 Query(
                     "sum by (result) (increase(sentimill_reloads_total{FILTER}[1h]))", "{{result}}"
                 ),
-                Query("sum(sentimill_failed_reload_ratio{FILTER})", "not mended"),
+                Query("sum(1 - sentimill_last_reload_successful{FILTER})", "not mended"),
             ),
         ),
         Panel(
@@ -491,8 +491,8 @@ def _variables() -> list[dict[str, object]]:
     }
     return [
         source,
-        ask("job", "Job", "sentimill_ready_ratio"),
-        ask("instance", "Instance", 'sentimill_ready_ratio{job=~"$job"}'),
+        ask("job", "Job", "sentimill_ready"),
+        ask("instance", "Instance", 'sentimill_ready{job=~"$job"}'),
     ]
 
 

@@ -123,8 +123,8 @@ CASES: dict[str, list[Case]] = {
         Case({f"up{{{ON}}}": "1 0 1x10", 'up{job="other", instance="a"}': "0x10"}, "8m"),
     ],
     "NotReady": [
-        Case({f"sentimill_ready_ratio{{{ON}}}": "0x10"}, "8m", [{**PAGE, "instance": "a"}]),
-        Case({f"sentimill_ready_ratio{{{ON}}}": "0 0 1x10"}, "8m"),
+        Case({f"sentimill_ready{{{ON}}}": "0x10"}, "8m", [{**PAGE, "instance": "a"}]),
+        Case({f"sentimill_ready{{{ON}}}": "0 0 1x10"}, "8m"),
     ],
     "WorkersMissing": [
         Case(workers("4x10 3x20"), "20m", [{**TICKET, "instance": "a"}]),
@@ -152,11 +152,11 @@ CASES: dict[str, list[Case]] = {
     ],
     "ReloadFailed": [
         Case(
-            {f"sentimill_failed_reload_ratio{{{ON}}}": "0x10 1x600"},
+            {f"sentimill_last_reload_successful{{{ON}}}": "1x10 0x600"},
             "10h",
             [{**TICKET, "instance": "a"}],
         ),
-        Case({f"sentimill_failed_reload_ratio{{{ON}}}": "0x10 1x20 0x5"}, "33m"),
+        Case({f"sentimill_last_reload_successful{{{ON}}}": "1x10 0x20 1x5"}, "33m"),
     ],
     "ErrorBudgetBurn": [
         Case(

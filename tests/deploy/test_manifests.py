@@ -329,3 +329,13 @@ def test_the_images_command_runs_as_nobody_on_a_read_only_root(bundle: Path) -> 
     assert told.stdout == "10001 False False\n"
     assert getattr(answer, "label", answer) == "positive"
     assert code == 0
+
+
+def test_an_idle_server_asks_for_no_more_replicas() -> None:
+    """A quantile of no calls is NaN, which KEDA cannot compare: the query gives 0 in its place."""
+    path = ROOT / "deploy/kubernetes/keda/scaledobject.yaml"
+    (trigger,) = yaml.safe_load(path.read_text())["spec"]["triggers"]
+
+    assert re.fullmatch(
+        r"\(histogram_quantile\(.+\) >= 0\) or vector\(0\)\s*", trigger["metadata"]["query"]
+    )

@@ -275,7 +275,7 @@ class Metrics:
             "Share of each label among the model's answers on its test split, from the bundle.",
             ["outcome"],
         )
-        self.ready = gauge("sentimill_ready_ratio", "1 while calls are answered, else 0.")
+        self.ready = gauge("sentimill_ready", "1 while calls are answered, else 0.")
         self.reloads = Counter(
             "sentimill_reloads",
             "Loads of another bundle, by result.",
@@ -284,10 +284,11 @@ class Metrics:
         )
         for result in ("ok", "failed"):
             self.reloads.labels(result)
-        self.failed_reload = gauge(
-            "sentimill_failed_reload_ratio",
-            "1 while the newest load of another bundle is one that failed, else 0.",
+        self.last_reload_successful = gauge(
+            "sentimill_last_reload_successful",
+            "0 while the newest load of another bundle is one that failed, else 1.",
         )
+        self.last_reload_successful.set(1)
         self.loaded = gauge(
             "sentimill_model_loaded_timestamp_seconds", "When the model that answers was loaded."
         )
@@ -327,7 +328,7 @@ class Metrics:
 
     def observe_reload(self, *, ok: bool) -> None:
         """Count one load of another bundle."""
-        self.failed_reload.set(not ok)
+        self.last_reload_successful.set(ok)
         self.reloads.labels("ok" if ok else "failed").inc()
 
     def set_limits(self, *, texts: int, tokens: int) -> None:

@@ -6,6 +6,7 @@ What does not is listed here.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
@@ -16,17 +17,19 @@ from prometheus_client.samples import Exemplar
 
 __all__ = ["AggregatedMetrics", "Family", "lasting", "merged", "snapshot", "total"]
 
-_FIRST: Final = {"sentimill_ready_ratio", "process_start_time_seconds"}
-"""Families of which the first process, which keeps the others, has the last word."""
+_FIRST: Final = {"sentimill_ready", "process_start_time_seconds"}
+"""Families taken from the supervisor only, not summed over workers."""
+
+_SMALLEST: Final = {"sentimill_last_reload_successful"}
+"""Families of which one worker's 0 says that something is wrong."""
 
 _LARGEST: Final = {
     "python_info",
-    "sentimill_failed_reload_ratio",
     "sentimill_model",
     "sentimill_model_loaded_timestamp_seconds",
     "sentimill_reference_label_ratio",
 }
-"""Families in which all processes say the same, or the newest is meant."""
+"""Families in which all workers say the same, or the newest is meant."""
 
 _LASTING: Final = {"counter", "histogram"}
 
@@ -87,10 +90,17 @@ def merged(members: Iterable[Sequence[Family]]) -> list[Family]:
             for point in family.points:
                 key = point.name, tuple(sorted(point.labels.items()))
                 if (known := points.get(key)) is None:
-                    known = points[key] = Point(point.name, point.labels, 0.0)
+                    points[key] = known = Point(*msgspec.structs.astuple(point))
                     found.points.append(known)
-                larger = max(known.value, point.value)
-                known.value = larger if family.name in _LARGEST else known.value + point.value
+                    continue
+                add = (
+                    max
+                    if family.name in _LARGEST
+                    else min
+                    if family.name in _SMALLEST
+                    else operator.add
+                )
+                known.value = add(known.value, point.value)
                 known.exemplar = known.exemplar or point.exemplar
     return list(families.values())
 

@@ -309,7 +309,7 @@ def _fullness(old: Sample, new: Sample) -> list[Problem]:
 
 def _reloads(new: Sample) -> list[Problem]:
     """Say it until a load works, as the alert does: nothing else ends it."""
-    if not new.values["sentimill_failed_reload_ratio"]:
+    if new.values["sentimill_last_reload_successful"]:
         return []
     what = "A new bundle could not be loaded; the one before answers."
     do = "The log says why; `sentimill bundle verify` does too: runbook ReloadFailed."

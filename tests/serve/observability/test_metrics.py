@@ -22,6 +22,8 @@ from sentimill.observability.metrics import (
 from sentimill.server.auth import TokenAuth, new_token
 
 BASE_UNITS = ("seconds", "tokens", "texts", "rows", "requests", "failures", "ratio", "batches")
+WITHOUT_UNIT = ("sentimill_ready", "sentimill_reloads", "sentimill_last_reload_successful")
+"""Events, and states that are 0 or 1."""
 
 
 def ours() -> list[Metric]:
@@ -34,9 +36,8 @@ def ours() -> list[Metric]:
 def test_a_name_has_our_prefix_and_a_base_unit(family: Metric) -> None:
     """A reader of a dashboard needs no second page to know what a number is."""
     assert re.fullmatch(r"sentimill_[a-z_]+", family.name)
-    assert (family.type == "info" or family.name == "sentimill_reloads") or family.name.endswith(
-        BASE_UNITS
-    )
+    plain = family.type == "info" or family.name in WITHOUT_UNIT
+    assert plain or family.name.endswith(BASE_UNITS)
     assert family.documentation.endswith(".")
 
 

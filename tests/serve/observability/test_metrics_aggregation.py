@@ -80,7 +80,7 @@ def test_the_first_has_the_last_word_on_readiness() -> None:
 
     made = shown(snapshot(parent.registry), sent(worker), sent(worker))
 
-    assert made.get_sample_value("sentimill_ready_ratio") == 0
+    assert made.get_sample_value("sentimill_ready") == 0
 
 
 def test_counts_outlast_their_process_and_gauges_do_not() -> None:
@@ -100,3 +100,13 @@ def test_the_sum_is_valid_openmetrics_with_its_exemplars() -> None:
     page = generate_latest(made).decode()  # type: ignore[no-untyped-call] # it has no annotations
     assert page.count(TRACE) == 1
     assert page.endswith("# EOF\n")
+
+
+def test_one_worker_whose_reload_failed_is_enough() -> None:
+    """The others may have the new bundle; the server as a whole has not."""
+    parent, good, bad = Metrics(), counted(1), counted(1)
+    bad.observe_reload(ok=False)
+
+    made = shown(snapshot(parent.registry), sent(good), sent(bad))
+
+    assert made.get_sample_value("sentimill_last_reload_successful") == 0

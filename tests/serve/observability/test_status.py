@@ -265,13 +265,13 @@ def test_a_server_that_starts_or_drains_says_so() -> None:
 
     assert fresh.document().state == "starting"
     assert "is being loaded" in fresh.document().problems[0].what
-    assert server.metrics.registry.get_sample_value("sentimill_ready_ratio") == 1
+    assert server.metrics.registry.get_sample_value("sentimill_ready") == 1
     server.status.drain()
     assert server.status.document().state == "draining"
     server.status.serve(FACTS, tuple(MIX), lambda: True)  # a reload that ends only now
     assert server.status.document().state == "draining"
     assert "is stopping" in server.status.document().problems[0].what
-    assert server.metrics.registry.get_sample_value("sentimill_ready_ratio") == 0
+    assert server.metrics.registry.get_sample_value("sentimill_ready") == 0
 
 
 def test_every_runbook_that_is_named_is_there() -> None:

@@ -76,11 +76,11 @@ async def test_a_bundle_that_fails_leaves_the_model_as_it_is(
         made.lead_to(tmp_path / "v2")
         with caplog.at_level(logging.ERROR):
             assert await made.reload() == (0, 1)
-        assert await made.metric("sentimill_failed_reload_ratio") == 1
+        assert await made.metric("sentimill_last_reload_successful") == 0
         assert await made.digests() == {first.digest}
         made.lead_to(third.path)
         assert await made.reload() == (1, 1)
-        assert await made.metric("sentimill_failed_reload_ratio") == 0
+        assert await made.metric("sentimill_last_reload_successful") == 1
         assert await made.digests() == {third.digest}
 
     (record,) = [each for each in caplog.records if each.name == "sentimill.server.lifecycle"]
