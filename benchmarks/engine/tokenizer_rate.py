@@ -32,8 +32,9 @@ from tokenizers import Tokenizer
 from benchmarks.record import RESULTS, surroundings, write_result
 from benchmarks.reviews import read_reviews
 from sentimill.errors import TextError
+from sentimill.text.cleaning import clean
 from sentimill.text.fast_tokenizer import PROVEN, FastTokenizer, fast_tokenizer, read_tokie
-from sentimill.text.tokenizer import Encoded, TextEncoder, clean
+from sentimill.text.tokenizer import Encoded, TextEncoder
 
 PLACES = ("{}", "a{}b", ".{}.")
 BLOCK = 1 << 15

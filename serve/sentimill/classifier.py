@@ -313,11 +313,12 @@ def _find_bundle(name: Path | str | None) -> Path | str:
 
 
 def encoder_of(manifest: Manifest, tokenizer_json: bytes) -> TextEncoder:
-    """Return the tokenizer of a bundle, which cuts texts as it says."""
+    """Return the tokenizer of a bundle, with the limits and the cleaning of its manifest."""
     return TextEncoder.from_bytes(
         tokenizer_json,
         max_tokens=manifest.max_tokens,
         truncation=cast(Truncation, manifest.truncation),
+        cleaning=manifest.cleaning,
     )
 
 

@@ -113,7 +113,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     created: UTC in ISO 8601. threshold: confidence below which the model abstains; None, it never
     does. threshold_coverage, threshold_error: the share of the validation rows that it answers, and
     of those answers the share that is wrong; None without a threshold. label_mix: the share of each
-    label among the model's own answers on its test split, from which drift is counted.
+    label among the model's own answers on its test split, from which drift is counted. cleaning:
+    the version of `sentimill.text.cleaning` that the model was trained with; the absent field means
+    version 1. languages: ISO 639-1 codes of the languages that the model was made for;
+    empty where they are not known, and then no text abstains because of its language.
     """
 
     schema_version: int
@@ -136,6 +139,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     libraries: dict[str, str] = {}
     training: dict[str, str | int | float | bool | None] = {}
     label_mix: dict[str, float] = {}
+    cleaning: int = 1
+    languages: tuple[str, ...] = ()
 
     @property
     def trainings(self) -> tuple[tuple[Source, ...], ...]:

@@ -1,13 +1,7 @@
-"""Text to token ids: cleaning, limits, truncation, padding. Training and serving share this file.
-
-What a model saw in training is what it must see when it serves, so nothing else in the project
-touches a text before the tokenizer does.
-"""
+"""Text to token ids: tokenizing, truncation and padding. Training and serving share this file."""
 
 from __future__ import annotations
 
-import html
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,74 +12,32 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from sentimill.errors import BundleError, TextError
+from sentimill.text.cleaning import CLEANING, CLEANING_VERSIONS, clean
 from sentimill.text.fast_tokenizer import fast_tokenizer
-from sentimill.types import MAX_TEXT_BYTES, check_size
 
 __all__ = [
     "Encoded",
     "TextEncoder",
     "Truncation",
-    "clean",
     "pad",
     "truncate",
 ]
 
 Truncation = Literal["head", "head-tail"]
-"""How a long review is cut: keep its beginning, or its beginning and its end."""
+"""How a long text is cut: keep its beginning, or its beginning and its end."""
 
-# Characters kept for each token of the budget on either side of a cut. English has about 4.5 a
-# token, so 16 leaves the kept tokens as they were, and a megabyte costs no more to tokenise than a
-# long review.
+# A very long text is cut before it is tokenized, and this many characters are kept on each side of
+# the cut for each token of the budget. English has about 4.5 characters a token, so 16 does not
+# change the tokens that are kept, and a megabyte costs no more than a long review.
 _CHARACTERS_PER_TOKEN: Final = 16
-
-_TAG: Final = re.compile(r"<(?:br|p|/p)\s*/?>", re.IGNORECASE)
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\ufeff]")
-_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
-
-
-def clean(text: str) -> str:
-    """Return *text* without break tags, HTML entities and control characters, blanks collapsed.
-
-    Raises:
-        TextError: EMPTY_TEXT when nothing but blanks is left, TEXT_TOO_LARGE above
-            `MAX_TEXT_BYTES`, INVALID_UNICODE for a lone surrogate (half of a character pair,
-            which no UTF-8 text can hold).
-    """
-    # A character is at most 4 bytes, so only a text near the limit has to be encoded to be
-    # measured.
-    if len(text) * 4 > MAX_TEXT_BYTES:
-        check_size(len(text.encode("utf-8", "surrogatepass")))
-    if not text.isascii() and (found := _SURROGATE.search(text)):
-        raise TextError(
-            f"the text has a lone surrogate U+{ord(found[0]):04X} at character {found.start()}:"
-            " decode it from its source again, or replace that character",
-            reason="INVALID_UNICODE",
-        )
-    if "&" in text:
-        # A numeric entity can spell a surrogate; html.unescape turns it into U+FFFD.
-        text = html.unescape(text)
-    if "<" in text:
-        text = _TAG.sub(" ", text)
-    # Printable text has neither control characters nor blanks other than the space.
-    if text.isprintable() and "  " not in text:
-        text = text.strip()
-    else:
-        text = " ".join(text.split())
-        if not text.isprintable():
-            text = " ".join(_CONTROL.sub(" ", text).split())
-    if not text:
-        raise TextError(
-            "the text is empty: send at least one visible character", reason="EMPTY_TEXT"
-        )
-    return text
 
 
 def truncate(ids: list[int], tokens: int, how: Truncation) -> list[int]:
     """Return *ids* cut to at most *tokens*.
 
-    `head-tail` keeps the first quarter and the last three quarters of the budget. Sun et al., "How
-    to Fine-Tune BERT for Text Classification?" (2019), section 5.3.1, found head and tail together
-    (128 + 382) better than either alone on IMDB: a review tends to conclude at its end.
+    `head-tail` spends a quarter of the budget on the beginning and three quarters on the end. Sun
+    et al., "How to Fine-Tune BERT for Text Classification?" (2019), section 5.3.1, found head and
+    tail together (128 + 382) better than either alone on IMDB: reviews often conclude at the end.
     """
     if len(ids) <= tokens:
         return ids
@@ -99,8 +51,7 @@ def truncate(ids: list[int], tokens: int, how: Truncation) -> list[int]:
 class Encoded:
     """One text as the model reads it.
 
-    ids: (tokens,) int64 with the special tokens in place. `truncated` says that the middle or the
-    end was left out.
+    ids: (tokens,) int64, special tokens included. truncated: the middle or the end was left out.
     """
 
     ids: NDArray[np.int64]
@@ -108,37 +59,58 @@ class Encoded:
 
 
 class TextEncoder:
-    """A tokenizer with its limits. One object may be used by one thread at a time."""
+    """A tokenizer with its limits. Only one thread at a time may use an object.
 
-    def __init__(self, tokenizer: Tokenizer, *, max_tokens: int, truncation: Truncation) -> None:
+    cleaning: one of `CLEANING_VERSIONS`; see `sentimill.text.cleaning`.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        max_tokens: int,
+        truncation: Truncation,
+        cleaning: int = CLEANING,
+    ) -> None:
         if truncation not in get_args(Truncation):
             raise BundleError(
                 f"unknown truncation {truncation!r}: use {' or '.join(get_args(Truncation))}",
                 reason="BUNDLE_UNKNOWN_TRUNCATION",
             )
+        if cleaning not in CLEANING_VERSIONS:
+            raise BundleError(
+                f"unknown cleaning version {cleaning}: update sentimill",
+                reason="BUNDLE_UNKNOWN_CLEANING",
+            )
         tokenizer.no_truncation()
         tokenizer.no_padding()
         prefix, suffix = _special_tokens(tokenizer)
-        if max_tokens <= len(prefix) + len(suffix):
+        if max_tokens <= (special := len(prefix) + len(suffix)):
             raise BundleError(
-                f"max_tokens {max_tokens} leaves no room beside the special tokens: raise it",
+                f"max_tokens {max_tokens} leaves no token for the text: use {special + 1} or more",
                 reason="BUNDLE_MAX_TOKENS_TOO_SMALL",
             )
         self.max_tokens = max_tokens
         self.truncation = truncation
+        self.cleaning = cleaning
         self._tokenizer = tokenizer
         self._fast = fast_tokenizer(tokenizer.to_str())
         self._prefix = prefix
         self._suffix = suffix
 
     @classmethod
-    def from_file(cls, path: Path, *, max_tokens: int, truncation: Truncation) -> TextEncoder:
-        """Read a `tokenizer.json`. Raises BundleError when it is not one."""
-        return cls.from_bytes(path.read_bytes(), max_tokens=max_tokens, truncation=truncation)
+    def from_file(
+        cls, path: Path, *, max_tokens: int, truncation: Truncation, cleaning: int = CLEANING
+    ) -> TextEncoder:
+        """Read the file `tokenizer.json`. Raises BundleError when it is none."""
+        data = path.read_bytes()
+        return cls.from_bytes(data, max_tokens=max_tokens, truncation=truncation, cleaning=cleaning)
 
     @classmethod
-    def from_bytes(cls, data: bytes, *, max_tokens: int, truncation: Truncation) -> TextEncoder:
-        """Read the contents of a `tokenizer.json`. Raises BundleError when they are not one."""
+    def from_bytes(
+        cls, data: bytes, *, max_tokens: int, truncation: Truncation, cleaning: int = CLEANING
+    ) -> TextEncoder:
+        """Read the contents of a `tokenizer.json`. Raises BundleError when they are none."""
         try:
             tokenizer = Tokenizer.from_buffer(data)
         except Exception as error:
@@ -146,15 +118,15 @@ class TextEncoder:
                 f"tokenizer.json cannot be read ({error}): export the bundle again",
                 reason="BUNDLE_BAD_TOKENIZER",
             ) from error
-        return cls(tokenizer, max_tokens=max_tokens, truncation=truncation)
+        return cls(tokenizer, max_tokens=max_tokens, truncation=truncation, cleaning=cleaning)
 
     def encode(self, texts: Sequence[str]) -> list[Encoded | TextError]:
-        """Return one `Encoded` a text, in order, or the TextError that `clean` raised for it."""
+        """Return one `Encoded` for each text, in order, or the TextError that `clean` raised."""
         results: list[Encoded | TextError | None] = [None] * len(texts)
         left: list[tuple[int, str, bool]] = []
         for i, text in enumerate(texts):
             try:
-                body, cut = self._cap(clean(text))
+                body, cut = self._cap(clean(text, self.cleaning))
             except TextError as error:
                 results[i] = error
                 continue
@@ -171,14 +143,14 @@ class TextEncoder:
         return [result for result in results if result is not None]
 
     def _encoded(self, ids: list[int], cut: bool) -> Encoded:
-        """Cut *ids* to the budget and put the special tokens around them."""
+        """Cut *ids* to the budget and add the special tokens."""
         budget = self.max_tokens - len(self._prefix) - len(self._suffix)
         kept = truncate(ids, budget, self.truncation)
         whole = np.array([*self._prefix, *kept, *self._suffix], dtype=np.int64)
         return Encoded(whole, cut or len(kept) < len(ids))
 
     def _cap(self, text: str) -> tuple[str, bool]:
-        """Drop the middle of a very long text before it costs anything to tokenise."""
+        """Drop the middle of a very long text, so that its tokens are never computed."""
         side = self.max_tokens * _CHARACTERS_PER_TOKEN
         if len(text) <= 2 * side:
             return text, False
@@ -186,14 +158,14 @@ class TextEncoder:
 
 
 def _special_tokens(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
-    """Return what the tokenizer puts before and after a single text: [CLS] and [SEP] for BERT."""
+    """Return the special tokens before and after a single text: [CLS] and [SEP] for BERT."""
     bare = tokenizer.encode("a", add_special_tokens=False).ids
     full = tokenizer.encode("a").ids
     for start in range(len(full) - len(bare) + 1):
         if full[start : start + len(bare)] == bare:
             return full[:start], full[start + len(bare) :]
     raise BundleError(
-        "tokenizer.json rewrites a text when it adds its special tokens: use one in the style of"
+        "tokenizer.json changes a text when it adds its special tokens: use one in the style of"
         " BERT or RoBERTa",
         reason="BUNDLE_BAD_TOKENIZER",
     )
@@ -204,7 +176,7 @@ def pad(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return ids and mask, both (rows, tokens) int64; the mask is 1 on tokens and 0 on padding.
 
-    tokens: at least the longest row, which is what None means.
+    tokens: the length of the padded rows, at least that of the longest row. None is the longest.
     """
     lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
     mask = np.arange(tokens or lengths.max()) < lengths[:, None]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +14,9 @@ from sentimill.text.tokenizer import (
     Encoded,
     TextEncoder,
     Truncation,
-    clean,
     pad,
     truncate,
 )
-from sentimill.types import MAX_TEXT_BYTES
 from tiny_bundle import WORDS, tokenizer_json
 
 CLS, SEP, UNK, GOOD, BAD = (
@@ -41,94 +36,6 @@ def encode_one(text: str, *, max_tokens: int = 8, truncation: Truncation = "head
     (found,) = encoder(max_tokens=max_tokens, truncation=truncation).encode([text])
     assert isinstance(found, Encoded)
     return found
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("good", "good"),
-        ("  good \t\r\n battery  ", "good battery"),
-        ("good<br />battery<BR>fine<p>the</p>", "good battery fine the"),
-        ("a < b > c <brown>", "a < b > c <brown>"),
-        ("Tom &amp; Jerry&#39;s", "Tom & Jerry's"),
-        ("good&lt;br&gt;bad", "good bad"),
-        ("AT&T &unknown; &", "AT&T &unknown; &"),
-        ("go\x00od\x07 \x1b[31m\x7f", "go od [31m"),
-        ("\ufeffgood\u200bbad", "good bad"),
-        ("a\u00a0b\u3000c\u2028d", "a b c d"),
-        ("👍🏽 great 👩\u200d💻", "👍🏽 great 👩\u200d💻"),
-        ("مُنتَج رائع", "مُنتَج رائع"),
-        ("&#xD800;", "\ufffd"),
-    ],
-)
-def test_clean_keeps_the_words_and_drops_the_rest(text: str, expected: str) -> None:
-    """Break tags, entities, control characters and runs of blanks go; every script stays."""
-    assert expected == clean(text)
-
-
-def plainly_cleaned(text: str) -> str:
-    """Return what `clean` promises, by one rule after the other."""
-    text = re.sub(r"<(?:br|p|/p)\s*/?>", " ", html.unescape(text), flags=re.IGNORECASE)
-    text = re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\ufeff]", " ", text)
-    return re.sub(r"\s+", " ", text).strip()
-
-
-@pytest.mark.slow
-def test_every_character_is_cleaned_by_the_plain_rules() -> None:
-    """The short ways for texts that need little leave no blank and no control character."""
-    characters = [c for c in map(chr, range(sys.maxunicode + 1)) if not "\ud800" <= c <= "\udfff"]
-
-    assert [c for c in characters if clean(f"a{c}b {c}") != plainly_cleaned(f"a{c}b {c}")] == []
-
-
-@given(st.text(st.sampled_from("ab \t\n\x00\x1c\x85\u200b\u200d\u2028\u3000é<br>&#9;👍")))
-def test_any_mixture_is_cleaned_by_the_plain_rules(text: str) -> None:
-    """Tags, entities and blanks may stand beside each other."""
-    expected = plainly_cleaned(text)
-    try:
-        assert expected == clean(text)
-    except TextError:
-        assert expected == ""
-
-
-@pytest.mark.parametrize("text", ["", " ", "\t\r\n", "\x00", "\u200b\ufeff", "<br>", "&nbsp;"])
-def test_a_text_of_nothing_visible_is_empty(text: str) -> None:
-    """Blanks, control characters and break tags alone are no text."""
-    with pytest.raises(TextError, match="at least one visible character") as caught:
-        clean(text)
-
-    assert caught.value.reason == "EMPTY_TEXT"
-
-
-@pytest.mark.parametrize("text", ["\ud800", "good \udfff", "\udc80bad"])
-def test_a_lone_surrogate_is_named_with_its_place(text: str) -> None:
-    """The error says which half character stands where."""
-    place = next(i for i, char in enumerate(text) if "\ud800" <= char <= "\udfff")
-
-    with pytest.raises(
-        TextError, match=f"U\\+{ord(text[place]):04X} at character {place}"
-    ) as caught:
-        clean(text)
-
-    assert caught.value.reason == "INVALID_UNICODE"
-
-
-@pytest.mark.parametrize("char", ["a", "é", "€", "👍"])
-def test_the_size_limit_counts_bytes_of_utf8(char: str) -> None:
-    """A text of exactly the limit passes, and one character more does not."""
-    width = len(char.encode())
-    at_limit = char * (MAX_TEXT_BYTES // width)
-
-    assert at_limit == clean(at_limit)
-    with pytest.raises(TextError, match=f"the limit is {MAX_TEXT_BYTES}") as caught:
-        clean(at_limit + char)
-    assert caught.value.reason == "TEXT_TOO_LARGE"
-
-
-def test_a_megabyte_of_lone_surrogates_is_an_error_of_the_text() -> None:
-    """Measuring a text that UTF-8 cannot hold raises nothing else."""
-    with pytest.raises(TextError):
-        clean("\ud800" * MAX_TEXT_BYTES)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +150,7 @@ def test_a_tokenizer_is_read_from_its_file(tmp_path: Path) -> None:
 
 def test_max_tokens_must_leave_room_for_a_text() -> None:
     """Two special tokens do not fit two with a text between them."""
-    with pytest.raises(BundleError, match="max_tokens 2 leaves no room"):
+    with pytest.raises(BundleError, match="max_tokens 2 leaves no token for the text: use 3"):
         encoder(max_tokens=2)
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from sentimill.classifier import Classifier
 from sentimill.errors import TableError
-from sentimill.text.tokenizer import clean
+from sentimill.text.cleaning import clean
 from sentimill_train.data.readers import STARTER
 from sentimill_train.evaluation.behaviour import OWN_SUITE, Case, judge_case, read_cases, run_cases
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentimill.errors import TableError, TextError
-from sentimill.text.tokenizer import clean
+from sentimill.text.cleaning import clean
 from sentimill_train.curation.drop_reasons import Drops
 from sentimill_train.curation.language import foreign_language, is_empty
 from sentimill_train.curation.near_duplicates import Bands, shingles, text_hash

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentimill.errors import TextError
-from sentimill.text.tokenizer import TextEncoder, clean
+from sentimill.text.cleaning import clean
+from sentimill.text.tokenizer import TextEncoder
 from sentimill_train.data.schema import Example
 from sentimill_train.metrics.classification import Floats, Ints, macro_f1_of
 

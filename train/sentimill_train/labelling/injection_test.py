@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from sentimill.text.tokenizer import clean
+from sentimill.text.cleaning import clean
 from sentimill_train.labelling.annotator import Judge, asks
 from sentimill_train.labelling.requests.request_loop import Asker
 from sentimill_train.labelling.requests.response_cache import Store

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from sentimill.errors import TextError
-from sentimill.text.tokenizer import clean
+from sentimill.text.cleaning import clean
 from sentimill_train.data.jsonl_stream import Labelled, stream_examples
 from sentimill_train.data.schema import SENTIMENTS, Columns
 from sentimill_train.labelling.annotator import Soft

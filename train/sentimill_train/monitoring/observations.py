@@ -12,7 +12,7 @@ from tokenizers import Encoding, Tokenizer
 from sentimill.bundle.manifest import Bundle
 from sentimill.classifier import Classifier, Prediction
 from sentimill.errors import InputError, TextError
-from sentimill.text.tokenizer import clean
+from sentimill.text.cleaning import clean
 from sentimill_train.metrics.classification import Floats
 
 __all__ = ["Seen", "embeddings", "look"]

@@ -15,6 +15,7 @@ import numpy as np
 from sentimill.bundle.manifest import SCHEMA_VERSION, File, Golden, Manifest, Precision, Source
 from sentimill.classifier import probabilities
 from sentimill.errors import TextError
+from sentimill.text.cleaning import CLEANING
 from sentimill.text.tokenizer import TextEncoder, Truncation, pad
 from sentimill_train.calibration.temperature import Calibration
 from sentimill_train.data.schema import Columns
@@ -160,6 +161,7 @@ class Made:
             libraries=_libraries(),
             training=self._training(),
             label_mix={} if judgement is None else _label_mix(judgement),
+            cleaning=CLEANING,
         )
 
     def _precision(self) -> Precision:

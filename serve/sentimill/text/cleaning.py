@@ -1,0 +1,115 @@
+"""Cleaning: what happens to a text before the tokenizer reads it.
+
+A model must see when it serves what it saw in training, so training and serving share this file,
+and no other code changes a text. Cleaning has versions, and a bundle names its own: a bundle that
+was trained before emoji had names keeps reading them as it did.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import Final
+
+from sentimill.errors import TextError
+from sentimill.text.emoji_names import name_emoji
+from sentimill.types import MAX_TEXT_BYTES, check_size
+
+__all__ = ["CLEANING", "CLEANING_VERSIONS", "clean", "join_texts"]
+
+CLEANING_VERSIONS: Final = (1, 2)
+"""1: break tags, entities, control characters and runs of blanks go. 2: also, emoji get names."""
+
+CLEANING: Final = CLEANING_VERSIONS[-1]
+"""The version that new bundles are trained with."""
+
+_TAG: Final = re.compile(r"<(?:br|p|/p)\s*/?>", re.IGNORECASE)
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\ufeff]")
+_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
+
+# A code point has at most 7 digits. `html.unescape` makes an integer of all of them, which Python
+# refuses above a limit of its own (640 digits at the least).
+_LONG_REFERENCE: Final = re.compile(r"&#[0-9]{100,};?")
+
+# A letter or a digit shows that a text is visible. The four are letters by Unicode's categories,
+# and are drawn as blanks.
+_BLANK_LETTERS: Final = "\u115f\u1160\u3164\uffa0"
+_LETTER: Final = re.compile(rf"[^\W_{_BLANK_LETTERS}]")
+_INVISIBLE_CATEGORIES: Final = frozenset({"Cc", "Cf", "Mn", "Mc", "Me", "Zs", "Zl", "Zp"})
+_BLANKS: Final = frozenset(_BLANK_LETTERS + "\u2800")  # U+2800 is the Braille pattern without a dot
+
+_PLACEHOLDERS: Final = frozenset(
+    {
+        *("-", "--", "---", "\u2010", "\u2011", "\u2012", "\u2013", "\u2014", "\u2212"),
+        *("n/a", "na", "n.a", "#n/a", "nan", "nil", "none", "null"),
+        *("no comment", "no comments", "not applicable"),
+    }
+)
+"""Cells that stand for no text, in lower case and without a final dot."""
+
+_LONGEST_PLACEHOLDER: Final = max(map(len, _PLACEHOLDERS)) + 1
+
+
+def clean(text: str, version: int = CLEANING) -> str:
+    """Return *text* as the tokenizer reads it, by the rules of `CLEANING_VERSIONS`.
+
+    Raises:
+        TextError: EMPTY_TEXT where no character is visible, or the whole text is a placeholder
+            such as `N/A`. TEXT_TOO_LARGE above `MAX_TEXT_BYTES`. INVALID_UNICODE for a lone
+            surrogate (half of a character pair, which no UTF-8 text can hold).
+    """
+    # A character is at most 4 bytes, so only a text near the limit has to be encoded to be
+    # measured.
+    if len(text) * 4 > MAX_TEXT_BYTES:
+        check_size(len(text.encode("utf-8", "surrogatepass")))
+    if not text.isascii() and (found := _SURROGATE.search(text)):
+        raise TextError(
+            f"the text has a lone surrogate U+{ord(found[0]):04X} at character {found.start()}:"
+            " decode it from its source again, or replace that character",
+            reason="INVALID_UNICODE",
+        )
+    if "&" in text:
+        if "&#" in text:
+            text = _LONG_REFERENCE.sub("\ufffd", text)
+        # A numeric entity can spell a surrogate; html.unescape turns it into U+FFFD.
+        text = html.unescape(text)
+    if "<" in text:
+        text = _TAG.sub(" ", text)
+    # Printable text has neither control characters nor blanks other than the space.
+    if text.isprintable() and "  " not in text:
+        text = text.strip()
+    else:
+        text = " ".join(text.split())
+        if not text.isprintable():
+            text = " ".join(_CONTROL.sub(" ", text).split())
+    if not text or not (text.isascii() or _is_visible(text)):
+        raise TextError(
+            "the text is empty: send at least one visible character", reason="EMPTY_TEXT"
+        )
+    if len(text) <= _LONGEST_PLACEHOLDER and text.lower().removesuffix(".") in _PLACEHOLDERS:
+        why = f"the text is the placeholder {text!r}: leave such rows out"
+        raise TextError(why, reason="EMPTY_TEXT")
+    return text if version < 2 else name_emoji(text)
+
+
+def join_texts(parts: Iterable[object]) -> str | None:
+    """Return the strings among *parts* as one text, such as a review's title and body.
+
+    Parts that are blank or no strings are left out; None where nothing is left. A part that does
+    not end with punctuation gets a full stop, so that a title stays a sentence of its own.
+    """
+    kept = [part.strip() for part in parts if isinstance(part, str) and part.strip()]
+    if not kept:
+        return None
+    ended = [part if not part[-1].isalnum() else f"{part}." for part in kept[:-1]]
+    return " ".join([*ended, kept[-1]])
+
+
+def _is_visible(text: str) -> bool:
+    """Tell whether any character of *text* is drawn by itself."""
+    return _LETTER.search(text) is not None or any(
+        unicodedata.category(char) not in _INVISIBLE_CATEGORIES and char not in _BLANKS
+        for char in text
+    )
