@@ -11,8 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from sentimill.engine.base import usable_providers
-from sentimill.engine.hardware import Machine, usable_cores
+from sentimill.engine.hardware import Machine, usable_cores, usable_providers
 from sentimill.installed_packages import package_version
 
 __all__ = [

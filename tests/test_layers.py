@@ -33,14 +33,13 @@ TRAIN_MAY_READ_WITH = ("data", "sentimill.scoring.formats.")
 SERVE_DOORS = {
     "emoji": r"text\.emoji_names",
     "fsspec": r"scoring\..*",
-    "google": r"server\.\w+|client\.\w+|engine\.packing",
+    "google": r"server\.\w+|client\.\w+",
     "grpc": r"server\.\w+|client\.\w+",
     "grpc_health": r"server\.server",
     "grpc_reflection": r"server\.server",
     "huggingface_hub": r"classifier",
     "msgspec": r".*",
     "numpy": r".*",
-    "onnx": r"engine\.packing",
     "onnxruntime": r"engine\.\w+",
     "opentelemetry": r"observability\.tracing",
     "openvino": r"engine\.\w+",
@@ -88,6 +87,18 @@ SERVE_ARROWS = {
         "batching",
     },
 }  # fmt: skip
+# The order inside the engine: types, then what ranks and opens, then backends, then the factory.
+ENGINE_ARROWS = {
+    "base": set[str](),
+    "failures": set[str](),
+    "hardware": set[str](),
+    "onnx_session": set[str](),
+    "selection": {"base", "hardware"},
+    "onnx_cpu": {"base", "failures", "onnx_session"},
+    "onnx_cuda": {"base", "failures", "onnx_session"},
+    "openvino": {"base", "failures"},
+    "factory": {"base", "hardware", "selection", "onnx_cpu", "onnx_cuda", "openvino"},
+}
 BASICS = {"optional_packages", "atomic_write", "metrics", "data"}
 TRAIN_ARROWS = {
     "optional_packages": set[str](),
@@ -219,6 +230,19 @@ def test_a_package_imports_only_packages_below_it(half: str, package: str) -> No
         if each.room.partition(".")[0] == package
         and each.top == half
         and each.imported_room not in allowed
+    ] == []
+
+
+def test_the_engine_has_an_order_of_its_own() -> None:
+    """Types know no backend, and a backend knows no factory."""
+    mine = [each for each in IMPORTS[SERVE] if each.room.startswith("engine.")]
+    assert {each.room.removeprefix("engine.") for each in mine} == set(ENGINE_ARROWS)
+
+    assert [
+        str(each)
+        for each in mine
+        if each.name.startswith("sentimill.engine.")
+        and each.name.split(".")[2] not in ENGINE_ARROWS[each.room.removeprefix("engine.")]
     ] == []
 
 

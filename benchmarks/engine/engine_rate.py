@@ -32,7 +32,8 @@ from benchmarks.reviews import read_reviews
 from sentimill import Classifier
 from sentimill.bundle.manifest import open_bundle
 from sentimill.classifier import plan_batches
-from sentimill.engine.base import EngineChoice, EngineInfo, EngineName, Precision, usable_cores
+from sentimill.engine.base import EngineChoice, EngineInfo, EngineName, Precision
+from sentimill.engine.hardware import usable_cores
 from sentimill.errors import UsageError
 from sentimill.text.tokenizer import Encoded
 

@@ -44,7 +44,7 @@ from benchmarks.proof.varlen import VarlenStudent
 from benchmarks.record import RESULTS
 from sentimill import Classifier
 from sentimill.bundle.manifest import open_bundle
-from sentimill.engine.base import usable_providers
+from sentimill.engine.hardware import usable_providers
 from sentimill.text.tokenizer import Encoded
 
 __all__ = ["check_half", "main", "synthetic"]

@@ -27,8 +27,8 @@ from sentimill.engine.base import (
     EngineWish,
     Precision,
     Provider,
-    start_engine,
 )
+from sentimill.engine.factory import start_engine
 from sentimill.engine.hardware import Machine
 from sentimill.engine.selection import rank_engines
 from sentimill.errors import BundleError, EngineError, TextError, UsageError
@@ -135,7 +135,9 @@ class Classifier:
         _check_precision(precision, manifest)
         choices = rank_engines(wish, list(manifest.precisions), Machine.here())
         started, choice = start_engine(
-            choices, lambda name: opened.read(manifest.precision(name).file), threads=threads
+            choices,
+            lambda choice: opened.read(manifest.graph_file(choice.precision, choice.provider)),
+            threads=threads,
         )
         return cls(opened, started, choice)
 
@@ -231,7 +233,7 @@ class Classifier:
 
     def computed_tokens(self, lengths: Sequence[int]) -> int:
         """Return how many tokens the engine computes in one call for texts of *lengths*."""
-        if self.engine.info().packs:
+        if self.engine.info().unpadded:
             return sum(lengths)
         return len(lengths) * self.padded_length(max(lengths))
 

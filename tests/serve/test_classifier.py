@@ -84,13 +84,13 @@ def test_a_truncated_text_says_so(classifier: Classifier) -> None:
     assert (found.tokens, found.truncated) == (16, True)
 
 
-@pytest.mark.parametrize(("packs", "computed"), [(False, 10), (True, 6)])
+@pytest.mark.parametrize(("unpadded", "computed"), [(False, 10), (True, 6)])
 def test_what_is_computed_is_known_before(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch, packs: bool, computed: int
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, unpadded: bool, computed: int
 ) -> None:
     """Two texts of five tokens and of one go in one call."""
     made = Classifier.load(bundle, threads=1)
-    info = replace(made.engine.info(), packs=packs)
+    info = replace(made.engine.info(), unpadded=unpadded)
     monkeypatch.setattr(made.engine, "info", lambda: info)
 
     assert made.computed_tokens([5, 1]) == computed

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from sentimill import Classifier, Prediction
 from sentimill.bundle.manifest import Manifest
 from sentimill.bundle.reference import reference_bundle
-from sentimill.engine.base import Engine, load_engine
+from sentimill.engine.base import Engine
+from sentimill.engine.factory import load_engine
 from sentimill.engine.hardware import Machine
 from sentimill.errors import BundleError, EngineError, UsageError
 from tiny_bundle import WORDS, attention_graph, graph, write_tiny_bundle

@@ -76,8 +76,9 @@ class Base(msgspec.Struct, frozen=True, kw_only=True):
 class Precision(msgspec.Struct, frozen=True, kw_only=True):
     """One way to run the model: a graph, and what was measured with it.
 
-    file: bf16 names the fp32 graph, which an engine rounds by itself. temperature: what its logits
-    are divided by before the softmax (Guo et al. 2017, section 4.2).
+    file: bf16 names the fp32 graph, which an engine rounds by itself. packed: the same graph for
+    GPUs, which computes no padding; None where there is none. temperature: what its logits are
+    divided by before the softmax (Guo et al. 2017, section 4.2).
     max_logit_difference: the largest absolute difference over `parity_rows` rows: of fp32 from
     torch, of the others from fp32. agreement, macro_f1_drop, ece_change: what the gate measured on
     those rows, against fp32; None in fp32 itself.
@@ -90,6 +91,12 @@ class Precision(msgspec.Struct, frozen=True, kw_only=True):
     agreement: float | None = None
     macro_f1_drop: float | None = None
     ece_change: float | None = None
+    packed: str | None = None
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """The names of its files."""
+        return (self.file,) if self.packed is None else (self.file, self.packed)
 
 
 class Golden(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,6 +162,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         if name == "bf16" and name not in self.precisions:
             name = "fp32"
         return self.precisions[name]
+
+    def graph_file(self, precision: str, provider: str) -> str:
+        """Return the file of the graph that *provider* runs for *precision*."""
+        entry = self.precision(precision)
+        return entry.packed if provider == "cuda" and entry.packed else entry.file
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,8 +268,8 @@ def _check_values(path: Path, manifest: Manifest) -> None:
         "golden probs must be one a label": any(
             len(g.probs) != len(labels) for g in manifest.golden
         ),
-        "each precision's file must be listed under files": any(
-            p.file not in manifest.files for p in manifest.precisions.values()
+        "each precision's files must be listed under files": any(
+            file not in manifest.files for p in manifest.precisions.values() for file in p.graphs
         ),
         "tokenizer.json must be listed under files": "tokenizer.json" not in manifest.files,
         "temperature must be a finite number above 0": any(

@@ -9,8 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from sentimill.bundle.manifest import open_bundle
-from sentimill.engine.base import usable_providers
-from sentimill.engine.hardware import cpu_flags, usable_cores
+from sentimill.engine.hardware import cpu_flags, usable_cores, usable_providers
 from sentimill.installed_packages import package_version
 
 __all__ = ["CPU_FLAGS", "doctor", "report"]

@@ -18,6 +18,7 @@ __all__ = [
     "gpus",
     "keep_few_heaps",
     "usable_cores",
+    "usable_providers",
 ]
 
 _M_ARENA_MAX: Final = -8
@@ -76,6 +77,18 @@ def usable_cores(quota: Path = _QUOTA) -> int:
         return min(may, max(1, int(allowed) // int(period)))
     except (OSError, ValueError):  # there is none: the file is missing, or says `max`
         return may
+
+
+def usable_providers() -> dict[str, str]:
+    """Return the version of ONNX Runtime and the providers it was built with, by name."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return {}
+    return {
+        "onnxruntime": onnxruntime.__version__,
+        "providers": ", ".join(onnxruntime.get_available_providers()),
+    }
 
 
 def keep_few_heaps() -> None:

@@ -1,7 +1,8 @@
-"""ONNX Runtime on a CUDA device without padding: what is computed are the tokens of texts."""
+"""ONNX Runtime on a CUDA device, with or without padding."""
 
 from __future__ import annotations
 
+import logging
 from queue import SimpleQueue
 from typing import Final
 
@@ -11,44 +12,58 @@ from numpy.typing import NDArray
 
 from sentimill.engine.base import EngineInfo
 from sentimill.engine.failures import call_engine
-from sentimill.engine.onnx_cpu import open_session
-from sentimill.engine.packing import INPUTS, pack
+from sentimill.engine.onnx_session import PACKED_INPUTS, open_session
 
-__all__ = ["PackedEngine"]
+__all__ = ["CudaEngine", "packed_feeds"]
+
+log = logging.getLogger(__name__)
 
 _SESSIONS: Final = 3
-"""Calls of one session share its stream (onnxruntime issue 12049), so each that goes at once has
-its own. On an H200 two did 1.3 times as much as one at 16,384 tokens a call, three 1.4, and four no
-more (benchmarks/results/engine-gpu.md, of the graph before it was as it is)."""
+"""Calls of one session share its stream (onnxruntime issue 12049), so each concurrent call has a
+session of its own. On an H200 two did 1.3 times as much as one at 16,384 tokens a call, three 1.4,
+and four no more (benchmarks/results/engine-gpu.md, with the graph of that time)."""
 
-_CUDA_OPTIONS: Final = {"do_copy_in_default_stream": "1"}
-"""The arena grows as it does by itself: past the largest call it hardly did, either way."""
+_OPTIONS: Final = {"do_copy_in_default_stream": "1"}
+"""The memory arena keeps its default growth: past the largest call it hardly grew, either way."""
 
 
-class PackedEngine:
-    """A graph that `packing.pack_graph` has rewritten, in as many sessions as calls go at once."""
+class CudaEngine:
+    """A graph in as many sessions as calls run at once.
+
+    A bundle may have a graph for GPUs that computes no padding, made by
+    `sentimill_train.export.packed_graph`. Any other graph gets the padded batch as it is.
+    """
 
     def __init__(self, model: bytes, *, precision: str) -> None:
+        # One thread: the CPU computes no more than a few nodes that count shapes.
+        sessions = [open_session(model, "cuda", 1, options=_OPTIONS) for _ in range(_SESSIONS)]
         self._idle: SimpleQueue[onnxruntime.InferenceSession] = SimpleQueue()
-        for _ in range(_SESSIONS):
-            # One thread: a few nodes that count shapes are all that the CPU is left with.
-            session = open_session(model, "cuda", threads=1, options=_CUDA_OPTIONS, inputs=INPUTS)
+        for session in sessions:
             self._idle.put(session)
+        unpadded = len(sessions[0].get_inputs()) == len(PACKED_INPUTS)
+        if not unpadded:
+            log.warning(
+                "the bundle has no graph without padding in %s, which is several times as fast on"
+                " a GPU: make one with `sentimill export --precision fp16`",
+                precision,
+            )
         self._info = EngineInfo(
             engine="onnx",
             provider="cuda",
             precision=precision,
             threads=1,
             exact=False,
-            packs=True,
+            unpadded=unpadded,
             calls=_SESSIONS,
         )
 
     def run(
         self, ids: NDArray[np.int64], mask: NDArray[np.int64], *, other_calls: int = 0
     ) -> NDArray[np.float32]:
-        """See `Engine.run`; more calls at once than there are sessions wait."""
-        feeds = pack(ids, mask)
+        """See `Engine.run`; more concurrent calls than there are sessions wait."""
+        feeds = {"input_ids": ids, "attention_mask": mask}
+        if self._info.unpadded:
+            feeds |= packed_feeds(mask)
         session = self._idle.get()
         try:
             return call_engine("ONNX Runtime", lambda: session.run(None, feeds)[0])
@@ -58,3 +73,22 @@ class PackedEngine:
     def info(self) -> EngineInfo:
         """See `Engine.info`."""
         return self._info
+
+
+def packed_feeds(mask: NDArray[np.int64]) -> dict[str, NDArray[np.generic]]:
+    """Return what a graph without padding takes besides the ids and *mask* (rows, tokens), by name.
+
+    token_positions: (n,) int64, the positions of the n tokens of texts in the flattened ids.
+    token_offset: (rows, tokens) int32, those positions and then those of padding.
+    cumulative_lengths: (rows + 1,) int32, where each text begins among the n tokens, and where the
+    last one ends. The last two are as PackedMultiHeadAttention of ONNX Runtime takes them.
+    """
+    flat = mask.ravel() != 0
+    positions = np.flatnonzero(flat)
+    order = np.concatenate([positions, np.flatnonzero(~flat)])
+    ends = np.cumsum(mask.sum(axis=1))
+    return {
+        "token_positions": positions,
+        "token_offset": order.astype(np.int32).reshape(mask.shape),
+        "cumulative_lengths": np.concatenate([[0], ends]).astype(np.int32),
+    }

@@ -17,7 +17,6 @@ import numpy as np
 
 from sentimill.batching.scheduler import Scheduler
 from sentimill.classifier import Classifier
-from sentimill.engine.base import row_bucket
 from sentimill.engine.hardware import give_memory_back
 from sentimill.errors import TextError
 from sentimill.text.tokenizer import Encoded, TextEncoder
@@ -117,12 +116,11 @@ class ModelSlot:
 
 
 def warm_up(classifier: Classifier, batch_tokens: int) -> None:
-    """Run each shape that the engine rounds to, and on an engine that rounds nothing the largest.
+    """Run each length that the engine rounds to, as one text and as a full batch.
 
-    No caller then waits for kernels to be chosen or memory to be set up. An engine that rounds
-    lengths but not rows runs each alone and in a full batch; one that rounds nothing plans nothing
-    for a shape either. As many calls go at once as there will be, since each may have memory of
-    its own. Raises EngineError when the engine fails.
+    No caller then waits for kernels to be chosen or memory to be set up. An engine that rounds no
+    lengths runs the longest alone. As many calls run at once as there will be, since each may have
+    memory of its own. Raises EngineError when the engine fails.
     """
     manifest, info = classifier.bundle.manifest, classifier.engine.info()
     lengths = {manifest.max_tokens}
@@ -131,8 +129,6 @@ def warm_up(classifier: Classifier, batch_tokens: int) -> None:
     for length in sorted(lengths):
         row = np.full(length, manifest.pad_id, dtype=np.int64)
         classifier.run([row])
-        full = max(1, batch_tokens // length)
-        sizes = {row_bucket(n) for n in range(1, full + 1)} if info.rounds_rows else {full}
-        for rows in sorted(sizes):
-            if rows * info.calls > 1:  # else it is what has just run
-                classifier.at_once(classifier.run, [[row] * rows] * info.calls)
+        rows = max(1, batch_tokens // length)
+        if rows * info.calls > 1:  # else it is what has just run
+            classifier.at_once(classifier.run, [[row] * rows] * info.calls)

@@ -10,7 +10,8 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from sentimill.engine.base import Engine, EngineName, load_engine
+from sentimill.engine.base import Engine, EngineName
+from sentimill.engine.factory import load_engine
 from sentimill.errors import BundleError
 from sentimill.text.tokenizer import pad
 from sentimill_train.export import onnx as export

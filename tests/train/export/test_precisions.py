@@ -26,6 +26,7 @@ from sentimill_train.data.schema import write_examples
 from sentimill_train.evaluation.training_evaluation import ExamConfig
 from sentimill_train.export import onnx as export
 from sentimill_train.export import precisions
+from sentimill_train.export.packed_graph import pack_graph
 from sentimill_train.export.precisions import Export
 from sentimill_train.export.quantization import int8 as quantise
 from sentimill_train.pipeline import Train
@@ -136,6 +137,9 @@ def test_fp16_is_added_beside_what_is_there(made: Path, tmp_path: Path) -> None:
     assert list(done.bundle.manifest.precisions) == ["fp32", "int8", "fp16"]
     entry = done.bundle.manifest.precisions["fp16"]
     assert (entry.file, entry.parity_rows) == ("onnx/fp16.onnx", 2300)
+    assert done.bundle.manifest.graph_file("fp16", "cpu") == "onnx/fp16.onnx"
+    packed = done.bundle.manifest.graph_file("fp16", "cuda")
+    assert pack_graph(done.bundle.read("onnx/fp16.onnx")) == done.bundle.read(packed)
     files = done.bundle.manifest.files
     assert files[entry.file].size_bytes < 0.7 * files["onnx/fp32.onnx"].size_bytes
     for paper in ("README.md", "report.html"):
@@ -158,7 +162,7 @@ def test_fp16_that_fails_is_left_out(
 
     assert not done.checks[0].passed
     assert list(done.bundle.manifest.precisions) == ["fp32"]
-    assert "onnx/fp16.onnx" not in done.bundle.manifest.files
+    assert not any("fp16" in name for name in done.bundle.manifest.files)
     assert "fp16 does not pass its gate" in done.bundle.read("report.html").decode()
 
 
@@ -280,7 +284,7 @@ def test_what_was_made_of_another_fp32_does_not_stay(
     done = Export(bundle=tmp_path / "a", out=tmp_path / "b", on=on, lane="optimum").run()
 
     assert list(done.bundle.manifest.precisions) == ["fp32", "int8"]
-    assert "onnx/fp16.onnx" not in done.bundle.manifest.files
+    assert not any("fp16" in name for name in done.bundle.manifest.files)
     card = done.bundle.read("README.md").decode()
     assert "fp16 passes" not in card
     assert "fp16 was not judged, and so is not in the bundle: it was made of the fp32 that" in card

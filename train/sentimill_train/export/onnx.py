@@ -23,7 +23,7 @@ from torch.jit._trace import TracerWarning
 from transformers import PretrainedConfig as PreTrainedConfig
 
 from sentimill.classifier import BATCH_TOKENS, plan_batches
-from sentimill.engine.onnx_cpu import open_session
+from sentimill.engine.onnx_session import open_session
 from sentimill.errors import BundleError
 from sentimill.text.tokenizer import pad
 from sentimill_train.data.tokenized import Rows, pad_rows

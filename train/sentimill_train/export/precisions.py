@@ -25,6 +25,7 @@ from sentimill_train.export.acceptance_rows import read_gate_rows
 from sentimill_train.export.comparison import Beside
 from sentimill_train.export.onnx import open_graph
 from sentimill_train.export.optimum import check_optimum, export_with_optimum
+from sentimill_train.export.packed_graph import pack_graph
 from sentimill_train.export.precision_report import card_with, report_with
 from sentimill_train.export.quantization.fp16 import fp16_graph, half_graph, half_weights
 
@@ -37,6 +38,7 @@ Lane = Literal["default", "optimum"]
 
 _FP32: Final = "fp32"
 _INT8: Final = "int8"
+_PACKED: Final = "onnx/fp16-packed.onnx"
 _WEIGHTS: Final = "model.safetensors"
 _SMALL: Final = (
     "This bundle is the small form of the one that the figures above and `report.html` are of: it"
@@ -57,12 +59,13 @@ class Exported:
 class _Tried:
     """A precision that was tried.
 
-    entry: for the manifest; None where it did not pass. data: its graph; None where that is fp32's.
+    entry: for the manifest; None where it did not pass. graphs: its own graphs, by their files in
+    the bundle; empty where its graph is fp32's.
     """
 
     outcome: Outcome
     entry: Precision | None
-    data: bytes | None
+    graphs: dict[str, bytes]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +131,8 @@ class Export:
         if self.lane == "optimum":
             say("exporting with optimum")
             again.append(self._export_again(gate, opened.manifest))
-            gate = Beside(opened, gate.rows, say, again[0].data)
+            fp32 = again[0].graphs[opened.manifest.precision(_FP32).file]
+            gate = Beside(opened, gate.rows, say, fp32)
         tried = [self._try(gate, opened.manifest, each) for each in dict.fromkeys(self.precisions)]
         checks = [each.outcome for each in (*again, *tried)]
         if self.compact:
@@ -151,19 +155,23 @@ class Export:
             max_logit_difference=graph.max_logit_difference,
             parity_rows=graph.parity_rows,
         )
-        return _Tried(outcome, entry, graph.data)
+        return _Tried(outcome, entry, {entry.file: graph.data})
 
     def _try(self, gate: Beside, manifest: Manifest, precision: Other) -> _Tried:
         if precision == "bf16":
             outcome = gate.bf16()
-            return _Tried(outcome, _entry(manifest, outcome), None)
+            return _Tried(outcome, _entry(manifest, outcome), {})
         data = (
             gate.int8(small=self.compact, float_values=self.float_values)
             if precision == _INT8
             else fp16_graph(gate.fp32)
         )
         checked = gate.check(precision, open_graph(data))
-        return _Tried(checked, _entry(manifest, checked), data)
+        graphs = {f"onnx/{precision}.onnx": data}
+        packed = pack_graph(data) if precision == "fp16" else None
+        if packed is not None:
+            graphs[_PACKED] = packed
+        return _Tried(checked, _entry(manifest, checked, packed=packed is not None), graphs)
 
     def _write(self, opened: Bundle, tried: list[_Tried], checks: list[Outcome]) -> Bundle:
         manifest = opened.manifest
@@ -171,9 +179,12 @@ class Export:
         kept = {name: p for name, p in manifest.precisions.items() if name not in again}
         if self.compact:
             kept = {}
-        left_out = {p.file for p in manifest.precisions.values()} - {p.file for p in kept.values()}
+        before, after = (
+            {file for entry in entries.values() for file in entry.graphs}
+            for entries in (manifest.precisions, kept)
+        )
         files: dict[str, bytes | Path] = {
-            name: opened.read(name) for name in manifest.files if name not in left_out
+            name: opened.read(name) for name in manifest.files if name not in before - after
         }
         files |= self._papers(opened, checks)
         if self.compact and _WEIGHTS in files:
@@ -181,8 +192,7 @@ class Export:
         for each in tried:
             if each.entry is not None:
                 kept[each.outcome.precision] = each.entry
-                if each.data is not None:
-                    files[each.entry.file] = each.data
+                files |= each.graphs
         return write_bundle(
             self.out,
             files,
@@ -202,7 +212,7 @@ class Export:
         return papers
 
 
-def _entry(manifest: Manifest, check: Outcome) -> Precision | None:
+def _entry(manifest: Manifest, check: Outcome, *, packed: bool = False) -> Precision | None:
     if not isinstance(check, PrecisionCheck) or not check.passed:
         return None
     fp32 = manifest.precision(_FP32)
@@ -214,6 +224,7 @@ def _entry(manifest: Manifest, check: Outcome) -> Precision | None:
         agreement=check.agreement,
         macro_f1_drop=check.macro_f1_drop,
         ece_change=check.ece_change,
+        packed=_PACKED if packed else None,
     )
 
 

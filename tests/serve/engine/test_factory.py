@@ -14,13 +14,11 @@ from sentimill.engine import failures
 from sentimill.engine.base import (
     Engine,
     EngineInfo,
-    load_engine,
-    row_bucket,
-    usable_cores,
-    usable_providers,
 )
+from sentimill.engine.factory import load_engine
 from sentimill.engine.failures import FAILED
-from sentimill.engine.onnx_cpu import open_session
+from sentimill.engine.hardware import usable_cores, usable_providers
+from sentimill.engine.onnx_session import open_session
 from sentimill.errors import EngineError, UsageError
 from tiny_bundle import WORDS, graph
 
@@ -142,17 +140,6 @@ def test_a_session_is_told_its_threads_their_spinning_and_to_plan_no_shapes(thre
     assert found.get_session_config_entry("session.intra_op.allow_spinning") == "1"
     assert found.get_session_config_entry("session.intra_op.spin_duration_us") == "1000"
     assert not found.enable_mem_pattern
-
-
-@pytest.mark.parametrize(
-    ("rows", "expected"),
-    [(1, 1), (2, 2), (15, 15), (16, 16), (17, 18), (18, 18), (31, 32), (33, 36), (42, 44),
-     (65, 72), (128, 128), (129, 144), (2048, 2048)],
-)  # fmt: skip
-def test_rows_round_up_to_one_of_eight_sizes_an_octave(rows: int, expected: int) -> None:
-    """At most a ninth of a batch is then made up."""
-    assert row_bucket(rows) == expected
-    assert all(9 * (row_bucket(n) - n) < row_bucket(n) for n in range(1, rows + 1))
 
 
 class Broken:

@@ -1,13 +1,13 @@
-"""A graph rewritten to compute no padding: all texts of a batch stand one after the other.
+"""Rewrites a graph so that it computes no padding: the tokens of all texts stand in one sequence.
 
-ONNX Runtime has attention for such rows on CUDA devices only, so a bundle carries the padded graph,
-which runs anywhere, and a GPU's engine rewrites it when it loads. What the graph says stays the
-same: words are looked up in (rows, tokens) as before, tokens of texts are gathered from there, and
-behind the last norm they are put back, with zeros between.
+ONNX Runtime has such attention (PackedMultiHeadAttention) on CUDA devices only. So a bundle with an
+fp16 graph also has its packed form, for GPUs. The words are looked up in (rows, tokens) as before.
+The tokens of texts are gathered from there, and behind the last norm they are put back, with zeros
+in between.
 
-The attention has no sum of its own for the three biases, and needs none. That of the keys adds one
-number to all scores of a query, which softmax takes out again; that of the values comes out of the
-attention as it went in, for its weights sum to 1, and so goes into the projection behind it.
+PackedMultiHeadAttention adds no bias, and needs none. The bias of the keys adds one number to all
+scores of a query, and softmax cancels it. The bias of the values passes through the attention
+unchanged, because its weights sum to 1. It is added to the bias of the projection that follows.
 """
 
 from __future__ import annotations
@@ -22,25 +22,28 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
-__all__ = ["INPUTS", "pack", "pack_graph"]
-
-INPUTS: Final = ("input_ids", "attention_mask", "places", "token_offset", "cumulative")
-"""What a rewritten graph takes; see `pack`."""
+__all__ = ["pack_graph"]
 
 _MS: Final = "com.microsoft"
-_BY_TOKEN: Final = ("Add", "BiasGelu", "FastGelu", "SkipLayerNormalization")
-"""Operators that may stand between the embeddings and the last norm, besides products and
-attention: of these a token's result depends on that token alone."""
+_TOKENWISE: Final = ("Add", "BiasGelu", "FastGelu", "SkipLayerNormalization")
+"""Operators besides MatMul and Attention that may stand between the embeddings and the last norm.
+The result of each for a token depends on that token alone."""
+_NEW_INPUTS: Final = {
+    "token_positions": (TensorProto.INT64, ["n"]),
+    "token_offset": (TensorProto.INT32, ["rows", "tokens"]),
+    "cumulative_lengths": (TensorProto.INT32, ["ends"]),
+}
+"""See `sentimill.engine.onnx_cuda.packed_feeds`."""
 
 
 class _UnknownGraphError(Exception):
-    """The graph is none that this module can rewrite."""
+    """This module cannot rewrite the graph."""
 
 
 def pack_graph(data: bytes) -> bytes | None:
-    """Return the graph *data* on tokens without padding, None where it is of another make.
+    """Return the graph *data* without padding, or None where it is not like ours.
 
-    data: as `sentimill_train.export.onnx` writes it, in fp32 or fp16.
+    data: an encoder as `export.onnx` writes it, in fp32 or fp16.
     """
     try:
         model = onnx.load_model_from_string(data)
@@ -51,28 +54,8 @@ def pack_graph(data: bytes) -> bytes | None:
     return packed
 
 
-def pack(ids: NDArray[np.int64], mask: NDArray[np.int64]) -> dict[str, NDArray[np.generic]]:
-    """Return what a rewritten graph takes for *ids* and *mask*, both (rows, tokens), by name.
-
-    places: (n,) int64, where in the flattened *ids* the n tokens of texts stand. token_offset:
-    (rows, tokens) int32, those places and then those of padding. cumulative: (rows + 1,) int32,
-    where each text begins among the n, and where the last one ends.
-    """
-    flat = mask.ravel() != 0
-    places = np.flatnonzero(flat)
-    order = np.concatenate([places, np.flatnonzero(~flat)])
-    ends = np.cumsum(mask.sum(axis=1))
-    return {
-        "input_ids": ids,
-        "attention_mask": mask,
-        "places": places,
-        "token_offset": order.astype(np.int32).reshape(mask.shape),
-        "cumulative": np.concatenate([[0], ends]).astype(np.int32),
-    }
-
-
 class _Graph:
-    """The graph with what is asked of it again and again."""
+    """The graph, with its nodes and constants by name."""
 
     def __init__(self, proto: GraphProto) -> None:
         self.proto = proto
@@ -89,7 +72,7 @@ class _Graph:
                 self.users[name].append(node)
 
     def put(self, replaced: dict[str, list[NodeProto]], gone: set[str]) -> None:
-        """Put the nodes of *replaced* where one made the named output; leave out those of *gone*.
+        """Replace each node that makes an output of *replaced*, and remove those of *gone*.
 
         A node is named by its first output.
         """
@@ -153,16 +136,16 @@ def _rewrite(graph: _Graph) -> None:
     _replace_attention(graph, lengths)
     _gather_and_restore(graph, states, last)
     graph.store()
-    names = {"places": ["n"], "token_offset": ["rows", "tokens"], "cumulative": ["ends"]}
-    for name, shape in names.items():
-        kind = TensorProto.INT64 if name == "places" else TensorProto.INT32
-        graph.proto.input.append(helper.make_tensor_value_info(name, kind, shape))
+    graph.proto.input.extend(
+        helper.make_tensor_value_info(name, kind, shape)
+        for name, (kind, shape) in _NEW_INPUTS.items()
+    )
 
 
 def _fuse_norms(graph: _Graph) -> None:
-    """Make one node of each norm and the two sums before it; a session would do that on a GPU.
+    """Make one node of each norm and the two sums before it.
 
-    It looks for them in (rows, tokens, channels) only.
+    A session does that on a GPU, but only for states in (rows, tokens, channels).
     """
     replaced: dict[str, list[NodeProto]] = {}
     gone: set[str] = set()
@@ -198,7 +181,7 @@ def _biased(graph: _Graph, total: NodeProto) -> tuple[tuple[str, str], tuple[str
 
 
 def _check_between(graph: _Graph, states: str, last: str, lengths: str) -> None:
-    """Raise where something between *states* and *last* looks at more than one token."""
+    """Raise unless every node between *states* and *last* works on each token alone, or attends."""
     inside = {states}
     for node in graph.nodes:  # each comes after what it takes
         if inside.isdisjoint(node.input):
@@ -209,7 +192,7 @@ def _check_between(graph: _Graph, states: str, last: str, lengths: str) -> None:
         elif node.op_type == "MatMul":
             known = others == [node.input[1]] and graph.array(others[0]).ndim == 2
         else:
-            known = node.op_type in _BY_TOKEN and all(graph.array(o).ndim == 1 for o in others)
+            known = node.op_type in _TOKENWISE and all(graph.array(o).ndim == 1 for o in others)
         if not known:
             raise _UnknownGraphError
         inside |= {*node.output} - {last}
@@ -240,7 +223,7 @@ def _replace_attention(graph: _Graph, lengths: str) -> None:
         query = [parts[0], graph.add(f"{parts[0]}_bias", biases[0])]
         attention = helper.make_node(
             "PackedMultiHeadAttention",
-            [added, *parts[1:], "", "token_offset", "cumulative"],
+            [added, *parts[1:], "", "token_offset", "cumulative_lengths"],
             [made],
             domain=_MS,
             num_heads=settings["num_heads"],
@@ -251,7 +234,7 @@ def _replace_attention(graph: _Graph, lengths: str) -> None:
 
 
 def _move_bias(graph: _Graph, attended: str, bias: NDArray[np.generic]) -> None:
-    """Add what *bias*, of the values, comes to behind the projection of *attended* to its bias."""
+    """Add *bias*, of the values of *attended*, to the bias of the projection that follows."""
     product = graph.only_user(attended, "MatMul")
     norm = graph.only_user(product.output[0], "SkipLayerNormalization")
     if len(norm.input) < 5 or norm.input[0] != product.output[0]:
@@ -263,7 +246,7 @@ def _move_bias(graph: _Graph, attended: str, bias: NDArray[np.generic]) -> None:
 
 
 def _gather_and_restore(graph: _Graph, states: str, last: str) -> None:
-    """Take the tokens of texts out of *states*, and put what *last* is of them back in places."""
+    """Gather the tokens of texts from *states*; put their *last* states back where they were."""
     width = graph.array(graph.makers[states].input[2]).shape[1]
     flat, packed, restored = f"{states}_flat", f"{states}_packed", f"{last}_restored"
     embed, norm = graph.makers[states], graph.makers[last]
@@ -273,7 +256,7 @@ def _gather_and_restore(graph: _Graph, states: str, last: str) -> None:
     shape = graph.add(f"{flat}_shape", np.array([-1, width]))
     gathered = [
         helper.make_node("Reshape", [states, shape], [flat]),
-        helper.make_node("Gather", [flat, "places"], [packed], axis=0),
+        helper.make_node("Gather", [flat, "token_positions"], [packed], axis=0),
     ]
     back = helper.make_node("RestorePadding", [last, "token_offset"], [restored], domain=_MS)
     graph.put({states: [embed, *gathered], last: [norm, back]}, set())

@@ -6,7 +6,6 @@ documentation of contrib operators describes them.
 
 from __future__ import annotations
 
-import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,19 +19,19 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from sentimill import Classifier
-from sentimill.engine import base as engine
-from sentimill.engine import onnx_cuda as engine_packed
+from sentimill.engine import onnx_cuda
 from sentimill.engine.base import EngineChoice
+from sentimill.engine.factory import start_engine
 from sentimill.engine.failures import FAILED
-from sentimill.engine.onnx_cuda import PackedEngine
-from sentimill.engine.onnx_cuda_padded import GpuEngine
-from sentimill.engine.packing import INPUTS, pack, pack_graph
+from sentimill.engine.onnx_cuda import CudaEngine
+from sentimill.engine.onnx_session import PACKED_INPUTS
 from sentimill.errors import EngineError
 from sentimill.server.model_slot import warm_up
 from sentimill.text.tokenizer import pad
 from sentimill_train.export.onnx import Run, export_fp32, open_graph
+from sentimill_train.export.packed_graph import pack_graph
 from sentimill_train.export.quantization.fp16 import fp16_graph
-from tiny_bundle import attention_graph, write_tiny_bundle
+from tiny_bundle import write_tiny_bundle
 from train_parts import loud_student
 
 LENGTHS = [(1,), (7, 7, 7), (3, 12, 1, 12, 5), tuple(range(1, 14))]
@@ -127,6 +126,10 @@ class FakeSession:
     def __init__(self, model: bytes) -> None:
         self._graph = ReferenceEvaluator(onnx.load_model_from_string(model), new_ops=OPS)
 
+    def get_inputs(self) -> list[object]:
+        """Return the inputs."""
+        return list(self._graph.input_names)
+
     def run(self, _: None, feeds: dict[str, NDArray[np.generic]]) -> list[NDArray[np.float32]]:
         """Return the outputs."""
         return list(self._graph.run(None, feeds))
@@ -139,17 +142,19 @@ def padded(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture
-def packed(padded: bytes, monkeypatch: pytest.MonkeyPatch) -> PackedEngine:
+def packed(padded: bytes, monkeypatch: pytest.MonkeyPatch) -> CudaEngine:
     """Return an engine of it without padding."""
 
-    def session(model: bytes, provider: str, **asked: object) -> FakeSession:
-        assert (provider, asked["inputs"]) == ("cuda", INPUTS)
+    def session(model: bytes, provider: str, threads: int, **_: object) -> FakeSession:
+        assert (provider, threads) == ("cuda", 1)
         return FakeSession(model)
 
-    monkeypatch.setattr(engine_packed, "open_session", session)
+    monkeypatch.setattr(onnx_cuda, "open_session", session)
     model = pack_graph(padded)
     assert model is not None
-    return PackedEngine(model, precision="fp32")
+    made = CudaEngine(model, precision="fp32")
+    assert made.info().unpadded
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +171,7 @@ def batch(lengths: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64
 
 @pytest.mark.parametrize("lengths", LENGTHS, ids=str)
 def test_each_text_gets_what_the_padded_graph_gives(
-    packed: PackedEngine, plain: Run, lengths: tuple[int, ...]
+    packed: CudaEngine, plain: Run, lengths: tuple[int, ...]
 ) -> None:
     """Also a text that is as long as the longest, and one of a single token."""
     ids, mask = batch(lengths)
@@ -177,26 +182,13 @@ def test_each_text_gets_what_the_padded_graph_gives(
     np.testing.assert_allclose(found, plain(ids, mask), atol=2e-5)
 
 
-def test_padding_is_never_looked_at(packed: PackedEngine) -> None:
+def test_padding_is_never_looked_at(packed: CudaEngine) -> None:
     """What stands where no text is changes no bit."""
     ids, mask = batch((3, 12, 1))
 
     found = packed.run(ids, mask)
 
     assert packed.run(np.where(mask, ids, 7), mask).tobytes() == found.tobytes()
-
-
-def test_the_inputs_say_where_texts_stand() -> None:
-    """By name, in the kinds of numbers that the operators take."""
-    ids, mask = pad([np.array([5, 6]), np.array([7, 8, 9])], 0)
-
-    found = pack(ids, mask)
-
-    assert tuple(found) == INPUTS
-    assert found["places"].tolist() == [0, 1, 3, 4, 5]
-    assert found["token_offset"].tolist() == [[0, 1, 3], [4, 5, 2]]
-    assert found["cumulative"].tolist() == [0, 2, 5]
-    assert found["token_offset"].dtype == found["cumulative"].dtype == np.int32
 
 
 def test_half_precision_is_rewritten_too(padded: bytes) -> None:
@@ -228,36 +220,13 @@ def test_a_graph_of_another_make_is_left_alone(padded: bytes, change: str) -> No
     assert pack_graph(model.SerializeToString()) is None
 
 
-def test_cuda_gets_the_padded_engine_where_a_graph_cannot_be_rewritten(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """And it says so: it is several times slower."""
-    made = GpuEngine(attention_graph(), precision="fp32", provider="cpu")
-    monkeypatch.setattr("sentimill.engine.onnx_cuda_padded.GpuEngine", lambda *_, **__: made)
-
-    assert engine._start_cuda(attention_graph(), "fp16") is made
-    assert "padding is computed too" in caplog.text
-
-
 def test_what_is_no_graph_is_left_to_onnx_runtime() -> None:
     """Which says why it cannot be loaded."""
     assert pack_graph(b"not a graph") is None
 
 
-def test_without_onnx_cuda_gets_the_padded_engine(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """And how to get it is said."""
-    made = GpuEngine(attention_graph(), precision="fp32", provider="cpu")
-    monkeypatch.setattr("sentimill.engine.onnx_cuda_padded.GpuEngine", lambda *_, **__: made)
-    monkeypatch.setitem(sys.modules, "sentimill.engine.packing", None)
-
-    assert engine._start_cuda(attention_graph(), "fp16") is made
-    assert "pip install 'sentimill[gpu]'" in caplog.text
-
-
 def test_warm_up_meets_each_session_of_an_engine_that_cuda_gets(
-    padded: bytes, packed: PackedEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    padded: bytes, packed: CudaEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the longest text alone, and with a full batch."""
     shapes: list[set[tuple[int, ...]]] = []
@@ -270,20 +239,22 @@ def test_warm_up_meets_each_session_of_an_engine_that_cuda_gets(
             seen.add(feeds["input_ids"].shape)
             return FakeSession(model).run(None, feeds)
 
-        return Mock(run=run)
+        return Mock(run=run, get_inputs=lambda: PACKED_INPUTS)
 
-    monkeypatch.setattr(engine_packed, "open_session", session)
-    made = engine._start_cuda(padded, "fp32")
+    monkeypatch.setattr(onnx_cuda, "open_session", session)
+    choice = EngineChoice(engine="onnx", provider="cuda", precision="fp32", why="a test")
+    graph = pack_graph(padded)
+    assert graph is not None
+    made, _ = start_engine([choice], lambda _: graph, threads=1)
     bundle = write_tiny_bundle(tmp_path / "tiny", max_tokens=12)
     monkeypatch.setattr(Classifier, "_replay_golden", lambda _: None)
-    choice = EngineChoice(engine="onnx", provider="cuda", precision="fp32", why="a test")
 
     warm_up(Classifier(bundle, made, choice), 60)
 
     assert shapes == [{(1, 12), (5, 12)}, {(5, 12)}, {(5, 12)}]
 
 
-def test_a_failing_call_is_an_engine_error(packed: PackedEngine) -> None:
+def test_a_failing_call_is_an_engine_error(packed: CudaEngine) -> None:
     """And the session goes back to work."""
     ids, mask = batch((3, 5))
     for _ in range(packed.info().calls + 1):
@@ -293,8 +264,10 @@ def test_a_failing_call_is_an_engine_error(packed: PackedEngine) -> None:
     assert packed.run(ids, mask).shape == (2, 2)
 
 
-def test_the_padded_engine_is_still_one(padded: bytes, plain: Run) -> None:
-    """For graphs of another make: it runs ours as well."""
-    ids, mask = batch((3, 12, 1))
-    found = GpuEngine(padded, precision="fp32", provider="cpu").run(ids, mask)
-    np.testing.assert_allclose(found, plain(ids, mask), atol=1e-5)
+def test_the_packed_graph_takes_what_the_engine_gives_it(padded: bytes) -> None:
+    """The names are agreed between the exporter and the run time."""
+    model = pack_graph(padded)
+
+    assert model is not None
+    graph = onnx.load_model_from_string(model).graph
+    assert tuple(each.name for each in graph.input) == PACKED_INPUTS

@@ -1,0 +1,83 @@
+"""Starts an engine: the only module that knows all backends, and imports each when it is needed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from sentimill.engine.base import (
+    Engine,
+    EngineChoice,
+    EngineName,
+    EngineWish,
+    Precision,
+    Provider,
+)
+from sentimill.engine.hardware import Machine, usable_cores
+from sentimill.engine.selection import rank_engines
+from sentimill.errors import EngineError
+
+__all__ = ["load_engine", "start_engine"]
+
+log = logging.getLogger(__name__)
+
+
+def start_engine(
+    choices: Sequence[EngineChoice],
+    graph_of: Callable[[EngineChoice], bytes],
+    *,
+    threads: int | None,
+) -> tuple[Engine, EngineChoice]:
+    """Start the first of *choices* that really runs here, and return which it is.
+
+    A choice is skipped only when its device is missing (a CUDA build without a driver) and another
+    choice is left. graph_of: returns the ONNX graph for a choice. threads: CPU threads of the
+    engine; None takes every core that this process may use.
+
+    Raises:
+        EngineError: the graph does not load, or no device that was asked for is available.
+    """
+    cores = threads or usable_cores()
+    for place, choice in enumerate(choices):
+        try:
+            engine = _start(choice, graph_of(choice), cores)
+        except EngineError as error:
+            if error.reason != "ENGINE_PROVIDER_FALLBACK" or place + 1 == len(choices):
+                raise
+            log.warning("%s on %s does not run here: %s", choice.engine, choice.provider, error)
+            continue
+        return engine, choice
+    raise EngineError("there is no engine to choose from", reason="ENGINE_MISSING")
+
+
+def load_engine(
+    model: bytes,
+    *,
+    engine: EngineName = "auto",
+    provider: Provider = "auto",
+    precision: Precision = "fp32",
+    threads: int | None = None,
+) -> Engine:
+    """Return an engine for the ONNX graph *model* run in *precision*.
+
+    Raises:
+        UsageError: this machine does not have that engine, provider or precision.
+        EngineError: the graph does not load, or it runs on another provider than asked for.
+    """
+    wish = EngineWish(engine=engine, provider=provider, precision=precision)
+    choices = rank_engines(wish, [precision], Machine.here())
+    return start_engine(choices, lambda _: model, threads=threads)[0]
+
+
+def _start(choice: EngineChoice, model: bytes, threads: int) -> Engine:
+    if choice.engine == "openvino":
+        from sentimill.engine.openvino import OpenvinoEngine
+
+        return OpenvinoEngine(model, precision=choice.precision, threads=threads)
+    if choice.provider == "cuda":
+        from sentimill.engine.onnx_cuda import CudaEngine
+
+        return CudaEngine(model, precision=choice.precision)
+    from sentimill.engine.onnx_cpu import OnnxEngine
+
+    return OnnxEngine(model, precision=choice.precision, threads=threads)

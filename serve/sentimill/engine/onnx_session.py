@@ -1,0 +1,105 @@
+"""Opens a session of ONNX Runtime on a CPU or a GPU, from a graph in memory."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from functools import cache
+from typing import Final, Literal
+
+import onnxruntime
+
+from sentimill.errors import EngineError
+
+__all__ = ["PACKED_INPUTS", "PADDED_INPUTS", "open_session"]
+
+log = logging.getLogger(__name__)
+
+PADDED_INPUTS: Final = ("input_ids", "attention_mask")
+"""What a graph takes that runs on any device: both (rows, tokens)."""
+
+PACKED_INPUTS: Final = (*PADDED_INPUTS, "token_positions", "token_offset", "cumulative_lengths")
+"""What a graph takes that computes no padding; see `onnx_cuda.packed_feeds`."""
+
+_NAMES: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_INPUTS: Final = {"cpu": [PADDED_INPUTS], "cuda": [PADDED_INPUTS, PACKED_INPUTS]}
+
+_SPIN_US: Final = 1000
+"""How long a thread without work spins before it sleeps. It has to be longer than from one operator
+to the next, or each operator would wait for the thread to wake. ONNX Runtime's default counts turns
+and not time, which take 3 to 500 ms by processor (onnxruntime pull request 27916). After a call on
+all threads they would keep a core from calls of one thread, from gRPC and from the tokenizers."""
+
+_DISABLED_FUSIONS: Final[Mapping[str, list[str]]] = {
+    "cpu": ["SkipLayerNormFusion"],
+    "cuda": ["MatMulAddFusion"],
+}
+"""Fusions that cost time in graphs as the exporter of `train` writes them, which are without them.
+On a CPU a norm fused with the sums before it takes 2.6 ms for 1,024 tokens of 384 channels, and the
+three operators one by one 0.6 (onnxruntime 1.32). On CUDA a product fused with its bias first
+writes the bias to every row, which takes twice as long as the product (an H200, onnxruntime 1.31).
+"""
+
+
+def open_session(
+    model: bytes,
+    provider: Literal["cpu", "cuda"],
+    threads: int,
+    *,
+    options: Mapping[str, str] | None = None,
+) -> onnxruntime.InferenceSession:
+    """Return a session that really runs on *provider*.
+
+    threads: 0 for as many as ONNX Runtime chooses. options: of the provider. Raises EngineError.
+    """
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3
+    # Versions before 1.26 ignore a name that they do not know.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    settings.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_US))
+    # ONNX Runtime would keep a plan of its memory for each shape (issue 11118), and any shape may
+    # come. Without plans an int8 student took 5.5 MB less a session and no more time.
+    settings.enable_mem_pattern = False
+    wanted = _NAMES[provider]
+    if provider == "cuda":
+        _preload()
+    try:
+        session = onnxruntime.InferenceSession(
+            model,
+            sess_options=settings,
+            providers=[(wanted, dict(options or {}))],
+            disabled_optimizers=_DISABLED_FUSIONS[provider],
+        )
+    except Exception as error:
+        raise EngineError(
+            f"ONNX Runtime cannot load the graph: {error}", reason="ENGINE_LOAD_FAILED"
+        ) from error
+    got = session.get_providers()[0]
+    if got != wanted:
+        # ONNX Runtime falls back with a warning. A GPU service on the CPU is an outage that nobody
+        # sees.
+        raise EngineError(
+            f"asked for {provider} and got {got}: check the driver with `sentimill doctor`, get the"
+            " libraries with `pip install 'onnxruntime-gpu[cuda,cudnn]'`, or use --provider cpu",
+            reason="ENGINE_PROVIDER_FALLBACK",
+        )
+    names = [graph_input.name for graph_input in session.get_inputs()]
+    if sorted(names) not in [sorted(inputs) for inputs in _INPUTS[provider]]:
+        raise EngineError(
+            f"the graph takes {names}, not {' and '.join(PADDED_INPUTS)}: export it again",
+            reason="ENGINE_BAD_GRAPH",
+        )
+    return session
+
+
+@cache
+def _preload() -> None:
+    """Load CUDA's libraries from where pip puts them; ONNX Runtime finds the system's own."""
+    with redirect_stdout(io.StringIO()) as said:  # it prints what it does not find
+        onnxruntime.preload_dlls(directory="")
+    if said.getvalue():
+        log.info("CUDA's libraries: %s", said.getvalue().strip())
