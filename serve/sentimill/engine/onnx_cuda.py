@@ -61,7 +61,7 @@ class CudaEngine:
         self, ids: NDArray[np.int64], mask: NDArray[np.int64], *, other_calls: int = 0
     ) -> NDArray[np.float32]:
         """See `Engine.run`; more concurrent calls than there are sessions wait."""
-        feeds = {"input_ids": ids, "attention_mask": mask}
+        feeds: dict[str, NDArray[np.generic]] = {"input_ids": ids, "attention_mask": mask}
         if self._info.unpadded:
             feeds |= packed_feeds(mask)
         session = self._idle.get()

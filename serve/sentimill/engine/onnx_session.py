@@ -24,7 +24,10 @@ PACKED_INPUTS: Final = (*PADDED_INPUTS, "token_positions", "token_offset", "cumu
 """What a graph takes that computes no padding; see `onnx_cuda.packed_feeds`."""
 
 _NAMES: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_INPUTS: Final = {"cpu": [PADDED_INPUTS], "cuda": [PADDED_INPUTS, PACKED_INPUTS]}
+_INPUTS: Final[Mapping[str, list[tuple[str, ...]]]] = {
+    "cpu": [PADDED_INPUTS],
+    "cuda": [PADDED_INPUTS, PACKED_INPUTS],
+}
 
 _SPIN_US: Final = 1000
 """How long a thread without work spins before it sleeps. It has to be longer than from one operator
