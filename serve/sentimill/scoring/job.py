@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from sentimill.scoring.answer_columns import Columns
 from sentimill.scoring.checkpoint import FolderLock, Header, Journal
 from sentimill.scoring.formats.table import Layout
 from sentimill.scoring.pipeline import Limits
-from sentimill.scoring.planning import Unit, open_table, plan
+from sentimill.scoring.planning import Unit, check_output, open_table, plan
 from sentimill.scoring.runner import Progress, Run, Summary, refuse_existing
 from sentimill.scoring.scorers import Scorer
 from sentimill.scoring.storage import (
@@ -71,17 +71,21 @@ class Score:
                 why = f"--text-column {name!r} is a column that score adds: choose another --prefix"
                 raise UsageError(why, reason="COLUMN_COLLISION")
 
+        self._check(units, columns)
+        return units
+
+    def _check(self, units: Sequence[Unit], columns: Columns) -> None:
+        """Raise what can be known from the names, the options and the schemas of the inputs."""
+
         def check(unit: Unit) -> None:
             self._check_target(unit)
-            # With a prob column a label, collisions show once the model is known.
-            if unit.source != STANDARD and not self.probs:
-                with open_table(unit, self.layout, columns):
-                    pass
+            if unit.source != STANDARD:
+                with open_table(unit, self.layout, columns) as table:
+                    check_output(unit, table, self.layout, columns)
 
         with ThreadPoolExecutor(_PLANNERS, "plan") as threads:
             for _ in threads.map(check, units):
                 pass
-        return units
 
     def run(
         self,
@@ -100,6 +104,8 @@ class Score:
         units = self.plan()
         model = scorer.model()
         columns = Columns(model.labels, model.threshold, self.prefix, with_probs=self.probs)
+        if self.probs:  # only now their names are known
+            self._check(units, columns)
         limits = Limits(stop or threading.Event(), self.max_errors)
         run = Run(units, self.layout, scorer, columns, limits, report, overwrite=self.overwrite)
         if self.target == STANDARD:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Final
 
+import pyarrow as pa
+
 from sentimill.errors import TableError, UsageError
 from sentimill.scoring.answer_columns import Columns
 from sentimill.scoring.formats.compression import Stream, reading
@@ -16,10 +18,11 @@ from sentimill.scoring.formats.csv import DelimitedTable
 from sentimill.scoring.formats.jsonlines import JsonLinesTable
 from sentimill.scoring.formats.kinds import Kind, kind_of, stem_of
 from sentimill.scoring.formats.parquet import ParquetTable
+from sentimill.scoring.formats.parquet_writer import check_output as check_parquet
 from sentimill.scoring.formats.table import Layout, Table
 from sentimill.scoring.storage import STANDARD, find, identity, is_folder, is_remote, open_input
 
-__all__ = ["Unit", "open_table", "plan"]
+__all__ = ["Unit", "check_output", "converted_schema", "open_table", "plan"]
 
 _DELIMITED: Final = ("csv", "tsv")
 
@@ -74,6 +77,30 @@ def plan(
         why = f"two inputs would both become {twice}: score them in two jobs"
         raise UsageError(why, reason="OUTPUT_COLLISION")
     return units
+
+
+def check_output(unit: Unit, table: Table, layout: Layout, columns: Columns) -> None:
+    """Raise TableError or UsageError when the output of *unit* cannot have its columns."""
+    if isinstance(table, ParquetTable):
+        check_parquet(table, columns)
+    if unit.converts:
+        converted_schema(unit, table, layout, columns)
+
+
+def converted_schema(unit: Unit, table: Table, layout: Layout, columns: Columns) -> pa.Schema:
+    """Return the columns of a converted table: text, the bytes of odd rows, the answers."""
+    names = [*(layout.keep or table.columns), f"{columns.prefix}source", *columns.names]
+    if layout.update:
+        why = "--where-missing writes the format that it reads: give the output the same suffix as"
+        raise UsageError(f"{why} {unit.source}", reason="NO_CONVERSION")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        why = f"{unit.target} would have two columns named {twice!r}, which Parquet cannot have:"
+        why += " rename one in the input, or choose another --prefix"
+        raise TableError(why, reason="DUPLICATE_COLUMN")
+    fields = [pa.field(name, pa.string()) for name in names[: -1 - len(columns.names)]]
+    fields.append(pa.field(f"{columns.prefix}source", pa.binary()))
+    return pa.schema([*fields, *columns.schema()])
 
 
 def _target_kind(target: str, wanted: str | None, read: Kind) -> Kind:

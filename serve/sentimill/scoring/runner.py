@@ -15,11 +15,11 @@ from sentimill.scoring.answer_columns import Answers, Columns
 from sentimill.scoring.checkpoint import Done, Journal, Tally
 from sentimill.scoring.formats.compression import pack
 from sentimill.scoring.formats.parquet import ParquetTable, message
-from sentimill.scoring.formats.parquet_writer import complete, write_new
+from sentimill.scoring.formats.parquet_writer import add_columns, write_new
 from sentimill.scoring.formats.table import Layout, Position, Table, Window
 from sentimill.scoring.part_writer import Output, PartsOutput, StreamOutput
 from sentimill.scoring.pipeline import Flow, Limits
-from sentimill.scoring.planning import Unit, open_table
+from sentimill.scoring.planning import Unit, converted_schema, open_table
 from sentimill.scoring.scorers import Scorer
 from sentimill.scoring.storage import (
     STANDARD,
@@ -178,18 +178,11 @@ class Run:
 
     def _head(self, unit: Unit, table: Table) -> bytes:
         if unit.converts:
-            return bytes(self._schema(table).serialize())
+            return bytes(self._schema(unit, table).serialize())
         return pack(table.head(self.columns.names), unit.target_kind.compression)
 
-    def _schema(self, table: Table) -> pa.Schema:
-        """Return the columns of a converted table: text, the bytes of odd rows, the answers."""
-        names = self.layout.keep or table.columns
-        if len(set(names)) < len(names):
-            why = "the input has two columns of one name, which Parquet cannot have: rename one"
-            raise TableError(why, reason="DUPLICATE_COLUMN")
-        fields = [pa.field(name, pa.string()) for name in names]
-        fields.append(pa.field(f"{self.columns.prefix}source", pa.binary()))
-        return pa.schema([*fields, *self.columns.schema()])
+    def _schema(self, unit: Unit, table: Table) -> pa.Schema:
+        return converted_schema(unit, table, self.layout, self.columns)
 
     def _finish(self, unit: Unit, table: Table, output: PartsOutput) -> None:
         """Make the file that gets the target's name; for all but Parquet the data is it."""
@@ -198,9 +191,9 @@ class Run:
         made = output.path.with_suffix(".parquet")
         with output.path.open("rb") as stream, made.open("wb") as target:
             if isinstance(table, ParquetTable):
-                complete(table, stream, target, self.columns, self._check_stop)
+                add_columns(table, stream, target, self.columns, self._check_stop)
             else:
-                write_new(self._schema(table), stream, target, self._check_stop)
+                write_new(self._schema(unit, table), stream, target, self._check_stop)
             target.flush()
             os.fsync(target.fileno())
 

@@ -6,12 +6,13 @@ import time
 from typing import Final
 
 import msgspec
+import numpy as np
 
-from sentimill.scoring.answer_columns import Columns
+from sentimill.scoring.answer_columns import Answers, Columns
 from sentimill.scoring.checkpoint import Tally
-from sentimill.scoring.formats.table import Position
+from sentimill.scoring.formats.table import Position, Window
 from sentimill.scoring.job import Score, Summary
-from sentimill.scoring.planning import open_table
+from sentimill.scoring.planning import check_output, open_table
 from sentimill.scoring.scorers import Scorer
 from sentimill.scoring.storage import STANDARD, identity
 
@@ -40,18 +41,23 @@ def as_json(done: Summary) -> dict[str, object]:
 def try_out(job: Score, scorer: Scorer) -> dict[str, object]:
     """Score the first 100 rows of the first input, write nothing, and estimate the rest.
 
-    The estimate is by size: rows in proportion to the bytes of the inputs as they are stored.
+    The rows are also made into output, which is dropped, so an error that writing would raise is
+    raised here. The estimate assumes that rows and bytes of the stored inputs are proportional.
     """
     units = job.plan()
     model = scorer.model()
     columns = Columns(model.labels, model.threshold, job.prefix, with_probs=job.probs)
     with open_table(units[0], job.layout, columns) as table:
+        check_output(units[0], table, job.layout, columns)
+        table.head(columns.names)
         window = next(table.windows(Position()), None)
-    texts = window.texts[:_TRIAL_ROWS] if window is not None else []
-    scorer.answer(scorer.prepare(texts[:8]))  # the first call sets memory up
-    began = time.monotonic()
-    answers = scorer.answer(scorer.prepare(texts))
-    seconds = time.monotonic() - began
+        texts = window.texts[:_TRIAL_ROWS] if window is not None else []
+        scorer.answer(scorer.prepare(texts[:8]))  # the first call allocates memory
+        began = time.monotonic()
+        answers = scorer.answer(scorer.prepare(texts))
+        seconds = time.monotonic() - began
+        if window is not None:
+            _write_nowhere(window, answers, columns)
     found: dict[str, object] = {
         "rows": len(texts),
         "failed": len(answers.errors),
@@ -66,3 +72,10 @@ def try_out(job: Score, scorer: Scorer) -> dict[str, object]:
         found["estimated_rows"] = rows
         found["estimated_seconds"] = rows * seconds / len(texts)
     return found
+
+
+def _write_nowhere(window: Window, answers: Answers, columns: Columns) -> None:
+    """Make the output of a window whose first rows have *answers*."""
+    probs = np.full((len(window.texts), len(columns.labels)), np.nan, dtype=np.float32)
+    probs[: len(answers.probs)] = answers.probs
+    window.render(columns.add(Answers(probs, answers.errors)))

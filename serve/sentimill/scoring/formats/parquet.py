@@ -1,8 +1,7 @@
-"""Parquet: the job reads one column, and the file is put together at the end.
+"""Parquet: the job reads the texts, and writes the file at the end.
 
-Parquet cannot be continued once its writer is gone. So what the job appends is an Arrow stream of
-the answers alone, and `assembly.py` writes the file from the input and that stream: row groups,
-schema, metadata and every other column as they were.
+A Parquet file cannot be continued once its writer is gone. So the job writes an Arrow stream of the
+answers alone, and `parquet_writer` makes the file from the input and that stream.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from sentimill.scoring.formats.table import (
     join_texts,
 )
 
-__all__ = ["ParquetTable", "message"]
+__all__ = ["ParquetTable", "is_text", "message"]
 
 
 class ParquetTable:
@@ -44,8 +43,10 @@ class ParquetTable:
         try:
             self.file = pq.ParquetFile(file)
         except (pa.ArrowInvalid, OSError) as error:
-            why = f"{name} is no whole Parquet file ({error}): copy it again"
+            why = f"{name} is not a whole Parquet file ({error}): copy it again"
             raise TableError(why, reason="UNREADABLE") from error
+        self.name = name
+        self.raw = file
         self._window_bytes = layout.window_bytes
         self._size_bytes = size_bytes
         self._added = columns
@@ -54,13 +55,12 @@ class ParquetTable:
         self.columns = tuple(self.schema.names)
         for one in layout.text_columns:
             kind = self.schema.field(find_column(name, self.columns, one)).type
-            if pa.types.is_dictionary(kind):
-                kind = kind.value_type
-            if not (_is_text(kind) or pa.types.is_null(kind)):
+            if not is_text(kind):
                 why = f"{name}: the column {one!r} is {kind}, not text: name one with --text-column"
                 raise TableError(why, reason="NOT_TEXT")
         for wanted in layout.keep:
             find_column(name, self.columns, wanted)
+        self.answers_schema = columns.schema()
         self.keep = layout.keep
         self.update = _answered(name, self.schema, columns, layout.update)
 
@@ -148,9 +148,12 @@ def message(added: Added | pa.Table) -> bytes:
     return b"".join(bytes(batch.serialize()) for batch in added.combine_chunks().to_batches())
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_text(kind: pa.DataType) -> bool:
+    """Say whether a column of this type holds text, as a column of nulls alone may."""
     types = pa.types
-    checks = (types.is_string, types.is_large_string, types.is_string_view)
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    checks = (types.is_string, types.is_large_string, types.is_string_view, types.is_null)
     return any(check(kind) for check in checks) or _is_bytes(kind)
 
 
@@ -195,6 +198,8 @@ def _answered(name: str, schema: pa.Schema, columns: Columns, update: bool) -> b
         why = f"{name} already has a column {taken[0]!r}: choose another --prefix"
         why += ", or fill its gaps with --where-missing"
         raise TableError(why, reason="COLUMN_COLLISION")
+    for added in taken:
+        find_column(name, schema.names, added)
     if taken and len(taken) < len(columns.names):
         why = f"{name} has {', '.join(taken)} and not all of {', '.join(columns.names)}"
         raise TableError(why + ": choose another --prefix", reason="COLUMN_COLLISION")

@@ -1,55 +1,138 @@
-"""Putting a Parquet file together from the stream that the job left, and where need be its input.
+"""Writes Parquet: the input's bytes with columns added, or a new file of whole rows.
 
-What comes out depends on these two alone, so a resumed job writes the same bytes.
+The columns of the input are not decoded. Their bytes are copied, the answers are written as Parquet
+columns behind them, and the footer gets both. So types, encodings, statistics and the page index of
+the input stay exactly as they were, whatever wrote them. What comes out depends on the input and on
+the job's stream alone, so a resumed job writes the same bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import BinaryIO, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from sentimill.errors import TableError
 from sentimill.scoring.answer_columns import Columns
-from sentimill.scoring.formats.parquet import ParquetTable
+from sentimill.scoring.formats.parquet import ParquetTable, is_text
+from sentimill.scoring.formats.parquet_footer import (
+    MAGIC,
+    Chunk,
+    chunks_of,
+    read_footer,
+    row_group,
+    rows_of,
+)
 
-__all__ = ["complete", "write_new"]
+__all__ = ["add_columns", "check_output", "write_new"]
 
-_GROUP_BYTES: Final = 256 << 20
-"""A row group that is larger than this is written as several, so that memory stays bounded."""
+_PIECE_ROWS: Final = 1 << 20
+"""Rows of answers that are encoded at once; a larger row group is made of several pieces."""
 
 _NEW_GROUP_BYTES: Final = 32 << 20
 """A row group of a file that was no Parquet before."""
 
+_COPY_BYTES: Final = 4 << 20
 _CODECS: Final = {"UNCOMPRESSED": "NONE", "LZ4_RAW": "LZ4"}
 
 
-def complete(
+def check_output(table: ParquetTable, columns: Columns) -> None:
+    """Raise TableError when the output would not have the input's columns and the answers.
+
+    It compares the schemas of the input and of an output without rows, field by field.
+    """
+    added = _added_schema(table, columns)
+    for field, ours in zip(added, columns.schema(), strict=True):
+        if not _fits(ours.type, field.type):
+            why = f"{table.name}: its column {field.name!r} is {field.type}, and answers are"
+            why += f" {ours.type}: choose another --prefix"
+            raise TableError(why, reason="COLUMN_COLLISION")
+    with tempfile.TemporaryFile() as answers, tempfile.TemporaryFile() as target:
+        _writer(answers, added, table).close()
+        merge = _Merge(table, answers, added)
+        target.write(MAGIC + merge.footer.serialize([], 0))
+        _check_schema(table, target, added)
+
+
+def add_columns(
     table: ParquetTable,
     stream: BinaryIO,
     target: BinaryIO,
     columns: Columns,
     step: Callable[[], None],
 ) -> None:
-    """Write the rows of *table* to *target* with the answers of *stream*; *step* between groups."""
-    added = columns.schema()
-    names = list(table.keep) or table.schema.names
-    if table.update:
-        names += [name for name in added.names if name not in names]
-    else:
-        names = [name for name in names if name not in added.names]
-    fields = [table.schema.field(name) for name in names]
-    fields += [field for field in added if field.name not in names]
-    schema = pa.schema(fields, metadata=table.schema.metadata)
-    answers = _Rows(_batches(stream), added)
-    with _writer(target, schema, table.file.metadata) as writer:
-        for piece in _pieces(table, names):
-            found = answers.take(len(piece))
-            arrays = [_merged(piece, found, field) for field in schema]
-            writer.write_table(pa.table(arrays, schema=schema), row_group_size=max(1, len(piece)))
+    """Write *table* to *target* with the answers of *stream*; *step* is called between groups.
+
+    Raises TableError when the output's schema is not what `check_output` allowed.
+    """
+    added = _added_schema(table, columns)
+    with tempfile.TemporaryFile(dir=Path(target.name).parent) as answers:
+        pieces = _write_answers(table, stream, answers, added, step)
+        _Merge(table, answers, added).write(target, pieces, step)
+    target.flush()
+    with open(target.name, "rb") as written:
+        _check_schema(table, written, added)
+
+
+class _Merge:
+    """The output of an input and a file of answers. footer: without row groups.
+
+    leaves: for each leaf of the output, its number in the input, or the name of an answer.
+    """
+
+    def __init__(self, table: ParquetTable, answers: BinaryIO, added: pa.Schema) -> None:
+        self._table = table
+        self._answers = answers
+        self._input = read_footer(table.raw, table.name)
+        self._added = read_footer(answers, "the answers")
+        names = list(table.columns)
+        kept = [names.index(name) for name in table.keep] or [*range(len(names))]
+        if table.keep and table.update:
+            kept += [names.index(name) for name in added.names if name not in table.keep]
+        columns = list(self._input.columns().values())
+        self.leaves: list[int | str] = []
+        for position in kept:
+            if names[position] in added.names:
+                self.leaves.append(names[position])
+            else:
+                self.leaves += columns[position]
+        self.leaves += [name for name in added.names if name not in self.leaves]
+        self.footer = self._input.with_columns(
+            kept, self._added, lambda schema: _merged_schema(schema, kept, added)
+        )
+
+    def write(self, target: BinaryIO, pieces: list[int], step: Callable[[], None]) -> None:
+        """Write the whole file; *pieces* counts the row groups of answers of each row group."""
+        moved = bool(self._table.keep)
+        target.write(MAGIC)
+        if not moved:
+            # Every byte keeps its offset, so what points into the input's data stays right.
+            _copy(self._table.raw, len(MAGIC), self._input.begin - len(MAGIC), target)
+        names = self._added.names()
+        found = iter(self._added.row_groups)
+        groups: list[bytes] = []
+        rows = 0
+        for group, count in zip(self._input.row_groups, pieces, strict=True):
             step()
+            parts = [chunks_of(next(found)) for _ in range(count)]
+            answers = dict(zip(names, zip(*parts, strict=True), strict=True))
+            theirs = chunks_of(group)
+            chunks: list[Chunk] = []
+            for leaf in self.leaves:
+                if isinstance(leaf, str):
+                    chunks.append(_append(self._answers, answers[leaf], target))
+                elif moved:
+                    chunks.append(_append(self._table.raw, [theirs[leaf]], target))
+                else:
+                    chunks.append(theirs[leaf])
+            groups.append(row_group(group, chunks, moved=moved))
+            rows += rows_of(group)
+        target.write(self.footer.serialize(groups, rows))
 
 
 def write_new(
@@ -76,7 +159,7 @@ def _batches(stream: BinaryIO) -> Iterator[pa.RecordBatch]:
 
 
 class _Rows:
-    """Takes rows off a series of batches, however many are wanted."""
+    """Takes any number of rows off a series of batches."""
 
     def __init__(self, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> None:
         self._batches = batches
@@ -93,46 +176,146 @@ class _Rows:
         return found
 
 
-def _pieces(table: ParquetTable, names: list[str]) -> Iterator[pa.Table]:
-    """Yield the row groups in order, a very large one in parts."""
-    metadata = table.file.metadata
-    for group in range(metadata.num_row_groups):
-        size, rows = metadata.row_group(group).total_byte_size, metadata.row_group(group).num_rows
-        if size <= _GROUP_BYTES:
-            yield table.file.read_row_group(group, columns=names)
-            continue
-        rows_each = max(1, rows * _GROUP_BYTES // size)
-        for batch in table.file.iter_batches(rows_each, row_groups=[group], columns=names):
+def _write_answers(
+    table: ParquetTable,
+    stream: BinaryIO,
+    answers: BinaryIO,
+    added: pa.Schema,
+    step: Callable[[], None],
+) -> list[int]:
+    """Write the added columns as a Parquet file, and return its row groups for each of *table*."""
+    counts: list[int] = []
+    rows = _Rows(_batches(stream), table.answers_schema)
+    with _writer(answers, added, table) as writer:
+        for group in range(table.file.metadata.num_row_groups):
+            step()
+            count = 0
+            for old in _old_answers(table, group):
+                new = rows.take(len(old))
+                arrays = [_merged(old, new, field) for field in added]
+                writer.write_table(pa.table(arrays, schema=added), row_group_size=max(1, len(old)))
+                count += 1
+            counts.append(count)
+    answers.flush()
+    return counts
+
+
+def _old_answers(table: ParquetTable, group: int) -> Iterator[pa.Table]:
+    """Yield the answers that a row group has already, in pieces; without columns if it has none."""
+    rows = table.file.metadata.row_group(group).num_rows
+    if table.update and rows:
+        names = list(table.answers_schema.names)
+        for batch in table.file.iter_batches(_PIECE_ROWS, row_groups=[group], columns=names):
             yield pa.Table.from_batches([batch])
+        return
+    for begin in range(0, max(rows, 1), _PIECE_ROWS):
+        length = min(_PIECE_ROWS, rows - begin)
+        yield pa.table({"": pa.nulls(length)})
 
 
-def _merged(piece: pa.Table, found: pa.Table, field: pa.Field) -> pa.ChunkedArray:
-    """Return one column of the output; an answer that was there before stays."""
-    if field.name not in found.column_names:
-        return piece.column(field.name)
-    new = found.column(field.name).cast(field.type)
-    if field.name not in piece.column_names:
-        return new
-    kept = pc.is_valid(piece.column(found.column_names[0]))
-    return pc.if_else(kept, piece.column(field.name), new)
+def _merged(old: pa.Table, new: pa.Table, field: pa.Field) -> pa.ChunkedArray:
+    """Return one added column; an answer that was there before stays."""
+    column = new.column(field.name)
+    if field.name not in old.column_names:
+        return column
+    label = _as_text(old.column(new.column_names[0]))
+    answered = pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(label), ""), False)
+    if pa.types.is_string(column.type):
+        merged = pc.if_else(answered, _as_text(old.column(field.name)), column)
+    else:
+        merged = pc.if_else(answered, old.column(field.name), column.cast(field.type))
+    return merged.cast(field.type)
 
 
-def _writer(target: BinaryIO, schema: pa.Schema, like: pq.FileMetaData) -> pq.ParquetWriter:
-    """Return a writer whose file is as the one described by *like*."""
-    found = [
-        like.row_group(0).column(k) for k in range(like.num_columns if like.num_row_groups else 0)
+def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return text as plain strings: Arrow computes with neither dictionaries nor views."""
+    return column.cast(pa.string())
+
+
+def _added_schema(table: ParquetTable, columns: Columns) -> pa.Schema:
+    """Return the added columns; where the input has them already they keep their types."""
+    fields = list(columns.schema())
+    if table.update:
+        types = [table.schema.field(field.name).type for field in fields]
+        fields = [
+            field if pa.types.is_null(kind) else pa.field(field.name, kind)
+            for field, kind in zip(fields, types, strict=True)
+        ]
+    return pa.schema(fields)
+
+
+def _fits(ours: pa.DataType, theirs: pa.DataType) -> bool:
+    """Say whether a column of the type *theirs* can hold our answers without loss."""
+    if pa.types.is_string(ours):
+        return is_text(theirs)
+    wide = pa.types.is_float64(theirs) and pa.types.is_floating(ours)
+    return bool(theirs == ours or wide)
+
+
+def _merged_schema(schema: pa.Schema, kept: list[int], added: pa.Schema) -> pa.Schema:
+    """Return the Arrow schema of the output, whose metadata is the input's."""
+    fields = [schema.field(k) for k in kept]
+    fields += [field for field in added if field.name not in schema.names]
+    return pa.schema(fields, metadata=schema.metadata)
+
+
+def _check_schema(table: ParquetTable, written: BinaryIO, added: pa.Schema) -> None:
+    """Raise TableError unless *written* has the columns of *table* as they are, and the answers."""
+    found = pq.read_schema(written)
+    names = list(table.keep) or list(table.columns)
+    expected = [
+        field
+        for field in map(table.schema.field, _positions(table, names))
+        if field.name not in added.names
     ]
-    codecs = {c.path_in_schema: _CODECS.get(c.compression, c.compression) for c in found}
-    usual = next(iter(codecs.values()), "SNAPPY")
-    for name in schema.names:
-        codecs.setdefault(name, usual)
-    sorting = like.row_group(0).sorting_columns if like.num_row_groups else ()
-    return pq.ParquetWriter(
-        target,
-        schema,
-        version=like.format_version if like.format_version in ("1.0", "2.4", "2.6") else "2.6",
-        compression=codecs,
-        use_deprecated_int96_timestamps=any(c.physical_type == "INT96" for c in found),
-        write_page_index=any(c.has_column_index for c in found),
-        sorting_columns=sorting or None,
+    ours = [field for field in found if field.name in added.names]
+    kept = [field for field in found if field.name not in added.names]
+    same = (
+        len(kept) == len(expected)
+        and all(a.equals(b, check_metadata=True) for a, b in zip(kept, expected, strict=True))
+        and {field.name: field.type for field in ours}
+        == dict(zip(added.names, added.types, strict=True))
+        and (found.metadata or {}) == (table.schema.metadata or {})
     )
+    if not same:
+        why = f"{table.name} has columns that would not come out as they are: convert it to CSV or"
+        raise TableError(f"{why} JSON Lines, or write it again with pyarrow", reason="UNREADABLE")
+
+
+def _positions(table: ParquetTable, names: list[str]) -> list[int]:
+    if not table.keep:
+        return [*range(len(table.columns))]
+    return [table.columns.index(name) for name in names]
+
+
+def _writer(target: BinaryIO, schema: pa.Schema, table: ParquetTable) -> pq.ParquetWriter:
+    """Return a writer of answers, compressed as the input is.
+
+    Pages without dictionaries may follow one another, so a chunk can be made of several pieces.
+    """
+    metadata = table.file.metadata
+    codec = "SNAPPY"
+    if metadata.num_row_groups and metadata.num_columns:
+        codec = metadata.row_group(0).column(0).compression
+    codec = _CODECS.get(codec, codec)
+    if codec != "NONE" and not pa.Codec.is_available(codec.lower()):
+        codec = "SNAPPY"
+    return pq.ParquetWriter(target, schema, compression=codec, use_dictionary=False)
+
+
+def _append(source: BinaryIO, chunks: Sequence[Chunk], target: BinaryIO) -> Chunk:
+    """Copy *chunks* of one column to the end of *target*, and describe them as one chunk there."""
+    place = target.tell()
+    for chunk in chunks:
+        _copy(source, chunk.start, chunk.size, target)
+    return chunks[0].moved(place).joined(chunks[1:])
+
+
+def _copy(source: BinaryIO, begin: int, size: int, target: BinaryIO) -> None:
+    source.seek(begin)
+    while size:
+        block = source.read(min(size, _COPY_BYTES))
+        if not block:
+            raise EOFError("the input is shorter than its footer says")
+        target.write(block)
+        size -= len(block)

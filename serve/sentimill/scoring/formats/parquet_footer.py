@@ -1,0 +1,295 @@
+"""The footer of a Parquet file: read, given more columns, and written again.
+
+Everything that is not changed stays as it was written, also what this program does not know. Field
+numbers are those of https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import BinaryIO, Final
+
+import pyarrow as pa
+
+from sentimill.errors import TableError
+from sentimill.scoring.formats import thrift
+from sentimill.scoring.formats.thrift import STRUCT, Struct
+
+__all__ = ["MAGIC", "Chunk", "Footer", "chunks_of", "read_footer", "row_group", "rows_of"]
+
+MAGIC: Final = b"PAR1"
+_TAIL_BYTES: Final = 8
+_ARROW_SCHEMA: Final = b"ARROW:schema"
+_OPTIONAL: Final = 1
+
+
+class _File(IntEnum):
+    SCHEMA = 2
+    NUM_ROWS = 3
+    ROW_GROUPS = 4
+    KEY_VALUES = 5
+    COLUMN_ORDERS = 7
+    ENCRYPTION = 8
+
+
+class _Element(IntEnum):
+    REPETITION = 3
+    NAME = 4
+    CHILDREN = 5
+    FIELD_ID = 9
+
+
+class _Group(IntEnum):
+    COLUMNS = 1
+    BYTES = 2
+    NUM_ROWS = 3
+    SORTING = 4
+    OFFSET = 5
+    COMPRESSED_BYTES = 6
+
+
+class _Chunk(IntEnum):
+    FILE_PATH = 1
+    OFFSET = 2
+    METADATA = 3
+
+
+class _Metadata(IntEnum):
+    VALUES = 5
+    BYTES = 6
+    COMPRESSED_BYTES = 7
+    DATA_OFFSET = 9
+    INDEX_OFFSET = 10
+    DICTIONARY_OFFSET = 11
+    STATISTICS = 12
+    ENCODING_STATISTICS = 13
+
+
+# Positions of the page index and the bloom filter, and statistics of sizes: dropped when a chunk is
+# moved, because what they point to is not.
+_CHUNK_INDEX: Final = (4, 5, 6, 7)
+_MOVED: Final = (14, 15)
+
+
+@dataclass(slots=True)
+class Chunk:
+    """The values of one leaf column in one row group."""
+
+    fields: Struct
+    metadata: Struct
+
+    @classmethod
+    def parse(cls, raw: bytes) -> Chunk:
+        """Read a ColumnChunk."""
+        fields = thrift.parse(raw)
+        return cls(fields, thrift.parse(fields[_Chunk.METADATA].raw))
+
+    def number(self, field: int) -> int:
+        """Return a number of the metadata, 0 where it is absent."""
+        return thrift.number(self.metadata[field]) if field in self.metadata else 0
+
+    @property
+    def start(self) -> int:
+        """The file offset of its first page."""
+        offsets = map(self.number, (_Metadata.DATA_OFFSET, *_PAGES))
+        return min((offset for offset in offsets if offset), default=0)
+
+    @property
+    def size(self) -> int:
+        """Its bytes in the file."""
+        return self.number(_Metadata.COMPRESSED_BYTES)
+
+    def moved(self, to: int) -> Chunk:
+        """Return the description of its bytes copied to the offset *to*."""
+        shift = to - self.start
+        metadata = {k: v for k, v in self.metadata.items() if k not in _MOVED}
+        for field in (_Metadata.DATA_OFFSET, *_PAGES):
+            if self.number(field):
+                metadata[field] = thrift.integer(thrift.I64, self.number(field) + shift)
+        fields = {k: v for k, v in self.fields.items() if k not in _CHUNK_INDEX}
+        if _Chunk.OFFSET in fields and thrift.number(fields[_Chunk.OFFSET]):
+            fields[_Chunk.OFFSET] = thrift.integer(thrift.I64, to)
+        return Chunk(fields, metadata)
+
+    def joined(self, others: Sequence[Chunk]) -> Chunk:
+        """Describe its pages followed by those of *others*, none of which has a dictionary."""
+        if not others:
+            return self
+        dropped = (_Metadata.STATISTICS, _Metadata.ENCODING_STATISTICS, 16)
+        metadata = {k: v for k, v in self.metadata.items() if k not in dropped}
+        for field in (_Metadata.VALUES, _Metadata.BYTES, _Metadata.COMPRESSED_BYTES):
+            total = sum(chunk.number(field) for chunk in (self, *others))
+            metadata[field] = thrift.integer(thrift.I64, total)
+        return Chunk(self.fields, metadata)
+
+    def serialize(self) -> bytes:
+        """Return the bytes of a ColumnChunk."""
+        inner = thrift.Value(STRUCT, thrift.serialize(self.metadata))
+        return thrift.serialize({**self.fields, _Chunk.METADATA: inner})
+
+
+_PAGES: Final = (_Metadata.INDEX_OFFSET, _Metadata.DICTIONARY_OFFSET)
+
+
+@dataclass(slots=True)
+class Footer:
+    """The footer of a file. begin: its offset, where the data ends.
+
+    fields: of FileMetaData. elements: its schema, the root first, then depth first.
+    """
+
+    begin: int
+    fields: Struct
+    elements: list[Struct]
+
+    @property
+    def row_groups(self) -> list[Struct]:
+        """The row groups."""
+        return [thrift.parse(raw) for raw in thrift.items(self.fields[_File.ROW_GROUPS])]
+
+    def columns(self) -> dict[int, range]:
+        """Return, for each top-level column, the indices of its leaves; keys are its elements."""
+        found: dict[int, range] = {}
+        at, leaf = 1, 0
+        while at < len(self.elements):
+            end, leaves = self._subtree(at)
+            found[at] = range(leaf, leaf + leaves)
+            at, leaf = end, leaf + leaves
+        return found
+
+    def names(self) -> list[str]:
+        """Return the names of the top-level columns."""
+        return [thrift.text(self.elements[at][_Element.NAME]).decode() for at in self.columns()]
+
+    def _subtree(self, at: int) -> tuple[int, int]:
+        """Return the index behind the element *at* and its children, and its count of leaves."""
+        element = self.elements[at]
+        count = element.get(_Element.CHILDREN)
+        children = thrift.number(count) if count else 0
+        if not children:
+            return at + 1, 1
+        leaves = 0
+        at += 1
+        for _ in range(children):
+            at, more = self._subtree(at)
+            leaves += more
+        return at, leaves
+
+    def with_columns(
+        self, kept: Sequence[int], added: Footer, arrow: Callable[[pa.Schema], pa.Schema]
+    ) -> Footer:
+        """Return a footer without row groups, of the columns *kept* (by position) and *added*.
+
+        An added column takes the place of a kept one of its name. *arrow* changes the Arrow schema
+        that Arrow's writers store, where there is one.
+        """
+        ours = dict(zip(added.names(), added.columns(), strict=True))
+        orders = self._orders()
+        columns = list(self.columns().items())
+        elements, order = [dict(self.elements[0])], []
+        for position in kept:
+            at, leaves = columns[position]
+            name = thrift.text(self.elements[at][_Element.NAME]).decode()
+            if name in ours:
+                element = dict(added.elements[ours.pop(name)])
+                if _Element.FIELD_ID in self.elements[at]:
+                    element[_Element.FIELD_ID] = self.elements[at][_Element.FIELD_ID]
+                elements.append(element)
+            else:
+                elements += self.elements[at : self._subtree(at)[0]]
+            order += [orders[k] for k in leaves] if orders else []
+        elements += [added.elements[at] for at in ours.values()]
+        order += added._orders()[: len(ours)] if orders else []
+        count = len(kept) + len(ours)
+        elements[0][_Element.CHILDREN] = thrift.integer(thrift.I32, count)
+        fields = dict(self.fields)
+        fields[_File.SCHEMA] = thrift.items_value(STRUCT, [*map(thrift.serialize, elements)])
+        fields[_File.ROW_GROUPS] = thrift.items_value(STRUCT, [])
+        if orders:
+            fields[_File.COLUMN_ORDERS] = thrift.items_value(STRUCT, order)
+        if _File.KEY_VALUES in fields:
+            pairs = [
+                _with_arrow_schema(raw, arrow) for raw in thrift.items(fields[_File.KEY_VALUES])
+            ]
+            fields[_File.KEY_VALUES] = thrift.items_value(STRUCT, pairs)
+        return Footer(self.begin, fields, elements)
+
+    def serialize(self, groups: Sequence[bytes], rows: int) -> bytes:
+        """Return the end of a file: footer, its length, and the magic number."""
+        fields = dict(self.fields)
+        fields[_File.ROW_GROUPS] = thrift.items_value(STRUCT, groups)
+        fields[_File.NUM_ROWS] = thrift.integer(thrift.I64, rows)
+        data = thrift.serialize(fields)
+        return data + len(data).to_bytes(4, "little") + MAGIC
+
+    def _orders(self) -> list[bytes]:
+        value = self.fields.get(_File.COLUMN_ORDERS)
+        return thrift.items(value) if value else []
+
+
+def row_group(group: Struct, chunks: Sequence[Chunk], *, moved: bool) -> bytes:
+    """Return *group* with other *chunks*; *moved* says that all of them have new places."""
+    fields = dict(group)
+    fields[_Group.COLUMNS] = thrift.items_value(STRUCT, [chunk.serialize() for chunk in chunks])
+    total = sum(chunk.number(_Metadata.BYTES) for chunk in chunks)
+    fields[_Group.BYTES] = thrift.integer(thrift.I64, total)
+    if _Group.COMPRESSED_BYTES in fields:
+        packed = sum(chunk.size for chunk in chunks)
+        fields[_Group.COMPRESSED_BYTES] = thrift.integer(thrift.I64, packed)
+    if moved:
+        fields.pop(_Group.SORTING, None)  # its column numbers are those of the input
+        if _Group.OFFSET in fields:
+            fields[_Group.OFFSET] = thrift.integer(thrift.I64, min(c.start for c in chunks))
+    return thrift.serialize(fields)
+
+
+def chunks_of(group: Struct) -> list[Chunk]:
+    """Return the chunks of a row group, in the order of the leaves."""
+    return [Chunk.parse(raw) for raw in thrift.items(group[_Group.COLUMNS])]
+
+
+def rows_of(group: Struct) -> int:
+    """Return how many rows a row group has."""
+    return thrift.number(group[_Group.NUM_ROWS])
+
+
+def read_footer(file: BinaryIO, name: str) -> Footer:
+    """Read the footer of the Parquet file *name*, which pyarrow has opened before.
+
+    Raises TableError for a file whose columns cannot be copied as bytes.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(size - _TAIL_BYTES)
+    tail = file.read(_TAIL_BYTES)
+    length = int.from_bytes(tail[:4], "little")
+    begin = size - _TAIL_BYTES - length
+    file.seek(begin)
+    fields = thrift.parse(file.read(length))
+    elements = [thrift.parse(raw) for raw in thrift.items(fields[_File.SCHEMA])]
+    footer = Footer(begin, fields, elements)
+    external = any(
+        _Chunk.FILE_PATH in thrift.parse(raw)
+        for group in footer.row_groups[:1]
+        for raw in thrift.items(group[_Group.COLUMNS])
+    )
+    if external or _File.ENCRYPTION in fields or tail[4:] != MAGIC:
+        what = "has its data in other files" if external else "is encrypted"
+        why = (
+            f"{name} {what}, so its columns cannot be kept as they are: write it as one plain file"
+        )
+        raise TableError(why, reason="UNREADABLE")
+    return footer
+
+
+def _with_arrow_schema(pair: bytes, change: Callable[[pa.Schema], pa.Schema]) -> bytes:
+    """Return a KeyValue, with the Arrow schema changed if it is the one that holds it."""
+    fields = thrift.parse(pair)
+    if thrift.text(fields[1]) != _ARROW_SCHEMA or 2 not in fields:
+        return pair
+    schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(thrift.text(fields[2]))))
+    stored = base64.b64encode(bytes(change(schema).serialize()))
+    return thrift.serialize({**fields, 2: thrift.binary(stored)})
