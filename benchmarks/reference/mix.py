@@ -29,7 +29,7 @@ from typing import Any, Final
 
 import pyarrow.parquet as pq
 
-from sentimill_train.data.schema import normalise
+from sentimill_train.data.splits import normalise
 
 CAPS: Final = {
     # rows a label; the whole set where it is smaller

@@ -79,7 +79,7 @@ def curate_alone(source: Path, out: Path, keep: int, holdout: list[str]) -> dict
         last = now
 
     job = CurateJob(source=str(source), out=out, keep=keep, holdout=tuple(holdout))
-    found = curate_rows(job, progress)
+    found = curate_rows(job, progress=progress)
     return {
         "rows": found.rows,
         "kept": found.kept,

@@ -35,7 +35,8 @@ from benchmarks.training.curation_table import write_table
 from sentimill.text.tokenizer import TextEncoder
 from sentimill_train.calibration.temperature import find_temperature
 from sentimill_train.curation.pipeline import CurateJob, curate_rows
-from sentimill_train.data.schema import SENTIMENTS, Example, read_examples, write_examples
+from sentimill_train.data.examples import read_examples, write_examples
+from sentimill_train.data.schema import SENTIMENTS, Example
 from sentimill_train.data.tokenized import Rows, tokenise
 from sentimill_train.evaluation.result import measured
 from sentimill_train.metrics.classification import Answers

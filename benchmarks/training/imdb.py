@@ -20,7 +20,8 @@ import numpy as np
 
 from benchmarks.record import RESULTS, surroundings, write_result
 from sentimill.bundle.manifest import open_bundle
-from sentimill_train.data.schema import SENTIMENTS, Example, read_examples
+from sentimill_train.data.examples import read_examples
+from sentimill_train.data.schema import SENTIMENTS, Example
 from sentimill_train.data.splits import part
 from sentimill_train.evaluation.baselines import fit_baseline, tfidf_features
 from sentimill_train.metrics.intervals import share

@@ -19,7 +19,8 @@ from benchmarks.record import RESULTS, surroundings, write_result
 from sentimill.bundle.manifest import open_bundle
 from sentimill.bundle.reference import reference_bundle
 from sentimill.classifier import encoder_of
-from sentimill_train.data.schema import SENTIMENTS, Example, read_examples
+from sentimill_train.data.examples import read_examples
+from sentimill_train.data.schema import SENTIMENTS, Example
 from sentimill_train.data.splits import part
 from sentimill_train.data.tokenized import tokenise
 from sentimill_train.metrics.classification import macro_f1_of

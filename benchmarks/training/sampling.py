@@ -29,19 +29,20 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow.parquet as pq
+from sentimill_train.monitoring.selection import choose
 from tokenizers import Tokenizer
 
 from benchmarks.runs import resumed, spread_of
 from benchmarks.training.sampling_table import write_table
 from sentimill.classifier import Classifier
-from sentimill_train.data.schema import SENTIMENTS, Example, write_examples
+from sentimill_train.data.examples import write_examples
+from sentimill_train.data.schema import SENTIMENTS, Example
 from sentimill_train.data.tokenized import Rows, tokenise
 from sentimill_train.evaluation.training_evaluation import ExamConfig
 from sentimill_train.metrics.classification import macro_f1_of
 from sentimill_train.model.pretrained import find_pretrained
 from sentimill_train.model.student import Student, freeze_embeddings, new_student, predict
 from sentimill_train.monitoring.observations import embeddings, look
-from sentimill_train.monitoring.selection import choose
 from sentimill_train.pipeline import Train
 from sentimill_train.training.loop import FitConfig, fit, seed_everything
 

@@ -10,7 +10,7 @@ import numpy as np
 from sentimill.bundle.manifest import open_bundle
 from sentimill.classifier import Classifier, Prediction
 from sentimill.engine.base import Precision
-from sentimill_train.data.schema import write_examples
+from sentimill_train.data.examples import write_examples
 from sentimill_train.evaluation.training_evaluation import ExamConfig
 from sentimill_train.pipeline import Train
 from sentimill_train.training.loop import FitConfig

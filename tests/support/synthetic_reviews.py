@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from sentimill_train.data.schema import Example, write_examples
+from sentimill_train.data.examples import write_examples
+from sentimill_train.data.schema import Example
 
 HOSTILE = (
     "<script>alert(1)</script> bad",

@@ -14,7 +14,8 @@ from tokenizers.processors import TemplateProcessing
 from transformers import BertConfig, BertModel
 
 from sentimill.text.tokenizer import TextEncoder
-from sentimill_train.data.schema import Example, write_examples
+from sentimill_train.data.examples import write_examples
+from sentimill_train.data.schema import Example
 from sentimill_train.data.tokenized import Rows, tokenise
 from sentimill_train.model.pretrained import Pretrained, find_pretrained
 from sentimill_train.model.student import Student, new_student, save_student

@@ -15,7 +15,8 @@ from sentimill.bundle.manifest import Bundle, open_bundle
 from sentimill.classifier import Classifier, Prediction
 from sentimill.errors import BundleError, InputError, TableError, UsageError
 from sentimill_train import pipeline as train
-from sentimill_train.data.schema import Columns, Example, write_examples
+from sentimill_train.data.examples import write_examples
+from sentimill_train.data.schema import Columns, Example
 from sentimill_train.data.splits import part
 from sentimill_train.evaluation.result import Judgement
 from sentimill_train.evaluation.training_evaluation import ExamConfig, read_exam

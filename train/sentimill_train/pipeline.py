@@ -17,15 +17,9 @@ from sentimill.errors import UsageError
 from sentimill.text.tokenizer import TextEncoder, Truncation
 from sentimill_train.calibration.abstention import Abstention
 from sentimill_train.calibration.temperature import calibrate
+from sentimill_train.data.examples import read_examples
 from sentimill_train.data.readers import digest_of
-from sentimill_train.data.schema import (
-    SENTIMENTS,
-    Columns,
-    Example,
-    Split,
-    label_set,
-    read_examples,
-)
+from sentimill_train.data.schema import SENTIMENTS, Columns, Example, Split, label_set
 from sentimill_train.data.splits import Parted, part
 from sentimill_train.data.tokenized import Refused, Rows, tokenise
 from sentimill_train.evaluation.regression_gate import Verdict

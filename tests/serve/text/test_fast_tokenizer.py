@@ -19,7 +19,7 @@ from sentimill.errors import TextError
 from sentimill.text import fast_tokenizer as rooms
 from sentimill.text.fast_tokenizer import PROVEN, FastTokenizer, fast_tokenizer
 from sentimill.text.tokenizer import TextEncoder
-from sentimill_train.data.schema import read_examples
+from sentimill_train.data.examples import read_examples
 
 tokie = pytest.importorskip("tokie", reason="no wheel for this machine")
 

@@ -6,35 +6,40 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from sentimill.errors import InputError, TableError
 from sentimill_train.cli.curate import curate
-from sentimill_train.curation.drop_reasons import REASONS
+from sentimill_train.curation.drops import REASONS
+from sentimill_train.curation.label_errors import Embed
 from sentimill_train.curation.pipeline import Curated, CurateJob, curate_rows
 from sentimill_train.curation.report import write_report
+from sentimill_train.data.splits import split_of
+from sentimill_train.metrics.classification import Floats
 
 GOOD = ["lovely", "excellent", "perfect", "wonderful", "superb", "great"]
 BAD = ["awful", "terrible", "broken", "horrible", "useless", "dreadful"]
 THINGS = ["lamp", "kettle", "hotel", "phone", "jacket", "soup", "train", "novel", "chair", "garden"]
 
 
-def row(n: int, label: str = "positive", **changes: Any) -> dict[str, Any]:
+def row(n: int, label: str | None = "positive", **changes: Any) -> dict[str, Any]:
     """Return a row whose words fit its label."""
     rng = random.Random(n)
     words = GOOD if label == "positive" else BAD
     said = " and ".join(rng.sample(words, 3))
     text = f"The {rng.choice(THINGS)} that I bought {n} weeks ago was {said} for my house {n * 7}."
     sure = [0.02, 0.03, 0.95] if label == "positive" else [0.95, 0.03, 0.02]
-    return {"id": f"r{n}", "text": text, "label": label, "probs": sure, "domain": "shop"} | changes
+    made = {"id": f"r{n}", "text": text, "label": label, "probs": sure, "domain": "shop"}
+    return made | {"split": "train"} | changes
 
 
 def rows(count: int, first: int = 0) -> list[dict[str, Any]]:
@@ -48,47 +53,89 @@ def write(path: Path, found: Iterable[dict[str, Any]]) -> str:
     return str(path)
 
 
-def run(folder: Path, found: list[dict[str, Any]], **changes: Any) -> tuple[Curated, list[str]]:
-    """Curate rows and return what happened and the ids that are left."""
-    source = write(folder / "in.jsonl", found)
-    job = CurateJob(source=source, out=folder / "out.jsonl", **changes)
-    result = curate_rows(job)
+HELD_OUT = [
+    {"id": "v", "text": "", "split": "validation"},
+    {"id": "t", "text": "", "split": "test"},
+]
+
+
+def written(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of the output."""
     lines = (folder / "out.jsonl").read_text(encoding="utf-8").splitlines()
-    return result, [json.loads(line)["id"] for line in lines]
+    return [json.loads(line) for line in lines]
+
+
+def run(
+    folder: Path, found: list[dict[str, Any]], embed: Embed | None = None, **changes: Any
+) -> tuple[Curated, list[str]]:
+    """Curate rows, with two held-out ones before them; return what happened and the ids left."""
+    source = write(folder / "in.jsonl", [*HELD_OUT, *found])
+    result = curate_rows(CurateJob(source=source, out=folder / "out.jsonl", **changes), embed)
+    first, second, *ids = [one["id"] for one in written(folder)]
+    assert (first, second) == ("v", "t")  # which pass untouched, whatever is asked for
+    return result, ids
 
 
 def test_good_rows_pass_untouched_and_in_order(tmp_path: Path) -> None:
-    """Nothing is rewritten on the way."""
-    found = rows(40)
+    """Every column of a row is kept; its shares come by name."""
+    found = [one | {"rating": 4, "country": "FR"} for one in rows(40)]
     result, ids = run(tmp_path, found)
 
     assert ids == [one["id"] for one in found]
     assert result.drops == {}
-    assert json.loads((tmp_path / "out.jsonl").read_text().splitlines()[3]) == found[3]
+    names = ("negative", "neutral", "positive")
+    shares = dict(zip(names, found[3]["probs"], strict=True))
+    assert written(tmp_path)[5] == found[3] | {"probs": shares}
 
 
-GERMAN = "Der Wasserkocher war leider schon nach zwei Tagen kaputt und stinkt."
+def test_only_train_is_filtered(tmp_path: Path) -> None:
+    """Validation and test keep repeats, empty texts and rows without a label; train loses leaks."""
+    raw = [
+        row(1, text="", split="test"),
+        row(2, label=None, probs=None, split="validation"),
+        row(3, split="test"),
+        row(4, text=row(3)["text"], split="test"),
+        row(5, text=row(3)["text"].upper(), split="train"),
+        row(6, text="", split="train"),
+    ]
+    result, ids = run(tmp_path, [*raw, *rows(30, 20)])
+
+    assert ids[:4] == ["r1", "r2", "r3", "r4"]
+    assert {"r5", "r6"}.isdisjoint(ids)
+    assert result.drops == {"unreadable": 1, "leak": 1}
+    assert result.passed == 4 + len(HELD_OUT)
 
 
-@pytest.mark.parametrize(
-    ("bad", "reason"),
-    [
-        ({"label": None, "probs": None}, "unlabelled"),
-        ({"text": " ... "}, "empty"),
-        ({"text": GERMAN}, "foreign"),
-        ({"probs": [0.33, 0.33, 0.34]}, "unsure"),
-        ({"disagreement": 0.9}, "disagreement"),
-    ],
-)
-def test_bad_row_is_dropped_for_its_reason(
-    tmp_path: Path, bad: dict[str, Any], reason: str
-) -> None:
-    """One reason a row, with an example of it."""
-    result, ids = run(tmp_path, [*rows(20), row(99, **bad)])
+def test_rows_that_train_will_hold_out_are_not_filtered(tmp_path: Path) -> None:
+    """A file that is all train, as many of the hub are, has its judges taken out by hash."""
+    found = [*rows(200), *rows(200)]
+    source = write(tmp_path / "in.jsonl", found)
 
-    assert "r99" not in ids
-    assert result.drops == {reason: 1}
-    assert [one.id for one in result.examples[reason]] == ["r99"]  # type: ignore[index] # a Reason
+    result = curate_rows(CurateJob(source=source, out=tmp_path / "out.jsonl"))
+
+    kept = [one["text"] for one in written(tmp_path)]
+    assert {split_of(text) for text in kept if kept.count(text) == 2} == {"validation", "test"}
+    assert {split_of(text) for text in kept if kept.count(text) == 1} == {"train"}
+    assert result.drops == {"duplicate": result.kept}
+
+
+def test_short_reviews_stay(tmp_path: Path) -> None:
+    """One word is a review, and so are emoji."""
+    short = ["Terrible!", "avoid", "😍😍", "Great"]
+    found = [row(n, text=text) for n, text in enumerate(short)]
+    _, ids = run(tmp_path, [*found, *rows(10, 20)])
+
+    assert {"r0", "r1", "r2", "r3"} <= set(ids)
+
+
+def test_both_sides_of_a_contrast_pair_stay(tmp_path: Path) -> None:
+    """A near-repeat with another label teaches more than any other row."""
+    text = " ".join(f"word{n}" for n in range(30))
+    pair = [row(1, text=text), row(2, "negative", text=text.replace("word7", "not"))]
+    result, ids = run(tmp_path, [*pair, *rows(10, 20)])
+
+    assert {"r1", "r2"} <= set(ids)
+    assert result.drops == {}
 
 
 def test_repeats_keep_the_first(tmp_path: Path) -> None:
@@ -114,7 +161,7 @@ def test_near_repeats_keep_the_first(tmp_path: Path) -> None:
 
 
 def test_repeats_with_other_labels_follow_the_majority(tmp_path: Path) -> None:
-    """Two against one wins; one against one helps nobody, so both go."""
+    """Two against one wins; one against one is reported, and one row of each label stays."""
     won, tied = row(1)["text"], row(2)["text"]
     result, ids = run(
         tmp_path,
@@ -128,8 +175,9 @@ def test_repeats_with_other_labels_follow_the_majority(tmp_path: Path) -> None:
         ],
     )
 
-    assert ids[0] == "r3"
-    assert result.drops == {"duplicate": 2, "conflict": 2}
+    assert ids[:3] == ["r3", "r5", "r6"]
+    assert result.drops == {"duplicate": 1, "conflict": 1}
+    assert any("1 texts have conflicting labels" in note for note in result.notes)
 
 
 def test_held_out_texts_leak_neither_exactly_nor_nearly(tmp_path: Path) -> None:
@@ -146,58 +194,71 @@ def test_held_out_texts_leak_neither_exactly_nor_nearly(tmp_path: Path) -> None:
     assert result.rows == 12
 
 
-def test_wrong_labels_are_found(tmp_path: Path) -> None:
-    """Ten of three hundred labels turned round: some of them go, and nothing else does.
+def bag_of_words(texts: Sequence[str]) -> Floats:
+    """Return embeddings that a classifier can read: which of the words are there."""
+    return np.array([[float(word in text) for word in (*GOOD, *BAD)] for text in texts])
 
-    Not all of them: both rules of confident learning must agree, which spares hard but right rows.
+
+def test_wrong_labels_of_people_are_reported(tmp_path: Path) -> None:
+    """Ten of three hundred labels are turned round: some are listed, and dropped on request.
+
+    Not all of them: a label is listed where another is likelier than usual for the rows of that
+    other label, which spares hard but right rows.
     """
-    found = rows(300)
+    found = [one | {"probs": None} for one in rows(300)]
     turned = {f"r{n}" for n in range(5, 300, 30)}
     for one in found:
         if one["id"] in turned:
             one["label"] = {"positive": "negative", "negative": "positive"}[one["label"]]
-            one["probs"] = one["probs"][::-1]
-    result, ids = run(tmp_path, found)
-    dropped = {one["id"] for one in found} - set(ids)
+    reported, all_ids = run(tmp_path, found, embed=bag_of_words)
+    dropped, ids = run(tmp_path, found, embed=bag_of_words, drop_label_errors=True)
 
-    assert set(result.drops) == {"wrong-label"}
-    assert len(dropped) >= 2
-    assert dropped <= turned
+    assert reported.drops == {} and len(all_ids) == 300
+    assert {one.id for one in reported.suspects} <= turned
+    assert len(reported.suspects) == reported.label_errors >= 2
+    assert all(one.suggested != one.label and one.likely > 0.5 for one in reported.suspects)
+    assert dropped.drops == {"label-error": reported.label_errors}
+    assert set(all_ids) - set(ids) == {one.id for one in reported.suspects}
 
 
-def test_doubt_that_shares_tell_is_not_a_wrong_label(tmp_path: Path) -> None:
-    """A student learns from shares; only labels that pretend to be sure are dropped."""
+def test_labels_of_a_model_are_not_judged(tmp_path: Path) -> None:
+    """A student learns from its shares, which tell the doubt already."""
     found = rows(300)
     for n in range(5, 300, 30):
         found[n]["label"] = {"positive": "negative", "negative": "positive"}[found[n]["label"]]
-        found[n]["probs"] = [0.5, 0.1, 0.4] if found[n]["label"] == "negative" else [0.4, 0.1, 0.5]
-    result, _ = run(tmp_path, found)
 
-    assert "wrong-label" not in result.drops
+    def none(texts: Sequence[str]) -> Floats:
+        raise AssertionError("no text has to be embedded")
+
+    result, _ = run(tmp_path, found, embed=none)
+
+    assert result.label_errors == 0
 
 
-def test_classes_and_domains_are_capped(tmp_path: Path) -> None:
-    """The surest rows stay."""
+def test_classes_and_domains_are_capped_on_request_alone(tmp_path: Path) -> None:
+    """By chance, so that no kind of row is preferred."""
     found = [row(n, domain="shop" if n % 10 else "inn") for n in range(100)]
     found += [row(200 + n, "negative", domain="inn") for n in range(20)]
-    for n in range(50):
-        found[n]["probs"] = [0.2, 0.1, 0.7]
-    capped, ids = run(tmp_path, found, class_ratio=2.0, domain_share=None, max_noise=None)
-    split, _ = run(tmp_path, found, class_ratio=None, domain_share=0.6, max_noise=None)
+    plain, _ = run(tmp_path, found)
+    capped, _ = run(tmp_path, found, class_ratio=2.0)
+    split, _ = run(tmp_path, found, domain_share=0.6)
 
+    assert plain.drops == {}
     assert capped.classes["positive"] == (100, 40)
-    assert not {f"r{n}" for n in range(50)} & set(ids)
     assert split.domains["shop"][1] <= 0.6 * split.kept
     assert set(capped.drops) | set(split.drops) == {"class-cap", "domain-cap"}
 
 
-def test_keep_is_exact_and_balanced(tmp_path: Path) -> None:
-    """As many as asked for, evenly from the classes."""
-    result, ids = run(tmp_path, rows(200), keep=50)
+def test_keep_is_a_random_sample_of_exact_size(tmp_path: Path) -> None:
+    """Of train alone; another seed draws other rows."""
+    found = [*rows(200), row(900, split="test")]
+    result, ids = run(tmp_path, found, keep=50)
+    _, others = run(tmp_path, found, keep=50, seed=1)
 
-    assert len(ids) == result.kept == 50
-    assert result.classes["positive"][1] == result.classes["negative"][1] == 25
-    assert result.drops["not-chosen"] + result.drops.get("wrong-label", 0) == 150
+    assert len(ids) == result.kept + 1 == 51
+    assert result.drops == {"not-chosen": 150}
+    assert 10 <= result.classes["positive"][1] <= 40
+    assert set(ids) != set(others)
 
 
 def test_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -220,16 +281,17 @@ def test_rows_are_accounted_for(tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     found = [*rows(120), *rows(30), row(999) | {"label": None, "probs": None}]
-    result, ids = run(tmp_path, found, keep=70, scratch=scratch)
+    result, ids = run(tmp_path, found, keep=121, scratch=scratch)
 
     assert len(ids) + sum(result.drops.values()) == result.rows == 151
+    assert any("1 rows of train have no label" in note for note in result.notes)
     assert list(scratch.iterdir()) == []
 
 
 def test_nothing_left_writes_nothing(tmp_path: Path) -> None:
     """The message says what went."""
-    with pytest.raises(InputError, match="empty"):
-        run(tmp_path, [row(1, text="a"), row(2, text="b")])
+    with pytest.raises(InputError, match="unreadable"):
+        run(tmp_path, [row(1, text=" "), row(2, text="")])
 
     assert not (tmp_path / "out.jsonl").exists()
 
@@ -240,7 +302,7 @@ def test_nothing_left_writes_nothing(tmp_path: Path) -> None:
         ("{", "row 2"),
         ('{"text": 3}', "row 2"),
         ('{"text": "x", "label": "angry"}', "angry"),
-        ('{"text": "x", "probs": [0.5, 0.5]}', "2 probs for 3 labels"),
+        ('{"text": "x", "probs": [0.5, 0.5]}', "probs must be 3 shares"),
         ('{"text": "x", "probs": [97, 2, 1]}', "sum to 1"),
     ],
 )
@@ -269,19 +331,20 @@ def test_report_is_one_safe_file(tmp_path: Path) -> None:
     evil = '<script>alert(1)</script><img src="http://x.example/a.png">'
     found = [*rows(80), *rows(15), row(201), row(202, text=f"{evil}", domain="<b>$x$")]
     found += [{**found[-1], "id": "<i>again"}]
-    source = write(tmp_path / "in.jsonl", found)
+    source = write(tmp_path / "in.jsonl", [*HELD_OUT, *found])
     app = typer.Typer()
     app.command()(curate)
     args = [source, str(tmp_path / "out.jsonl"), "--report", str(tmp_path / "report.html")]
+    args += ["--no-label-errors"]
     result = CliRunner().invoke(app, args)
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     tags = _Tags()
     tags.feed(html)
 
     assert result.exit_code == 0, result.exception
-    assert tags.found["svg"] == 3
-    assert tags.found["script"] == tags.found["img"] == tags.found["link"] == 0
-    assert all(address.startswith("#") for address in tags.addresses)
+    assert tags.found["svg"] == 2
+    assert tags.found["script"] == tags.found["img"] == 0
+    assert all(address.startswith(("#", "data:,")) for address in tags.addresses)
     assert "duplicate: 10 of 16" in html
     assert "&lt;script&gt;" in html
     assert json.loads((tmp_path / "report.json").read_text())["drops"]["duplicate"] == 16

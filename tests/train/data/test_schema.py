@@ -10,15 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentimill.errors import TableError
-from sentimill_train.data.schema import (
-    Columns,
-    Example,
-    label_set,
-    normalise,
-    read_examples,
-    split_of,
-    write_examples,
-)
+from sentimill_train.data.examples import read_examples, write_examples
+from sentimill_train.data.schema import Columns, Example, label_set
+from sentimill_train.data.splits import normalise, split_of
 
 
 def read(folder: Path, data: str, name: str = "r.csv") -> list[Example]:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from sentimill.errors import TableError
-from sentimill_train.data.schema import Example, Split, normalise, read_examples, split_of
-from sentimill_train.data.splits import part
+from sentimill_train.data.examples import read_examples
+from sentimill_train.data.schema import Example, Split
+from sentimill_train.data.splits import normalise, part, split_of
 from train_parts import TWO, reviews
 
 
@@ -140,3 +141,33 @@ def test_unlabelled_rows_are_spare_where_they_are_asked_for() -> None:
     assert [e.text for e in asked.spare] == ["new", "also"]
     assert (asked.unlabelled, not_asked.unlabelled, not_asked.spare) == (2, 4, ())
     assert asked.train == not_asked.train
+
+
+def test_a_label_without_train_rows_is_refused() -> None:
+    """It could never be answered, and its figures would be of nothing."""
+    rows = given({"train": 100, "validation": 20, "test": 20})
+    rare = [made("a rare one", "test", "neutral"), made("another", "validation", "neutral")]
+
+    error = refusal([*rows, *rare])
+
+    assert error.reason == "LABEL_NOT_IN_TRAIN"
+    assert "all 2 rows labelled 'neutral' are for validation and test" in str(error)
+
+
+def test_texts_with_conflicting_labels_are_counted() -> None:
+    """One text under two labels, and one that comes three times."""
+    rows = reviews(300)
+    again = [made(rows[i].text.upper(), None, "neutral") for i in (0, 0, 1)]
+
+    assert part(rows, TWO).conflicting == 0
+    assert part([*rows, *again, made("n", "train", "neutral")], TWO).conflicting == 2
+
+
+def test_the_split_is_that_of_the_cleaned_text() -> None:
+    """Entities, break tags and control characters make no second text for a model."""
+    text = "Tom & Jerry's are great value, not just good"
+
+    raw = "Tom &amp; Jerry&#39;s are<br/>great value,\u200b not just good"
+
+    assert normalise(raw) == normalise(text)
+    assert split_of(f"{text}😍") == split_of(f"{text}\u200b😍")

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from sentimill_train.data.examples import read_examples
 from sentimill_train.data.readers import HARD_KINDS, STARTER, digest_of
-from sentimill_train.data.schema import SENTIMENTS, Example, normalise, read_examples, split_of
+from sentimill_train.data.schema import SENTIMENTS, Example
+from sentimill_train.data.splits import normalise, split_of
 from sentimill_train.data.starter import write_test_csv
 
 _NEAR = 0.5

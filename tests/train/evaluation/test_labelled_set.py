@@ -12,7 +12,8 @@ import pytest
 from sentimill.bundle.manifest import Source
 from sentimill.classifier import Classifier
 from sentimill.errors import InputError, TableError
-from sentimill_train.data.schema import Example, normalise, split_of
+from sentimill_train.data.schema import Example
+from sentimill_train.data.splits import normalise, split_of
 from sentimill_train.evaluation.labelled_set import Sample, answer, read_sample, told_apart
 
 LABELS = ("negative", "neutral", "positive")

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from sentimill.bundle.manifest import Bundle
 from sentimill.classifier import encoder_of
 from sentimill.errors import TableError
-from sentimill_train.data.schema import Columns, Example, Split, write_examples
+from sentimill_train.data.examples import write_examples
+from sentimill_train.data.schema import Columns, Example, Split
 from sentimill_train.data.tokenized import Rows, tokenise
 from sentimill_train.export.acceptance import FEWEST_ROWS, PrecisionCheck
 from sentimill_train.export.acceptance_rows import GateRows, read_gate_rows

@@ -22,7 +22,7 @@ from sentimill.bundle.manifest import open_bundle
 from sentimill.classifier import Classifier, Prediction
 from sentimill.engine.hardware import Machine
 from sentimill.errors import BundleError, InputError, UsageError
-from sentimill_train.data.schema import write_examples
+from sentimill_train.data.examples import write_examples
 from sentimill_train.evaluation.training_evaluation import ExamConfig
 from sentimill_train.export import onnx as export
 from sentimill_train.export import precisions

@@ -42,7 +42,7 @@ def test_every_row_gets_its_label_in_order(tmp_path: Path) -> None:
 
     assert [row["id"] for row in rows] == [f"r{n}" for n in range(30)]
     assert [row["label"] for row in rows[:3]] == ["positive", "negative", "neutral"]
-    assert all(abs(sum(row["probs"]) - 1) < 1e-5 for row in rows)
+    assert all(abs(sum(row["probs"].values()) - 1) < 1e-5 for row in rows)
     assert {row["soft"] for row in rows} == {"logprobs"}
     assert report.labelled == 30
     assert lines(failed_path(job.out)) == []
@@ -254,7 +254,8 @@ def test_votes_are_drawn_where_there_are_no_log_probabilities(tmp_path: Path) ->
     assert report.teachers[0]["soft"] == "votes"
     assert server.count.calls == 1 + 6 * 5 or server.count.calls == 4 + 6 * 5
     assert server.count.bodies[-1]["temperature"] == 1.0
-    assert lines(job.out)[0]["probs"] == pytest.approx([1 / 18, 1 / 18, 16 / 18], abs=1e-5)
+    shares = {"negative": 1 / 18, "neutral": 1 / 18, "positive": 16 / 18}
+    assert lines(job.out)[0]["probs"] == pytest.approx(shares, abs=1e-5)
 
 
 def test_stated_shares_are_the_last_resort(tmp_path: Path) -> None:

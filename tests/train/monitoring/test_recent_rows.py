@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sentimill.errors import TableError
+from sentimill_train.data.schema import Columns
 from sentimill_train.monitoring.recent_rows import draw_rows
 
 
@@ -23,8 +24,8 @@ def test_a_small_file_is_taken_whole_and_in_order(tmp_path: Path) -> None:
     """With every column where it is asked for, and the text alone where it is not."""
     source = write(tmp_path / "r.jsonl", 5)
 
-    whole = draw_rows(source, most=10, seed=0, whole=True)
-    texts = draw_rows(source, most=10, seed=0)
+    whole = draw_rows(source, columns=Columns(), most=10, seed=0, whole=True)
+    texts = draw_rows(source, columns=Columns(), most=10, seed=0)
 
     assert [row["order"] for row in whole.rows] == [0, 1, 2, 3, 4]
     assert (whole.rows_in_file, whole.texts) == (5, [f"text {i}" for i in range(5)])
@@ -35,9 +36,9 @@ def test_a_large_file_gives_every_row_the_same_chance(tmp_path: Path) -> None:
     """In the file's order, and the same rows for the same seed."""
     source = write(tmp_path / "r.jsonl", 10)
 
-    drawn = [draw_rows(source, most=3, seed=seed) for seed in range(60)]
+    drawn = [draw_rows(source, columns=Columns(), most=3, seed=seed) for seed in range(60)]
 
-    assert draw_rows(source, most=3, seed=5) == drawn[5]
+    assert draw_rows(source, columns=Columns(), most=3, seed=5) == drawn[5]
     assert all(len(each.rows) == 3 and each.rows_in_file == 10 for each in drawn)
     assert all(each.texts == sorted(each.texts) for each in drawn)
     counts = Counter(text for each in drawn for text in each.texts)
@@ -49,7 +50,10 @@ def test_a_missing_text_is_an_empty_one(tmp_path: Path) -> None:
     """It is for the reader of the texts to leave it out."""
     (tmp_path / "r.jsonl").write_text('{"text": null}\n{"text": "a"}\n')
 
-    assert draw_rows(str(tmp_path / "r.jsonl"), most=5, seed=0).texts == ["", "a"]
+    assert draw_rows(str(tmp_path / "r.jsonl"), columns=Columns(), most=5, seed=0).texts == [
+        "",
+        "a",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -62,6 +66,6 @@ def test_a_file_that_cannot_be_used_says_why(tmp_path: Path, content: str, reaso
     path.write_text(content)
 
     with pytest.raises(TableError, match=r"r\.jsonl") as caught:
-        draw_rows(str(path), most=5, seed=0)
+        draw_rows(str(path), columns=Columns(), most=5, seed=0)
 
     assert caught.value.reason == reason

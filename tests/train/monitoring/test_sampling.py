@@ -5,22 +5,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import typer
-from msgspec.structs import replace
 from typer.testing import CliRunner, Result
 
 from sentimill.errors import SentimillError
 from sentimill_train.cli.sample import sample
-from sentimill_train.curation.filters import Filters
 from sentimill_train.curation.pipeline import CurateJob, curate_rows
-from sentimill_train.data.jsonl_stream import stream_examples, write_lines
-from sentimill_train.data.schema import read_examples
+from sentimill_train.data.examples import read_examples, write_examples
+from sentimill_train.monitoring.sampling import choose
 from tiny_bundle import write_tiny_bundle
 from tiny_bundle_with_weights import write_weighted_bundle
 
@@ -54,7 +54,9 @@ def rows(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_rows_keep_their_columns_and_say_why(weighted: Path, recent: Path, tmp_path: Path) -> None:
+def test_rows_keep_their_columns_and_say_how_unsure(
+    weighted: Path, recent: Path, tmp_path: Path
+) -> None:
     """And training reads what comes out; the same seed gives the same bytes."""
     out, again = tmp_path / "to-label.jsonl", tmp_path / "again.jsonl"
 
@@ -64,10 +66,9 @@ def test_rows_keep_their_columns_and_say_why(weighted: Path, recent: Path, tmp_p
     assert done.exit_code == 0, done.output
     found = rows(out)
     assert len({row["ticket"] for row in found}) == 12
-    assert set(found[0]) == {
-        *("text", "ticket", "when", "split"),
-        *("sample_reason", "sample_uncertainty", "sample_disagreement"),
-    }
+    assert set(found[0]) == {"text", "ticket", "when", "split", "sample_uncertainty"}
+    unsure = [float(str(row["sample_uncertainty"])) for row in found]
+    assert unsure == sorted(unsure, reverse=True)
     assert out.read_bytes() == again.read_bytes()
     assert len(read_examples(str(out))) == 12
     assert "61 of 61 rows looked at, 0 with a label, 1 unreadable" in done.stderr
@@ -81,33 +82,34 @@ def test_picked_rows_are_for_train_once_they_have_labels(
     picked, out = tmp_path / "to-label.jsonl", tmp_path / "more.jsonl"
     run(recent, "--budget", "20", "--bundle", weighted, "--out", picked)
     labelled = tmp_path / "labelled.jsonl"
-    with write_lines(labelled) as file:
-        for row in stream_examples(str(picked)):
-            file.write(msgspec.json.encode(replace(row, label="positive")) + b"\n")
+    write_examples(labelled, (replace(row, label="positive") for row in read_examples(str(picked))))
 
-    curate_rows(CurateJob(source=str(labelled), out=out, filters=Filters(languages=frozenset())))
+    curate_rows(CurateJob(source=str(labelled), out=out))
 
     assert {example.split for example in read_examples(str(out))} == {"train"}
 
 
-def test_bundles_that_differ_make_rows_disputed(
+def test_bundles_that_differ_are_least_sure_together(
     weighted: Path, recent: Path, tmp_path: Path
 ) -> None:
-    """The labels of the second are in another order, and are put in place."""
+    """The labels of the second are in another order, and are put in place before they are mixed."""
     turned = write_tiny_bundle(
         tmp_path / "turned",
-        change=lambda m: replace(m, labels=tuple(reversed(m.labels))),
+        change=lambda m: msgspec.structs.replace(m, labels=tuple(reversed(m.labels))),
     ).path
-    out = tmp_path / "to-label.jsonl"
+    out, alone = tmp_path / "to-label.jsonl", tmp_path / "alone.jsonl"
 
-    done = run(recent, "--budget", "20", "--bundle", weighted, "--bundle", turned, "--out", out)
+    done = run(recent, "--budget", "60", "--bundle", weighted, "--bundle", turned, "--out", out)
+    run(recent, "--budget", "60", "--bundle", weighted, "--out", alone)
 
     assert done.exit_code == 0, done.output
-    for row in rows(out):
-        text = str(row["text"])
+    both, one = (
+        {str(row["text"]): float(str(row["sample_uncertainty"])) for row in rows(path)}
+        for path in (out, alone)
+    )
+    for text in both.keys() & one.keys():
         at_odds = ("good" in text) != ("bad" in text)  # the second takes one for the other
-        assert ("disputed" in str(row["sample_reason"])) == at_odds
-        assert (float(str(row["sample_disagreement"])) > 0.1) == at_odds
+        assert (both[text] > one[text] + 0.05) == at_odds
 
 
 def test_labelled_texts_are_left_out(weighted: Path, recent: Path, tmp_path: Path) -> None:
@@ -137,14 +139,13 @@ def test_a_file_with_labels_is_never_overwritten(
     assert out.read_text() == "labels"
 
 
-def test_what_cannot_be_is_said(weighted: Path, bundle: Path, recent: Path, tmp_path: Path) -> None:
-    """A bundle without weights, one with other labels, and nothing left to label."""
+def test_what_cannot_be_is_said(weighted: Path, recent: Path, tmp_path: Path) -> None:
+    """A bundle with other labels, and nothing left to label."""
     other = write_tiny_bundle(
-        tmp_path / "other", change=lambda m: replace(m, labels=("a", "b", "c"))
+        tmp_path / "other", change=lambda m: msgspec.structs.replace(m, labels=("a", "b", "c"))
     ).path
     out = tmp_path / "out.jsonl"
     cases: dict[str, list[str | Path]] = {
-        "BUNDLE_NO_WEIGHTS": ["--bundle", bundle],
         "LABELS_DIFFER": ["--bundle", weighted, "--bundle", other],
         "NOTHING_LEFT": ["--bundle", weighted, "--exclude", recent],
     }
@@ -155,6 +156,19 @@ def test_what_cannot_be_is_said(weighted: Path, bundle: Path, recent: Path, tmp_
         assert isinstance(done.exception, SentimillError), done.output
         assert done.exception.reason == reason
         assert not out.exists()
+
+
+def test_several_text_columns_are_joined(weighted: Path, tmp_path: Path) -> None:
+    """The title comes first, and a text that is nowhere is unreadable."""
+    source = tmp_path / "recent.csv"
+    source.write_text("title,body\ngood,battery\nbad,\n,\n")
+
+    columns = ("--text-column", "title", "--text-column", "body")
+    done = run(source, "--bundle", weighted, *columns)
+
+    assert done.exit_code == 0, done.output
+    assert "3 of 3 rows looked at, 0 with a label, 1 unreadable" in done.stderr
+    assert {row["title"] for row in rows(tmp_path / "recent.to-label.jsonl")} == {"good", "bad"}
 
 
 def test_the_command_is_light_to_import() -> None:
@@ -178,3 +192,15 @@ def test_without_options_the_reference_student_picks_and_the_name_is_told(
     assert done.exit_code == 0, done.output
     assert done.stdout == f"{out}\n"
     assert len(out.read_text().splitlines()) == 2
+
+
+def test_the_least_sure_texts_come_first_and_none_twice() -> None:
+    """Neither letter by letter, nor with a word more; a small sample begins a larger one."""
+    base = [f"the {word} of my phone broke after a week or so" for word in ("screen", "strap")]
+    texts = [*base, base[0].upper(), f"{base[0]} again", "!!!", "!!!"]
+    unsure = np.array([0.5, 0.9, 0.6, 0.4, 0.2, 0.1])
+
+    found = choose(texts, unsure, 6)
+
+    assert found == [1, 2, 4]
+    assert choose(texts, unsure, 2) == found[:2]

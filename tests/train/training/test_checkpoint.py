@@ -16,7 +16,7 @@ from torch import Tensor
 from checkpoint_runs import assert_same, at_call, nothing, trained
 from repository import SUPPORT
 from sentimill.errors import UsageError
-from sentimill_train.data.schema import write_examples
+from sentimill_train.data.examples import write_examples
 from sentimill_train.evaluation.training_evaluation import ExamConfig
 from sentimill_train.pipeline import Train
 from sentimill_train.training import checkpoint as checkpoints

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from repository import SUPPORT
 from sentimill.bundle.manifest import open_bundle
-from sentimill_train.data.schema import write_examples
+from sentimill_train.data.examples import write_examples
 from sentimill_train.training.distributed import Processes, here, joined
 from sentimill_train.training.loop import fit
 from train_parts import TWO, reviews, rows_of, write_base

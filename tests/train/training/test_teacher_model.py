@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from transformers import BertConfig, BertForSequenceClassification
 
 from sentimill.errors import UsageError
-from sentimill_train.data.schema import Example, write_examples
+from sentimill_train.data.examples import write_examples
+from sentimill_train.data.schema import Example
 from sentimill_train.evaluation.training_evaluation import ExamConfig
 from sentimill_train.model.student import predict, save_student
 from sentimill_train.pipeline import Train

@@ -3,57 +3,76 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sentimill.errors import UsageError
 
+if TYPE_CHECKING:
+    from sentimill_train.curation.label_errors import Embed
+
 __all__ = ["curate"]
 
 
 def curate(
-    labelled: Annotated[str, typer.Argument(help="labelled rows, best as JSON lines of `label`")],
-    out: Annotated[Path, typer.Argument(help="training rows to write, JSON lines")],
-    report: Annotated[Path | None, typer.Option(help="HTML report of what went and why")] = None,
+    labelled: Annotated[str, typer.Argument(help="labelled reviews, such as `label` writes")],
+    out: Annotated[Path, typer.Argument(help="JSON lines to write, for `train`")],
+    report: Annotated[
+        Path | None, typer.Option(help="HTML report of what was dropped and why")
+    ] = None,
     holdout: Annotated[
         list[str] | None,
         typer.Option(help="evaluation file whose texts must not be trained on; may be repeated"),
     ] = None,
-    keep: Annotated[int | None, typer.Option(min=1, help="rows to keep, best and various")] = None,
-    labels: Annotated[str, typer.Option(help="the closed set")] = "negative,neutral,positive",
-    languages: Annotated[str, typer.Option(help="codes to keep, or `any`")] = "en",
-    min_words: Annotated[int, typer.Option(min=0, help="words a text must have")] = 2,
+    labels: Annotated[
+        str, typer.Option(help="the closed label set, in order")
+    ] = "negative,neutral,positive",
     near: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="similarity of near-duplicates; 1 is off")
+        float,
+        typer.Option(min=0.0, max=1.0, help="similarity of near-duplicates; 1 keeps them all"),
     ] = 0.8,
-    min_confidence: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="the teacher's least largest share")
-    ] = 0.4,
-    max_disagreement: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="of several teachers, 0 to 1")
-    ] = 0.4,
-    max_noise: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="largest share to drop as wrongly labelled")
-    ] = 0.05,
+    label_errors: Annotated[
+        bool,
+        typer.Option(help="look for wrong labels among those that people gave, by --bundle"),
+    ] = True,
+    drop_label_errors: Annotated[
+        bool, typer.Option("--drop-label-errors", help="drop the labels that are probably wrong")
+    ] = False,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="SENTIMILL_BUNDLE",
+            help="bundle whose embeddings tell wrong labels",
+            show_default="the reference student",
+        ),
+    ] = None,
     class_ratio: Annotated[
-        float | None, typer.Option(min=1.0, help="largest class over smallest")
-    ] = 5.0,
+        float | None, typer.Option(min=1.0, help="most rows of a class, as a multiple of the least")
+    ] = None,
     domain_share: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="largest share of one domain; 1 is off")
-    ] = 0.5,
-    seed: Annotated[int, typer.Option(help="decides what chance decides")] = 0,
+        float | None, typer.Option(min=0.01, max=1.0, help="largest share of one domain")
+    ] = None,
+    keep: Annotated[
+        int | None, typer.Option(min=1, help="rows of train to keep, a random sample")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="of every random choice")] = 0,
     scratch: Annotated[
         Path | None, typer.Option(help="folder for temporary files, as large as the input")
     ] = None,
-    text_column: Annotated[str, typer.Option(help="column of the texts")] = "text",
-    label_column: Annotated[str | None, typer.Option(help="column of the labels")] = None,
+    text_column: Annotated[
+        list[str] | None,
+        typer.Option(help="column that holds the text; repeat it to join columns"),
+    ] = None,
+    label_column: Annotated[str | None, typer.Option(help="column that holds the label")] = None,
 ) -> None:
-    """Turn a labelled set into a training set worth having, and say what was dropped and why."""
+    """Remove leaks and repeats from the training rows of a labelled set, and report label errors.
+
+    Rows for validation and test are written as they came: only rows for train are filtered.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    from sentimill_train.curation.filters import Filters
     from sentimill_train.curation.pipeline import CurateJob, curate_rows
     from sentimill_train.curation.report import write_report
     from sentimill_train.data.schema import Columns
@@ -61,27 +80,21 @@ def curate(
     names = tuple(name.strip() for name in labels.split(",") if name.strip())
     if len(names) < 2:
         raise UsageError(f"--labels {labels!r} names fewer than two", reason="BAD_LABELS")
-    wanted = [] if languages == "any" else languages.split(",")
     job = CurateJob(
         source=labelled,
         out=out,
+        labels=names,
         holdout=tuple(holdout or ()),
-        filters=Filters(
-            labels=names,
-            languages=frozenset(code.strip() for code in wanted if code.strip()),
-            min_words=min_words,
-        ),
-        columns=Columns(text=text_column, label=label_column),
+        columns=Columns(text=tuple(text_column or ["text"]), label=label_column),
         near=near if near < 1 else None,
-        min_confidence=min_confidence or None,
-        max_disagreement=max_disagreement if max_disagreement < 1 else None,
-        max_noise=max_noise or None,
+        drop_label_errors=drop_label_errors,
         class_ratio=class_ratio,
-        domain_share=domain_share if domain_share < 1 else None,
+        domain_share=domain_share,
         keep=keep,
         seed=seed,
         scratch=scratch,
     )
+    embed = _embedder(bundle) if label_errors or drop_label_errors else None
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=console) as bar:
@@ -92,9 +105,40 @@ def curate(
                 tasks[step] = bar.add_task(step, total=total or None)
             bar.update(tasks[step], completed=done)  # type: ignore[arg-type] # rich's TaskID
 
-        found = curate_rows(job, show)
+        found = curate_rows(job, embed, show)
     if report is not None:
         write_report(report, job, found)
     for reason, count in found.drops.items():
         console.print(f"{count:>10,}  {reason}", highlight=False)
-    console.print(f"{found.kept:>10,}  kept, in {out}", highlight=False, markup=False)
+    console.print(f"{found.kept:>10,}  of train kept, in {out}", highlight=False, markup=False)
+    console.print(f"{found.passed:>10,}  of validation and test written as they came")
+    if found.label_errors:
+        where = f"listed in {report}" if report else "--report lists them"
+        console.print(f"{found.label_errors:>10,}  labels are probably wrong, {where}")
+    for note in found.notes:
+        console.print(f"            {note}", highlight=False, markup=False)
+
+
+def _embedder(bundle: Path | None) -> Embed:
+    """Return the embeddings of *bundle*, which is loaded when the first text comes."""
+    from collections.abc import Sequence
+
+    from sentimill.bundle.reference import reference_bundle
+    from sentimill.classifier import Classifier
+    from sentimill.errors import BundleError
+    from sentimill_train.metrics.classification import Floats
+    from sentimill_train.monitoring.observations import embeddings
+
+    folder = bundle or reference_bundle()
+
+    def embed(texts: Sequence[str]) -> Floats:
+        found = embeddings(Classifier.load(folder), texts)
+        if found is None:
+            raise BundleError(
+                f"{folder} holds no model.safetensors, which gives the embeddings: name another"
+                " --bundle, or give --no-label-errors",
+                reason="BUNDLE_NO_WEIGHTS",
+            )
+        return found
+
+    return embed

@@ -19,7 +19,7 @@ __all__ = ["MOVED", "drift"]
 MOVED: Final = 5
 """Exit code when something has moved; the codes of errors are lower."""
 
-_NEEDS: Final = ("datasets", "scipy", "sklearn", "torch")
+_NEEDS: Final = ("scipy", "sklearn", "torch")
 
 
 def drift(
@@ -35,7 +35,10 @@ def drift(
             show_default="the label mix alone is tested",
         ),
     ] = None,
-    text_column: Annotated[str, typer.Option(help="column that holds the text, in both")] = "text",
+    text_column: Annotated[
+        list[str] | None,
+        typer.Option(help="column that holds the text; repeat it to join columns"),
+    ] = None,
     most: Annotated[int, typer.Option(min=50, help="rows drawn by chance from each file")] = 1000,
     alpha: Annotated[
         float, typer.Option(min=1e-6, max=0.5, help="odds of a false alarm, over all tests")
@@ -53,10 +56,16 @@ def drift(
 
     from sentimill.classifier import Classifier
     from sentimill_train.atomic_write import write_whole
+    from sentimill_train.data.schema import Columns
     from sentimill_train.monitoring.drift import DriftJob, find_drift
 
     job = DriftJob(
-        on=on, against=against, text_column=text_column, most=most, alpha=alpha, seed=seed
+        on=on,
+        against=against,
+        columns=Columns(text=tuple(text_column or ["text"])),
+        most=most,
+        alpha=alpha,
+        seed=seed,
     )
     found = find_drift(Classifier.load(reference), job)
     if json is not None:

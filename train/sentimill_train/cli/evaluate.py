@@ -139,7 +139,7 @@ def _baselines(
 ) -> list[Contender]:
     """Fit the baselines on the rows of *sources* that training used."""
     from sentimill.text.tokenizer import TextEncoder
-    from sentimill_train.data.schema import read_examples
+    from sentimill_train.data.examples import read_examples
     from sentimill_train.data.splits import part
     from sentimill_train.evaluation.evaluate import baseline_contenders
     from sentimill_train.model.pretrained import find_pretrained

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
 from sentimill.bundle.reference import reference_bundle
-from sentimill_train.optional_packages import check_installed
 
 __all__ = ["sample"]
-
-_NEEDS: Final = ("datasets", "torch")
 
 
 def sample(
@@ -21,7 +18,7 @@ def sample(
         list[Path] | None,
         typer.Option(
             envvar="SENTIMILL_BUNDLE",
-            help="bundle that answers today; several disagree",
+            help="bundle that answers today; several are averaged",
             show_default="the reference student",
         ),
     ] = None,
@@ -32,19 +29,23 @@ def sample(
         ),
     ] = None,
     budget: Annotated[int, typer.Option(min=1, help="how many rows")] = 500,
-    text_column: Annotated[str, typer.Option(help="column that holds the text")] = "text",
+    text_column: Annotated[
+        list[str] | None,
+        typer.Option(help="column that holds the text; repeat it to join columns"),
+    ] = None,
     exclude: Annotated[
         list[str] | None, typer.Option(help="file whose texts have labels already; may be repeated")
     ] = None,
     most: Annotated[int, typer.Option(min=1, help="rows looked at, drawn by chance")] = 20_000,
     seed: Annotated[int, typer.Option(min=0, help="of every random choice")] = 0,
 ) -> None:
-    """Pick what to label next: texts that models are unsure or at odds about, no two alike."""
-    check_installed("sampling", *_NEEDS)
-    from collections import Counter
+    """Pick what to label next: the texts that the model is least sure of, no two alike.
 
+    Such labels were measured to help no more than those of random rows; see docs/labelling.md.
+    """
     from rich.console import Console
 
+    from sentimill_train.data.schema import Columns
     from sentimill_train.monitoring.sampling import SampleJob, load_models, pick_rows
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -53,19 +54,14 @@ def sample(
         source=recent,
         out=out,
         budget=budget,
-        text_column=text_column,
+        columns=Columns(text=tuple(text_column or ["text"])),
         most=most,
         exclude=tuple(exclude or ()),
         seed=seed,
     )
-    models = load_models(
-        bundle or [reference_bundle()], lambda said: console.print(said, markup=False)
-    )
-    found = pick_rows(models, job)
+    found = pick_rows(load_models(bundle or [reference_bundle()]), job)
     looked = f"{found.looked_at:,} of {found.rows_in_file:,} rows looked at"
     console.print(f"{looked}, {found.excluded:,} with a label, {found.unreadable:,} unreadable")
-    for reason, count in Counter(choice.reason for choice in found.choices).most_common():
-        console.print(f"{count:>10,}  {reason}")
-    few = "" if len(found.choices) == budget else "; the rest repeats them"
-    console.print(f"{len(found.choices):>10,}  to label{few}", markup=False)
+    few = "" if found.picked == budget else "; the rest repeats them"
+    console.print(f"{found.picked:,} rows to label{few}", markup=False)
     typer.echo(out)

@@ -33,7 +33,8 @@ def trim(
     with the result, and judge it.
     """
     with needed_for("trimming"):
-        from sentimill_train.data.schema import SENTIMENTS, Columns, read_examples
+        from sentimill_train.data.examples import read_examples
+        from sentimill_train.data.schema import SENTIMENTS, Columns
         from sentimill_train.model.pretrained import find_pretrained
         from sentimill_train.model.vocabulary import trim_encoder
     if out.exists():

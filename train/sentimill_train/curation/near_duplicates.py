@@ -7,7 +7,6 @@ a common key are then compared by their true Jaccard similarity, so no estimate 
 
 from __future__ import annotations
 
-import hashlib
 import re
 import zlib
 from array import array
@@ -19,7 +18,7 @@ from typing import IO, Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BANDS", "Bands", "Groups", "jaccard", "near_groups", "shingles", "text_hash"]
+__all__ = ["ANY_KIND", "BANDS", "Bands", "Groups", "jaccard", "near_groups", "shingles"]
 
 BANDS: Final = 16
 _ROWS: Final = 4
@@ -27,14 +26,11 @@ _ROWS: Final = 4
 with 0.64, and is then told apart by its true similarity (Leskovec, Rajaraman, Ullman, "Mining of
 Massive Datasets", section 3.4.2: 1 - (1 - s^r)^b)."""
 
+ANY_KIND: Final = -2
+"""The kind of a row that is compared with rows of every kind."""
+
 _WORD: Final = re.compile(r"\w+")
 _LEADERS: Final = 16
-
-
-def text_hash(normalised: str) -> int:
-    """Return 63 bits that stand for a text; five million texts collide with odds of 1 in 10^6."""
-    digest = hashlib.blake2b(normalised.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest) >> 1
 
 
 def shingles(normalised: str) -> set[str]:
@@ -74,6 +70,12 @@ class Bands:
         self._file.write((key ^ self._salt).tobytes())
         self.rows += 1
 
+    def __enter__(self) -> Bands:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
     def close(self) -> None:
         """Stop writing."""
         self._file.close()
@@ -111,12 +113,14 @@ class Groups:
 def near_groups(
     bands: Bands,
     alive: NDArray[np.bool_],
+    kinds: NDArray[np.int64],
     shingles_of: Callable[[int], set[str]],
     threshold: float,
     progress: Callable[[int], None] = lambda band: None,
 ) -> Groups:
     """Group the rows that are *alive* by a Jaccard similarity of at least *threshold*.
 
+    kinds: (rows,) only rows of one kind are alike; a row of kind ANY_KIND is like any other.
     Within a band, rows of one key are compared with those that lead their groups so far, and at
     most 16 of them, so a key that half the file shares costs no quadratic time.
     """
@@ -130,13 +134,18 @@ def near_groups(
         ends = np.concatenate((starts[1:], [len(ordered)]))
         many = ends - starts > 1
         for start, end in zip(starts[many].tolist(), ends[many].tolist(), strict=True):
-            _compare(groups, rows[order[start:end]].tolist(), shingles_of, threshold)
+            members = rows[order[start:end]].tolist()
+            _compare(groups, members, kinds, shingles_of, threshold)
         progress(band)
     return groups
 
 
 def _compare(
-    groups: Groups, members: list[int], shingles_of: Callable[[int], set[str]], threshold: float
+    groups: Groups,
+    members: list[int],
+    kinds: NDArray[np.int64],
+    shingles_of: Callable[[int], set[str]],
+    threshold: float,
 ) -> None:
     leaders: list[int] = []
     known: dict[int, set[str]] = {}
@@ -147,9 +156,10 @@ def _compare(
         return known[row]
 
     for row in members:
-        if any(groups.find(row) == groups.find(leader) for leader in leaders):
+        alike = [n for n in leaders if ANY_KIND in (kinds[n], kinds[row]) or kinds[n] == kinds[row]]
+        if any(groups.find(row) == groups.find(leader) for leader in alike):
             continue
-        for leader in leaders:
+        for leader in alike:
             if jaccard(of(leader), of(row)) >= threshold:
                 groups.join(leader, row)
                 break

@@ -1,11 +1,12 @@
-"""From a labelled set to a training set worth having: what goes, why, and what is left.
+"""From a labelled set to a training set without leaks and repeats; label errors are reported.
 
 ::
 
-    rows ─► empty, foreign ─► leaks, duplicates ─► doubt ─► wrong labels ─► balance ─► best ─► rows
+    rows ─► split ─► train ─► leaks ─► repeats ─► label errors ─► balance, sample ─► rows
+                └──► validation, test: untouched
 
-Rows stay on disk; a row that is dropped keeps its first reason. The same input, options and seed
-give the same output to the byte.
+Only train is filtered: figures on validation and test must hold on raw traffic. Rows stay on disk;
+a row that is dropped keeps its first reason. The same input, options and seed give the same bytes.
 """
 
 from __future__ import annotations
@@ -21,20 +22,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentimill.errors import InputError
-from sentimill_train.curation.balancing import class_limits, domain_limits, keep_best, over_limit
-from sentimill_train.curation.drop_reasons import Dropped, Drops, Reason
-from sentimill_train.curation.filters import Filters, Intake, take_in
-from sentimill_train.curation.label_errors import LEAST_ROWS, find_noise, out_of_sample
-from sentimill_train.curation.near_duplicates import BANDS, near_groups, shingles
-from sentimill_train.data.jsonl_stream import write_lines
-from sentimill_train.data.schema import Columns, normalise
+from sentimill_train.atomic_write import open_whole
+from sentimill_train.curation.drops import Dropped, Drops, Reason
+from sentimill_train.curation.label_errors import (
+    LEAST_ROWS,
+    MOST_ROWS,
+    Embed,
+    LabelError,
+    find_label_errors,
+)
+from sentimill_train.curation.near_duplicates import ANY_KIND, BANDS, near_groups, shingles
+from sentimill_train.curation.row_store import HELD_OUT, SPLITS, RowStore, store_rows
+from sentimill_train.data.schema import SENTIMENTS, Columns
+from sentimill_train.data.splits import normalise
 
-__all__ = ["CurateJob", "Curated", "curate_rows"]
+__all__ = ["CurateJob", "Curated", "Suspect", "curate_rows"]
 
-_BINS: Final = 20
-_TOLD: Final = 0.6
-_FULL_WORDS: Final = 8
-"""Shorter texts teach less; quality grows with length up to here."""
+_TRAIN: Final = SPLITS.index("train")
+_SHOWN: Final = 100  # label errors in the report
 
 Progress = Callable[[str, int, int], None]
 """Told the step, how much of it is done, and of how much (0 where nobody knows)."""
@@ -42,243 +47,304 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurateJob:
-    """What to curate and how. A limit of None is no limit."""
+    """What to curate and how. A limit of None is no limit.
+
+    near: Jaccard similarity from which on two texts are one. keep: rows of train to keep, a random
+    sample. seed: of that sample and of the balance.
+    """
 
     source: str
     out: Path
+    labels: tuple[str, ...] = SENTIMENTS
     holdout: tuple[str, ...] = ()
-    filters: Filters = field(default_factory=Filters)
     columns: Columns = field(default_factory=Columns)
     near: float | None = 0.8
-    min_confidence: float | None = 0.4
-    max_disagreement: float | None = 0.4
-    max_noise: float | None = 0.05
-    class_ratio: float | None = 5.0
-    domain_share: float | None = 0.5
+    drop_label_errors: bool = False
+    class_ratio: float | None = None
+    domain_share: float | None = None
     keep: int | None = None
     seed: int = 0
     scratch: Path | None = None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A row whose label is probably wrong. likely: the probability of the suggested label."""
+
+    id: str
+    text: str
+    label: str
+    suggested: str
+    likely: float
+
+
+@dataclass(slots=True, kw_only=True)
 class Curated:
-    """What happened. classes, domains: rows before and after. confidence: 20 bins from 0 to 1."""
+    """What happened. classes, domains: rows of train before and after.
+
+    rows, kept: of train; passed: rows of validation and test, which are written as they came.
+    suspects: the likeliest label errors, of label_errors in all.
+    """
 
     rows: int
     kept: int
+    passed: int
     drops: dict[Reason, int]
     examples: dict[Reason, list[Dropped]]
     classes: dict[str, tuple[int, int]]
     domains: dict[str, tuple[int, int]]
-    confidence: tuple[list[int], list[int]]
+    label_errors: int
+    suspects: list[Suspect]
     notes: list[str]
 
 
-def curate_rows(job: CurateJob, progress: Progress = lambda step, done, total: None) -> Curated:
-    """Write the rows worth training on, in their order, and return what happened to the others.
+def curate_rows(
+    job: CurateJob,
+    embed: Embed | None = None,
+    progress: Progress = lambda step, done, total: None,
+) -> Curated:
+    """Write all rows but the dropped ones of train, in their order.
+
+    Train is what `train` will learn from, so a row is held out by the same rules: its own split, or
+    the hash of its text where the file has no rows of a split.
+
+    embed: the student's embeddings, by which label errors are found; None looks for none.
 
     Raises:
         TableError: a file cannot be read.
-        InputError: NOTHING_LEFT when no row survives; nothing is written then.
+        InputError: NOTHING_LEFT when no row of train survives; nothing is written then.
     """
     folder = Path(tempfile.mkdtemp(prefix="sentimill-curate-", dir=job.scratch))
     try:
-        found = take_in(
+        rows = store_rows(
             job.source,
             job.holdout,
             folder,
-            job.filters,
+            job.labels,
             job.columns,
-            lambda rows: progress("reading", rows, 0),
+            lambda done: progress("reading", done, 0),
         )
         try:
-            return _Curation(job, found, progress).run()
+            return _Curation(job, rows, embed, progress).run()
         finally:
-            found.spool.close()
+            rows.close()
     finally:
         shutil.rmtree(folder)
 
 
 class _Curation:
-    """The steps over what was taken in."""
+    """The steps over the stored rows."""
 
-    def __init__(self, job: CurateJob, found: Intake, progress: Progress) -> None:
+    def __init__(
+        self, job: CurateJob, rows: RowStore, embed: Embed | None, progress: Progress
+    ) -> None:
         self._job = job
-        self._in = found
-        self._drops: Drops = found.drops
+        self._rows = rows
+        self._embed = embed
         self._progress = progress
+        self._drops = Drops(rows.key)
+        self._train = rows.split == _TRAIN
+        self._order = np.random.default_rng(job.seed).permutation(len(rows.key))
+        self._ties = 0
         self._notes: list[str] = []
-        self._fit = np.ones(
-            len(found.hashes), dtype=np.float32
-        )  # the baseline's share of the label
 
     def run(self) -> Curated:
-        before = self._mine(np.ones(len(self._in.hashes), dtype=np.bool_))
+        before = np.flatnonzero(self._train)
+        self._drops.add_all(before[~self._rows.readable[before]], "unreadable")
         self._drop_same()
         if self._job.near is not None:
             self._drop_near(self._job.near)
-        self._drop_doubtful()
-        self._drop_wrong()
+        errors = self._label_errors()
         self._balance()
-        after = self._mine(self._drops.alive)
+        after = self._left()
         if len(after) == 0:
             raise InputError(
-                f"no row of {self._job.source} is left: {self._drops.counts()}; loosen a limit",
+                f"no row of train of {self._job.source} is left: {self._drops.counts()}; give more"
+                " rows, or loosen a limit",
                 reason="NOTHING_LEFT",
             )
-        with write_lines(self._job.out) as file:
-            for row in after.tolist():
-                file.write(self._in.spool.line(row))
-        return self._summary(before, after)
+        self._write()
+        return self._summary(before, after, errors)
 
-    def _mine(self, which: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Return the rows of *which* that are not held out."""
-        rows = np.flatnonzero(which).astype(np.int64)
-        return rows[rows >= self._in.first]
+    def _left(self) -> NDArray[np.int64]:
+        """Return the rows of train that are not dropped."""
+        return np.flatnonzero(self._train & self._drops.alive)
 
     def _drop_same(self) -> None:
-        """Drop what equals a held-out text or an earlier row, once blanks and case are alike."""
+        """Drop rows of train that equal a held-out text or an earlier row."""
         rows = np.flatnonzero(self._drops.alive)
-        order = rows[np.argsort(self._in.hashes[rows], kind="stable")]
-        hashes = self._in.hashes[order]
-        starts = np.flatnonzero(np.concatenate(([True], hashes[1:] != hashes[:-1])))
+        order = rows[np.argsort(self._rows.key[rows], kind="stable")]
+        keys = self._rows.key[order]
+        starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
         ends = np.concatenate((starts[1:], [len(order)]))
         many = ends - starts > 1
         for start, end in zip(starts[many].tolist(), ends[many].tolist(), strict=True):
             self._settle_same(order[start:end])
 
     def _settle_same(self, members: NDArray[np.int64]) -> None:
-        mine = members[members >= self._in.first]
-        if len(mine) < len(members):
-            self._drops.add_all(mine, "leak", f"equals {self._name(members[0])}")
+        mine, others = members[self._train[members]], members[~self._train[members]]
+        if len(others):
+            self._drops.add_all(mine, "leak", f"equals {self._name(others[0])}")
             return
-        counts = np.bincount(self._in.label[mine], minlength=len(self._job.filters.labels))
-        if (counts == counts.max()).sum() > 1:
-            names = [self._job.filters.labels[k] for k in np.flatnonzero(counts)]
-            self._drops.add_all(mine, "conflict", " or ".join(names))
-            return
-        keep = mine[self._in.label[mine] == counts.argmax()][0]
-        self._drops.add_all(mine[mine != keep], "duplicate", f"equals {self._name(keep)}")
+        given = self._rows.label[mine]
+        kept = mine[given == -1][:1]
+        if (given >= 0).any():
+            counts = np.bincount(given[given >= 0])
+            frequent = np.flatnonzero(counts == counts.max())
+            self._ties += len(frequent) > 1
+            rare = mine[(given >= 0) & ~np.isin(given, frequent)]
+            self._drops.add_all(rare, "conflict", "another label is more frequent")
+            kept = np.array([mine[given == label][0] for label in frequent])
+        self._drops.add_all(np.setdiff1d(mine, kept), "duplicate", f"equals {self._name(kept[0])}")
 
     def _drop_near(self, threshold: float) -> None:
-        spool = self._in.spool
+        rows = self._rows
+        kinds = np.where(self._train, rows.label, ANY_KIND)
         groups = near_groups(
-            self._in.bands,
-            self._drops.alive,
-            lambda row: shingles(normalise(spool.row(row).text)),
+            rows.bands,
+            self._drops.alive & rows.readable,
+            kinds,
+            lambda row: shingles(normalise(rows.row(row).text)),
             threshold,
             lambda band: self._progress("near-duplicates", band + 1, BANDS),
         )
-        for row in self._mine(self._drops.alive).tolist():
+        held_out = {groups.find(row): row for row in np.flatnonzero(~self._train).tolist()}
+        for row in self._left().tolist():
             root = groups.find(row)
-            if root == row:
-                continue
-            reason: Reason = "near-leak" if root < self._in.first else "near-duplicate"
-            self._drops.add(row, reason, f"like {self._name(root)}")
+            if root in held_out:
+                self._drops.add(row, "near-leak", f"like {self._name(held_out[root])}")
+            elif root != row:
+                self._drops.add(row, "near-duplicate", f"like {self._name(root)}")
 
-    def _drop_doubtful(self) -> None:
-        job, found = self._job, self._in
-        rows = self._mine(self._drops.alive)
-        if job.max_disagreement is not None:
-            for row in rows[found.apart[rows] > job.max_disagreement].tolist():
-                self._drops.add(row, "disagreement", f"{found.apart[row]:.2f}")
-        if job.min_confidence is not None:
-            for row in rows[found.confidence[rows] < job.min_confidence].tolist():
-                self._drops.add(row, "unsure", f"largest share {found.confidence[row]:.2f}")
-
-    def _drop_wrong(self) -> None:
-        found, labels = self._in, self._job.filters.labels
-        rows = self._mine(self._drops.alive)
+    def _label_errors(self) -> list[tuple[int, LabelError]]:
+        """Return the rows whose label is probably wrong; drop them where the job says so."""
+        rows = self._left()
+        rows = rows[self._rows.human[rows]]
+        if self._embed is None or len(rows) == 0:
+            return []
         if len(rows) < LEAST_ROWS:
-            self._notes.append(f"{len(rows)} rows are too few to look for wrong labels")
-            return
-        given = found.label[rows]
-        probs = out_of_sample(
-            found.spool,
-            rows,
-            given,
-            found.hashes[rows],
-            len(labels),
-            lambda done: self._progress("baseline", done, len(rows)),
-        )
-        self._fit[rows] = probs[np.arange(len(rows)), given]
-        right = float((probs.argmax(axis=1) == given).mean())
-        self._notes.append(f"the baseline agrees with {right:.1%} of the labels, out of sample")
-        if self._job.max_noise is None:
-            return
-        for position in find_noise(given, probs, self._job.max_noise).tolist():
-            likely = labels[int(probs[position].argmax())]
-            share = probs[position].max()
-            if found.confidence[rows[position]] < _TOLD:
-                continue  # the shares tell the doubt already, and a student learns from shares
-            self._drops.add(int(rows[position]), "wrong-label", f"rather {likely} ({share:.2f})")
+            self._notes.append(f"{len(rows)} labels of people are too few to look for errors")
+            return []
+        if len(rows) > MOST_ROWS:
+            rows = np.sort(rows[np.argsort(self._rows.key[rows], kind="stable")[:MOST_ROWS]])
+            self._notes.append(f"label errors were looked for in a sample of {MOST_ROWS:,} rows")
+        self._progress("embeddings", 0, len(rows))
+        embeddings = self._embed(self._rows.texts(rows.tolist()))
+        self._progress("embeddings", len(rows), len(rows))
+        found = find_label_errors(self._rows.label[rows], embeddings)
+        errors = [(int(rows[error.position]), error) for error in found]
+        if self._job.drop_label_errors:
+            for row, error in errors:
+                likely = self._job.labels[error.suggested]
+                self._drops.add(row, "label-error", f"rather {likely} ({error.likely:.2f})")
+        return errors
 
     def _balance(self) -> None:
-        job, found = self._job, self._in
+        job, rows = self._job, self._rows
         if job.class_ratio is not None:
-            rows = self._mine(self._drops.alive)
-            counts = np.bincount(found.label[rows], minlength=len(job.filters.labels))
-            limits = class_limits(counts.astype(np.int64), job.class_ratio)
-            self._cap(rows, found.label[rows], limits, "class-cap")
-        if job.domain_share is not None and len(found.domains) > 1:
-            rows = self._mine(self._drops.alive)
-            counts = np.bincount(found.domain[rows], minlength=len(found.domains))
-            limits = domain_limits(counts.astype(np.int64), job.domain_share)
-            self._cap(rows, found.domain[rows], limits, "domain-cap")
-        rows = self._mine(self._drops.alive)
-        if job.keep is not None and len(rows) > job.keep:
-            self._progress("choosing", 0, 0)
-            kept = keep_best(
-                found.spool, rows, found.label[rows], self._quality(rows), job.keep, job.seed
-            )
-            self._drops.add_all(np.setdiff1d(rows, rows[kept]), "not-chosen")
+            left = self._left()
+            left = left[rows.label[left] >= 0]
+            limits = class_limits(np.bincount(rows.label[left]), job.class_ratio)
+            self._cap(left, rows.label, limits, "class-cap")
+        if job.domain_share is not None and len(rows.domains) > 1:
+            left = self._left()
+            limits = domain_limits(np.bincount(rows.domain[left]), job.domain_share)
+            self._cap(left, rows.domain, limits, "domain-cap")
+        left = self._left()
+        if job.keep is not None and len(left) > job.keep:
+            by_chance = left[np.argsort(self._order[left])]
+            self._drops.add_all(np.sort(by_chance[job.keep :]), "not-chosen")
 
     def _cap(
         self,
-        rows: NDArray[np.int64],
+        left: NDArray[np.int64],
         groups: NDArray[np.int64],
         limits: NDArray[np.int64],
         reason: Reason,
     ) -> None:
-        self._drops.add_all(rows[over_limit(groups, limits, self._quality(rows))], reason)
+        for group, limit in enumerate(limits.tolist()):
+            members = left[groups[left] == group]
+            by_chance = members[np.argsort(self._order[members])]
+            self._drops.add_all(np.sort(by_chance[limit:]), reason)
 
-    def _quality(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return how much a row is worth: sure teacher, a baseline of its mind, some length.
-
-        A row without shares counts as surely labelled: a person did it.
-        """
-        sure = np.nan_to_num(self._in.confidence[rows], nan=1.0).astype(np.float64)
-        length = np.minimum(1.0, self._in.words[rows] / _FULL_WORDS)
-        return sure * np.sqrt(self._fit[rows].astype(np.float64)) * length
+    def _write(self) -> None:
+        alive = self._drops.alive & (self._rows.split != HELD_OUT)
+        with open_whole(self._job.out) as file:
+            for row in np.flatnonzero(alive).tolist():
+                file.write(self._rows.line(row))
 
     def _name(self, row: int | np.int64) -> str:
-        return self._in.spool.row(int(row)).id
+        return self._rows.row(int(row)).id
 
-    def _summary(self, before: NDArray[np.int64], after: NDArray[np.int64]) -> Curated:
-        found, labels = self._in, self._job.filters.labels
-        old, new = (
-            np.bincount(found.label[rows] + 1, minlength=len(labels) + 1)
-            for rows in (before, after)
-        )
-        old_domains, new_domains = (
-            np.bincount(found.domain[rows], minlength=len(found.domains))
-            for rows in (before, after)
-        )
-        bins = [
-            np.histogram(found.confidence[rows], bins=_BINS, range=(0.0, 1.0))[0].tolist()
-            for rows in (before, after)
-        ]
+    def _summary(
+        self,
+        before: NDArray[np.int64],
+        after: NDArray[np.int64],
+        errors: list[tuple[int, LabelError]],
+    ) -> Curated:
+        rows, labels = self._rows, self._job.labels
+        unlabelled = int((rows.label[after] < 0).sum())
+        if unlabelled:
+            self._notes.append(f"{unlabelled:,} rows of train have no label")
+        if self._ties:
+            self._notes.append(
+                f"{self._ties:,} texts have conflicting labels, none of them more frequent: one"
+                " row of each label is kept"
+            )
+        both = (before, after)
+        classes = [np.bincount(rows.label[r] + 1, minlength=len(labels) + 1) for r in both]
+        domains = [np.bincount(rows.domain[r], minlength=len(rows.domains)) for r in both]
         return Curated(
             rows=len(before),
             kept=len(after),
+            passed=int((rows.split > _TRAIN).sum()),
             drops=self._drops.counts(),
-            examples=self._drops.examples(found.spool.row),
-            classes={label: (int(old[k + 1]), int(new[k + 1])) for k, label in enumerate(labels)},
-            domains={
-                name or "(none)": (int(old_domains[k]), int(new_domains[k]))
-                for k, name in enumerate(found.domains)
-                if old_domains[k]
+            examples=self._drops.examples(rows.row),
+            classes={
+                label: (int(classes[0][k]), int(classes[1][k]))
+                for k, label in enumerate(labels, start=1)
             },
-            confidence=(bins[0], bins[1]),
+            domains={
+                name or "(none)": (int(domains[0][k]), int(domains[1][k]))
+                for k, name in enumerate(rows.domains)
+                if domains[0][k]
+            },
+            label_errors=len(errors),
+            suspects=[
+                Suspect(
+                    example.id,
+                    example.text,
+                    str(example.label),
+                    labels[error.suggested],
+                    error.likely,
+                )
+                for row, error in errors[:_SHOWN]
+                for example in [rows.row(row)]
+            ],
             notes=self._notes,
         )
+
+
+def class_limits(counts: NDArray[np.int64], ratio: float) -> NDArray[np.int64]:
+    """Return how many rows each class may have: *ratio* times the smallest class that occurs."""
+    present = counts[counts > 0]
+    if len(present) < 2:
+        return counts
+    return np.minimum(counts, np.int64(np.floor(ratio * present.min())))
+
+
+def domain_limits(counts: NDArray[np.int64], share: float) -> NDArray[np.int64]:
+    """Return how many rows each domain may have so that none holds more than *share* of the rest.
+
+    Unchanged where there are too few domains for any choice to meet the share.
+    """
+    if (counts > 0).sum() * share < 1:
+        return counts
+    low, high = 0, int(counts.max(initial=0))
+    while low < high:  # the largest limit that holds its own share; a smaller one always does
+        limit = (low + high + 1) // 2
+        if min(limit, int(counts.max())) <= share * np.minimum(counts, limit).sum():
+            low = limit
+        else:
+            high = limit - 1
+    return np.minimum(counts, low)

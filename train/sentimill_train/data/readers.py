@@ -1,8 +1,8 @@
-"""Where reviews come from: files, the starter reviews and the hub, as rows of plain values.
+"""Where reviews come from: files, the packaged reviews and the hub, as rows of plain values.
 
-The only file that knows the `datasets` library. It streams, because the library otherwise writes
-an Arrow copy of every input into a cache folder that nobody empties; and it builds from files
-without `load_dataset`, which reports each use to a server even for a local file.
+Every format streams, so a file may be larger than memory, and only the columns that are asked for
+are converted: a column that a command does not need cannot stop it. The only file that knows the
+`datasets` library, which reads the hub alone: it reports each use to a server.
 """
 
 from __future__ import annotations
@@ -10,22 +10,29 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
+import json
 import re
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
 from sentimill.errors import TableError, UsageError
 
-if TYPE_CHECKING:
-    from datasets import IterableDataset
-
-__all__ = ["HARD_KINDS", "STARTER", "Table", "digest_of", "files_of", "is_hub", "open_table"]
+__all__ = [
+    "HARD_KINDS",
+    "STARTER",
+    "Table",
+    "digest_of",
+    "files_of",
+    "is_hub",
+    "open_table",
+    "star_column",
+]
 
 _RESOURCES: Final = Path(__file__).parents[1] / "resources"
 STARTER: Final = _RESOURCES / "starter.jsonl"
@@ -38,36 +45,32 @@ _HUB: Final = "hub:"
 _SEPARATORS: Final = {".csv": ",", ".tsv": "\t"}
 _JSON_LINES: Final = (".jsonl", ".ndjson")
 _BATCH_ROWS: Final = 1000
+_STARS: Final = re.compile(r"rating|stars?\b|score|overall", re.IGNORECASE)
 _ESCAPED_BYTE: Final = re.compile("[\udc80-\udcff]")
+
+Row = dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """An opened source: its column names, and its parts, which on the hub are its splits."""
+    """An opened source. columns: its column names; in JSON lines, those of all rows together."""
 
+    source: str
     columns: tuple[str, ...]
-    parts: tuple[tuple[str | None, IterableDataset], ...]
+    _read: Callable[[Sequence[str]], Iterator[Row]]
 
-    def rows(self, columns: Sequence[str]) -> Iterator[dict[str, object]]:
-        """Yield *columns* of every row, in order.
+    def rows(self, columns: Sequence[str]) -> Iterator[Row]:
+        """Yield *columns* of every row, in order; a row of JSON lines may lack some of them.
 
         A class number of the hub comes as its name, and the name of a split as column `split`.
         """
-        for split, part in self.parts:
-            present = [column for column in columns if column in part.features]
-            classes = {c: getattr(part.features[c], "names", None) for c in present}
-            for batch in part.iter(batch_size=_BATCH_ROWS):
-                for values in zip(*(batch[column] for column in present), strict=True):
-                    row: dict[str, object] = {"split": split} if split is not None else {}
-                    for column, value in zip(present, values, strict=True):
-                        names = classes[column]
-                        row[column] = _class_name(value, names) if names else value
-                    yield row
-
-
-def _class_name(value: object, names: Sequence[str]) -> str | None:
-    # -1 is how the hub writes "no label".
-    return names[value] if isinstance(value, int) and 0 <= value < len(names) else None
+        for name in columns:
+            if self.columns.count(name) > 1:
+                raise TableError(
+                    f"{self.source} has two columns {name!r}: rename one",
+                    reason="DUPLICATE_COLUMN",
+                )
+        return self._read(columns)
 
 
 def is_hub(source: str) -> bool:
@@ -101,40 +104,23 @@ def open_table(source: str) -> Iterator[Table]:
 
     A data set of the hub is `hub:owner/name[@revision]`.
 
-    Errors of the reader come out of the block as TableError, so read inside it.
-
     Raises:
         TableError: FILE_NOT_FOUND, UNSUPPORTED_FORMAT, EMPTY_FILE, BAD_ENCODING, BAD_FILE,
-            RAGGED_ROW, DUPLICATE_COLUMN, HUB_UNREACHABLE.
-        UsageError: the extra `train` is not installed.
+            RAGGED_ROW, DUPLICATE_COLUMN, HUB_UNREACHABLE; some of them as the rows are read.
+        UsageError: the source is of the hub and the extra `train` is not installed.
     """
-    try:
-        import datasets
-    except ImportError as error:
-        raise UsageError(
-            "reading reviews needs the training parts: pip install 'sentimill[cpu,train]'",
-            reason="EXTRA_MISSING",
-        ) from error
     if is_hub(source):
         yield _open_hub(source)
         return
-    path, *more = files_of(source)
-    suffix = _check_file(path)
-    verbosity = datasets.logging.get_verbosity()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it logs what it then raises
-    try:
-        with tempfile.TemporaryDirectory(prefix="sentimill-") as cache:
-            table = _open_file(path, suffix, cache)
-            others = [_open_file(other, suffix, cache) for other in more]
-            yield Table(table.columns, table.parts + tuple(o.parts[0] for o in others))
-    except (ValueError, StopIteration, OSError) as error:
-        # ValueError is the root of pandas', Arrow's, JSON's and Unicode's errors alike.
-        raise _explain(path, suffix, error) from error
-    finally:
-        datasets.logging.set_verbosity(verbosity)
+    tables = [_open_file(path) for path in files_of(source)]
+    columns = tuple(dict.fromkeys(chain.from_iterable(table.columns for table in tables)))
+    if len(tables) == 1:
+        yield tables[0]
+        return
+    yield Table(source, columns, lambda names: chain.from_iterable(t.rows(names) for t in tables))
 
 
-def _check_file(path: Path) -> str:
+def _open_file(path: Path) -> Table:
     suffix = path.suffix.lower()
     if not path.is_file():
         raise TableError(
@@ -151,110 +137,145 @@ def _check_file(path: Path) -> str:
         raise TableError(
             f"{path} is empty: give a file with at least one review", reason="EMPTY_FILE"
         )
-    return suffix
-
-
-def _open_file(path: Path, suffix: str, cache: str) -> Table:
-    from datasets import Features, IterableDataset, Value
-
     if suffix in _SEPARATORS:
-        header = _check_csv(path, _SEPARATORS[suffix])
-        part = IterableDataset.from_csv(
-            str(path),
-            features=Features({name: Value("string") for name in header}),
-            cache_dir=cache,
-            sep=_SEPARATORS[suffix],
-            encoding="utf-8-sig",
-            keep_default_na=False,  # "NA" and "null" are words that people write
-            index_col=False,
-        )
-    elif suffix in _JSON_LINES:
-        # One chunk, so that a column that is null at first has its type from the whole file.
-        size = path.stat().st_size + 1
-        part = IterableDataset.from_json(
-            str(path), cache_dir=cache, chunksize=size, parse_agent_traces=False
-        )
-    else:
-        part = IterableDataset.from_parquet(str(path), cache_dir=cache)
-    if part.features is None:  # JSON that is no JSON lines
-        raise ValueError(f"not {suffix.lstrip('.')}")
-    if not part.features:
-        raise TableError(f"{path} has no rows: give at least one review", reason="EMPTY_FILE")
-    return Table(columns=tuple(part.features), parts=((None, part),))
+        return _open_csv(path, _SEPARATORS[suffix])
+    return _open_parquet(path) if suffix == ".parquet" else _open_json_lines(path)
 
 
-def _check_csv(path: Path, separator: str) -> list[str]:
-    """Return the header after checking that every row has as many fields.
+def _open_csv(path: Path, separator: str) -> Table:
+    header = next(_csv_records(path, separator), [])
+    if not header:
+        raise TableError(f"{path} has no rows: give a header and a review", reason="EMPTY_FILE")
 
-    pandas, which `datasets` reads with, fills a short row with nothing and cuts a long first row.
-    """
-    limit = csv.field_size_limit(sys.maxsize)  # a quote that is never closed is our error to tell
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = (row for row in csv.reader(file, delimiter=separator, strict=True) if row)
-            header = next(rows, [])
-            if not header:
+    def rows(columns: Sequence[str]) -> Iterator[Row]:
+        places = [(name, header.index(name)) for name in columns]
+        records = _csv_records(path, separator)
+        next(records)
+        for number, record in enumerate(records, start=1):
+            if len(record) != len(header):
                 raise TableError(
-                    f"{path} has no rows: give a header and a review", reason="EMPTY_FILE"
+                    f"{path}, row {number}: {len(record)} fields under {len(header)} columns; put"
+                    " quotes around a text with a separator in it",
+                    reason="RAGGED_ROW",
                 )
-            for name in header:
-                if header.count(name) > 1:
+            yield {name: record[place] for name, place in places}
+
+    return Table(str(path), tuple(header), rows)
+
+
+def _csv_records(path: Path, separator: str) -> Iterator[list[str]]:
+    """Yield header and rows; blank lines are no rows."""
+    limit = csv.field_size_limit(sys.maxsize)  # a quote that is never closed is our error to tell
+    number = 0
+    try:
+        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+            reader = csv.reader(file, delimiter=separator, strict=True)
+            for number, record in enumerate(filter(None, reader)):
+                if _ESCAPED_BYTE.search("".join(record)):
+                    where = f"row {number}" if number else "the header"
                     raise TableError(
-                        f"{path} has two columns {name!r}: rename one", reason="DUPLICATE_COLUMN"
+                        f"{path}, {where}: not UTF-8; save the file as UTF-8",
+                        reason="BAD_ENCODING",
                     )
-            number = 0
-            try:
-                for number, row in enumerate(rows, start=1):
-                    if len(row) != len(header):
-                        raise TableError(
-                            f"{path}, row {number}: {len(row)} fields under {len(header)} columns;"
-                            " put quotes around a text with a separator in it",
-                            reason="RAGGED_ROW",
-                        )
-            except csv.Error as error:
-                raise TableError(
-                    f"{path}, row {number + 1}: {error}; check its quotes", reason="BAD_FILE"
-                ) from error
+                yield record
+    except csv.Error as error:
+        raise TableError(
+            f"{path}, row {number + 1}: {error}; check its quotes", reason="BAD_FILE"
+        ) from error
     finally:
         csv.field_size_limit(limit)
-    return header
 
 
-def _explain(path: Path, suffix: str, error: Exception) -> TableError:
-    """Return the error that says where *path* is broken; called when it is known to be."""
-    if suffix == ".parquet":
+def _open_json_lines(path: Path) -> Table:
+    columns: dict[str, None] = {}
+    for row in _json_rows(path):
+        columns.update(dict.fromkeys(row))
+    if not columns:
+        raise TableError(f"{path} has no rows: give at least one review", reason="EMPTY_FILE")
+
+    def rows(wanted: Sequence[str]) -> Iterator[Row]:
+        every = set(wanted) >= columns.keys()
+        for row in _json_rows(path):
+            yield row if every else {name: row[name] for name in wanted if name in row}
+
+    return Table(str(path), tuple(columns), rows)
+
+
+def _json_rows(path: Path) -> Iterator[Row]:
+    decoder = msgspec.json.Decoder(dict[str, object])
+    number = 0
+    with path.open("rb") as file:
+        for line in file:
+            if not number:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            if line.isspace():
+                continue
+            number += 1
+            try:
+                yield decoder.decode(line)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                yield _odd_json(line, f"{path}, row {number}", error)
+
+
+def _odd_json(line: bytes, where: str, error: Exception) -> Row:
+    """Return a row that holds NaN or Infinity, which JSON has no words for and Python writes."""
+    try:
+        found = json.loads(line.decode())
+    except UnicodeDecodeError as why:
+        raise TableError(
+            f"{where}: not UTF-8; save the file as UTF-8", reason="BAD_ENCODING"
+        ) from why
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or _has_surrogate(found):
+        raise TableError(
+            f"{where}: {error}; write one JSON object a line", reason="BAD_FILE"
+        ) from error
+    return found
+
+
+def _has_surrogate(row: Row) -> bool:
+    """Say whether a text of *row* has half a character pair, which no UTF-8 text can hold."""
+    return bool(re.search("[\ud800-\udfff]", json.dumps(row, ensure_ascii=False)))
+
+
+def _open_parquet(path: Path) -> Table:
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetFile
+
+    def broken(error: Exception) -> TableError:
         return TableError(f"{path} cannot be read ({error}): write it again", reason="BAD_FILE")
-    save = "save the file as UTF-8"
-    if suffix in _SEPARATORS:
-        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            for number, row in enumerate(filter(None, csv.reader(file))):
-                if _ESCAPED_BYTE.search("".join(row)):
-                    where = f"row {number}" if number else "the header"
-                    return TableError(f"{path}, {where}: not UTF-8; {save}", reason="BAD_ENCODING")
-        return TableError(f"{path} cannot be read ({error}): check it", reason="BAD_FILE")
-    rows = 0
-    for line in path.read_bytes().split(b"\n"):
-        rows += bool(line.strip())
+
+    try:
+        file = ParquetFile(path)
+        columns = tuple(file.schema_arrow.names)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise broken(error) from error
+    if file.metadata.num_rows == 0:
+        raise TableError(f"{path} has no rows: give at least one review", reason="EMPTY_FILE")
+
+    def rows(wanted: Sequence[str]) -> Iterator[Row]:
         try:
-            line.decode()
-            if line.strip():
-                msgspec.json.decode(line.removeprefix(b"\xef\xbb\xbf"), type=dict[str, object])
-        except UnicodeDecodeError:
-            return TableError(f"{path}, row {rows}: not UTF-8; {save}", reason="BAD_ENCODING")
-        except msgspec.DecodeError as why:
-            return TableError(
-                f"{path}, row {rows}: {why}; write one JSON object a line", reason="BAD_FILE"
-            )
-    if rows == 0:
-        return TableError(f"{path} has no rows: give at least one review", reason="EMPTY_FILE")
-    return TableError(
-        f"{path} cannot be read ({error}): give each key one kind of value", reason="BAD_FILE"
-    )
+            # By name the reader would take `a.b` for a field of a: only top names come back.
+            for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=list(wanted)):
+                names = [name for name in wanted if name in batch.schema.names]
+                values = [batch.column(name).to_pylist() for name in names]
+                for row in zip(*values, strict=True):
+                    yield dict(zip(names, row, strict=True))
+        except (pa.ArrowException, OSError) as error:
+            raise broken(error) from error
+
+    return Table(str(path), columns, rows)
 
 
 def _open_hub(source: str) -> Table:
-    import datasets
-
+    try:
+        import datasets
+    except ImportError as error:
+        raise UsageError(
+            "reading the hub needs the training parts: pip install 'sentimill[cpu,train]'",
+            reason="EXTRA_MISSING",
+        ) from error
     name, _, revision = source.removeprefix(_HUB).partition("@")
     try:
         parts = datasets.load_dataset(name, revision=revision or None, streaming=True)
@@ -267,4 +288,39 @@ def _open_hub(source: str) -> Table:
         ) from error
     first = next(iter(parts.values()))
     columns = first.column_names or tuple(next(iter(first)))
-    return Table(columns=(*columns, "split"), parts=tuple(parts.items()))
+
+    def rows(wanted: Sequence[str]) -> Iterator[Row]:
+        for split, part in parts.items():
+            present = [column for column in wanted if column in part.features]
+            classes = {c: getattr(part.features[c], "names", None) for c in present}
+            for batch in part.iter(batch_size=_BATCH_ROWS):
+                for values in zip(*(batch[column] for column in present), strict=True):
+                    row: Row = {"split": split}
+                    for column, value in zip(present, values, strict=True):
+                        names = classes[column]
+                        row[column] = _class_name(value, names) if names else value
+                    yield row
+
+    return Table(source, (*columns, "split"), rows)
+
+
+def _class_name(value: object, names: Sequence[str]) -> str | None:
+    # -1 is how the hub writes "no label".
+    return names[value] if isinstance(value, int) and 0 <= value < len(names) else None
+
+
+def star_column(source: str) -> str | None:
+    """Return the column of *source* that seems to hold 1 to 5 stars, for a hint; None without one.
+
+    Its name says so (`rating`, `review_score`, …), and its first rows are whole numbers of 1 to 5.
+    """
+    if is_hub(source) or not all(path.is_file() for path in files_of(source)):
+        return None
+    with open_table(source) as table:
+        named = [name for name in table.columns if _STARS.search(name)]
+        rows = list(islice(table.rows(named), 100)) if named else []
+    for name in named:
+        values = {str(row.get(name)).removesuffix(".0") for row in rows}
+        if values <= {"1", "2", "3", "4", "5"}:
+            return name
+    return None

@@ -2,18 +2,75 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sentimill.errors import TableError
-from sentimill_train.data.schema import SENTIMENTS, Example, Split, normalise, split_of
+from sentimill.errors import TableError, TextError
+from sentimill.text.cleaning import clean
+from sentimill_train.data.readers import star_column
+from sentimill_train.data.schema import SENTIMENTS, Example, Split
 
-__all__ = ["MINIMUM_ROWS", "Parted", "assign", "part"]
+__all__ = [
+    "MINIMUM_ROWS",
+    "Parted",
+    "assign",
+    "normalise",
+    "part",
+    "split_of",
+    "split_of_key",
+    "text_digest",
+    "text_key",
+]
 
 MINIMUM_ROWS: Final[dict[Split, int]] = {"train": 20, "validation": 5, "test": 5}
 """Fewer rows of a split than this cannot be learnt from, stopped by, or judged on."""
+
+_CLEANING: Final = 1  # for ever: another version would move texts to other splits
+
+
+def normalise(text: str) -> str:
+    """Return the form in which two texts count as the same.
+
+    It is the cleaned text, as the model reads it, in NFKC and lower case with blanks collapsed. A
+    text that no model can read keeps its raw form.
+    """
+    with contextlib.suppress(TextError):
+        text = clean(text, _CLEANING)
+    return " ".join(unicodedata.normalize("NFKC", text).lower().split())
+
+
+def text_digest(text: str) -> bytes:
+    """Return the sha256 of the normalised text: texts that count as the same share it."""
+    return hashlib.sha256(normalise(text).encode("utf-8", "surrogatepass")).digest()
+
+
+def text_key(text: str) -> int:
+    """Return the first 64 bits of `text_digest`.
+
+    Two of five million different texts share a key with a probability of one in a million.
+    """
+    return int.from_bytes(text_digest(text)[:8])
+
+
+def split_of(text: str) -> Split:
+    """Return the split of a text whose file has no split column: 70 train, 10 validation, 20 test.
+
+    A hash of the normalised text decides, so a text has the same split in every file and run.
+    """
+    return split_of_key(text_key(text))
+
+
+def split_of_key(key: int) -> Split:
+    """Return the split of a text by its `text_key`."""
+    percent = key % 100
+    if percent < 70:
+        return "train"
+    return "validation" if percent < 80 else "test"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +78,8 @@ class Parted:
     """The labelled examples of each split.
 
     unlabelled: rows without a label, left out. repeated: rows of train or validation left out
-    because a later split has the same text. spare: unlabelled rows to learn from, in no split.
+    because a later split has the same text. conflicting: texts that occur under different labels.
+    spare: unlabelled rows to learn from, in no split.
     """
 
     train: tuple[Example, ...]
@@ -29,6 +87,7 @@ class Parted:
     test: tuple[Example, ...]
     unlabelled: int
     repeated: int
+    conflicting: int = 0
     spare: tuple[Example, ...] = ()
 
     def __getitem__(self, split: Split) -> tuple[Example, ...]:
@@ -43,16 +102,14 @@ def part(examples: Sequence[Example], labels: Sequence[str], *, spare: bool = Fa
     or test by their file or text.
 
     Raises:
-        TableError: NO_LABELS, TOO_FEW_ROWS (the message has the minimum), or ONE_LABEL.
+        TableError: NO_LABELS, TOO_FEW_ROWS (the message has the minimum), ONE_LABEL, or
+            LABEL_NOT_IN_TRAIN.
     """
     labelled = [example for example in examples if example.label is not None]
     if not labelled:
-        raise TableError(
-            "none of the rows has a label: name its column with --label-column, or give a column"
-            f" `probs`, or `stars`, which are read only with the labels {', '.join(SENTIMENTS)}",
-            reason="NO_LABELS",
-        )
-    kept, repeated = assign(labelled)
+        raise TableError(_no_labels(examples, labels), reason="NO_LABELS")
+    keys = [text_key(example.text) for example in labelled]
+    kept, repeated = _assign(labelled, keys, whole=True)
     _check(kept, labels)
     kept_spare = _spare(examples, kept) if spare else ()
     return Parted(
@@ -61,6 +118,7 @@ def part(examples: Sequence[Example], labels: Sequence[str], *, spare: bool = Fa
         test=_of(kept, "test"),
         unlabelled=len(examples) - len(labelled) - len(kept_spare),
         repeated=repeated,
+        conflicting=_conflicts(labelled, keys),
         spare=kept_spare,
     )
 
@@ -75,38 +133,51 @@ def assign(
     part of it may have its test rows in another file. A text in test is taken out of the others,
     and one in validation out of train, for a figure over texts that were learnt by heart is none.
     """
-    by_split: dict[Split, list[Example]] = {"train": [], "validation": [], "test": []}
-    for example in labelled:
-        by_split[example.split or split_of(example.text)].append(example)
-    for split in ("validation", "test"):
-        if whole and not by_split[split]:
-            by_split[split] = [e for e in by_split["train"] if split_of(e.text) == split]
-            by_split["train"] = [e for e in by_split["train"] if split_of(e.text) != split]
-    return _without_repeats(by_split)
+    return _assign(labelled, [text_key(example.text) for example in labelled], whole=whole)
 
 
-def _without_repeats(
-    by_split: dict[Split, list[Example]],
+def _assign(
+    labelled: Sequence[Example], keys: Sequence[int], *, whole: bool
 ) -> tuple[dict[Split, list[Example]], int]:
-    seen: set[str] = set()
+    by_split: dict[Split, list[tuple[int, Example]]] = {"train": [], "validation": [], "test": []}
+    for key, example in zip(keys, labelled, strict=True):
+        by_split[example.split or split_of_key(key)].append((key, example))
+    held_out: tuple[Split, ...] = ("validation", "test")
+    for split in held_out:
+        if whole and not by_split[split]:
+            train = by_split["train"]
+            by_split[split] = [row for row in train if split_of_key(row[0]) == split]
+            by_split["train"] = [row for row in train if split_of_key(row[0]) != split]
+    seen: set[int] = set()
     kept: dict[Split, list[Example]] = {}
     repeated = 0
-    for split in ("test", "validation", "train"):
-        texts = [normalise(example.text) for example in by_split[split]]
-        kept[split] = [e for e, t in zip(by_split[split], texts, strict=True) if t not in seen]
-        repeated += len(texts) - len(kept[split])
-        seen.update(texts)
+    for split in (*reversed(held_out), "train"):
+        kept[split] = [example for key, example in by_split[split] if key not in seen]
+        repeated += len(by_split[split]) - len(kept[split])
+        seen.update(key for key, _ in by_split[split])
     return kept, repeated
 
 
+def _conflicts(labelled: Sequence[Example], keys: Sequence[int]) -> int:
+    """Return how many texts occur under more than one label."""
+    first: dict[int, str | None] = {}
+    return len(
+        {
+            key
+            for key, example in zip(keys, labelled, strict=True)
+            if first.setdefault(key, example.label) != example.label
+        }
+    )
+
+
 def _spare(examples: Sequence[Example], kept: dict[Split, list[Example]]) -> tuple[Example, ...]:
-    judged = {normalise(e.text) for split in ("validation", "test") for e in kept[split]}
+    judged = {text_key(e.text) for split in ("validation", "test") for e in kept[split]}
     return tuple(
         example
         for example in examples
         if example.label is None
         and example.split in (None, "train")
-        and normalise(example.text) not in judged
+        and text_key(example.text) not in judged
     )
 
 
@@ -127,6 +198,27 @@ def _check(by_split: dict[Split, list[Example]], labels: Sequence[str]) -> None:
             f" of {', '.join(labels)}",
             reason="ONE_LABEL",
         )
+    judged = Counter(e.label for split in ("validation", "test") for e in by_split[split])
+    for label, rows in judged.items():
+        if label not in found:
+            raise TableError(
+                f"all {rows} rows labelled {label!r} are for validation and test, so no row is left"
+                " to learn it from: give more of them, a column `split`, or --labels without it",
+                reason="LABEL_NOT_IN_TRAIN",
+            )
+
+
+def _no_labels(examples: Sequence[Example], labels: Sequence[str]) -> str:
+    stars = next(filter(None, map(star_column, sorted({e.source for e in examples}))), None)
+    if stars is not None and set(SENTIMENTS) <= set(labels):
+        return (
+            f"none of the rows has a label, and the column {stars!r} holds 1 to 5: give"
+            f" --label-column {stars} to take them as stars"
+        )
+    return (
+        "none of the rows has a label: name its column with --label-column, or give a column"
+        f" `probs`, or `stars`, which are read only with the labels {', '.join(SENTIMENTS)}"
+    )
 
 
 def _of(by_split: dict[Split, list[Example]], split: Split) -> tuple[Example, ...]:

@@ -9,7 +9,8 @@ import csv
 import sys
 from pathlib import Path
 
-from sentimill_train.data.schema import read_examples, split_of
+from sentimill_train.data.examples import read_examples
+from sentimill_train.data.splits import split_of
 
 __all__ = ["write_test_csv"]
 

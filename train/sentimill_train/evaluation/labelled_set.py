@@ -12,16 +12,10 @@ import numpy as np
 from sentimill.bundle.manifest import Source
 from sentimill.classifier import Classifier, Prediction
 from sentimill.errors import InputError, TableError
+from sentimill_train.data.examples import read_examples
 from sentimill_train.data.readers import digest_of
-from sentimill_train.data.schema import (
-    Columns,
-    Example,
-    normalise,
-    read_examples,
-    split_of,
-    text_digest,
-)
-from sentimill_train.data.splits import assign
+from sentimill_train.data.schema import Columns, Example
+from sentimill_train.data.splits import assign, normalise, split_of, text_digest
 from sentimill_train.metrics.classification import Answers
 
 __all__ = ["Answered", "Part", "Sample", "answer", "read_sample", "told_apart"]

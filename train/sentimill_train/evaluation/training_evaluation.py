@@ -10,8 +10,8 @@ from pathlib import Path
 from sentimill.bundle.manifest import Source, open_bundle
 from sentimill.classifier import Classifier, Precision
 from sentimill.errors import BundleError
-from sentimill_train.data.schema import SENTIMENTS, Columns, normalise
-from sentimill_train.data.splits import Parted
+from sentimill_train.data.schema import SENTIMENTS, Columns
+from sentimill_train.data.splits import Parted, normalise
 from sentimill_train.evaluation.behaviour import OWN_SUITE, read_cases
 from sentimill_train.evaluation.evaluate import (
     Contender,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from sentimill.bundle.manifest import Bundle
 from sentimill.classifier import encoder_of
 from sentimill.errors import TableError
-from sentimill_train.data.schema import Columns, Example, normalise
+from sentimill_train.data.schema import Columns, Example
+from sentimill_train.data.splits import normalise
 from sentimill_train.data.tokenized import Rows, tokenise
 from sentimill_train.evaluation.labelled_set import read_sample
 

@@ -13,7 +13,7 @@ from sentimill.classifier import Classifier, encoder_of, golden_fault, probabili
 from sentimill.errors import BundleError, EngineError, TextError, UsageError
 from sentimill.text.tokenizer import Encoded, pad
 from sentimill_train.calibration.temperature import find_temperature
-from sentimill_train.data.schema import read_examples
+from sentimill_train.data.examples import read_examples
 from sentimill_train.data.tokenized import Rows
 from sentimill_train.export.acceptance import (
     NotJudged,

@@ -11,8 +11,8 @@ from typing import Final, TypeVar
 
 from sentimill.errors import TextError
 from sentimill.text.cleaning import clean
-from sentimill_train.data.jsonl_stream import Labelled, stream_examples
-from sentimill_train.data.schema import SENTIMENTS, Columns
+from sentimill_train.data.examples import stream_examples
+from sentimill_train.data.schema import SENTIMENTS, Columns, Example
 from sentimill_train.labelling.annotator import Soft
 from sentimill_train.labelling.cost_estimate import Speed
 from sentimill_train.labelling.pii_redaction import redact
@@ -53,7 +53,7 @@ class LabelJob:
 class Item:
     """A row, the text as it is sent, and why it cannot be sent."""
 
-    row: Labelled
+    row: Example
     sent: str
     reason: str | None
 
@@ -82,7 +82,7 @@ def failed_path(out: Path) -> Path:
 
 def items(job: LabelJob) -> Iterator[Item]:
     """Yield the rows in order, with the text that a teacher would see."""
-    for row in stream_examples(job.source, columns=job.columns, labels=job.labels):
+    for row in stream_examples(job.source, columns=job.columns, labels=job.labels, keep=True):
         try:
             text = clean(row.text)
         except TextError as error:

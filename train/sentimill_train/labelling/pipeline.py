@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import signal
 import time
@@ -22,7 +23,9 @@ from dataclasses import dataclass
 import msgspec
 
 from sentimill.errors import UsageError
-from sentimill_train.data.jsonl_stream import Labelled, write_lines
+from sentimill_train.atomic_write import open_whole
+from sentimill_train.data.examples import encode_example
+from sentimill_train.data.schema import Example
 from sentimill_train.labelling.annotator import Judge, asks
 from sentimill_train.labelling.cost_estimate import Load, Plan, make_plan, show_plan
 from sentimill_train.labelling.job import (
@@ -98,7 +101,7 @@ class Labeller:
             written = self._write(store, judges, tallies)
         report = account(found, store, plans, tallies, judges, written)
         report.seconds = round(time.monotonic() - started, 3)
-        with write_lines(report_path(self._job.out)) as file:
+        with open_whole(report_path(self._job.out)) as file:
             file.write(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
         raise_for(self._job, report)
         return report
@@ -178,41 +181,47 @@ class Labeller:
         job = self._job
         stopped = _stop_of(tallies)
         done = Written(0, 0, Counter())
-        with write_lines(job.out) as out, write_lines(failed_path(job.out)) as bad:
+        with open_whole(job.out) as out, open_whole(failed_path(job.out)) as bad:
             for item in items(job):
-                row: Labelled | None = item.row
+                row: Example | None = item.row
+                more: dict[str, object] = {}
                 if item.reason is None and (item.row.label is None or job.relabel):
-                    row = self._labelled(item, store, judges)
+                    row, more = self._labelled(item, store, judges)
                     done.labelled += row is not None
                 elif item.row.label is not None:
                     done.kept += 1
                 else:
                     row = None
                 if row is not None:
-                    out.write(msgspec.json.encode(row) + b"\n")
+                    out.write(encode_example(row, job.labels, more))
                     continue
                 reason = item.reason or _reason(item, judges, tallies) or stopped or "NOT_ASKED"
                 done.failed[reason] += 1
                 bad.write(msgspec.json.encode({"id": item.row.id, "reason": reason}) + b"\n")
         return done
 
-    def _labelled(self, item: Item, store: Store, judges: Sequence[Judge]) -> Labelled | None:
-        """Return the row with its label, None unless every teacher has answered."""
+    def _labelled(
+        self, item: Item, store: Store, judges: Sequence[Judge]
+    ) -> tuple[Example | None, dict[str, object]]:
+        """Return the row with its label, None unless every teacher has answered.
+
+        Also returns where the shares come from, and how far several teachers are apart, 0 to 1.
+        """
         found = [judge.shares(store, item.sent) for judge in judges]
         shares = [share for share in found if share is not None]
         if not shares or len(shares) < len(self._teachers):
-            return None
+            return None, {}
         pooled = combine(shares, [judge.weight for judge in judges])
         apart = disagreement(shares)
-        return msgspec.structs.replace(
+        labelled = dataclasses.replace(
             item.row,
             label=self._job.labels[pooled.index(max(pooled))],
             probs=tuple(round(share, 6) for share in pooled),
             given=item.row.label,
             teacher=" ".join(judge.teacher.name for judge in judges),
-            soft=" ".join(judge.prompt.mode for judge in judges),
-            disagreement=None if apart is None else round(apart, 6),
         )
+        more: dict[str, object] = {"soft": " ".join(judge.prompt.mode for judge in judges)}
+        return labelled, more if apart is None else {**more, "disagreement": round(apart, 6)}
 
 
 def _stop_of(tallies: Sequence[Tally]) -> str | None:

@@ -8,7 +8,7 @@ which whoever operates the model has.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import msgspec
@@ -17,6 +17,7 @@ import numpy as np
 from sentimill.bundle.manifest import Manifest
 from sentimill.classifier import Classifier
 from sentimill.errors import InputError
+from sentimill_train.data.schema import Columns
 from sentimill_train.metrics.classification import Floats
 from sentimill_train.metrics.two_sample_tests import (
     AUC_LIMIT,
@@ -99,7 +100,7 @@ class DriftJob:
 
     on: str
     against: str | None = None
-    text_column: str = "text"
+    columns: Columns = field(default_factory=Columns)
     most: int = 1000
     alpha: float = 0.01
     seed: int = 0
@@ -150,7 +151,7 @@ def find_drift(classifier: Classifier, job: DriftJob) -> Drift:
 
 
 def _side(classifier: Classifier, job: DriftJob, source: str, *, embed: bool) -> _Side:
-    drawn = draw_rows(source, text_column=job.text_column, most=job.most, seed=job.seed)
+    drawn = draw_rows(source, columns=job.columns, most=job.most, seed=job.seed)
     texts = drawn.texts
     seen = look(classifier, texts)
     if len(seen.kept) < FEWEST_ROWS:

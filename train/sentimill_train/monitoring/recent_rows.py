@@ -5,67 +5,45 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from sentimill.errors import TableError
-from sentimill_train.data.readers import open_table
+from sentimill_train.data.examples import stream_texts
+from sentimill_train.data.schema import Columns
 
 __all__ = ["Drawn", "draw_rows"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
-    """Rows of one file in its order, with their columns. rows_in_file: how many there were."""
+    """Rows of one file in its order. texts: the text of each row. rows: its raw columns.
 
-    source: str
-    text_column: str
-    rows: tuple[dict[str, object], ...]
+    rows_in_file: how many rows there were.
+    """
+
+    texts: list[str]
+    rows: list[dict[str, object]]
     rows_in_file: int
 
-    @property
-    def texts(self) -> list[str]:
-        """The text of each row; one that is missing is empty, which no model reads."""
-        return [str(row[self.text_column] or "") for row in self.rows]
 
-
-def draw_rows(
-    source: str, *, text_column: str = "text", most: int, seed: int, whole: bool = False
-) -> Drawn:
+def draw_rows(source: str, *, columns: Columns, most: int, seed: int, whole: bool = False) -> Drawn:
     """Return up to *most* rows of *source*, each with the same chance, the same for one *seed*.
 
     whole: with all of their columns, not the text alone. Only the drawn rows are in memory
     (reservoir sampling: Vitter 1985, algorithm R).
 
     Raises:
-        TableError: those of `open_table`, MISSING_COLUMN, BAD_TEXT, EMPTY_FILE.
+        TableError: those of `stream_texts`.
     """
     chance = random.Random(seed)
-    kept: list[tuple[int, dict[str, object]]] = []
+    kept: list[tuple[int, str, dict[str, object]]] = []
     number = 0
-    with open_table(source) as table:
-        if text_column not in table.columns:
-            raise TableError(
-                f"{source} has no column {text_column!r}, it has {', '.join(table.columns)}: name"
-                " one with --text-column",
-                reason="MISSING_COLUMN",
-            )
-        columns = [c for c in table.columns if whole or c == text_column]
-        for number, row in enumerate(table.rows(columns), start=1):
-            if not isinstance(row[text_column], str | None):
-                kind = type(row[text_column]).__name__
-                raise TableError(
-                    f"{source}, row {number}: column {text_column!r} holds {kind}, not text; use"
-                    " another",
-                    reason="BAD_TEXT",
-                )
-            place = len(kept) if number <= most else chance.randrange(number)
-            if place == len(kept) < most:
-                kept.append((number, row))
-            elif place < most:
-                kept[place] = (number, row)
-    if not kept:
-        raise TableError(f"{source} has no rows: give at least one text", reason="EMPTY_FILE")
+    for number, (text, row) in enumerate(stream_texts(source, columns, keep=whole), start=1):
+        place = len(kept) if number <= most else chance.randrange(number)
+        if place == len(kept) < most:
+            kept.append((number, text, row))
+        elif place < most:
+            kept[place] = (number, text, row)
+    kept.sort(key=lambda each: each[0])
     return Drawn(
-        source=source,
-        text_column=text_column,
-        rows=tuple(row for _, row in sorted(kept, key=lambda each: each[0])),
+        texts=[text for _, text, _ in kept],
+        rows=[row for _, _, row in kept],
         rows_in_file=number,
     )

@@ -1,42 +1,47 @@
-"""Picks the rows of a file that are worth a label, with the bundles that answer today."""
+"""Picks the rows of a file to label next: those that the models are least sure of, none twice.
+
+Measured on tweets about airlines, labels of such rows teach a student as much as labels of random
+rows, and no more (`benchmarks/results/sampling.md`). What it does save is labels of near-duplicates
+and of texts that have one already.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Final
 
 import msgspec
 import numpy as np
 
-from sentimill.bundle.manifest import open_bundle
-from sentimill.classifier import Classifier, Precision, Prediction
-from sentimill.errors import BundleError, InputError, UsageError
+from sentimill.classifier import Classifier, Prediction
+from sentimill.errors import InputError, UsageError
 from sentimill_train.atomic_write import write_whole
-from sentimill_train.data.schema import normalise
+from sentimill_train.curation.near_duplicates import jaccard, shingles
+from sentimill_train.data.examples import stream_texts
+from sentimill_train.data.schema import Columns
+from sentimill_train.data.splits import normalise, text_key
 from sentimill_train.metrics.classification import Floats
-from sentimill_train.monitoring.observations import embeddings, look
-from sentimill_train.monitoring.recent_rows import Drawn, draw_rows
-from sentimill_train.monitoring.selection import Choice, choose
+from sentimill_train.monitoring.recent_rows import draw_rows
 
-__all__ = ["Picked", "SampleJob", "load_models", "pick", "pick_rows"]
+__all__ = ["NEAR", "Picked", "SampleJob", "choose", "load_models", "pick_rows", "uncertainty"]
 
-_ALL = 1 << 62  # rows
+NEAR: Final = 0.8
+"""Jaccard similarity of word pairs from which on two texts are one, as in `curate`."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SampleJob:
     """What to pick from *source* and where to write it.
 
-    most: rows of it that are looked at, drawn by chance. exclude: files whose texts have labels
-    already.
+    most: rows that are drawn by chance and looked at. exclude: files whose texts have labels.
     """
 
     source: str
     out: Path
     budget: int
-    text_column: str = "text"
+    columns: Columns
     most: int = 20_000
     exclude: tuple[str, ...] = ()
     seed: int = 0
@@ -44,35 +49,18 @@ class SampleJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picked:
-    """What came of it: excluded and unreadable are rows of those that were looked at."""
+    """How many rows were picked; excluded and unreadable are among those looked at."""
 
-    choices: tuple[Choice, ...]
+    picked: int
     rows_in_file: int
     looked_at: int
     excluded: int
     unreadable: int
 
 
-def load_models(
-    bundles: Sequence[Path], tell: Callable[[str], None] = lambda said: None
-) -> list[Classifier]:
-    """Return each of *bundles* in each precision that runs here; *tell* hears of one that does not.
-
-    Raises:
-        InputError: LABELS_DIFFER. BundleError: one does not verify. UsageError: none runs here.
-    """
-    models: list[Classifier] = []
-    for bundle in bundles:
-        for precision in open_bundle(bundle).manifest.precisions:
-            try:
-                models.append(Classifier.load(bundle, precision=cast(Precision, precision)))
-            except UsageError as error:
-                tell(f"{bundle} in {precision} is left out: {error}")
-    if not models:
-        raise UsageError(
-            "no precision of any --bundle runs here: `sentimill doctor` says what does",
-            reason="ENGINE_MISSING",
-        )
+def load_models(bundles: Sequence[Path]) -> list[Classifier]:
+    """Return the models of *bundles*. Raises InputError LABELS_DIFFER."""
+    models = [Classifier.load(bundle) for bundle in bundles]
     for other in models[1:]:
         if set(other.labels) != set(models[0].labels):
             raise InputError(
@@ -84,83 +72,87 @@ def load_models(
 
 
 def pick_rows(models: Sequence[Classifier], job: SampleJob) -> Picked:
-    """Write the rows of *job* that are best labelled next, as JSON lines with all their columns.
+    """Write the rows of *job* to label next, as JSON lines with all their columns.
 
-    Each row also gets `sample_reason`, `sample_uncertainty` and `sample_disagreement`, and the
-    split train, whatever it had: chosen rows are no fair picture, so no hash may make them test
-    rows. How alike texts are is for the first model to say.
+    Each row also gets `sample_uncertainty`, 0 to 1, and the split train, whatever it had: chosen
+    rows are no fair picture, so no hash may make them test rows.
 
     Raises:
         TableError: a file cannot be used. InputError: NOTHING_CLASSIFIED, NOTHING_LEFT.
-        BundleError: BUNDLE_NO_WEIGHTS. UsageError: OUTPUT_EXISTS.
+        UsageError: OUTPUT_EXISTS.
     """
     if job.out.exists():
         raise UsageError(
             f"{job.out} exists, and may hold labels by now: choose another --out",
             reason="OUTPUT_EXISTS",
         )
-    drawn = draw_rows(
-        job.source, text_column=job.text_column, most=job.most, seed=job.seed, whole=True
-    )
-    fresh = _fresh(drawn, job)
-    texts = [drawn.texts[i] for i in fresh]
-    kept, choices = pick(models, texts, job.budget, seed=job.seed)
-    rows = [(drawn.rows[fresh[int(kept[choice.row])]], choice) for choice in choices]
-    lines = [msgspec.json.encode(_row(row, choice), enc_hook=str) for row, choice in rows]
-    write_whole(job.out, b"".join(line + b"\n" for line in lines))
-    return Picked(
-        choices=tuple(choices),
-        rows_in_file=drawn.rows_in_file,
-        looked_at=len(drawn.rows),
-        excluded=len(drawn.rows) - len(fresh),
-        unreadable=len(fresh) - len(kept),
-    )
-
-
-def pick(
-    models: Sequence[Classifier], texts: Sequence[str], budget: int, *, seed: int
-) -> tuple[np.typing.NDArray[np.int64], list[Choice]]:
-    """Return which of *texts* can be read, and the choice among those."""
-    seen = look(models[0], texts)
-    read = [texts[i] for i in seen.kept]
-    points = embeddings(models[0], read)
-    if points is None:
-        raise BundleError(
-            f"{models[0].bundle.path} holds no model.safetensors, which says how alike texts are:"
-            " give a bundle that `train` wrote first",
-            reason="BUNDLE_NO_WEIGHTS",
-        )
-    probs = [seen.probs, *(_probs(other, read, models[0].labels) for other in models[1:])]
-    return seen.kept, choose(read, np.stack(probs), points, budget, seed=seed)
-
-
-def _fresh(drawn: Drawn, job: SampleJob) -> list[int]:
-    """Return the places of the rows whose text is in no file of `exclude`."""
-    labelled: set[str] = set()
-    for source in job.exclude:
-        found = draw_rows(source, text_column=job.text_column, most=_ALL, seed=0)
-        labelled |= {normalise(text) for text in found.texts}
-    fresh = [i for i, text in enumerate(drawn.texts) if normalise(text) not in labelled]
+    drawn = draw_rows(job.source, columns=job.columns, most=job.most, seed=job.seed, whole=True)
+    labelled = {
+        text_key(text) for file in job.exclude for text, _ in stream_texts(file, job.columns)
+    }
+    fresh = [i for i, text in enumerate(drawn.texts) if text_key(text) not in labelled]
     if not fresh:
         raise InputError(
             f"every text of {job.source} is in a file of --exclude: give newer ones",
             reason="NOTHING_LEFT",
         )
-    return fresh
+    unsure = uncertainty(models, [drawn.texts[i] for i in fresh])
+    read = [i for i, found in zip(fresh, unsure, strict=True) if not np.isnan(found)]
+    if not read:
+        raise InputError(
+            f"none of {len(fresh)} texts can be read: are they empty? Name their column with"
+            " --text-column",
+            reason="NOTHING_CLASSIFIED",
+        )
+    of_row = dict(zip(fresh, unsure.tolist(), strict=True))
+    places = choose([drawn.texts[i] for i in read], np.array([of_row[i] for i in read]), job.budget)
+    lines = [
+        msgspec.json.encode(
+            {**drawn.rows[i], "split": "train", "sample_uncertainty": round(of_row[i], 4)},
+            enc_hook=str,
+        )
+        for i in (read[place] for place in places)
+    ]
+    write_whole(job.out, b"".join(line + b"\n" for line in lines))
+    return Picked(
+        picked=len(lines),
+        rows_in_file=drawn.rows_in_file,
+        looked_at=len(drawn.rows),
+        excluded=len(drawn.rows) - len(fresh),
+        unreadable=len(fresh) - len(read),
+    )
 
 
-def _probs(model: Classifier, texts: Sequence[str], labels: Sequence[str]) -> Floats:
-    """Return the answers of *model* (rows, labels), in the order of *labels*."""
-    answers = [a.probs for a in model.classify(texts) if isinstance(a, Prediction)]
-    columns = [model.labels.index(label) for label in labels]
-    return np.array(answers, dtype=np.float64)[:, columns]
+def uncertainty(models: Sequence[Classifier], texts: Sequence[str]) -> Floats:
+    """Return the entropy of the models' mean probs over its largest (texts,), NaN where unread."""
+    probs = np.zeros((len(texts), len(models[0].labels)))
+    for model in models:
+        columns = [model.labels.index(label) for label in models[0].labels]
+        for i, answer in enumerate(model.classify(texts)):
+            found = (
+                np.array(answer.probs)
+                if isinstance(answer, Prediction)
+                else np.full(len(columns), np.nan)
+            )
+            probs[i] += found[columns] / len(models)
+    entropy = -(probs * np.log(np.clip(probs, 1e-12, None))).sum(axis=1)
+    return np.asarray(entropy / np.log(probs.shape[1]))
 
 
-def _row(row: dict[str, object], choice: Choice) -> dict[str, object]:
-    return {
-        **row,
-        "split": "train",
-        "sample_reason": choice.reason,
-        "sample_uncertainty": round(choice.uncertainty, 4),
-        "sample_disagreement": round(choice.disagreement, 4),
-    }
+def choose(texts: Sequence[str], unsure: Floats, budget: int) -> list[int]:
+    """Return the places of up to *budget* of *texts*, the least sure first, none near another.
+
+    Fewer come back when the rest repeats what was chosen.
+    """
+    chosen: list[int] = []
+    known: dict[str, set[str]] = {}
+    for place in np.argsort(-unsure, kind="stable").tolist():
+        text = normalise(texts[place])
+        words = shingles(text)
+        if text in known or any(jaccard(words, other) >= NEAR for other in known.values()):
+            continue
+        chosen.append(place)
+        known[text] = words
+        if len(chosen) == budget:
+            break
+    return chosen

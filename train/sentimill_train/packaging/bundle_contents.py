@@ -197,7 +197,7 @@ class Made:
             "average_last": config.average_last,
             "interpolated_share": self.fitted.interpolated_share,
             "patience": config.patience,
-            "text_column": self.columns.text,
+            "text_column": ", ".join(self.columns.texts),
             "label_column": self.columns.label,
             "rows_train": len(self.parted.train),
             "rows_validation": len(self.parted.validation),

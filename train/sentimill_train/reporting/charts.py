@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 __all__ = [
+    "bars_chart",
     "curves_chart",
     "intervals_chart",
     "places_chart",
@@ -167,6 +168,20 @@ def ranges_chart(
     axes.set_ylim(len(rows) - 0.4, -0.6)
     _scale(axes, "x")
     axes.set_xlabel(x)
+    return _svg(canvas, x)
+
+
+def bars_chart(values: Mapping[str, tuple[int, int]], x: str) -> str:
+    """Return two bars a name, before and after. values: at least one name."""
+    canvas, axes = _axes(4.8, 0.9 + 0.4 * len(values))
+    places = range(len(values))
+    for part, (name, colour) in enumerate((("before", _MUTED), ("after", _SERIES[0]))):
+        widths = [value[part] for value in values.values()]
+        axes.barh([y - 0.2 + 0.4 * part for y in places], widths, 0.36, color=colour, label=name)
+    axes.set_yticks(list(places), [_plain(name) for name in values])
+    axes.set_ylim(len(values) - 0.4, -0.6)
+    axes.set_xlabel(x)
+    _legend(axes, above=True)
     return _svg(canvas, x)
 
 

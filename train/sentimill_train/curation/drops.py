@@ -1,4 +1,4 @@
-"""Why rows were dropped: the reasons, a code a row, and some examples of each for the report."""
+"""Why rows were dropped: the reasons, a code for each row, and examples of each for the report."""
 
 from __future__ import annotations
 
@@ -10,42 +10,34 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from sentimill_train.data.jsonl_stream import Labelled
+from sentimill_train.data.schema import Example
 
 __all__ = ["REASONS", "Dropped", "Drops", "Reason"]
 
 Reason = Literal[
-    "unlabelled",
-    "empty",
-    "foreign",
+    "unreadable",
     "leak",
     "near-leak",
     "conflict",
     "duplicate",
     "near-duplicate",
-    "disagreement",
-    "unsure",
-    "wrong-label",
+    "label-error",
     "class-cap",
     "domain-cap",
     "not-chosen",
 ]
 
 REASONS: Final[dict[Reason, str]] = {
-    "unlabelled": "the row has no label",
-    "empty": "too few words, or no text at all",
-    "foreign": "surely written in another language",
-    "leak": "the same text is in a held-out file",
-    "near-leak": "nearly the same text is in a held-out file",
-    "conflict": "the same text came with different labels, and none of them won",
-    "duplicate": "the same text came before",
-    "near-duplicate": "nearly the same text came before",
-    "disagreement": "the teachers disagree",
-    "unsure": "the teacher is not sure",
-    "wrong-label": "confident learning takes the label for wrong",
-    "class-cap": "its class has too many rows, and better ones",
-    "domain-cap": "its domain has too many rows, and better ones",
-    "not-chosen": "--keep found better or more various rows",
+    "unreadable": "the row has no text that a model can read",
+    "leak": "the same text is in validation, test or a held-out file",
+    "near-leak": "nearly the same text is in validation, test or a held-out file",
+    "conflict": "the same text occurs more often with another label",
+    "duplicate": "the same text with the same label came before",
+    "near-duplicate": "nearly the same text with the same label came before",
+    "label-error": "--drop-label-errors: confident learning takes the label for wrong",
+    "class-cap": "--class-ratio: its class has too many rows",
+    "domain-cap": "--domain-share: its domain has too many rows",
+    "not-chosen": "--keep: a random sample left it out",
 }
 """In the order in which they are looked for; a row keeps the first that applies."""
 
@@ -65,11 +57,11 @@ class Dropped:
 
 
 class Drops:
-    """A reason for each row, or none. `hashes` choose the examples, so file order does not."""
+    """A reason for each row, or none. `keys` choose the examples, so file order does not."""
 
-    def __init__(self, codes: NDArray[np.uint8], hashes: NDArray[np.int64]) -> None:
-        self.codes = codes
-        self._hashes = hashes
+    def __init__(self, keys: NDArray[np.int64]) -> None:
+        self.codes = np.zeros(len(keys), dtype=np.uint8)
+        self._keys = keys
         self._examples: dict[Reason, list[tuple[int, int, str]]] = {}
 
     @property
@@ -77,17 +69,13 @@ class Drops:
         """Which rows have no reason, (rows,)."""
         return np.equal(self.codes, 0)
 
-    def rows(self) -> NDArray[np.int64]:
-        """Return the rows without a reason, in order."""
-        return np.flatnonzero(self.codes == 0).astype(np.int64)
-
     def add(self, row: int, reason: Reason, detail: str = "") -> None:
         """Drop a row. Its first reason stays."""
         if self.codes[row]:
             return
         self.codes[row] = _CODES[reason]
         heap = self._examples.setdefault(reason, [])
-        entry = (-int(self._hashes[row]), row, detail)
+        entry = (-int(self._keys[row]), row, detail)
         if len(heap) < EXAMPLES:
             heapq.heappush(heap, entry)
         elif entry > heap[0]:
@@ -99,12 +87,12 @@ class Drops:
             self.add(int(row), reason, detail)
 
     def counts(self) -> dict[Reason, int]:
-        """Return how many rows each reason dropped, those that dropped none left out."""
+        """Return how many rows each reason dropped, without those that dropped none."""
         found = np.bincount(self.codes, minlength=len(REASONS) + 1)
         return {reason: int(found[code]) for reason, code in _CODES.items() if found[code]}
 
-    def examples(self, row_of: Callable[[int], Labelled]) -> dict[Reason, list[Dropped]]:
-        """Return ten examples a reason."""
+    def examples(self, row_of: Callable[[int], Example]) -> dict[Reason, list[Dropped]]:
+        """Return ten examples of each reason."""
         found: dict[Reason, list[Dropped]] = {}
         for reason in REASONS:
             for _, number, detail in sorted(self._examples.get(reason, []), reverse=True):

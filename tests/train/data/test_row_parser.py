@@ -1,0 +1,237 @@
+"""The same row means the same to every command, however it is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sentimill.errors import TableError
+from sentimill_train.data.examples import (
+    encode_example,
+    read_examples,
+    stream_examples,
+    stream_texts,
+)
+from sentimill_train.data.schema import SENTIMENTS, Columns, Example
+from sentimill_train.data.splits import part
+
+
+def lines(folder: Path, *rows: dict[str, Any]) -> str:
+    """Write rows as JSON lines, as Python writes them: NaN is a word there."""
+    path = folder / "r.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def parquet(folder: Path, table: pa.Table) -> str:
+    """Write a Parquet file of small row groups."""
+    pq.write_table(table, folder / "r.parquet", row_group_size=2)
+    return str(folder / "r.parquet")
+
+
+def refusal(source: str, **options: Any) -> tuple[str, str]:
+    """Return reason and message of the error."""
+    with pytest.raises(TableError) as caught:
+        read_examples(source, **options)
+    return caught.value.reason, str(caught.value)
+
+
+def test_numbers_for_ids_and_gaps_for_texts_are_read(tmp_path: Path) -> None:
+    """As people's databases write them."""
+    (row,) = read_examples(
+        lines(tmp_path, {"id": 17, "text": None, "label": "Positive", "split": "dev"})
+    )
+
+    assert (row.id, row.text, row.label, row.split) == ("17", "", "positive", "validation")
+
+
+@pytest.mark.parametrize("missing", [float("nan"), None, "", "nan", "N/A", "null"])
+def test_a_missing_label_is_no_label(tmp_path: Path, missing: object) -> None:
+    """As missing stars are no stars."""
+    source = lines(tmp_path, {"text": "a", "label": missing, "stars": missing, "split": missing})
+
+    (row,) = read_examples(source)
+
+    assert (row.label, row.stars, row.split) == (None, None, None)
+
+
+def test_a_label_set_may_have_a_label_that_means_missing(tmp_path: Path) -> None:
+    """`none` is a label where the set says so."""
+    source = lines(tmp_path, {"text": "a", "label": "None"})
+
+    assert read_examples(source, labels=("none", "some"))[0].label == "none"
+
+
+@pytest.mark.parametrize("written", [4, 4.0, "4", "4.0"])
+def test_a_number_among_classes_is_that_class(tmp_path: Path, written: object) -> None:
+    """A data frame with a gap makes floats of five stars."""
+    source = lines(tmp_path, {"text": "a", "label": written})
+
+    assert read_examples(source, labels=("1", "2", "3", "4", "5"))[0].label == "4"
+
+
+def test_nine_stars_are_refused(tmp_path: Path) -> None:
+    """With or without a label beside them."""
+    source = lines(tmp_path, {"text": "a", "label": "positive", "stars": 9})
+
+    assert refusal(source)[0] == "BAD_STARS"
+
+
+@pytest.mark.parametrize(
+    "shares",
+    [
+        {"probs": {"positive": 0.7, "negative": 0.1, "neutral": 0.2}},
+        {"probs": {"pos": 0.7, "NEG": 0.1, "neu": 0.2}},
+        {"probs": '{"positive": 0.7, "negative": 0.1, "neutral": 0.2}'},
+        {"probs_positive": 0.7, "probs_negative": 0.1, "probs_neutral": 0.2},
+        {"prob_positive": "0.7", "prob_negative": "0.1", "prob_neutral": "0.2"},
+    ],
+)
+def test_shares_have_names(tmp_path: Path, shares: dict[str, object]) -> None:
+    """So no order can be mistaken."""
+    (row,) = read_examples(lines(tmp_path, {"text": "a", **shares}))
+
+    assert row.probs == pytest.approx((0.1, 0.2, 0.7))
+    assert row.label == "positive"
+
+
+def test_shares_of_a_label_that_is_none_are_refused(tmp_path: Path) -> None:
+    """The message names it."""
+    source = lines(tmp_path, {"text": "a", "probs": {"happy": 1.0}})
+
+    assert "'happy', which is none of" in refusal(source)[1]
+
+
+def test_shares_in_another_order_than_the_labels_are_refused(tmp_path: Path) -> None:
+    """Swapped classes would be learnt in silence; a teacher that errs at times is none."""
+    wrong, right = [0.9, 0.05, 0.05], [0, 0, 1]
+    rows = [{"text": f"t{i}", "label": "positive"} for i in range(30)]
+    swapped = [row | {"probs": wrong} for row in rows]
+    erring = [row | {"probs": wrong if i % 3 == 0 else right} for i, row in enumerate(rows)]
+
+    reason, said = refusal(lines(tmp_path, *swapped))
+
+    assert reason == "PROBS_DISAGREE"
+    assert "in 100% of 30 rows" in said and "--labels in the order of the probs" in said
+    assert len(read_examples(lines(tmp_path, *erring))) == 30
+
+
+def test_several_text_columns_are_joined_in_their_order(tmp_path: Path) -> None:
+    """The title first; a part that is missing is left out."""
+    source = lines(
+        tmp_path,
+        {"title": "Broken", "body": "After a week."},
+        {"title": float("nan"), "body": "Fine."},
+        {"title": None, "body": None},
+    )
+    columns = Columns(text=("title", "body"))
+
+    found = [text for text, _ in stream_texts(source, columns)]
+
+    assert found == ["Broken. After a week.", "Fine.", ""]
+    assert [e.text for e in read_examples(source, columns=columns)] == found
+
+
+def test_other_columns_are_kept_where_they_are_asked_for(tmp_path: Path) -> None:
+    """With their values, also ones that JSON has no words for."""
+    source = parquet(
+        tmp_path,
+        pa.table(
+            {
+                "body": ["a", "b"],
+                "rating": [5, 1],
+                "country": ["FR", None],
+                "when": pa.array([1, 2], pa.timestamp("s")),
+                "tags": pa.array([[("k", 1)], []], pa.map_(pa.string(), pa.int64())),
+            }
+        ),
+    )
+    columns = Columns(text="body")
+
+    first, _ = stream_examples(source, columns=columns, keep=True)
+
+    assert first.extra is not None
+    assert set(first.extra) == {"rating", "country", "when", "tags"}
+    written = json.loads(encode_example(first, None))
+    assert (written["text"], written["rating"], written["country"]) == ("a", 5, "FR")
+    assert read_examples(source, columns=columns)[0].extra is None
+
+
+def test_columns_that_are_not_needed_stop_nothing(tmp_path: Path) -> None:
+    """Maps, identifiers, duplicate names, numbers that are none, and an empty first row group."""
+    table = pa.Table.from_arrays(
+        [
+            pa.array(["a", "b", "c"]),
+            pa.array([[("k", 1)], [], None], pa.map_(pa.string(), pa.int64())),
+            pa.array([b"0123456789abcdef"] * 3, pa.binary(16)).cast(pa.uuid()),
+            pa.array([float("nan")] * 3),
+            pa.array([1, 2, 3]),
+            pa.array([1, 2, 3]),
+        ],
+        names=["text", "map", "uuid", "nan", "twice", "twice"],
+    )
+    path = tmp_path / "r.parquet"
+    with pq.ParquetWriter(path, table.schema) as writer:
+        writer.write_table(table.slice(0, 0))
+        writer.write_table(table)
+
+    assert [row.text for row in read_examples(str(path))] == ["a", "b", "c"]
+
+
+def test_not_a_number_elsewhere_in_json_stops_nothing(tmp_path: Path) -> None:
+    """Python writes NaN and Infinity, which JSON does not have."""
+    source = lines(tmp_path, {"text": "a", "price": float("nan"), "x": float("inf")})
+
+    assert [row.text for row in read_examples(source)] == ["a"]
+
+
+def test_a_needed_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    """Nobody can know which of them is meant."""
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+
+    assert refusal(parquet(tmp_path, table))[0] == "DUPLICATE_COLUMN"
+
+
+def test_stars_under_another_name_are_pointed_out(tmp_path: Path) -> None:
+    """The message says which option takes them, and that option works."""
+    source = lines(
+        tmp_path, *({"text": f"text {i}", "rating": float(1 + i % 5)} for i in range(300))
+    )
+
+    with pytest.raises(TableError, match="give --label-column rating to take them") as caught:
+        part(read_examples(source), SENTIMENTS)
+
+    assert caught.value.reason == "NO_LABELS"
+    assert part(read_examples(source, columns=Columns(label="rating")), SENTIMENTS).train
+
+
+def test_what_is_written_reads_back_with_its_names(tmp_path: Path) -> None:
+    """Shares by name, and the extra columns; a field wins over an extra column of its name."""
+    example = Example(
+        id="1",
+        text="a",
+        label="positive",
+        probs=(0.25, 0.25, 0.5),
+        given="neutral",
+        teacher="openai:m",
+        source="s",
+        extra={"rating": 4, "text": "old"},
+    )
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(encode_example(example, SENTIMENTS))
+
+    (found,) = stream_examples(str(path), keep=True)
+
+    assert json.loads(path.read_bytes())["probs"] == {
+        "negative": 0.25,
+        "neutral": 0.25,
+        "positive": 0.5,
+    }
+    assert found.extra == {"rating": 4}
+    assert (found.text, found.probs) == ("a", (0.25, 0.25, 0.5))
+    assert (found.given, found.teacher) == ("neutral", "openai:m")

@@ -1,0 +1,119 @@
+"""Examples from any source, as a stream or a list, and back to JSON lines.
+
+Every command reads its labelled reviews here, so all of them accept and refuse the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from sentimill.errors import TableError
+from sentimill_train.atomic_write import open_whole
+from sentimill_train.data.readers import open_table
+from sentimill_train.data.row_parser import RowParser, TextParser
+from sentimill_train.data.schema import SENTIMENTS, Columns, Example
+
+__all__ = ["encode_example", "read_examples", "stream_examples", "stream_texts", "write_examples"]
+
+
+_PLAIN: Final = Columns()
+_JSON: Final = msgspec.json.Encoder(enc_hook=str)
+
+
+def stream_examples(
+    source: str,
+    *,
+    columns: Columns = _PLAIN,
+    labels: Sequence[str] | None = SENTIMENTS,
+    keep: bool = False,
+) -> Iterator[Example]:
+    """Yield the rows of *source* in order: a file, packaged reviews, `hub:owner/name[@revision]`.
+
+    labels: the closed set; None takes every label as it is found. A label may differ in case, be
+    one of neg, neu, pos, or be a number of stars (see `sentiment_of_stars`). A row without a label
+    takes the largest of its probs, else its stars, else stays unlabelled. Probs are a list in label
+    order, an object by name, or the columns `probs_LABEL`. An empty text is kept: what a model can
+    read is for `sentimill.text.tokenizer` to say. keep: examples keep all the other columns.
+
+    Raises:
+        TableError: the file or a place in it is not usable; the message names file, row (the first
+            row of data is row 1) and remedy. Reasons: those of `open_table`, MISSING_COLUMN,
+            UNKNOWN_LABEL, AMBIGUOUS_LABEL, BAD_TEXT, BAD_PROBS, PROBS_DISAGREE, BAD_STARS,
+            BAD_SPLIT, BAD_WEIGHT. What only the whole file can show is raised after the last row.
+    """
+    with open_table(source) as table:
+        parser = RowParser(source, table.columns, columns, labels, keep=keep)
+        for row in table.rows(parser.wanted):
+            yield parser.parse(row)
+        parser.check_whole()
+
+
+def read_examples(
+    source: str, *, columns: Columns = _PLAIN, labels: Sequence[str] | None = SENTIMENTS
+) -> list[Example]:
+    """Return the rows of *source*, see `stream_examples`."""
+    return list(stream_examples(source, columns=columns, labels=labels))
+
+
+def stream_texts(
+    source: str, columns: Columns = _PLAIN, *, keep: bool = False
+) -> Iterator[tuple[str, dict[str, object]]]:
+    """Yield the text of every row of *source*, whatever its labels, and its raw columns.
+
+    keep: all columns, not the text columns alone.
+
+    Raises:
+        TableError: those of `open_table`, MISSING_COLUMN, BAD_TEXT, EMPTY_FILE.
+    """
+    number = 0
+    with open_table(source) as table:
+        parser = TextParser(source, table.columns, columns.texts)
+        for number, row in enumerate(table.rows(table.columns if keep else columns.texts), 1):
+            yield parser.parse(row, number), row
+    if number == 0:
+        raise TableError(f"{source} has no rows: give at least one text", reason="EMPTY_FILE")
+
+
+def write_examples(
+    path: Path, examples: Iterable[Example], *, labels: Sequence[str] | None = None
+) -> int:
+    """Write JSON lines that `read_examples` reads back, whole or not at all; return how many.
+
+    labels: writes the probs by name. `source` is not written: a reader sets it to its file.
+    """
+    rows = 0
+    with open_whole(path) as file:
+        for example in examples:
+            file.write(encode_example(example, labels))
+            rows += 1
+    return rows
+
+
+def encode_example(
+    example: Example, labels: Sequence[str] | None, more: dict[str, object] | None = None
+) -> bytes:
+    """Return *example* as a line of JSON; a field wins over an extra column of the same name.
+
+    more: what else to write. A value that JSON does not know is written as its text.
+    """
+    probs: object = example.probs
+    if example.probs is not None and labels is not None:
+        probs = dict(zip(labels, example.probs, strict=True))
+    fields: dict[str, object] = {
+        "id": example.id,
+        "text": example.text,
+        "label": example.label,
+        "probs": probs,
+        "stars": example.stars,
+        "domain": example.domain,
+        "split": example.split,
+        "given": example.given,
+        "teacher": example.teacher,
+        "labels_allowed": example.labels_allowed,
+    }
+    written = {name: value for name, value in fields.items() if value is not None} | (more or {})
+    return _JSON.encode({**written, **(example.extra or {}), **written}) + b"\n"
