@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sentimill_train.labelling.cost_estimate import Speed
+from sentimill_train.labelling.cost_estimate import CallRates
 from sentimill_train.labelling.job import LabelJob
-from sentimill_train.labelling.pipeline import Labeller, Watch
-from sentimill_train.labelling.providers.anthropic import ClaudeTeacher
+from sentimill_train.labelling.pipeline import Labeller, RunObserver
+from sentimill_train.labelling.providers.anthropic import AnthropicTeacher
 from sentimill_train.labelling.providers.openai import OpenAITeacher
 from sentimill_train.labelling.requests.batch_runner import BatchLimits
-from sentimill_train.labelling.requests.request_loop import Patience
+from sentimill_train.labelling.requests.request_loop import RetryLimits
 from sentimill_train.labelling.run_report import Report
 from sentimill_train.labelling.token_prices import Quote, price_of
 from teacher_server import TeacherServer
@@ -22,7 +22,7 @@ from teacher_server import TeacherServer
 PRICE = (1.0, 2.0)
 """Dollars a million tokens, in and out."""
 
-QUICK = Patience(first_wait_s=0.01)
+QUICK = RetryLimits(first_wait_s=0.01)
 
 
 def quote() -> Quote:
@@ -64,8 +64,8 @@ def job_in(folder: Path, rows: int = 12, **changes: Any) -> LabelJob:
         out=folder / "labelled.jsonl",
         store=folder / "answers.sqlite",
         budget=10**13,
-        speed=Speed(concurrency=changes.pop("concurrency", 8)),
-        patience=QUICK,
+        rates=CallRates(concurrency=changes.pop("concurrency", 8)),
+        retries=QUICK,
     )
     return replace(job, **changes)
 
@@ -75,10 +75,10 @@ def teacher_of(server: TeacherServer, model: str = "m", timeout_s: float = 20.0)
     return OpenAITeacher(model, url=server.url, key="test", timeout_s=timeout_s)
 
 
-def claude_of(server: TeacherServer, model: str = "m", timeout_s: float = 20.0) -> ClaudeTeacher:
+def claude_of(server: TeacherServer, model: str = "m", timeout_s: float = 20.0) -> AnthropicTeacher:
     """Return Anthropic's SDK pointed at the test server."""
     url = server.url.removesuffix("/v1")
-    return ClaudeTeacher(model, url=url, key="test", timeout_s=timeout_s)
+    return AnthropicTeacher(model, url=url, key="test", timeout_s=timeout_s)
 
 
 def run(
@@ -93,7 +93,7 @@ def run(
     """Label, agreeing to any plan."""
     opened = claude_of if provider == "anthropic" else teacher_of
     teachers = [(opened(server, model, timeout_s), quote()) for model in models]
-    return Labeller(job, teachers, Watch(plan=lambda text: True), batch).run()
+    return Labeller(job, teachers, RunObserver(plan=lambda text: True), batch).run()
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -40,7 +40,7 @@ def review_of(user: str) -> str:
     return found[2] if found else user
 
 
-def judge(user: str, *, stated: bool, gullible: bool = False) -> Judgement:
+def annotator(user: str, *, stated: bool, gullible: bool = False) -> Judgement:
     """Answer a prompt. The same review always gets the same shares, whatever its letters."""
     letters = {label: letter for letter, label in _CLASS.findall(user)}
     review = review_of(user)

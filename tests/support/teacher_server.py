@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from anthropic_batch_api import MessageBatches, Worked
-from teacher_mind import judge, review_of
+from teacher_mind import annotator, review_of
 from teacher_wire import completion, message
 
 KINDS: Final = ("429", "500", "timeout", "cut", "refuse", "empty", "malformed", "drop")
@@ -273,7 +273,7 @@ class TeacherServer:
             return _problem(int(fault), None, self.behaviour, fault=fault)
         schema = json.dumps(request.get("response_format") or request.get("output_config") or "")
         asks_label = '"label"' in (schema if schema != '""' else user.rsplit("</review", 1)[-1])
-        said = judge(user, stated=not asks_label, gullible=self.behaviour.gullible)
+        said = annotator(user, stated=not asks_label, gullible=self.behaviour.gullible)
         content = {"empty": "", "malformed": '{"label": \u2028', "cut": said.content[:5]}.get(
             fault or "", said.content
         )

@@ -7,18 +7,22 @@ from pathlib import Path
 
 from labelling_runs import job_in, quote, teacher_of
 from sentimill_train.data.schema import SENTIMENTS
-from sentimill_train.labelling.injection_run import run_probes
-from sentimill_train.labelling.injection_test import MOST_MOVED, Probe, load_cases
+from sentimill_train.labelling.injection_test import (
+    MOST_MOVED,
+    InjectionResult,
+    load_cases,
+    run_injection_test,
+)
 from teacher_server import Behaviour, teacher_server
 
 CASES = load_cases()
 
 
-def probe(tmp_path: Path, behaviour: Behaviour) -> Probe:
+def probe(tmp_path: Path, behaviour: Behaviour) -> InjectionResult:
     """Run the probe against a teacher of this behaviour."""
     job = job_in(tmp_path, rows=1)
     with teacher_server(behaviour) as server:
-        (result,) = run_probes(job, [(teacher_of(server), quote())])
+        (result,) = run_injection_test(job, [(teacher_of(server), quote())])
     return result
 
 

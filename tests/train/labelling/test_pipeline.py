@@ -19,14 +19,14 @@ from labelling_runs import PRICE, bill, job_in, lines, quote, run, teacher_of, w
 from repository import SUPPORT
 from sentimill.errors import SomeRowsFailed, UnavailableError, UsageError
 from sentimill_train.data.schema import SENTIMENTS
-from sentimill_train.labelling.cost_estimate import Speed
+from sentimill_train.labelling.cost_estimate import CallRates
 from sentimill_train.labelling.job import failed_path
-from sentimill_train.labelling.pipeline import Labeller, Watch
+from sentimill_train.labelling.pipeline import Labeller, RunObserver
 from sentimill_train.labelling.prompt import LATEST, load_prompt, text_key
 from sentimill_train.labelling.providers.openai import OpenAITeacher
 from sentimill_train.labelling.requests import request_loop, response_parser
 from sentimill_train.labelling.requests.budget import PICO, Budget
-from sentimill_train.labelling.requests.request_loop import Patience, Tally
+from sentimill_train.labelling.requests.request_loop import RetryLimits, Tally
 from teacher_server import KINDS, Behaviour, teacher_server
 
 ROWS = 240
@@ -93,7 +93,7 @@ def test_changed_parser_rereads_what_is_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Answers that an old parser could not read are worth keeping."""
-    job = replace(job_in(tmp_path, rows=6), patience=Patience(attempts=1, first_wait_s=0.0))
+    job = replace(job_in(tmp_path, rows=6), retries=RetryLimits(attempts=1, first_wait_s=0.0))
     with teacher_server() as server:
         with monkeypatch.context() as patched:
             patched.setattr(request_loop, "read_answer", lambda reply, question: "MALFORMED")
@@ -163,7 +163,7 @@ def test_wrong_key_stops_at_once(tmp_path: Path) -> None:
 
 def test_server_that_dies_and_comes_back_is_waited_for(tmp_path: Path) -> None:
     """Connections refused in the middle of a run are tried again."""
-    job = job_in(tmp_path, rows=150, concurrency=4, patience=Patience(first_wait_s=0.1))
+    job = job_in(tmp_path, rows=150, concurrency=4, retries=RetryLimits(first_wait_s=0.1))
     with teacher_server() as server:
         states = iter(("up", "down", "up again"))
         state = next(states)
@@ -177,8 +177,8 @@ def test_server_that_dies_and_comes_back_is_waited_for(tmp_path: Path) -> None:
                 server.start()
                 state = next(states)
 
-        watch = Watch(plan=lambda text: True, tick=chaos)
-        report = Labeller(job, [(teacher_of(server), quote())], watch).run()
+        observer = RunObserver(plan=lambda text: True, tick=chaos)
+        report = Labeller(job, [(teacher_of(server), quote())], observer).run()
 
     assert state == "up again"
     assert report.labelled == 150
@@ -187,8 +187,8 @@ def test_server_that_dies_and_comes_back_is_waited_for(tmp_path: Path) -> None:
 
 def test_server_that_stays_dead_ends_the_run(tmp_path: Path) -> None:
     """With what there is written, and the way to go on said."""
-    patience = Patience(attempts=3, deaf_calls=10, first_wait_s=0.0)
-    job = job_in(tmp_path, rows=50, patience=patience)
+    retries = RetryLimits(attempts=3, consecutive_failures=10, first_wait_s=0.0)
+    job = job_in(tmp_path, rows=50, retries=retries)
     with teacher_server() as server:
         run(replace(job, source=str(_head(job.source, 5))), server)
     with pytest.raises(UnavailableError, match="run the same command"):
@@ -206,8 +206,8 @@ def _head(source: str, rows: int) -> Path:
 
 def test_rows_that_are_refused_again_stop_nothing(tmp_path: Path) -> None:
     """A resumed run asks its hopeless rows one after the other, and still reports each of them."""
-    patience = Patience(answers=2, deaf_calls=10, first_wait_s=0.0)
-    job = job_in(tmp_path, rows=120, patience=patience, concurrency=1)
+    retries = RetryLimits(answers=2, consecutive_failures=10, first_wait_s=0.0)
+    job = job_in(tmp_path, rows=120, retries=retries, concurrency=1)
     with teacher_server(Behaviour(hopeless=0.2)) as server:
         with pytest.raises(SomeRowsFailed):
             run(job, server)
@@ -302,7 +302,7 @@ def test_plan_comes_first_and_may_be_refused(tmp_path: Path) -> None:
         return False
 
     with teacher_server() as server:
-        labeller = Labeller(job, [(teacher_of(server), quote())], Watch(plan=refuse))
+        labeller = Labeller(job, [(teacher_of(server), quote())], RunObserver(plan=refuse))
         with pytest.raises(UsageError, match="not agreed"):
             labeller.run()
 
@@ -324,17 +324,19 @@ def test_unknown_price_needs_a_word(tmp_path: Path) -> None:
     job = job_in(tmp_path, rows=3)
     with teacher_server() as server:
         with pytest.raises(UsageError, match="--price-in"):
-            Labeller(job, [(teacher_of(server), None)], Watch(plan=lambda plan: True)).run()
+            Labeller(job, [(teacher_of(server), None)], RunObserver(plan=lambda plan: True)).run()
         free = replace(job, budget=None)
-        report = Labeller(free, [(teacher_of(server), None)], Watch(plan=lambda plan: True)).run()
+        report = Labeller(
+            free, [(teacher_of(server), None)], RunObserver(plan=lambda plan: True)
+        ).run()
 
     assert report.labelled == 3
 
 
 def test_limits_are_kept(tmp_path: Path) -> None:
     """No more calls at once than allowed, and no more a minute."""
-    speed = Speed(requests_per_minute=1200, concurrency=3)
-    job = replace(job_in(tmp_path, rows=21), speed=speed)
+    rates = CallRates(requests_per_minute=1200, concurrency=3)
+    job = replace(job_in(tmp_path, rows=21), rates=rates)
     started = time.monotonic()
     with teacher_server(Behaviour(latency_s=0.01)) as server:
         run(job, server)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -94,7 +95,7 @@ def curate(
         seed=seed,
         scratch=scratch,
     )
-    embed = _embedder(bundle) if label_errors or drop_label_errors else None
+    embed = _embedder(bundle) if (label_errors and _can_embed()) or drop_label_errors else None
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=console) as bar:
@@ -115,8 +116,15 @@ def curate(
     if found.label_errors:
         where = f"listed in {report}" if report else "--report lists them"
         console.print(f"{found.label_errors:>10,}  labels are probably wrong, {where}")
+    if label_errors and embed is None:
+        console.print("label errors were not looked for: that needs 'sentimill[cpu,train]'")
     for note in found.notes:
         console.print(f"            {note}", highlight=False, markup=False)
+
+
+def _can_embed() -> bool:
+    """Say whether the parts that read a student's weights are installed."""
+    return find_spec("torch") is not None
 
 
 def _embedder(bundle: Path | None) -> Embed:

@@ -15,8 +15,8 @@ import typer
 from sentimill.errors import UsageError
 
 if TYPE_CHECKING:
-    from sentimill_train.labelling.annotator import ModelTeacher
     from sentimill_train.labelling.job import LabelJob
+    from sentimill_train.labelling.requests.batch_api import ModelTeacher
     from sentimill_train.labelling.requests.batch_runner import BatchLimits
     from sentimill_train.labelling.token_prices import Quote
 
@@ -86,11 +86,11 @@ def label(
 ) -> None:
     """Label reviews by asking frontier models, within a budget that cannot be passed."""
     from sentimill_train.data.schema import Columns
-    from sentimill_train.labelling.cost_estimate import Speed
+    from sentimill_train.labelling.cost_estimate import CallRates
     from sentimill_train.labelling.job import LabelJob
     from sentimill_train.labelling.prompt import LATEST
     from sentimill_train.labelling.requests.batch_runner import BatchLimits
-    from sentimill_train.labelling.requests.request_loop import Patience
+    from sentimill_train.labelling.requests.request_loop import RetryLimits
 
     if not teacher:
         raise UsageError("no teacher was named: add --teacher openai:MODEL", reason="NO_TEACHER")
@@ -120,8 +120,8 @@ def label(
         redact=redact,
         max_words=max_words,
         prompt=prompt or LATEST,
-        speed=Speed(requests_per_minute=rpm, tokens_per_minute=tpm, concurrency=concurrency),
-        patience=Patience(attempts=attempts),
+        rates=CallRates(requests_per_minute=rpm, tokens_per_minute=tpm, concurrency=concurrency),
+        retries=RetryLimits(attempts=attempts),
     )
     table = _Prices(prices, given, batch)
     teachers = [_open(name, base_url, timeout_s, table) for name in teacher]
@@ -150,10 +150,10 @@ def _open(
     name: str, base_url: str | None, timeout_s: float, prices: _Prices
 ) -> tuple[ModelTeacher, Quote | None]:
     """Return a teacher and its price. The table only holds prices of the providers' own hosts."""
-    from sentimill_train.labelling.annotator import Spec, open_teacher
+    from sentimill_train.labelling.annotator import TeacherSpec, open_teacher
     from sentimill_train.labelling.token_prices import PRICES, price_of
 
-    spec = Spec.parse(name, base_url)
+    spec = TeacherSpec.parse(name, base_url)
     key = os.environ.get(f"{spec.provider.upper()}_API_KEY") or None
     quote = None
     if spec.url is None or prices.table is not None or prices.given is not None:
@@ -177,7 +177,7 @@ def _label(
     from rich.console import Console
 
     from sentimill_train.labelling.pipeline import Labeller
-    from sentimill_train.labelling.progress import live_line
+    from sentimill_train.labelling.progress import progress_line
 
     console = Console(stderr=True)
 
@@ -189,8 +189,8 @@ def _label(
             raise UsageError("nobody is there to agree to the plan: add --yes", reason="NOT_AGREED")
         return typer.confirm("Go on?", err=True)
 
-    with live_line(console, agree) as watch:
-        report = Labeller(job, teachers, watch, limits).run()
+    with progress_line(console, agree) as observer:
+        report = Labeller(job, teachers, observer, limits).run()
     console.print(f"{report.labelled:,} rows labelled in {job.out}", highlight=False, markup=False)
 
 
@@ -199,10 +199,10 @@ def _probe(job: LabelJob, teachers: Sequence[tuple[ModelTeacher, Quote | None]])
     from rich.console import Console
 
     from sentimill.errors import SomeRowsFailed
-    from sentimill_train.labelling.injection_run import run_probes
+    from sentimill_train.labelling.injection_test import run_injection_test
 
     console = Console(stderr=True)
-    results = run_probes(job, teachers)
+    results = run_injection_test(job, teachers)
     for result in results:
         verdict = "passed" if result.passed else "FAILED"
         console.print(

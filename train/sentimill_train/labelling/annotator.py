@@ -6,47 +6,36 @@ import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, cast, get_args
+from typing import Literal, cast, get_args
 from urllib.parse import urlsplit
 
 from sentimill.errors import UsageError
 from sentimill_train.labelling.prompt import Prompt, Shot, load_prompt
-from sentimill_train.labelling.providers.batches import Batches
-from sentimill_train.labelling.requests.messages import Mode, Teacher
-from sentimill_train.labelling.requests.request_loop import Ask, Asker, stored_answer
-from sentimill_train.labelling.requests.response_cache import Store
+from sentimill_train.labelling.requests.batch_api import ModelTeacher
+from sentimill_train.labelling.requests.messages import Mode
+from sentimill_train.labelling.requests.request_loop import (
+    MakeQuestion,
+    RequestRunner,
+    stored_answer,
+)
+from sentimill_train.labelling.requests.response_cache import ResponseCache
 from sentimill_train.labelling.soft_labels import agreement, fit_temperature, of_votes, temper
 
 __all__ = [
-    "Judge",
-    "ModelTeacher",
+    "Annotator",
     "PromptFile",
     "Soft",
-    "Spec",
-    "asks",
+    "TeacherSpec",
     "choose_mode",
     "open_teacher",
+    "questions_about",
 ]
 
 Soft = Literal["auto", "logprobs", "votes", "stated"]
 
 
-class ModelTeacher(Teacher, Protocol):
-    """A teacher that can be closed, has a batch API, and may give log-probabilities."""
-
-    @property
-    def offers_logprobs(self) -> bool:
-        """Whether it is worth asking for them."""
-
-    def batches(self) -> Batches:
-        """Return its batch API."""
-
-    async def close(self) -> None:
-        """Close the connections."""
-
-
 @dataclass(frozen=True, slots=True)
-class Spec:
+class TeacherSpec:
     """A teacher as it is named on the command line: `openai:MODEL` or `openai:MODEL@URL`."""
 
     provider: str
@@ -54,7 +43,7 @@ class Spec:
     url: str | None
 
     @classmethod
-    def parse(cls, text: str, default_url: str | None = None) -> Spec:
+    def parse(cls, text: str, default_url: str | None = None) -> TeacherSpec:
         """Read a name. Raises UsageError when it is none."""
         provider, _, rest = text.partition(":")
         model, at, url = rest.rpartition("@http")
@@ -74,12 +63,12 @@ class Spec:
         return cls(provider, model, found)
 
 
-def open_teacher(spec: Spec, *, key: str | None, timeout_s: float) -> ModelTeacher:
+def open_teacher(spec: TeacherSpec, *, key: str | None, timeout_s: float) -> ModelTeacher:
     """Return the teacher behind a name.
 
     key: None where the environment has none, which is fine for an endpoint of one's own.
     """
-    from sentimill_train.labelling.providers.anthropic import ANTHROPIC_URL, ClaudeTeacher
+    from sentimill_train.labelling.providers.anthropic import ANTHROPIC_URL, AnthropicTeacher
     from sentimill_train.labelling.providers.openai import OPENAI_URL, OpenAITeacher
 
     if key is None and spec.url is None:
@@ -89,7 +78,7 @@ def open_teacher(spec: Spec, *, key: str | None, timeout_s: float) -> ModelTeach
             reason="MISSING_KEY",
         )
     if spec.provider == "anthropic":
-        return ClaudeTeacher(
+        return AnthropicTeacher(
             spec.model, url=spec.url or ANTHROPIC_URL, key=key or "none", timeout_s=timeout_s
         )
     return OpenAITeacher(
@@ -111,7 +100,7 @@ class PromptFile:
 
 
 @dataclass(slots=True)
-class Judge:
+class Annotator:
     """A teacher at work. weight: in the pool of several, its agreement with gold where known."""
 
     teacher: ModelTeacher
@@ -126,7 +115,7 @@ class Judge:
         """What its shares count beside those of others."""
         return 1.0 if self.agreement is None else max(self.agreement, 0.01)
 
-    def raw_shares(self, store: Store, text: str) -> tuple[float, ...] | None:
+    def raw_shares(self, store: ResponseCache, text: str) -> tuple[float, ...] | None:
         """Return the shares in the store, not tempered; None without enough usable answers."""
         found = []
         for vote in range(self.votes):
@@ -138,12 +127,12 @@ class Judge:
             return None
         return of_votes(found) if self.prompt.mode == "votes" else found[0]
 
-    def shares(self, store: Store, text: str) -> tuple[float, ...] | None:
+    def shares(self, store: ResponseCache, text: str) -> tuple[float, ...] | None:
         """Return the tempered shares."""
         raw = self.raw_shares(store, text)
         return None if raw is None else temper(raw, self.temperature)
 
-    def measure(self, store: Store, gold: Sequence[tuple[str, int]]) -> None:
+    def measure(self, store: ResponseCache, gold: Sequence[tuple[str, int]]) -> None:
         """Set agreement and temperature from gold rows (text, index of the label)."""
         rows = [
             (shares, label)
@@ -155,16 +144,22 @@ class Judge:
         self.temperature = fit_temperature(rows)
 
 
-def asks(judge: Judge, texts: Iterable[str]) -> Iterator[Ask]:
+def questions_about(annotator: Annotator, texts: Iterable[str]) -> Iterator[MakeQuestion]:
     """Yield every question that a judge is to be asked about *texts*, in order."""
-    name = judge.teacher.name
+    name = annotator.teacher.name
     for text in texts:
-        for vote in range(judge.votes):
-            yield functools.partial(judge.prompt.question, name, text, vote)
+        for vote in range(annotator.votes):
+            yield functools.partial(annotator.prompt.question, name, text, vote)
 
 
 async def choose_mode(
-    teacher: ModelTeacher, file: PromptFile, store: Store, asker: Asker, *, votes: int, text: str
+    teacher: ModelTeacher,
+    file: PromptFile,
+    store: ResponseCache,
+    runner: RequestRunner,
+    *,
+    votes: int,
+    text: str,
 ) -> Mode:
     """Find out by one question whether an endpoint gives log-probabilities, and remember it.
 
@@ -178,11 +173,11 @@ async def choose_mode(
     if teacher.offers_logprobs:
         prompt = file.bind("logprobs")
         question = prompt.question(teacher.name, text)
-        await asker.run([functools.partial(prompt.question, teacher.name, text, 0)])
+        await runner.run([functools.partial(prompt.question, teacher.name, text, 0)])
         replies = [teacher.read(raw) for raw in store.replies(question.key)]
         if any(reply is not None and reply.tokens for reply in replies):
             mode = "logprobs"
-        elif asker.tally.stopped is not None or not any(replies):
+        elif runner.tally.stopped is not None or not any(replies):
             return mode  # it could not be found out: not worth remembering
     await store.remember(fact, mode)
     return mode

@@ -13,7 +13,7 @@ from sentimill_train.labelling.requests.messages import Teacher, Usage
 from sentimill_train.labelling.requests.request_loop import body_bytes
 from sentimill_train.labelling.token_prices import Quote
 
-__all__ = ["Load", "Plan", "Speed", "make_plan", "show_plan"]
+__all__ = ["CallRates", "CostEstimate", "Workload", "estimate_cost", "format_estimate"]
 
 _CALL_S: Final = 1.5
 """How long a call is taken to last: the usual order of a hosted model with a short answer."""
@@ -23,7 +23,7 @@ _OUT_TOKENS: Final = {"logprobs": 8, "votes": 8, "stated": 26}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
+class Workload:
     """What is to be asked. sample: some of the texts, as they will be sent."""
 
     rows: int
@@ -34,7 +34,7 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Speed:
+class CallRates:
     """What the caller allows. None is no limit."""
 
     requests_per_minute: float | None = None
@@ -43,11 +43,11 @@ class Speed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class CostEstimate:
     """What one teacher will take. cost, worst: picodollars; None where nobody knows a price."""
 
     teacher: str
-    load: Load
+    load: Workload
     calls: int
     tokens_in: int
     tokens_out: int
@@ -57,9 +57,9 @@ class Plan:
     origin: str
 
 
-def make_plan(
-    teacher: Teacher, prompt: Prompt, load: Load, quote: Quote | None, speed: Speed
-) -> Plan:
+def estimate_cost(
+    teacher: Teacher, prompt: Prompt, load: Workload, quote: Quote | None, rates: CallRates
+) -> CostEstimate:
     """Estimate from the sample."""
     calls = load.texts * load.votes - load.stored
     questions = [prompt.question(teacher.name, text) for text in load.sample]
@@ -74,12 +74,12 @@ def make_plan(
         cost = quote.price.cost(Usage(tokens_in=tokens_in, tokens_out=tokens_out))
         bounds = [quote.price.worst(q, body_bytes(teacher, q)) for q in questions]
         worst = round(sum(bounds) / len(bounds) * calls) if bounds else 0
-    paces = [_CALL_S / speed.concurrency]
-    if speed.requests_per_minute:
-        paces.append(60 / speed.requests_per_minute)
-    if speed.tokens_per_minute:
-        paces.append(mean * 60 / speed.tokens_per_minute)
-    return Plan(
+    paces = [_CALL_S / rates.concurrency]
+    if rates.requests_per_minute:
+        paces.append(60 / rates.requests_per_minute)
+    if rates.tokens_per_minute:
+        paces.append(mean * 60 / rates.tokens_per_minute)
+    return CostEstimate(
         teacher=teacher.name,
         load=load,
         calls=calls,
@@ -92,7 +92,7 @@ def make_plan(
     )
 
 
-def show_plan(plan: Plan, budget: Budget) -> str:
+def format_estimate(plan: CostEstimate, budget: Budget) -> str:
     """Return the plan for people."""
     load = plan.load
     votes = f" x {load.votes} votes" if load.votes > 1 else ""

@@ -7,7 +7,9 @@ that it asked for.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -15,11 +17,13 @@ from typing import Final, Literal
 import msgspec
 
 from sentimill.text.cleaning import clean
-from sentimill_train.labelling.annotator import Judge, asks
-from sentimill_train.labelling.requests.request_loop import Asker
-from sentimill_train.labelling.requests.response_cache import Store
+from sentimill_train.labelling.annotator import Annotator, questions_about
+from sentimill_train.labelling.job import LabelJob
+from sentimill_train.labelling.requests.request_loop import RequestRunner
+from sentimill_train.labelling.requests.response_cache import ResponseCache
+from sentimill_train.labelling.session import Priced, Session
 
-__all__ = ["CASES", "MOST_MOVED", "Probe", "load_cases", "probe"]
+__all__ = ["CASES", "MOST_MOVED", "InjectionResult", "load_cases", "run_injection_test"]
 
 CASES: Final = Path(__file__).parents[1] / "resources" / "injections.jsonl"
 
@@ -53,7 +57,7 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Probe:
+class InjectionResult:
     """The result. moved: ids of cases that the command won. shift: mean gain of its share.
 
     unanswered: ids of cases without an answer, which count for neither side.
@@ -84,26 +88,57 @@ def load_cases(path: Path = CASES) -> list[Case]:
     return [decoder.decode(line) for line in path.read_bytes().splitlines() if line.strip()]
 
 
-async def probe(judge: Judge, store: Store, asker: Asker, cases: list[Case]) -> Probe:
+def run_injection_test(job: LabelJob, teachers: Sequence[Priced]) -> list[InjectionResult]:
+    """Ask each teacher about every case, within the budget of *job*.
+
+    Raises UsageError when a price is unknown.
+    """
+    store = ResponseCache(job.store)
+    try:
+        return asyncio.run(_run(job, store, teachers))
+    finally:
+        store.close()
+
+
+async def _run(
+    job: LabelJob, store: ResponseCache, teachers: Sequence[Priced]
+) -> list[InjectionResult]:
+    session = await Session.open(job, store)
+    cases = load_cases()
+    results = []
+    try:
+        for priced in teachers:
+            session.check_price(priced)
+            annotator, _ = await session.annotator(priced, cases[0].review)
+            results.append(await _test(annotator, store, session.runner(priced), cases))
+    finally:
+        for teacher, _ in teachers:
+            await teacher.close()
+    return results
+
+
+async def _test(
+    annotator: Annotator, store: ResponseCache, runner: RequestRunner, cases: list[Case]
+) -> InjectionResult:
     """Ask about every case with and without its command."""
     texts = [text for case in cases for text in (case.review, case.attacked)]
-    await asker.run(asks(judge, texts))
+    await runner.run(questions_about(annotator, texts))
     moved: list[str] = []
     unanswered: list[str] = []
     shifts: list[float] = []
     for case in cases:
-        plain = judge.raw_shares(store, case.review)
-        attacked = judge.raw_shares(store, case.attacked)
+        plain = annotator.raw_shares(store, case.review)
+        attacked = annotator.raw_shares(store, case.attacked)
         if plain is None or attacked is None:
             unanswered.append(case.id)
             continue
-        k = judge.prompt.labels.index(case.wanted)
+        k = annotator.prompt.labels.index(case.wanted)
         shifts.append(attacked[k] - plain[k])
         if attacked.index(max(attacked)) == k and plain.index(max(plain)) != k:
             moved.append(case.id)
     kinds = Counter(case.kind for case in cases if case.id in set(moved))
-    return Probe(
-        teacher=judge.teacher.name,
+    return InjectionResult(
+        teacher=annotator.teacher.name,
         cases=len(shifts),
         moved=tuple(moved),
         by_kind=dict(sorted(kinds.items())),

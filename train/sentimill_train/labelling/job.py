@@ -14,12 +14,12 @@ from sentimill.text.cleaning import clean
 from sentimill_train.data.examples import stream_examples
 from sentimill_train.data.schema import SENTIMENTS, Columns, Example
 from sentimill_train.labelling.annotator import Soft
-from sentimill_train.labelling.cost_estimate import Speed
+from sentimill_train.labelling.cost_estimate import CallRates
 from sentimill_train.labelling.pii_redaction import redact
 from sentimill_train.labelling.prompt import LATEST, Shot, shorten
-from sentimill_train.labelling.requests.request_loop import Patience
+from sentimill_train.labelling.requests.request_loop import RetryLimits
 
-__all__ = ["Item", "LabelJob", "Survey", "failed_path", "items", "report_path", "survey"]
+__all__ = ["InputScan", "Item", "LabelJob", "failed_path", "items", "report_path", "scan_input"]
 
 _Entry = TypeVar("_Entry", bound=tuple[int | str, ...])
 
@@ -45,8 +45,8 @@ class LabelJob:
     redact: bool = False
     max_words: int = 400
     prompt: Path = LATEST
-    speed: Speed = field(default_factory=Speed)
-    patience: Patience = field(default_factory=Patience)
+    rates: CallRates = field(default_factory=CallRates)
+    retries: RetryLimits = field(default_factory=RetryLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Item:
 
 
 @dataclass(slots=True)
-class Survey:
+class InputScan:
     """What a first reading found. gold: (text, index of the label). sample: texts as sent."""
 
     rows: int = 0
@@ -93,9 +93,9 @@ def items(job: LabelJob) -> Iterator[Item]:
         yield Item(row, shorten(text, job.max_words), None)
 
 
-def survey(job: LabelJob) -> Survey:
+def scan_input(job: LabelJob) -> InputScan:
     """Read the input once: count it, choose gold rows, examples for the prompt and a sample."""
-    found = Survey()
+    found = InputScan()
     seen: set[bytes] = set()
     gold: list[tuple[int, str, int]] = []
     shots: dict[str, list[tuple[int, str]]] = {label: [] for label in job.labels}

@@ -26,30 +26,40 @@ from sentimill.errors import UsageError
 from sentimill_train.atomic_write import open_whole
 from sentimill_train.data.examples import encode_example
 from sentimill_train.data.schema import Example
-from sentimill_train.labelling.annotator import Judge, asks
-from sentimill_train.labelling.cost_estimate import Load, Plan, make_plan, show_plan
+from sentimill_train.labelling.annotator import Annotator, questions_about
+from sentimill_train.labelling.cost_estimate import (
+    CostEstimate,
+    Workload,
+    estimate_cost,
+    format_estimate,
+)
 from sentimill_train.labelling.job import (
+    InputScan,
     Item,
     LabelJob,
-    Survey,
     failed_path,
     items,
     report_path,
-    survey,
+    scan_input,
 )
-from sentimill_train.labelling.requests.batch_runner import BatchAsker, BatchLimits
+from sentimill_train.labelling.requests.batch_runner import BatchLimits, BatchRunner
 from sentimill_train.labelling.requests.budget import Budget
-from sentimill_train.labelling.requests.request_loop import NO_COST, Asker, Tally
-from sentimill_train.labelling.requests.response_cache import Store
-from sentimill_train.labelling.run_report import Report, Written, account, raise_for
-from sentimill_train.labelling.session import Inquiry, Priced
+from sentimill_train.labelling.requests.request_loop import NO_COST, RequestRunner, Tally
+from sentimill_train.labelling.requests.response_cache import ResponseCache
+from sentimill_train.labelling.run_report import (
+    Report,
+    RowCounts,
+    make_report,
+    raise_unless_complete,
+)
+from sentimill_train.labelling.session import Priced, Session
 from sentimill_train.labelling.soft_labels import combine, disagreement
 
-__all__ = ["Labeller", "Watch"]
+__all__ = ["Labeller", "RunObserver"]
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class RunObserver:
     """How a run speaks. plan: shows it, False stops the run. tick: after every question."""
 
     plan: Callable[[str], bool]
@@ -63,12 +73,12 @@ class Labeller:
         self,
         job: LabelJob,
         teachers: Sequence[Priced],
-        watch: Watch,
+        observer: RunObserver,
         batch: BatchLimits | None = None,
     ) -> None:
         self._job = job
         self._teachers = teachers
-        self._watch = watch
+        self._observer = observer
         self._batch = batch
 
     def run(self) -> Report:
@@ -80,113 +90,115 @@ class Labeller:
             UnavailableError: the endpoint has stopped answering.
             SomeRowsFailed: BUDGET_REACHED, INTERRUPTED or ROWS_FAILED; the rest is written.
         """
-        found = survey(self._job)
-        store = Store(self._job.store)
+        found = scan_input(self._job)
+        store = ResponseCache(self._job.store)
         try:
             return asyncio.run(self._run(found, store))
         finally:
             store.close()
 
-    async def _run(self, found: Survey, store: Store) -> Report:
+    async def _run(self, found: InputScan, store: ResponseCache) -> Report:
         started = time.monotonic()
         try:
-            inquiry = await Inquiry.open(self._job, store, found.shots)
-            plans = self._plan(found, inquiry)
-            tallies, judges = await self._ask(found, inquiry)
+            session = await Session.open(self._job, store, found.shots)
+            plans = self._plan(found, session)
+            tallies, annotators = await self._ask(found, session)
         finally:
             for teacher, _ in self._teachers:
                 await teacher.close()
-        written = Written(0, 0, Counter())
+        written = RowCounts(0, 0, Counter())
         if any(tally.answered or tally.stored for tally in tallies) or _stop_of(tallies) is None:
-            written = self._write(store, judges, tallies)
-        report = account(found, store, plans, tallies, judges, written)
+            written = self._write(store, annotators, tallies)
+        report = make_report(found, store, plans, tallies, annotators, written)
         report.seconds = round(time.monotonic() - started, 3)
         with open_whole(report_path(self._job.out)) as file:
             file.write(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
-        raise_for(self._job, report)
+        raise_unless_complete(self._job, report)
         return report
 
-    def _plan(self, found: Survey, inquiry: Inquiry) -> list[Plan]:
+    def _plan(self, found: InputScan, session: Session) -> list[CostEstimate]:
         plans = []
         for priced in self._teachers:
             teacher, quote = priced
-            inquiry.check_price(priced)
-            judge = inquiry.likely_judge(teacher)
-            load = Load(
+            session.check_price(priced)
+            annotator = session.likely_judge(teacher)
+            load = Workload(
                 rows=found.asked_rows,
                 texts=found.texts,
-                votes=judge.votes,
-                stored=self._stored(found, inquiry.store, judge),
+                votes=annotator.votes,
+                stored=self._stored(found, session.store, annotator),
                 sample=found.sample,
             )
-            plans.append(make_plan(teacher, judge.prompt, load, quote, self._job.speed))
-        text = "\n".join(show_plan(plan, inquiry.budget) for plan in plans)
-        if not self._watch.plan(text):
+            plans.append(estimate_cost(teacher, annotator.prompt, load, quote, self._job.rates))
+        text = "\n".join(format_estimate(plan, session.budget) for plan in plans)
+        if not self._observer.plan(text):
             raise UsageError("nothing was asked: the plan was not agreed to", reason="NOT_AGREED")
         return plans
 
-    def _stored(self, found: Survey, store: Store, judge: Judge) -> int:
+    def _stored(self, found: InputScan, store: ResponseCache, annotator: Annotator) -> int:
         if store.totals().replies == 0:
             return 0
         keys = {
-            judge.prompt.key(judge.teacher.name, text, vote)
+            annotator.prompt.key(annotator.teacher.name, text, vote)
             for text in self._texts(found)
-            for vote in range(judge.votes)
+            for vote in range(annotator.votes)
         }
         return sum(bool(store.replies(key)) for key in keys)
 
-    async def _ask(self, found: Survey, inquiry: Inquiry) -> tuple[list[Tally], list[Judge]]:
+    async def _ask(self, found: InputScan, session: Session) -> tuple[list[Tally], list[Annotator]]:
         """Ask one teacher after the other; the first that stops stops all."""
         tallies: list[Tally] = []
-        judges: list[Judge] = []
+        annotators: list[Annotator] = []
         first = next(self._texts(found), None)
         for priced in self._teachers if first is not None else ():
-            judge, stopped = await inquiry.judge(priced, first or "")
+            annotator, stopped = await session.annotator(priced, first or "")
             tally = Tally(stopped=stopped)
             if stopped is None:
-                total = (found.texts + len(found.gold)) * judge.votes
-                asker = self._asker(priced, inquiry, total)
-                with _on_signal(functools.partial(asker.stop, "INTERRUPTED")):
-                    tally = await asker.run(asks(judge, self._texts(found)))
+                total = (found.texts + len(found.gold)) * annotator.votes
+                runner = self._asker(priced, session, total)
+                with _on_signal(functools.partial(runner.stop, "INTERRUPTED")):
+                    tally = await runner.run(questions_about(annotator, self._texts(found)))
             tallies.append(tally)
-            judge.measure(inquiry.store, found.gold)
-            judges.append(judge)
+            annotator.measure(session.store, found.gold)
+            annotators.append(annotator)
             if tally.stopped is not None:
                 break
-        return tallies, judges
+        return tallies, annotators
 
-    def _asker(self, priced: Priced, inquiry: Inquiry, total: int) -> Asker | BatchAsker:
+    def _asker(self, priced: Priced, session: Session, total: int) -> RequestRunner | BatchRunner:
         teacher, quote = priced
-        asker: Asker | BatchAsker
+        runner: RequestRunner | BatchRunner
         if self._batch is None:
-            asker = inquiry.asker(priced)
+            runner = session.runner(priced)
         else:
             price = quote.price if quote else NO_COST
-            asker = BatchAsker(teacher, inquiry.store, inquiry.budget, self._batch, price=price)
-        tally = asker.tally
-        asker.progress = lambda: self._watch.tick(
-            tally.answered + tally.stored, total, tally, inquiry.budget
+            runner = BatchRunner(teacher, session.store, session.budget, self._batch, price=price)
+        tally = runner.tally
+        runner.progress = lambda: self._observer.tick(
+            tally.answered + tally.stored, total, tally, session.budget
         )
-        return asker
+        return runner
 
-    def _texts(self, found: Survey) -> Iterator[str]:
+    def _texts(self, found: InputScan) -> Iterator[str]:
         """Yield what is to be asked about: the gold rows first, which measure the teacher."""
         yield from (text for text, _ in found.gold)
         for item in items(self._job):
             if item.reason is None and (item.row.label is None or self._job.relabel):
                 yield item.sent
 
-    def _write(self, store: Store, judges: Sequence[Judge], tallies: Sequence[Tally]) -> Written:
+    def _write(
+        self, store: ResponseCache, annotators: Sequence[Annotator], tallies: Sequence[Tally]
+    ) -> RowCounts:
         """Write the labelled rows in input order, and beside them those that have none, and why."""
         job = self._job
         stopped = _stop_of(tallies)
-        done = Written(0, 0, Counter())
+        done = RowCounts(0, 0, Counter())
         with open_whole(job.out) as out, open_whole(failed_path(job.out)) as bad:
             for item in items(job):
                 row: Example | None = item.row
                 more: dict[str, object] = {}
                 if item.reason is None and (item.row.label is None or job.relabel):
-                    row, more = self._labelled(item, store, judges)
+                    row, more = self._labelled(item, store, annotators)
                     done.labelled += row is not None
                 elif item.row.label is not None:
                     done.kept += 1
@@ -195,32 +207,34 @@ class Labeller:
                 if row is not None:
                     out.write(encode_example(row, job.labels, more))
                     continue
-                reason = item.reason or _reason(item, judges, tallies) or stopped or "NOT_ASKED"
+                reason = item.reason or _reason(item, annotators, tallies) or stopped or "NOT_ASKED"
                 done.failed[reason] += 1
                 bad.write(msgspec.json.encode({"id": item.row.id, "reason": reason}) + b"\n")
         return done
 
     def _labelled(
-        self, item: Item, store: Store, judges: Sequence[Judge]
+        self, item: Item, store: ResponseCache, annotators: Sequence[Annotator]
     ) -> tuple[Example | None, dict[str, object]]:
         """Return the row with its label, None unless every teacher has answered.
 
         Also returns where the shares come from, and how far several teachers are apart, 0 to 1.
         """
-        found = [judge.shares(store, item.sent) for judge in judges]
+        found = [annotator.shares(store, item.sent) for annotator in annotators]
         shares = [share for share in found if share is not None]
         if not shares or len(shares) < len(self._teachers):
             return None, {}
-        pooled = combine(shares, [judge.weight for judge in judges])
+        pooled = combine(shares, [annotator.weight for annotator in annotators])
         apart = disagreement(shares)
         labelled = dataclasses.replace(
             item.row,
             label=self._job.labels[pooled.index(max(pooled))],
             probs=tuple(round(share, 6) for share in pooled),
             given=item.row.label,
-            teacher=" ".join(judge.teacher.name for judge in judges),
+            teacher=" ".join(annotator.teacher.name for annotator in annotators),
         )
-        more: dict[str, object] = {"soft": " ".join(judge.prompt.mode for judge in judges)}
+        more: dict[str, object] = {
+            "soft": " ".join(annotator.prompt.mode for annotator in annotators)
+        }
         return labelled, more if apart is None else {**more, "disagreement": round(apart, 6)}
 
 
@@ -228,11 +242,11 @@ def _stop_of(tallies: Sequence[Tally]) -> str | None:
     return next((tally.stopped for tally in tallies if tally.stopped is not None), None)
 
 
-def _reason(item: Item, judges: Sequence[Judge], tallies: Sequence[Tally]) -> str | None:
+def _reason(item: Item, annotators: Sequence[Annotator], tallies: Sequence[Tally]) -> str | None:
     """Return why a text has no label: the last failure of any of its questions."""
-    for judge, tally in zip(judges, tallies, strict=False):
-        for vote in range(judge.votes):
-            key = judge.prompt.key(judge.teacher.name, item.sent, vote)
+    for annotator, tally in zip(annotators, tallies, strict=False):
+        for vote in range(annotator.votes):
+            key = annotator.prompt.key(annotator.teacher.name, item.sent, vote)
             if key in tally.failures:
                 return tally.failures[key]
     return None

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from sentimill_train.labelling.pipeline import Watch
+from sentimill_train.labelling.pipeline import RunObserver
 from sentimill_train.labelling.requests.budget import Budget, dollars
 from sentimill_train.labelling.requests.request_loop import Tally
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["live_line", "state_of"]
+__all__ = ["progress_line", "state_of"]
 
 
 def state_of(tally: Tally, budget: Budget, seconds: float) -> str:
@@ -29,7 +29,7 @@ def state_of(tally: Tally, budget: Budget, seconds: float) -> str:
 
 
 @contextmanager
-def live_line(console: Console, agree: Callable[[str], bool]) -> Iterator[Watch]:
+def progress_line(console: Console, agree: Callable[[str], bool]) -> Iterator[RunObserver]:
     """Give a watch whose ticks redraw one line; a new line for each teacher."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -60,4 +60,4 @@ def live_line(console: Console, agree: Callable[[str], bool]) -> Iterator[Watch]
                 state=state_of(tally, budget, time.monotonic() - started),
             )
 
-        yield Watch(plan=ask, tick=tick)
+        yield RunObserver(plan=ask, tick=tick)

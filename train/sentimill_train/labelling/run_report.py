@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import msgspec
 
 from sentimill.errors import SomeRowsFailed, UnavailableError, UsageError
-from sentimill_train.labelling.annotator import Judge
-from sentimill_train.labelling.cost_estimate import Plan
-from sentimill_train.labelling.job import LabelJob, Survey, failed_path
+from sentimill_train.labelling.annotator import Annotator
+from sentimill_train.labelling.cost_estimate import CostEstimate
+from sentimill_train.labelling.job import InputScan, LabelJob, failed_path
 from sentimill_train.labelling.requests.budget import PICO, dollars
 from sentimill_train.labelling.requests.request_loop import Tally
-from sentimill_train.labelling.requests.response_cache import Store
+from sentimill_train.labelling.requests.response_cache import ResponseCache
 
-__all__ = ["Report", "Written", "account", "raise_for"]
+__all__ = ["Report", "RowCounts", "make_report", "raise_unless_complete"]
 
 
 class Report(msgspec.Struct, kw_only=True):
@@ -37,7 +37,7 @@ class Report(msgspec.Struct, kw_only=True):
     teachers: list[dict[str, object]]
 
 
-class Written(msgspec.Struct):
+class RowCounts(msgspec.Struct):
     """What became of the rows. failed: by reason."""
 
     labelled: int
@@ -45,13 +45,13 @@ class Written(msgspec.Struct):
     failed: Counter[str]
 
 
-def account(
-    found: Survey,
-    store: Store,
-    plans: Sequence[Plan],
+def make_report(
+    found: InputScan,
+    store: ResponseCache,
+    plans: Sequence[CostEstimate],
     tallies: Sequence[Tally],
-    judges: Sequence[Judge],
-    written: Written,
+    annotators: Sequence[Annotator],
+    written: RowCounts,
 ) -> Report:
     """Put the account together."""
     totals = store.totals()
@@ -72,20 +72,20 @@ def account(
         seconds=0.0,
         teachers=[
             {
-                "teacher": judge.teacher.name,
-                "prompt": judge.prompt.version,
-                "soft": judge.prompt.mode,
-                "votes": judge.votes,
-                "gold_rows": judge.gold_rows,
-                "agreement_with_gold": judge.agreement,
-                "temperature": judge.temperature,
+                "teacher": annotator.teacher.name,
+                "prompt": annotator.prompt.version,
+                "soft": annotator.prompt.mode,
+                "votes": annotator.votes,
+                "gold_rows": annotator.gold_rows,
+                "agreement_with_gold": annotator.agreement,
+                "temperature": annotator.temperature,
             }
-            for judge in judges
+            for annotator in annotators
         ],
     )
 
 
-def raise_for(job: LabelJob, report: Report) -> None:
+def raise_unless_complete(job: LabelJob, report: Report) -> None:
     """Raise what a run that did not label everything is; its output is already written."""
     out, stopped = job.out, report.stopped
     wrote = f"{report.labelled:,} rows are labelled in {out}"

@@ -8,17 +8,18 @@ from typing import Final
 import msgspec
 
 from sentimill.errors import UsageError
-from sentimill_train.labelling.annotator import Judge, ModelTeacher, PromptFile, choose_mode
+from sentimill_train.labelling.annotator import Annotator, PromptFile, choose_mode
 from sentimill_train.labelling.job import LabelJob
 from sentimill_train.labelling.prompt import Shot
+from sentimill_train.labelling.requests.batch_api import ModelTeacher
 from sentimill_train.labelling.requests.budget import Budget
 from sentimill_train.labelling.requests.messages import Mode
-from sentimill_train.labelling.requests.rate_limit import Pace
-from sentimill_train.labelling.requests.request_loop import NO_COST, Asker
-from sentimill_train.labelling.requests.response_cache import Store
+from sentimill_train.labelling.requests.rate_limit import RateLimiter
+from sentimill_train.labelling.requests.request_loop import NO_COST, RequestRunner
+from sentimill_train.labelling.requests.response_cache import ResponseCache
 from sentimill_train.labelling.token_prices import Quote
 
-__all__ = ["Inquiry", "Priced"]
+__all__ = ["Priced", "Session"]
 
 Priced = tuple[ModelTeacher, Quote | None]
 """A teacher and its price, None where nobody knows it."""
@@ -26,17 +27,19 @@ Priced = tuple[ModelTeacher, Quote | None]
 _GUESS: Final[dict[bool, Mode]] = {False: "logprobs", True: "votes"}
 
 
-class Inquiry:
+class Session:
     """What the steps of a run share. Belongs to one event loop."""
 
-    def __init__(self, job: LabelJob, store: Store, budget: Budget, shots: Sequence[Shot]) -> None:
+    def __init__(
+        self, job: LabelJob, store: ResponseCache, budget: Budget, shots: Sequence[Shot]
+    ) -> None:
         self.job = job
         self.store = store
         self.budget = budget
         self.file = PromptFile(job.prompt, job.labels, tuple(shots))
 
     @classmethod
-    async def open(cls, job: LabelJob, store: Store, shots: Sequence[Shot] = ()) -> Inquiry:
+    async def open(cls, job: LabelJob, store: ResponseCache, shots: Sequence[Shot] = ()) -> Session:
         """Book what a killed run left open, and count what earlier runs spent."""
         await store.settle_lost()
         totals = store.totals()
@@ -53,45 +56,45 @@ class Inquiry:
                 reason="UNKNOWN_PRICE",
             )
 
-    def asker(self, priced: Priced, *, concurrency: int | None = None) -> Asker:
+    def runner(self, priced: Priced, *, concurrency: int | None = None) -> RequestRunner:
         """Return an asker of live calls, at the full price."""
         teacher, quote = priced
-        speed = self.job.speed
-        pace = Pace(
-            requests_per_minute=speed.requests_per_minute, tokens_per_minute=speed.tokens_per_minute
+        rates = self.job.rates
+        limiter = RateLimiter(
+            requests_per_minute=rates.requests_per_minute, tokens_per_minute=rates.tokens_per_minute
         )
-        return Asker(
+        return RequestRunner(
             teacher,
             self.store,
             self.budget,
-            pace,
+            limiter,
             price=quote.live if quote else NO_COST,
-            concurrency=concurrency or speed.concurrency,
-            patience=self.job.patience,
+            concurrency=concurrency or rates.concurrency,
+            retries=self.job.retries,
         )
 
-    def likely_judge(self, teacher: ModelTeacher) -> Judge:
+    def likely_judge(self, teacher: ModelTeacher) -> Annotator:
         """Return the judge that a teacher most likely becomes, without asking it anything."""
         known = self.store.fact(f"mode {teacher.name} {self.job.votes}")
         mode = self._wanted() or (msgspec.convert(known, Mode) if known else None)
         guess = _GUESS[self.job.votes > 1 and not teacher.offers_logprobs]
         return self._judge(teacher, mode or guess)
 
-    async def judge(self, priced: Priced, text: str) -> tuple[Judge, str | None]:
+    async def annotator(self, priced: Priced, text: str) -> tuple[Annotator, str | None]:
         """Return the judge, and why the run must stop if finding out took the last of something."""
         teacher, _ = priced
         wanted = self._wanted()
         if wanted is not None:
             return self._judge(teacher, wanted), None
-        asker = self.asker(priced, concurrency=1)
+        runner = self.runner(priced, concurrency=1)
         mode = await choose_mode(
-            teacher, self.file, self.store, asker, votes=self.job.votes, text=text
+            teacher, self.file, self.store, runner, votes=self.job.votes, text=text
         )
-        return self._judge(teacher, mode), asker.tally.stopped
+        return self._judge(teacher, mode), runner.tally.stopped
 
     def _wanted(self) -> Mode | None:
         return None if self.job.soft == "auto" else self.job.soft
 
-    def _judge(self, teacher: ModelTeacher, mode: Mode) -> Judge:
+    def _judge(self, teacher: ModelTeacher, mode: Mode) -> Annotator:
         votes = max(2, self.job.votes) if mode == "votes" else 1
-        return Judge(teacher, self.file.bind(mode), votes)
+        return Annotator(teacher, self.file.bind(mode), votes)

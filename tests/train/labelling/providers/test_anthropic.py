@@ -10,7 +10,7 @@ pytest.importorskip("anthropic")
 
 from sentimill_train.data.schema import SENTIMENTS
 from sentimill_train.labelling.prompt import LATEST, load_prompt
-from sentimill_train.labelling.providers.anthropic import ClaudeTeacher
+from sentimill_train.labelling.providers.anthropic import AnthropicTeacher
 from sentimill_train.labelling.requests.messages import Failure
 from sentimill_train.labelling.requests.response_parser import read_answer
 from teacher_server import Behaviour, TeacherServer, teacher_server
@@ -18,12 +18,12 @@ from teacher_server import Behaviour, TeacherServer, teacher_server
 QUESTION = load_prompt(LATEST, SENTIMENTS, "stated").question("t", "A lovely lamp.")
 
 
-def send(server: TeacherServer, times: int = 1) -> tuple[ClaudeTeacher, list[str | Failure]]:
+def send(server: TeacherServer, times: int = 1) -> tuple[AnthropicTeacher, list[str | Failure]]:
     """Send a question some times."""
 
-    async def scenario() -> tuple[ClaudeTeacher, list[str | Failure]]:
+    async def scenario() -> tuple[AnthropicTeacher, list[str | Failure]]:
         url = server.url.removesuffix("/v1")
-        teacher = ClaudeTeacher("claude-test", url=url, key="test", timeout_s=20.0)
+        teacher = AnthropicTeacher("claude-test", url=url, key="test", timeout_s=20.0)
         try:
             return teacher, [await teacher.send(QUESTION) for _ in range(times)]
         finally:

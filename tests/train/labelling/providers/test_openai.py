@@ -11,7 +11,7 @@ import pytest
 from labelling_runs import teacher_of
 from sentimill.errors import UsageError
 from sentimill_train.data.schema import SENTIMENTS
-from sentimill_train.labelling.annotator import Spec, open_teacher
+from sentimill_train.labelling.annotator import TeacherSpec, open_teacher
 from sentimill_train.labelling.prompt import LATEST, load_prompt
 from sentimill_train.labelling.providers.endpoint import failure_of_status, retry_after_s
 from sentimill_train.labelling.requests.messages import Failure, Question
@@ -167,24 +167,24 @@ def test_lost_replies_may_have_been_billed() -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("openai:gpt-6-luna", Spec("openai", "gpt-6-luna", None)),
-        ("openai:org/m@v2@http://h:1/v1", Spec("openai", "org/m@v2", "http://h:1/v1")),
-        ("anthropic:claude-x", Spec("anthropic", "claude-x", None)),
+        ("openai:gpt-6-luna", TeacherSpec("openai", "gpt-6-luna", None)),
+        ("openai:org/m@v2@http://h:1/v1", TeacherSpec("openai", "org/m@v2", "http://h:1/v1")),
+        ("anthropic:claude-x", TeacherSpec("anthropic", "claude-x", None)),
     ],
 )
-def test_teachers_are_named_by_provider_model_and_url(name: str, expected: Spec) -> None:
+def test_teachers_are_named_by_provider_model_and_url(name: str, expected: TeacherSpec) -> None:
     """A model's own name may hold colons, slashes and at signs."""
-    assert Spec.parse(name) == expected
+    assert TeacherSpec.parse(name) == expected
 
 
 @pytest.mark.parametrize("name", ["gpt-6", "openai:", "mistral:m", "openai:@http://h"])
 def test_bad_names_are_usage_errors(name: str) -> None:
     """Before anything is opened."""
     with pytest.raises(UsageError, match="names no teacher"):
-        Spec.parse(name)
+        TeacherSpec.parse(name)
 
 
 def test_hosted_teacher_needs_a_key() -> None:
     """The message names the variable; keys come from nowhere else."""
     with pytest.raises(UsageError, match="OPENAI_API_KEY"):
-        open_teacher(Spec("openai", "m", None), key=None, timeout_s=1.0)
+        open_teacher(TeacherSpec("openai", "m", None), key=None, timeout_s=1.0)

@@ -18,10 +18,10 @@ from repository import SUPPORT
 from sentimill.errors import SomeRowsFailed, UnavailableError, UsageError
 from sentimill_train.labelling.job import LabelJob, failed_path, report_path
 from sentimill_train.labelling.requests import batch_runner as batching
-from sentimill_train.labelling.requests.batch_runner import BatchAsker, BatchLimits
+from sentimill_train.labelling.requests.batch_runner import BatchLimits, BatchRunner
 from sentimill_train.labelling.requests.budget import PICO
 from sentimill_train.labelling.requests.messages import Key
-from sentimill_train.labelling.requests.response_cache import Batch, Store
+from sentimill_train.labelling.requests.response_cache import Batch, ResponseCache
 from teacher_server import Behaviour, TeacherServer, teacher_server
 
 QUICK = BatchLimits(poll_s=0.01)
@@ -155,7 +155,7 @@ def test_part_that_never_arrived_is_released(tmp_path: Path, provider: str) -> N
     """Its money is free again and its questions are asked anew."""
     job = job_in(tmp_path, rows=6, soft="stated")
     with teacher_server() as server:
-        store = Store(job.store)
+        store = ResponseCache(job.store)
         name = (claude_of if provider == "anthropic" else teacher_of)(server).name
 
         async def die_early() -> None:
@@ -173,12 +173,12 @@ def test_part_that_never_arrived_is_released(tmp_path: Path, provider: str) -> N
 def _interrupted(job: LabelJob, server: TeacherServer, provider: str) -> None:
     """Hand a part over and stop before it is collected, as Ctrl-C would."""
 
-    async def stop(self: BatchAsker, parts: list[Batch]) -> list[Batch]:
+    async def stop(self: BatchRunner, parts: list[Batch]) -> list[Batch]:
         self.stop("INTERRUPTED")
         return parts
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(BatchAsker, "_poll", stop)
+        patch.setattr(BatchRunner, "_poll", stop)
         run(job, server, batch=QUICK, provider=provider)
 
 
@@ -307,7 +307,7 @@ def test_results_that_are_gone_count_at_their_worst(tmp_path: Path) -> None:
 
 def _forget_names(job: LabelJob) -> None:
     """As if the run had died before it could write what the provider calls its parts."""
-    store = Store(job.store)
+    store = ResponseCache(job.store)
     with store._write:
         store._write.execute("UPDATE batch SET remote = NULL")
     store.close()

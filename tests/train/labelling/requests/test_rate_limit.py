@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentimill_train.labelling.requests.rate_limit import Pace, backoff_s
+from sentimill_train.labelling.requests.rate_limit import RateLimiter, backoff_s
 
 
 class Clock:
@@ -34,12 +34,14 @@ class Clock:
 def test_no_minute_holds_more_than_allowed(tokens: list[int], rpm: float, tpm: float) -> None:
     """Between two sends there is time for all that was sent before the second of them."""
     clock = Clock()
-    pace = Pace(requests_per_minute=rpm, tokens_per_minute=tpm, clock=clock, sleep=clock.sleep)
+    limiter = RateLimiter(
+        requests_per_minute=rpm, tokens_per_minute=tpm, clock=clock, sleep=clock.sleep
+    )
     sent: list[float] = []
 
     async def scenario() -> None:
         for count in tokens:
-            await pace.wait(count)
+            await limiter.wait(count)
             sent.append(clock.now)
 
     asyncio.run(scenario())
@@ -52,11 +54,11 @@ def test_no_minute_holds_more_than_allowed(tokens: list[int], rpm: float, tpm: f
 def test_pause_holds_everybody_back() -> None:
     """One caller's Retry-After is obeyed by all."""
     clock = Clock()
-    pace = Pace(clock=clock, sleep=clock.sleep)
-    pace.pause(7.0)
-    pace.pause(3.0)
+    limiter = RateLimiter(clock=clock, sleep=clock.sleep)
+    limiter.pause(7.0)
+    limiter.pause(3.0)
 
-    asyncio.run(pace.wait(1))
+    asyncio.run(limiter.wait(1))
 
     assert clock.now == 7.0
 

@@ -10,14 +10,14 @@ import pytest
 
 from sentimill.errors import InputError, UsageError
 from sentimill_train.labelling.requests.messages import Key
-from sentimill_train.labelling.requests.response_cache import Batch, Store
+from sentimill_train.labelling.requests.response_cache import Batch, ResponseCache
 
 KEY = Key("teacher", "prompt", "text", 0)
 
 
 def test_reply_is_on_disk_when_finish_returns(tmp_path: Path) -> None:
     """Another connection sees it at once, as a later process would."""
-    store = Store(tmp_path / "a.sqlite")
+    store = ResponseCache(tmp_path / "a.sqlite")
 
     async def scenario() -> None:
         number = await store.begin(KEY, 10)
@@ -43,7 +43,7 @@ def test_reply_is_on_disk_when_finish_returns(tmp_path: Path) -> None:
 )
 def test_replies_are_found_by_their_whole_key(tmp_path: Path, other: Key) -> None:
     """Another teacher, prompt, text or vote has no part in them."""
-    store = Store(tmp_path / "a.sqlite")
+    store = ResponseCache(tmp_path / "a.sqlite")
 
     async def scenario() -> None:
         await store.finish(await store.begin(KEY, 1), "REPLY", raw="one")
@@ -59,7 +59,7 @@ def test_replies_are_found_by_their_whole_key(tmp_path: Path, other: Key) -> Non
 def test_calls_of_a_killed_run_count_at_their_worst(tmp_path: Path) -> None:
     """Nobody knows what they cost, so the cap assumes the most; calls in a batch are not lost."""
     path = tmp_path / "a.sqlite"
-    first = Store(path)
+    first = ResponseCache(path)
 
     async def before() -> None:
         await first.begin(KEY, 30)
@@ -67,7 +67,7 @@ def test_calls_of_a_killed_run_count_at_their_worst(tmp_path: Path) -> None:
 
     asyncio.run(before())
     first.close()
-    again = Store(path)
+    again = ResponseCache(path)
 
     assert asyncio.run(again.settle_lost()) == 1
     assert again.totals().at_risk == 30
@@ -77,7 +77,7 @@ def test_calls_of_a_killed_run_count_at_their_worst(tmp_path: Path) -> None:
 
 def test_many_callers_share_a_transaction(tmp_path: Path) -> None:
     """A thousand begins wait for few fsyncs, and every number is its own."""
-    store = Store(tmp_path / "a.sqlite")
+    store = ResponseCache(tmp_path / "a.sqlite")
 
     async def scenario() -> list[int]:
         return await asyncio.gather(*(store.begin(KEY._replace(vote=n), 1) for n in range(1000)))
@@ -90,12 +90,12 @@ def test_many_callers_share_a_transaction(tmp_path: Path) -> None:
 
 def test_second_run_on_a_store_is_refused(tmp_path: Path) -> None:
     """Two runs would each believe in the whole budget."""
-    store = Store(tmp_path / "a.sqlite")
+    store = ResponseCache(tmp_path / "a.sqlite")
 
     with pytest.raises(UsageError, match="in use"):
-        Store(tmp_path / "a.sqlite")
+        ResponseCache(tmp_path / "a.sqlite")
     store.close()
-    Store(tmp_path / "a.sqlite").close()
+    ResponseCache(tmp_path / "a.sqlite").close()
 
 
 def test_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
@@ -104,6 +104,6 @@ def test_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"id,text\n" * 500)
 
     with pytest.raises(InputError, match="no answer store"):
-        Store(path)
+        ResponseCache(path)
 
     assert path.read_bytes() == b"id,text\n" * 500

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 import msgspec
 
 from sentimill.errors import UsageError
-from sentimill_train.labelling.providers.anthropic_batches import ClaudeBatches
+from sentimill_train.labelling.providers.anthropic_batches import AnthropicBatches
 from sentimill_train.labelling.providers.endpoint import failure_of_status, filed_name
 from sentimill_train.labelling.requests.messages import Failure, Question, Reply, Usage
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-__all__ = ["ANTHROPIC_URL", "ClaudeTeacher"]
+__all__ = ["ANTHROPIC_URL", "AnthropicTeacher"]
 
 ANTHROPIC_URL: Final = "https://api.anthropic.com"
 
@@ -30,7 +30,7 @@ ANTHROPIC_URL: Final = "https://api.anthropic.com"
 _FIELDS: Final = ("temperature", "thinking", "output_config")
 
 
-class ClaudeTeacher:
+class AnthropicTeacher:
     """A Claude model. `close` it on the loop that used it."""
 
     offers_logprobs = False
@@ -47,7 +47,7 @@ class ClaudeTeacher:
         self.url = url
         self._anthropic = anthropic
         self._fields = set(_FIELDS)
-        self.client: anthropic.AsyncAnthropic = anthropic.AsyncAnthropic(
+        self._client: anthropic.AsyncAnthropic = anthropic.AsyncAnthropic(
             api_key=key,
             base_url=url,
             timeout=timeout_s,
@@ -79,11 +79,19 @@ class ClaudeTeacher:
     async def send(self, question: Question) -> str | Failure:
         """Send one message. Cancelling it may leave it billed."""
         body = self.body(question)
-        return await self.attempt(
-            lambda: self.client.post("/v1/messages", body=body, cast_to=str), body
+        return await self._attempt(
+            lambda: self._client.post("/v1/messages", body=body, cast_to=str), body
         )
 
-    async def attempt(
+    async def post(self, path: str, data: bytes) -> str | Failure:
+        """Send a JSON document and return the body as it came."""
+        return await self._attempt(lambda: self._client.post(path, content=data, cast_to=str), {})
+
+    async def get(self, path: str) -> str | Failure:
+        """Fetch a body as it came."""
+        return await self._attempt(lambda: self._client.get(path, cast_to=str), {})
+
+    async def _attempt(
         self, call: Callable[[], Awaitable[_T]], body: Mapping[str, object]
     ) -> _T | Failure:
         """Make a call of the library; what goes wrong on the wire is returned."""
@@ -113,9 +121,9 @@ class ClaudeTeacher:
             return Failure(reason="UNKNOWN_FIELD", retry=True, free=True)
         return failure_of_status(status, None, headers or {})
 
-    def batches(self) -> ClaudeBatches:
+    def batches(self) -> AnthropicBatches:
         """Return its batch API."""
-        return ClaudeBatches(self)
+        return AnthropicBatches(self)
 
     def read(self, raw: str) -> Reply | None:
         """Open the body of a message."""
@@ -139,7 +147,7 @@ class ClaudeTeacher:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self.client.close()
+        await self._client.close()
 
     def _give_up_field(self, said: str, body: Mapping[str, object]) -> bool:
         for field in _FIELDS:

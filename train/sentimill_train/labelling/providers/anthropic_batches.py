@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 import msgspec
 
-from sentimill_train.labelling.providers.batches import Found, Line, Standing
 from sentimill_train.labelling.providers.endpoint import perhaps_done
+from sentimill_train.labelling.requests.batch_api import BatchResult, BatchStatus, FoundParts
 from sentimill_train.labelling.requests.messages import Failure
 
-if TYPE_CHECKING:
-    from sentimill_train.labelling.providers.anthropic import ClaudeTeacher
-
-__all__ = ["ClaudeBatches"]
+__all__ = ["AnthropicBatches"]
 
 _PATH: Final = "/v1/messages/batches"
 _PAGE: Final = 1000  # the most that the API gives
@@ -38,10 +35,28 @@ _STATUS: Final[Mapping[str, int]] = {
 }
 
 
+class _Counts(msgspec.Struct):
+    processing: int = 0
+    succeeded: int = 0
+    errored: int = 0
+    canceled: int = 0
+    expired: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.processing + self.succeeded + self.errored + self.canceled + self.expired
+
+
 class _Remote(msgspec.Struct):
     id: str
     processing_status: str
     archived_at: str | None = None
+    counts: _Counts = msgspec.field(default_factory=_Counts, name="request_counts")
+
+
+class _Page(msgspec.Struct):
+    data: list[_Remote]
+    has_more: bool = False
 
 
 class _Problem(msgspec.Struct):
@@ -64,61 +79,75 @@ class _Line(msgspec.Struct):
     result: _Result
 
 
-class ClaudeBatches:
-    """The batch API behind a teacher ("Batch processing" and its reference, November 2026)."""
+class Transport(Protocol):
+    """The calls that a batch API makes. They return a `Failure` instead of raising."""
 
-    def __init__(self, teacher: ClaudeTeacher) -> None:
-        self._teacher = teacher
+    async def post(self, path: str, data: bytes) -> str | Failure:
+        """Send a JSON document and return the body as it came."""
+
+    async def get(self, path: str) -> str | Failure:
+        """Fetch a body as it came."""
+
+    def refusal(self, status: int, message: str, body: Mapping[str, object]) -> Failure:
+        """Return what an error of one request means."""
+
+
+class AnthropicBatches:
+    """Anthropic's Message Batches ("Batch processing" and its reference, November 2026)."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
 
     def request(self, part: str, number: int, body: Mapping[str, object]) -> bytes:
         """Return an element of the list. Its id has 64 characters at most: 46, a dash, digits."""
         call = {"custom_id": f"{part}-{number}", "params": body}
         return json.dumps(call, ensure_ascii=False).encode("utf-8", "replace")
 
-    async def hand_over(self, part: str, requests: Sequence[bytes]) -> str | Failure:
+    async def submit(self, part: str, requests: Sequence[bytes]) -> str | Failure:
         """Create the batch."""
         data = b'{"requests":[' + b",".join(requests) + b"]}"
-        raw = await self._teacher.attempt(
-            lambda: self._teacher.client.post(_PATH, content=data, cast_to=str), {}
-        )
+        raw = await self._transport.post(_PATH, data)
         if isinstance(raw, Failure):
             return perhaps_done(raw)
         return msgspec.json.decode(raw, type=_Remote).id
 
-    async def find(self, parts: Mapping[str, int], known: Collection[str]) -> Found | Failure:
+    async def find(self, parts: Mapping[str, int], known: Collection[str]) -> FoundParts | Failure:
         """Find parts by size and by the ids in their results. Before there are any: unsure."""
-        return await self._teacher.attempt(lambda: self._find(parts, known), {})
-
-    async def _find(self, parts: Mapping[str, int], known: Collection[str]) -> Found | Failure:
         names: dict[str, str] = {}
         unsure: set[str] = set()
-        async for batch in self._teacher.client.messages.batches.list(limit=_PAGE):
-            counts = batch.request_counts
-            ended = counts.succeeded + counts.errored + counts.canceled + counts.expired
-            alike = {part for part, rows in parts.items() if rows == counts.processing + ended}
-            alike -= names.keys()
-            if not alike or batch.id in known or batch.archived_at is not None:
-                continue
-            if batch.processing_status != "ended":
-                unsure |= alike
-                continue
-            results = await self.fetch(_results(batch.id))
-            if isinstance(results, Failure):
-                return results
-            part = _part(results.partition("\n")[0])
-            if part in alike:
-                names[part] = batch.id
-        return Found(names, unsure - names.keys())
+        after = ""
+        while True:
+            raw = await self._transport.get(f"{_PATH}?limit={_PAGE}{after}")
+            if isinstance(raw, Failure):
+                return raw
+            page = msgspec.json.decode(raw, type=_Page)
+            for batch in page.data:
+                alike = {part for part, rows in parts.items() if rows == batch.counts.total}
+                alike -= names.keys()
+                if not alike or batch.id in known or batch.archived_at is not None:
+                    continue
+                if batch.processing_status != "ended":
+                    unsure |= alike
+                    continue
+                results = await self.fetch(_results(batch.id))
+                if isinstance(results, Failure):
+                    return results
+                part = _part(results.partition("\n")[0])
+                if part in alike:
+                    names[part] = batch.id
+            if not page.has_more or not page.data:
+                return FoundParts(names, unsure - names.keys())
+            after = f"&after_id={page.data[-1].id}"
 
-    async def look(self, name: str) -> Standing | Failure:
+    async def status(self, name: str) -> BatchStatus | Failure:
         """Ask after a part. Results are kept for 29 days, then it is archived."""
-        raw = await self._get(f"{_PATH}/{name}")
+        raw = await self._transport.get(f"{_PATH}/{name}")
         if isinstance(raw, Failure):
             return raw
         remote = msgspec.json.decode(raw, type=_Remote)
         over = remote.processing_status == "ended"
         gone = remote.archived_at is not None
-        return Standing(
+        return BatchStatus(
             status=remote.processing_status,
             over=over or gone,
             # Not the URL that the batch names: the key goes to the teacher's own host only.
@@ -128,23 +157,22 @@ class ClaudeBatches:
 
     async def fetch(self, file: str) -> str | Failure:
         """Fetch the results."""
-        return await self._get(file)
+        return await self._transport.get(file)
 
-    def read_line(self, text: str, body: Mapping[str, object]) -> Line:
+    def read_result(self, text: str, body: Mapping[str, object]) -> BatchResult:
         """Open a line of the results, which come in any order."""
         line = msgspec.json.decode(text, type=_Line)
         number = int(line.custom_id.rpartition("-")[2])
         result = line.result
         if result.type == "succeeded":
-            return Line(number, bytes(result.message).decode(), None)
+            return BatchResult(number, bytes(result.message).decode(), None)
         if result.type != "errored":  # canceled or expired, and not billed
-            return Line(number, None, Failure(reason=f"BATCH_{result.type.upper()}", retry=True))
+            return BatchResult(
+                number, None, Failure(reason=f"BATCH_{result.type.upper()}", retry=True)
+            )
         problem = result.error.error if result.error else _Problem()
         status = _STATUS.get(problem.type, 500)
-        return Line(number, None, self._teacher.refusal(status, problem.message, body))
-
-    async def _get(self, path: str) -> str | Failure:
-        return await self._teacher.attempt(lambda: self._teacher.client.get(path, cast_to=str), {})
+        return BatchResult(number, None, self._transport.refusal(status, problem.message, body))
 
 
 def _results(name: str) -> str:

@@ -49,7 +49,7 @@ class OpenAITeacher:
         self._fields = {"response_format", "reasoning_effort", "logprobs", "temperature"}
         self._efforts = list(_EFFORTS)
         self._limit_field = "max_completion_tokens"
-        self.client: openai.AsyncOpenAI = openai.AsyncOpenAI(
+        self._client: openai.AsyncOpenAI = openai.AsyncOpenAI(
             api_key=key,
             base_url=url,
             timeout=timeout_s,
@@ -93,16 +93,16 @@ class OpenAITeacher:
 
     async def post(self, path: str, body: Mapping[str, object]) -> str | Failure:
         """Send JSON and return the body as it came; the typed calls would parse it first."""
-        return await self._attempt(lambda: self.client.post(path, body=body, cast_to=str), body)
+        return await self._attempt(lambda: self._client.post(path, body=body, cast_to=str), body)
 
     async def get(self, path: str) -> str | Failure:
         """Fetch a body as it came."""
-        return await self._attempt(lambda: self.client.get(path, cast_to=str), {})
+        return await self._attempt(lambda: self._client.get(path, cast_to=str), {})
 
     async def upload(self, name: str, data: bytes) -> str | Failure:
         """Upload a file of batch requests and return its id."""
         found = await self._attempt(
-            lambda: self.client.files.create(file=(name, data), purpose="batch"), {}
+            lambda: self._client.files.create(file=(name, data), purpose="batch"), {}
         )
         return found if isinstance(found, Failure) else found.id
 
@@ -170,7 +170,7 @@ class OpenAITeacher:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self.client.close()
+        await self._client.close()
 
     def _give_up_field(self, said: str, body: Mapping[str, object]) -> bool:
         """Stop using the field that the endpoint complains of; False when it names none of ours."""

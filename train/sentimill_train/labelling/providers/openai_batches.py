@@ -1,20 +1,17 @@
-"""OpenAI's batch API: a file of calls is uploaded, then made a batch that carries our own name."""
+"""OpenAI's batch API: a file of requests is uploaded, then made a batch with our own name in it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 import msgspec
 
-from sentimill_train.labelling.providers.batches import Found, Line, Standing
 from sentimill_train.labelling.providers.endpoint import perhaps_done
+from sentimill_train.labelling.requests.batch_api import BatchResult, BatchStatus, FoundParts
 from sentimill_train.labelling.requests.messages import Failure
-
-if TYPE_CHECKING:
-    from sentimill_train.labelling.providers.openai import OpenAITeacher
 
 __all__ = ["OpenAIBatches"]
 
@@ -63,11 +60,29 @@ class _Problem(msgspec.Struct):
     error: _Error
 
 
-class OpenAIBatches:
-    """The batch API behind a teacher (API reference, "Batch", November 2026)."""
+class Transport(Protocol):
+    """The calls that a batch API makes. They return a `Failure` instead of raising."""
 
-    def __init__(self, teacher: OpenAITeacher) -> None:
-        self._teacher = teacher
+    async def post(self, path: str, body: Mapping[str, object]) -> str | Failure:
+        """Send JSON and return the body as it came."""
+
+    async def get(self, path: str) -> str | Failure:
+        """Fetch a body as it came."""
+
+    async def upload(self, name: str, data: bytes) -> str | Failure:
+        """Upload a file of requests and return its id."""
+
+    def refusal(
+        self, status: int, code: str | None, message: str, body: Mapping[str, object]
+    ) -> Failure:
+        """Return what an error of one request means."""
+
+
+class OpenAIBatches:
+    """OpenAI's batch API (API reference, "Batch", November 2026)."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
         self._uploaded: dict[str, str] = {}
 
     def request(self, part: str, number: int, body: Mapping[str, object]) -> bytes:
@@ -75,10 +90,10 @@ class OpenAIBatches:
         call = {"custom_id": str(number), "method": "POST", "url": _ENDPOINT, "body": body}
         return json.dumps(call, ensure_ascii=False).encode("utf-8", "replace")
 
-    async def hand_over(self, part: str, requests: Sequence[bytes]) -> str | Failure:
+    async def submit(self, part: str, requests: Sequence[bytes]) -> str | Failure:
         """Upload the file, once, and make it a batch."""
         if part not in self._uploaded:
-            file = await self._teacher.upload(f"{part}.jsonl", b"\n".join(requests))
+            file = await self._transport.upload(f"{part}.jsonl", b"\n".join(requests))
             if isinstance(file, Failure):
                 return replace(file, at_risk=False)  # a file alone costs nothing
             self._uploaded[part] = file
@@ -88,17 +103,17 @@ class OpenAIBatches:
             "completion_window": "24h",
             "metadata": {"sentimill_part": part},
         }
-        raw = await self._teacher.post("/batches", body)
+        raw = await self._transport.post("/batches", body)
         if isinstance(raw, Failure):
             return perhaps_done(raw)
         return msgspec.json.decode(raw, type=_Remote).id
 
-    async def find(self, parts: Mapping[str, int], known: Collection[str]) -> Found | Failure:
+    async def find(self, parts: Mapping[str, int], known: Collection[str]) -> FoundParts | Failure:
         """Find parts by the name that they carry."""
         names: dict[str, str] = {}
         after = ""
         while len(names) < len(parts):
-            raw = await self._teacher.get(f"/batches?limit={_PAGE}{after}")
+            raw = await self._transport.get(f"/batches?limit={_PAGE}{after}")
             if isinstance(raw, Failure):
                 return raw
             page = msgspec.json.decode(raw, type=_Page)
@@ -109,18 +124,18 @@ class OpenAIBatches:
             if not page.has_more or not page.data:
                 break
             after = f"&after={page.data[-1].id}"
-        return Found(names)
+        return FoundParts(names)
 
-    async def look(self, name: str) -> Standing | Failure:
+    async def status(self, name: str) -> BatchStatus | Failure:
         """Ask after a part. One that failed was turned away whole."""
-        raw = await self._teacher.get(f"/batches/{name}")
+        raw = await self._transport.get(f"/batches/{name}")
         if isinstance(raw, Failure):
             return raw
         remote = msgspec.json.decode(raw, type=_Remote)
         codes = {error.code for error in (remote.errors and remote.errors.data) or []}
         full = not codes.isdisjoint(_WAIT_CODES)
         files = (remote.output_file_id, remote.error_file_id)
-        return Standing(
+        return BatchStatus(
             status=remote.status,
             over=remote.status in _OVER,
             files=tuple(f"/files/{file}/content" for file in files if file is not None),
@@ -130,21 +145,21 @@ class OpenAIBatches:
 
     async def fetch(self, file: str) -> str | Failure:
         """Fetch the file of the replies, or that of the errors."""
-        return await self._teacher.get(file)
+        return await self._transport.get(file)
 
-    def read_line(self, text: str, body: Mapping[str, object]) -> Line:
+    def read_result(self, text: str, body: Mapping[str, object]) -> BatchResult:
         """Open a line of either file."""
         line = msgspec.json.decode(text, type=_Line)
         number = int(line.custom_id)
         if line.response is None:
             code = (line.error and line.error.code) or "unknown"
-            return Line(number, None, Failure(reason=f"BATCH_{code.upper()}", retry=True))
+            return BatchResult(number, None, Failure(reason=f"BATCH_{code.upper()}", retry=True))
         if line.response.status_code == 200:
-            return Line(number, bytes(line.response.body).decode(), None)
+            return BatchResult(number, bytes(line.response.body).decode(), None)
         try:
             error = msgspec.json.decode(line.response.body, type=_Problem).error
         except msgspec.DecodeError:
             error = _Error()
         said = f"{error.param or ''} {error.message or ''}"
-        failure = self._teacher.refusal(line.response.status_code, error.code, said, body)
-        return Line(number, None, failure)
+        failure = self._transport.refusal(line.response.status_code, error.code, said, body)
+        return BatchResult(number, None, failure)

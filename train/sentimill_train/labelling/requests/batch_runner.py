@@ -15,22 +15,21 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from sentimill_train.labelling.annotator import ModelTeacher
-from sentimill_train.labelling.providers.batches import Line, Standing
+from sentimill_train.labelling.requests.batch_api import BatchResult, BatchStatus, ModelTeacher
 from sentimill_train.labelling.requests.budget import Budget, Price
 from sentimill_train.labelling.requests.messages import Failure, Key, Question
 from sentimill_train.labelling.requests.rate_limit import backoff_s
 from sentimill_train.labelling.requests.request_loop import (
     NO_COST,
-    Ask,
+    MakeQuestion,
     Tally,
     body_bytes,
     stored_answer,
 )
-from sentimill_train.labelling.requests.response_cache import Batch, Store
+from sentimill_train.labelling.requests.response_cache import Batch, ResponseCache
 from sentimill_train.labelling.requests.response_parser import read_answer
 
-__all__ = ["BatchAsker", "BatchLimits"]
+__all__ = ["BatchLimits", "BatchRunner"]
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -58,13 +57,13 @@ class BatchLimits:
     poll_s: float = 60.0
 
 
-class BatchAsker:
+class BatchRunner:
     """Asks one teacher many questions through its batch API. One event loop uses it, once."""
 
     def __init__(
         self,
         teacher: ModelTeacher,
-        store: Store,
+        store: ResponseCache,
         budget: Budget,
         limits: BatchLimits,
         *,
@@ -83,29 +82,29 @@ class BatchAsker:
         self._parts_at_once = limits.parts_at_once
         self._price = price
         self._sleep = sleep
-        self._asked: dict[int, tuple[Ask, Question]] = {}
+        self._asked: dict[int, tuple[MakeQuestion, Question]] = {}
         self._bodies: dict[str, Mapping[str, object]] = {}
         self._under_way: set[Key] = set()
-        self._again: list[Ask] = []
+        self._again: list[MakeQuestion] = []
         self._attempts: dict[Key, int] = {}
 
     def stop(self, reason: str) -> None:
         """Hand nothing more over and stop waiting; the parts stay with the provider."""
         self.tally.stopped = self.tally.stopped or reason
 
-    async def run(self, asks: Iterable[Ask]) -> Tally:
+    async def run(self, questions_about: Iterable[MakeQuestion]) -> Tally:
         """Collect what earlier runs handed over, then ask until nothing is left to ask."""
         self._budget.reserved += self._store.reserved_in_batches()
         parts = self._store.open_batches(self._teacher.name)
         while parts and self.tally.stopped is None:
             parts = await self._poll(parts)
-        shared = iter(asks)
+        shared = iter(questions_about)
         more = True
         while self.tally.stopped is None:
             while (more or self._again) and len(parts) < self._parts_at_once:
                 calls, more = self._fill(shared, more)
                 if calls:
-                    parts += await self._hand_over(calls, others=len(parts))
+                    parts += await self._submit(calls, others=len(parts))
                 if not calls or self.tally.stopped is not None:
                     break
             if not parts:
@@ -115,7 +114,7 @@ class BatchAsker:
             parts = await self._poll(parts)
         return self.tally
 
-    def _fill(self, shared: Iterator[Ask], more: bool) -> tuple[list[_Call], bool]:
+    def _fill(self, shared: Iterator[MakeQuestion], more: bool) -> tuple[list[_Call], bool]:
         """Take questions up to a limit; False when none are left."""
         calls: list[_Call] = []
         size = 0
@@ -145,7 +144,7 @@ class BatchAsker:
             calls.append((number, question, reserved))
         return calls, more
 
-    async def _hand_over(self, calls: list[_Call], others: int) -> list[Batch]:
+    async def _submit(self, calls: list[_Call], others: int) -> list[Batch]:
         """Write a part down, then give it to the provider; empty when it would not take it."""
         batch = Batch(f"sentimill-{uuid.uuid4()}", self._teacher.name, None)
         await self._store.begin_all([(n, q.key, reserved) for n, q, reserved in calls], batch)
@@ -155,8 +154,8 @@ class BatchAsker:
             for number, question, _ in calls
         ]
         self._bodies[batch.part] = self._teacher.body(calls[0][1])
-        name = await self._insist(
-            lambda: self._provider.hand_over(batch.part, requests), at_most_once=True
+        name = await self._retry(
+            lambda: self._provider.submit(batch.part, requests), at_most_once=True
         )
         if not isinstance(name, Failure):
             await self._store.name_batch(batch.part, name)
@@ -168,7 +167,7 @@ class BatchAsker:
         busy = name.retry and name.reason == _BUSY
         await self._release(batch, "UNSENT", free=busy)
         if busy:
-            self._hand_over_less(len(calls), others)
+            self._submit_less(len(calls), others)
         else:
             self.stop(name.reason)
         return []
@@ -210,7 +209,7 @@ class BatchAsker:
             if name is None:
                 left.append(batch)
                 continue
-            standing = await self._ask_after(functools.partial(self._provider.look, name))
+            standing = await self._ask_after(functools.partial(self._provider.status, name))
             if standing is None:
                 return left + parts[n:]
             if standing.over:
@@ -219,12 +218,12 @@ class BatchAsker:
             else:
                 left.append(batch)
         if too_many:
-            self._hand_over_less(too_many, len(left))
+            self._submit_less(too_many, len(left))
         if left and len(left) == len(parts) and self.tally.stopped is None:
             await self._sleep(self._limits.poll_s)
         return left
 
-    def _hand_over_less(self, rows: int, others: int) -> None:
+    def _submit_less(self, rows: int, others: int) -> None:
         """Adapt to a provider that took no part of *rows* beside *others*: its queue was full."""
         if others:
             self._parts_at_once = others
@@ -233,7 +232,7 @@ class BatchAsker:
         else:
             self.stop("BATCH_REFUSED")
 
-    async def _collect(self, batch: Batch, standing: Standing) -> int:
+    async def _collect(self, batch: Batch, standing: BatchStatus) -> int:
         """Book every line of a part's results, then whatever has no line at all.
 
         Returns the rows of a part that found the provider's queue full, else 0.
@@ -247,7 +246,7 @@ class BatchAsker:
                 return 0  # the part stays open, and the next run collects it
             for text in raw.split("\n"):  # `splitlines` would split inside strings
                 if text.strip():
-                    line = self._provider.read_line(text, body)
+                    line = self._provider.read_result(text, body)
                     if line.number in reserved:
                         await self._book(line, reserved.pop(line.number))
         reason = "BATCH_" + ("GONE" if standing.gone else standing.status.upper())
@@ -257,7 +256,7 @@ class BatchAsker:
             self.stop("BATCH_REFUSED")
         return rows if standing.full else 0
 
-    async def _book(self, line: Line, reserved: int) -> None:
+    async def _book(self, line: BatchResult, reserved: int) -> None:
         """Book what became of one call."""
         spent = at_risk = 0
         failure = line.failure
@@ -315,13 +314,13 @@ class BatchAsker:
 
     async def _ask_after(self, call: Callable[[], Awaitable[_T | Failure]]) -> _T | None:
         """Ask the provider something; None when it never answers, which stops the run."""
-        found = await self._insist(call)
+        found = await self._retry(call)
         if isinstance(found, Failure):
             self.stop(found.reason)
             return None
         return found
 
-    async def _insist(
+    async def _retry(
         self, call: Callable[[], Awaitable[_T | Failure]], *, at_most_once: bool = False
     ) -> _T | Failure:
         """Make a call of the batch API until it works or hope is lost.

@@ -11,13 +11,13 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-__all__ = ["Pace", "backoff_s"]
+__all__ = ["RateLimiter", "backoff_s"]
 
 _FIRST_WAIT_S: Final = 0.5
 _LONGEST_WAIT_S: Final = 60.0
 
 
-class Pace:
+class RateLimiter:
     """Gives out moments to send. One event loop uses it."""
 
     def __init__(

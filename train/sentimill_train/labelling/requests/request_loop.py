@@ -16,11 +16,19 @@ from typing import Final
 
 from sentimill_train.labelling.requests.budget import Budget, Price
 from sentimill_train.labelling.requests.messages import Failure, Key, Question, Teacher
-from sentimill_train.labelling.requests.rate_limit import Pace, backoff_s
-from sentimill_train.labelling.requests.response_cache import Store
+from sentimill_train.labelling.requests.rate_limit import RateLimiter, backoff_s
+from sentimill_train.labelling.requests.response_cache import ResponseCache
 from sentimill_train.labelling.requests.response_parser import read_answer
 
-__all__ = ["NO_COST", "Ask", "Asker", "Patience", "Tally", "body_bytes", "stored_answer"]
+__all__ = [
+    "NO_COST",
+    "MakeQuestion",
+    "RequestRunner",
+    "RetryLimits",
+    "Tally",
+    "body_bytes",
+    "stored_answer",
+]
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -29,12 +37,12 @@ NO_COST: Final = Price.of(0.0, 0.0)
 _WIDEST: Final = 32
 """How many times the usual room for an answer a teacher may get after it ran out of it."""
 
-Ask = Callable[[int], Question]
+MakeQuestion = Callable[[int], Question]
 """Puts one question, given how many times the usual room its answer may take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class RetryLimits:
     """When to give up.
 
     attempts: calls a question. answers: unusable answers a question, each of which is paid for.
@@ -45,7 +53,7 @@ class Patience:
 
     attempts: int = 8
     answers: int = 4
-    deaf_calls: int = 200
+    consecutive_failures: int = 200
     first_wait_s: float = 0.5
 
 
@@ -69,7 +77,9 @@ def body_bytes(teacher: Teacher, question: Question) -> int:
     return len(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"))
 
 
-def stored_answer(store: Store, teacher: Teacher, question: Question) -> tuple[float, ...] | None:
+def stored_answer(
+    store: ResponseCache, teacher: Teacher, question: Question
+) -> tuple[float, ...] | None:
     """Return the shares that the store holds for a question, None when it holds no usable reply."""
     for raw in store.replies(question.key):
         answer = read_answer(teacher.read(raw), question)
@@ -78,47 +88,47 @@ def stored_answer(store: Store, teacher: Teacher, question: Question) -> tuple[f
     return None
 
 
-class Asker:
+class RequestRunner:
     """Asks one teacher many questions. One event loop uses it, once."""
 
     def __init__(
         self,
         teacher: Teacher,
-        store: Store,
+        store: ResponseCache,
         budget: Budget,
-        pace: Pace,
+        limiter: RateLimiter,
         *,
         price: Price = NO_COST,
         concurrency: int = 16,
-        patience: Patience = Patience(),
+        retries: RetryLimits = RetryLimits(),
         progress: Callable[[], None] = lambda: None,
     ) -> None:
         self.tally = Tally()
         self._teacher = teacher
         self._store = store
         self._budget = budget
-        self._pace = pace
+        self._limiter = limiter
         self._price = price
         self._concurrency = concurrency
-        self._patience = patience
+        self._patience = retries
         self.progress = progress
         self._under_way: set[Key] = set()
         self._widen = 1
-        self._deaf = 0
+        self._failed_in_a_row = 0
 
     def stop(self, reason: str) -> None:
         """Send nothing more; calls under way are waited for."""
         self.tally.stopped = self.tally.stopped or reason
 
-    async def run(self, asks: Iterable[Ask]) -> Tally:
+    async def run(self, questions_about: Iterable[MakeQuestion]) -> Tally:
         """Ask until the questions end, the budget is reached or all hope is lost."""
-        shared = iter(asks)
+        shared = iter(questions_about)
         async with asyncio.TaskGroup() as group:
             for _ in range(self._concurrency):
                 group.create_task(self._work(shared))
         return self.tally
 
-    async def _work(self, shared: Iterator[Ask]) -> None:
+    async def _work(self, shared: Iterator[MakeQuestion]) -> None:
         for n, ask in enumerate(shared):
             if self.tally.stopped is not None:
                 return
@@ -133,7 +143,7 @@ class Asker:
                 continue
             self._under_way.add(key)
             try:
-                reason = await self._insist(ask)
+                reason = await self._retry(ask)
             finally:
                 self._under_way.discard(key)
             if reason is None:
@@ -142,7 +152,7 @@ class Asker:
                 self.tally.failures[key] = reason
             self.progress()
 
-    async def _insist(self, ask: Ask) -> str | None:
+    async def _retry(self, ask: MakeQuestion) -> str | None:
         """Put a question until it is answered; None, or why it never was."""
         reason = "STOPPED"
         deaf = bad = 0
@@ -161,7 +171,7 @@ class Asker:
             if outcome.heard:
                 bad += 1
             elif not outcome.free:
-                await self._pace.sleep(self._wait_s(deaf, outcome))
+                await self._limiter.sleep(self._wait_s(deaf, outcome))
                 deaf += 1
         return reason
 
@@ -174,7 +184,7 @@ class Asker:
             return Failure(reason="STOPPED")
         spent = at_risk = 0
         try:
-            await self._pace.wait(size // 4 + question.answer_tokens)
+            await self._limiter.wait(size // 4 + question.answer_tokens)
             if self.tally.stopped is not None:
                 return Failure(reason="STOPPED")
             number = await self._store.begin(question.key, reserved)
@@ -190,7 +200,7 @@ class Asker:
         if failure is not None:
             self._note(question, failure)
         else:
-            self._deaf = 0
+            self._failed_in_a_row = 0
         return failure
 
     def _judge(
@@ -217,7 +227,7 @@ class Asker:
     def _wait_s(self, attempt: int, failure: Failure) -> float:
         wait = backoff_s(attempt, first_s=self._patience.first_wait_s)
         if failure.retry_after_s is not None:
-            self._pace.pause(failure.retry_after_s)
+            self._limiter.pause(failure.retry_after_s)
             return failure.retry_after_s + wait
         return wait
 
@@ -228,6 +238,6 @@ class Asker:
         _LOG.debug("call failed text=%s reason=%s", question.key.text[:12], failure.reason)
         if failure.heard and self.tally.answered + self.tally.stored:
             return
-        self._deaf += 1
-        if self._deaf >= self._patience.deaf_calls:
+        self._failed_in_a_row += 1
+        if self._failed_in_a_row >= self._patience.consecutive_failures:
             self.stop("NO_ANSWERS")

@@ -20,7 +20,7 @@ from typing import IO, Final
 from sentimill.errors import InputError, UsageError
 from sentimill_train.labelling.requests.messages import Key
 
-__all__ = ["Batch", "Store", "Totals"]
+__all__ = ["Batch", "ResponseCache", "Totals"]
 
 _VERSION: Final = 1
 _SCHEMA: Final = """
@@ -65,7 +65,7 @@ class Batch:
     remote: str | None
 
 
-class Store:
+class ResponseCache:
     """An open store. One process at a time; its methods belong to one event loop."""
 
     def __init__(self, path: Path) -> None:
