@@ -1,53 +1,64 @@
-# Everything a person types. `make demo` and `make test` set up .venv by themselves.
+# Every command for developing Sentimill. `make` lists them; each sets up .venv first where it needs one.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# One worker a core. If a worker dies, the run ends and says so: a replacement was once seen to hang.
+PYTEST := $(BIN)/pytest --numprocesses logical --dist loadfile --max-worker-restart 0
 
-.PHONY: demo test check bench bench-gpu reference protos wheel-test s3-test triton-test \
-  test-optimum clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-quick check bench bench-gpu reference figures protos wheel-test s3-test \
+  triton-test test-optimum clean
 
-demo: $(READY) ## fit the model to the starter reviews, serve it, call it, score a CSV
+help: ## list the targets
+	@sed -n 's/^\([a-z0-9-]*\):.* ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: $(READY) ## train on the starter reviews, serve, call, score a CSV: some minutes
 	@BIN=$(BIN) sh demo.sh
 
-test: $(READY) ## the whole test suite
-	@# A worker that dies ends the run and is told; one put in its place was seen to wait for ever.
-	$(BIN)/pytest --numprocesses logical --dist loadfile --max-worker-restart 0
+test: $(READY) ## run the whole test suite: about 10 minutes on two cores
+	$(PYTEST)
 
-check: $(READY) ## format, lint, types
+test-quick: $(READY) ## run the tests that are not marked slow: under 2 minutes
+	$(PYTEST) -m "not slow"
+
+check: $(READY) ## check format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-reference: $(READY) ## train the reference student anew, in some hours: DATA=folder PSEUDO=file SUITE=file
-	@BIN=$(BIN) sh benchmarks/reference/make.sh
+wheel-test: $(READY) ## build the wheel, install it with pip and with uv, and classify
+	@BIN=$(BIN) PYTHON=$(PYTHON) sh tests/support/wheel.sh
+
+s3-test: $(READY) ## test S3 addresses against a local S3 server
+	@BIN=$(BIN) PYTHON=$(PYTHON) sh tests/support/s3.sh
+
+triton-test: $(READY) ## test the Open Inference Protocol with Triton's own client
+	@BIN=$(BIN) PYTHON=$(PYTHON) sh tests/support/triton.sh
+
+test-optimum: $(READY) ## test the export through optimum, in an environment of its own
+	@BIN=$(BIN) PYTHON=$(PYTHON) sh tests/support/optimum.sh
 
 protos: $(READY) ## generate serve/sentimill/v1 from protos/
 	$(BIN)/python -m grpc_tools.protoc -Iprotos \
 	  -I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
 	  --python_out=serve --pyi_out=serve protos/sentimill/v1/*.proto
 
-wheel-test: $(READY) ## build the wheel, and use it where neither torch nor this checkout is
-	@BIN=$(BIN) PYTHON=$(PYTHON) sh tests/support/wheel.sh
+reference: $(READY) ## train the reference model again, in some hours: DATA=folder PSEUDO=file SUITE=file
+	@BIN=$(BIN) sh benchmarks/reference/make.sh
 
-s3-test: $(READY) ## S3 addresses, against moto's server in an environment of its own
-	@BIN=$(BIN) PYTHON=$(PYTHON) sh tests/support/s3.sh
-
-triton-test: $(READY) ## the Open Inference Protocol, with tritonclient from an environment of its own
-	@BIN=$(BIN) PYTHON=$(PYTHON) sh tests/support/triton.sh
-
-test-optimum: $(READY) ## the other lane to ONNX, with optimum in an environment of its own
-	@BIN=$(BIN) PYTHON=$(PYTHON) sh tests/support/optimum.sh
-
-bench: $(READY) ## student against large model, in half an hour: DATA=folder PSEUDO=file
+bench: $(READY) ## compare the student with a large model, in half an hour: DATA=folder PSEUDO=file
 	$(BIN)/python -m benchmarks.proof.run --data $(DATA) --pseudo $(PSEUDO)
-	$(BIN)/python -m benchmarks.proof.readme_tables benchmarks/results/proof-cpu.json $(wildcard benchmarks/results/proof-gpu.json)
+	$(BIN)/python -m benchmarks.figures
 
-bench-gpu: ## the same in ten minutes on a GPU machine: BUNDLE=folder with fp16, PYTHON with torch and onnxruntime-gpu
+bench-gpu: ## compare them on a GPU, in ten minutes: BUNDLE=folder with fp16, PYTHON with torch and onnxruntime-gpu
 	PYTHONPATH=serve:train $(PYTHON) -m benchmarks.proof.run_gpu --bundle $(BUNDLE)
 
-clean: ## remove what the targets above made, but no bundle
-	rm -rf $(VENV) .venv-wheel .venv-moto .venv-triton .venv-optimum dist demo
+figures: $(READY) ## write the tables of README and docs from benchmarks/results and bundles/reference
+	$(BIN)/python -m benchmarks.figures
+
+clean: ## remove what these commands made, except bundles
+	rm -rf $(VENV) .venv-wheel .venv-uv .venv-moto .venv-triton .venv-optimum dist demo
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sentimill needs Python 3.11 or later: make PYTHON=python3.12 ...")'

@@ -29,19 +29,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+", help="JSON files of one run each")
     parser.add_argument("--out", type=Path, default=_ROOT / "benchmarks/results/proof.html")
-    parser.add_argument("--readme", type=Path, default=_ROOT / "README.md")
+    parser.add_argument("--results-page", type=Path, default=_ROOT / "docs/results.md")
     parser.add_argument("--guide", type=Path, default=_ROOT / "docs/when-to-use.md")
     parser.add_argument("--measured", type=Path, default=MEASURED)
     given = parser.parse_args(arguments)
     proofs = [read_proof(path) for path in given.runs]
-    readme = regenerate(given.readme.read_text(encoding="utf-8"), readme_part(proofs[0]))
+    readme = regenerate(given.results_page.read_text(encoding="utf-8"), readme_part(proofs[0]))
     for proof in proofs[1:]:
         if proof.machine.gpu is not None:
             readme = regenerate(readme, gpu_part(proof), "gpu")
     costed = cost_part(proofs[0], cost_of(proofs[0]))
     guide = regenerate(given.guide.read_text(encoding="utf-8"), costed, "cost")
     given.out.write_text(render(proofs), encoding="utf-8")
-    given.readme.write_text(readme, encoding="utf-8")
+    given.results_page.write_text(readme, encoding="utf-8")
     given.guide.write_text(guide, encoding="utf-8")
     measured = msgspec.json.encode(measured_of(proofs[0], given.runs[0]))
     given.measured.write_bytes(msgspec.json.format(measured) + b"\n")

@@ -153,7 +153,7 @@ def test_page_readme_and_rate_come_from_the_json(run: Path, found: Proof, tmp_pa
     guide.write_text("<!-- cost: made by it -->\n<!-- /cost -->\n")
     measured = tmp_path / "measured.json"
     readme.write_text("before\n<!-- proof: made by it -->\nold\n<!-- /proof -->\nafter\n")
-    where = ["--out", page, "--readme", readme, "--guide", guide, "--measured", measured]
+    where = ["--out", page, "--results-page", readme, "--guide", guide, "--measured", measured]
     proof_page.main([str(run), *map(str, where)])
     text = page.read_text()
     assert shows(text, found)
@@ -175,7 +175,7 @@ def test_a_readme_without_markers_is_refused() -> None:
 
 def test_readme_guide_page_and_rate_are_those_of_the_committed_run() -> None:
     """They come out of the JSON again, to the letter."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "docs/results.md").read_text(encoding="utf-8")
     page = COMMITTED.with_name("proof.html")
     measured = msgspec.json.decode(MEASURED.read_bytes(), type=Measured)
     proof = read_proof(COMMITTED)

@@ -35,7 +35,7 @@ from sentimill.cli.terminal import console, one_line
 from sentimill.errors import SentimillError, SomeRowsFailed, UsageError
 from sentimill.types import Prediction
 
-__all__ = ["classify"]
+__all__ = ["Table", "classify"]
 
 _CHUNK: Final = 1024
 """Texts that are classified before their answers are written."""
@@ -98,7 +98,7 @@ def classify(
                 provider=provider,
                 threads=threads,
             ).classify
-        show = _as_json if as_json else _Table() if sys.stdout.isatty() else _as_tabs
+        show = _as_json if as_json else Table() if sys.stdout.isatty() else _as_tabs
         failed = 0
         for chunk in _chunks(texts or _stdin_lines()):
             # A lone surrogate cannot be written; its answer is an error that says so.
@@ -126,29 +126,33 @@ def _as_tabs(texts: Sequence[str], answers: _Answers) -> None:
         typer.echo("\t".join([*_fields(answer), one_line(text)]))
 
 
-class _Table:
+class Table:
     """Aligned columns under a header, for a person; `?` marks an answer below the threshold."""
 
     def __init__(self) -> None:
         self._width = 0
 
     def __call__(self, texts: Sequence[str], answers: _Answers) -> None:
+        """Write the lines of some answers, and what a mark means."""
+        for line in self.lines(texts, answers):
+            typer.echo(line)
+        if any(isinstance(each, Prediction) and each.abstained for each in answers):
+            console.print("? means that the confidence is below the model's threshold")
+
+    def lines(self, texts: Sequence[str], answers: _Answers) -> Iterator[str]:
+        """Yield a line for each answer; the first call sets the widths, and yields a header."""
         if not self._width:
             labels = [each.label for each in answers if isinstance(each, Prediction)]
             self._width = max(map(len, ["label", *labels])) + 1
-            typer.echo(f"{'label':<{self._width}}  score  confidence  text")
-        doubtful = False
+            yield f"{'label':<{self._width}}  score  confidence  text"
         for text, answer in zip(texts, answers, strict=True):
             label, *figures = _fields(answer)
             if isinstance(answer, Prediction):
-                doubtful |= answer.abstained
                 label += "?" * answer.abstained
                 shown = f"{figures[0]:>5}  {figures[1]:>10}"
             else:
                 shown = f"{answer.reason:<17}"
-            typer.echo(f"{label:<{self._width}}  {shown}  {one_line(text)}")
-        if doubtful:
-            console.print("? means that the confidence is below the model's threshold")
+            yield f"{label:<{self._width}}  {shown}  {one_line(text)}"
 
 
 def _fields(answer: Prediction | SentimillError) -> list[str]:
