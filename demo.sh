@@ -1,5 +1,5 @@
 #!/bin/sh
-# The whole path on one screen: fit, serve, call, score, look at the metrics. `make demo` runs it.
+# Train, serve, call, score a CSV, look at the metrics. `make demo` runs it.
 set -eu
 BIN=${BIN:-.venv/bin}
 BUNDLE=bundles/demo
@@ -9,9 +9,9 @@ step() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 
 mkdir -p demo
 if [ -f "$BUNDLE/manifest.json" ]; then
-  step "1. A distilled model is there already: $BUNDLE (remove the folder to train it again)"
+  step "1. The trained model is there already: $BUNDLE (remove the folder to train it again)"
 else
-  step "1. Fit the reference student to the bundled starter reviews, in $BUNDLE"
+  step "1. Train the included model on the starter reviews, into $BUNDLE"
   "$BIN/sentimill" train --reviews starter --out "$BUNDLE"
 fi
 "$BIN/sentimill" bundle verify "$BUNDLE"
