@@ -22,6 +22,7 @@ TRAIN_MAY_USE = {
     "bundle",
     "text",
     "classifier",
+    "atomic_write",
     "engine",  # an exported graph is judged by the session that serves it
 }
 
@@ -70,9 +71,10 @@ TRAIN_DOORS = {
 # Which packages (or modules beside them) each package may import: arrows run one way.
 SERVE_ARROWS = {
     "errors": set[str](),
+    "atomic_write": set[str](),
     "types": {"errors"},
     "progress": set[str](),
-    "bundle": {"errors"},
+    "bundle": {"errors", "atomic_write"},
     "installed_packages": set[str](),
     "text": {"errors", "types", "installed_packages"},
     "engine": {"errors", "installed_packages"},
@@ -80,7 +82,9 @@ SERVE_ARROWS = {
     "observability": {"errors"},
     "batching": {"errors", "engine", "observability"},
     "client": {"errors", "types", "progress", "v1"},
-    "scoring": {"errors", "types", "bundle", "text", "engine", "classifier", "client"},
+    "scoring": {
+        "errors", "types", "atomic_write", "bundle", "text", "engine", "classifier", "client",
+    },
     "server": {
         "errors", "types", "v1", "bundle", "text", "engine", "classifier", "observability",
         "batching",
@@ -98,12 +102,11 @@ ENGINE_ARROWS = {
     "openvino": {"base", "failures"},
     "factory": {"base", "hardware", "selection", "onnx_cpu", "onnx_cuda", "openvino"},
 }
-BASICS = {"optional_packages", "atomic_write", "metrics", "data"}
+BASICS = {"optional_packages", "metrics", "data"}
 TRAIN_ARROWS = {
     "optional_packages": set[str](),
-    "atomic_write": set[str](),
     "metrics": set[str](),
-    "data": {"metrics", "atomic_write"},
+    "data": {"metrics"},
     "model": BASICS,
     "calibration": BASICS,
     "training": BASICS | {"model", "calibration"},
@@ -114,7 +117,7 @@ TRAIN_ARROWS = {
     "labelling": BASICS,
     "curation": BASICS | {"reporting"},
     "monitoring": BASICS | {"model", "curation"},
-    "cost": {"optional_packages", "atomic_write", "reporting", "labelling"},
+    "cost": {"optional_packages", "reporting", "labelling"},
 }
 
 

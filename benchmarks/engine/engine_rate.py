@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from benchmarks.record import surroundings, write_result
 from benchmarks.reviews import read_reviews
 from sentimill import Classifier
-from sentimill.bundle.manifest import open_bundle
+from sentimill.bundle.reader import open_bundle
 from sentimill.classifier import plan_batches
 from sentimill.engine.base import EngineChoice, EngineInfo, EngineName, Precision
 from sentimill.engine.hardware import usable_cores

@@ -43,7 +43,7 @@ from benchmarks.proof.shapes import DECODERS, MINILM_L6
 from benchmarks.proof.varlen import VarlenStudent
 from benchmarks.record import RESULTS
 from sentimill import Classifier
-from sentimill.bundle.manifest import open_bundle
+from sentimill.bundle.reader import open_bundle
 from sentimill.engine.hardware import usable_providers
 from sentimill.text.tokenizer import Encoded
 

@@ -20,7 +20,7 @@ from typing import Any, Final
 from benchmarks.record import RESULTS, surroundings, write_result
 from benchmarks.reviews import read_reviews
 from benchmarks.training.judged_bundle import evaluated
-from sentimill.bundle.manifest import open_bundle
+from sentimill.bundle.reader import open_bundle
 from sentimill.classifier import Classifier
 
 FIGURES: Final = ("accuracy", "macro_f1", "two_class_accuracy", "ece")

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.record import RESULTS, surroundings, write_result
-from sentimill.bundle.manifest import open_bundle
+from sentimill.bundle.reader import open_bundle
 from sentimill_train.data.examples import read_examples
 from sentimill_train.data.schema import SENTIMENTS, Example
 from sentimill_train.data.splits import part

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from benchmarks.record import RESULTS, surroundings, write_result
-from sentimill.bundle.manifest import open_bundle
+from sentimill.bundle.reader import open_bundle
 from sentimill.bundle.reference import reference_bundle
 from sentimill.classifier import encoder_of
 from sentimill_train.data.examples import read_examples

@@ -18,7 +18,8 @@ from typing import Final, TypeVar, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from sentimill.bundle.manifest import Bundle, Golden, Manifest, open_bundle
+from sentimill.bundle.manifest import Golden, Manifest
+from sentimill.bundle.reader import Bundle, open_bundle
 from sentimill.bundle.reference import reference_bundle
 from sentimill.engine.base import (
     Engine,
@@ -107,6 +108,7 @@ class Classifier:
         self._token_step = engine.info().token_step
         self.encoder = self.new_encoder()
         self._replay_golden()
+        self._probe = self._shortest_golden()
 
     @classmethod
     def load(
@@ -145,6 +147,11 @@ class Classifier:
     def labels(self) -> tuple[str, ...]:
         """The closed label set, in the order of probs."""
         return self.bundle.manifest.labels
+
+    @property
+    def threshold(self) -> float | None:
+        """The confidence below which an answer is marked as abstained; None for never."""
+        return self.bundle.manifest.threshold_of(self.precision)
 
     @property
     def batch_tokens(self) -> int:
@@ -241,7 +248,7 @@ class Classifier:
         """Turn logits (rows, labels) into calibrated answers."""
         probs = probabilities(logits, self._temperature)
         labels, digest = self.labels, self.bundle.digest
-        made = decide(probs, labels, self.bundle.manifest.threshold)
+        made = decide(probs, labels, self.threshold)
         scores: list[float | None] = [None] * len(probs)
         if made.score is not None:
             scores = made.score.tolist()
@@ -275,18 +282,40 @@ class Classifier:
         together = self.classify(texts)
         alone = [answer for text in texts for answer in self.classify([text])]
         for expected, got in zip((*golden, *golden), (*together, *alone), strict=True):
-            fault = (
-                f"has no answer ({got})"
-                if isinstance(got, TextError)
-                else golden_fault(expected, got.probs, self.precision)
-            )
-            if fault is not None:
-                raise BundleError(
-                    f"bundle {self.bundle.path} does not verify: a golden text {fault} in"
-                    f" {self.precision} on {self.engine.info().engine}: export it again, or use"
-                    " another --precision or --engine",
-                    reason="BUNDLE_GOLDEN_MISMATCH",
-                )
+            if isinstance(got, TextError):
+                raise self._golden_mismatch(f"has no answer ({got})")
+            self._check_golden(expected, got.probs)
+
+    def probe(self) -> None:
+        """Run one golden text again, alone, and check its answer; from any thread.
+
+        A watchdog asks so whether the engine still works. It costs one engine call of a short text.
+
+        Raises:
+            EngineError: the engine fails.
+            BundleError: the answer is wrong.
+        """
+        expected, ids = self._probe
+        self._check_golden(expected, probabilities(self.run([ids]), self._temperature)[0].tolist())
+
+    def _shortest_golden(self) -> tuple[Golden, NDArray[np.int64]]:
+        """Return the golden text with the fewest tokens, and its token ids."""
+        golden = self.bundle.manifest.golden
+        encoded = zip(golden, self.encoder.encode([g.text for g in golden]), strict=True)
+        rows = [(one, text.ids) for one, text in encoded if isinstance(text, Encoded)]
+        return min(rows, key=lambda row: len(row[1]))
+
+    def _check_golden(self, expected: Golden, probs: Sequence[float]) -> None:
+        if fault := golden_fault(expected, probs, self.precision):
+            raise self._golden_mismatch(fault)
+
+    def _golden_mismatch(self, fault: str) -> BundleError:
+        return BundleError(
+            f"bundle {self.bundle.path} does not verify: a golden text {fault} in"
+            f" {self.precision} on {self.engine.info().engine}: export it again, or use"
+            " another --precision or --engine",
+            reason="BUNDLE_GOLDEN_MISMATCH",
+        )
 
 
 _HUB: Final = "hub:"

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from sentimill import Classifier, Prediction, TextError
+from sentimill.bundle.manifest import Manifest
 from sentimill.classifier import plan_batches, probabilities
 from sentimill.errors import BundleError, EngineError, InputError, UsageError
 from tiny_bundle import graph, write_tiny_bundle
@@ -57,6 +59,43 @@ def test_a_guess_is_abstained(classifier: Classifier) -> None:
 
     assert found.confidence < 0.6
     assert found.abstained
+
+
+def test_a_probe_checks_the_engine_with_a_golden_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is silent where all is well, and says what is wrong: no answer, or another one."""
+    made = Classifier.load(write_tiny_bundle(tmp_path / "tiny").path, threads=1)
+    made.probe()
+
+    def wrong(*_: object, **__: object) -> NDArray[np.float32]:
+        return np.zeros((1, 3), dtype=np.float32)
+
+    monkeypatch.setattr(made.engine, "run", wrong)
+    with pytest.raises(BundleError, match="a golden text changed its label"):
+        made.probe()
+
+    def broken(*_: object, **__: object) -> NDArray[np.float32]:
+        raise EngineError("broken", reason="ENGINE_FAILED")
+
+    monkeypatch.setattr(made.engine, "run", broken)
+    with pytest.raises(EngineError, match="broken"):
+        made.probe()
+
+
+def test_a_precision_may_have_a_threshold_of_its_own(tmp_path: Path) -> None:
+    """It takes the place of the manifest's."""
+
+    def higher(manifest: Manifest) -> Manifest:
+        fp32 = msgspec.structs.replace(manifest.precisions["fp32"], threshold=0.99)
+        return msgspec.structs.replace(manifest, precisions={"fp32": fp32})
+
+    changed = write_tiny_bundle(tmp_path / "tiny", threshold=0.1, change=higher)
+    plain = write_tiny_bundle(tmp_path / "plain", threshold=0.1)
+    loaded = [Classifier.load(made.path, threads=1) for made in (changed, plain)]
+
+    assert [made.threshold for made in loaded] == [0.99, 0.1]
+    assert [predict(made, "good").abstained for made in loaded] == [True, False]
 
 
 def test_without_a_threshold_nothing_is_abstained(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sentimill.bundle.manifest import open_bundle
+from sentimill.bundle.reader import open_bundle
 from sentimill.classifier import Classifier, Prediction
 from sentimill.engine.base import Precision
 from sentimill_train.data.examples import write_examples

@@ -13,7 +13,8 @@ import msgspec
 
 from live_server import WAIT_SECONDS
 from raw_calls import request_of
-from sentimill.bundle.manifest import Bundle, Manifest
+from sentimill.bundle.manifest import Manifest
+from sentimill.bundle.reader import Bundle
 from sentimill.server.lifecycle import Serve
 from sentimill.server.sentiment_service import SERVICE
 from sentimill.v1 import sentiment_pb2 as pb

@@ -20,15 +20,9 @@ from tokenizers.normalizers import Lowercase
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
-from sentimill.bundle.manifest import (
-    Base,
-    Bundle,
-    File,
-    Golden,
-    Manifest,
-    Precision,
-    write_bundle,
-)
+from sentimill.bundle.manifest import Base, File, Golden, Manifest, Precision
+from sentimill.bundle.reader import Bundle
+from sentimill.bundle.writer import write_bundle
 from sentimill.classifier import probabilities
 
 LABELS = ("negative", "neutral", "positive")

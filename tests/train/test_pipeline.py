@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from sentimill.bundle.manifest import Bundle, open_bundle
+from sentimill.bundle.reader import Bundle, open_bundle
 from sentimill.classifier import Classifier, Prediction
 from sentimill.errors import BundleError, InputError, TableError, UsageError
 from sentimill_train import pipeline as train

@@ -11,8 +11,10 @@ from typing import Protocol
 
 from tokenizers import Tokenizer
 
-from sentimill.bundle.manifest import Bundle, Source, check_writable, write_bundle
+from sentimill.bundle.manifest import Source
+from sentimill.bundle.reader import Bundle
 from sentimill.bundle.reference import find_reference
+from sentimill.bundle.writer import check_writable, write_bundle
 from sentimill.errors import UsageError
 from sentimill.text.tokenizer import TextEncoder, Truncation
 from sentimill_train.calibration.abstention import Abstention

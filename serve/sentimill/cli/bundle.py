@@ -9,7 +9,7 @@ from typing import Annotated, cast
 import msgspec
 import typer
 
-from sentimill.bundle.manifest import open_bundle
+from sentimill.bundle.reader import open_bundle
 from sentimill.bundle.reference import reference_bundle
 from sentimill.classifier import Classifier
 from sentimill.engine.base import Precision

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from sentimill.bundle.manifest import open_bundle
+from sentimill.bundle.reader import open_bundle
 from sentimill.engine.hardware import cpu_flags, usable_cores, usable_providers
 from sentimill.installed_packages import package_version
 

@@ -25,9 +25,10 @@ from typing import BinaryIO, Final
 
 import msgspec
 
+from sentimill.atomic_write import sync_folder
 from sentimill.errors import UsageError
 from sentimill.scoring.formats.table import Position
-from sentimill.scoring.storage import Identity, sync_folder
+from sentimill.scoring.storage import Identity
 
 __all__ = ["Done", "FolderLock", "Header", "Journal", "Part", "Tally"]
 

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from sentimill.bundle.manifest import open_bundle
+from sentimill.bundle.reader import open_bundle
 from sentimill.classifier import Classifier
 from sentimill.engine.base import Precision, Provider
 from sentimill.errors import SentimillError, TableError, TextError, UsageError

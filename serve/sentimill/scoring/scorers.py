@@ -89,8 +89,7 @@ class LocalScorer:
         classifier = self._classifier
         info = classifier.engine.info()
         engine = f"{classifier.precision} on {info.engine} {info.provider}"
-        threshold = classifier.bundle.manifest.threshold
-        return Model(classifier.bundle.digest, engine, classifier.labels, threshold)
+        return Model(classifier.bundle.digest, engine, classifier.labels, classifier.threshold)
 
     def prepare(self, texts: Texts) -> Prepared:
         """See `Scorer.prepare`: tokenise."""

@@ -10,7 +10,6 @@ import errno
 import glob
 import hashlib
 import os
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from typing import Any, BinaryIO, Final, cast
 import msgspec
 from pyarrow.fs import FileSystem, copy_files
 
+from sentimill.atomic_write import move_into_place
 from sentimill.errors import SentimillError, TableError, UsageError
 from sentimill.scoring.formats.compression import reading
 
@@ -37,7 +37,6 @@ __all__ = [
     "open_input",
     "publish",
     "remove",
-    "sync_folder",
     "writing",
 ]
 
@@ -154,7 +153,7 @@ def publish(file: Path, address: str) -> None:
         with file.open("rb") as opened:
             os.fsync(opened.fileno())
         if not is_remote(address):
-            _move(file, local(address).absolute())
+            move_into_place(file, local(address).absolute())
             return
         system, path = _remote(address)
         if address.startswith("s3://"):
@@ -193,31 +192,6 @@ def writing(address: str) -> Iterator[None]:
             raise SentimillError(why, reason="OUTPUT_GONE") from error
         why = f"{address} cannot be written: {error}; {saved}"
         raise SentimillError(why, reason="UNWRITABLE") from error
-
-
-def _move(file: Path, target: Path) -> None:
-    try:
-        file.replace(target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        # Another disk: copy beside the name first, so that the name still appears at once.
-        part = target.with_name(f".{target.name}.part")
-        shutil.copyfile(file, part)
-        with part.open("rb") as copied:
-            os.fsync(copied.fileno())
-        part.replace(target)
-        file.unlink()
-    sync_folder(target.parent)
-
-
-def sync_folder(path: Path) -> None:
-    """Wait until the names in the folder *path* are on the disk."""
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _sample(path: Path, size: int) -> str:

@@ -16,7 +16,7 @@ from typing import Final
 
 from sentimill.batching.admission import Admission
 from sentimill.batching.scheduler import Scheduler
-from sentimill.bundle.manifest import open_bundle
+from sentimill.bundle.reader import open_bundle
 from sentimill.classifier import Classifier
 from sentimill.engine.base import EngineName, Precision, Provider
 from sentimill.engine.hardware import keep_few_heaps

@@ -159,7 +159,7 @@ class SentimentService:
             digest=classifier.bundle.digest,
             labels=manifest.labels,
             max_tokens=manifest.max_tokens,
-            threshold=manifest.threshold,
+            threshold=classifier.threshold,
             precision=classifier.precision,
             provider=classifier.engine.info().provider,
             server_version=self._version,

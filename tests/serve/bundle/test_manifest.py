@@ -14,7 +14,10 @@ import msgspec
 import pytest
 from onnx import TensorProto, helper
 
-from sentimill.bundle.manifest import File, Manifest, check_writable, open_bundle, write_bundle
+from sentimill.bundle.manifest import File, Manifest
+from sentimill.bundle.reader import open_bundle
+from sentimill.bundle.writer import check_writable, write_bundle
+from sentimill.classifier import Classifier
 from sentimill.errors import BundleError, UsageError
 from tiny_bundle import write_tiny_bundle
 
@@ -104,19 +107,74 @@ def link_the_manifest(path: Path) -> None:
     file.symlink_to(path.parent / "manifest.json")
 
 
-def hard_link_the_tokenizer(path: Path) -> None:
-    """Give the tokenizer a second name, through which it could change."""
-    os.link(path / "tokenizer.json", path.parent / "second-name.json")
+def hard_link_every_file(path: Path) -> None:
+    """Give each file a second name, as uv and conda do."""
+    for number, file in enumerate(sorted(each for each in path.rglob("*") if each.is_file())):
+        os.link(file, path.parent / f"cache-{number}")
 
 
-def put_a_pipe(path: Path) -> None:
-    """Put a named pipe into the folder, which would block a reader for ever."""
+def as_hugging_face_caches_it(path: Path) -> None:
+    """Replace each file by a symlink to a file that has its hash for a name."""
+    blobs = path.parent / "blobs"
+    blobs.mkdir()
+    for file in sorted(each for each in path.rglob("*") if each.is_file()):
+        blob = blobs / hashlib.sha256(file.read_bytes()).hexdigest()
+        file.rename(blob)
+        file.symlink_to(os.path.relpath(blob, file.parent))
+
+
+def add_harmless_files(path: Path) -> None:
+    """Add what file managers, git and the Hub leave in a folder."""
+    for name in (".DS_Store", "Thumbs.db", ".gitattributes", "notes.md", "onnx/.DS_Store"):
+        (path / name).write_text("hello")
+    (path / ".cache").mkdir()
     os.mkfifo(path / "pipe.json")
 
 
-def add_an_unlisted_file(path: Path) -> None:
-    """Put a harmless file into the folder."""
-    (path / "notes.md").write_text("hello")
+@pytest.mark.parametrize(
+    "change",
+    [
+        link_the_tokenizer,
+        link_the_graph_folder,
+        link_the_manifest,
+        hard_link_every_file,
+        as_hugging_face_caches_it,
+        add_harmless_files,
+    ],
+)
+def test_hashes_decide_and_not_how_files_came_to_lie_there(
+    folder: Path, change: Callable[[Path], object]
+) -> None:
+    """Links and files that nobody reads are no reason to refuse a folder."""
+    change(folder)
+
+    opened = open_bundle(folder)
+    opened.verify()
+    assert Classifier.load(folder, threads=1).labels == opened.manifest.labels
+
+
+def put_a_pipe_for_the_tokenizer(path: Path) -> None:
+    """Put a named pipe where a file is listed, which would block a reader for ever."""
+    (path / "tokenizer.json").unlink()
+    os.mkfifo(path / "tokenizer.json")
+
+
+def link_a_changed_graph(path: Path) -> None:
+    """Link to a graph with other bytes."""
+    flip_a_bit(path)
+    (path / "onnx/fp32.onnx").rename(path.parent / "blob")
+    (path / "onnx/fp32.onnx").symlink_to(path.parent / "blob")
+
+
+def link_to_nothing(path: Path) -> None:
+    """Link to a file that is not there."""
+    (path / "tokenizer.json").unlink()
+    (path / "tokenizer.json").symlink_to(path.parent / "gone")
+
+
+def add_an_unlisted_pickle(path: Path) -> None:
+    """Put a checkpoint of torch next to the weights, which other programs might load."""
+    (path / "pytorch_model.bin").write_bytes(pickle.dumps({"a": 1}))
 
 
 def add_a_listed_pickle(path: Path) -> None:
@@ -142,12 +200,10 @@ def keep_weights_outside(path: Path) -> None:
         (append_a_byte, "WRONG_SIZE", "onnx/fp32.onnx has"),
         (lambda path: (path / "tokenizer.json").unlink(), "MISSING_FILE", "tokenizer.json"),
         (lambda path: (path / "manifest.json").unlink(), "MISSING_FILE", "manifest.json"),
-        (link_the_tokenizer, "LINK", "tokenizer.json is a symlink"),
-        (link_the_graph_folder, "LINK", "onnx is a symlink"),
-        (link_the_manifest, "LINK", "manifest.json is a symlink"),
-        (hard_link_the_tokenizer, "LINK", "tokenizer.json is a hard link"),
-        (put_a_pipe, "LINK", "pipe.json is a hard link or no plain file"),
-        (add_an_unlisted_file, "FORBIDDEN_FILE", "notes.md is not listed"),
+        (link_a_changed_graph, "WRONG_HASH", "onnx/fp32.onnx has sha256"),
+        (link_to_nothing, "MISSING_FILE", "tokenizer.json is listed in the manifest and absent"),
+        (put_a_pipe_for_the_tokenizer, "NO_PLAIN_FILE", "tokenizer.json is no plain file"),
+        (add_an_unlisted_pickle, "FORBIDDEN_FILE", "pytorch_model.bin may be a pickle"),
         (add_a_listed_pickle, "FORBIDDEN_FILE", "head.pkl is of a kind that no bundle has"),
         (keep_weights_outside, "EXTERNAL_DATA", "keeps weights in another file"),
     ],
@@ -202,6 +258,8 @@ def test_a_manifest_that_is_none_is_refused(folder: Path, data: bytes) -> None:
         (lambda m: m.update(precisions={}), "precisions must name"),
         (lambda m: m.update(golden=[]), "golden must hold"),
         (lambda m: m["golden"][0].update(probs=[1.0]), "golden probs must be one a label"),
+        (lambda m: m["golden"][0].update(label="negative"), "label must be the most probable one"),
+        (lambda m: m["precisions"]["fp32"].update(threshold=-0.1), "threshold must be"),
         (lambda m: m["precisions"]["fp32"].update(file="x.onnx"), "must be listed under files"),
         (lambda m: m["files"].pop("tokenizer.json"), "tokenizer.json must be listed"),
         (lambda m: m["precisions"]["fp32"].update(temperature=0), "temperature must be"),
@@ -222,6 +280,48 @@ def test_a_manifest_of_impossible_values_is_refused(
 
     assert error.reason == "BUNDLE_BAD_MANIFEST"
     assert why in str(error)
+
+
+CONFIG = {"id2label": {"0": "negative", "1": "neutral", "2": "positive"}}
+
+
+@pytest.mark.parametrize(
+    "labels", [("positive", "neutral", "negative"), ("negative", "neutral", "joyful")]
+)
+def test_labels_that_are_not_those_of_the_config_are_refused(
+    tmp_path: Path, labels: tuple[str, ...]
+) -> None:
+    """Else "I love it" would be negative with 0.98, and every hash right."""
+    more = {"config.json": json.dumps(CONFIG).encode()}
+    folder = write_tiny_bundle(tmp_path / "tiny", more=more).path
+    open_bundle(folder).verify()
+    edit_manifest(folder, lambda manifest: manifest.update(labels=labels))
+
+    error = refusal(folder)
+
+    assert error.reason == "BUNDLE_LABELS_DIFFER"
+    assert f"its labels are {', '.join(labels)}" in str(error)
+
+
+def test_reversed_labels_are_refused_without_a_config(tmp_path: Path) -> None:
+    """The golden texts name the label that they get."""
+    folder = write_tiny_bundle(tmp_path / "tiny").path
+    edit_manifest(folder, lambda m: m["golden"][0].update(label="positive"))
+    open_bundle(folder).verify()
+    edit_manifest(folder, lambda m: m.update(labels=m["labels"][::-1]))
+
+    error = refusal(folder)
+
+    assert "a golden text's label must be the most probable one" in str(error)
+
+
+@pytest.mark.parametrize("config", [b"{", b'{"id2label": 3}', b"\xff"])
+def test_a_config_that_is_none_is_refused(tmp_path: Path, config: bytes) -> None:
+    """As a broken manifest is."""
+    with pytest.raises(BundleError, match=r"config\.json is not valid") as caught:
+        write_tiny_bundle(tmp_path / "tiny", more={"config.json": config})
+
+    assert caught.value.reason == "BUNDLE_BAD_CONFIG"
 
 
 def test_unknown_keys_are_ignored(folder: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 
 from cli_in_process import Sentimill
-from sentimill.bundle.manifest import Manifest, open_bundle
+from sentimill.bundle.manifest import Manifest
+from sentimill.bundle.reader import open_bundle
 from sentimill.bundle.reference import reference_bundle
 from tiny_bundle import write_tiny_bundle
 

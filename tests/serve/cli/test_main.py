@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from cli_in_process import Sentimill
 from repository import ROOT
-from sentimill.bundle.manifest import open_bundle
+from sentimill.bundle.reader import open_bundle
 from sentimill.cli.main import add_command
 from sentimill.errors import UsageError
 

@@ -23,7 +23,7 @@ import pytest
 import sentimill.client.client as client_module
 from live_server import WAIT_SECONDS, live_server, live_service
 from sentimill import AsyncClient, Classifier, Client, Prediction, TextError
-from sentimill.bundle.manifest import open_bundle
+from sentimill.bundle.reader import open_bundle
 from sentimill.errors import (
     DeadlineError,
     EngineError,

@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from sentimill.bundle.manifest import open_bundle
+from sentimill.bundle.reader import open_bundle
 from sentimill.bundle.reference import find_reference
 from sentimill.errors import SentimillError, UsageError
 from sentimill_train.cli.train import train

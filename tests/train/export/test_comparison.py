@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sentimill.bundle.manifest import Bundle
+from sentimill.bundle.reader import Bundle
 from sentimill.classifier import encoder_of
 from sentimill.errors import TableError
 from sentimill_train.data.examples import write_examples

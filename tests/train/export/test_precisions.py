@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 from cli_in_process import Sentimill
 from reload_server import reloading
 from sentimill import AsyncClient
-from sentimill.bundle.manifest import open_bundle
+from sentimill.bundle.reader import open_bundle
 from sentimill.classifier import Classifier, Prediction
 from sentimill.engine.hardware import Machine
 from sentimill.errors import BundleError, InputError, UsageError

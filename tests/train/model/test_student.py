@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, BertModel, DistilBertConfig, DistilBertModel
 
 from sentimill.errors import UsageError
@@ -70,6 +71,21 @@ def test_transformers_loads_the_encoder_of_a_saved_student(tmp_path: Path) -> No
     assert isinstance(encoder, BertModel)
     for name, tensor in encoder.state_dict().items():
         assert torch.equal(tensor, made.encoder.state_dict()[name]), name
+
+
+def test_weights_that_nothing_uses_are_not_saved(tmp_path: Path) -> None:
+    """A student has no pooler, also one that goes on from a bundle that still holds one."""
+    made = student(tmp_path / "base")
+    save_student(made, tmp_path / "saved")
+    tensors = load_file(tmp_path / "saved/model.safetensors")
+    assert not any(".pooler." in name for name in tensors)
+
+    old = {**tensors, "bert.pooler.dense.weight": torch.zeros(32, 32)}
+    save_file(old, tmp_path / "saved/model.safetensors", metadata={"format": "pt"})
+    save_student(load_student(tmp_path / "saved"), tmp_path / "again")
+
+    assert load_file(tmp_path / "again/model.safetensors").keys() == tensors.keys()
+    assert AutoModel.from_pretrained(tmp_path / "again").pooler is not None  # a new one, if asked
 
 
 def test_the_encoder_starts_from_the_checkpoint(tmp_path: Path) -> None:

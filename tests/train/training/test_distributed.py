@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from repository import SUPPORT
-from sentimill.bundle.manifest import open_bundle
+from sentimill.bundle.reader import open_bundle
 from sentimill_train.data.examples import write_examples
 from sentimill_train.training.distributed import Processes, here, joined
 from sentimill_train.training.loop import fit

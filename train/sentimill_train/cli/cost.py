@@ -9,8 +9,8 @@ from typing import Annotated
 import msgspec
 import typer
 
+from sentimill.atomic_write import write_atomically
 from sentimill.errors import UsageError
-from sentimill_train.atomic_write import write_whole
 from sentimill_train.cost.break_even import Plan
 from sentimill_train.cost.claims import Line, Study, choose, study
 from sentimill_train.cost.prices import Rates, load_rates
@@ -109,7 +109,7 @@ def cost(
     found = study(plan, larges, volume, notes)
     if report is not None:
         check_installed("--report", "jinja2", "matplotlib")
-        write_whole(report, render_cost(found).encode())
+        write_atomically(report, render_cost(found).encode())
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(found), indent=2).decode())
     else:

@@ -54,8 +54,8 @@ def drift(
     import msgspec
     from rich.console import Console
 
+    from sentimill.atomic_write import write_atomically
     from sentimill.classifier import Classifier
-    from sentimill_train.atomic_write import write_whole
     from sentimill_train.data.schema import Columns
     from sentimill_train.monitoring.drift import DriftJob, find_drift
 
@@ -69,7 +69,7 @@ def drift(
     )
     found = find_drift(Classifier.load(reference), job)
     if json is not None:
-        write_whole(json, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+        write_atomically(json, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
     out = Console(highlight=False)
     out.print(_table(found))
     out.print(_sentence(found), markup=False)

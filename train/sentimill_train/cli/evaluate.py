@@ -85,8 +85,8 @@ def evaluate(
     import msgspec
     from rich.console import Console
 
+    from sentimill.atomic_write import write_atomically
     from sentimill.classifier import Classifier
-    from sentimill_train.atomic_write import write_whole
     from sentimill_train.data.schema import Columns
     from sentimill_train.evaluation.behaviour import OWN_SUITE, read_cases
     from sentimill_train.evaluation.evaluate import bundle_contender, judge_bundle
@@ -124,11 +124,12 @@ def evaluate(
     )
     notes = _thresholds(answered, target_error) if target_error is not None else []
     if json is not None:
-        write_whole(json, msgspec.json.format(msgspec.json.encode(judgement), indent=2) + b"\n")
+        text = msgspec.json.format(msgspec.json.encode(judgement), indent=2)
+        write_atomically(json, text + b"\n")
     if report is not None:
         worst = [mistake for one in answered for mistake in worst_mistakes(one, mistakes)]
         page = render_report(judgement, manifest, mistakes=worst, notes=notes)
-        write_whole(report, page.encode("utf-8", "replace"))
+        write_atomically(report, page.encode("utf-8", "replace"))
     Console(highlight=False).print(_summary(judgement))
     for note in [*(rival.sentence() for rival in judgement.rivals), *notes]:
         console.print(note, markup=False)

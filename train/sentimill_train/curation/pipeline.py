@@ -21,8 +21,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from sentimill.atomic_write import open_atomically
 from sentimill.errors import InputError
-from sentimill_train.atomic_write import open_whole
 from sentimill_train.curation.drops import Dropped, Drops, Reason
 from sentimill_train.curation.label_errors import (
     LEAST_ROWS,
@@ -269,7 +269,7 @@ class _Curation:
 
     def _write(self) -> None:
         alive = self._drops.alive & (self._rows.split != HELD_OUT)
-        with open_whole(self._job.out) as file:
+        with open_atomically(self._job.out) as file:
             for row in np.flatnonzero(alive).tolist():
                 file.write(self._rows.line(row))
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from sentimill_train.atomic_write import write_whole
+from sentimill.atomic_write import write_atomically
 from sentimill_train.curation.drops import REASONS
 from sentimill_train.curation.pipeline import Curated, CurateJob
 from sentimill_train.optional_packages import needed_for
@@ -46,12 +46,12 @@ def write_report(path: Path, job: CurateJob, found: Curated) -> None:
             "settings": _settings(job),
         }
         page = html.render("curation.html.j2", values, {"rows": lambda count: f"{count:,}"})
-    write_whole(path, page.encode("utf-8", "replace"))
+    write_atomically(path, page.encode("utf-8", "replace"))
     figures = {f.name: getattr(found, f.name) for f in fields(found)}
     del figures["examples"], figures["suspects"]
     figures["settings"] = _settings(job)
     data = msgspec.json.format(msgspec.json.encode(figures), indent=2) + b"\n"
-    write_whole(path.with_suffix(".json"), data)
+    write_atomically(path.with_suffix(".json"), data)
 
 
 def _settings(job: CurateJob) -> dict[str, str]:

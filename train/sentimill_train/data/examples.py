@@ -11,8 +11,8 @@ from typing import Final
 
 import msgspec
 
+from sentimill.atomic_write import open_atomically
 from sentimill.errors import TableError
-from sentimill_train.atomic_write import open_whole
 from sentimill_train.data.readers import open_table
 from sentimill_train.data.row_parser import RowParser, TextParser
 from sentimill_train.data.schema import SENTIMENTS, Columns, Example
@@ -86,7 +86,7 @@ def write_examples(
     labels: writes the probs by name. `source` is not written: a reader sets it to its file.
     """
     rows = 0
-    with open_whole(path) as file:
+    with open_atomically(path) as file:
         for example in examples:
             file.write(encode_example(example, labels))
             rows += 1

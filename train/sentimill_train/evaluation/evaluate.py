@@ -77,7 +77,7 @@ def judge_bundle(
             precision=classifier.precision,
             created=manifest.created,
             labels=manifest.labels,
-            threshold=manifest.threshold,
+            threshold=classifier.threshold,
         ),
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         draws=draws,

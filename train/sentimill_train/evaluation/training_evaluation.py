@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sentimill.bundle.manifest import Source, open_bundle
+from sentimill.bundle.manifest import Source
+from sentimill.bundle.reader import open_bundle
 from sentimill.classifier import Classifier, Precision
 from sentimill.errors import BundleError
 from sentimill_train.data.schema import SENTIMENTS, Columns

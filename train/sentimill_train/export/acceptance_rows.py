@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sentimill.bundle.manifest import Bundle
+from sentimill.bundle.reader import Bundle
 from sentimill.classifier import encoder_of
 from sentimill.errors import TableError
 from sentimill_train.data.schema import Columns, Example

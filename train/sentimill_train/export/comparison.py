@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sentimill.bundle.manifest import Bundle
+from sentimill.bundle.reader import Bundle
 from sentimill.classifier import Classifier, encoder_of, golden_fault, probabilities
 from sentimill.errors import BundleError, EngineError, TextError, UsageError
 from sentimill.text.tokenizer import Encoded, pad

@@ -10,14 +10,9 @@ from typing import Final, Literal
 
 import msgspec
 
-from sentimill.bundle.manifest import (
-    Bundle,
-    Manifest,
-    Precision,
-    check_writable,
-    open_bundle,
-    write_bundle,
-)
+from sentimill.bundle.manifest import Manifest, Precision
+from sentimill.bundle.reader import Bundle, open_bundle
+from sentimill.bundle.writer import check_writable, write_bundle
 from sentimill.errors import BundleError, UsageError
 from sentimill_train.data.schema import Columns
 from sentimill_train.export.acceptance import NotJudged, Outcome, PrecisionCheck

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from sentimill.atomic_write import open_atomically
 from sentimill.errors import UsageError
-from sentimill_train.atomic_write import open_whole
 from sentimill_train.data.examples import encode_example
 from sentimill_train.data.schema import Example
 from sentimill_train.labelling.annotator import Annotator, questions_about
@@ -111,7 +111,7 @@ class Labeller:
             written = self._write(store, annotators, tallies)
         report = make_report(found, store, plans, tallies, annotators, written)
         report.seconds = round(time.monotonic() - started, 3)
-        with open_whole(report_path(self._job.out)) as file:
+        with open_atomically(report_path(self._job.out)) as file:
             file.write(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
         raise_unless_complete(self._job, report)
         return report
@@ -193,7 +193,7 @@ class Labeller:
         job = self._job
         stopped = _stop_of(tallies)
         done = RowCounts(0, 0, Counter())
-        with open_whole(job.out) as out, open_whole(failed_path(job.out)) as bad:
+        with open_atomically(job.out) as out, open_atomically(failed_path(job.out)) as bad:
             for item in items(job):
                 row: Example | None = item.row
                 more: dict[str, object] = {}

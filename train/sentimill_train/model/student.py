@@ -59,6 +59,8 @@ class Student(PreTrainedModel):
     def __init__(self, config: PreTrainedConfig, encoder: PreTrainedModel | None = None) -> None:
         super().__init__(config)
         encoder = encoder if encoder is not None else AutoModel.from_config(config)
+        if getattr(encoder, "pooler", None) is not None:
+            encoder.pooler = None  # the [CLS] head of pre-training, which the mean replaces
         self.encoder_name = encoder.base_model_prefix
         setattr(self, self.encoder_name, encoder)
         self.dropout = nn.Dropout(_HEAD_DROPOUT)
@@ -152,8 +154,6 @@ def new_student(
             )
         except (OSError, ValueError) as error:
             raise _unsupported(pretrained, error) from error
-    if getattr(encoder, "pooler", None) is not None:
-        encoder.pooler = None  # the [CLS] head of pre-training, which the mean replaces
     if preset == "minilm-l3":
         _keep_few_layers(encoder, pretrained.name)
         config = encoder.config

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
-from sentimill.bundle.manifest import Bundle
+from sentimill.bundle.reader import Bundle
 from sentimill.classifier import Classifier, Prediction
 from sentimill.errors import InputError, TextError
 from sentimill.text.cleaning import clean

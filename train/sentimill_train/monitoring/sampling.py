@@ -15,9 +15,9 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from sentimill.atomic_write import write_atomically
 from sentimill.classifier import Classifier, Prediction
 from sentimill.errors import InputError, UsageError
-from sentimill_train.atomic_write import write_whole
 from sentimill_train.curation.near_duplicates import jaccard, shingles
 from sentimill_train.data.examples import stream_texts
 from sentimill_train.data.schema import Columns
@@ -113,7 +113,7 @@ def pick_rows(models: Sequence[Classifier], job: SampleJob) -> Picked:
         )
         for i in (read[place] for place in places)
     ]
-    write_whole(job.out, b"".join(line + b"\n" for line in lines))
+    write_atomically(job.out, b"".join(line + b"\n" for line in lines))
     return Picked(
         picked=len(lines),
         rows_in_file=drawn.rows_in_file,

@@ -151,7 +151,7 @@ class Made:
             pad_id=self.pad_id,
             base=self.pretrained.as_base(),
             precisions={"fp32": self._precision()},
-            golden=self.golden,
+            golden=tuple(_labelled(golden, self.labels) for golden in self.golden),
             files=files,
             threshold=self.calibration.threshold,
             threshold_coverage=None if bought is None else bought.coverage,
@@ -215,6 +215,11 @@ class Made:
             "python": platform.python_version(),
             "commit": commit_of(Path(__file__)),
         }
+
+
+def _labelled(golden: Golden, labels: tuple[str, ...]) -> Golden:
+    """Return *golden* with the name of its most probable label."""
+    return msgspec.structs.replace(golden, label=labels[int(np.argmax(golden.probs))])
 
 
 def _metrics(judgement: Judgement) -> dict[str, float]:

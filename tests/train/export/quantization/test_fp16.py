@@ -89,12 +89,14 @@ def test_weights_are_kept_in_fp16_and_whole_numbers_as_they_are(tmp_path: Path) 
     """The file is one that transformers reads: it says what it was made for."""
     floats, ids = np.array([1 / 3, -2.0], np.float32), np.arange(3)
 
-    data = half_weights(save({"weight": floats, "ids": ids}))
+    unused = {"bert.pooler.dense.weight": floats}
+    data = half_weights(save({"weight": floats, "ids": ids, **unused}))
 
     made = load(data)
     assert made["weight"].dtype == np.float16
     assert np.allclose(made["weight"], floats, atol=1e-3)
     assert made["ids"].tolist() == [0, 1, 2]
+    assert made.keys() == {"weight", "ids"}
     assert b'"format":"pt"' in data
 
 

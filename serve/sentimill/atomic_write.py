@@ -1,0 +1,88 @@
+"""Writes files so that a reader, or a crash, finds the old content or the new, and never a mix.
+
+The run time and training both use these functions. A file is written under another name in the
+same folder, flushed to the disk, and renamed into place.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+__all__ = [
+    "move_into_place",
+    "open_atomically",
+    "sync_folder",
+    "write_atomically",
+    "write_durably",
+]
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write *data* to *path*, whole or not at all."""
+    with open_atomically(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def open_atomically(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that appears as *path* when the block ends well, and otherwise not at all.
+
+    The folder is made where it is missing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        move_into_place(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write *data* to *path* and wait until it is on the disk."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def move_into_place(file: Path, target: Path) -> None:
+    """Rename *file* to *target*, at once and durably, also from another disk.
+
+    file: its content is on the disk already.
+    """
+    try:
+        file.replace(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # Another disk: copy it next to the target first, so that the name still appears at once.
+        part = target.with_name(f".{target.name}.part")
+        shutil.copyfile(file, part)
+        with part.open("rb") as copied:
+            os.fsync(copied.fileno())
+        part.replace(target)
+        file.unlink()
+    sync_folder(target.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the names in the folder *path* are on the disk."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,78 @@
+"""Writes a bundle: in a temporary folder that is renamed into place, so it is whole or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from sentimill.atomic_write import sync_folder, write_durably
+from sentimill.bundle.manifest import MANIFEST, File, Manifest
+from sentimill.bundle.reader import Bundle, open_bundle
+from sentimill.errors import UsageError
+
+__all__ = ["check_writable", "write_bundle"]
+
+
+def write_bundle(
+    path: Path,
+    files: Mapping[str, bytes | Path],
+    manifest: Callable[[dict[str, File]], Manifest],
+    *,
+    overwrite: bool = False,
+) -> Bundle:
+    """Write a bundle to *path* and return it.
+
+    files: name in the bundle to its contents, or to a file to copy. manifest: makes the manifest
+    from their hashes. overwrite: an existing bundle at *path*, and nothing else, is replaced.
+
+    Raises:
+        UsageError: *path* is a bundle and *overwrite* is not given, or it is something else.
+    """
+    check_writable(path, overwrite=overwrite)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        listed = {name: _put(work / name, source) for name, source in sorted(files.items())}
+        text = msgspec.json.format(msgspec.json.encode(manifest(listed)), indent=2)
+        _put(work / MANIFEST, text + b"\n")
+        open_bundle(work).verify()
+        work.chmod(0o755)
+        if path.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+            path.rename(old / path.name)
+            work.rename(path)
+            shutil.rmtree(old)
+        else:
+            work.rename(path)
+        sync_folder(path.parent)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    return open_bundle(path)
+
+
+def check_writable(path: Path, *, overwrite: bool) -> None:
+    """Raise UsageError when no bundle may be written at *path*; ask before hours of training."""
+    if not path.exists() and not path.is_symlink():
+        return
+    if not (path / MANIFEST).is_file():
+        raise UsageError(
+            f"{path} exists and is not a bundle: choose another --out", reason="OUTPUT_EXISTS"
+        )
+    if not overwrite:
+        raise UsageError(
+            f"{path} already holds a bundle: add --overwrite to replace it or choose another --out",
+            reason="OUTPUT_EXISTS",
+        )
+
+
+def _put(target: Path, source: bytes | Path) -> File:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    data = source if isinstance(source, bytes) else source.read_bytes()
+    write_durably(target, data)
+    return File(sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
