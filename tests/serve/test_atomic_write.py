@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from sentimill import atomic_write
 from sentimill.atomic_write import move_into_place, write_atomically
 
 
@@ -56,7 +55,7 @@ def test_a_file_from_another_disk_is_copied_first(
             raise OSError(errno.EXDEV, "Invalid cross-device link")
         return replace(self, to)
 
-    monkeypatch.setattr(atomic_write.Path, "replace", across)
+    monkeypatch.setattr(Path, "replace", across)
     move_into_place(file, target)
 
     assert target.read_bytes() == b"data"
