@@ -143,7 +143,7 @@ def ratio(
             began = time.perf_counter()
             done = job.run(scorer)
             seconds[kind].append(time.perf_counter() - began)
-            share = useful_share(done.tally)
+            share = useful_share(done.counts)
     return {
         "rows": len(texts),
         "repeats": repeats,
@@ -212,7 +212,7 @@ def one_pipeline(folder: Path, rows: int, kind: str) -> dict[str, object]:
     return {
         "rows_per_second": done.rows / done.seconds,
         "peak_mib": peak_mib(),
-        "useful_share": useful_share(done.tally),
+        "useful_share": useful_share(done.counts),
     }
 
 

@@ -17,8 +17,8 @@ SMALL_WINDOW_BYTES = 1000
 def job(
     source: Path | str, target: Path | str, layout: Layout = LAYOUT, **options: object
 ) -> Score:
-    """Return a job from one input to one output."""
-    made = Score(sources=(str(source),), target=str(target), layout=layout)
+    """Return a job from one input to one output; a blank text is an error."""
+    made = Score(sources=(str(source),), target=str(target), layout=layout, strict=True)
     return replace(made, **options)  # type: ignore[arg-type]  # names are checked by replace
 
 

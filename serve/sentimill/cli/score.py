@@ -1,25 +1,22 @@
-"""`sentimill score`: the options of a job, its progress, and what it says at its end."""
+"""`sentimill score`: the options of a job."""
 
 from __future__ import annotations
 
 import json
-import shlex
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+import os
+from contextlib import ExitStack, closing
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 
 from sentimill.bundle.reference import reference_bundle
 from sentimill.classifier import Classifier
 from sentimill.cli.options import (
+    ADVANCED,
+    INPUT,
+    OUTPUT,
+    PERFORMANCE,
     BatchTokensOption,
     BundleOption,
     PrecisionOption,
@@ -33,110 +30,172 @@ from sentimill.cli.options import (
     TokenFileOption,
     one_model,
 )
+from sentimill.cli.score_progress import report_end, report_progress, stop_on_signals
 from sentimill.cli.server_access import ServerAccess
-from sentimill.errors import SomeRowsFailed, UsageError
+from sentimill.errors import UsageError
 
 if TYPE_CHECKING:
-    # pyarrow, gRPC and metrics take a second to load: each command loads what it needs.
-    from sentimill.scoring.runner import Progress, Summary
-    from sentimill.scoring.scorers import Scorer
+    from sentimill.scoring.scorers import Scorer  # gRPC takes a while to load
 
 __all__ = ["score"]
-
-_METRICS_S: Final = 10.0
-"""Metrics are written at least this far apart while the job runs."""
-
-console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def score(
     context: typer.Context,
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT...", help="files, addresses or patterns; - reads stdin"),
+        typer.Argument(
+            metavar="INPUT...",
+            help="Files, addresses or patterns; - reads stdin.",
+            rich_help_panel=INPUT,
+        ),
     ],
     target: Annotated[
-        str, typer.Argument(metavar="OUTPUT", help="a file, a folder ending in /, or - for stdout")
+        str,
+        typer.Argument(
+            metavar="OUTPUT",
+            help="A file, a folder that ends in /, or - for stdout.",
+            rich_help_panel=OUTPUT,
+        ),
     ],
     *,
-    bundle: BundleOption = None,
-    server: ServerOption = None,
-    tls: TlsOption = False,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
-    token_file: TokenFileOption = None,
     text_column: Annotated[
         list[str] | None,
         typer.Option(
-            help="column or key with the text; given twice, both are joined", show_default="text"
+            help="Column with the text. Given twice, both are one text.",
+            show_default="text",
+            rich_help_panel=INPUT,
         ),
     ] = None,
-    prefix: Annotated[str, typer.Option(help="begins the added columns' names")] = "sentiment_",
-    probs: Annotated[
-        bool, typer.Option("--probs", help="also add one prob column a label")
+    where_missing: Annotated[
+        bool,
+        typer.Option(
+            "--where-missing", help="Score only rows without a label.", rich_help_panel=INPUT
+        ),
     ] = False,
     format_: Annotated[
         str | None,
         typer.Option(
             "--format",
-            help="csv, tsv, jsonl (each also .gz, .zst) or parquet",
+            help="csv, tsv, jsonl (each also .gz, .zst) or parquet.",
             show_default="by the suffix",
+            rich_help_panel=INPUT,
         ),
     ] = None,
-    output_format: Annotated[
-        str | None, typer.Option(help="the same for the output", show_default="by the suffix")
-    ] = None,
     delimiter: Annotated[
-        str | None, typer.Option(help="one character", show_default="comma, or tab for tsv")
+        str | None,
+        typer.Option(
+            help="One character.", show_default="by the header line", rich_help_panel=INPUT
+        ),
     ] = None,
-    quote: Annotated[str, typer.Option(help="the quote character, or none")] = '"',
+    quote: Annotated[
+        str, typer.Option(help="Quote character, or none.", rich_help_panel=INPUT)
+    ] = '"',
     escape: Annotated[
-        str | None, typer.Option(help="the character that escapes a quote", show_default="none")
+        str | None,
+        typer.Option(
+            help="Character that escapes a quote.", show_default="none", rich_help_panel=INPUT
+        ),
     ] = None,
-    encoding: Annotated[str, typer.Option(help="of csv and tsv, such as latin-1")] = "utf-8",
-    only_columns: Annotated[
-        str | None, typer.Option(help="columns to keep, with commas between", show_default="all")
-    ] = None,
-    where_missing: Annotated[
-        bool, typer.Option("--where-missing", help="score only rows that have no answer yet")
+    encoding: Annotated[
+        str, typer.Option(help="Of CSV and TSV, such as latin-1.", rich_help_panel=INPUT)
+    ] = "utf-8",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the output.", rich_help_panel=OUTPUT)
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="score 100 rows, write nothing, estimate the rest")
+    only_columns: Annotated[
+        str | None,
+        typer.Option(
+            help="Columns to keep, separated by commas.", show_default="all", rich_help_panel=OUTPUT
+        ),
+    ] = None,
+    probs: Annotated[
+        bool,
+        typer.Option("--probs", help="Add a probability per label.", rich_help_panel=OUTPUT),
+    ] = False,
+    prefix: Annotated[
+        str, typer.Option(help="Start of the added columns' names.", rich_help_panel=OUTPUT)
+    ] = "sentiment_",
+    output_format: Annotated[
+        str | None,
+        typer.Option(help="As --format.", show_default="by the suffix", rich_help_panel=OUTPUT),
+    ] = None,
+    summary: Annotated[
+        Path | None, typer.Option(help="Write the summary as JSON.", rich_help_panel=OUTPUT)
+    ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Count blank texts as errors.", rich_help_panel=OUTPUT),
     ] = False,
     max_errors: Annotated[
-        int | None, typer.Option(min=0, help="stop past so many bad rows", show_default="never")
+        int | None,
+        typer.Option(
+            min=0, help="Stop above this many errors.", show_default="never", rich_help_panel=OUTPUT
+        ),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the output")] = False,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="drop what an interrupted job left")
-    ] = False,
-    work: Annotated[
-        Path | None,
-        typer.Option(help="folder for unfinished output", show_default="beside the output"),
-    ] = None,
-    summary: Annotated[Path | None, typer.Option(help="write the summary as JSON here")] = None,
-    metrics_textfile: Annotated[
-        Path | None, typer.Option(help="write metrics here, for node_exporter")
-    ] = None,
-    pushgateway: Annotated[str | None, typer.Option(help="host:port to push metrics to")] = None,
+    bundle: BundleOption = None,
+    server: ServerOption = None,
     engine: Annotated[
         Literal["auto", "onnx", "openvino", "ray"],
-        typer.Option(help="auto takes the fastest here; ray spreads the inputs over a cluster"),
+        typer.Option(
+            help="auto takes the fastest here; ray runs on a cluster.", rich_help_panel=PERFORMANCE
+        ),
     ] = "auto",
-    address: Annotated[
-        str | None, typer.Option(help="of the Ray cluster", show_default="a new one here")
-    ] = None,
-    actors: Annotated[int, typer.Option(min=1, help="classifiers at work on Ray")] = 1,
-    num_gpus: Annotated[float, typer.Option(min=0, help="GPUs of each, may be a fraction")] = 0.0,
     precision: PrecisionOption = "auto",
     provider: ProviderOption = "auto",
     threads: ThreadsOption = None,
     batch_tokens: BatchTokensOption = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Score 100 rows, write nothing, estimate.", rich_help_panel=ADVANCED
+        ),
+    ] = False,
+    restart: Annotated[
+        bool,
+        typer.Option(
+            "--restart", help="Delete what an interrupted job left.", rich_help_panel=ADVANCED
+        ),
+    ] = False,
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for unfinished output.",
+            show_default="next to the output",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None,
+    metrics_textfile: Annotated[
+        Path | None,
+        typer.Option(help="Write metrics for node_exporter.", rich_help_panel=ADVANCED),
+    ] = None,
+    pushgateway: Annotated[
+        str | None, typer.Option(help="HOST:PORT to push metrics to.", rich_help_panel=ADVANCED)
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the Ray cluster.", show_default="a new one here", rich_help_panel=ADVANCED
+        ),
+    ] = None,
+    actors: Annotated[
+        int, typer.Option(min=1, help="Classifiers on Ray.", rich_help_panel=ADVANCED)
+    ] = 1,
+    num_gpus: Annotated[
+        float, typer.Option(min=0, help="GPUs per Ray actor, or a part.", rich_help_panel=ADVANCED)
+    ] = 0.0,
+    tls: TlsOption = False,
+    tls_ca: TlsCaOption = None,
+    tls_cert: TlsCertOption = None,
+    tls_key: TlsKeyOption = None,
+    token_file: TokenFileOption = None,
 ) -> None:
-    """Score one column of tables; rows keep their order and every byte they came with.
+    """Add a label, a score and more to each row of a table.
 
-    A killed job goes on where it stopped when the same command is run again.
+    Rows keep their order and their bytes. A killed job goes on where it stopped when the same
+    command runs again.
+
+    Exit codes: 0 done, 1 failed or stopped, 2 wrong options, 3 some rows have errors, 4 bad input.
     """
     from sentimill.scoring.formats.table import Layout
     from sentimill.scoring.job import Score
@@ -151,9 +210,8 @@ def score(
     security = access.security(server)
     _check_dialect(delimiter, quote, escape)
     for file in (summary, metrics_textfile):
-        if file is not None and not file.absolute().parent.is_dir():
-            why = f"the folder of {file} is not there: create it first"
-            raise UsageError(why, reason="NO_SUCH_FOLDER")
+        if file is not None:
+            _check_writable(file)
     job = Score(
         sources=tuple(sources),
         target=target,
@@ -163,7 +221,7 @@ def score(
             quote=None if quote == "none" else quote,
             escape=escape,
             encoding=encoding,
-            keep=tuple(only_columns.split(",")) if only_columns else (),
+            keep=tuple(dict.fromkeys(only_columns.split(","))) if only_columns else (),
             update=where_missing,
         ),
         kind=format_,
@@ -173,6 +231,7 @@ def score(
         overwrite=overwrite,
         restart=restart,
         max_errors=max_errors,
+        strict=strict,
         work=work,
     )
     if engine == "ray" and server is not None:
@@ -191,13 +250,16 @@ def score(
                 threads=threads,
                 batch_tokens=batch_tokens,
             )
-            watch = stack.enter_context(_watching(target, metrics_textfile, pushgateway))
-            _tell(run_on_ray(job, cluster, report=watch), prefix, summary)
+            report = stack.enter_context(report_progress(target, metrics_textfile, pushgateway))
+            done = run_on_ray(job, cluster, report=report)
+            report_end(done, prefix, summary, job.layout.text_columns[0])
             return
         job.plan()
+        stop = stack.enter_context(stop_on_signals())
         scorer: Scorer
         if server is not None:
-            scorer = stack.enter_context(closing(ServerScorer(server, security=security)))
+            made = ServerScorer(server, security=security, stop=stop)
+            scorer = stack.enter_context(closing(made))
         else:
             scorer = LocalScorer(
                 Classifier.load(
@@ -212,9 +274,20 @@ def score(
         if dry_run:
             typer.echo(json.dumps(try_out(job, scorer), indent=2))
             return
-        watch = stack.enter_context(_watching(target, metrics_textfile, pushgateway))
-        done = job.run(scorer, report=watch, stop=stack.enter_context(_stopping()))
-    _tell(done, prefix, summary)
+        report = stack.enter_context(report_progress(target, metrics_textfile, pushgateway))
+        done = job.run(scorer, report=report, stop=stop)
+    report_end(done, prefix, summary, job.layout.text_columns[0])
+
+
+def _check_writable(file: Path) -> None:
+    """Raise UsageError when *file* cannot be written, before hours of work and not after them."""
+    folder = file.absolute().parent
+    if not folder.is_dir():
+        why = f"the folder {folder} does not exist: create it first"
+        raise UsageError(why, reason="NO_SUCH_FOLDER")
+    if file.is_dir() or not os.access(file if file.exists() else folder, os.W_OK):
+        why = f"{file} cannot be written: name a file in a folder that you may write to"
+        raise UsageError(why, reason="UNWRITABLE")
 
 
 def _check_dialect(delimiter: str | None, quote: str, escape: str | None) -> None:
@@ -231,93 +304,3 @@ def _check_dialect(delimiter: str | None, quote: str, escape: str | None) -> Non
     ):
         why = f"--escape {escape!r} is not one ASCII character apart from delimiter and quote"
         raise UsageError(why, reason="BAD_ESCAPE")
-
-
-@contextmanager
-def _stopping() -> Iterator[threading.Event]:
-    """Give an event that the first SIGINT or SIGTERM sets; the second ends the process at once."""
-    stop = threading.Event()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def first(number: int, _: FrameType | None) -> None:
-        stop.set()
-        signal.signal(number, signal.SIG_DFL)
-        console.print("finishing the rows at hand, then saving; once more ends it at once")
-
-    for number in before:
-        signal.signal(number, first)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _watching(
-    target: str, textfile: Path | None, gateway: str | None
-) -> Iterator[Callable[[Progress], None]]:
-    """Give what a job reports to: a bar where there is a terminal, and metrics where asked."""
-    from sentimill.scoring.job_metrics import JobMetrics
-    from sentimill.scoring.summary import useful_share
-
-    metrics = JobMetrics(target)
-    bar = Bar(
-        TextColumn("scoring"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[said]}"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
-    task = bar.add_task("scoring", total=None, said="")
-    written = -_METRICS_S
-
-    def watch(progress: Progress) -> None:
-        nonlocal written
-        tally = progress.tally
-        rate = progress.rows_now / max(progress.seconds, 1e-9)
-        said = f"{tally.rows:,} rows, {rate:,.0f} rows/s, {useful_share(tally):.0%} useful tokens"
-        if tally.failed:
-            said += f", {tally.failed:,} errors"
-        bar.update(
-            task, completed=progress.read_bytes, total=progress.total_bytes or None, said=said
-        )
-        metrics.set_job(
-            rows=tally.rows,
-            failed=tally.failed,
-            useful_tokens=tally.useful_tokens,
-            padded_tokens=tally.padded_tokens,
-            seconds=progress.seconds,
-        )
-        if progress.seconds - written >= _METRICS_S:
-            written = progress.seconds
-            metrics.publish(textfile, gateway)
-
-    with bar:
-        try:
-            yield watch
-            metrics.finish()
-        finally:
-            metrics.publish(textfile, gateway)
-
-
-def _tell(done: Summary, prefix: str, file: Path | None) -> None:
-    """Say what was done; the rows with an error decide the exit code."""
-    from sentimill.scoring.summary import as_json
-
-    if file is not None:
-        file.write_text(json.dumps(as_json(done), indent=2) + "\n", encoding="utf-8")
-    rate = (done.rows - done.resumed_rows) / max(done.seconds, 1e-9)
-    resumed = f", {done.resumed_rows} of them by an earlier run" if done.resumed_rows else ""
-    console.print(
-        f"{done.rows} rows{resumed} in {done.seconds:.1f} s ({rate:.0f} rows/s),"
-        f" {done.failed} with an error: {' '.join(map(shlex.quote, done.outputs[:3]))}",
-    )
-    if not done.outputs[0].endswith((".parquet", ".gz", ".zst", "-")):
-        console.print(f"look: head -3 {shlex.quote(done.outputs[0])}")
-    if done.failed:
-        where = done.errors[0] if done.errors else f"the column {prefix}error"
-        why = f"{done.failed} rows have no answer, see {where}"
-        raise SomeRowsFailed(why, reason="SOME_ROWS_FAILED")

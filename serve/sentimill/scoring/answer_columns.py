@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sentimill.classifier import decide
 from sentimill.errors import SentimillError
 
-__all__ = ["COLUMNS", "Added", "Answers", "Columns"]
+__all__ = ["COLUMNS", "AnswerColumns", "AnswerSchema", "Answers"]
 
 COLUMNS: Final = ("label", "score", "confidence", "abstained", "error")
 """The added columns, each after the prefix; `prob_<label>` follow on request."""
@@ -36,7 +36,7 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class AnswerSchema:
     """Which columns are added, and how a label follows from probs.
 
     threshold: confidence below which the model abstains; None, it never does.
@@ -53,7 +53,7 @@ class Columns:
         names = tuple(self.prefix + name for name in (*COLUMNS, *extra))
         object.__setattr__(self, "names", names)
 
-    def add(self, answers: Answers) -> Added:
+    def add(self, answers: Answers) -> AnswerColumns:
         """Return the columns for one window."""
         probs = answers.probs
         missing = np.isnan(probs[:, 0]) if len(probs) else np.zeros(0, dtype=bool)
@@ -77,7 +77,7 @@ class Columns:
                 pa.array(np.ascontiguousarray(filled[:, k]), mask=missing)
                 for k in range(len(self.labels))
             ]
-        return Added(names=self.names, arrays=tuple(columns))
+        return AnswerColumns(names=self.names, arrays=tuple(columns))
 
     def schema(self) -> pa.Schema:
         """Return the names and types of the added columns."""
@@ -87,7 +87,7 @@ class Columns:
 
 
 @dataclass(frozen=True, slots=True)
-class Added:
+class AnswerColumns:
     """The added columns of one window, one value a row, null where there is none."""
 
     names: tuple[str, ...]

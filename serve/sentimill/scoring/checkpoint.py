@@ -1,16 +1,17 @@
-"""The journal of a job: what is done, so that a killed job goes on where it stopped.
+"""The checkpoint of a job: a journal of what is done, so that a killed job goes on from there.
 
 ::
 
     .OUT.score/
-      lock               held while a job runs; the kernel lets go of it when the process dies
-      journal.jsonl      first line: inputs, options, model; then one line a part, and one a file
+      lock               locked while a job runs; the kernel unlocks it when the process dies
+      journal.jsonl      first line: inputs, options, model; then a line per part, and one per file
       0.data             the output so far, 1.data for the next file, and so on
       0.errors.jsonl     its bad rows
       0.parquet          the finished file, where that is not the data itself
 
-A part is the output of one window, appended to the data. Data is on the disk before the line that
-says so; what comes after the last line is cut off on the next start and done again.
+A part is the output of one window, appended to the data. Data is on the disk before its line in the
+journal; the next start cuts off and repeats what comes after the last line. It also repeats
+everything from the first part on which the engine failed, so an engine failure is never final.
 """
 
 from __future__ import annotations
@@ -30,28 +31,34 @@ from sentimill.errors import UsageError
 from sentimill.scoring.formats.table import Position
 from sentimill.scoring.storage import Identity
 
-__all__ = ["Done", "FolderLock", "Header", "Journal", "Part", "Tally"]
+__all__ = ["Done", "FolderLock", "Header", "Journal", "Part", "RowCounts"]
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 _NAME: Final = "journal.jsonl"
 
 
-class Tally(msgspec.Struct, frozen=True):
-    """Rows written so far. kept: they had an answer before. Tokens as the engine saw them."""
+class RowCounts(msgspec.Struct, frozen=True):
+    """Counts of written rows, and of tokens as the engine saw them.
+
+    failed: rows with an error. blank: rows without a text, which are not among the failed ones.
+    engine_failed: failed rows whose text is not to blame. kept: rows that had an answer before.
+    """
 
     rows: int = 0
     failed: int = 0
+    blank: int = 0
+    engine_failed: int = 0
     kept: int = 0
     useful_tokens: int = 0
     padded_tokens: int = 0
 
-    def __add__(self, other: Tally) -> Tally:
+    def __add__(self, other: RowCounts) -> RowCounts:
         pairs = zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True)
-        return Tally(*(a + b for a, b in pairs))
+        return RowCounts(*(a + b for a, b in pairs))
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, tag="job"):
-    """Everything that the output depends on."""
+    """Everything that determines the output."""
 
     version: int = _VERSION
     inputs: tuple[Identity, ...]
@@ -61,21 +68,24 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag="job"):
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, tag="part"):
-    """One window, appended. end: where the next begins. Sizes: of data and errors after it."""
+    """One appended window.
+
+    end: where the next one begins. counts: of the file so far. Sizes: of data and errors so far.
+    """
 
     file: int
     end: Position
     size_bytes: int
     sha256: str
     errors_bytes: int
-    tally: Tally
+    counts: RowCounts
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
-    """A file that is complete: about to get its final name, or there already."""
+    """A complete file, which gets its final name next, or has it already."""
 
     file: int
-    tally: Tally
+    counts: RowCounts
 
 
 Record = Header | Part | Done
@@ -83,7 +93,7 @@ _DECODER: Final = msgspec.json.Decoder(Record)
 
 
 class FolderLock:
-    """Holds the folder *path* for one job. Raises UsageError when another holds it."""
+    """Locks the folder *path* for one job. Raises UsageError when another job has locked it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -96,14 +106,14 @@ class FolderLock:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 self._file.close()
-                why = f"another job is writing this output (it holds {self._path}): wait for it"
+                why = f"another job is writing this output (it locked {self._path}): wait for it"
                 raise UsageError(why, reason="OUTPUT_LOCKED") from error
             try:
                 if os.path.samestat(os.fstat(self._file.fileno()), (self._path / "lock").stat()):
                     return
             except FileNotFoundError:
                 pass
-            # The other job ended in between and removed the folder: take a new one.
+            # The other job ended in between and removed the folder: create a new one.
             self._file.close()
 
     def __exit__(self, *_: object) -> None:
@@ -111,7 +121,7 @@ class FolderLock:
 
 
 class Journal:
-    """The records of a job, read back or begun. `parts` and `done` are by file."""
+    """The records of a job, read back or begun. `parts` and `done` are keyed by file number."""
 
     def __init__(self, folder: Path, header: Header) -> None:
         """Read what is there, or begin. Raises UsageError when it belongs to another job."""
@@ -132,8 +142,8 @@ class Journal:
         self.resumed = bool(records)
         for file, parts in self.parts.items():
             if file not in self.done:
-                self.parts[file] = _whole(folder / f"{file}.data", parts)
-        # Written anew, without what was torn or is no longer backed by data.
+                self.parts[file] = _whole(folder / f"{file}.data", _before_failures(parts))
+        # Written again without torn lines, and without parts whose data is not there.
         kept: list[Record] = [header, *(p for k in sorted(self.parts) for p in self.parts[k])]
         kept += self.done.values()
         temporary = folder / f"{_NAME}.new"
@@ -152,7 +162,7 @@ class Journal:
 
     @staticmethod
     def drop(folder: Path) -> None:
-        """Forget the unfinished job in *folder*, but not the lock on it."""
+        """Delete the unfinished job in *folder*, but not its lock."""
         for path in folder.iterdir():
             if path.name != "lock":
                 path.unlink()
@@ -162,7 +172,7 @@ class Journal:
         self._file.write(b"".join(msgspec.json.encode(record) + b"\n" for record in records))
         self._file.flush()
         os.fsync(self._file.fileno())
-        # An open file stays writable when its folder is removed; nobody would find it again.
+        # An open file stays writable when its folder is removed, but nobody would find it again.
         os.stat(self.folder / _NAME)
 
     def close(self) -> None:
@@ -176,7 +186,7 @@ class Journal:
 
 
 def _read(path: Path) -> list[Record]:
-    """Return the whole lines of the journal; a torn last one is as if it was never written."""
+    """Return the records of the journal; a torn last line counts as never written."""
     if not path.exists():
         return []
     records: list[Record] = []
@@ -186,6 +196,12 @@ def _read(path: Path) -> list[Record]:
         except msgspec.DecodeError:
             break
     return records
+
+
+def _before_failures(parts: list[Part]) -> list[Part]:
+    """Return the parts before the first with an engine failure; the rest is classified again."""
+    failed = next((k for k, part in enumerate(parts) if part.counts.engine_failed), len(parts))
+    return parts[:failed]
 
 
 def _whole(data: Path, parts: list[Part]) -> list[Part]:

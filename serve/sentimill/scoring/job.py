@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from sentimill.errors import UsageError
-from sentimill.scoring.answer_columns import Columns
+from sentimill.scoring.answer_columns import AnswerSchema
 from sentimill.scoring.checkpoint import FolderLock, Header, Journal
 from sentimill.scoring.formats.table import Layout
-from sentimill.scoring.pipeline import Limits
+from sentimill.scoring.pipeline import StopRules
 from sentimill.scoring.planning import Unit, check_output, open_table, plan
 from sentimill.scoring.runner import Progress, Run, Summary, refuse_existing
 from sentimill.scoring.scorers import Scorer
@@ -32,11 +34,11 @@ __all__ = ["Progress", "Score", "Summary"]
 
 
 _PLANNERS: Final = 32
-"""Inputs that are opened at once to be checked; a remote one takes a tenth of a second."""
+"""Inputs that are opened and checked at once; a remote one takes a tenth of a second."""
 
 
-def _nothing(_: Progress) -> None:
-    """Report to nobody."""
+def _ignore(_: Progress) -> None:
+    """Report nowhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +46,9 @@ class Score:
     """Score one column of one or many tables; rows keep their order and every byte.
 
     sources: paths, fsspec addresses, patterns, or `-`. target: a file, a folder that ends in `/`,
-    or `-`. kind, target_kind: formats such as `csv.gz` where the names do not say. work: the folder
-    for what is not finished yet; None takes one beside the target. restart: drop what an
-    interrupted job left.
+    or `-`. kind, target_kind: formats such as `csv.gz` where the names do not tell them. work: the
+    folder for unfinished output; None means one next to the target. restart: delete what an
+    interrupted job left. strict: a blank text is an error.
     """
 
     sources: tuple[str, ...]
@@ -59,13 +61,14 @@ class Score:
     overwrite: bool = False
     restart: bool = False
     max_errors: int | None = None
+    strict: bool = False
     work: Path | None = None
 
     def plan(self) -> list[Unit]:
         """Return the units. Raises what can be known before a model is loaded."""
         units = plan(self.sources, self.target, kind=self.kind, target_kind=self.target_kind)
         # The labels are not known yet; the columns that every model adds are.
-        columns = Columns((), None, self.prefix, with_probs=False)
+        columns = AnswerSchema((), None, self.prefix, with_probs=False)
         for name in self.layout.text_columns:
             if name in columns.names:
                 why = f"--text-column {name!r} is a column that score adds: choose another --prefix"
@@ -74,7 +77,7 @@ class Score:
         self._check(units, columns)
         return units
 
-    def _check(self, units: Sequence[Unit], columns: Columns) -> None:
+    def _check(self, units: Sequence[Unit], columns: AnswerSchema) -> None:
         """Raise what can be known from the names, the options and the schemas of the inputs."""
 
         def check(unit: Unit) -> None:
@@ -91,33 +94,31 @@ class Score:
         self,
         scorer: Scorer,
         *,
-        report: Callable[[Progress], None] = _nothing,
+        report: Callable[[Progress], None] = _ignore,
         stop: threading.Event | None = None,
     ) -> Summary:
-        """Score everything; *report* is told after each window, from another thread.
+        """Score everything; *report* is called after each window, from another thread.
 
         Every output appears complete, at its end, or not at all. Setting *stop* ends the job with
-        INTERRUPTED once the window at hand is saved; a later run with the same settings goes on.
-        Raises TableError, UsageError or SentimillError; a row that cannot be classified is no error
-        but an answer.
+        INTERRUPTED once the current window is saved; a later run with the same settings goes on.
+        Raises TableError, UsageError or another SentimillError. A row that cannot be classified
+        raises nothing: its error stands in the output.
         """
         units = self.plan()
         model = scorer.model()
-        columns = Columns(model.labels, model.threshold, self.prefix, with_probs=self.probs)
+        columns = AnswerSchema(model.labels, model.threshold, self.prefix, with_probs=self.probs)
         if self.probs:  # only now their names are known
             self._check(units, columns)
-        limits = Limits(stop or threading.Event(), self.max_errors)
+        limits = StopRules(stop or threading.Event(), self.max_errors, self.strict)
         run = Run(units, self.layout, scorer, columns, limits, report, overwrite=self.overwrite)
         if self.target == STANDARD:
             return run.to_stream(sys.stdout.buffer)
-        folder = self.folder()
-        if self.work is not None or is_remote(self.target) or is_folder(self.target):
+        with self.locked():
+            folder = self.folder()
             with writing(self.target):
-                folder.mkdir(parents=True, exist_ok=True)
-        with FolderLock(folder):
-            if self.restart or units[0].source == STANDARD:
-                Journal.drop(folder)
-            journal = Journal(folder, self.header(units, model.digest, model.engine))
+                if self.restart or units[0].source == STANDARD:
+                    Journal.drop(folder)
+                journal = Journal(folder, self.header(units, model.digest, model.engine))
             try:
                 summary = run.to_files(journal)
                 journal.remove()
@@ -125,17 +126,46 @@ class Score:
                 journal.close()
             return summary
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Create the folders of the job and lock them, whatever --work says, for one output."""
+        beside = self._folder_beside()
+        folders = [beside] if self.folder() == beside else [beside, self.folder()]
+        with ExitStack() as stack:
+            for folder in folders:
+                with writing(self.target):
+                    folder.parent.mkdir(parents=True, exist_ok=True)
+                    stack.enter_context(FolderLock(folder))
+            yield
+            if len(folders) == 2:
+                shutil.rmtree(beside, ignore_errors=True)
+
     def folder(self) -> Path:
-        """Return where the unfinished job is kept."""
-        name = hashlib.sha256(self.target.encode()).hexdigest()[:16]
-        if self.work is not None:
-            return self.work / name
+        """Return the folder of the unfinished job."""
+        if self.work is None:
+            return self._folder_beside()
+        return self.work.absolute() / hashlib.sha256(self._place().encode()).hexdigest()[:16]
+
+    def _folder_beside(self) -> Path:
+        """Return the folder that every spelling of the target's path leads to."""
         if is_remote(self.target):
+            name = hashlib.sha256(self.target.encode()).hexdigest()[:16]
             return Path.home() / ".cache" / "sentimill" / "score" / name
+        target = Path(self._place())
+        return (
+            target / ".score"
+            if is_folder(self.target)
+            else target.with_name(f".{target.name}.score")
+        )
+
+    def _place(self) -> str:
+        """Return the target without links and dots in the path to it."""
+        if is_remote(self.target):
+            return self.target
         target = local(self.target).absolute()
         if is_folder(self.target):
-            return target / ".score"
-        return target.with_name(f".{target.name}.score")
+            return str(target.resolve())
+        return str(target.parent.resolve() / target.name)
 
     def _check_target(self, unit: Unit) -> None:
         target = unit.target
@@ -148,12 +178,12 @@ class Score:
                 why = f"{target} is the input itself: choose another output"
                 raise UsageError(why, reason="OUTPUT_IS_INPUT")
             if not path.absolute().parent.is_dir() and not is_folder(self.target):
-                why = f"the folder {path.absolute().parent} is not there: create it first"
+                why = f"the folder {path.absolute().parent} does not exist: create it first"
                 raise UsageError(why, reason="NO_SUCH_FOLDER")
         elif target == unit.source:
             why = f"{target} is the input itself: choose another output"
             raise UsageError(why, reason="OUTPUT_IS_INPUT")
-        # A job that was killed between the final name and its journal's end may finish.
+        # A job that was killed after its output got its name may still have to end.
         if not self.overwrite and not Journal.exists(self.folder()):
             refuse_existing(target)
 
@@ -170,6 +200,7 @@ class Score:
             "--encoding": layout.encoding,
             "--only-columns": ",".join(layout.keep),
             "--where-missing": str(layout.update),
+            "--strict": str(self.strict),
             "window size": str(layout.window_bytes),
             "--format": self.kind or "",
             "--output-format": self.target_kind or "",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
 from sentimill.errors import SentimillError
-from sentimill.scoring.checkpoint import Journal, Part, Tally
+from sentimill.scoring.checkpoint import Journal, Part, RowCounts
 from sentimill.scoring.formats.table import Position
 from sentimill.scoring.storage import writing
 
@@ -24,7 +24,7 @@ _COMMIT_S: Final = 1.0
 class Output(Protocol):
     """Takes the parts of one file in order."""
 
-    def append(self, data: bytes, errors: bytes, end: Position, rows: Tally) -> None:
+    def append(self, data: bytes, errors: bytes, end: Position, rows: RowCounts) -> None:
         """Add a part; *rows* counts it alone."""
         ...
 
@@ -39,7 +39,7 @@ class StreamOutput:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
 
-    def append(self, data: bytes, errors: bytes, end: Position, rows: Tally) -> None:
+    def append(self, data: bytes, errors: bytes, end: Position, rows: RowCounts) -> None:
         """See `Output.append`; the errors are only in their column."""
         try:
             self._file.write(data)
@@ -56,7 +56,7 @@ class StreamOutput:
 class PartsOutput:
     """The data of file *number* in a journal's folder, opened where it was left.
 
-    `tally` and `end` say how far it is.
+    `counts` and `end` say how far it is.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class PartsOutput:
         parts = journal.parts.get(number, [])
         self.begun = bool(parts)
         self.end = parts[-1].end if parts else Position()
-        self.tally = parts[-1].tally if parts else Tally()
+        self.counts = parts[-1].counts if parts else RowCounts()
         self._errors_bytes = parts[-1].errors_bytes if parts else 0
         self._size_bytes = parts[-1].size_bytes if parts else 0
         with writing(name):
@@ -93,14 +93,14 @@ class PartsOutput:
         """The bad rows; empty when there are none."""
         return self._journal.folder / f"{self._number}.errors.jsonl"
 
-    def append(self, data: bytes, errors: bytes, end: Position, rows: Tally) -> None:
+    def append(self, data: bytes, errors: bytes, end: Position, rows: RowCounts) -> None:
         """See `Output.append`."""
         with writing(self._name):
             self._file.write(data)
             self._errors.write(errors)
         self._size_bytes += len(data)
         self._errors_bytes += len(errors)
-        self.tally += rows
+        self.counts += rows
         self.end = end
         self._pending.append(
             Part(
@@ -109,7 +109,7 @@ class PartsOutput:
                 size_bytes=self._size_bytes,
                 sha256=hashlib.sha256(data).hexdigest(),
                 errors_bytes=self._errors_bytes,
-                tally=self.tally,
+                counts=self.counts,
             )
         )
         if self._clock() - self._committed >= _COMMIT_S:

@@ -12,7 +12,7 @@ from typing import Final
 import pyarrow as pa
 
 from sentimill.errors import TableError, UsageError
-from sentimill.scoring.answer_columns import Columns
+from sentimill.scoring.answer_columns import AnswerSchema
 from sentimill.scoring.formats.compression import Stream, reading
 from sentimill.scoring.formats.csv import DelimitedTable
 from sentimill.scoring.formats.jsonlines import JsonLinesTable
@@ -79,7 +79,7 @@ def plan(
     return units
 
 
-def check_output(unit: Unit, table: Table, layout: Layout, columns: Columns) -> None:
+def check_output(unit: Unit, table: Table, layout: Layout, columns: AnswerSchema) -> None:
     """Raise TableError or UsageError when the output of *unit* cannot have its columns."""
     if isinstance(table, ParquetTable):
         check_parquet(table, columns)
@@ -87,7 +87,7 @@ def check_output(unit: Unit, table: Table, layout: Layout, columns: Columns) -> 
         converted_schema(unit, table, layout, columns)
 
 
-def converted_schema(unit: Unit, table: Table, layout: Layout, columns: Columns) -> pa.Schema:
+def converted_schema(unit: Unit, table: Table, layout: Layout, columns: AnswerSchema) -> pa.Schema:
     """Return the columns of a converted table: text, the bytes of odd rows, the answers."""
     names = [*(layout.keep or table.columns), f"{columns.prefix}source", *columns.names]
     if layout.update:
@@ -135,7 +135,7 @@ def _common(found: Sequence[str]) -> str:
 
 
 @contextmanager
-def open_table(unit: Unit, layout: Layout, columns: Columns) -> Iterator[Table]:
+def open_table(unit: Unit, layout: Layout, columns: AnswerSchema) -> Iterator[Table]:
     """Open the input of *unit*, and check its header against *layout* and *columns*."""
     name, kind = unit.source, unit.source_kind
     raw = open_input(unit.source)

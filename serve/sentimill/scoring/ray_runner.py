@@ -1,9 +1,9 @@
 """Scoring on a Ray cluster (extra `ray`): the same classifier and the same files, many at once.
 
-Ray Data hands whole units of work (one input, one output) to a pool of actors. An actor scores its
-unit as a job of its own would, and the output gets its name only when it is complete; so a unit
-that Ray gives to another actor, because the first was lost, is written again and never twice.
-`AnswerBatches` is for pipelines of one's own: it adds the answers to any block of Ray Data.
+Ray Data gives whole units of work (one input, one output) to a pool of actors. An actor scores its
+unit as a local job would, and the output gets its name only when it is complete. So a unit that Ray
+gives to another actor, because the first was lost, is written again and never twice.
+`AnswerBatches` adds the answers to any block of Ray Data, for your own pipelines.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import pyarrow as pa
@@ -22,20 +22,24 @@ from sentimill.bundle.reader import open_bundle
 from sentimill.classifier import Classifier
 from sentimill.engine.base import Precision, Provider
 from sentimill.errors import SentimillError, TableError, TextError, UsageError
-from sentimill.scoring.answer_columns import Columns
-from sentimill.scoring.checkpoint import Done, FolderLock, Journal, Tally
+from sentimill.scoring.answer_columns import AnswerSchema
+from sentimill.scoring.checkpoint import Done, Journal, RowCounts
 from sentimill.scoring.job import Progress, Score, Summary
 from sentimill.scoring.scorers import LocalScorer
 from sentimill.scoring.storage import STANDARD, absolute, is_remote, local, writing
 
 __all__ = ["AnswerBatches", "Cluster", "run_on_ray"]
 
+_RETRIES: Final = 3
+"""How often a unit whose actor died is given to another one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
     """Where actors run. address: of a running cluster (`auto` finds it); None starts one here.
 
-    num_cpus, num_gpus: of one actor; GPUs may be a fraction, so that several share a card.
+    num_cpus, num_gpus: of one actor; with a fraction of a GPU several actors share a card. threads:
+    CPU threads of one actor's engine; None means one for each of its CPUs.
     """
 
     bundle: Path
@@ -67,13 +71,13 @@ class AnswerBatches:
         provider: Provider = "auto",
         threads: int | None = None,
     ) -> None:
-        """Load the bundle, once an actor."""
+        """Load the bundle, once per actor. threads: None means one for each CPU of the actor."""
         classifier = Classifier.load(
-            bundle, precision=precision, provider=provider, threads=threads
+            bundle, precision=precision, provider=provider, threads=threads or _assigned_cpus()
         )
         self._scorer = LocalScorer(classifier)
         model = self._scorer.model()
-        self._columns = Columns(model.labels, model.threshold, prefix, with_probs=probs)
+        self._columns = AnswerSchema(model.labels, model.threshold, prefix, with_probs=probs)
         self._text_column = text_column
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -98,7 +102,8 @@ class _Units:
             cluster.bundle,
             precision=cluster.precision,
             provider=cluster.provider,
-            threads=cluster.threads,
+            # Else each of several actors on a machine would start threads for all of its cores.
+            threads=cluster.threads or _assigned_cpus() or max(1, int(cluster.num_cpus)),
         )
         self._scorer = LocalScorer(classifier, batch_tokens=cluster.batch_tokens)
 
@@ -120,17 +125,17 @@ class _Units:
                 done = job.run(self._scorer)
             except SentimillError as error:
                 # Raised here it would be Ray's error, and Ray would try the unit again.
-                found = _Outcome(row["number"], Tally(), error.reason, str(error))
+                found = _Outcome(row["number"], RowCounts(), error.reason, str(error))
             else:
-                found = _Outcome(row["number"], done.tally)
+                found = _Outcome(row["number"], done.counts)
         return {"outcome": msgspec.json.encode(found)}
 
 
 class _Outcome(msgspec.Struct, frozen=True):
-    """What became of a unit; `reason` is empty when it is done."""
+    """The result of a unit; `reason` is empty when it is done."""
 
     number: int
-    tally: Tally
+    counts: RowCounts
     reason: str = ""
     message: str = ""
 
@@ -138,10 +143,11 @@ class _Outcome(msgspec.Struct, frozen=True):
 def run_on_ray(
     job: Score, cluster: Cluster, *, report: Callable[[Progress], None] = lambda _: None
 ) -> Summary:
-    """Score every unit of *job* on a Ray cluster; *report* is told after each.
+    """Score every unit of *job* on a Ray cluster; *report* is called after each.
 
-    What is done is kept in a journal, so a job that is run again does only the rest. Raises what
-    `Score.run` raises, for the first unit that failed, once the others are done.
+    A checkpoint keeps what is done, so a job that is run again does only the rest. Raises what
+    `Score.run` raises, for the first unit that failed, once the others are done, and SentimillError
+    when a unit has lost its actor too often.
     """
     ray = _import_ray()
     # A worker has a working directory of its own.
@@ -154,16 +160,15 @@ def run_on_ray(
     opened = open_bundle(cluster.bundle)
     header = job.header(units, opened.digest, f"{cluster.precision} on ray")
     total_bytes = sum(entry.size_bytes for entry in header.inputs)
-    folder = job.folder()
-    with writing(job.target):
-        folder.mkdir(parents=True, exist_ok=True)
-    with FolderLock(folder):
-        if job.restart:
-            Journal.drop(folder)
-        journal = Journal(folder, header)
+    with job.locked():
+        folder = job.folder()
+        with writing(job.target):
+            if job.restart:
+                Journal.drop(folder)
+            journal = Journal(folder, header)
         try:
-            done = {number: entry.tally for number, entry in journal.done.items()}
-            resumed = sum(tally.rows for tally in done.values())
+            done = {number: entry.counts for number, entry in journal.done.items()}
+            resumed = sum(counts.rows for counts in done.values())
             waiting = [
                 {"number": number, "source": unit.source, "target": unit.target}
                 for number, unit in enumerate(units)
@@ -174,19 +179,19 @@ def run_on_ray(
                 if outcome.reason:
                     failure = failure or outcome
                     continue
-                done[outcome.number] = outcome.tally
-                journal.append([Done(file=outcome.number, tally=outcome.tally)])
-                tally = sum(done.values(), Tally())
+                done[outcome.number] = outcome.counts
+                journal.append([Done(file=outcome.number, counts=outcome.counts)])
+                counts = sum(done.values(), RowCounts())
                 read = sum(header.inputs[k].size_bytes for k in done)
                 seconds = time.monotonic() - began
-                report(Progress(tally, tally.rows - resumed, read, total_bytes, seconds))
+                report(Progress(counts, counts.rows - resumed, read, total_bytes, seconds))
             if failure is not None:
                 raise TableError(failure.message, reason=failure.reason)
             journal.remove()
         finally:
             journal.close()
     return Summary(
-        tally=sum(done.values(), Tally()),
+        counts=sum(done.values(), RowCounts()),
         resumed_rows=resumed,
         seconds=time.monotonic() - began,
         outputs=tuple(unit.target for unit in units),
@@ -197,7 +202,7 @@ def run_on_ray(
 def _outcomes(
     ray: Any, waiting: list[dict[str, Any]], job: Score, cluster: Cluster
 ) -> Iterator[_Outcome]:
-    """Yield what becomes of the *waiting* units, in the order in which they end."""
+    """Yield the results of the *waiting* units, in the order in which they end."""
     if not waiting:
         return
     began_here = not ray.is_initialized()
@@ -210,21 +215,40 @@ def _outcomes(
             concurrency=min(cluster.actors, len(waiting)),
             num_cpus=None if cluster.num_gpus else cluster.num_cpus,
             num_gpus=cluster.num_gpus or None,
-            # An actor that dies is started again, and its unit with it.
+            # An actor that dies is started again, and its unit with it; but a unit that needs more
+            # memory than there is would kill every actor that gets it, for ever.
             max_restarts=-1,
-            max_task_retries=-1,
+            max_task_retries=_RETRIES,
         )
         for row in dataset.iter_rows():
             yield msgspec.json.decode(row["outcome"], type=_Outcome)
+    except ray.exceptions.RayError as error:
+        why = f"an actor of Ray died {_RETRIES + 1} times on one file ({_first_line(error)}): give"
+        why += " actors more memory, or cut the files; what is done is saved: run it again to go on"
+        raise SentimillError(why, reason="WORKER_LOST") from error
     finally:
         if began_here:
             ray.shutdown()
+
+
+def _assigned_cpus() -> int | None:
+    """Return how many CPUs Ray gave to this actor, None outside of one or where it has a GPU."""
+    ray = _import_ray()
+    if not ray.is_initialized():
+        return None
+    assigned = ray.get_runtime_context().get_assigned_resources()
+    return None if assigned.get("GPU") else max(1, int(assigned.get("CPU", 1)))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _import_ray() -> Any:
     try:
         import ray
         import ray.data
+        import ray.exceptions
     except ImportError as error:
         why = f"--engine ray needs Ray ({error}): pip install 'sentimill[ray]'"
         raise UsageError(why, reason="EXTRA_MISSING") from error

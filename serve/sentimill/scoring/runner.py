@@ -11,14 +11,14 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from sentimill.errors import SentimillError, TableError, UsageError
-from sentimill.scoring.answer_columns import Answers, Columns
-from sentimill.scoring.checkpoint import Done, Journal, Tally
+from sentimill.scoring.answer_columns import Answers, AnswerSchema
+from sentimill.scoring.checkpoint import Done, Journal, RowCounts
 from sentimill.scoring.formats.compression import pack
 from sentimill.scoring.formats.parquet import ParquetTable, message
 from sentimill.scoring.formats.parquet_writer import add_columns, write_new
 from sentimill.scoring.formats.table import Layout, Position, Table, Window
 from sentimill.scoring.part_writer import Output, PartsOutput, StreamOutput
-from sentimill.scoring.pipeline import Flow, Limits
+from sentimill.scoring.pipeline import Pipeline, StopRules
 from sentimill.scoring.planning import Unit, converted_schema, open_table
 from sentimill.scoring.scorers import Scorer
 from sentimill.scoring.storage import (
@@ -40,7 +40,7 @@ __all__ = ["Progress", "Run", "Summary", "refuse_existing"]
 class Progress:
     """How far a job is: rows in all and in this run, bytes of input read and in all, seconds."""
 
-    tally: Tally
+    counts: RowCounts
     rows_now: int
     read_bytes: int
     total_bytes: int
@@ -54,7 +54,7 @@ class Summary:
     errors: the files that list bad rows.
     """
 
-    tally: Tally
+    counts: RowCounts
     resumed_rows: int
     seconds: float
     outputs: tuple[str, ...]
@@ -63,12 +63,12 @@ class Summary:
     @property
     def rows(self) -> int:
         """Rows in the outputs."""
-        return self.tally.rows
+        return self.counts.rows
 
     @property
     def failed(self) -> int:
-        """Rows that carry an error in place of an answer."""
-        return self.tally.failed
+        """Rows with an error in place of an answer; blank texts are no error."""
+        return self.counts.failed
 
 
 @dataclass(slots=True)
@@ -78,12 +78,12 @@ class Run:
     units: Sequence[Unit]
     layout: Layout
     scorer: Scorer
-    columns: Columns
-    limits: Limits
+    columns: AnswerSchema
+    limits: StopRules
     report: Callable[[Progress], None]
     overwrite: bool
     _began: float = field(default_factory=time.monotonic)
-    _tally: Tally = field(default_factory=Tally)
+    _counts: RowCounts = field(default_factory=RowCounts)
     _resumed: int = 0
     _read_bytes: int = 0
     _total_bytes: int = 0
@@ -94,7 +94,7 @@ class Run:
         self._total_bytes = identity(unit.source, sample=False).size_bytes
         with open_table(unit, self.layout, self.columns) as table:
             output = StreamOutput(stream)
-            output.append(self._head(unit, table), b"", Position(), Tally())
+            output.append(self._head(unit, table), b"", Position(), RowCounts())
             self._score(unit, table, Position(), output)
         return self._summary(())
 
@@ -110,33 +110,33 @@ class Run:
                     refuse_existing(unit.target)
                 done = self._score_file(journal, number, unit, inputs[number])
             else:
-                self._tally += done.tally
-                self._resumed += done.tally.rows
+                self._counts += done.counts
+                self._resumed += done.counts.rows
                 self._publish(journal, number, unit)
             self._read_bytes += inputs[number].size_bytes
-            if done.tally.failed:
+            if done.counts.failed:
                 errors.append(f"{unit.target}.errors.jsonl")
         return self._summary(tuple(errors))
 
     def _score_file(self, journal: Journal, number: int, unit: Unit, source: Identity) -> Done:
-        before = self._tally
+        before = self._counts
         with open_table(unit, self.layout, self.columns) as table:
             head = self._head(unit, table)
             output = PartsOutput(journal, number, name=unit.target)
-            self._tally += output.tally
-            self._resumed += output.tally.rows
+            self._counts += output.counts
+            self._resumed += output.counts.rows
             try:
                 if not output.begun:
-                    output.append(head, b"", Position(), Tally())
+                    output.append(head, b"", Position(), RowCounts())
                 self._score(unit, table, output.end, output)
             finally:
                 output.close()
             _check_unchanged(unit, source)
             with writing(unit.target):
                 self._finish(unit, table, output)
-        tally = output.tally
-        self._tally = before + tally
-        done = Done(file=number, tally=tally)
+        counts = output.counts
+        self._counts = before + counts
+        done = Done(file=number, counts=counts)
         with writing(unit.target):
             journal.append([done])
         self._publish(journal, number, unit)
@@ -145,12 +145,12 @@ class Run:
     def _score(self, unit: Unit, table: Table, start: Position, output: Output) -> None:
         """Run the pipeline to the end of *table*, or raise when it was stopped before."""
 
-        def wrote(rows: Tally, consumed: int) -> None:
-            self._tally += rows
+        def wrote(rows: RowCounts, consumed: int) -> None:
+            self._counts += rows
             seconds = time.monotonic() - self._began
             read = self._read_bytes + consumed
-            now = self._tally.rows - self._resumed
-            self.report(Progress(self._tally, now, read, self._total_bytes, seconds))
+            now = self._counts.rows - self._resumed
+            self.report(Progress(self._counts, now, read, self._total_bytes, seconds))
 
         def render(window: Window, answers: Answers) -> bytes:
             added = self.columns.add(answers)
@@ -161,15 +161,10 @@ class Run:
                 rows = rows.append_column(name, array)
             return message(rows)
 
-        flow = Flow(self.scorer, self.columns, output, render, wrote)
-        if flow.run(table, start, self.limits, self._tally.failed):
+        pipeline = Pipeline(self.scorer, self.columns, output, render, wrote)
+        if pipeline.run(table, start, self.limits, self._counts):
             return
-        rows, failed = self._tally.rows, self._tally.failed
-        if self.limits.max_errors is not None and failed > self.limits.max_errors:
-            why = f"{failed} of {rows} rows have no answer, --max-errors allows"
-            why += f" {self.limits.max_errors}: look at the input"
-            raise TableError(why, reason="TOO_MANY_ERRORS")
-        why = f"stopped after {rows} rows"
+        why = f"stopped after {self._counts.rows} rows"
         if STANDARD in (unit.source, unit.target):
             why += ": a job over standard input or output cannot be continued"
         else:
@@ -218,6 +213,10 @@ class Run:
                 remove(listed)
                 errors.unlink()
         if finished.exists():
+            if not self.overwrite and exists(unit.target):
+                why = f"{unit.target} appeared while the job ran, so it is not replaced: rename it,"
+                why += " or run the same command again with --overwrite; every answer is saved"
+                raise UsageError(why, reason="OUTPUT_EXISTS")
             publish(finished, unit.target)
             data.unlink(missing_ok=True)
         elif not exists(unit.target):
@@ -227,7 +226,7 @@ class Run:
     def _summary(self, errors: tuple[str, ...]) -> Summary:
         seconds = time.monotonic() - self._began
         outputs = tuple(unit.target for unit in self.units)
-        return Summary(self._tally, self._resumed, seconds, outputs, errors)
+        return Summary(self._counts, self._resumed, seconds, outputs, errors)
 
 
 def refuse_existing(target: str) -> None:

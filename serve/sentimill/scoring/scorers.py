@@ -1,8 +1,9 @@
-"""Where answers come from: a bundle in this process, or a server. Both give the same columns."""
+"""Scorers answer the texts of a job: a bundle in this process, or a server. Both give the same."""
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +40,7 @@ Texts = Sequence[str | TextError | None]
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What answers: a job refuses to go on with another. `engine` is precision and provider."""
+    """The model that answers, which may not change. engine: precision, engine and provider."""
 
     digest: str
     engine: str
@@ -67,12 +68,8 @@ class Scorer(Protocol):
         ...
 
     def answer(self, prepared: Prepared) -> Answers:
-        """Return the answers. Raises SentimillError when all of them failed."""
+        """Return the answers, an error for each text that has none. Raises SentimillError."""
         ...
-
-
-_BROKEN_ROWS: Final = 16
-"""When this many texts get no answer and none gets one, the engine is broken and not the texts."""
 
 
 class LocalScorer:
@@ -103,7 +100,7 @@ class LocalScorer:
         return Prepared(texts, encoded)
 
     def answer(self, prepared: Prepared) -> Answers:
-        """See `Scorer.answer`. Raises EngineError when it fails on whatever it is given."""
+        """See `Scorer.answer`: batches of like length; one that fails is split."""
         encoded = prepared.encoded
         errors: dict[int, SentimillError] = {}
         places: list[int] = []
@@ -122,9 +119,6 @@ class LocalScorer:
             padded += self._classifier.computed_tokens([len(rows[k]) for k in batch])
             probs[[places[k] for k in batch]] = found
             errors |= {places[batch[k]]: error for k, error in failed.items()}
-        broken = [error for error in errors.values() if isinstance(error, EngineError)]
-        if len(rows) == len(broken) >= _BROKEN_ROWS:
-            raise broken[-1]  # one bad text is an answer; this is the engine
         return Answers(probs, errors, sum(map(len, rows)), padded)
 
     def _run(
@@ -140,18 +134,22 @@ class LocalScorer:
 
 _REQUEST_TEXTS: Final = 256
 _REQUESTS: Final = 8
-"""Requests under way at once: enough to keep the server's next batch filled."""
+"""Requests in flight at once: enough to keep the server's next batch filled."""
 
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 10.0
+_REQUEST_S: Final = 60.0
 _FIRST_PATIENCE_S: Final = 10.0
+"""How long the first request may take: a wrong address should show soon."""
+
+_HOPELESS: Final = frozenset({"CERTIFICATE_REFUSED", "TLS_REFUSED"})
 
 
 class ServerScorer:
     """Asks a running server, with bulk priority; waits and asks again while it is full.
 
-    pause: waits that many seconds; a test passes its own clock. patience_s: how long a server may
-    refuse or be gone before the job gives up; what is done by then is saved.
+    patience_s: how long a server may refuse before the job gives up; what is done then is saved.
+    The last request may take a minute longer. stop: setting it ends a wait at once.
     """
 
     def __init__(
@@ -160,20 +158,24 @@ class ServerScorer:
         *,
         security: Security | None = None,
         patience_s: float = 600.0,
-        pause: Callable[[float], None] = time.sleep,
+        stop: threading.Event | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._address = address
-        self._client = Client(address, timeout_seconds=60.0, security=security)
-        self._threads = ThreadPoolExecutor(_REQUESTS, thread_name_prefix="request")
-        self._pause = pause
-        # Nobody should wait for long to learn that the address is wrong.
+        self._stop = stop or threading.Event()
+        self._clock = clock
         self._patience_s = min(patience_s, _FIRST_PATIENCE_S)
-        self._model = self.model()
+        with Client(address, timeout_seconds=_FIRST_PATIENCE_S, security=security) as client:
+            self._client = client
+            self._model = self.model()
+        self._client = Client(address, timeout_seconds=_REQUEST_S, security=security)
+        self._threads = ThreadPoolExecutor(_REQUESTS, thread_name_prefix="request")
         self._patience_s = patience_s
+        self._client.model()  # the client then splits its requests by the server's limits
 
     def model(self) -> Model:
         """See `Scorer.model`."""
-        found = self._patiently(self._client.model)
+        found = self._patiently(lambda: self._client.model())
         engine = f"{found.precision} on {found.provider}"
         return Model(found.digest, engine, found.labels, found.threshold)
 
@@ -182,12 +184,12 @@ class ServerScorer:
         return Prepared(texts, ())
 
     def answer(self, prepared: Prepared) -> Answers:
-        """See `Scorer.answer`. Raises UsageError when the server has changed its model."""
+        """See `Scorer.answer`. Raises UsageError when another model has answered."""
         texts = prepared.texts
         errors: dict[int, SentimillError] = {
             i: text for i, text in enumerate(texts) if isinstance(text, TextError)
         }
-        # Texts of like length in a request: the server's batches have less padding.
+        # Texts of like length share a request, so the server's batches have less padding.
         asked = [(len(text), i) for i, text in enumerate(texts) if isinstance(text, str)]
         places = [i for _, i in sorted(asked)]
         chunks = [places[k : k + _REQUEST_TEXTS] for k in range(0, len(places), _REQUEST_TEXTS)]
@@ -198,22 +200,27 @@ class ServerScorer:
         ):
             for place, result in zip(chunk, results, strict=True):
                 if isinstance(result, Prediction):
+                    self._check_model(result.model_digest in (self._model.digest, ""))
                     probs[place] = result.probs
                     tokens += result.tokens
                 else:
                     errors[place] = result
-        # A reload goes one way, so the same model before and after answered all in between.
-        if self.model() != self._model:
-            why = (
-                f"{self._address} has loaded another model since the job began: start the job anew"
-            )
-            raise UsageError(why, reason="MODEL_CHANGED")
+        # The digest does not tell the precision, which decides the last bits of a figure.
+        self._check_model(self.model() == self._model)
         return Answers(probs, errors, tokens, tokens)
 
     def close(self) -> None:
         """Close the connection."""
         self._threads.shutdown(cancel_futures=True)
         self._client.close()
+
+    def _check_model(self, same: bool) -> None:
+        """Raise UsageError unless the model is the *same* with which the job began."""
+        if not same:
+            why = f"another model than the one the job began with answered at {self._address}, so"
+            why += " nothing is published: let all servers there have one model, then run the job"
+            why += " again with --restart"
+            raise UsageError(why, reason="MODEL_CHANGED")
 
     def _ask(
         self, texts: Texts, places: Sequence[int]
@@ -222,16 +229,17 @@ class ServerScorer:
         return self._patiently(lambda: self._client.classify(wanted, bulk=True))
 
     def _patiently(self, call: Callable[[], T]) -> T:
-        """Return what *call* gives; while the server refuses, wait twice as long each time."""
-        waited, pause = 0.0, _FIRST_PAUSE_S
+        """Return the result of *call*; while the server refuses, wait twice as long each time."""
+        began, pause = self._clock(), _FIRST_PAUSE_S
         while True:
             try:
                 return call()
             except (UnavailableError, DeadlineError, QuotaError) as error:
-                hopeless = error.reason in ("CERTIFICATE_REFUSED", "TLS_REFUSED")
-                if hopeless or waited + pause > self._patience_s:
+                if error.reason in _HOPELESS or self._clock() - began + pause > self._patience_s:
                     raise
                 log.info("%s is busy (%s): again in %.1f s", self._address, error.reason, pause)
-                self._pause(pause)
-                waited += pause
+                if self._stop.wait(pause):
+                    why = "stopped while the server was busy; what is done is saved: run the same"
+                    why += " command again to go on"
+                    raise SentimillError(why, reason="INTERRUPTED") from error
                 pause = min(2 * pause, _LONGEST_PAUSE_S)

@@ -8,8 +8,8 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from sentimill.scoring.answer_columns import Answers, Columns
-from sentimill.scoring.checkpoint import Tally
+from sentimill.scoring.answer_columns import Answers, AnswerSchema
+from sentimill.scoring.checkpoint import RowCounts
 from sentimill.scoring.formats.table import Position, Window
 from sentimill.scoring.job import Score, Summary
 from sentimill.scoring.planning import check_output, open_table
@@ -21,16 +21,16 @@ __all__ = ["as_json", "try_out", "useful_share"]
 _TRIAL_ROWS: Final = 100
 
 
-def useful_share(tally: Tally) -> float:
+def useful_share(counts: RowCounts) -> float:
     """Return useful tokens over padded ones, 0 to 1; 1 where nothing was computed."""
-    return tally.useful_tokens / tally.padded_tokens if tally.padded_tokens else 1.0
+    return counts.useful_tokens / counts.padded_tokens if counts.padded_tokens else 1.0
 
 
 def as_json(done: Summary) -> dict[str, object]:
     """Return *done* as a JSON object."""
     return {
-        **msgspec.to_builtins(done.tally),
-        "useful_share": useful_share(done.tally),
+        **msgspec.to_builtins(done.counts),
+        "useful_share": useful_share(done.counts),
         "resumed_rows": done.resumed_rows,
         "seconds": done.seconds,
         "outputs": list(done.outputs),
@@ -46,7 +46,7 @@ def try_out(job: Score, scorer: Scorer) -> dict[str, object]:
     """
     units = job.plan()
     model = scorer.model()
-    columns = Columns(model.labels, model.threshold, job.prefix, with_probs=job.probs)
+    columns = AnswerSchema(model.labels, model.threshold, job.prefix, with_probs=job.probs)
     with open_table(units[0], job.layout, columns) as table:
         check_output(units[0], table, job.layout, columns)
         table.head(columns.names)
@@ -74,7 +74,7 @@ def try_out(job: Score, scorer: Scorer) -> dict[str, object]:
     return found
 
 
-def _write_nowhere(window: Window, answers: Answers, columns: Columns) -> None:
+def _write_nowhere(window: Window, answers: Answers, columns: AnswerSchema) -> None:
     """Make the output of a window whose first rows have *answers*."""
     probs = np.full((len(window.texts), len(columns.labels)), np.nan, dtype=np.float32)
     probs[: len(answers.probs)] = answers.probs

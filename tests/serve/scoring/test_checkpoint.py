@@ -296,6 +296,25 @@ def test_a_full_disk_is_told_and_the_job_goes_on_later(
     assert made.run(scorer).rows == len(TEXTS)
 
 
+def test_a_full_disk_at_resume_is_told(
+    tmp_path: Path, scorer: LocalScorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal is written again first, which needs some space."""
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    write_input(source)
+    made = job(source, target, SMALL)
+    with pytest.raises(KeyboardInterrupt):
+        made.run(Breaks(scorer, 5))
+    (made.folder() / "journal.jsonl.new").symlink_to("/dev/full")
+
+    with pytest.raises(SentimillError, match="the disk is full") as caught:
+        made.run(scorer)
+    (made.folder() / "journal.jsonl.new").unlink()
+
+    assert caught.value.reason == "DISK_FULL"
+    assert made.run(scorer).rows == len(TEXTS)
+
+
 PROGRAM = """
 import os, sys
 os.fsync = lambda _: None
@@ -318,7 +337,7 @@ def killed_runs(folder: Path, bundle: Path, suffix: str, kills: int, seed: int) 
     chance = random.Random(seed)
 
     def start(target: Path) -> subprocess.Popen[bytes]:
-        arguments = ["score", source, target, "--bundle", bundle, "--threads", "1"]
+        arguments = ["score", source, target, "--bundle", bundle, "--threads", "1", "--strict"]
         process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, *map(str, arguments)], stderr=subprocess.PIPE
         )

@@ -18,10 +18,11 @@ from cli_in_process import Sentimill
 from scoring_jobs import SMALL_WINDOW_BYTES, job, score
 from sentimill.classifier import Classifier, Prediction
 from sentimill.errors import EngineError, SentimillError, TableError, UsageError
+from sentimill.scoring.answer_columns import Answers
 from sentimill.scoring.formats.table import Layout
 from sentimill.scoring.job import Score
 from sentimill.scoring.runner import Progress
-from sentimill.scoring.scorers import LocalScorer
+from sentimill.scoring.scorers import LocalScorer, Model, Prepared, Texts
 from sentimill.scoring.summary import try_out
 from tiny_bundle import graph, write_tiny_bundle
 
@@ -148,12 +149,12 @@ def test_progress_counts_rows_and_bytes(tmp_path: Path, scorer: LocalScorer) -> 
 
     job(tmp_path / "in.csv", tmp_path / "out.csv", SMALL).run(scorer, report=seen.append)
 
-    assert (seen[-1].tally.rows, seen[-1].read_bytes, seen[-1].total_bytes) == (
+    assert (seen[-1].counts.rows, seen[-1].read_bytes, seen[-1].total_bytes) == (
         100,
         len(CSV),
         len(CSV),
     )
-    assert [one.tally.rows for one in seen] == sorted(one.tally.rows for one in seen)
+    assert [one.counts.rows for one in seen] == sorted(one.counts.rows for one in seen)
 
 
 def test_a_dry_run_estimates_and_writes_nothing(tmp_path: Path, scorer: LocalScorer) -> None:
@@ -173,7 +174,9 @@ def test_the_summary_and_metrics_are_files(
     (tmp_path / "in.csv").write_bytes(CSV + b"1,\n")
     files = ("--summary", tmp_path / "s.json", "--metrics-textfile", tmp_path / "m.prom")
 
-    found = sentimill("score", tmp_path / "in.csv", tmp_path / "o.csv", "--bundle", bundle, *files)
+    found = sentimill(
+        "score", tmp_path / "in.csv", tmp_path / "o.csv", "--bundle", bundle, "--strict", *files
+    )
 
     summary = json.loads((tmp_path / "s.json").read_text())
     assert (found.code, summary["rows"], summary["failed"]) == (3, 101, 1)
@@ -191,7 +194,7 @@ def test_a_summary_that_has_no_folder_is_refused_before_the_job(
     found = sentimill("score", tmp_path / "in.csv", tmp_path / "o.csv", "--bundle", bundle, *lost)
 
     assert (found.code, (tmp_path / "o.csv").exists()) == (2, False)
-    assert "is not there: create it first" in found.error
+    assert "does not exist: create it first" in found.error
 
 
 def test_too_many_errors_stop_the_job(tmp_path: Path, scorer: LocalScorer) -> None:
@@ -228,10 +231,132 @@ def test_an_engine_that_fails_on_every_text_ends_the_job(tmp_path: Path) -> None
     made = write_tiny_bundle(tmp_path / "tiny", model=graph(fail_on="poison"))
     scorer = LocalScorer(Classifier.load(made.path, threads=1))
 
-    with pytest.raises(EngineError, match="the engine failed"):
+    with pytest.raises(EngineError, match="the engine failed on 20 of 20 rows"):
         score(tmp_path, scorer, b"text\n" + b"poison\n" * 20)
 
     assert not (tmp_path / "out.csv").exists()
+
+
+class Fails:
+    """A scorer whose engine fails on every row of its calls from number *begin* to *end*."""
+
+    def __init__(self, scorer: LocalScorer, begin: int, end: int) -> None:
+        self._scorer = scorer
+        self._bad = range(begin, end)
+        self._calls = 0
+
+    def model(self) -> Model:
+        """Say what answers."""
+        return self._scorer.model()
+
+    def prepare(self, texts: Texts) -> Prepared:
+        """Tokenise."""
+        return self._scorer.prepare(texts)
+
+    def answer(self, prepared: Prepared) -> Answers:
+        """Answer, or fail on each row."""
+        self._calls += 1
+        found = self._scorer.answer(prepared)
+        if self._calls - 1 not in self._bad:
+            return found
+        error = EngineError("the engine failed", reason="ENGINE_FAILED")
+        return Answers(
+            np.full_like(found.probs, np.nan), dict.fromkeys(range(len(found.probs)), error)
+        )
+
+
+def test_a_dying_engine_publishes_nothing_and_no_failure_is_final(
+    tmp_path: Path, scorer: LocalScorer
+) -> None:
+    """The next run answers every row on which the engine failed, and the bytes are the same."""
+    (tmp_path / "in.csv").write_bytes(CSV)
+    made = job(tmp_path / "in.csv", tmp_path / "out.csv", SMALL)
+    job(tmp_path / "in.csv", tmp_path / "whole.csv", SMALL).run(scorer)
+
+    with pytest.raises(EngineError, match="nothing is published"):
+        made.run(Fails(scorer, 5, 99))
+    assert not (tmp_path / "out.csv").exists()
+    summary = made.run(scorer)
+
+    assert (summary.failed, 0 < summary.resumed_rows < 30) == (0, True)
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_a_few_engine_failures_are_rows_with_an_error(tmp_path: Path, scorer: LocalScorer) -> None:
+    """At most 16 rows, or one in a hundred, are texts that break the engine."""
+    rows = 4000
+    (tmp_path / "in.csv").write_bytes(b"text\n" + b"good\n" * rows)
+    made = job(tmp_path / "in.csv", tmp_path / "out.csv", Layout(window_bytes=8000))
+
+    summary = made.run(Fails(scorer, 180, 181))
+
+    assert 16 < summary.counts.engine_failed == summary.failed <= rows // 100
+
+
+@pytest.mark.parametrize(("strict", "code", "listed"), [(False, 0, False), (True, 3, True)])
+def test_blank_cells_are_normal(
+    sentimill: Sentimill, bundle: Path, tmp_path: Path, strict: bool, code: int, listed: bool
+) -> None:
+    """They keep their row and are counted; only --strict makes errors of them."""
+    (tmp_path / "in.csv").write_bytes(b"id,text\n1,good\n2,\n3,  \n")
+    options = ("--bundle", bundle, *(("--strict",) if strict else ()))
+
+    found = sentimill("score", tmp_path / "in.csv", tmp_path / "out.csv", *options)
+
+    rows = (tmp_path / "out.csv").read_text().splitlines()[1:]
+    assert [row.rsplit(",", 1)[1] for row in rows] == ["", "EMPTY_TEXT", "EMPTY_TEXT"]
+    assert (found.code, (tmp_path / "out.csv.errors.jsonl").exists()) == (code, listed)
+    assert ("0 with an error, 2 blank" in found.err) == (not strict)
+
+
+def test_an_output_that_appears_meanwhile_is_not_replaced(
+    tmp_path: Path, scorer: LocalScorer
+) -> None:
+    """Existence is looked at again before publishing; with leave the job then ends."""
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_bytes(CSV)
+
+    def write(_: Progress) -> None:
+        target.write_bytes(b"other")
+
+    with pytest.raises(UsageError, match="appeared while the job ran") as caught:
+        job(source, target, SMALL).run(scorer, report=write)
+
+    assert (caught.value.reason, target.read_bytes()) == ("OUTPUT_EXISTS", b"other")
+    assert job(source, target, SMALL, overwrite=True).run(scorer).rows == 100
+    assert target.read_bytes() != b"other"
+
+
+def test_one_output_has_one_lock_however_it_is_spelt(tmp_path: Path, scorer: LocalScorer) -> None:
+    """Through a link to its folder, and with another --work, it is the same output."""
+    (tmp_path / "in.csv").write_bytes(CSV)
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    first = job(tmp_path / "in.csv", tmp_path / "real/out.csv", work=tmp_path / "a")
+    others = [
+        job(tmp_path / "in.csv", tmp_path / "link/out.csv", work=tmp_path / "b"),
+        job(tmp_path / "in.csv", tmp_path / "real/../real/out.csv"),
+    ]
+
+    for other in others:
+        with first.locked(), pytest.raises(UsageError, match="another job"):
+            other.run(scorer)
+    assert first.run(scorer).rows == 100
+    assert os.listdir(tmp_path / "real") == ["out.csv"]
+
+
+@pytest.mark.parametrize("place", ["folder", "folder/absent/s.json"])
+def test_a_summary_that_cannot_be_written_is_refused_before_the_job(
+    sentimill: Sentimill, bundle: Path, tmp_path: Path, place: str
+) -> None:
+    """A folder in its place, or no folder for it."""
+    (tmp_path / "in.csv").write_bytes(CSV)
+    (tmp_path / "folder").mkdir()
+    options = ("--bundle", bundle, "--summary", tmp_path / place)
+
+    found = sentimill("score", tmp_path / "in.csv", tmp_path / "o.csv", *options)
+
+    assert (found.code, (tmp_path / "o.csv").exists()) == (2, False)
 
 
 def test_a_pipe_that_closes_ends_the_job_in_one_line(

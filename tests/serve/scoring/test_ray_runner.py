@@ -66,7 +66,7 @@ def test_ray_writes_the_same_bytes(
 
     summary = run_on_ray(there, Cluster(bundle=bundle, actors=2, threads=1))
 
-    assert summary.tally.rows == local.tally.rows == FILES * ROWS
+    assert summary.counts.rows == local.counts.rows == FILES * ROWS
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert sorted(path.name for path in (tmp_path / "b").iterdir()) == names
     for name in names:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,7 @@ import pytest
 from cli_in_process import Sentimill
 from live_server import live_server
 from scoring_jobs import job
-from sentimill.errors import UnavailableError, UsageError
+from sentimill.errors import SentimillError, UnavailableError, UsageError
 from sentimill.scoring.scorers import LocalScorer, ServerScorer
 from sentimill.server.lifecycle import Serve
 from tiny_bundle import graph, write_tiny_bundle
@@ -53,11 +56,32 @@ def test_a_text_that_breaks_the_servers_engine_fails_alone(tmp_path: Path) -> No
     assert b"poison,,,,,ENGINE_FAILED" in (tmp_path / "out.csv").read_bytes()
 
 
+class Clock(threading.Event):
+    """An event that is never set, and a clock that only its waits move on."""
+
+    def __init__(self, stop_at_s: float = math.inf) -> None:
+        super().__init__()
+        self.now_s = 0.0
+        self.pauses: list[float] = []
+        self._stop_at_s = stop_at_s
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Move the clock on; say that the job is to stop once it is late enough."""
+        assert timeout is not None
+        self.now_s += timeout
+        self.pauses.append(timeout)
+        return self.now_s >= self._stop_at_s
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now_s
+
+
 def test_a_busy_server_is_asked_again(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Later each time, until patience ends."""
     with live_server(Serve(bundle=bundle, port=0, metrics_port=0, threads=1)) as serving:
-        pauses: list[float] = []
-        scorer = ServerScorer(serving.address, patience_s=2.0, pause=pauses.append)
+        clock = Clock()
+        scorer = ServerScorer(serving.address, patience_s=2.0, stop=clock, clock=clock)
         busy = iter([UnavailableError("full", reason="QUEUE_FULL")] * 3)
         ask = scorer._client.classify
 
@@ -71,17 +95,91 @@ def test_a_busy_server_is_asked_again(bundle: Path, monkeypatch: pytest.MonkeyPa
         answers = scorer.answer(scorer.prepare(["good"]))
         scorer.close()
 
-    assert (len(answers.errors), pauses) == (0, [0.1, 0.2, 0.4])
+    assert (len(answers.errors), clock.pauses) == (0, [0.1, 0.2, 0.4])
+
+
+@pytest.mark.parametrize(("call_s", "calls"), [(0.0, 64), (60.0, 10)])
+def test_patience_counts_time_and_not_pauses(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, call_s: float, calls: int
+) -> None:
+    """A call that takes a minute uses a minute of it up."""
+    with live_server(Serve(bundle=bundle, port=0, metrics_port=0, threads=1)) as serving:
+        clock = Clock()
+        scorer = ServerScorer(serving.address, patience_s=600.0, stop=clock, clock=clock)
+        asked: list[float] = []
+
+        def never(texts: list[str], *, bulk: bool) -> object:
+            asked.append(clock.now_s)
+            clock.now_s += call_s
+            raise UnavailableError("full", reason="QUEUE_FULL")
+
+        monkeypatch.setattr(scorer._client, "classify", never)
+        with pytest.raises(UnavailableError):
+            scorer.answer(scorer.prepare(["good"]))
+        scorer.close()
+
+    assert len(asked) == pytest.approx(calls, abs=2)
+    assert clock.now_s <= 660.0
+
+
+def test_the_first_stop_ends_a_wait(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is done by then is saved, and the error says so."""
+    with live_server(Serve(bundle=bundle, port=0, metrics_port=0, threads=1)) as serving:
+        clock = Clock(stop_at_s=0.5)
+        scorer = ServerScorer(serving.address, stop=clock, clock=clock)
+
+        def never(texts: list[str], *, bulk: bool) -> object:
+            raise UnavailableError("full", reason="QUEUE_FULL")
+
+        monkeypatch.setattr(scorer._client, "classify", never)
+        with pytest.raises(SentimillError, match="run the same command again") as caught:
+            scorer.answer(scorer.prepare(["good"]))
+        scorer.close()
+
+    assert (caught.value.reason, clock.pauses) == ("INTERRUPTED", [0.1, 0.2, 0.4])
 
 
 def test_a_server_that_is_gone_ends_the_job(tmp_path: Path) -> None:
-    """When patience ends, which is soon when it never was there."""
-    pauses: list[float] = []
+    """When patience ends, which is soon for the first request."""
+    clock = Clock()
 
     with pytest.raises(UnavailableError):
-        ServerScorer("127.0.0.1:1", pause=pauses.append)
+        ServerScorer("127.0.0.1:1", stop=clock, clock=clock)
 
-    assert sum(pauses) < 10
+    assert sum(clock.pauses) < 10
+
+
+def test_two_models_behind_one_address_end_the_job(tmp_path: Path, bundle: Path) -> None:
+    """Each response says which model answered, so no output has answers of two."""
+    other = write_tiny_bundle(tmp_path / "other", threshold=0.1).path
+    (tmp_path / "in.csv").write_bytes(CSV)
+    with (
+        live_server(Serve(bundle=bundle, port=0, metrics_port=0, threads=1)) as one,
+        live_server(Serve(bundle=other, port=0, metrics_port=0, threads=1)) as two,
+    ):
+        ports = ",".join(serving.address for serving in (one, two))
+        scorer = ServerScorer(f"ipv4:{ports}")
+        with pytest.raises(UsageError, match="another model") as caught:
+            job(tmp_path / "in.csv", tmp_path / "out.csv").run(scorer)
+        scorer.close()
+
+    assert caught.value.reason == "MODEL_CHANGED"
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_the_digest_of_each_response_counts(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that is there for one response alone is noticed too: A, then B, then A again."""
+    with live_server(Serve(bundle=bundle, port=0, metrics_port=0, threads=1)) as serving:
+        scorer = ServerScorer(serving.address)
+        ask = scorer._client.classify
+
+        def other(texts: list[str], *, bulk: bool) -> object:
+            return [replace(one, model_digest="b" * 64) for one in ask(texts, bulk=bulk)]  # type: ignore[type-var]  # predictions, as the text is good
+
+        monkeypatch.setattr(scorer._client, "classify", other)
+        with pytest.raises(UsageError, match="another model"):
+            scorer.answer(scorer.prepare(["good"]))
+        scorer.close()
 
 
 def test_another_model_ends_the_job(tmp_path: Path, bundle: Path) -> None:

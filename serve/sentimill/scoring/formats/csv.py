@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sentimill.errors import TableError, TextError, UsageError
-from sentimill.scoring.answer_columns import Added, Columns
+from sentimill.scoring.answer_columns import AnswerColumns, AnswerSchema
 from sentimill.scoring.formats.compression import Stream
 from sentimill.scoring.formats.csv_records import Record, RecordReader
 from sentimill.scoring.formats.kinds import Kind
@@ -27,8 +27,8 @@ from sentimill.scoring.formats.table import (
     Window,
     find_column,
     has_answer,
-    join_texts,
 )
+from sentimill.text.cleaning import join_texts
 
 __all__ = ["DelimitedTable"]
 
@@ -62,7 +62,7 @@ class DelimitedTable:
         *,
         name: str,
         layout: Layout,
-        columns: Columns,
+        columns: AnswerSchema,
         whole_fields: bool = False,
     ) -> None:
         """Read the header. Raises TableError or UsageError for a file that cannot be read so."""
@@ -171,7 +171,7 @@ class DelimitedTable:
     def _text(self, fields: list[str]) -> str:
         if len(self._texts_at) == 1:
             return fields[self._texts_at[0]]
-        return join_texts([fields[k] for k in self._texts_at])
+        return join_texts(fields[k] for k in self._texts_at) or ""
 
     def _check_valid(self, text: str | TextError | None) -> str | TextError | None:
         """Return an error for a text with invalid bytes; in other fields they do not matter."""
@@ -206,7 +206,7 @@ class DelimitedTable:
         rest = self._dialect.write(fields[:-count])
         return rest.encode(self._encoding.codec, "surrogateescape")
 
-    def _render(self, rows: _Rows, added: Added, blank: bytes) -> bytes:
+    def _render(self, rows: _Rows, added: AnswerColumns, blank: bytes) -> bytes:
         suffixes = self._suffixes(added)
         for place, text in enumerate(rows.texts):
             if text is None:
@@ -214,7 +214,7 @@ class DelimitedTable:
         lines = zip(rows.bodies, suffixes, rows.ends, strict=True)
         return b"".join(chain(chain.from_iterable(lines), (blank,)))
 
-    def _suffixes(self, added: Added) -> list[bytes]:
+    def _suffixes(self, added: AnswerColumns) -> list[bytes]:
         """Return the added fields of each row, with a leading delimiter, as bytes."""
         label, *others = added.strings()
         quoted = pa.array([self._dialect.write([name]) for name in self._added.labels], pa.string())
@@ -245,7 +245,7 @@ class DelimitedTable:
         return pa.table({**arrays, f"{self._added.prefix}source": source})
 
 
-def _count_answers(name: str, names: Sequence[str], columns: Columns, update: bool) -> int:
+def _count_answers(name: str, names: Sequence[str], columns: AnswerSchema, update: bool) -> int:
     """Return how many columns of answers the file already has; they must be its last."""
     taken = [added for added in columns.names if added in names]
     if not taken:

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sentimill.errors import TableError, TextError, UsageError
-from sentimill.scoring.answer_columns import Added, Columns
+from sentimill.scoring.answer_columns import AnswerColumns, AnswerSchema
 from sentimill.scoring.formats.compression import Stream
 from sentimill.scoring.formats.csv_dialect import MAX_LINE_BYTES
 from sentimill.scoring.formats.table import (
@@ -30,8 +30,8 @@ from sentimill.scoring.formats.table import (
     Position,
     Window,
     has_answer,
-    join_texts,
 )
+from sentimill.text.cleaning import join_texts
 
 __all__ = ["JsonLinesTable"]
 
@@ -64,7 +64,7 @@ class JsonLinesTable:
         *,
         name: str,
         layout: Layout,
-        columns: Columns,
+        columns: AnswerSchema,
     ) -> None:
         """Look at the first bytes. Raises TableError for an empty file or another encoding."""
         self._stream = stream
@@ -233,7 +233,7 @@ class JsonLinesTable:
         if not found:
             why = f"the row has no {' and no '.join(map(repr, self._text_keys))}, or it is null"
             return TextError(why, reason="MISSING_TEXT")
-        return found[0] if len(values) == 1 else join_texts(found)
+        return found[0] if len(values) == 1 else join_texts(found) or ""
 
     def _wrapped(self, line: bytes) -> bytes:
         """Return an object, open at its end, that holds a line which can take no keys itself."""
@@ -243,7 +243,7 @@ class JsonLinesTable:
             key, value = "source_base64", base64.b64encode(line).decode()
         return msgspec.json.encode({self._added.prefix + key: value})[:-1]
 
-    def _render(self, rows: _Rows, added: Added) -> bytes:
+    def _render(self, rows: _Rows, added: AnswerColumns) -> bytes:
         pieces: list[bytes] = []
         for text, body, keys, end in zip(
             rows.texts, rows.bodies, _members(added), rows.ends, strict=True
@@ -260,7 +260,7 @@ class JsonLinesTable:
         raise UsageError(why, reason="NO_CONVERSION")
 
 
-def _members(added: Added) -> list[bytes]:
+def _members(added: AnswerColumns) -> list[bytes]:
     """Return the added keys of each row: a comma, the members and the closing brace."""
     pieces: list[pa.Array | pa.Scalar] = []
     for name, array, text in zip(added.names, added.arrays, added.strings(), strict=True):

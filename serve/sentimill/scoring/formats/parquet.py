@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sentimill.errors import TableError, TextError
-from sentimill.scoring.answer_columns import Added, Columns
+from sentimill.scoring.answer_columns import AnswerColumns, AnswerSchema
 from sentimill.scoring.formats.table import (
     ROW_BYTES,
     Layout,
@@ -21,8 +21,8 @@ from sentimill.scoring.formats.table import (
     Window,
     find_column,
     has_answer,
-    join_texts,
 )
+from sentimill.text.cleaning import join_texts
 
 __all__ = ["ParquetTable", "is_text", "message"]
 
@@ -37,7 +37,7 @@ class ParquetTable:
         name: str,
         size_bytes: int,
         layout: Layout,
-        columns: Columns,
+        columns: AnswerSchema,
     ) -> None:
         """Read the footer. Raises TableError for what is no Parquet or lacks the column."""
         try:
@@ -140,9 +140,9 @@ class ParquetTable:
                 yield TextError(why, reason="MISSING_TEXT") if text is None else text
 
 
-def message(added: Added | pa.Table) -> bytes:
+def message(added: AnswerColumns | pa.Table) -> bytes:
     """Return *added* as one message of an Arrow stream."""
-    if isinstance(added, Added):
+    if isinstance(added, AnswerColumns):
         batch = pa.record_batch(list(added.arrays), names=list(added.names))
         return bytes(batch.serialize())
     return b"".join(bytes(batch.serialize()) for batch in added.combine_chunks().to_batches())
@@ -188,10 +188,10 @@ def _joined(texts: Sequence[str | TextError | None]) -> str | TextError | None:
         return texts[0]
     found = [text for text in texts if text is not None]
     wrong = next((text for text in found if isinstance(text, TextError)), None)
-    return wrong or (join_texts([str(text) for text in found]) if found else None)
+    return wrong or ((join_texts(found) or "") if found else None)
 
 
-def _answered(name: str, schema: pa.Schema, columns: Columns, update: bool) -> bool:
+def _answered(name: str, schema: pa.Schema, columns: AnswerSchema, update: bool) -> bool:
     """Say whether the file has answers to complete. Raises TableError when it must not."""
     taken = [added for added in columns.names if added in schema.names]
     if taken and not update:

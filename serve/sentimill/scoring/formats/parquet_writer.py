@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sentimill.errors import TableError
-from sentimill.scoring.answer_columns import Columns
+from sentimill.scoring.answer_columns import AnswerSchema
 from sentimill.scoring.formats.parquet import ParquetTable, is_text
 from sentimill.scoring.formats.parquet_footer import (
     MAGIC,
@@ -41,7 +41,7 @@ _COPY_BYTES: Final = 4 << 20
 _CODECS: Final = {"UNCOMPRESSED": "NONE", "LZ4_RAW": "LZ4"}
 
 
-def check_output(table: ParquetTable, columns: Columns) -> None:
+def check_output(table: ParquetTable, columns: AnswerSchema) -> None:
     """Raise TableError when the output would not have the input's columns and the answers.
 
     It compares the schemas of the input and of an output without rows, field by field.
@@ -63,7 +63,7 @@ def add_columns(
     table: ParquetTable,
     stream: BinaryIO,
     target: BinaryIO,
-    columns: Columns,
+    columns: AnswerSchema,
     step: Callable[[], None],
 ) -> None:
     """Write *table* to *target* with the answers of *stream*; *step* is called between groups.
@@ -232,7 +232,7 @@ def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column.cast(pa.string())
 
 
-def _added_schema(table: ParquetTable, columns: Columns) -> pa.Schema:
+def _added_schema(table: ParquetTable, columns: AnswerSchema) -> pa.Schema:
     """Return the added columns; where the input has them already they keep their types."""
     fields = list(columns.schema())
     if table.update:

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, Protocol
 import pyarrow as pa
 
 from sentimill.errors import TableError, TextError
-from sentimill.scoring.answer_columns import Added
+from sentimill.scoring.answer_columns import AnswerColumns
 
 __all__ = [
     "ROW_BYTES",
@@ -24,7 +24,6 @@ __all__ = [
     "Window",
     "find_column",
     "has_answer",
-    "join_texts",
 ]
 
 WINDOW_BYTES: Final = 4 << 20
@@ -77,7 +76,7 @@ class Window:
     lines: Sequence[int]
     end: Position
     consumed: int
-    render: Callable[[Added], bytes]
+    render: Callable[[AnswerColumns], bytes]
     columns: Callable[[], pa.Table]
 
 
@@ -116,8 +115,3 @@ def find_column(name: str, columns: Sequence[str], wanted: str) -> int:
 def has_answer(label: object) -> bool:
     """Say whether a row is answered: its label is neither null nor blank, in every format."""
     return label is not None and bool(str(label).strip())
-
-
-def join_texts(texts: Sequence[str]) -> str:
-    """Return the texts of several columns as one, each on its own line; blank ones are left out."""
-    return "\n".join(text for text in texts if text.strip())

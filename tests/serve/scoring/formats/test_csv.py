@@ -388,9 +388,9 @@ def test_where_missing_scores_only_the_gaps(tmp_path: Path, scorer: LocalScorer)
     summary, out = score(tmp_path, scorer, edited, layout=Layout(update=True))
 
     assert same == first
-    assert (again.tally.kept, again.failed) == (2, 2)
+    assert (again.counts.kept, again.failed) == (2, 2)
     assert outcomes(out)[:3] == ["mine", "positive", "negative"]
-    assert (summary.rows, summary.tally.kept, summary.failed) == (4, 2, 1)
+    assert (summary.rows, summary.counts.kept, summary.failed) == (4, 2, 1)
 
 
 def test_gaps_can_be_filled_in_fewer_columns(tmp_path: Path, scorer: LocalScorer) -> None:

@@ -1,0 +1,126 @@
+"""What `sentimill score` shows while it runs and when it ends."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Final
+
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from sentimill.cli.terminal import console
+from sentimill.errors import SomeRowsFailed
+
+if TYPE_CHECKING:
+    from sentimill.scoring.runner import Progress, Summary  # pyarrow takes a while to load
+
+__all__ = ["report_end", "report_progress", "stop_on_signals"]
+
+_METRICS_S: Final = 10.0
+"""Metrics are written at least this far apart while the job runs."""
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[threading.Event]:
+    """Yield an event that the first SIGINT or SIGTERM sets; the second ends the process at once."""
+    stop = threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def first(number: int, _: FrameType | None) -> None:
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)
+        console.print("finishing the current rows and saving; press again to end at once")
+
+    for number in before:
+        signal.signal(number, first)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def report_progress(
+    target: str, textfile: Path | None, gateway: str | None
+) -> Iterator[Callable[[Progress], None]]:
+    """Yield the function that shows progress: a bar in a terminal, and metrics where asked for."""
+    from sentimill.scoring.job_metrics import JobMetrics
+    from sentimill.scoring.summary import useful_share
+
+    metrics = JobMetrics(target)
+    bar = Bar(
+        TextColumn("scoring"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[said]}"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task("scoring", total=None, said="")
+    written = -_METRICS_S
+
+    def report(progress: Progress) -> None:
+        nonlocal written
+        counts = progress.counts
+        rate = progress.rows_now / max(progress.seconds, 1e-9)
+        said = f"{counts.rows:,} rows, {rate:,.0f} rows/s, {useful_share(counts):.0%} useful tokens"
+        if counts.failed:
+            said += f", {counts.failed:,} errors"
+        bar.update(
+            task, completed=progress.read_bytes, total=progress.total_bytes or None, said=said
+        )
+        metrics.set_job(
+            rows=counts.rows,
+            failed=counts.failed,
+            useful_tokens=counts.useful_tokens,
+            padded_tokens=counts.padded_tokens,
+            seconds=progress.seconds,
+        )
+        if progress.seconds - written >= _METRICS_S:
+            written = progress.seconds
+            metrics.publish(textfile, gateway)
+
+    with bar:
+        try:
+            yield report
+            metrics.finish()
+        finally:
+            metrics.publish(textfile, gateway)
+
+
+def report_end(done: Summary, prefix: str, file: Path | None, text_column: str) -> None:
+    """Show what was done and what to do next. Raises SomeRowsFailed when rows have errors."""
+    from sentimill.scoring.summary import as_json
+
+    if file is not None:
+        file.write_text(json.dumps(as_json(done), indent=2) + "\n", encoding="utf-8")
+    rate = (done.rows - done.resumed_rows) / max(done.seconds, 1e-9)
+    resumed = f", {done.resumed_rows} of them by an earlier run" if done.resumed_rows else ""
+    blank = f", {done.counts.blank} blank" if done.counts.blank else ""
+    console.print(
+        f"{done.rows} rows{resumed} in {done.seconds:.1f} s ({rate:.0f} rows/s),"
+        f" {done.failed} with an error{blank}: {' '.join(map(shlex.quote, done.outputs[:3]))}",
+        markup=False,
+    )
+    first = done.outputs[0]
+    if first.endswith((".csv", ".tsv", ".jsonl")):
+        console.print(f"look: head -3 {shlex.quote(first)}", markup=False)
+    if first.endswith((".csv", ".tsv", ".jsonl", ".parquet")) and "://" not in first:
+        column = "" if text_column == "text" else f" --text-column {shlex.quote(text_column)}"
+        command = f"sentimill sample {shlex.quote(first)}{column}"
+        console.print(
+            f"next: {command}   picks the rows whose labels would help most", markup=False
+        )
+    if done.failed:
+        where = done.errors[0] if done.errors else f"the column {prefix}error"
+        why = f"{done.failed} rows have no answer, see {where}"
+        raise SomeRowsFailed(why, reason="SOME_ROWS_FAILED")
