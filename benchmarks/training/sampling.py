@@ -39,7 +39,7 @@ from sentimill.classifier import Classifier
 from sentimill_train.data.examples import write_examples
 from sentimill_train.data.schema import SENTIMENTS, Example
 from sentimill_train.data.tokenized import Rows, tokenise
-from sentimill_train.evaluation.training_evaluation import ExamConfig
+from sentimill_train.evaluation.training_evaluation import EvaluationConfig
 from sentimill_train.metrics.classification import macro_f1_of
 from sentimill_train.model.pretrained import find_pretrained
 from sentimill_train.model.student import Student, freeze_embeddings, new_student, predict
@@ -102,7 +102,7 @@ def first_bundle(data: Path, work: Path, a_label: int, tiny: bool) -> Path:
         max_tokens=MAX_TOKENS,
         dropout=0.0,
         fit=FitConfig(epochs=BASE_EPOCHS),
-        exam=ExamConfig(baselines=False),
+        evaluation=EvaluationConfig(baselines=False),
     ).run()
     return out
 

@@ -11,7 +11,7 @@ from sentimill.bundle.reader import open_bundle
 from sentimill.classifier import Classifier, Prediction
 from sentimill.engine.base import Precision
 from sentimill_train.data.examples import write_examples
-from sentimill_train.evaluation.training_evaluation import ExamConfig
+from sentimill_train.evaluation.training_evaluation import EvaluationConfig
 from sentimill_train.pipeline import Train
 from sentimill_train.training.loop import FitConfig
 from train_parts import TWO, reviews, write_base
@@ -31,7 +31,7 @@ def make(folder: Path) -> None:
         max_tokens=48,
         train_embeddings=True,
         fit=FitConfig(epochs=2, learning_rate=5e-3, batch_tokens=1024),
-        exam=ExamConfig(baselines=False),
+        evaluation=EvaluationConfig(baselines=False),
     ).run()
 
 

@@ -18,7 +18,7 @@ from sentimill_train.data.tokenized import Rows
 from sentimill_train.model.student import Student, to_tensors
 from sentimill_train.training import loop as fitting
 from sentimill_train.training.checkpoint import Checkpoint
-from sentimill_train.training.distributed import joined
+from sentimill_train.training.distributed import process_group
 from sentimill_train.training.loop import FitConfig, fit
 from train_parts import reviews, rows_of, student
 
@@ -46,7 +46,7 @@ def main(folder: Path) -> None:
 
     # Before it joins: transformers lets none but the first of several processes write a base.
     made = quiet_student(folder / os.environ["RANK"])
-    with mock.patch.object(fitting, "to_tensors", noting), joined() as process:
+    with mock.patch.object(fitting, "to_tensors", noting), process_group() as process:
         seen.append([])
         fit(
             made,

@@ -14,16 +14,17 @@ import pytest
 from sentimill.bundle.reader import Bundle, open_bundle
 from sentimill.classifier import Classifier, Prediction
 from sentimill.errors import BundleError, InputError, TableError, UsageError
-from sentimill_train import pipeline as train
+from sentimill_train import pipeline
 from sentimill_train.data.examples import write_examples
 from sentimill_train.data.schema import Columns, Example
 from sentimill_train.data.splits import part
 from sentimill_train.evaluation.result import Judgement
-from sentimill_train.evaluation.training_evaluation import ExamConfig, read_exam
+from sentimill_train.evaluation.training_evaluation import EvaluationConfig, read_evaluation
 from sentimill_train.export import onnx as export
 from sentimill_train.packaging.bundle_contents import GOLDEN_TEXTS
 from sentimill_train.packaging.source_commit import commit_of
 from sentimill_train.pipeline import Quiet, Train, Trained, starting_point
+from sentimill_train.training import inputs
 from sentimill_train.training.loop import FitConfig, Progress
 from train_parts import TWO, reviews, write_base, write_reviews
 
@@ -85,7 +86,7 @@ def test_the_manifest_says_where_the_model_comes_from(trained: Trained, config: 
     assert manifest.training["patience"] == config.fit.patience
     assert manifest.training["text_column"] == "text"
     assert manifest.training["label_column"] is None
-    assert manifest.training["commit"] == commit_of(Path(train.__file__))
+    assert manifest.training["commit"] == commit_of(Path(pipeline.__file__))
     assert manifest.libraries.keys() >= {"torch", "transformers", "onnxruntime"}
     assert manifest.metrics["test_accuracy"] == 1.0
     assert precision.parity_rows > 50
@@ -165,7 +166,7 @@ def test_a_taken_name_is_refused_before_anything_is_read(
     config: Train, trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not after an hour of training."""
-    monkeypatch.setattr(train, "read_examples", None)
+    monkeypatch.setattr(inputs, "read_examples", None)
 
     with pytest.raises(UsageError, match="--overwrite") as caught:
         config.run()
@@ -309,7 +310,10 @@ def test_a_set_to_judge_on_loses_what_was_learnt(config: Train, tmp_path: Path) 
     short = replace(config.fit, epochs=1)
 
     found = replace(
-        config, out=tmp_path / "mine", fit=short, exam=ExamConfig(on=(str(path),), baselines=False)
+        config,
+        out=tmp_path / "mine",
+        fit=short,
+        evaluation=EvaluationConfig(on=(str(path),), baselines=False),
     ).run()
 
     more = found.judgement.sets[1]
@@ -331,7 +335,7 @@ def test_rows_that_the_base_learnt_are_not_judged_on(
         preset="minilm-l6",
         out=tmp_path / "mine",
         fit=replace(config.fit, epochs=1),
-        exam=ExamConfig(on=config.reviews, baselines=False),
+        evaluation=EvaluationConfig(on=config.reviews, baselines=False),
     )
 
     found = again.run()
@@ -347,10 +351,10 @@ def test_rows_that_the_bundle_of_the_gate_learnt_are_not_judged_on(
     config: Train, trained: Trained
 ) -> None:
     """It would know them by heart, and the new one would lose to it."""
-    exam = ExamConfig(on=config.reviews, gate=trained.bundle.path)
+    wanted = EvaluationConfig(on=config.reviews, gate=trained.bundle.path)
     parted = part(reviews(200, seed=5), TWO)
 
-    found = read_exam(exam, parted, TWO, columns=Columns(), trained_on=())
+    found = read_evaluation(wanted, parted, TWO, columns=Columns(), trained_on=())
 
     assert [sample.part for sample in found.samples] == ["test", "test"]
     assert len(found.samples[1].examples) == len(trained.parted.test)
@@ -366,10 +370,10 @@ def test_a_bundle_that_is_worse_than_the_previous_one_is_not_written(
     blind: Train, trained: Trained, fresh: Train
 ) -> None:
     """The error names the figures that fell."""
-    gate = ExamConfig(gate=trained.bundle.path, baselines=False)
+    gate = EvaluationConfig(gate=trained.bundle.path, baselines=False)
 
     with pytest.raises(BundleError, match="accuracy on test by") as caught:
-        replace(blind, out=fresh.out, exam=gate).run()
+        replace(blind, out=fresh.out, evaluation=gate).run()
 
     assert caught.value.reason == "WORSE_THAN_PREVIOUS"
 
@@ -378,9 +382,9 @@ def test_a_worse_bundle_is_written_on_request_and_says_so(
     blind: Train, trained: Trained, tmp_path: Path
 ) -> None:
     """In its report and in the outcome."""
-    exam = ExamConfig(gate=trained.bundle.path, allow_worse=True, baselines=False)
+    evaluation = EvaluationConfig(gate=trained.bundle.path, allow_worse=True, baselines=False)
 
-    found = replace(blind, out=tmp_path / "mine", exam=exam).run()
+    found = replace(blind, out=tmp_path / "mine", evaluation=evaluation).run()
 
     assert found.verdict is not None
     assert not found.verdict.passed
@@ -390,7 +394,7 @@ def test_a_worse_bundle_is_written_on_request_and_says_so(
 def test_a_gate_with_other_labels_is_refused_before_training(fresh: Train, bundle: Path) -> None:
     """There is no fair comparison, and no reason to wait for hours to be told."""
     with pytest.raises(InputError) as caught:
-        replace(fresh, exam=ExamConfig(gate=bundle)).run(Interrupter())
+        replace(fresh, evaluation=EvaluationConfig(gate=bundle)).run(Interrupter())
 
     assert caught.value.reason == "LABELS_DIFFER"
 

@@ -23,7 +23,7 @@ from sentimill.classifier import Classifier, Prediction
 from sentimill.engine.hardware import Machine
 from sentimill.errors import BundleError, InputError, UsageError
 from sentimill_train.data.examples import write_examples
-from sentimill_train.evaluation.training_evaluation import ExamConfig
+from sentimill_train.evaluation.training_evaluation import EvaluationConfig
 from sentimill_train.export import onnx as export
 from sentimill_train.export import precisions
 from sentimill_train.export.packed_graph import pack_graph
@@ -53,7 +53,7 @@ def training(folder: Path, out: str, *, base: str) -> Train:
         max_tokens=48,
         train_embeddings=True,
         fit=FitConfig(epochs=2, learning_rate=5e-3, batch_tokens=1024),
-        exam=ExamConfig(baselines=False),
+        evaluation=EvaluationConfig(baselines=False),
     )
 
 
@@ -365,9 +365,9 @@ async def test_a_server_goes_over_to_a_compact_bundle(made: Path, compact: Path)
 def test_training_goes_on_from_a_compact_bundle(made: Path, compact: Path) -> None:
     """In float32, with its head, and judged against it: nothing is lost by the small form."""
     options = training(made, "further", base=str(compact))
-    exam = ExamConfig(baselines=False, gate=compact)
+    evaluation = EvaluationConfig(baselines=False, gate=compact)
 
-    trained = replace(options, exam=exam).run()
+    trained = replace(options, evaluation=evaluation).run()
 
     weights = load_file(trained.bundle.path / "model.safetensors")
     assert {values.dtype for values in weights.values()} == {np.dtype(np.float32)}

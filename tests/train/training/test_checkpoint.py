@@ -17,7 +17,7 @@ from checkpoint_runs import assert_same, at_call, nothing, trained
 from repository import SUPPORT
 from sentimill.errors import UsageError
 from sentimill_train.data.examples import write_examples
-from sentimill_train.evaluation.training_evaluation import ExamConfig
+from sentimill_train.evaluation.training_evaluation import EvaluationConfig
 from sentimill_train.pipeline import Train
 from sentimill_train.training import checkpoint as checkpoints
 from sentimill_train.training.checkpoint import Checkpoint
@@ -79,7 +79,7 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
         Checkpoint(tmp_path, {"--seed": 4, "--base": "b" * 64, "--lora": None}).load()
 
     assert caught.value.reason == "CHECKPOINT_DIFFERS"
-    assert "(--seed was 3, now 4; --base are others)" in str(caught.value)
+    assert "(--seed was 3, now 4; --base changed)" in str(caught.value)
 
 
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_real_kill_loses_nothing(tmp_path: Path) -> None:
         preset="tiny",
         max_tokens=48,
         fit=FitConfig(epochs=6, learning_rate=2e-3, batch_tokens=1024, patience=6),
-        exam=ExamConfig(baselines=False),
+        evaluation=EvaluationConfig(baselines=False),
         checkpoint=tmp_path / "c",
     )
     command = [*COMMAND, "train", "--reviews", config.reviews[0]]

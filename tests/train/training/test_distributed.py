@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from repository import SUPPORT
 from sentimill.bundle.reader import open_bundle
 from sentimill_train.data.examples import write_examples
-from sentimill_train.training.distributed import Processes, here, joined
+from sentimill_train.training.distributed import Process, current_process, process_group
 from sentimill_train.training.loop import fit
 from train_parts import TWO, reviews, rows_of, write_base
 from two_processes import CONFIG, ROWS, quiet_student
@@ -39,10 +39,10 @@ def launch(*command: str | Path) -> str:
 
 def test_a_process_alone_is_the_first_of_one() -> None:
     """Nothing is joined where nothing was launched."""
-    with joined() as process:
+    with process_group() as process:
         extra = process.sum_gradients([], torch.tensor([1, 2]))
 
-    assert (process, here()) == (Processes(0, 1), Processes(0, 1))
+    assert (process, current_process()) == (Process(0, 1), Process(0, 1))
     assert (extra.tolist(), process.from_first(0.5)) == ([1, 2], 0.5)
 
 

@@ -12,14 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from sentimill_train.model.autocast import fast_dtype
 from sentimill_train.model.student import Student, predict
 from sentimill_train.training import loop as fitting
-from sentimill_train.training.loop import (
-    FitConfig,
-    Progress,
-    fast_dtype,
-    fit,
-)
+from sentimill_train.training.loop import FitConfig, Progress, fit
 from train_parts import reviews, rows_of, student
 
 QUICK = FitConfig(epochs=4, learning_rate=5e-3, batch_tokens=1024)
@@ -59,7 +55,7 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
     runs = [fit(made, TRAIN, VALIDATION, short) for made in (first, second)]
     fit(other, TRAIN, VALIDATION, FitConfig(epochs=1, learning_rate=5e-3, seed=1))
 
-    assert runs[0].macro_f1 == runs[1].macro_f1
+    assert (runs[0].macro_f1, runs[0].nll) == (runs[1].macro_f1, runs[1].nll)
     for name, tensor in first.state_dict().items():
         assert torch.equal(tensor, second.state_dict()[name]), name
     assert not torch.equal(first.head.weight, other.head.weight)
@@ -106,10 +102,10 @@ def in_order(
     yield from (rows[start : start + batch_rows] for start in range(0, len(rows), batch_rows))
 
 
-def scores(values: list[float]) -> Callable[..., float]:
-    """Return a judge that gives *values* in turn."""
+def losses(values: list[float]) -> Callable[..., float]:
+    """Return a validation loss that is each of *values* in turn."""
     left = iter(values)
-    return lambda predicted, gold: next(left)
+    return lambda logits, gold: next(left)
 
 
 def test_it_stops_when_validation_gets_no_better_and_keeps_the_best(
@@ -123,12 +119,12 @@ def test_it_stops_when_validation_gets_no_better_and_keeps_the_best(
         if progress.epoch_ended:
             weights.append(made.head.weight.detach().clone())
 
-    monkeypatch.setattr(fitting, "macro_f1_of", scores([0.5, 0.7, 0.7, 0.6]))
+    monkeypatch.setattr(fitting, "calibrated_nll", losses([0.5, 0.3, 0.3, 0.4]))
     config = FitConfig(epochs=9, learning_rate=1e-3, batch_tokens=1024, patience=2)
 
     found = fit(made, TRAIN, VALIDATION, config, watch)
 
-    assert (found.epochs, found.best_epoch, found.macro_f1) == (4, 2, 0.7)
+    assert (found.epochs, found.best_epoch, found.nll) == (4, 2, 0.3)
     assert torch.equal(made.head.weight, weights[1])
     assert not torch.equal(made.head.weight, weights[3])
 
@@ -142,9 +138,9 @@ def test_progress_goes_from_the_first_row_to_the_last(tmp_path: Path) -> None:
     rows = [progress.rows for progress in told]
     assert rows == sorted(rows)
     assert (rows[-1], told[-1].rows_total) == (480, 480)
-    assert told[0].macro_f1 is None
+    assert (told[0].macro_f1, told[0].nll) == (None, None)
     assert [p.epoch for p in told if p.epoch_ended] == [1, 2]
-    assert all(p.macro_f1 is not None for p in told if p.epoch_ended)
+    assert None not in [each for p in told if p.epoch_ended for each in (p.macro_f1, p.nll)]
 
 
 def test_whoever_watches_can_stop_it(tmp_path: Path) -> None:

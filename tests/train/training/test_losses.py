@@ -59,12 +59,37 @@ def test_a_row_without_shares_stays_without() -> None:
 def test_the_temperature_divides_the_logits_of_the_student_too() -> None:
     """Times T squared; the cross-entropy with the label stays at temperature 1."""
     logits, gold = torch.tensor([[1.0, -1.0, 0.5]]), torch.tensor([2])
-    shares = soften(torch.tensor([[0.2, 0.1, 0.7]]), 2.0)
+    shares_before = torch.tensor([[0.2, 0.1, 0.7]])
+    shares = soften(shares_before, 2.0)
 
-    found = distil_loss(logits, gold, shares, 0.25, 2.0)
+    found = distil_loss(logits, gold, shares_before, 0.25, (2.0,))
 
     kl = (shares * (shares.log() - (logits / 2).log_softmax(-1))).sum(-1)
     torch.testing.assert_close(found, 0.25 * 4 * kl + 0.75 * F.cross_entropy(logits, gold))
+
+
+def test_several_temperatures_give_the_mean_loss() -> None:
+    """A sharp and a soft view of the same shares."""
+    logits, gold = torch.tensor([[1.0, -1.0, 0.5]]), torch.tensor([NO_LABEL])
+    shares = torch.tensor([[0.2, 0.1, 0.7]])
+
+    one, two = (distil_loss(logits, gold, shares, 1.0, (t,)) for t in (1.0, 2.0))
+
+    torch.testing.assert_close(distil_loss(logits, gold, shares, 1.0, (1, 2)), (one + two) / 2)
+
+
+def test_a_partial_label_says_nothing_about_labels_that_were_not_allowed() -> None:
+    """The cross-entropy is between the two polar classes; neutral gets no gradient."""
+    logits = torch.tensor([[1.0, 3.0, 0.5]], requires_grad=True)
+    gold, soft = torch.tensor([2]), torch.zeros(1, 3)
+    allowed = torch.tensor([[True, False, True]])
+
+    loss = distil_loss(logits, gold, soft, 0.5, allowed=allowed)
+
+    torch.testing.assert_close(loss, F.cross_entropy(logits[:, [0, 2]], torch.tensor([1]))[None])
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    assert gradient[0, 1] == 0
+    assert gradient[0, 2] < 0 < gradient[0, 0]
 
 
 def test_a_row_without_a_label_learns_from_shares_alone() -> None:

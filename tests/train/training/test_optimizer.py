@@ -22,7 +22,7 @@ def test_vectors_are_not_decayed_and_the_head_learns_faster(tmp_path: Path) -> N
     """Biases and LayerNorm weights; every parameter is in one group."""
     made = student(tmp_path)
 
-    groups = parameter_groups(made, 1e-4)
+    groups = parameter_groups(made, 1e-4, 10.0)
 
     decayed = {id(p) for g in groups if g.weight_decay > 0 for p in g.parameters}
     head = [g for g in groups if any(p is made.head.weight for p in g.parameters)]
@@ -38,7 +38,7 @@ def test_frozen_embeddings_are_not_trained(tmp_path: Path) -> None:
     made = student(tmp_path)
     freeze_embeddings(made)
 
-    trained = {id(p) for g in parameter_groups(made, 1e-4) for p in g.parameters}
+    trained = {id(p) for g in parameter_groups(made, 1e-4, 10.0) for p in g.parameters}
 
     for name, parameter in made.named_parameters():
         assert (id(parameter) in trained) != (".embeddings." in name), name

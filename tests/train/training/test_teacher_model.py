@@ -1,4 +1,4 @@
-"""A larger classifier gives its shares, and its states, to a smaller student."""
+"""A teacher classifier gives its shares, and its states, to a smaller student."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from transformers import BertConfig, BertForSequenceClassification
 from sentimill.errors import UsageError
 from sentimill_train.data.examples import write_examples
 from sentimill_train.data.schema import Example
-from sentimill_train.evaluation.training_evaluation import ExamConfig
+from sentimill_train.evaluation.training_evaluation import EvaluationConfig
 from sentimill_train.model.student import predict, save_student
 from sentimill_train.pipeline import Train
 from sentimill_train.training.loop import FitConfig, fit
-from sentimill_train.training.teacher_model import Larger, load_larger
+from sentimill_train.training.targets import mix_shares
+from sentimill_train.training.teacher_model import Teacher, load_teacher
 from train_parts import TWO, VOCABULARY, reviews, rows_of, student, tokenizer_json, write_base
 
 UNLABELLED = [replace(example, label=None) for example in reviews(160)]
@@ -33,22 +34,22 @@ def saved(folder: Path, *, sure: float = 1.0, labels: tuple[str, ...] = TWO) -> 
     return folder / "large"
 
 
-def load(folder: Path, examples: list[Example], labels: tuple[str, ...] = TWO) -> Larger:
+def load(folder: Path, examples: list[Example], labels: tuple[str, ...] = TWO) -> Teacher:
     """Load it as training does."""
-    return load_larger(folder, labels, examples, max_tokens=32, truncation="head-tail")
+    return load_teacher(folder, labels, examples, max_tokens=32, truncation="head-tail")
 
 
 def test_a_student_answers_as_it_predicts(tmp_path: Path) -> None:
     """A bundle is such a folder; the states are those that it pools."""
-    larger = load(saved(tmp_path), UNLABELLED[:6])
+    teacher = load(saved(tmp_path), UNLABELLED[:6])
 
-    logits, states = larger.read([4, 1])
+    logits, states = teacher.read([4, 1])
 
-    expected = predict(larger.model, larger.rows)[[4, 1]]  # type: ignore[arg-type] # a student
+    expected = predict(teacher.model, teacher.rows)[[4, 1]]  # type: ignore[arg-type] # a student
     np.testing.assert_allclose(logits.numpy(), expected, atol=1e-6)
-    assert states.shape == (2, int(larger.rows.lengths()[[1, 4]].max()), 32)
+    assert states.shape == (2, int(teacher.rows.lengths()[[1, 4]].max()), 32)
     assert not logits.requires_grad
-    assert not larger.model.training
+    assert not teacher.model.training
 
 
 def test_a_checkpoint_of_transformers_answers_in_our_order_of_labels(tmp_path: Path) -> None:
@@ -66,16 +67,16 @@ def test_a_checkpoint_of_transformers_answers_in_our_order_of_labels(tmp_path: P
     model = BertForSequenceClassification(config)
     model.save_pretrained(tmp_path)
     (tmp_path / "tokenizer.json").write_bytes(tokenizer_json())
-    larger = load(tmp_path, UNLABELLED[:3])
+    teacher = load(tmp_path, UNLABELLED[:3])
 
-    logits, states = larger.read([0])
+    logits, states = teacher.read([0])
 
-    ids = torch.from_numpy(larger.rows.ids[: larger.rows.starts[1]].astype(np.int64))
+    ids = torch.from_numpy(teacher.rows.ids[: teacher.rows.starts[1]].astype(np.int64))
     with torch.no_grad():
         expected = model.train(False)(input_ids=ids[None]).logits[:, [1, 0]]
     torch.testing.assert_close(logits, expected)
     assert states.shape == (1, len(ids), 16)
-    assert larger.rows.lengths().max() == 10
+    assert teacher.rows.lengths().max() == 10
 
 
 def test_other_labels_are_refused(tmp_path: Path) -> None:
@@ -96,21 +97,22 @@ def test_a_checkpoint_that_is_no_classifier_is_refused(tmp_path: Path) -> None:
 
 def test_states_are_compared_only_where_they_can_be(tmp_path: Path) -> None:
     """The same tokens, and as many numbers for each."""
-    larger = load(saved(tmp_path), UNLABELLED[:5])
+    teacher = load(saved(tmp_path), UNLABELLED[:5])
     small = student(tmp_path / "small")
 
-    larger.check_states(small, rows_of(UNLABELLED[:5]))
+    teacher.check_states(small, rows_of(UNLABELLED[:5]))
     with pytest.raises(UsageError, match="--hidden-weight") as caught:
-        larger.check_states(small, rows_of(UNLABELLED[1:6]))
+        teacher.check_states(small, rows_of(UNLABELLED[1:6]))
 
     assert caught.value.reason == "HIDDEN_DIFFERS"
 
 
 def test_a_student_learns_the_answers_on_rows_without_a_label(tmp_path: Path) -> None:
     """And the states, with --hidden-weight, nearer than without."""
-    larger = load(saved(tmp_path, sure=20), UNLABELLED)
-    rows = rows_of(UNLABELLED)
-    wanted, wanted_states = larger.read(range(40))
+    teacher = load(saved(tmp_path, sure=20), UNLABELLED)
+    answers = teacher.logits(range(len(UNLABELLED)), None)
+    rows = mix_shares(rows_of(UNLABELLED), answers, 0.5)
+    wanted, wanted_states = teacher.read(range(40))
     apart, states_apart = [], []
     for hidden_weight, epochs in ((0.0, 0), (0.0, 6), (3.0, 6)):
         small = student(tmp_path / "small", seed=9)
@@ -122,20 +124,20 @@ def test_a_student_learns_the_answers_on_rows_without_a_label(tmp_path: Path) ->
             hidden_weight=hidden_weight,
             patience=9,
         )
-        fit(small, rows, rows_of(reviews(40, seed=1)), config, larger=larger)
+        fit(small, rows, rows_of(reviews(40, seed=1)), config, teacher=teacher)
         logits = torch.from_numpy(predict(small, rows)[:40])
         kl = F.kl_div(logits.log_softmax(-1), wanted.softmax(-1), reduction="batchmean")
         apart.append(float(kl))
-        states_apart.append(states_of(small, larger, wanted_states))
+        states_apart.append(states_of(small, teacher, wanted_states))
 
     untrained, trained, with_states = apart
     assert max(trained, with_states) < untrained / 2
     assert states_apart[2] < 0.8 * states_apart[1]
 
 
-def states_of(small: object, larger: Larger, wanted: torch.Tensor) -> float:
+def states_of(small: object, teacher: Teacher, wanted: torch.Tensor) -> float:
     """Return how far the token states of the first rows are from *wanted*."""
-    found = Larger(source=larger.source, model=small, rows=larger.rows, order=(0, 1))  # type: ignore[arg-type] # a student
+    found = Teacher(source=teacher.source, model=small, rows=teacher.rows, order=(0, 1))  # type: ignore[arg-type] # a student
     return float((found.read(range(40))[1] - wanted).square().mean())
 
 
@@ -153,7 +155,7 @@ def test_the_command_learns_from_a_larger_student_and_says_so(tmp_path: Path) ->
         max_tokens=48,
         teacher_bundle=saved(tmp_path),
         fit=FitConfig(epochs=1, batch_tokens=1024, hidden_weight=1),
-        exam=ExamConfig(baselines=False),
+        evaluation=EvaluationConfig(baselines=False),
     )
 
     found = config.run()

@@ -47,7 +47,7 @@ def test_what_training_spoilt_is_left_behind(first: Trained) -> None:
     made = load_student(first.bundle.path)
     start = weights_of(made)
 
-    share = interpolate(turned(made), start, rows_of(reviews(50)))
+    share = interpolate(turned(made), start, [rows_of(reviews(50))])
 
     assert share == SHARES[0] == 0.25
     torch.testing.assert_close(made.head.weight, 0.5 * start[HEAD])
@@ -61,7 +61,7 @@ def test_what_training_mended_stays(first: Trained) -> None:
     found = weights_of(made)
     start = weights_of(turned(load_student(first.bundle.path)))
 
-    assert interpolate(made, start, rows_of(reviews(50))) > 0.5
+    assert interpolate(made, start, [rows_of(reviews(50))]) > 0.5
     assert torch.all(torch.sign(made.head.weight) == torch.sign(found[HEAD]))
 
 

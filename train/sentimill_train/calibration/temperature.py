@@ -12,8 +12,9 @@ from scipy.special import log_softmax
 
 from sentimill.classifier import probabilities
 from sentimill_train.calibration.abstention import Abstention, choose_threshold
+from sentimill_train.metrics.classification import nll_of
 
-__all__ = ["Calibration", "calibrate", "find_temperature"]
+__all__ = ["Calibration", "calibrate", "calibrated_nll", "find_temperature"]
 
 _RANGE: Final = (0.05, 20.0)
 
@@ -71,3 +72,13 @@ def find_temperature(logits: NDArray[np.float32], gold: NDArray[np.int64]) -> fl
         options={"xatol": 1e-4},
     )
     return float(np.exp(found.x))
+
+
+def calibrated_nll(logits: NDArray[np.float32], gold: NDArray[np.int64]) -> float:
+    """Return the mean negative log-likelihood of *gold* (rows,) at its best temperature, in nats.
+
+    This is the loss of the answers that a bundle will give; how sure the raw logits are is no
+    matter, since the temperature mends it.
+    """
+    probs = probabilities(logits, find_temperature(logits, gold))
+    return nll_of(probs.astype(np.float64), gold)

@@ -1,70 +1,328 @@
-"""Options of `sentimill train` that say how it learns, each declared once: type, limits, help."""
+"""The options of `sentimill train`, each declared once: type, limits, help and heading."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final, Literal
 
 import typer
 
-__all__ = [
-    "Accumulate",
-    "AverageLast",
-    "Checkpoint",
-    "CheckpointMinutes",
-    "DistilTemperature",
-    "HiddenWeight",
-    "Interpolate",
-    "Lora",
-    "LoraAlpha",
-    "LoraRank",
-    "TeacherBundle",
-]
+INPUT: Final = "Input"
+OUTPUT: Final = "Output"
+MODEL: Final = "Model"
+TRAINING: Final = "Training"
+EVALUATION: Final = "Evaluation"
+PERFORMANCE: Final = "Performance"
+ADVANCED: Final = "Advanced"
 
-Accumulate = Annotated[
-    int, typer.Option(min=1, help="batches in one step, where one so large would not fit")
-]
-AverageLast = Annotated[
-    float,
-    typer.Option(min=0, max=1, help="share of the rows, at the end, to average the weights over"),
-]
-Checkpoint = Annotated[
-    Path | None,
-    typer.Option(help="folder from which the same command goes on after a kill"),
-]
-CheckpointMinutes = Annotated[
-    float, typer.Option(min=0, help="between two checkpoints; there is one after each epoch too")
-]
-DistilTemperature = Annotated[
-    float,
-    typer.Option(min=0.1, max=20, help="soften probs, and the student's own, before comparing"),
-]
-HiddenWeight = Annotated[
-    float, typer.Option(min=0, help="of the difference from the token states of --teacher-bundle")
-]
-Interpolate = Annotated[
-    bool,
+Reviews = Annotated[
+    list[str],
     typer.Option(
-        help="where a --base knows these labels, move back towards it to where validation is best,"
-        " to forget less"
+        help="Labelled reviews: CSV, TSV, JSONL or Parquet files, `starter`, or hub:owner/name.",
+        rich_help_panel=INPUT,
     ),
 ]
-Lora = Annotated[
-    bool, typer.Option("--lora", help="learn small adapters of a large --base, not all its weights")
+More = Annotated[list[str] | None, typer.Argument(metavar="[FILE]...", hidden=True)]
+TextColumn = Annotated[str, typer.Option(help="Column that holds the text.", rich_help_panel=INPUT)]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column that holds the label, or stars from 1 to 5.",
+        show_default="label, or stars",
+        rich_help_panel=INPUT,
+    ),
 ]
-LoraAlpha = Annotated[
-    int | None,
-    typer.Option(min=1, help="times alpha / rank counts what they learn", show_default="16"),
+Labels = Annotated[
+    str,
+    typer.Option(
+        help="The labels in order, with commas; `found` takes those that occur.",
+        rich_help_panel=INPUT,
+    ),
 ]
-LoraRank = Annotated[
+WeightColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column that says how much a row counts.", show_default="1", rich_help_panel=INPUT
+    ),
+]
+WeightOf = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FILE=X", help="Weight of every row of FILE.", rich_help_panel=INPUT),
+]
+LabelsOf = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE=A,B",
+        help="FILE was labelled with these alone: learn nothing about the others from it.",
+        rich_help_panel=INPUT,
+    ),
+]
+ClassWeights = Annotated[
+    str | None,
+    typer.Option(
+        help="`balanced`, or label=X with commas: weigh rare labels up.", rich_help_panel=INPUT
+    ),
+]
+Out = Annotated[Path, typer.Option(help="Folder to write the bundle to.", rich_help_panel=OUTPUT)]
+Name = Annotated[
+    str | None,
+    typer.Option(
+        help="Name of the model.", show_default="that of the folder", rich_help_panel=OUTPUT
+    ),
+]
+Notes = Annotated[
+    Path | None,
+    typer.Option(help="Markdown for the model card, such as terms.", rich_help_panel=OUTPUT),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace a bundle at --out.", rich_help_panel=OUTPUT)
+]
+BaseModel = Annotated[
+    str | None,
+    typer.Option(
+        help="Start from a bundle, a folder, hub:owner/name, all-MiniLM-L6-v2 or"
+        " all-mpnet-base-v2.",
+        show_default="the reference student",
+        rich_help_panel=MODEL,
+    ),
+]
+PresetName = Annotated[
+    Literal["minilm-l6", "minilm-l3", "tiny"],
+    typer.Option(
+        help="The whole encoder of --base, three of its layers, or random layers for tests.",
+        rich_help_panel=MODEL,
+    ),
+]
+MaxTokens = Annotated[
+    int,
+    typer.Option(
+        min=3, help="Tokens of a review that are read, also in service.", rich_help_panel=MODEL
+    ),
+]
+TruncationRule = Annotated[
+    Literal["head", "head-tail"],
+    typer.Option(help="What a longer review keeps.", rich_help_panel=MODEL),
+]
+TargetError = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0001,
+        max=0.9999,
+        help="Abstain where needed to keep the error of the answers to this.",
+        show_default="always answer",
+        rich_help_panel=MODEL,
+    ),
+]
+Epochs = Annotated[
     int | None,
-    typer.Option(min=1, help="of the adapters: larger learns more", show_default="8"),
+    typer.Option(
+        min=1,
+        help="Times that every row is learnt, at most.",
+        show_default="5; 3 where --base has these labels",
+        rich_help_panel=TRAINING,
+    ),
+]
+LearningRate = Annotated[
+    float | None,
+    typer.Option(
+        help="The highest, after the warm-up.",
+        show_default="1e-4; 5e-5 where --base has these labels; 5e-4 with --lora",
+        rich_help_panel=TRAINING,
+    ),
+]
+Dropout = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=0.9,
+        help="Of the encoder.",
+        show_default="that of --base; 0.1 where it has these labels",
+        rich_help_panel=TRAINING,
+    ),
+]
+Patience = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Stop after N epochs without a lower validation loss.",
+        rich_help_panel=TRAINING,
+    ),
+]
+NoReplay = Annotated[
+    bool,
+    typer.Option(
+        "--no-replay",
+        help="Where --base has these labels: do not learn the package's reviews too.",
+        rich_help_panel=TRAINING,
+    ),
+]
+NoInterpolate = Annotated[
+    bool,
+    typer.Option(
+        "--no-interpolate",
+        help="Likewise: do not blend the new weights with those of --base.",
+        rich_help_panel=TRAINING,
+    ),
+]
+Anchors = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE",
+        help="Likewise: keep the answers of --base to these texts.",
+        rich_help_panel=TRAINING,
+    ),
+]
+SoftWeight = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=1,
+        help="How much a teacher's probs count against the label.",
+        rich_help_panel=TRAINING,
+    ),
 ]
 TeacherBundle = Annotated[
     Path | None,
     typer.Option(
-        help="fine-tuned larger classifier, a bundle or a checkpoint of transformers, to learn from"
-        " in place of probs; rows without a label count too",
-        show_default="none; with --preset minilm-l3 a --base that knows these labels",
+        help="Learn the answers of this bundle or transformers classifier.",
+        rich_help_panel=TRAINING,
+    ),
+]
+TeacherLogits = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PARQUET",
+        help="File of a teacher's answers; --teacher-bundle adds what is missing.",
+        rich_help_panel=TRAINING,
+    ),
+]
+TeacherShare = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Of its answers, where a row has probs already.",
+        rich_help_panel=TRAINING,
+    ),
+]
+DistilTemperature = Annotated[
+    list[float] | None,
+    typer.Option(
+        min=0.1,
+        max=20,
+        help="Soften probs by this; of several, the mean loss.",
+        show_default="1",
+        rich_help_panel=TRAINING,
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Of every random choice.", rich_help_panel=TRAINING)]
+On = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE", help="Labelled file to judge on besides test.", rich_help_panel=EVALUATION
+    ),
+]
+Gate = Annotated[
+    Path | None,
+    typer.Option(
+        help="Previous bundle: write none that is significantly worse.",
+        rich_help_panel=EVALUATION,
+    ),
+]
+AllowWorse = Annotated[
+    bool,
+    typer.Option(
+        "--allow-worse", help="Write it all the same, and say so.", rich_help_panel=EVALUATION
+    ),
+]
+NoBaselines = Annotated[
+    bool,
+    typer.Option(
+        "--no-baselines", help="Do not fit plain models to compare.", rich_help_panel=EVALUATION
+    ),
+]
+BatchTokens = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Padded tokens in a batch; at most a row for each 128.",
+        rich_help_panel=PERFORMANCE,
+    ),
+]
+TrainTokens = Annotated[
+    int | None,
+    typer.Option(
+        min=3,
+        help="Cut reviews to this while training: faster.",
+        show_default="all",
+        rich_help_panel=PERFORMANCE,
+    ),
+]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder from which the same command resumes after a kill.",
+        rich_help_panel=PERFORMANCE,
+    ),
+]
+CheckpointMinutes = Annotated[
+    float,
+    typer.Option(
+        min=0, help="Between two checkpoints within an epoch.", rich_help_panel=PERFORMANCE
+    ),
+]
+Accumulate = Annotated[
+    int,
+    typer.Option(min=1, help="Batches in a step, where memory is short.", rich_help_panel=ADVANCED),
+]
+TrainEmbeddings = Annotated[
+    bool,
+    typer.Option(
+        "--train-embeddings",
+        help="Also train the word vectors, for a large set.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+HiddenWeight = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        help="Of the difference from --teacher-bundle's token states.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+AverageLast = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Average the weights over this last share of the rows.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+Lora = Annotated[
+    bool,
+    typer.Option(
+        "--lora",
+        help="Learn small adapters of a large --base, not all weights.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+LoraRank = Annotated[
+    int | None,
+    typer.Option(min=1, help="Of the adapters.", show_default="8", rich_help_panel=ADVANCED),
+]
+LoraAlpha = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="The adapters count alpha / rank.", show_default="16", rich_help_panel=ADVANCED
+    ),
+]
+NoBf16 = Annotated[
+    bool,
+    typer.Option(
+        "--no-bf16",
+        help="Multiply in float32 where bfloat16 is faster too.",
+        rich_help_panel=ADVANCED,
     ),
 ]

@@ -18,7 +18,7 @@ from sentimill.errors import TextError
 from sentimill.text.tokenizer import TextEncoder, pad
 from sentimill_train.data.schema import Example
 
-__all__ = ["NO_LABEL", "Refused", "Rows", "pad_rows", "plan_epoch", "tokenise"]
+__all__ = ["NO_LABEL", "Refused", "Rows", "join_rows", "pad_rows", "plan_epoch", "tokenise"]
 
 NO_LABEL: Final = -1
 """The gold of a row that has no label, and learns from shares alone."""
@@ -56,6 +56,20 @@ class Rows:
         for array in arrays:
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
+
+    def take(self, chosen: NDArray[np.int64]) -> Rows:
+        """Return the rows *chosen* by their index, in that order."""
+        lengths = self.lengths()[chosen]
+        starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        places = np.arange(starts[-1]) + np.repeat(self.starts[chosen] - starts[:-1], lengths)
+        return Rows(
+            ids=self.ids[places],
+            starts=starts,
+            gold=self.gold[chosen],
+            soft=self.soft[chosen],
+            weight=self.weight[chosen],
+            allowed=self.allowed[chosen],
+        )
 
     def lengths(self) -> NDArray[np.int64]:
         """Return the tokens in each row (rows,)."""
@@ -108,6 +122,18 @@ def tokenise(
         allowed=allowed,
     )
     return rows, refused
+
+
+def join_rows(first: Rows, second: Rows) -> Rows:
+    """Return the rows of *first*, then those of *second*."""
+    return Rows(
+        ids=np.concatenate([first.ids, second.ids]),
+        starts=np.concatenate([first.starts, second.starts[1:] + first.starts[-1]]),
+        gold=np.concatenate([first.gold, second.gold]),
+        soft=np.concatenate([first.soft, second.soft]),
+        weight=np.concatenate([first.weight, second.weight]),
+        allowed=np.concatenate([first.allowed, second.allowed]),
+    )
 
 
 def pad_rows(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
@@ -15,7 +15,7 @@ from sentimill.errors import InputError, TableError
 from sentimill_train.data.examples import read_examples
 from sentimill_train.data.readers import digest_of
 from sentimill_train.data.schema import Columns, Example
-from sentimill_train.data.splits import assign, normalise, split_of, text_digest
+from sentimill_train.data.splits import assign, split_of, text_digest, text_key
 from sentimill_train.metrics.classification import Answers
 
 __all__ = ["Answered", "Part", "Sample", "answer", "read_sample", "told_apart"]
@@ -40,13 +40,18 @@ class Sample:
     unlabelled: int = 0
     learnt: int = 0
 
-    def without(self, learnt: Collection[str]) -> Sample:
-        """Return the sample without the rows whose normalised text is in *learnt*.
+    def without(self, learnt: Iterable[Example]) -> Sample:
+        """Return the sample without the rows that have the text of a row in *learnt*.
+
+        Only the texts of the sample are held in memory: *learnt* may have millions.
 
         Raises:
             TableError: NOTHING_HELD_OUT when no row is left.
         """
-        kept = tuple(e for e in self.examples if normalise(e.text) not in learnt)
+        keys = [text_key(example.text) for example in self.examples]
+        own = set(keys)
+        known = {key for each in learnt if (key := text_key(each.text)) in own}
+        kept = tuple(e for e, k in zip(self.examples, keys, strict=True) if k not in known)
         if not kept:
             raise TableError(
                 f"every text of {self.name} is among those that are trained on: judge on other"

@@ -1,4 +1,4 @@
-"""The exam at the end of training: a draft bundle is judged, and may be refused."""
+"""The evaluation at the end of training: a draft bundle is judged, and may be refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sentimill.bundle.reader import open_bundle
 from sentimill.classifier import Classifier, Precision
 from sentimill.errors import BundleError
 from sentimill_train.data.schema import SENTIMENTS, Columns
-from sentimill_train.data.splits import Parted, normalise
+from sentimill_train.data.splits import Parted
 from sentimill_train.evaluation.behaviour import OWN_SUITE, read_cases
 from sentimill_train.evaluation.evaluate import (
     Contender,
@@ -25,11 +25,18 @@ from sentimill_train.evaluation.regression_gate import Verdict, decide
 from sentimill_train.evaluation.report import Epoch, render_report, worst_mistakes
 from sentimill_train.evaluation.result import Judgement
 
-__all__ = ["Exam", "ExamConfig", "Result", "load_for_exam", "read_exam", "sit_exam"]
+__all__ = [
+    "Evaluated",
+    "EvaluationConfig",
+    "EvaluationInputs",
+    "evaluate_draft",
+    "load_for_evaluation",
+    "read_evaluation",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExamConfig:
+class EvaluationConfig:
     """How a new bundle is judged.
 
     on: labelled files besides the test split. gate: a bundle that the new one may not be
@@ -44,46 +51,46 @@ class ExamConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exam:
-    """What was read for it. samples: the test split first."""
+class EvaluationInputs:
+    """What was read for the evaluation. samples: the test split first."""
 
-    config: ExamConfig
+    config: EvaluationConfig
     parted: Parted
     samples: tuple[Sample, ...]
     previous: Contender | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What came out. verdict: None without a previous bundle. report: one HTML page."""
+class Evaluated:
+    """What the evaluation found. verdict: None without a previous bundle. report: one HTML page."""
 
     judgement: Judgement
     verdict: Verdict | None
     report: str
 
 
-def load_for_exam(path: Path) -> Classifier:
-    """Load a bundle as every machine can: a figure may not hang on which engine is fastest here.
+def load_for_evaluation(path: Path) -> Classifier:
+    """Load a bundle for figures that do not depend on this machine's fastest engine.
 
-    In fp32, or what a compact bundle has in its place.
+    That is ONNX Runtime on the CPU, in fp32, or in what a compact bundle has in its place.
     """
     listed = open_bundle(path).manifest.precisions
     precision: Precision = "fp32" if "fp32" in listed else "auto"
     return Classifier.load(path, engine="onnx", precision=precision, provider="cpu")
 
 
-def read_exam(
-    config: ExamConfig,
+def read_evaluation(
+    config: EvaluationConfig,
     parted: Parted,
     labels: tuple[str, ...],
     *,
     columns: Columns,
     trained_on: Sequence[Sequence[Source]],
-) -> Exam:
-    """Read all that the exam needs, so that what is wrong with it is said before training.
+) -> EvaluationInputs:
+    """Read all that the evaluation needs, so that what is wrong is said before training.
 
     A text that is trained on is taken out of every other set. trained_on: the files of this
-    training, and of those of its base; the files of the gate's bundle are added to them.
+    training and those of its base; the files of the gate's bundle are added to them.
 
     Raises:
         TableError: a set holds nothing to judge on. InputError: LABELS_DIFFER.
@@ -95,22 +102,29 @@ def read_exam(
         part="test",
         examples=parted.test,
     )
-    learnt = {normalise(e.text) for e in (*parted.train, *parted.spare, *parted.validation)}
+    learnt = (*parted.train, *parted.spare, *parted.validation)
     previous = None
     if config.gate is not None:
-        gate = load_for_exam(config.gate)
+        gate = load_for_evaluation(config.gate)
         previous = bundle_contender(gate, labels)
         trained_on = (*trained_on, *gate.bundle.manifest.trainings)
     others = (
         read_sample(source, labels, trained_on=trained_on, columns=columns).without(learnt)
         for source in config.on
     )
-    return Exam(config=config, parted=parted, samples=(test, *others), previous=previous)
+    return EvaluationInputs(
+        config=config, parted=parted, samples=(test, *others), previous=previous
+    )
 
 
-def sit_exam(
-    exam: Exam, classifier: Classifier, weights: Path, *, curve: Sequence[Epoch], notes: list[str]
-) -> Result:
+def evaluate_draft(
+    inputs: EvaluationInputs,
+    classifier: Classifier,
+    weights: Path,
+    *,
+    curve: Sequence[Epoch],
+    notes: list[str],
+) -> Evaluated:
     """Judge the loaded draft. weights: of the base encoder, for the static baseline.
 
     The report names wrong answers by row and holds no review: it goes into the bundle.
@@ -119,11 +133,11 @@ def sit_exam(
         BundleError: WORSE_THAN_PREVIOUS, with every figure that fell.
     """
     manifest = classifier.bundle.manifest
-    contenders = [] if exam.previous is None else [exam.previous]
-    if exam.config.baselines:
+    contenders = [] if inputs.previous is None else [inputs.previous]
+    if inputs.config.baselines:
         contenders += baseline_contenders(
-            exam.parted.train,
-            exam.parted.validation,
+            inputs.parted.train,
+            inputs.parted.validation,
             classifier.labels,
             encoder=classifier.new_encoder(),
             weights=weights,
@@ -131,15 +145,15 @@ def sit_exam(
     known = set(classifier.labels) & set(SENTIMENTS)
     judgement, answered = judge_bundle(
         classifier,
-        exam.samples,
+        inputs.samples,
         cases=read_cases(OWN_SUITE) if known else (),
         contenders=contenders,
     )
     verdict = None
-    if exam.previous is not None:
+    if inputs.previous is not None:
         verdict = decide({on.name: on.comparison for on in judgement.rivals[0].sets})
         notes = [*notes, f"This bundle is {verdict.sentence()}."]
-    if verdict is not None and not verdict.passed and not exam.config.allow_worse:
+    if verdict is not None and not verdict.passed and not inputs.config.allow_worse:
         raise BundleError(
             f"the new bundle is {verdict.sentence()}: it was not written; train it otherwise, or"
             " add --allow-worse to have it all the same",
@@ -147,4 +161,4 @@ def sit_exam(
         )
     worst = [mistake for one in answered for mistake in worst_mistakes(one, texts=False)]
     page = render_report(judgement, manifest, mistakes=worst, history=curve, notes=notes)
-    return Result(judgement=judgement, verdict=verdict, report=page)
+    return Evaluated(judgement=judgement, verdict=verdict, report=page)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -18,16 +19,12 @@ from sentimill.errors import TextError
 from sentimill.text.cleaning import CLEANING
 from sentimill.text.tokenizer import TextEncoder, Truncation, pad
 from sentimill_train.calibration.temperature import Calibration
-from sentimill_train.data.schema import Columns
-from sentimill_train.data.splits import Parted
 from sentimill_train.evaluation.result import Judgement
 from sentimill_train.export.onnx import Graph
-from sentimill_train.model.lora import Lora
 from sentimill_train.model.pretrained import Pretrained
 from sentimill_train.packaging.card_findings import findings
 from sentimill_train.packaging.model_card import Card, model_card
 from sentimill_train.packaging.source_commit import commit_of
-from sentimill_train.training.loop import Fit, FitConfig
 
 __all__ = ["GOLDEN_TEXTS", "Made", "golden_of"]
 
@@ -76,29 +73,19 @@ def golden_of(
 class Made:
     """All that a bundle is written from.
 
-    refused: how many rows were left out because no model can read them. notes: Markdown for the
-    card. golden: from `golden_of`.
+    notes: Markdown for the card. training: how the student was trained, by name. golden: from
+    `golden_of`.
     A bundle is written twice: as `files` alone, to be judged as what it is, and then with `papers`.
     """
 
     name: str
-    preset: str
-    train_embeddings: bool
-    train_tokens: int | None
-    dropout: float | None
-    lora: Lora | None
     notes: str
     max_tokens: int
     truncation: Truncation
-    columns: Columns
-    config: FitConfig
     pretrained: Pretrained
     labels: tuple[str, ...]
     sources: tuple[Source, ...]
-    parted: Parted
-    refused: int
-    larger: Pretrained | None
-    fitted: Fit
+    training: Mapping[str, str | int | float | bool | None]
     calibration: Calibration
     graph: Graph
     golden: tuple[Golden, ...]
@@ -173,45 +160,8 @@ class Made:
         )
 
     def _training(self) -> dict[str, str | int | float | bool | None]:
-        config, abstention = self.config, self.calibration.abstention
         return {
-            "preset": self.preset,
-            "train_embeddings": self.train_embeddings,
-            "train_tokens": self.train_tokens,
-            "dropout": self.dropout,
-            "lora_rank": None if self.lora is None else self.lora.rank,
-            "lora_alpha": None if self.lora is None else self.lora.alpha,
-            "seed": config.seed,
-            "epochs": self.fitted.epochs,
-            "best_epoch": self.fitted.best_epoch,
-            "best_validation_macro_f1": round(self.fitted.macro_f1, 4),
-            "steps": self.fitted.steps,
-            "batch_tokens": config.batch_tokens,
-            "accumulate": config.accumulate,
-            "learning_rate": config.learning_rate,
-            "soft_weight": config.soft_weight,
-            "distil_temperature": config.distil_temperature,
-            "teacher_bundle": None if self.larger is None else self.larger.name,
-            "teacher_bundle_sha256": None if self.larger is None else self.larger.sha256,
-            "hidden_weight": config.hidden_weight,
-            "average_last": config.average_last,
-            "interpolated_share": self.fitted.interpolated_share,
-            "patience": config.patience,
-            "text_column": ", ".join(self.columns.texts),
-            "label_column": self.columns.label,
-            "rows_train": len(self.parted.train),
-            "rows_validation": len(self.parted.validation),
-            "rows_test": len(self.parted.test),
-            "rows_spare": len(self.parted.spare),
-            "rows_unlabelled": self.parted.unlabelled,
-            "rows_repeated": self.parted.repeated,
-            "rows_refused": self.refused,
-            "target_error": abstention.target_error if abstention is not None else None,
-            "seconds": round(self.fitted.seconds, 1),
-            "device": self.fitted.device,
-            "autocast": self.fitted.autocast,
-            "threads": self.fitted.threads,
-            "processes": self.fitted.processes,
+            **self.training,
             "python": platform.python_version(),
             "commit": commit_of(Path(__file__)),
         }

@@ -1,7 +1,7 @@
-"""A training on disk, from which a killed run goes on to the weights of one that ran through.
+"""The checkpoint: a killed run goes on from it, to the weights of a run that was not killed.
 
 One safetensors file holds every tensor of the loop, and the rest as JSON in its header: no pickle.
-It is replaced whole, so a kill at any moment leaves the old one or the new one.
+The file is replaced whole, so a kill at any moment leaves the old one or the new one.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Checkpoint:
         """Say whether it is time for the next one."""
         return time.monotonic() - self._written >= self.minutes * 60
 
-    def save(self, tensors: Mapping[str, Tensor], place: Mapping[str, object]) -> None:
-        """Replace what is there by *tensors* and *place*, which is anything that JSON can hold."""
+    def save(self, tensors: Mapping[str, Tensor], position: Mapping[str, object]) -> None:
+        """Replace the file by *tensors* and *position*, which is anything that JSON can hold."""
         self.folder.mkdir(parents=True, exist_ok=True)
         part = self.folder / f"{_FILE}.part"
-        header = {"run": json.dumps(self._run), "place": json.dumps(place)}
+        header = {"run": json.dumps(self._run), "position": json.dumps(position)}
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, header)
         with part.open("rb") as written:
             os.fsync(written.fileno())
@@ -58,7 +58,7 @@ class Checkpoint:
         self._written = time.monotonic()
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Return tensors and place of the last `save`, or None where there was none.
+        """Return tensors and position of the last `save`, or None where there was none.
 
         Raises:
             UsageError: CHECKPOINT_DIFFERS where it is of another run, CHECKPOINT_UNREADABLE.
@@ -69,9 +69,9 @@ class Checkpoint:
         try:
             with safe_open(path, framework="pt") as opened:
                 header = opened.metadata() or {}
-                run, place = json.loads(header["run"]), json.loads(header["place"])
+                run, position = json.loads(header["run"]), json.loads(header["position"])
                 self._check(run)
-                return {name: opened.get_tensor(name) for name in opened.keys()}, place  # noqa: SIM118 - no mapping
+                return {name: opened.get_tensor(name) for name in opened.keys()}, position  # noqa: SIM118 - no mapping
         except (SafetensorError, KeyError, ValueError) as error:
             raise UsageError(
                 f"{path} is no checkpoint ({type(error).__name__}): delete it, or give --checkpoint"
@@ -80,7 +80,7 @@ class Checkpoint:
             ) from error
 
     def remove(self) -> None:
-        """Delete it: the training it is of has given its bundle."""
+        """Delete it, when its training has written its bundle."""
         (self.folder / _FILE).unlink(missing_ok=True)
 
     def _check(self, was: Mapping[str, object]) -> None:
@@ -90,38 +90,38 @@ class Checkpoint:
             raise UsageError(
                 f"{self.folder} has the checkpoint of another training"
                 f" ({'; '.join(_difference(n, was.get(n), now.get(n)) for n in names)}):"
-                " give what it was given, or another --checkpoint, or delete it",
+                " repeat that command, give another --checkpoint, or delete the folder",
                 reason="CHECKPOINT_DIFFERS",
             )
 
 
 def _difference(name: str, was: object, now: object) -> str:
     if any(isinstance(value, str) and len(value) >= _DIGEST_LENGTH for value in (was, now)):
-        return f"{name} are others"
+        return f"{name} changed"
     return f"{name} was {was}, now {now}"
 
 
 @contextmanager
 def stop_signals(*, caught: bool) -> Iterator[list[int]]:
-    """Give a list that the first SIGINT or SIGTERM is added to; a second does what it always did.
+    """Yield a list to which the first SIGINT or SIGTERM is added; the second acts as it always did.
 
     Where not *caught*, or outside of the main thread, the list stays empty.
     """
-    came: list[int] = []
+    received: list[int] = []
     if not caught or threading.current_thread() is not threading.main_thread():
-        yield came
+        yield received
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def first(number: int, _: FrameType | None) -> None:
-        came.append(number)
+        received.append(number)
         for each, handler in before.items():
             signal.signal(each, handler)
 
     for number in before:
         signal.signal(number, first)
     try:
-        yield came
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

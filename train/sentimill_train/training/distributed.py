@@ -1,8 +1,8 @@
 """One training in several processes, as `torchrun` starts them.
 
-Each has the whole student and learns from its share of every step's batches; their gradients are
-summed, so all take the same step. By hand, for it is one call a step and needs no wrapper around
-the student.
+Each process has the whole student and learns from its share of every step's batches. Their
+gradients are summed, so all take the same step. torch's own wrapper is not used: this is one call a
+step, and the student stays a plain module.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-__all__ = ["Processes", "here", "joined", "leave"]
+__all__ = ["Process", "current_process", "leave_process_group", "process_group"]
 
 
 @dataclass(frozen=True, slots=True)
-class Processes:
-    """How many there are, and which one this is: `rank` 0 judges, reports and writes.
+class Process:
+    """This process among *count*; the one of `rank` 0 validates, reports and writes.
 
     Every process must call each method, in the same order.
     """
@@ -59,33 +59,33 @@ class Processes:
         return found
 
 
-def here() -> Processes:
-    """Return this process among those that were `joined`."""
+def current_process() -> Process:
+    """Return this process in its `process_group`; alone, it is the first of one."""
     if not dist.is_initialized():
-        return Processes()
-    return Processes(dist.get_rank(), dist.get_world_size())
+        return Process()
+    return Process(dist.get_rank(), dist.get_world_size())
 
 
 @contextmanager
-def joined() -> Iterator[Processes]:
+def process_group() -> Iterator[Process]:
     """Join the processes that the environment names (WORLD_SIZE, RANK, ...), if it names any.
 
     Tensors on the CPU travel by gloo, those on a GPU by NCCL; each process takes the GPU of its
     LOCAL_RANK.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield Processes()
+        yield Process()
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group()
     try:
-        yield here()
+        yield current_process()
     finally:
-        leave()
+        leave_process_group()
 
 
-def leave() -> None:
-    """Part from the other processes, where any have joined: what follows is done alone."""
+def leave_process_group() -> None:
+    """Leave the other processes, where there are any: what follows is done alone."""
     if dist.is_initialized():
         dist.destroy_process_group()

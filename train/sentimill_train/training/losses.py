@@ -1,7 +1,8 @@
-"""What a student is pulled towards: a teacher's shares where a row has them, its label, or both."""
+"""The training loss: a label, a teacher's shares, or both; and a teacher's token states."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -16,21 +17,37 @@ _LEAST: Final = 1e-12  # keeps a row without shares from dividing by zero
 
 
 def distil_loss(
-    logits: Tensor, gold: Tensor, soft: Tensor, soft_weight: float, temperature: float = 1.0
+    logits: Tensor,
+    gold: Tensor,
+    soft: Tensor,
+    soft_weight: float,
+    temperatures: Sequence[float] = (1.0,),
+    allowed: Tensor | None = None,
 ) -> Tensor:
     """Return the loss of each row (rows,).
 
-    logits, soft: (rows, labels); gold: (rows,). A row with shares in *soft* gets
-    ``soft_weight * T^2 * KL(soft || student) + (1 - soft_weight) * CE(gold, student)``, a row of
-    zeros the cross-entropy alone, and a row of NO_LABEL the KL alone. In the KL the student's
-    logits are divided by T, the *temperature*; *soft* is softened already, see `soften`. (Hinton et
-    al. 2015, section 2; T^2 keeps the size of its gradient. T is 1 by default: our shares are those
-    of a panel, not of a sharp softmax.)
+    logits, soft: (rows, labels); gold: (rows,); allowed: (rows, labels) bool. A row with shares in
+    *soft* gets ``soft_weight * KL + (1 - soft_weight) * CE``, a row of zeros the cross-entropy
+    alone, and a row of NO_LABEL the KL alone.
+
+    KL is the mean over *temperatures* of ``T^2 * KL(soften(soft, T) || student at T)``. (Hinton et
+    al. 2015, section 2: T^2 keeps the size of the gradient. The default is 1: the shares of a panel
+    are no sharp softmax.)
+
+    CE is the partial-label loss: it compares only the labels that were *allowed*. A review that was
+    sorted as negative or positive, because its set knows no neutral, then says nothing about
+    neutral.
     """
-    log_q = F.log_softmax(logits, dim=-1)
-    log_p = log_q if temperature == 1 else F.log_softmax(logits / temperature, dim=-1)
+    known = logits if allowed is None else logits.masked_fill(~allowed, -torch.inf)
+    log_q = F.log_softmax(known, dim=-1)
     hard = F.nll_loss(log_q, gold, reduction="none", ignore_index=NO_LABEL)
-    kl = F.kl_div(log_p, soft, reduction="none").sum(-1) * temperature**2
+    kl = torch.stack(
+        [
+            F.kl_div(F.log_softmax(logits / t, -1), soften(soft, t), reduction="none").sum(-1)
+            * t**2
+            for t in temperatures
+        ]
+    ).mean(0)
     weight = torch.where(gold == NO_LABEL, 1.0, soft_weight) * (soft.sum(-1) > 0)
     return weight * kl + (1 - weight) * hard
 
@@ -38,7 +55,7 @@ def distil_loss(
 def soften(shares: Tensor, temperature: float) -> Tensor:
     """Return ``shares^(1/T)`` with each row (rows, labels) summing to 1 again; zeros stay zeros.
 
-    That is what a softmax at T would have given of the logits whose softmax *shares* are.
+    A softmax at T would have given these of the logits whose softmax *shares* are.
     """
     if temperature == 1:
         return shares
@@ -51,5 +68,5 @@ def hidden_loss(states: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
 
     states, wanted: (rows, tokens, hidden); mask: (rows, tokens), 1 where there is a token.
     """
-    apart = (states.float() - wanted.float()).square().mean(-1) * mask
-    return apart.sum(1) / mask.sum(1)
+    difference = (states.float() - wanted.float()).square().mean(-1) * mask
+    return difference.sum(1) / mask.sum(1)

@@ -1,4 +1,4 @@
-"""AdamW as the student wants it: four groups of parameters, and a rate that rises, then falls."""
+"""AdamW with four groups of parameters, and a learning rate that rises, then falls."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from torch import nn
 
 from sentimill_train.model.student import Student
 
-__all__ = ["Group", "learning_rate_at", "new_optimiser", "parameter_groups", "set_rates"]
+__all__ = ["Group", "learning_rate_at", "new_optimizer", "parameter_groups", "set_rates"]
 
-_HEAD_FACTOR: Final = 10.0  # the head starts from noise, the encoder from a good place
 _WEIGHT_DECAY: Final = 0.01
 _BETAS: Final = (0.9, 0.98)
 _WARM_UP: Final = 0.1  # of all rows seen
@@ -28,11 +27,11 @@ class Group:
     weight_decay: float
 
 
-def parameter_groups(student: Student, learning_rate: float) -> list[Group]:
+def parameter_groups(student: Student, learning_rate: float, head_factor: float) -> list[Group]:
     """Return what is trained of *student* in up to four groups: head or not, decayed or not.
 
-    Biases and LayerNorm weights, which are the vectors, are not decayed: it would only pull them
-    to zero.
+    The head learns at *head_factor* times the rate of the encoder. Biases and LayerNorm weights,
+    which are the vectors, are not decayed: decay would only pull them to zero.
     """
     found: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in student.named_parameters():
@@ -42,14 +41,14 @@ def parameter_groups(student: Student, learning_rate: float) -> list[Group]:
     return [
         Group(
             parameters=tuple(parameters),
-            learning_rate=learning_rate * (_HEAD_FACTOR if head else 1.0),
+            learning_rate=learning_rate * (head_factor if head else 1.0),
             weight_decay=_WEIGHT_DECAY if matrix else 0.0,
         )
         for (head, matrix), parameters in found.items()
     ]
 
 
-def new_optimiser(groups: Sequence[Group]) -> torch.optim.AdamW:
+def new_optimizer(groups: Sequence[Group]) -> torch.optim.AdamW:
     """Return AdamW over *groups*, in their order; `set_rates` gives it its rates."""
     return torch.optim.AdamW(
         [{"params": list(g.parameters), "weight_decay": g.weight_decay} for g in groups],
@@ -58,9 +57,9 @@ def new_optimiser(groups: Sequence[Group]) -> torch.optim.AdamW:
     )
 
 
-def set_rates(optimiser: torch.optim.AdamW, groups: Sequence[Group], done: float) -> None:
+def set_rates(optimizer: torch.optim.AdamW, groups: Sequence[Group], done: float) -> None:
     """Set the learning rates for the step after *done* of all rows were seen, 0 to 1."""
-    for settings, group in zip(optimiser.param_groups, groups, strict=True):
+    for settings, group in zip(optimizer.param_groups, groups, strict=True):
         settings["lr"] = group.learning_rate * learning_rate_at(done)
 
 

@@ -1,4 +1,4 @@
-"""What training carries from one step to the next, and so what a checkpoint has to hold."""
+"""The state of a training between two steps, which is what a checkpoint has to hold."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ from torch.optim.swa_utils import AveragedModel
 
 from sentimill_train.model.student import Student
 
-__all__ = ["Carried", "Place", "Progress", "weights_of"]
+__all__ = ["Position", "Progress", "TrainingState", "weights_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Where training is.
+    """How far training is.
 
-    rows: seen so far, of rows_total in all epochs. loss: running mean. macro_f1: on validation,
-    of the last epoch that ended; epoch_ended says that this one just did.
+    rows: seen so far, of rows_total in all epochs. loss: running mean. nll, macro_f1: on the
+    validation rows, of the last epoch that ended; epoch_ended says that this one just did.
     """
 
     epoch: int
     rows: int
     rows_total: int
     loss: float
+    nll: float | None
     macro_f1: float | None
     epoch_ended: bool
 
 
 @dataclass(slots=True, kw_only=True)
-class Place:
-    """Where the loop is: all but its tensors, as a checkpoint has it.
+class Position:
+    """Where the loop is: all of its state but the tensors.
 
-    ended: epochs; batches: taken of the one under way. shuffle: the state of the generator from
-    which that one is planned. loss: running mean. score, best: macro-F1 on validation, of the last
-    epoch and of best_epoch. seconds: before this run.
+    ended: epochs that ended; batches: taken of the epoch under way. shuffle: the state of the
+    generator from which that epoch is planned. loss: running mean. nll, macro_f1: of the last epoch
+    on the validation rows; best_nll, best_macro_f1: of best_epoch. seconds: before this run.
     """
 
     shuffle: Mapping[str, Any]
@@ -46,34 +47,37 @@ class Place:
     rows: int = 0
     steps: int = 0
     loss: float = 0.0
-    score: float | None = None
-    best: float = -1.0
+    nll: float | None = None
+    macro_f1: float | None = None
+    best_nll: float | None = None
+    best_macro_f1: float = 0.0
     best_epoch: int = 0
     seconds: float = 0.0
     curve: list[Progress] = field(default_factory=list)
 
 
 @dataclass(slots=True, kw_only=True)
-class Carried:
+class TrainingState:
     """All that the next step depends on, but for the rows and the options.
 
-    mean: of the weights so far, where that is wanted. best: the weights of `place.best_epoch`.
+    average: of the weights so far, where that is wanted. best: the weights of
+    `position.best_epoch`.
     """
 
     student: Student
-    optimiser: torch.optim.AdamW
-    mean: AveragedModel | None
+    optimizer: torch.optim.AdamW
+    average: AveragedModel | None
     best: dict[str, Tensor]
-    place: Place
+    position: Position
 
-    def to_judge(self) -> Student:
-        """Return the mean where it has begun, else the student."""
-        if self.mean is None or int(self.mean.n_averaged) == 0:
+    def evaluated_student(self) -> Student:
+        """Return the average of the weights where it has begun, else the student."""
+        if self.average is None or int(self.average.n_averaged) == 0:
             return self.student
-        return cast(Student, self.mean.module)
+        return cast(Student, self.average.module)
 
     def generator(self) -> Tensor:
-        """Return the state of what dropout draws from (bytes,) uint8, on the CPU."""
+        """Return the state of the generator that dropout draws from (bytes,) uint8, on the CPU."""
         state = torch.get_rng_state()
         if self.student.device.type != "cuda":
             return state
@@ -83,15 +87,15 @@ class Carried:
         """Return every tensor by name; *generators*: the `generator` of each process, by rank."""
         found = {f"student.{n}": tensor for n, tensor in self.student.state_dict().items()}
         found |= {f"best.{name}": tensor for name, tensor in self.best.items()}
-        if self.mean is not None:
-            found |= {f"mean.{name}": tensor for name, tensor in self.mean.state_dict().items()}
-        for i, state in self.optimiser.state_dict()["state"].items():
-            found |= {f"optimiser.{i}.{name}": tensor for name, tensor in state.items()}
+        if self.average is not None:
+            found |= {f"average.{name}": t for name, t in self.average.state_dict().items()}
+        for i, state in self.optimizer.state_dict()["state"].items():
+            found |= {f"optimizer.{i}.{name}": tensor for name, tensor in state.items()}
         return found | {f"generator.{rank}": state for rank, state in enumerate(generators)}
 
     def record(self, seconds: float) -> dict[str, object]:
-        """Return the place as JSON has it, after *seconds* of training in all."""
-        return {**asdict(self.place), "seconds": seconds}
+        """Return the position as JSON has it, after *seconds* of training in all."""
+        return {**asdict(self.position), "seconds": seconds}
 
     def restore(self, tensors: Mapping[str, Tensor], record: Mapping[str, Any], rank: int) -> None:
         """Become what was saved by `tensors` and `record`, in the process *rank*."""
@@ -101,15 +105,17 @@ class Carried:
 
         self.student.load_state_dict(under("student."))
         self.best = under("best.")
-        if self.mean is not None:
-            self.mean.load_state_dict(under("mean."))
+        if self.average is not None:
+            self.average.load_state_dict(under("average."))
         states: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in under("optimiser.").items():
+        for name, tensor in under("optimizer.").items():
             i, _, key = name.partition(".")
             states.setdefault(int(i), {})[key] = tensor
-        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": states})
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": states})
         self._restore_generator(tensors[f"generator.{rank}"])
-        self.place = Place(**{**record, "curve": [Progress(**each) for each in record["curve"]]})
+        self.position = Position(
+            **{**record, "curve": [Progress(**each) for each in record["curve"]]}
+        )
 
     def _restore_generator(self, state: Tensor) -> None:
         on_cpu = len(torch.get_rng_state())

@@ -1,20 +1,24 @@
-"""A fine-tuned larger classifier that a smaller student learns from, asked as training goes."""
+"""A fine-tuned classifier that a student learns from: its logits, and the states of its tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
+from sentimill.classifier import plan_batches
 from sentimill.errors import UsageError
 from sentimill.text.tokenizer import TextEncoder, Truncation
 from sentimill_train.data.schema import Example
 from sentimill_train.data.tokenized import Rows, tokenise
+from sentimill_train.model.autocast import autocast
 from sentimill_train.model.pretrained import Pretrained, find_pretrained
 from sentimill_train.model.student import (
     Student,
@@ -24,12 +28,15 @@ from sentimill_train.model.student import (
     to_device,
     to_tensors,
 )
+from sentimill_train.training.distributed import current_process
 
-__all__ = ["Larger", "load_larger"]
+__all__ = ["Teacher", "load_teacher"]
+
+_BATCH_TOKENS: Final = 16_384
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Larger:
+class Teacher:
     """A classifier with the rows of train as its own tokenizer reads them.
 
     order: where each of our labels is among its own.
@@ -54,6 +61,32 @@ class Larger:
                 logits, states = found.logits, found.hidden_states[-1]
         return logits[:, list(self.order)].float(), states
 
+    def logits(
+        self,
+        wanted: Sequence[int],
+        dtype: torch.dtype | None,
+        watch: Callable[[int, int], None] = lambda done, total: None,
+    ) -> NDArray[np.float32]:
+        """Return the logits (wanted, labels) of the rows *wanted*.
+
+        Where several processes train, each answers its part, and all of them get the whole.
+        dtype: of matrix products, see `fast_dtype`. watch: is told the rows done, and of how many.
+        """
+        process = current_process()
+        each = -(-len(wanted) // process.count)
+        part = list(wanted)[process.rank * each : (process.rank + 1) * each]
+        found = np.zeros((each, len(self.order)), dtype=np.float32)
+        done = 0
+        lengths = self.rows.lengths()[part].tolist()
+        for places in plan_batches(lengths, _BATCH_TOKENS):
+            with autocast(self.model.device, dtype):
+                logits, _ = self.read([part[i] for i in places])
+            found[places] = logits.cpu().numpy()
+            done += len(places)
+            watch(done, len(part))
+        parts = process.gather(torch.from_numpy(found))
+        return np.asarray(torch.cat(parts).numpy()[: len(wanted)])
+
     def check_states(self, student: Student, rows: Rows) -> None:
         """Raise unless *student* has states of the same size for the same tokens.
 
@@ -70,14 +103,14 @@ class Larger:
             )
 
 
-def load_larger(
+def load_teacher(
     folder: Path,
     labels: Sequence[str],
     examples: Sequence[Example],
     *,
     max_tokens: int,
     truncation: Truncation,
-) -> Larger:
+) -> Teacher:
     """Return the classifier in *folder*, a bundle or a sequence classifier, to read *examples*.
 
     Raises:
@@ -110,7 +143,7 @@ def load_larger(
     rows, refused = tokenise(examples, encoder, labels)
     if refused:
         raise _unsupported(folder, f"its tokenizer refuses {len(refused)} of the rows")
-    return Larger(source=source, model=model, rows=rows, order=order)
+    return Teacher(source=source, model=model, rows=rows, order=order)
 
 
 def _order_of(id2label: dict[int, str], labels: Sequence[str], name: str) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""How far to go from the weights that training began with to those that it found.
+"""Weight interpolation: blends the new weights with the old ones, so that the model forgets less.
 
 A student that learns a few hundred reviews of one kind forgets a part of what it knew of others.
 Weights between the two ends keep most of both (Wortsman et al. 2022, "Robust fine-tuning of
@@ -7,42 +7,50 @@ zero-shot models").
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 from torch import Tensor
 
-from sentimill.classifier import probabilities
-from sentimill_train.calibration.temperature import find_temperature
+from sentimill_train.calibration.temperature import calibrated_nll
 from sentimill_train.data.tokenized import Rows
-from sentimill_train.metrics.classification import nll_of
 from sentimill_train.model.student import Student, predict
 from sentimill_train.training.state import weights_of
 
 __all__ = ["SHARES", "interpolate", "mix"]
 
 SHARES: Final = tuple(eighths / 8 for eighths in range(2, 9))
-"""The shares of what training found that are tried."""
+"""The shares of the new weights that are tried."""
+
+_MOST_ROWS: Final = 4000  # of each set; all shares are judged on the same rows
+_TIE: Final = 1e-4  # nats: of shares as good as this the least is taken, which forgets least
 
 
-def interpolate(student: Student, start: Mapping[str, Tensor], validation: Rows) -> float:
-    """Move *student* back towards *start* to where the loss on *validation* is least.
+def interpolate(student: Student, start: Mapping[str, Tensor], judged_on: Sequence[Rows]) -> float:
+    """Move *student* back towards *start* to where the mean loss on *judged_on* is least.
 
-    start: the weights (`weights_of`) that its training began with. The loss is that of calibrated
-    answers, which the bundle will give. Returned is the share of what training found that is left,
-    one of `SHARES`: 1 leaves *student* as it is.
+    start: the weights (`weights_of`) that its training began with. judged_on: validation rows, and
+    those of the replay where there is one; each set counts the same. The loss is that of calibrated
+    answers, which the bundle will give. Returned is the share of the new weights that is left, one
+    of `SHARES`: 1 leaves *student* as it is.
     """
+    sets = [_sample(rows) for rows in judged_on]
     found = weights_of(student)
     losses = {}
     for share in SHARES:
         mix(student, start, found, share)
-        logits = predict(student, validation)
-        probs = probabilities(logits, find_temperature(logits, validation.gold))
-        losses[share] = nll_of(probs.astype(np.float64), validation.gold)
-    best = min(losses, key=lambda share: losses[share])
+        losses[share] = sum(calibrated_nll(predict(student, rows), rows.gold) for rows in sets)
+    lowest = min(losses.values())
+    best = min(share for share, loss in losses.items() if loss <= lowest + _TIE)
     mix(student, start, found, best)
     return best
+
+
+def _sample(rows: Rows) -> Rows:
+    if len(rows) <= _MOST_ROWS:
+        return rows
+    return rows.take(np.sort(np.random.default_rng(0).permutation(len(rows))[:_MOST_ROWS]))
 
 
 def mix(
