@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,11 +11,14 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from cli_in_process import Sentimill
 from sentimill.bundle.reader import open_bundle
 from sentimill.bundle.reference import find_reference
 from sentimill.errors import SentimillError, UsageError
 from sentimill_train.cli.train import train
+from sentimill_train.cli.train_progress import ProgressDisplay
 from sentimill_train.pipeline import Train
+from sentimill_train.training import state
 from train_parts import write_base
 
 app = typer.Typer(context_settings={"auto_envvar_prefix": "SENTIMILL"})
@@ -112,14 +116,20 @@ def test_options_can_come_from_the_environment(tmp_path: Path, tiny: list[str | 
     assert found.exit_code == 0, found.output
 
 
-def test_every_option_has_help() -> None:
-    """And each is said once."""
-    found = run("--help", COLUMNS="200", TERM="dumb")
+def test_help_fits_on_a_page(sentimill: Sentimill, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under headings, what one needs first comes first; each option is there once, with help."""
+    monkeypatch.setenv("COLUMNS", "80")
 
-    lines = found.stdout.splitlines()
-    options = [line.split("--", 1)[1].split()[0] for line in lines if "  --" in line]
-    assert {"reviews", "out", "text-column", "label-column", "labels", "base"} <= set(options)
-    assert len(options) == len(set(options))
+    lines = sentimill("train", "--help").out.splitlines()
+
+    assert len(lines) < 100
+    assert [line for line in lines if line.endswith(":") and line[0] != " "] == [
+        *("Input:", "Output:", "Model:", "Training:", "Teacher:", "Evaluation:"),
+        *("Performance:", "Advanced:", "Options:"),
+    ]
+    options = re.findall(r"^  (?:-h, )?--([a-z0-9-]+)", "\n".join(lines), re.MULTILINE)
+    assert options[:2] == ["reviews", "text-column"]
+    assert len(options) == len(set(options)) > 40
 
 
 def test_the_command_line_is_quick_to_load() -> None:
@@ -170,3 +180,64 @@ def test_half_a_student_learns_the_answers_of_the_whole(
 
     (config,) = asked
     assert config.teacher_bundle == (find_reference() if learns else None)
+
+
+class Clock:
+    """A clock that tests move."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        """Return the time in seconds."""
+        return self.now
+
+
+def at(rows: int, *, epoch_ended: bool = False) -> state.Progress:
+    """Return how far a training of two epochs of 1,000 rows is."""
+    nll, macro_f1 = (0.4, 0.8) if epoch_ended else (None, None)
+    return state.Progress(
+        epoch=1,
+        rows=rows,
+        rows_total=2000,
+        loss=0.5,
+        nll=nll,
+        macro_f1=macro_f1,
+        epoch_ended=epoch_ended,
+    )
+
+
+def test_a_log_has_a_line_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    """With rows, loss, rate and the time that is left, where stderr is no terminal."""
+    clock = Clock()
+    with ProgressDisplay(clock) as display:
+        display.stage("training")
+        for clock.now in range(26):
+            display.progress(at(40 * int(clock.now)))
+        display.progress(at(1000, epoch_ended=True))
+
+    assert capsys.readouterr().err.splitlines() == [
+        "training",
+        "epoch 1: 400 of 2,000 rows, loss 0.500, 40 rows/s, at most 40 s left",
+        "epoch 1: 800 of 2,000 rows, loss 0.500, 40 rows/s, at most 30 s left",
+        "epoch 1: loss 0.500, validation NLL 0.400, macro-F1 0.800",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("--labels-of=starter", "BAD_PAIR"),
+        ("--weight-of=starter=-1", "BAD_WEIGHT"),
+        ("--weight-of=other.csv=2", "UNKNOWN_SOURCE"),
+        ("--class-weights=neutral", "BAD_CLASS_WEIGHTS"),
+        ("--teacher-logits=none.parquet", "NO_TEACHER"),
+    ],
+)
+def test_an_option_that_says_nothing_is_refused(
+    tmp_path: Path, tiny: list[str | Path], option: str, reason: str
+) -> None:
+    """Before anything is trained, with the name of the option."""
+    found = run("--reviews", "starter", option, "--out", tmp_path / "b", *tiny)
+
+    assert isinstance(found.exception, UsageError)
+    assert found.exception.reason == reason

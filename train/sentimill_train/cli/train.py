@@ -43,12 +43,13 @@ def train(
     no_replay: opt.NoReplay = False,
     no_interpolate: opt.NoInterpolate = False,
     anchors: opt.Anchors = None,
-    soft_weight: opt.SoftWeight = 0.5,
+    seed: opt.Seed = 0,
     teacher_bundle: opt.TeacherBundle = None,
     teacher_logits: opt.TeacherLogits = None,
     teacher_share: opt.TeacherShare = 0.5,
+    soft_weight: opt.SoftWeight = 0.5,
     distil_temperature: opt.DistilTemperature = None,
-    seed: opt.Seed = 0,
+    hidden_weight: opt.HiddenWeight = 0.0,
     on: opt.On = None,
     gate: opt.Gate = None,
     allow_worse: opt.AllowWorse = False,
@@ -59,7 +60,6 @@ def train(
     checkpoint_minutes: opt.CheckpointMinutes = 10,
     accumulate: opt.Accumulate = 1,
     train_embeddings: opt.TrainEmbeddings = False,
-    hidden_weight: opt.HiddenWeight = 0.0,
     average_last: opt.AverageLast = 0.0,
     lora: opt.Lora = False,
     lora_rank: opt.LoraRank = None,
@@ -69,8 +69,8 @@ def train(
     """Train a small model on labelled reviews: fit, calibrate, evaluate, export.
 
     Rows keep the `split` of their file; without one, a hash of the text gives 70 % to train, 10 %
-    to validation and 20 % to test. A column `probs` with a teacher's share for each label is
-    learnt too. The bundle's report.html says how good the model is. docs/training.md has examples.
+    to validation and 20 % to test. A column `probs` with a teacher's share of each label is learnt
+    too. The bundle's report.html says how good the model is. Examples: docs/training.md.
     """
     with needed_for("training"):
         from sentimill_train.evaluation.training_evaluation import EvaluationConfig

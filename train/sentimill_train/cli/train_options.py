@@ -11,6 +11,7 @@ INPUT: Final = "Input"
 OUTPUT: Final = "Output"
 MODEL: Final = "Model"
 TRAINING: Final = "Training"
+TEACHER: Final = "Teacher"
 EVALUATION: Final = "Evaluation"
 PERFORMANCE: Final = "Performance"
 ADVANCED: Final = "Advanced"
@@ -53,15 +54,13 @@ LabelsOf = Annotated[
     list[str] | None,
     typer.Option(
         metavar="FILE=A,B",
-        help="FILE was labelled with these alone: learn nothing about the others from it.",
+        help="FILE was labelled with A and B alone: nothing else is learnt from it.",
         rich_help_panel=INPUT,
     ),
 ]
 ClassWeights = Annotated[
     str | None,
-    typer.Option(
-        help="`balanced`, or label=X with commas: weigh rare labels up.", rich_help_panel=INPUT
-    ),
+    typer.Option(help="`balanced`, or LABEL=X with commas between.", rich_help_panel=INPUT),
 ]
 Out = Annotated[Path, typer.Option(help="Folder to write the bundle to.", rich_help_panel=OUTPUT)]
 Name = Annotated[
@@ -80,8 +79,8 @@ Overwrite = Annotated[
 BaseModel = Annotated[
     str | None,
     typer.Option(
-        help="Start from a bundle, a folder, hub:owner/name, all-MiniLM-L6-v2 or"
-        " all-mpnet-base-v2.",
+        help="Bundle, folder, hub:owner/name, all-MiniLM-L6-v2 or"
+        " all-mpnet-base-v2. A bundle with these labels is continued.",
         show_default="the reference student",
         rich_help_panel=MODEL,
     ),
@@ -95,9 +94,7 @@ PresetName = Annotated[
 ]
 MaxTokens = Annotated[
     int,
-    typer.Option(
-        min=3, help="Tokens of a review that are read, also in service.", rich_help_panel=MODEL
-    ),
+    typer.Option(min=3, help="Tokens of a review that are read.", rich_help_panel=MODEL),
 ]
 TruncationRule = Annotated[
     Literal["head", "head-tail"],
@@ -108,7 +105,7 @@ TargetError = Annotated[
     typer.Option(
         min=0.0001,
         max=0.9999,
-        help="Abstain where needed to keep the error of the answers to this.",
+        help="Abstain to keep the error of the answers below this.",
         show_default="always answer",
         rich_help_panel=MODEL,
     ),
@@ -118,7 +115,7 @@ Epochs = Annotated[
     typer.Option(
         min=1,
         help="Times that every row is learnt, at most.",
-        show_default="5; 3 where --base has these labels",
+        show_default="5, or 3 to continue a model",
         rich_help_panel=TRAINING,
     ),
 ]
@@ -126,7 +123,7 @@ LearningRate = Annotated[
     float | None,
     typer.Option(
         help="The highest, after the warm-up.",
-        show_default="1e-4; 5e-5 where --base has these labels; 5e-4 with --lora",
+        show_default="1e-4, or 5e-5 to continue; --lora 5e-4",
         rich_help_panel=TRAINING,
     ),
 ]
@@ -136,7 +133,7 @@ Dropout = Annotated[
         min=0,
         max=0.9,
         help="Of the encoder.",
-        show_default="that of --base; 0.1 where it has these labels",
+        show_default="that of --base, or 0.1",
         rich_help_panel=TRAINING,
     ),
 ]
@@ -152,7 +149,7 @@ NoReplay = Annotated[
     bool,
     typer.Option(
         "--no-replay",
-        help="Where --base has these labels: do not learn the package's reviews too.",
+        help="When continuing: learn none of the package's reviews.",
         rich_help_panel=TRAINING,
     ),
 ]
@@ -160,7 +157,7 @@ NoInterpolate = Annotated[
     bool,
     typer.Option(
         "--no-interpolate",
-        help="Likewise: do not blend the new weights with those of --base.",
+        help="When continuing: do not blend in the old weights.",
         rich_help_panel=TRAINING,
     ),
 ]
@@ -168,7 +165,7 @@ Anchors = Annotated[
     list[str] | None,
     typer.Option(
         metavar="FILE",
-        help="Likewise: keep the answers of --base to these texts.",
+        help="When continuing: keep the old answers to these texts.",
         rich_help_panel=TRAINING,
     ),
 ]
@@ -177,23 +174,23 @@ SoftWeight = Annotated[
     typer.Option(
         min=0,
         max=1,
-        help="How much a teacher's probs count against the label.",
-        rich_help_panel=TRAINING,
+        help="Of a teacher's probs, against the label.",
+        rich_help_panel=TEACHER,
     ),
 ]
 TeacherBundle = Annotated[
     Path | None,
     typer.Option(
-        help="Learn the answers of this bundle or transformers classifier.",
-        rich_help_panel=TRAINING,
+        help="Learn the answers of this classifier.",
+        rich_help_panel=TEACHER,
     ),
 ]
 TeacherLogits = Annotated[
     Path | None,
     typer.Option(
         metavar="PARQUET",
-        help="File of a teacher's answers; --teacher-bundle adds what is missing.",
-        rich_help_panel=TRAINING,
+        help="Keep its answers in this file.",
+        rich_help_panel=TEACHER,
     ),
 ]
 TeacherShare = Annotated[
@@ -201,8 +198,8 @@ TeacherShare = Annotated[
     typer.Option(
         min=0,
         max=1,
-        help="Of its answers, where a row has probs already.",
-        rich_help_panel=TRAINING,
+        help="Of its answers, where a row has probs.",
+        rich_help_panel=TEACHER,
     ),
 ]
 DistilTemperature = Annotated[
@@ -210,9 +207,9 @@ DistilTemperature = Annotated[
     typer.Option(
         min=0.1,
         max=20,
-        help="Soften probs by this; of several, the mean loss.",
+        help="Softens probs; of several, the mean.",
         show_default="1",
-        rich_help_panel=TRAINING,
+        rich_help_panel=TEACHER,
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of every random choice.", rich_help_panel=TRAINING)]
@@ -245,7 +242,7 @@ BatchTokens = Annotated[
     int,
     typer.Option(
         min=1,
-        help="Padded tokens in a batch; at most a row for each 128.",
+        help="Padded tokens in a batch.",
         rich_help_panel=PERFORMANCE,
     ),
 ]
@@ -253,7 +250,7 @@ TrainTokens = Annotated[
     int | None,
     typer.Option(
         min=3,
-        help="Cut reviews to this while training: faster.",
+        help="Cut reviews to this, to train faster.",
         show_default="all",
         rich_help_panel=PERFORMANCE,
     ),
@@ -261,19 +258,17 @@ TrainTokens = Annotated[
 Checkpoint = Annotated[
     Path | None,
     typer.Option(
-        help="Folder from which the same command resumes after a kill.",
+        help="Folder to resume from after a kill.",
         rich_help_panel=PERFORMANCE,
     ),
 ]
 CheckpointMinutes = Annotated[
     float,
-    typer.Option(
-        min=0, help="Between two checkpoints within an epoch.", rich_help_panel=PERFORMANCE
-    ),
+    typer.Option(min=0, help="Between two of these.", rich_help_panel=PERFORMANCE),
 ]
 Accumulate = Annotated[
     int,
-    typer.Option(min=1, help="Batches in a step, where memory is short.", rich_help_panel=ADVANCED),
+    typer.Option(min=1, help="Batches in one step.", rich_help_panel=ADVANCED),
 ]
 TrainEmbeddings = Annotated[
     bool,
@@ -287,8 +282,8 @@ HiddenWeight = Annotated[
     float,
     typer.Option(
         min=0,
-        help="Of the difference from --teacher-bundle's token states.",
-        rich_help_panel=ADVANCED,
+        help="Of the difference from its token states.",
+        rich_help_panel=TEACHER,
     ),
 ]
 AverageLast = Annotated[
@@ -296,7 +291,7 @@ AverageLast = Annotated[
     typer.Option(
         min=0,
         max=1,
-        help="Average the weights over this last share of the rows.",
+        help="Average the weights over this last share.",
         rich_help_panel=ADVANCED,
     ),
 ]
@@ -304,7 +299,7 @@ Lora = Annotated[
     bool,
     typer.Option(
         "--lora",
-        help="Learn small adapters of a large --base, not all weights.",
+        help="Learn adapters of a large --base, not all weights.",
         rich_help_panel=ADVANCED,
     ),
 ]

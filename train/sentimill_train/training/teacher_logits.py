@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from sentimill.errors import TextError, UsageError
-from sentimill.text.tokenizer import clean
+from sentimill.text.cleaning import clean
 
 __all__ = ["find_logits", "text_keys", "write_logits"]
 
