@@ -21,7 +21,7 @@ def train(
     out: opt.Out,
     more: opt.More = None,
     *,
-    text_column: opt.TextColumn = "text",
+    text_column: opt.TextColumn = None,
     label_column: opt.LabelColumn = None,
     labels: opt.Labels = _SENTIMENTS,
     labels_of: opt.LabelsOf = None,
@@ -94,7 +94,9 @@ def train(
         reviews=(*reviews, *(more or ())),
         out=out,
         name=name,
-        columns=Columns(text=text_column, label=label_column, weight=weight_column),
+        columns=Columns(
+            text=tuple(text_column or ["text"]), label=label_column, weight=weight_column
+        ),
         weight_of={file: _number(file, value) for file, value in _pairs("--weight-of", weight_of)},
         labels_of={file: _split(value) for file, value in _pairs("--labels-of", labels_of)},
         labels=names,

@@ -24,7 +24,14 @@ Reviews = Annotated[
     ),
 ]
 More = Annotated[list[str] | None, typer.Argument(metavar="[FILE]...", hidden=True)]
-TextColumn = Annotated[str, typer.Option(help="Column that holds the text.", rich_help_panel=INPUT)]
+TextColumn = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Column of the text; repeat it to join several.",
+        show_default="text",
+        rich_help_panel=INPUT,
+    ),
+]
 LabelColumn = Annotated[
     str | None,
     typer.Option(

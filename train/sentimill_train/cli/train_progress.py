@@ -116,6 +116,8 @@ def report(trained: Trained, out: Path) -> None:
     ):
         if left_out:
             console.print(f"left out {left_out} rows {why}")
+    if parted.conflicting:
+        console.print(f"{parted.conflicting} texts occur under more than one label")
     for refused in trained.refused[:_SHOWN_REFUSALS]:
         example = refused.example
         console.print(f"left out {example.id} of {example.source}: {refused.error}", markup=False)

@@ -22,21 +22,27 @@ def human_labels(examples: Sequence[Example], labels: Sequence[str]) -> list[Exa
     `sentimill label` writes the teacher's largest share as `label`. To learn it besides the shares
     would only sharpen them (accuracy 0.734 with labels, 0.753 with shares, 0.762 with shares and
     the label of the stars: benchmarks/results/teachers.md). So a row with shares learns a label
-    where it says that a person has `given` one, or where its file has labels of its own: some of
-    them differ from the largest share.
+    where it says that a person has `given` one, or where it names no `teacher` and its file has
+    labels of its own: some of them differ from the largest share.
     """
     index = {label: i for i, label in enumerate(labels)}
 
-    def is_largest_share(example: Example) -> bool:
-        if example.probs is None or example.label is None or example.given is not None:
-            return True
-        return example.probs[index[example.label]] >= max(example.probs)
+    def has_own_label(example: Example) -> bool:
+        if example.probs is None or example.label is None or _is_taught(example):
+            return False
+        return example.probs[index[example.label]] < max(example.probs)
 
-    own = {example.source for example in examples if not is_largest_share(example)}
+    own = {example.source for example in examples if has_own_label(example)}
     return [
-        e if e.probs is None or (e.source in own and e.given is None) else replace(e, label=e.given)
+        e
+        if e.probs is None or (e.source in own and not _is_taught(e))
+        else replace(e, label=e.given)
         for e in examples
     ]
+
+
+def _is_taught(example: Example) -> bool:
+    return example.teacher is not None or example.given is not None
 
 
 def mix_shares(rows: Rows, logits: NDArray[np.float32], teacher_share: float) -> Rows:
