@@ -148,7 +148,7 @@ Patience = Annotated[
     int,
     typer.Option(
         min=1,
-        help="Stop after N epochs without a lower validation loss.",
+        help="Stop after N epochs without progress.",
         rich_help_panel=TRAINING,
     ),
 ]
