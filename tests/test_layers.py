@@ -114,7 +114,7 @@ TRAIN_ARROWS = {
     "evaluation": BASICS | {"model", "calibration", "reporting"},
     "export": BASICS | {"model", "calibration", "evaluation"},
     "packaging": BASICS | {"model", "calibration", "training", "evaluation", "export"},
-    "labelling": BASICS,
+    "labelling": BASICS | {"calibration"},
     "curation": BASICS | {"reporting"},
     "monitoring": BASICS | {"model", "curation"},
     "cost": {"optional_packages", "reporting", "labelling"},

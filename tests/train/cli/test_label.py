@@ -54,6 +54,26 @@ def test_labels_a_csv(tmp_path: Path) -> None:
     assert [row["label"] for row in rows] == ["positive", "negative"]
 
 
+def test_columns_of_the_input_are_kept_and_texts_joined(tmp_path: Path) -> None:
+    """An id that is a number, stars, a country: whatever the rows came with, they go with."""
+    source = tmp_path / "reviews.csv"
+    source.write_text("id,title,body,rating,country\n17,Lovely,A lamp.,5,FR\n18,,Terrible,1,\n")
+    with teacher_server() as server:
+        error = call(
+            source, tmp_path / "out.jsonl", "--teacher", f"openai:m@{server.url}", "--yes",
+            "--budget", "none", "--text-column", "title", "--text-column", "body",
+        )  # fmt: skip
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+
+    assert error is None
+    assert [(row["id"], row["rating"], row["country"]) for row in rows] == [
+        ("17", "5", "FR"),
+        ("18", "1", ""),
+    ]
+    assert [row["text"] for row in rows] == ["Lovely. A lamp.", "Terrible"]
+    assert [row["label"] for row in rows] == ["positive", "negative"]
+
+
 def test_requests_are_not_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A line a request would bury the live line and say nothing that the tally does not."""
     source = write_reviews(tmp_path / "in.jsonl", 5)

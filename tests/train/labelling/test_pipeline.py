@@ -22,7 +22,7 @@ from sentimill_train.data.schema import SENTIMENTS
 from sentimill_train.labelling.cost_estimate import CallRates
 from sentimill_train.labelling.job import failed_path
 from sentimill_train.labelling.pipeline import Labeller, RunObserver
-from sentimill_train.labelling.prompt import LATEST, load_prompt, text_key
+from sentimill_train.labelling.prompt import SENTIMENT, load_prompt, text_key
 from sentimill_train.labelling.providers.openai import OpenAITeacher
 from sentimill_train.labelling.requests import request_loop, response_parser
 from sentimill_train.labelling.requests.budget import PICO, Budget
@@ -391,7 +391,7 @@ def _stored_texts(store: Path) -> set[str]:
     """Return the texts of this test's reviews that the store holds a usable answer for."""
     if not store.exists():
         return set()
-    prompt = load_prompt(LATEST, SENTIMENTS, "logprobs")
+    prompt = load_prompt(SENTIMENT, SENTIMENTS, "logprobs")
     teacher = OpenAITeacher("m", url="http://127.0.0.1/v1", key="x", timeout_s=1.0)
     words = ("lovely", "terrible", "plain")
     texts = [f"Number {n} was {words[n % 3]} and that is all I can say." for n in range(ROWS)]

@@ -9,9 +9,17 @@ import pytest
 
 from sentimill.errors import UsageError
 from sentimill_train.data.schema import SENTIMENTS
-from sentimill_train.labelling.prompt import LATEST, Shot, load_prompt, shorten
+from sentimill_train.labelling.prompt import (
+    CLASSES,
+    SENTIMENT,
+    Shot,
+    load_meanings,
+    load_prompt,
+    prompt_for,
+    shorten,
+)
 
-PROMPT = load_prompt(LATEST, SENTIMENTS, "logprobs")
+PROMPT = load_prompt(SENTIMENT, SENTIMENTS, "logprobs")
 
 
 def test_same_text_gives_the_same_question() -> None:
@@ -53,9 +61,9 @@ def test_braces_in_a_review_are_text() -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        load_prompt(LATEST, ("bad", "good"), "logprobs"),
-        load_prompt(LATEST, SENTIMENTS, "stated"),
-        load_prompt(LATEST, SENTIMENTS, "logprobs", [Shot("Fine.", "positive")]),
+        load_prompt(SENTIMENT, ("bad", "good"), "logprobs"),
+        load_prompt(SENTIMENT, SENTIMENTS, "stated"),
+        load_prompt(SENTIMENT, SENTIMENTS, "logprobs", [Shot("Fine.", "positive")]),
     ],
 )
 def test_whatever_shapes_the_question_changes_the_version(changed: object) -> None:
@@ -66,7 +74,7 @@ def test_whatever_shapes_the_question_changes_the_version(changed: object) -> No
 def test_changed_file_is_a_new_version(tmp_path: Path) -> None:
     """One changed word in the prompt file is enough."""
     path = tmp_path / "mine.toml"
-    path.write_text(LATEST.read_text().replace("stranger", "person"), encoding="utf-8")
+    path.write_text(SENTIMENT.read_text().replace("stranger", "person"), encoding="utf-8")
 
     assert PROMPT.version != load_prompt(path, SENTIMENTS, "logprobs").version
 
@@ -74,7 +82,7 @@ def test_changed_file_is_a_new_version(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["logprobs", "stated"])
 def test_examples_are_shown_under_the_letters_of_the_call(mode: str) -> None:
     """A solved example points at the letter that its label has in this very call."""
-    prompt = load_prompt(LATEST, SENTIMENTS, mode, [Shot("Superb.", "positive")])  # type: ignore[arg-type] # one of the modes
+    prompt = load_prompt(SENTIMENT, SENTIMENTS, mode, [Shot("Superb.", "positive")])  # type: ignore[arg-type] # one of the modes
     question = prompt.question("t", "Fine.")
     letter = question.aliases[2]
     answer = question.user.split("</example>")[1].split("\n")[1]
@@ -98,3 +106,36 @@ def test_long_text_keeps_head_and_tail() -> None:
 
     assert shorten(text, 8) == "0 1 […] 94 95 96 97 98 99"
     assert text == shorten(text, 100)
+
+
+def test_meanings_of_labels_are_in_the_question(tmp_path: Path) -> None:
+    """A set of one's own has its own question, and the file explains each of its labels."""
+    labels = ("bug", "billing question", "praise")
+    path = tmp_path / "help.toml"
+    path.write_text('bug = "something does not work"\n"billing question" = "about money"\n')
+    meanings = load_meanings(path, labels)
+
+    plain = load_prompt(prompt_for(labels), labels, "logprobs")
+    helped = load_prompt(prompt_for(labels), labels, "logprobs", (), meanings)
+    said = helped.question("openai:m", "It crashes.").user
+
+    assert prompt_for(labels) == CLASSES
+    assert prompt_for(SENTIMENTS) == prompt_for(("positive", "negative")) == SENTIMENT
+    assert re.search(r"^[ABC] = bug: something does not work$", said, re.MULTILINE)
+    assert re.search(r"^[ABC] = praise$", said, re.MULTILINE)
+    assert plain.version != helped.version
+    assert "felt" not in helped.question("openai:m", "x").system
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [("bug: it breaks", "write one line"), ('rude = "impolite"', "'rude', which is none of bug")],
+)
+def test_a_file_that_explains_no_label_is_refused(tmp_path: Path, content: str, says: str) -> None:
+    """With the form that it should have, or the label that is unknown."""
+    (tmp_path / "help.toml").write_text(content)
+
+    with pytest.raises(UsageError, match=says) as caught:
+        load_meanings(tmp_path / "help.toml", ("bug", "praise"))
+
+    assert caught.value.reason == "BAD_LABEL_HELP"

@@ -76,9 +76,17 @@ def label(
     store: Annotated[
         Path | None, typer.Option(help="where answers are kept; OUT.answers.sqlite")
     ] = None,
+    label_help: Annotated[
+        Path | None, typer.Option(help='TOML file with a line LABEL = "meaning" for each label')
+    ] = None,
     prompt: Annotated[Path | None, typer.Option(help="a prompt file of your own")] = None,
-    text_column: Annotated[str, typer.Option(help="column of the texts")] = "text",
-    label_column: Annotated[str | None, typer.Option(help="column of known labels")] = None,
+    text_column: Annotated[
+        list[str] | None,
+        typer.Option(help="column that holds the text; repeat it to join columns"),
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="column of the labels that are known")
+    ] = None,
     probe_injection: Annotated[
         bool,
         typer.Option("--probe-injection", help="measure if reviews can command the teacher"),
@@ -88,7 +96,7 @@ def label(
     from sentimill_train.data.schema import Columns
     from sentimill_train.labelling.cost_estimate import CallRates
     from sentimill_train.labelling.job import LabelJob
-    from sentimill_train.labelling.prompt import LATEST
+    from sentimill_train.labelling.prompt import load_meanings, prompt_for
     from sentimill_train.labelling.requests.batch_runner import BatchLimits
     from sentimill_train.labelling.requests.request_loop import RetryLimits
 
@@ -105,12 +113,13 @@ def label(
         reviews, out = reviews or "", out or Path("injection-probe")
     if reviews is None or out is None:
         raise UsageError("name the reviews and the file to write", reason="BAD_OPTION")
+    names = tuple(name.strip() for name in labels.split(",") if name.strip())
     job = LabelJob(
         source=reviews,
         out=out,
         store=store or out.with_name(out.name + ".answers.sqlite"),
-        labels=tuple(name.strip() for name in labels.split(",") if name.strip()),
-        columns=Columns(text=text_column, label=label_column),
+        labels=names,
+        columns=Columns(text=tuple(text_column or ["text"]), label=label_column),
         budget=_picodollars(budget),
         soft=soft,  # type: ignore[arg-type] # checked above
         votes=votes,
@@ -119,7 +128,8 @@ def label(
         relabel=relabel,
         redact=redact,
         max_words=max_words,
-        prompt=prompt or LATEST,
+        prompt=prompt or prompt_for(names),
+        meanings=load_meanings(label_help, names) if label_help else None,
         rates=CallRates(requests_per_minute=rpm, tokens_per_minute=tpm, concurrency=concurrency),
         retries=RetryLimits(attempts=attempts),
     )

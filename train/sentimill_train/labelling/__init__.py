@@ -1,10 +1,10 @@
-"""The teacher: a frontier model that is asked for its judgement, once a text, within a budget.
+"""Labelling: a large model, the teacher, labels each text once, within a budget.
 
 ::
 
-    prompt ─► ask ─► client ─► store ─► answers ─► shares
-               │ budget, pace      (raw, durable)   (parsed anew at every read)
+    prompt ─► request loop ─► provider ─► response cache ─► parser ─► soft labels
+               │ budget, rate limit        (raw, on disk)   (parsed at every read)
 
-Everything that a provider sends back is kept as it came. What it means is worked out when it is
-read, so that a better parser profits from answers already paid for.
+Every reply of a provider is stored as it came and parsed each time it is read, so a better parser
+also improves answers that are already paid for.
 """

@@ -1,9 +1,9 @@
-"""A judge: a teacher with the prompt it gets, and how its answers become shares."""
+"""An annotator: a teacher with its prompt, and how its answers become shares."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -36,7 +36,7 @@ Soft = Literal["auto", "logprobs", "votes", "stated"]
 
 @dataclass(frozen=True, slots=True)
 class TeacherSpec:
-    """A teacher as it is named on the command line: `openai:MODEL` or `openai:MODEL@URL`."""
+    """A teacher as the command line names it: `openai:MODEL` or `openai:MODEL@URL`."""
 
     provider: str
     model: str
@@ -66,7 +66,7 @@ class TeacherSpec:
 def open_teacher(spec: TeacherSpec, *, key: str | None, timeout_s: float) -> ModelTeacher:
     """Return the teacher behind a name.
 
-    key: None where the environment has none, which is fine for an endpoint of one's own.
+    key: None where the environment has none, which an endpoint of your own accepts.
     """
     from sentimill_train.labelling.providers.anthropic import ANTHROPIC_URL, AnthropicTeacher
     from sentimill_train.labelling.providers.openai import OPENAI_URL, OpenAITeacher
@@ -88,20 +88,24 @@ def open_teacher(spec: TeacherSpec, *, key: str | None, timeout_s: float) -> Mod
 
 @dataclass(frozen=True, slots=True)
 class PromptFile:
-    """What a prompt is made of once it is known how a teacher gives its shares."""
+    """A prompt file with its labels, before the mode of the answers is known."""
 
     path: Path
     labels: tuple[str, ...]
     shots: tuple[Shot, ...] = ()
+    meanings: Mapping[str, str] | None = None
 
     def bind(self, mode: Mode) -> Prompt:
         """Return the prompt for a mode."""
-        return load_prompt(self.path, self.labels, mode, self.shots)
+        return load_prompt(self.path, self.labels, mode, self.shots, self.meanings)
 
 
 @dataclass(slots=True)
 class Annotator:
-    """A teacher at work. weight: in the pool of several, its agreement with gold where known."""
+    """A teacher with its prompt, and what gold rows say of it.
+
+    agreement: the share of gold rows on which its first choice is right; None without gold rows.
+    """
 
     teacher: ModelTeacher
     prompt: Prompt
@@ -112,11 +116,11 @@ class Annotator:
 
     @property
     def weight(self) -> float:
-        """What its shares count beside those of others."""
+        """The weight of its shares where several annotators are combined."""
         return 1.0 if self.agreement is None else max(self.agreement, 0.01)
 
     def raw_shares(self, store: ResponseCache, text: str) -> tuple[float, ...] | None:
-        """Return the shares in the store, not tempered; None without enough usable answers."""
+        """Return the stored shares before the temperature; None without enough usable answers."""
         found = []
         for vote in range(self.votes):
             question = self.prompt.question(self.teacher.name, text, vote)
@@ -128,7 +132,7 @@ class Annotator:
         return of_votes(found) if self.prompt.mode == "votes" else found[0]
 
     def shares(self, store: ResponseCache, text: str) -> tuple[float, ...] | None:
-        """Return the tempered shares."""
+        """Return the shares after the temperature."""
         raw = self.raw_shares(store, text)
         return None if raw is None else temper(raw, self.temperature)
 
@@ -145,7 +149,7 @@ class Annotator:
 
 
 def questions_about(annotator: Annotator, texts: Iterable[str]) -> Iterator[MakeQuestion]:
-    """Yield every question that a judge is to be asked about *texts*, in order."""
+    """Yield every question to ask about *texts*, in order."""
     name = annotator.teacher.name
     for text in texts:
         for vote in range(annotator.votes):
@@ -161,9 +165,9 @@ async def choose_mode(
     votes: int,
     text: str,
 ) -> Mode:
-    """Find out by one question whether an endpoint gives log-probabilities, and remember it.
+    """Ask one question to find out whether an endpoint gives log-probabilities; remember it.
 
-    Without them: votes, where more than one is asked for, else stated shares.
+    Without them the mode is votes where more than one is asked for, else stated shares.
     """
     fact = f"mode {teacher.name} {votes}"
     known = store.fact(fact)
@@ -178,6 +182,6 @@ async def choose_mode(
         if any(reply is not None and reply.tokens for reply in replies):
             mode = "logprobs"
         elif runner.tally.stopped is not None or not any(replies):
-            return mode  # it could not be found out: not worth remembering
+            return mode  # the question got no answer, so nothing is known
     await store.remember(fact, mode)
     return mode

@@ -1,4 +1,4 @@
-"""The plan shown before the first call: rows, tokens, cost and time, and what they rest on."""
+"""The estimate shown before the first call: rows, calls, tokens, cost and time."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["CallRates", "CostEstimate", "Workload", "estimate_cost", "format_est
 _CALL_S: Final = 1.5
 """How long a call is taken to last: the usual order of a hosted model with a short answer."""
 
-_SCHEMA_TOKENS: Final = 40  # a provider adds its reading of the schema to the prompt
+_SCHEMA_TOKENS: Final = 40  # a provider adds the schema to the prompt
 _OUT_TOKENS: Final = {"logprobs": 8, "votes": 8, "stated": 26}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """What is to be asked. sample: some of the texts, as they will be sent."""
+    """What there is to ask. sample: some of the texts, as they will be sent."""
 
     rows: int
     texts: int
@@ -35,7 +35,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallRates:
-    """What the caller allows. None is no limit."""
+    """Limits on the rate of calls. None is no limit."""
 
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
@@ -44,7 +44,7 @@ class CallRates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostEstimate:
-    """What one teacher will take. cost, worst: picodollars; None where nobody knows a price."""
+    """What one teacher will cost. cost, worst: picodollars; None where the price is unknown."""
 
     teacher: str
     load: Workload
@@ -60,7 +60,7 @@ class CostEstimate:
 def estimate_cost(
     teacher: Teacher, prompt: Prompt, load: Workload, quote: Quote | None, rates: CallRates
 ) -> CostEstimate:
-    """Estimate from the sample."""
+    """Return the estimate for a workload, extrapolated from its sample."""
     calls = load.texts * load.votes - load.stored
     questions = [prompt.question(teacher.name, text) for text in load.sample]
     tokens = [
@@ -93,7 +93,7 @@ def estimate_cost(
 
 
 def format_estimate(plan: CostEstimate, budget: Budget) -> str:
-    """Return the plan for people."""
+    """Return the estimate as text for a terminal."""
     load = plan.load
     votes = f" x {load.votes} votes" if load.votes > 1 else ""
     lines = [

@@ -1,10 +1,10 @@
-"""The job of labelling as data, and the first reading of its input: what there is to ask."""
+"""A labelling job as data, and the first reading of its input, which counts what to ask."""
 
 from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
@@ -16,7 +16,7 @@ from sentimill_train.data.schema import SENTIMENTS, Columns, Example
 from sentimill_train.labelling.annotator import Soft
 from sentimill_train.labelling.cost_estimate import CallRates
 from sentimill_train.labelling.pii_redaction import redact
-from sentimill_train.labelling.prompt import LATEST, Shot, shorten
+from sentimill_train.labelling.prompt import SENTIMENT, Shot, shorten
 from sentimill_train.labelling.requests.request_loop import RetryLimits
 
 __all__ = ["InputScan", "Item", "LabelJob", "failed_path", "items", "report_path", "scan_input"]
@@ -29,7 +29,10 @@ _SHOT_WORDS: Final = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelJob:
-    """What to label and how. Whoever starts it again with the same store goes on where it was."""
+    """What to label and how. The same job with the same store continues where it stopped.
+
+    meanings: what the labels mean, for the prompt; None leaves that to the prompt file.
+    """
 
     source: str
     out: Path
@@ -44,14 +47,15 @@ class LabelJob:
     relabel: bool = False
     redact: bool = False
     max_words: int = 400
-    prompt: Path = LATEST
+    prompt: Path = SENTIMENT
+    meanings: Mapping[str, str] | None = None
     rates: CallRates = field(default_factory=CallRates)
     retries: RetryLimits = field(default_factory=RetryLimits)
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A row, the text as it is sent, and why it cannot be sent."""
+    """A row and the text that is sent. reason: why the text cannot be sent, None where it can."""
 
     row: Example
     sent: str
@@ -60,7 +64,7 @@ class Item:
 
 @dataclass(slots=True)
 class InputScan:
-    """What a first reading found. gold: (text, index of the label). sample: texts as sent."""
+    """What the first reading found. gold: (text, index of the label). sample: texts as sent."""
 
     rows: int = 0
     asked_rows: int = 0
@@ -71,7 +75,7 @@ class InputScan:
 
 
 def report_path(out: Path) -> Path:
-    """Return where the account of a run is written."""
+    """Return where the report of a run is written."""
     return out.with_name(out.name + ".report.json")
 
 

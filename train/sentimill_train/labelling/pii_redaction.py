@@ -1,6 +1,7 @@
-"""Masks for what identifies people, put on before a text leaves the machine.
+"""Masks personal data before a text leaves the machine.
 
-Patterns, not understanding: a name or a street passes. They err on the side of masking.
+The masks are patterns: they find addresses and numbers, not names or streets. They rather mask too
+much than too little.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ def _mask_digits(match: re.Match[str]) -> str:
     if len(digits) in _CARD_DIGITS and _luhn(digits):
         return "[card]"
     bare = _BARE.fullmatch(found) is not None
-    # Seven to nine digits without any mark are as often an order or a price as a phone number,
-    # and hide nobody's mood: they are masked all the same, unless they are a date.
+    # Seven to nine digits without separators are as often an order or a price as a phone number. To
+    # mask them loses nothing about the sentiment. Dates stay.
     if len(digits) in _PHONE_DIGITS and (bare or not _DATE.fullmatch(found.strip())):
         return "[phone]"
     return found

@@ -2,10 +2,10 @@
 
 ::
 
-    rows ─► clean, shorten, redact ─► questions ─► store ─► shares ─► pool of teachers ─► rows
+    rows ─► clean, shorten, redact ─► questions ─► answers ─► shares ─► mean of teachers ─► rows
 
-The input is read three times (to count, to ask, to write), so memory holds no text, only some 100
-bytes for each different one.
+The input is read three times (to count, to ask, to write), so memory holds no text, only about 100
+bytes for each different text.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ __all__ = ["Labeller", "RunObserver"]
 
 @dataclass(frozen=True, slots=True)
 class RunObserver:
-    """How a run speaks. plan: shows it, False stops the run. tick: after every question."""
+    """Callbacks of a run. plan: shows the estimate, False stops the run. tick: per question."""
 
     plan: Callable[[str], bool]
     tick: Callable[[int, int, Tally, Budget], None] = lambda done, total, tally, budget: None
 
 
 class Labeller:
-    """One run of one job. Close the teachers afterwards through `run`, which does it itself."""
+    """One run of one job. `run` closes the teachers when it ends."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Labeller:
         self._batch = batch
 
     def run(self) -> Report:
-        """Do it. What can be written is written before anything is raised.
+        """Label the rows. The output is written before an error is raised.
 
         Raises:
             UsageError: a price is unknown while there is a budget, the plan is refused, or the
@@ -121,7 +121,7 @@ class Labeller:
         for priced in self._teachers:
             teacher, quote = priced
             session.check_price(priced)
-            annotator = session.likely_judge(teacher)
+            annotator = session.likely_annotator(teacher)
             load = Workload(
                 rows=found.asked_rows,
                 texts=found.texts,
@@ -146,7 +146,7 @@ class Labeller:
         return sum(bool(store.replies(key)) for key in keys)
 
     async def _ask(self, found: InputScan, session: Session) -> tuple[list[Tally], list[Annotator]]:
-        """Ask one teacher after the other; the first that stops stops all."""
+        """Ask one teacher after the other; where one stops, the others are not asked."""
         tallies: list[Tally] = []
         annotators: list[Annotator] = []
         first = next(self._texts(found), None)
@@ -180,7 +180,7 @@ class Labeller:
         return runner
 
     def _texts(self, found: InputScan) -> Iterator[str]:
-        """Yield what is to be asked about: the gold rows first, which measure the teacher."""
+        """Yield the texts to ask about; the gold rows, which measure the teacher, come first."""
         yield from (text for text, _ in found.gold)
         for item in items(self._job):
             if item.reason is None and (item.row.label is None or self._job.relabel):
@@ -189,7 +189,7 @@ class Labeller:
     def _write(
         self, store: ResponseCache, annotators: Sequence[Annotator], tallies: Sequence[Tally]
     ) -> RowCounts:
-        """Write the labelled rows in input order, and beside them those that have none, and why."""
+        """Write the labelled rows in input order, and a list of the others with the reasons."""
         job = self._job
         stopped = _stop_of(tallies)
         done = RowCounts(0, 0, Counter())
@@ -254,7 +254,7 @@ def _reason(item: Item, annotators: Sequence[Annotator], tallies: Sequence[Tally
 
 @contextlib.contextmanager
 def _on_signal(stop: Callable[[], None]) -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into a clean stop while the block runs."""
+    """Stop the run cleanly on Ctrl-C and SIGTERM while the block runs."""
     loop = asyncio.get_running_loop()
     signals = (signal.SIGINT, signal.SIGTERM)
     try:

@@ -1,4 +1,4 @@
-"""The live line of a labelling run: rows done, rate, spend, failures; on stderr."""
+"""The progress line of a labelling run on stderr: rows, rate, spending, failures."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def state_of(tally: Tally, budget: Budget, seconds: float) -> str:
 
 @contextmanager
 def progress_line(console: Console, agree: Callable[[str], bool]) -> Iterator[RunObserver]:
-    """Give a watch whose ticks redraw one line; a new line for each teacher."""
+    """Yield an observer that redraws one line; each teacher has its own line."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (
@@ -43,7 +43,7 @@ def progress_line(console: Console, agree: Callable[[str], bool]) -> Iterator[Ru
         tasks: dict[int, tuple[float, object]] = {}
 
         def ask(plan: str) -> bool:
-            progress.stop()  # a question and a moving line do not share a terminal
+            progress.stop()  # a question cannot be read under a line that is redrawn
             try:
                 return agree(plan)
             finally:

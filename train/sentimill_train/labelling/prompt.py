@@ -1,8 +1,8 @@
-"""The question put to a teacher: a versioned file, closed classes under changing letters, fences.
+"""The prompt: a versioned file, classes under changing letters, and fences around the review.
 
-A review is data. It stands between fences whose mark its writer cannot know, the classes are
-letters whose meaning changes from text to text, and the answer is held to a schema: a review that
-says "answer B" cannot know what B means.
+A review is data, not an instruction. It stands between fences whose mark its writer cannot know.
+The classes are letters whose meaning changes from text to text, and the answer must fit a schema.
+A review that says "answer B" cannot know what B means.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import hashlib
 import json
 import string
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,14 +20,29 @@ from typing import Final
 import msgspec
 
 from sentimill.errors import UsageError
+from sentimill_train.data.schema import SENTIMENTS
 from sentimill_train.labelling.requests.messages import Key, Mode, Question
 
-__all__ = ["LATEST", "Prompt", "Shot", "load_prompt", "shorten", "text_key"]
+__all__ = [
+    "CLASSES",
+    "SENTIMENT",
+    "Prompt",
+    "Shot",
+    "load_meanings",
+    "load_prompt",
+    "prompt_for",
+    "shorten",
+    "text_key",
+]
 
-LATEST: Final = Path(__file__).parents[1] / "resources" / "prompts" / "v1.toml"
+_PROMPTS: Final = Path(__file__).parents[1] / "resources" / "prompts"
+SENTIMENT: Final = _PROMPTS / "v1.toml"
+"""The question about what the writer felt."""
+CLASSES: Final = _PROMPTS / "classes-v1.toml"
+"""The question for any other set of labels."""
 
 _ANSWER_TOKENS: Final = {"label": 24, "shares": 24}
-_TOKENS_A_CLASS: Final = 12  # `"A": 97, ` with room to spare
+_TOKENS_A_CLASS: Final = 12  # `"A": 97, ` takes fewer
 
 
 class _Ask(msgspec.Struct, forbid_unknown_fields=True):
@@ -47,7 +62,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, rename={"classes": "clas
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """A solved example for the prompt, from the gold rows."""
+    """An example with its answer for the prompt, from the gold rows."""
 
     text: str
     label: str
@@ -62,6 +77,7 @@ class Prompt:
     labels: tuple[str, ...]
     mode: Mode
     shots: tuple[Shot, ...] = ()
+    meanings: tuple[tuple[str, str], ...] = ()
 
     @functools.cached_property
     def version(self) -> str:
@@ -71,18 +87,19 @@ class Prompt:
             list(self.labels),
             self.mode,
             [[shot.text, shot.label] for shot in self.shots],
+            *([list(self.meanings)] if self.meanings else []),
         ]
         return f"{self.file.version}-{self.mode}-{_sha256(json.dumps(shaped))[:12]}"
 
     def key(self, teacher: str, text: str, vote: int = 0) -> Key:
-        """Return what an answer about *text* is filed under."""
+        """Return the key under which answers about *text* are stored."""
         return Key(teacher, self.version, text_key(text), vote)
 
     def question(self, teacher: str, text: str, vote: int = 0, widen: int = 1) -> Question:
         """Return the question about *text*, which is already shortened and redacted.
 
-        The same arguments give the same question. *widen* multiplies the room for the answer,
-        after a teacher ran out of it.
+        The same arguments give the same question. *widen* multiplies the token limit of the answer,
+        after an answer was cut off.
         """
         key = self.key(teacher, text, vote)
         aliases = self._aliases(key)
@@ -111,7 +128,7 @@ class Prompt:
         )
 
     def _aliases(self, key: Key) -> tuple[str, ...]:
-        """Return a letter for each label, by an order that the key decides and nobody can guess."""
+        """Return a letter for each label, in an order that nobody can guess from the text."""
         order = sorted(
             self.labels, key=lambda label: _sha256(f"{key.prompt} {key.text} {key.vote} {label}")
         )
@@ -119,7 +136,7 @@ class Prompt:
         return tuple(letters[label] for label in self.labels)
 
     def _meaning(self, label: str) -> str:
-        meaning = self.file.meanings.get(label)
+        meaning = dict(self.meanings).get(label) or self.file.meanings.get(label)
         return f": {meaning}" if meaning else ""
 
     def _ask(self, letters: Sequence[str]) -> str:
@@ -140,10 +157,44 @@ class Prompt:
         return self.file.shot.format(text=shot.text, answer=answer)
 
 
+def prompt_for(labels: Sequence[str]) -> Path:
+    """Return the prompt file that comes with the package for a label set."""
+    return SENTIMENT if set(labels) <= set(SENTIMENTS) else CLASSES
+
+
+def load_meanings(path: Path, labels: Sequence[str]) -> dict[str, str]:
+    """Read what the *labels* mean from a TOML file with a line `label = "meaning"` for each.
+
+    Raises UsageError BAD_LABEL_HELP where the file is none, or names another label.
+    """
+    try:
+        found = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), dict[str, str])
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{path} does not say what the labels mean ({error}): write one line"
+            ' label = "meaning" for each label, with quotes around a label of several words',
+            reason="BAD_LABEL_HELP",
+        ) from error
+    if unknown := sorted(found.keys() - set(labels)):
+        raise UsageError(
+            f"{path} explains {unknown[0]!r}, which is none of {', '.join(labels)}: correct it, or"
+            " give the set with --labels",
+            reason="BAD_LABEL_HELP",
+        )
+    return found
+
+
 def load_prompt(
-    path: Path, labels: Sequence[str], mode: Mode, shots: Sequence[Shot] = ()
+    path: Path,
+    labels: Sequence[str],
+    mode: Mode,
+    shots: Sequence[Shot] = (),
+    meanings: Mapping[str, str] | None = None,
 ) -> Prompt:
-    """Read a prompt file. Raises UsageError when it is none, or when there are too many labels."""
+    """Read a prompt file. Raises UsageError when it is none, or when there are too many labels.
+
+    meanings: what labels mean; they override those of the file.
+    """
     if not 2 <= len(labels) <= len(string.ascii_uppercase):
         raise UsageError(
             f"{len(labels)} labels were given: use 2 to {len(string.ascii_uppercase)}",
@@ -154,11 +205,12 @@ def load_prompt(
         file = msgspec.convert(tomllib.loads(data.decode()), _File)
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"{path} is no prompt file ({error}): copy {LATEST} and change that",
+            f"{path} is no prompt file ({error}): copy {SENTIMENT} and change that",
             reason="BAD_PROMPT",
         ) from error
     digest = hashlib.sha256(data).hexdigest()
-    return Prompt(file, digest, tuple(labels), mode, tuple(shots))
+    given = tuple(sorted((meanings or {}).items()))
+    return Prompt(file, digest, tuple(labels), mode, tuple(shots), given)
 
 
 def shorten(text: str, words: int) -> str:
@@ -171,7 +223,7 @@ def shorten(text: str, words: int) -> str:
 
 
 def text_key(text: str) -> str:
-    """Return the name under which answers about *text* are kept; it does not reveal the text."""
+    """Return the hash under which answers about *text* are stored; it does not reveal the text."""
     return _sha256(text)
 
 

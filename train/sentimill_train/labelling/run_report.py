@@ -1,4 +1,4 @@
-"""The account of a labelling run: what was done, what it cost, and how it ended."""
+"""The report of a labelling run: what was done, what it cost, and how it ended."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Report", "RowCounts", "make_report", "raise_unless_complete"]
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """The account of a run, beside its output. Dollars are of the whole store, runs before too."""
+    """The report of a run. The dollars count all runs with the same store."""
 
     rows: int
     labelled: int
@@ -38,7 +38,7 @@ class Report(msgspec.Struct, kw_only=True):
 
 
 class RowCounts(msgspec.Struct):
-    """What became of the rows. failed: by reason."""
+    """How many rows were labelled, kept their label, or failed (by reason)."""
 
     labelled: int
     kept: int
@@ -53,7 +53,7 @@ def make_report(
     annotators: Sequence[Annotator],
     written: RowCounts,
 ) -> Report:
-    """Put the account together."""
+    """Return the report of a run that has ended."""
     totals = store.totals()
     costs = [plan.cost for plan in plans if plan.cost is not None]
     return Report(
@@ -86,7 +86,7 @@ def make_report(
 
 
 def raise_unless_complete(job: LabelJob, report: Report) -> None:
-    """Raise what a run that did not label everything is; its output is already written."""
+    """Raise the error of a run that did not label every row; its output is already written."""
     out, stopped = job.out, report.stopped
     wrote = f"{report.labelled:,} rows are labelled in {out}"
     if stopped == "BUDGET":

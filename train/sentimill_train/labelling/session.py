@@ -1,4 +1,4 @@
-"""An inquiry: a job with its store and its budget, from which askers and judges are made."""
+"""A labelling session: a job with its store and budget, which makes runners and annotators."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from sentimill_train.labelling.token_prices import Quote
 __all__ = ["Priced", "Session"]
 
 Priced = tuple[ModelTeacher, Quote | None]
-"""A teacher and its price, None where nobody knows it."""
+"""A teacher and its price; None where the price is unknown."""
 
 _GUESS: Final[dict[bool, Mode]] = {False: "logprobs", True: "votes"}
 
 
 class Session:
-    """What the steps of a run share. Belongs to one event loop."""
+    """What the steps of a run share. One event loop uses it."""
 
     def __init__(
         self, job: LabelJob, store: ResponseCache, budget: Budget, shots: Sequence[Shot]
@@ -36,11 +36,11 @@ class Session:
         self.job = job
         self.store = store
         self.budget = budget
-        self.file = PromptFile(job.prompt, job.labels, tuple(shots))
+        self.file = PromptFile(job.prompt, job.labels, tuple(shots), job.meanings)
 
     @classmethod
     async def open(cls, job: LabelJob, store: ResponseCache, shots: Sequence[Shot] = ()) -> Session:
-        """Book what a killed run left open, and count what earlier runs spent."""
+        """Open a session: book the calls that a killed run left open; count what was spent."""
         await store.settle_lost()
         totals = store.totals()
         budget = Budget(job.budget, spent=totals.spent, at_risk=totals.at_risk)
@@ -57,7 +57,7 @@ class Session:
             )
 
     def runner(self, priced: Priced, *, concurrency: int | None = None) -> RequestRunner:
-        """Return an asker of live calls, at the full price."""
+        """Return a runner of online calls, at the full price."""
         teacher, quote = priced
         rates = self.job.rates
         limiter = RateLimiter(
@@ -73,15 +73,15 @@ class Session:
             retries=self.job.retries,
         )
 
-    def likely_judge(self, teacher: ModelTeacher) -> Annotator:
-        """Return the judge that a teacher most likely becomes, without asking it anything."""
+    def likely_annotator(self, teacher: ModelTeacher) -> Annotator:
+        """Return the annotator that a teacher most likely becomes, without a call."""
         known = self.store.fact(f"mode {teacher.name} {self.job.votes}")
         mode = self._wanted() or (msgspec.convert(known, Mode) if known else None)
         guess = _GUESS[self.job.votes > 1 and not teacher.offers_logprobs]
         return self._judge(teacher, mode or guess)
 
     async def annotator(self, priced: Priced, text: str) -> tuple[Annotator, str | None]:
-        """Return the judge, and why the run must stop if finding out took the last of something."""
+        """Return the annotator, and why the run must stop if finding out its mode stopped it."""
         teacher, _ = priced
         wanted = self._wanted()
         if wanted is not None:

@@ -1,10 +1,14 @@
-"""From answers to soft labels: votes to shares, a temperature from gold rows, several teachers."""
+"""Soft labels: votes become shares, gold rows give a temperature, several teachers are averaged."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from typing import Final
+
+import numpy as np
+
+from sentimill_train.calibration.temperature import find_temperature
 
 __all__ = [
     "LEAST_GOLD",
@@ -22,8 +26,6 @@ LEAST_GOLD: Final = 20
 """Gold rows below which a temperature would be noise."""
 
 _FLOOR: Final = 1e-4  # a share of 0 would make one wrong row decide the temperature
-_COLDEST, _HOTTEST = 0.2, 10.0
-_STEPS: Final = 60
 
 
 def of_votes(votes: Sequence[Shares]) -> Shares:
@@ -47,25 +49,14 @@ def temper(shares: Shares, temperature: float) -> Shares:
 def fit_temperature(rows: Sequence[tuple[Shares, int]]) -> float:
     """Return the temperature with the least log loss on gold rows (shares, index of the label).
 
-    1 with fewer than `LEAST_GOLD` rows. A golden-section search: the loss has one valley in the
-    logarithm of the temperature (Guo et al., "On Calibration of Modern Neural Networks", 2017).
+    1 with fewer than `LEAST_GOLD` rows. Shares to the power of 1/T, scaled, are the softmax of
+    their logarithms over T, so this is the temperature that calibration fits.
     """
     if len(rows) < LEAST_GOLD:
         return 1.0
-
-    def loss(log_t: float) -> float:
-        t = math.exp(log_t)
-        return -math.fsum(math.log(max(temper(shares, t)[gold], 1e-12)) for shares, gold in rows)
-
-    low, high = math.log(_COLDEST), math.log(_HOTTEST)
-    ratio = (math.sqrt(5) - 1) / 2
-    for _ in range(_STEPS):
-        left, right = high - ratio * (high - low), low + ratio * (high - low)
-        if loss(left) <= loss(right):
-            high = right
-        else:
-            low = left
-    return round(math.exp((low + high) / 2), 4)
+    logits = np.log(np.maximum(np.array([shares for shares, _ in rows]), _FLOOR))
+    gold = np.array([label for _, label in rows], dtype=np.int64)
+    return round(find_temperature(logits.astype(np.float32), gold), 4)
 
 
 def agreement(rows: Sequence[tuple[Shares, int]]) -> float | None:
@@ -89,9 +80,10 @@ def combine(teachers: Sequence[Shares], weights: Sequence[float]) -> Shares:
 
 
 def disagreement(teachers: Sequence[Shares]) -> float | None:
-    """Return how far teachers are apart, 0 to 1; None for a single one.
+    """Return how much teachers disagree, 0 to 1; None for a single one.
 
-    The Jensen-Shannon divergence over its largest value: 1 when each is sure of something else.
+    This is the Jensen-Shannon divergence over its largest value: 1 where each teacher is sure of a
+    label of its own.
     """
     if len(teachers) < 2:
         return None

@@ -1,4 +1,4 @@
-"""The price table: a dated data file, and the rule by which a model is found in it."""
+"""The price table: a dated data file, and the lookup of a model in it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Listed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Every price of one day. checked: the day. batch_factor: what a batch costs of the price."""
+    """All prices of one day. checked: the day. batch_factor: the price of a batch as a factor."""
 
     checked: str
     models: list[Listed]
@@ -74,7 +74,7 @@ def price_of(
     given: tuple[float, float] | None = None,
     batch: bool = False,
 ) -> Quote | None:
-    """Return the price of a model, None when nobody knows it.
+    """Return the price of a model, None where it is unknown.
 
     given: dollars a million tokens in and out, which override the table and are taken as they are,
     batch or not. A dated snapshot of a model (`-2026-01-31`) costs what the model costs.

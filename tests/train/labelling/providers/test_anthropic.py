@@ -9,13 +9,13 @@ import pytest
 pytest.importorskip("anthropic")
 
 from sentimill_train.data.schema import SENTIMENTS
-from sentimill_train.labelling.prompt import LATEST, load_prompt
+from sentimill_train.labelling.prompt import SENTIMENT, load_prompt
 from sentimill_train.labelling.providers.anthropic import AnthropicTeacher
 from sentimill_train.labelling.requests.messages import Failure
 from sentimill_train.labelling.requests.response_parser import read_answer
 from teacher_server import Behaviour, TeacherServer, teacher_server
 
-QUESTION = load_prompt(LATEST, SENTIMENTS, "stated").question("t", "A lovely lamp.")
+QUESTION = load_prompt(SENTIMENT, SENTIMENTS, "stated").question("t", "A lovely lamp.")
 
 
 def send(server: TeacherServer, times: int = 1) -> tuple[AnthropicTeacher, list[str | Failure]]:

@@ -12,7 +12,7 @@ from labelling_runs import teacher_of
 from sentimill.errors import UsageError
 from sentimill_train.data.schema import SENTIMENTS
 from sentimill_train.labelling.annotator import TeacherSpec, open_teacher
-from sentimill_train.labelling.prompt import LATEST, load_prompt
+from sentimill_train.labelling.prompt import SENTIMENT, load_prompt
 from sentimill_train.labelling.providers.endpoint import failure_of_status, retry_after_s
 from sentimill_train.labelling.requests.messages import Failure, Question
 from teacher_server import Behaviour, TeacherServer, teacher_server
@@ -20,7 +20,7 @@ from teacher_server import Behaviour, TeacherServer, teacher_server
 
 def question(mode: Literal["logprobs", "votes", "stated"] = "logprobs") -> Question:
     """Return a question about a fine review."""
-    return load_prompt(LATEST, SENTIMENTS, mode).question("t", "A lovely lamp.")
+    return load_prompt(SENTIMENT, SENTIMENTS, mode).question("t", "A lovely lamp.")
 
 
 def send(server: TeacherServer, times: int = 1, timeout_s: float = 20.0) -> list[str | Failure]:

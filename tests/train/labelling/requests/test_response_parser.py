@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pytest
 
 from sentimill_train.data.schema import SENTIMENTS
-from sentimill_train.labelling.prompt import LATEST, load_prompt
+from sentimill_train.labelling.prompt import SENTIMENT, load_prompt
 from sentimill_train.labelling.requests.messages import Question, Reply
 from sentimill_train.labelling.requests.response_parser import read_answer
 
@@ -17,7 +17,7 @@ Mode = Literal["logprobs", "votes", "stated"]
 
 def question(mode: Mode) -> Question:
     """Return a question in which A is negative, B neutral and C positive."""
-    prompt = load_prompt(LATEST, SENTIMENTS, mode)
+    prompt = load_prompt(SENTIMENT, SENTIMENTS, mode)
     for n in range(1000):
         found = prompt.question("t", f"Review {n}.")
         if found.aliases == ("A", "B", "C"):

@@ -1,8 +1,8 @@
 """Teachers behind Anthropic's Messages API, an optional extra.
 
 The only file that knows the `anthropic` library. The API gives no log-probabilities, so shares
-come from votes or are stated. As in `client`, a field that a model does not know is given up when
-the endpoint says so.
+come from votes or are stated. As in `openai`, a field that a model does not know is left out once
+the endpoint refuses it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["ANTHROPIC_URL", "AnthropicTeacher"]
 
 ANTHROPIC_URL: Final = "https://api.anthropic.com"
 
-# In the order in which they are given up when a complaint names several of them.
+# In the order in which they are left out where an error names several of them.
 _FIELDS: Final = ("temperature", "thinking", "output_config")
 
 
@@ -94,7 +94,7 @@ class AnthropicTeacher:
     async def _attempt(
         self, call: Callable[[], Awaitable[_T]], body: Mapping[str, object]
     ) -> _T | Failure:
-        """Make a call of the library; what goes wrong on the wire is returned."""
+        """Make a call of the library; network errors are returned as failures."""
         sdk = self._anthropic
         try:
             return await call()
@@ -116,7 +116,7 @@ class AnthropicTeacher:
         *,
         headers: Mapping[str, str] | None = None,
     ) -> Failure:
-        """Return what an error means for a call, and learn from it which fields to leave out."""
+        """Return the failure for an error, and leave out a field that the error complains of."""
         if status == 400 and self._give_up_field(said.lower(), body):
             return Failure(reason="UNKNOWN_FIELD", retry=True, free=True)
         return failure_of_status(status, None, headers or {})
@@ -126,7 +126,7 @@ class AnthropicTeacher:
         return AnthropicBatches(self)
 
     def read(self, raw: str) -> Reply | None:
-        """Open the body of a message."""
+        """Decode the body of a message."""
         try:
             found = msgspec.json.decode(raw, type=_Message)
         except msgspec.DecodeError:

@@ -1,7 +1,7 @@
 """Anthropic's Message Batches: one request holds all calls of a part.
 
-A batch there keeps no name of ours. So the part's name is in the id of each of its calls, and a
-part whose fate is unknown is told by its size and, once there are results, by the first of them.
+A batch there keeps no name of ours, so the id of each request holds the part's name. A part that
+may have arrived is recognised by its size and, once it has results, by the first of them.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class AnthropicBatches:
             after = f"&after_id={page.data[-1].id}"
 
     async def status(self, name: str) -> BatchStatus | Failure:
-        """Ask after a part. Results are kept for 29 days, then it is archived."""
+        """Return the status of a part. Results are deleted after 29 days."""
         raw = await self._transport.get(f"{_PATH}/{name}")
         if isinstance(raw, Failure):
             return raw
@@ -160,7 +160,7 @@ class AnthropicBatches:
         return await self._transport.get(file)
 
     def read_result(self, text: str, body: Mapping[str, object]) -> BatchResult:
-        """Open a line of the results, which come in any order."""
+        """Read a line of the results, which come in any order."""
         line = msgspec.json.decode(text, type=_Line)
         number = int(line.custom_id.rpartition("-")[2])
         result = line.result

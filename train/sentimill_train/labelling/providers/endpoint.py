@@ -1,4 +1,4 @@
-"""What all endpoints have in common: how they are filed, and what their statuses mean."""
+"""What all endpoints share: names in the store, and the meaning of HTTP statuses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sentimill_train.labelling.requests.messages import Failure
 
 __all__ = ["failure_of_status", "filed_name", "perhaps_done", "retry_after_s"]
 
-_AT_RISK: Final = frozenset({408, 504})  # a gateway gave up, the model behind it may not have
+_AT_RISK: Final = frozenset({408, 504})  # a gateway gave up; the model behind it may have answered
 _RETRY: Final = frozenset({408, 409, 425, 429})
 _FATAL: Final = frozenset({401, 402, 403, 404, 405})
 
@@ -25,7 +25,7 @@ def filed_name(provider: str, model: str, url: str, own_url: str) -> str:
 
 
 def failure_of_status(status: int, code: str | None, headers: Mapping[str, str]) -> Failure:
-    """Return what an HTTP status means for a call: try again, give this one up, or give all up."""
+    """Return the failure for an HTTP status: retry, give up this call, or give up all calls."""
     fatal = status in _FATAL or code == "insufficient_quota"
     retry = not fatal and (status in _RETRY or status >= 500)
     return Failure(
@@ -38,7 +38,7 @@ def failure_of_status(status: int, code: str | None, headers: Mapping[str, str])
 
 
 def perhaps_done(failure: Failure) -> Failure:
-    """Return the failure of a call that makes something: a 500 or 502 may have come after that."""
+    """Return the failure of a call that creates something: it may exist after a 500 or 502."""
     unclear = failure.reason in ("HTTP_500", "HTTP_502")
     return replace(failure, at_risk=True) if unclear else failure
 

@@ -1,8 +1,7 @@
 """Teachers behind an OpenAI-compatible endpoint: hosted, vLLM, Ollama, llama.cpp, TGI.
 
-The only file that knows the `openai` library. Endpoints differ in which fields they know, so a
-question is first put with everything and loses a field whenever the endpoint says that it does not
-know it.
+The only file that knows the `openai` library. Endpoints differ in the fields that they know, so
+a question is first sent with all fields, and loses a field once the endpoint refuses it.
 """
 
 from __future__ import annotations
@@ -131,7 +130,7 @@ class OpenAITeacher:
         *,
         headers: Mapping[str, str] | None = None,
     ) -> Failure:
-        """Return what an error means for a call, and learn from it which fields to leave out."""
+        """Return the failure for an error, and leave out a field that the error complains of."""
         if status in (400, 422) and self._give_up_field(said.lower(), body):
             return Failure(reason="UNKNOWN_FIELD", retry=True, free=True)
         return failure_of_status(status, code, headers or {})
@@ -141,7 +140,7 @@ class OpenAITeacher:
         return OpenAIBatches(self)
 
     def read(self, raw: str) -> Reply | None:
-        """Open the body of a chat completion."""
+        """Decode the body of a chat completion."""
         try:
             found = msgspec.json.decode(raw, type=_Completion)
         except msgspec.DecodeError:
@@ -173,7 +172,7 @@ class OpenAITeacher:
         await self._client.close()
 
     def _give_up_field(self, said: str, body: Mapping[str, object]) -> bool:
-        """Stop using the field that the endpoint complains of; False when it names none of ours."""
+        """Leave out the field that the endpoint complains of; False where it names none of ours."""
         if "max_completion_tokens" in said or "max_tokens" in said:
             other = "max_tokens" if "max_completion_tokens" in body else "max_completion_tokens"
             named = "max_completion_tokens" in body or "max_completion_tokens" in said

@@ -109,7 +109,7 @@ class OpenAIBatches:
         return msgspec.json.decode(raw, type=_Remote).id
 
     async def find(self, parts: Mapping[str, int], known: Collection[str]) -> FoundParts | Failure:
-        """Find parts by the name that they carry."""
+        """Find parts by their name in the metadata."""
         names: dict[str, str] = {}
         after = ""
         while len(names) < len(parts):
@@ -127,7 +127,7 @@ class OpenAIBatches:
         return FoundParts(names)
 
     async def status(self, name: str) -> BatchStatus | Failure:
-        """Ask after a part. One that failed was turned away whole."""
+        """Return the status of a part. A part that failed was refused as a whole."""
         raw = await self._transport.get(f"/batches/{name}")
         if isinstance(raw, Failure):
             return raw
@@ -148,7 +148,7 @@ class OpenAIBatches:
         return await self._transport.get(file)
 
     def read_result(self, text: str, body: Mapping[str, object]) -> BatchResult:
-        """Open a line of either file."""
+        """Read a line of either file."""
         line = msgspec.json.decode(text, type=_Line)
         number = int(line.custom_id)
         if line.response is None:

@@ -1,8 +1,8 @@
-"""The batch API: half the price, an answer within a day, and a run that may end in between.
+"""Asks through a batch API: half the price, answers within a day, and the run may end in between.
 
-Parts within the provider's limits are written to the store, handed over, polled and collected. A
-part that was handed over by a run that died is found again by the name that it carries, so nothing
-is paid for twice. How a provider wants all that is in `openai_batches` and `claude_batches`.
+Parts within the provider's limits are written to the store, submitted, polled and collected. A part
+that a killed run submitted is found again by the name in it, so nothing is paid for twice. The
+provider's side is in `providers.openai_batches` and `providers.anthropic_batches`.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ _LOG: Final = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _Call = tuple[int, Question, int]
-"""A call in a part: its number, the question, and what is reserved for it."""
+"""A request in a part: its number, the question, and the reserved picodollars."""
 
 _WIRE_ATTEMPTS: Final = 8
 _QUESTION_ATTEMPTS: Final = 3
-_LINE_BYTES: Final = 120  # what stands around the body of a request
+_LINE_BYTES: Final = 120  # the JSON around the body of a request
 _BUSY: Final = "HTTP_429"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchLimits:
-    """How large a part is, and how often the provider is asked whether it is done.
+    """How large a part is, and how often it is polled.
 
     OpenAI takes 50,000 requests and 200 MB (API reference, "Create batch"), Anthropic 100,000 and
     256 MB ("Batch processing", both November 2026).
@@ -89,11 +89,11 @@ class BatchRunner:
         self._attempts: dict[Key, int] = {}
 
     def stop(self, reason: str) -> None:
-        """Hand nothing more over and stop waiting; the parts stay with the provider."""
+        """Submit nothing more and stop waiting; the parts stay with the provider."""
         self.tally.stopped = self.tally.stopped or reason
 
     async def run(self, questions_about: Iterable[MakeQuestion]) -> Tally:
-        """Collect what earlier runs handed over, then ask until nothing is left to ask."""
+        """Collect what earlier runs submitted, then ask until no question is left."""
         self._budget.reserved += self._store.reserved_in_batches()
         parts = self._store.open_batches(self._teacher.name)
         while parts and self.tally.stopped is None:
@@ -115,7 +115,7 @@ class BatchRunner:
         return self.tally
 
     def _fill(self, shared: Iterator[MakeQuestion], more: bool) -> tuple[list[_Call], bool]:
-        """Take questions up to a limit; False when none are left."""
+        """Return questions for a part up to its limits, and whether more are left."""
         calls: list[_Call] = []
         size = 0
         while len(calls) < self._rows:
@@ -145,7 +145,7 @@ class BatchRunner:
         return calls, more
 
     async def _submit(self, calls: list[_Call], others: int) -> list[Batch]:
-        """Write a part down, then give it to the provider; empty when it would not take it."""
+        """Write a part to the store and submit it; return nothing where it was refused."""
         batch = Batch(f"sentimill-{uuid.uuid4()}", self._teacher.name, None)
         await self._store.begin_all([(n, q.key, reserved) for n, q, reserved in calls], batch)
         self.tally.calls += len(calls)
@@ -159,9 +159,9 @@ class BatchRunner:
         )
         if not isinstance(name, Failure):
             await self._store.name_batch(batch.part, name)
-            _LOG.info("batch handed over part=%s id=%s calls=%d", batch.part, name, len(calls))
+            _LOG.info("batch submitted part=%s id=%s calls=%d", batch.part, name, len(calls))
             return [Batch(batch.part, batch.teacher, name)]
-        if name.at_risk:  # it may have arrived, and is looked for when there was time for it
+        if name.at_risk:  # it may have arrived: look for it after a while
             await self._sleep(self._limits.poll_s)
             return [batch]
         busy = name.retry and name.reason == _BUSY
@@ -173,9 +173,9 @@ class BatchRunner:
         return []
 
     async def _find(self, parts: list[Batch]) -> list[Batch]:
-        """Name the parts of which it is not known whether the provider got them.
+        """Find the parts of which it is unknown whether the provider received them.
 
-        What never reached it is released; what only time can tell stays without a name.
+        Parts that it never received are released; parts that only time can tell of stay unnamed.
         """
         sizes = {
             batch.part: len(list(self._store.open_calls(batch.part)))
@@ -200,7 +200,7 @@ class BatchRunner:
         return left
 
     async def _poll(self, parts: list[Batch]) -> list[Batch]:
-        """Ask once after every part, collect those that are over, and return the others."""
+        """Poll every part once, collect those that are over, and return the others."""
         left = []
         too_many = 0
         parts = await self._find(parts)
@@ -224,7 +224,7 @@ class BatchRunner:
         return left
 
     def _submit_less(self, rows: int, others: int) -> None:
-        """Adapt to a provider that took no part of *rows* beside *others*: its queue was full."""
+        """Submit less at once: the queue was full for a part of *rows* while it held *others*."""
         if others:
             self._parts_at_once = others
         elif rows > 1:
@@ -233,7 +233,7 @@ class BatchRunner:
             self.stop("BATCH_REFUSED")
 
     async def _collect(self, batch: Batch, standing: BatchStatus) -> int:
-        """Book every line of a part's results, then whatever has no line at all.
+        """Book every result of a part, then the requests without a result.
 
         Returns the rows of a part that found the provider's queue full, else 0.
         """
@@ -257,7 +257,7 @@ class BatchRunner:
         return rows if standing.full else 0
 
     async def _book(self, line: BatchResult, reserved: int) -> None:
-        """Book what became of one call."""
+        """Book the result of one request."""
         spent = at_risk = 0
         failure = line.failure
         if line.raw is not None:
@@ -267,7 +267,7 @@ class BatchRunner:
                 self.tally.tokens_in += reply.usage.tokens_in
                 self.tally.tokens_out += reply.usage.tokens_out
             else:
-                at_risk = reserved  # it was answered, and does not say what it cost
+                at_risk = reserved  # the reply does not say what it cost
             if line.number in self._asked:
                 answer = read_answer(reply, self._asked[line.number][1])
                 if not isinstance(answer, tuple):
@@ -280,9 +280,9 @@ class BatchRunner:
     async def _release(
         self, batch: Batch, reason: str, *, free: bool = False, billed: bool = False
     ) -> None:
-        """Close a part: calls that brought nothing cost nothing, unless *billed*; ask them again.
+        """Close a part and ask again what has no result; it cost nothing, unless *billed*.
 
-        free: it costs the questions no attempt.
+        free: it does not count as an attempt of the questions.
         """
         self._bodies.pop(batch.part, None)
         for number, reserved in self._store.open_calls(batch.part):
@@ -293,7 +293,7 @@ class BatchRunner:
         await self._store.name_batch(batch.part, batch.remote, done=True)
 
     def _after(self, number: int, failure: Failure | None) -> None:
-        """Decide what becomes of a question of this run; those of earlier runs come by again."""
+        """Decide whether to ask a question of this run again."""
         ask, question = self._asked.pop(number, (None, None))
         if ask is None or question is None:
             return
@@ -313,7 +313,7 @@ class BatchRunner:
             self.tally.failures[key] = failure.reason
 
     async def _ask_after(self, call: Callable[[], Awaitable[_T | Failure]]) -> _T | None:
-        """Ask the provider something; None when it never answers, which stops the run."""
+        """Make a call; None where the provider never answers, which stops the run."""
         found = await self._retry(call)
         if isinstance(found, Failure):
             self.stop(found.reason)
@@ -323,7 +323,7 @@ class BatchRunner:
     async def _retry(
         self, call: Callable[[], Awaitable[_T | Failure]], *, at_most_once: bool = False
     ) -> _T | Failure:
-        """Make a call of the batch API until it works or hope is lost.
+        """Make a call of the batch API until it works or the attempts are used up.
 
         at_most_once: a call that may have worked is not made again.
         """

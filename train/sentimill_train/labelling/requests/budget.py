@@ -18,7 +18,7 @@ PICO: Final = 10**12
 
 
 def dollars(pico: int) -> str:
-    """Return an amount for people: cents where it is large, more places where it is small."""
+    """Return an amount as text: cents from one dollar up, four places below."""
     value = pico / PICO
     return f"${value:,.2f}" if value >= 1 or value == 0 else f"${value:.4f}"
 
@@ -71,10 +71,10 @@ class Price:
 
 
 class Budget:
-    """What may be spent, what is spent, and what is reserved by calls under way.
+    """The cap, what is spent, and what calls under way have reserved.
 
     cap: None where spending is not limited. at_risk: calls that got no reply but may have been
-    billed; they count as spent at their worst, because the provider's count is what matters.
+    billed; they count as spent at their worst, because the provider decides what was billed.
     One event loop uses it.
     """
 
@@ -89,15 +89,15 @@ class Budget:
 
     @property
     def left(self) -> int | None:
-        """What no call has taken or reserved; None where there is no cap."""
+        """What is neither spent nor reserved; None without a cap."""
         if self.cap is None:
             return None
         return self.cap - self.spent - self.at_risk - self.reserved
 
     async def reserve(self, worst: int) -> int | None:
-        """Set *worst* aside and return what was set aside; None when the cap is reached.
+        """Reserve *worst* and return the reserved amount; None where the cap is reached.
 
-        While other calls are under way it waits, because they will need less than they reserved.
+        While other calls are under way it waits, because they give back what they do not need.
         """
         async with self._changed:
             while True:
@@ -114,7 +114,7 @@ class Budget:
                 await self._changed.wait()
 
     def reserve_now(self, worst: int) -> int | None:
-        """Set *worst* aside if it is free at this moment, else None. For a part of a batch."""
+        """Reserve *worst* if it is free at this moment, else return None. Used for batches."""
         amount = worst + self._excess
         if self.left is not None and amount > self.left:
             return None
@@ -122,7 +122,7 @@ class Budget:
         return amount
 
     async def settle(self, reserved: int, *, spent: int = 0, at_risk: int = 0) -> None:
-        """Give back a reservation and book what the call cost."""
+        """End a reservation and book what the call cost."""
         async with self._changed:
             self.reserved -= reserved
             self.spent += spent

@@ -1,4 +1,4 @@
-"""The words that the rooms of the teacher share: a question, its key, a reply, a failure."""
+"""What passes between the request loop and a provider: questions, replies and failures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MESSAGE_TOKENS: Final = 256
 
 
 class Key(NamedTuple):
-    """What an answer is filed under. text: sha256 of the text as sent. vote: 0 for the first."""
+    """The key of an answer in the store. text: sha256 of the text as sent. vote: from 0."""
 
     teacher: str
     prompt: str
@@ -38,11 +38,11 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """One call to a teacher, in no provider's words.
+    """One question to a teacher, independent of the provider.
 
     aliases: the letter that stands for each label, in label order; a new order every call.
-    schema: the JSON schema of the answer. widen: how many times the usual room the answer may
-    take.
+    schema: the JSON schema of the answer. widen: the factor by which the answer may be
+    longer than usual.
     """
 
     key: Key
@@ -77,7 +77,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """A stored reply, opened but not yet understood.
+    """A stored reply, decoded but not yet parsed.
 
     stop: why the model stopped; `refusal` stands for any kind of it. tokens: empty where the
     endpoint gave no log-probabilities. usage: None where the reply says nothing of its cost.
@@ -93,10 +93,10 @@ class Reply:
 class Failure:
     """A call that brought no usable answer.
 
-    reason: stable, UPPER_SNAKE_CASE. retry: it may go better next time. fatal: no other call can
-    go better either. at_risk: the provider may have billed it. heard: there was an answer, so
-    waiting helps nobody. free: the next call is another question, and costs no attempt.
-    retry_after_s: what the provider asked for.
+    reason: stable, UPPER_SNAKE_CASE. retry: the same call may succeed later. fatal: no other call
+    can succeed either. at_risk: the provider may have billed it. heard: there was an answer, so
+    waiting does not help. free: the next call differs, so this one does not count as an attempt.
+    retry_after_s: how long the provider asked to wait.
     """
 
     reason: str
@@ -113,16 +113,16 @@ class Teacher(Protocol):
 
     @property
     def name(self) -> str:
-        """How it is filed: provider and model, and the host where that is not the provider's."""
+        """Its name in the store: provider, model, and the host where it is not the provider's."""
 
     def body(self, question: Question) -> dict[str, object]:
         """Return the request as JSON, which is also what a batch file holds."""
 
     async def send(self, question: Question) -> str | Failure:
-        """Return the reply's body as it came, or why there is none. Never raises for the wire."""
+        """Return the reply's body as it came, or a failure. Network errors never raise."""
 
     def read(self, raw: str) -> Reply | None:
-        """Open a reply's body; None when it is not one."""
+        """Decode a reply's body; None where it is none."""
 
 
 def most_tokens_in(body_bytes: int) -> int:

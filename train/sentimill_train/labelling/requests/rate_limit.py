@@ -1,6 +1,6 @@
-"""Politeness: requests and tokens a minute, pauses that the provider asks for, full-jitter waits.
+"""Rate limits: requests and tokens a minute, the provider's pauses, and backoff with full jitter.
 
-Calls are spaced evenly, with no burst after a pause, so no minute ever holds more than was allowed.
+Calls are spaced evenly, with no burst after a pause, so no minute ever holds more than is allowed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LONGEST_WAIT_S: Final = 60.0
 
 
 class RateLimiter:
-    """Gives out moments to send. One event loop uses it."""
+    """Delays calls to keep the rates. One event loop uses it."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class RateLimiter:
         """Return when a call of *tokens* may be sent."""
         now = self._clock()
         start = max(now, self._next_s)
-        # The next call waits until this one is paid off at either rate.
+        # The next call waits until this one fits both rates.
         self._next_s = start + max(self._request_s, tokens * self._token_s)
         if start > now:
             await self.sleep(start - now)
@@ -59,7 +59,7 @@ def backoff_s(
 ) -> float:
     """Return how long to wait after failure number *attempt* (from 0), in seconds.
 
-    Full jitter: uniform between nothing and a doubling bound. It spreads a crowd of callers better
+    Full jitter: uniform between nothing and a doubling bound. It spreads many callers better
     than a doubling with a little noise (Brooker, "Exponential Backoff And Jitter", AWS, 2015).
     """
     return random_share() * min(_LONGEST_WAIT_S, first_s * 2.0 ** min(attempt, 16))

@@ -1,4 +1,4 @@
-"""The loop that asks: reserve, wait for the pace, write, send, write, settle, read, try again.
+"""The request loop: reserve, wait for the rate limit, write, send, write, settle, parse, retry.
 
 Workers share one iterator of questions, so memory does not grow with the number of rows. A
 question whose answer is in the store is never sent.
@@ -35,10 +35,10 @@ _LOG: Final = logging.getLogger(__name__)
 NO_COST: Final = Price.of(0.0, 0.0)
 
 _WIDEST: Final = 32
-"""How many times the usual room for an answer a teacher may get after it ran out of it."""
+"""The largest factor on the token limit of an answer, after answers were cut off."""
 
 MakeQuestion = Callable[[int], Question]
-"""Puts one question, given how many times the usual room its answer may take."""
+"""Makes a question, given the factor on the token limit of its answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +46,9 @@ class RetryLimits:
     """When to give up.
 
     attempts: calls a question. answers: unusable answers a question, each of which is paid for.
-    deaf_calls: failures in a row, of all questions. An unusable answer is one of them until the
-    first usable one: a resumed run meets its hopeless rows in a row, and they say nothing of the
-    endpoint.
+    consecutive_failures: failures in a row, of all questions. An unusable answer counts until the
+    first usable one: a resumed run starts with the rows that failed before, and those say
+    nothing about the endpoint.
     """
 
     attempts: int = 8
@@ -59,7 +59,7 @@ class RetryLimits:
 
 @dataclass(slots=True)
 class Tally:
-    """What a run did. failures: by question, the reason of its last attempt."""
+    """The counts of a run. failures: the reason of the last attempt, by question."""
 
     answered: int = 0
     stored: int = 0
@@ -121,7 +121,7 @@ class RequestRunner:
         self.tally.stopped = self.tally.stopped or reason
 
     async def run(self, questions_about: Iterable[MakeQuestion]) -> Tally:
-        """Ask until the questions end, the budget is reached or all hope is lost."""
+        """Ask until no question is left, the budget is reached, or the endpoint stops answering."""
         shared = iter(questions_about)
         async with asyncio.TaskGroup() as group:
             for _ in range(self._concurrency):
@@ -139,7 +139,7 @@ class RequestRunner:
             if stored_answer(self._store, self._teacher, question) is not None:
                 self.tally.stored += 1
                 if n % 64 == 0:
-                    await asyncio.sleep(0)  # let others run through a long stretch of answers
+                    await asyncio.sleep(0)  # let other tasks run between stored answers
                 continue
             self._under_way.add(key)
             try:
@@ -153,7 +153,7 @@ class RequestRunner:
             self.progress()
 
     async def _retry(self, ask: MakeQuestion) -> str | None:
-        """Put a question until it is answered; None, or why it never was."""
+        """Ask a question until it is answered; return None, or why it was not."""
         reason = "STOPPED"
         deaf = bad = 0
         while deaf + bad < self._patience.attempts and bad < self._patience.answers:
@@ -212,7 +212,7 @@ class RequestRunner:
         reply = self._teacher.read(result)
         spent, at_risk = 0, 0
         if reply is None or reply.usage is None:
-            at_risk = reserved  # something came, and it does not say what it cost
+            at_risk = reserved  # the reply does not say what it cost
         else:
             spent = self._price.cost(reply.usage)
             self.tally.tokens_in += reply.usage.tokens_in

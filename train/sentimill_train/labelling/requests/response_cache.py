@@ -1,4 +1,4 @@
-"""The answer store: every reply as it came, in SQLite, on disk before anything is made of it.
+"""The answer store: every reply as it came, in SQLite, on disk before it is parsed.
 
 A row is a call. It is written before the call is sent, with what the call may cost at worst, and
 completed when the reply is here. A run that was killed therefore leaves behind exactly the calls
@@ -58,7 +58,7 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A part that was handed to a provider's batch API."""
+    """A part that was submitted to a provider's batch API."""
 
     part: str
     teacher: str
@@ -251,7 +251,7 @@ def _begin(
 
 
 def _lock(path: Path) -> IO[bytes]:
-    """Take the store for this process; the system gives it back however the process ends."""
+    """Lock the store for this process; the system unlocks it however the process ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.with_name(path.name + ".lock").open("wb")
     try:
@@ -268,7 +268,7 @@ def _lock(path: Path) -> IO[bytes]:
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, check_same_thread=False, timeout=30)
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")  # an answer survives a power cut, too
+    connection.execute("PRAGMA synchronous = FULL")  # an answer survives a power failure
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == 0:
         connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")

@@ -1,7 +1,7 @@
-"""What a stored answer says: shares over the labels, or the reason why it says nothing.
+"""Parses a stored answer into shares of the labels, or a reason why it is unusable.
 
-Nothing here is remembered: a stored answer is read anew every time, so a better reader profits
-from every answer already paid for.
+Answers are parsed each time they are read, so a better parser also improves answers that are
+already paid for.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def read_answer(reply: Reply | None, question: Question) -> tuple[float, ...] | 
 
 
 def _last_object(content: str) -> Mapping[str, object] | None:
-    """Return the last flat JSON object in *content*: small models put prose or a fence around."""
+    """Return the last flat JSON object in *content*: small models add prose or a fence."""
     for match in reversed(list(_OBJECT.finditer(content))):
         try:
             value = json.loads(match[0])
