@@ -44,6 +44,7 @@ SERVE_DOORS = {
     "onnxruntime": r"engine\.\w+",
     "opentelemetry": r"observability\.tracing",
     "openvino": r"engine\.\w+",
+    "py3langid": r"text\.language",
     "prometheus_client": r"observability\.\w+|scoring\.job_metrics",
     "pyarrow": r"scoring\..*",
     "ray": r"scoring\.ray_runner",

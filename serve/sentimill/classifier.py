@@ -83,22 +83,36 @@ class Decisions:
     abstained: NDArray[np.bool_]
 
 
-def decide(probs: NDArray[np.float32], labels: Sequence[str], threshold: float | None) -> Decisions:
+def decide(
+    probs: NDArray[np.float32],
+    labels: Sequence[str],
+    threshold: float | None,
+    foreign: NDArray[np.bool_],
+) -> Decisions:
     """Return what follows from calibrated *probs* (rows, labels) float32.
 
-    threshold: the confidence below which the model abstains; None, it never does.
+    threshold: the confidence below which the model abstains; None, it never does. foreign: (rows,)
+    whether a text is in a language that the model was not made for; it abstains on these too.
     """
     score = None
     if "negative" in labels and "positive" in labels:
         score = probs[:, labels.index("positive")] - probs[:, labels.index("negative")]
     confidence: NDArray[np.float32] = probs.max(axis=1, initial=np.float32(0))
-    return Decisions(probs.argmax(axis=1), score, confidence, confidence < (threshold or 0.0))
+    abstained = (confidence < (threshold or 0.0)) | foreign
+    return Decisions(probs.argmax(axis=1), score, confidence, abstained)
 
 
 class Classifier:
     """A loaded bundle. `classify` may be called from one thread at a time; `decide` from any."""
 
-    def __init__(self, bundle: Bundle, engine: Engine, choice: EngineChoice) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        choice: EngineChoice,
+        *,
+        detect_language: bool = True,
+    ) -> None:
         self.bundle = bundle
         self.engine = engine
         self.precision = choice.precision
@@ -106,6 +120,7 @@ class Classifier:
         self._tokenizer_json = bundle.read("tokenizer.json")
         self._temperature = bundle.manifest.precision(choice.precision).temperature
         self._token_step = engine.info().token_step
+        self._languages = bundle.manifest.languages if detect_language else ()
         self.encoder = self.new_encoder()
         self._replay_golden()
         self._probe = self._shortest_golden()
@@ -119,11 +134,12 @@ class Classifier:
         engine: EngineName = "auto",
         provider: Provider = "auto",
         threads: int | None = None,
+        detect_language: bool = True,
     ) -> Classifier:
         """Open, check and load a bundle, and replay its golden texts.
 
         bundle: a folder, or `hub:owner/name` for a bundle on the Hugging Face Hub; None loads the
-        reference student.
+        reference student. detect_language: abstain on texts in none of the bundle's languages.
 
         Raises:
             BundleError: the folder does not verify, or its golden texts get other answers here.
@@ -141,7 +157,7 @@ class Classifier:
             lambda choice: opened.read(manifest.graph_file(choice.precision, choice.provider)),
             threads=threads,
         )
-        return cls(opened, started, choice)
+        return cls(opened, started, choice, detect_language=detect_language)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -159,8 +175,8 @@ class Classifier:
         return BATCH_TOKENS[self.engine.info().provider]
 
     def new_encoder(self) -> TextEncoder:
-        """Return a tokenizer of one's own: one object serves one thread."""
-        return encoder_of(self.bundle.manifest, self._tokenizer_json)
+        """Return a new tokenizer, since each thread needs one of its own."""
+        return encoder_of(self.bundle.manifest, self._tokenizer_json, self._languages)
 
     def classify(
         self,
@@ -248,7 +264,8 @@ class Classifier:
         """Turn logits (rows, labels) into calibrated answers."""
         probs = probabilities(logits, self._temperature)
         labels, digest = self.labels, self.bundle.digest
-        made = decide(probs, labels, self.threshold)
+        foreign = np.array([text.foreign for text in encoded], dtype=bool)
+        made = decide(probs, labels, self.threshold, foreign)
         scores: list[float | None] = [None] * len(probs)
         if made.score is not None:
             scores = made.score.tolist()
@@ -259,14 +276,16 @@ class Classifier:
         )  # fmt: skip
         predictions = []
         for best, each, score, confidence, abstained, text in zip(*columns, encoded, strict=True):
-            reason: AbstainReason | None = "LOW_CONFIDENCE" if abstained else None
+            reason: AbstainReason | None = None
+            if abstained:
+                reason = "UNSUPPORTED_LANGUAGE" if text.foreign else "LOW_CONFIDENCE"
             predictions.append(
                 Prediction(
                     label=labels[best],
                     probs=Probs(each, labels),
                     score=score,
                     confidence=confidence,
-                    abstained=reason is not None,
+                    abstained=abstained,
                     truncated=text.truncated,
                     tokens=len(text.ids),
                     abstain_reason=reason,
@@ -343,13 +362,16 @@ def _find_bundle(name: Path | str | None) -> Path | str:
         raise UsageError(why, reason="HUB_FAILED") from error
 
 
-def encoder_of(manifest: Manifest, tokenizer_json: bytes) -> TextEncoder:
+def encoder_of(
+    manifest: Manifest, tokenizer_json: bytes, languages: Sequence[str] = ()
+) -> TextEncoder:
     """Return the tokenizer of a bundle, with the limits and the cleaning of its manifest."""
     return TextEncoder.from_bytes(
         tokenizer_json,
         max_tokens=manifest.max_tokens,
         truncation=cast(Truncation, manifest.truncation),
         cleaning=manifest.cleaning,
+        languages=languages,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,8 +16,10 @@ from sentimill.errors import SentimillError
 
 __all__ = ["COLUMNS", "AnswerColumns", "AnswerSchema", "Answers"]
 
-COLUMNS: Final = ("label", "score", "confidence", "abstained", "error")
+COLUMNS: Final = ("label", "score", "confidence", "abstained", "abstain_reason", "error")
 """The added columns, each after the prefix; `prob_<label>` follow on request."""
+
+_REASONS: Final = pa.array(["LOW_CONFIDENCE", "UNSUPPORTED_LANGUAGE"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +27,14 @@ class Answers:
     """What a scorer gives for the texts of one window, by their place in it.
 
     probs: (rows, labels) float32 in the order of the labels, NaN where there is none. A row is in
-    `errors` when it has no answer, and in neither when it needed none. Tokens are counted as the
-    engine saw them; a server does not tell the padded ones, so there both are its useful tokens.
+    `errors` when it has no answer, and in neither when it needed none. foreign: the rows in a
+    language that the model was not made for. Tokens are counted as the engine saw them. A server
+    does not report the padded tokens, so both counts are then of the useful ones.
     """
 
     probs: NDArray[np.float32]
     errors: Mapping[int, SentimillError]
+    foreign: Collection[int] = ()
     useful_tokens: int = 0
     padded_tokens: int = 0
 
@@ -58,7 +62,10 @@ class AnswerSchema:
         probs = answers.probs
         missing = np.isnan(probs[:, 0]) if len(probs) else np.zeros(0, dtype=bool)
         filled = np.where(missing[:, None], np.float32(0), probs)
-        made = decide(filled, self.labels, self.threshold)
+        foreign = np.zeros(len(probs), dtype=bool)
+        foreign[list(answers.foreign)] = True
+        made = decide(filled, self.labels, self.threshold, foreign)
+        reasons = np.where(foreign, 1, 0)
         score = pa.nulls(len(probs), pa.float32())
         if made.score is not None:
             score = pa.array(made.score, mask=missing)
@@ -70,6 +77,7 @@ class AnswerSchema:
             score,
             pa.array(made.confidence, mask=missing),
             pa.array(made.abstained, mask=missing),
+            _REASONS.take(pa.array(reasons, mask=missing | ~made.abstained)),
             pa.array(errors, pa.string()),
         ]
         if self.with_probs:
@@ -81,7 +89,7 @@ class AnswerSchema:
 
     def schema(self) -> pa.Schema:
         """Return the names and types of the added columns."""
-        types = [pa.string(), pa.float32(), pa.float32(), pa.bool_(), pa.string()]
+        types = [pa.string(), pa.float32(), pa.float32(), pa.bool_(), pa.string(), pa.string()]
         types += [pa.float32()] * (len(self.names) - len(types))
         return pa.schema(list(zip(self.names, types, strict=True)))
 

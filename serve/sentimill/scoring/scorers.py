@@ -104,11 +104,14 @@ class LocalScorer:
         encoded = prepared.encoded
         errors: dict[int, SentimillError] = {}
         places: list[int] = []
+        foreign: list[int] = []
         rows: list[NDArray[np.int64]] = []
         for i, result in enumerate(encoded):
             if isinstance(result, Encoded):
                 places.append(i)
                 rows.append(result.ids)
+                if result.foreign:
+                    foreign.append(i)
             elif result is not None:
                 errors[i] = result
         probs = np.full((len(encoded), len(self._classifier.labels)), np.nan, dtype=np.float32)
@@ -119,7 +122,7 @@ class LocalScorer:
             padded += self._classifier.computed_tokens([len(rows[k]) for k in batch])
             probs[[places[k] for k in batch]] = found
             errors |= {places[batch[k]]: error for k, error in failed.items()}
-        return Answers(probs, errors, sum(map(len, rows)), padded)
+        return Answers(probs, errors, foreign, sum(map(len, rows)), padded)
 
     def _run(
         self, rows: Sequence[NDArray[np.int64]], other_calls: int
@@ -195,6 +198,7 @@ class ServerScorer:
         chunks = [places[k : k + _REQUEST_TEXTS] for k in range(0, len(places), _REQUEST_TEXTS)]
         probs = np.full((len(texts), len(self._model.labels)), np.nan, dtype=np.float32)
         tokens = 0
+        foreign: list[int] = []
         for chunk, results in zip(
             chunks, self._threads.map(lambda chunk: self._ask(texts, chunk), chunks), strict=True
         ):
@@ -203,11 +207,13 @@ class ServerScorer:
                     self._check_model(result.model_digest in (self._model.digest, ""))
                     probs[place] = result.probs
                     tokens += result.tokens
+                    if result.abstain_reason == "UNSUPPORTED_LANGUAGE":
+                        foreign.append(place)
                 else:
                     errors[place] = result
         # The digest does not tell the precision, which decides the last bits of a figure.
         self._check_model(self.model() == self._model)
-        return Answers(probs, errors, tokens, tokens)
+        return Answers(probs, errors, foreign, tokens, tokens)
 
     def close(self) -> None:
         """Close the connection."""

@@ -158,6 +158,7 @@ class SentimentService:
             version=manifest.version,
             digest=classifier.bundle.digest,
             labels=manifest.labels,
+            languages=manifest.languages,
             max_tokens=manifest.max_tokens,
             threshold=classifier.threshold,
             precision=classifier.precision,

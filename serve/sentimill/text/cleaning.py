@@ -17,7 +17,7 @@ from sentimill.errors import TextError
 from sentimill.text.emoji_names import name_emoji
 from sentimill.types import MAX_TEXT_BYTES, check_size
 
-__all__ = ["CLEANING", "CLEANING_VERSIONS", "clean", "join_texts"]
+__all__ = ["CLEANING", "CLEANING_VERSIONS", "clean", "join_texts", "tidy"]
 
 CLEANING_VERSIONS: Final = (1, 2)
 """1: break tags, entities, control characters and runs of blanks go. 2: also, emoji get names."""
@@ -55,6 +55,17 @@ _LONGEST_PLACEHOLDER: Final = max(map(len, _PLACEHOLDERS)) + 1
 def clean(text: str, version: int = CLEANING) -> str:
     """Return *text* as the tokenizer reads it, by the rules of `CLEANING_VERSIONS`.
 
+    Raises TextError as `tidy` does.
+    """
+    tidied = tidy(text)
+    return tidied if version < 2 else name_emoji(tidied)
+
+
+def tidy(text: str) -> str:
+    """Return *text* without break tags, entities, control characters and runs of blanks.
+
+    This is version 1 of cleaning, and the first step of all later ones.
+
     Raises:
         TextError: EMPTY_TEXT where no character is visible, or the whole text is a placeholder
             such as `N/A`. TEXT_TOO_LARGE above `MAX_TEXT_BYTES`. INVALID_UNICODE for a lone
@@ -91,7 +102,7 @@ def clean(text: str, version: int = CLEANING) -> str:
     if len(text) <= _LONGEST_PLACEHOLDER and text.lower().removesuffix(".") in _PLACEHOLDERS:
         why = f"the text is the placeholder {text!r}: leave such rows out"
         raise TextError(why, reason="EMPTY_TEXT")
-    return text if version < 2 else name_emoji(text)
+    return text
 
 
 def join_texts(parts: Iterable[object]) -> str | None:

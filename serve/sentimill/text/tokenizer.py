@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from sentimill.errors import BundleError, TextError
-from sentimill.text.cleaning import CLEANING, CLEANING_VERSIONS, clean
+from sentimill.text.cleaning import CLEANING, CLEANING_VERSIONS, tidy
+from sentimill.text.emoji_names import name_emoji
 from sentimill.text.fast_tokenizer import fast_tokenizer
+from sentimill.text.language import foreign_language
 
 __all__ = [
     "Encoded",
@@ -52,16 +54,19 @@ class Encoded:
     """One text as the model reads it.
 
     ids: (tokens,) int64, special tokens included. truncated: the middle or the end was left out.
+    foreign: the text is in a language that the model was not made for.
     """
 
     ids: NDArray[np.int64]
     truncated: bool
+    foreign: bool = False
 
 
 class TextEncoder:
     """A tokenizer with its limits. Only one thread at a time may use an object.
 
-    cleaning: one of `CLEANING_VERSIONS`; see `sentimill.text.cleaning`.
+    cleaning: one of `CLEANING_VERSIONS`; see `sentimill.text.cleaning`. languages: a text in none
+    of these is marked as foreign; an empty tuple marks none.
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class TextEncoder:
         max_tokens: int,
         truncation: Truncation,
         cleaning: int = CLEANING,
+        languages: Sequence[str] = (),
     ) -> None:
         if truncation not in get_args(Truncation):
             raise BundleError(
@@ -93,6 +99,7 @@ class TextEncoder:
         self.max_tokens = max_tokens
         self.truncation = truncation
         self.cleaning = cleaning
+        self.languages = frozenset(languages)
         self._tokenizer = tokenizer
         self._fast = fast_tokenizer(tokenizer.to_str())
         self._prefix = prefix
@@ -108,7 +115,13 @@ class TextEncoder:
 
     @classmethod
     def from_bytes(
-        cls, data: bytes, *, max_tokens: int, truncation: Truncation, cleaning: int = CLEANING
+        cls,
+        data: bytes,
+        *,
+        max_tokens: int,
+        truncation: Truncation,
+        cleaning: int = CLEANING,
+        languages: Sequence[str] = (),
     ) -> TextEncoder:
         """Read the contents of a `tokenizer.json`. Raises BundleError when they are none."""
         try:
@@ -118,36 +131,45 @@ class TextEncoder:
                 f"tokenizer.json cannot be read ({error}): export the bundle again",
                 reason="BUNDLE_BAD_TOKENIZER",
             ) from error
-        return cls(tokenizer, max_tokens=max_tokens, truncation=truncation, cleaning=cleaning)
+        return cls(
+            tokenizer,
+            max_tokens=max_tokens,
+            truncation=truncation,
+            cleaning=cleaning,
+            languages=languages,
+        )
 
     def encode(self, texts: Sequence[str]) -> list[Encoded | TextError]:
         """Return one `Encoded` for each text, in order, or the TextError that `clean` raised."""
         results: list[Encoded | TextError | None] = [None] * len(texts)
-        left: list[tuple[int, str, bool]] = []
+        left: list[tuple[int, str, bool, bool]] = []
         for i, text in enumerate(texts):
             try:
-                body, cut = self._cap(clean(text, self.cleaning))
+                tidied = tidy(text)
             except TextError as error:
                 results[i] = error
                 continue
+            body, cut = self._cap(tidied if self.cleaning < 2 else name_emoji(tidied))
+            # Before emoji have names, which would be English words in the text.
+            foreign = bool(self.languages and foreign_language(tidied, self.languages))
             ids = self._fast.ids(body) if self._fast else None
             if ids is None:
-                left.append((i, body, cut))
+                left.append((i, body, cut, foreign))
             else:
-                results[i] = self._encoded(ids, cut)
+                results[i] = self._encoded(ids, cut, foreign)
         if left:
-            bodies = [body for _, body, _ in left]
+            bodies = [body for _, body, _, _ in left]
             encodings = self._tokenizer.encode_batch_fast(bodies, add_special_tokens=False)
-            for (i, _, cut), encoding in zip(left, encodings, strict=True):
-                results[i] = self._encoded(encoding.ids, cut)
+            for (i, _, cut, foreign), encoding in zip(left, encodings, strict=True):
+                results[i] = self._encoded(encoding.ids, cut, foreign)
         return [result for result in results if result is not None]
 
-    def _encoded(self, ids: list[int], cut: bool) -> Encoded:
+    def _encoded(self, ids: list[int], cut: bool, foreign: bool) -> Encoded:
         """Cut *ids* to the budget and add the special tokens."""
         budget = self.max_tokens - len(self._prefix) - len(self._suffix)
         kept = truncate(ids, budget, self.truncation)
         whole = np.array([*self._prefix, *kept, *self._suffix], dtype=np.int64)
-        return Encoded(whole, cut or len(kept) < len(ids))
+        return Encoded(whole, cut or len(kept) < len(ids), foreign)
 
     def _cap(self, text: str) -> tuple[str, bool]:
         """Drop the middle of a very long text, so that its tokens are never computed."""

@@ -65,7 +65,7 @@ def test_columns_are_what_the_classifier_says(
 
     for row, expected in zip(rows, classifier.classify(TEXTS), strict=True):
         assert isinstance(expected, Prediction)
-        names = ("label", "score", "confidence", "abstained")
+        names = ("label", "score", "confidence", "abstained", "abstain_reason")
         found = [row[f"sentiment_{name}"] for name in names]
         assert found == [getattr(expected, name) for name in names]
         probs = [row[f"sentiment_prob_{name}"] for name in classifier.labels]

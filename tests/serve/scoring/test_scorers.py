@@ -53,7 +53,7 @@ def test_a_text_that_breaks_the_servers_engine_fails_alone(tmp_path: Path) -> No
         scorer.close()
 
     assert (summary.rows, summary.failed) == (3, 1)
-    assert b"poison,,,,,ENGINE_FAILED" in (tmp_path / "out.csv").read_bytes()
+    assert b"poison,,,,,,ENGINE_FAILED" in (tmp_path / "out.csv").read_bytes()
 
 
 class Clock(threading.Event):

@@ -374,7 +374,7 @@ def test_only_columns_keeps_the_named_ones(tmp_path: Path, scorer: LocalScorer) 
     assert out.splitlines()[0].startswith(b"x,text,sentiment_label")
     assert out.splitlines(keepends=True)[1:3] == [
         b'a,"good\n',
-        b'x",positive,0.8017847,0.84379476,false,\r\n',
+        b'x",positive,0.8017847,0.84379476,false,,\r\n',
     ]
     assert b"\r\n\xff,bad,negative," in out
 
@@ -408,8 +408,8 @@ def test_probs_have_a_column_a_label(tmp_path: Path, scorer: LocalScorer) -> Non
     _, out = score(tmp_path, scorer, b"text\ngood\n", probs=True)
     header, row = table(out)
 
-    assert header[6:] == [f"sentiment_prob_{k}" for k in ("negative", "neutral", "positive")]
-    assert sum(map(float, row[6:])) == pytest.approx(1.0)
+    assert header[7:] == [f"sentiment_prob_{k}" for k in ("negative", "neutral", "positive")]
+    assert sum(map(float, row[7:])) == pytest.approx(1.0)
 
 
 @settings(max_examples=15)

@@ -1,0 +1,117 @@
+"""Which texts are in a language that a model was not made for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from live_server import live_server
+from scoring_jobs import job
+from sentimill import Classifier, Client, Prediction
+from sentimill.scoring.scorers import LocalScorer, ServerScorer
+from sentimill.server.lifecycle import Serve
+from sentimill.text.language import foreign_language
+from tiny_bundle import write_tiny_bundle
+
+ENGLISH = frozenset({"en"})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The battery died in a week and nobody answers my mails.", None),
+        ("awesum prodct worth evry rupee go 4 it frnds", None),
+        ("Super!", None),
+        ("Très bien", None),
+        ("Das Gerät ist nach zwei Wochen kaputt gegangen, der Händler antwortet nicht.", "de"),
+        ("La comida estaba fría y el camarero fue muy antipático con nosotros.", "es"),
+        ("この商品はとても良かったです。また買いたいと思います。", "ja"),
+        ("Очень плохое качество, сломалось через неделю после покупки.", "ru"),
+        ("Livraison rapide et produit conforme, je recommande ce vendeur.", "fr"),
+        ("no me gusta nada este telefono", "es"),
+        ("produto muito bom recomendo, chegou antes do prazo", "pt"),
+        ("ottimo prodotto, consegna veloce e imballaggio perfetto", "it"),
+        ("bardzo dobry produkt polecam wszystkim", "pl"),
+        ("ürün çok kötü, iki günde bozuldu iade ettim", "tr"),
+        ("goed product, snel geleverd en netjes verpakt", "nl"),
+        ("Очень плохо", "ru"),
+        ("质量很好下次还会再来", "zh"),
+        ("아주 좋아요", "ko"),
+        ("@JetBlue AIRPORT CODE TEST GO. SLC.  BOS MCO", None),
+        ("Bwarrrrngarooroorooroorooroororooro beoooooooooo", None),
+        ("10/10!!! 5 stars \u2b50\u2b50\u2b50\u2b50\u2b50", None),
+    ],
+)
+def test_only_what_is_surely_foreign_is_called_so(text: str, expected: str | None) -> None:
+    """Short and sloppy English stays, whole sentences of other languages are told."""
+    assert foreign_language(text, ENGLISH) == expected
+
+
+def test_wanted_languages_stay() -> None:
+    """A set may want several."""
+    text = "Das Gerät ist nach zwei Wochen kaputt gegangen, der Händler antwortet nicht."
+
+    assert foreign_language(text, frozenset({"en", "de"})) is None
+
+
+@pytest.fixture(scope="module")
+def english(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a bundle that is made for English."""
+    folder = tmp_path_factory.mktemp("english") / "tiny"
+    return write_tiny_bundle(
+        folder, change=lambda m: msgspec.structs.replace(m, languages=("en",))
+    ).path
+
+
+GERMAN = "Das Gerät ist nach zwei Wochen kaputt gegangen, good good good."
+
+
+def reason(classifier: Classifier, text: str) -> str | None:
+    """Return why the classifier abstained on *text*."""
+    (found,) = classifier.classify([text])
+    assert isinstance(found, Prediction)
+    assert found.abstained == (found.abstain_reason is not None)
+    return found.abstain_reason
+
+
+def test_a_text_in_another_language_is_abstained(english: Path) -> None:
+    """However sure the model is, and the label is still there; the flag turns it off."""
+    assert reason(Classifier.load(english), GERMAN) == "UNSUPPORTED_LANGUAGE"
+    assert reason(Classifier.load(english), "good battery") is None
+    assert reason(Classifier.load(english, detect_language=False), GERMAN) is None
+
+
+def test_a_bundle_without_languages_abstains_on_none(bundle: Path) -> None:
+    """Whoever trained it did not say which languages it reads."""
+    assert reason(Classifier.load(bundle), GERMAN) is None
+
+
+def test_names_of_emoji_are_no_english_words(english: Path) -> None:
+    """The text is looked at before emoji get their names."""
+    assert reason(Classifier.load(english), f"😍😂👍🏽🙏 {GERMAN} 😍") == "UNSUPPORTED_LANGUAGE"
+
+
+def test_server_and_score_give_the_same_reason(english: Path, tmp_path: Path) -> None:
+    """Through gRPC, in files scored here, and in files scored by a server."""
+    (tmp_path / "in.csv").write_text(f'text\ngood\n"{GERMAN}"\n""\n')
+    with live_server(Serve(bundle=english, port=0, metrics_port=0, threads=1)) as serving:
+        with Client(serving.address) as client:
+            good, german = client.classify(["good", GERMAN])
+            assert client.model().languages == ("en",)
+        remote = ServerScorer(serving.address)
+        job(tmp_path / "in.csv", tmp_path / "remote.csv").run(remote)
+        remote.close()
+    job(tmp_path / "in.csv", tmp_path / "local.csv").run(LocalScorer(Classifier.load(english)))
+
+    assert isinstance(good, Prediction)
+    assert isinstance(german, Prediction)
+    assert (good.abstain_reason, german.abstain_reason) == (None, "UNSUPPORTED_LANGUAGE")
+    rows = (tmp_path / "local.csv").read_text().splitlines()
+    assert [row.split(",")[-3:] for row in rows[1:]] == [
+        ["false", "", ""],
+        ["true", "UNSUPPORTED_LANGUAGE", ""],
+        ["", "", "EMPTY_TEXT"],
+    ]
+    assert (tmp_path / "remote.csv").read_bytes() == (tmp_path / "local.csv").read_bytes()
