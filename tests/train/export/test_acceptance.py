@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import numpy as np
 import pytest
+import scipy.stats
 from numpy.typing import NDArray
 
 from sentimill.errors import InputError
-from sentimill_train.data.tokenized import Rows
+from sentimill_train.data.tokenized import NO_LABEL, Rows
 from sentimill_train.export.acceptance import (
     FEWEST_ROWS,
+    MANY_LABELS,
+    SURE_AGREEMENT,
     PrecisionCheck,
     check_precision,
     is_invariant,
@@ -20,13 +24,15 @@ from sentimill_train.metrics.classification import Answers, Floats
 
 LABELS = ("negative", "neutral", "positive")
 DRAW = np.random.default_rng(0)
-GOLD = DRAW.integers(0, 3, FEWEST_ROWS)
-PROBS = np.eye(3)[np.where(DRAW.random(FEWEST_ROWS) < 0.9, GOLD, (GOLD + 1) % 3)] * 0.85 + 0.05
+GOLD = DRAW.integers(0, 3, MANY_LABELS)
+PROBS = np.eye(3)[np.where(DRAW.random(MANY_LABELS) < 0.9, GOLD, (GOLD + 1) % 3)] * 0.85 + 0.05
 
 
-def answers(probs: Floats) -> Answers:
-    """Return them with the gold labels."""
-    return Answers(LABELS, GOLD[: len(probs)], probs)
+def answers(probs: Floats, labelled: int) -> Answers:
+    """Return them with the gold labels of so many rows."""
+    gold = GOLD[: len(probs)].copy()
+    gold[labelled:] = NO_LABEL
+    return Answers(LABELS, gold, probs)
 
 
 def flipped(rows: int) -> Floats:
@@ -38,13 +44,18 @@ def flipped(rows: int) -> Floats:
 
 
 def check(
-    found: Floats, *, invariant: bool = True, golden: bool = True, fitted_on: int = 0
+    found: Floats,
+    *,
+    invariant: bool = True,
+    golden: bool = True,
+    fitted_on: int = 0,
+    labelled: int = MANY_LABELS,
 ) -> PrecisionCheck:
     """Return the outcome for a precision that gave the probs *found*."""
     return check_precision(
         "int8",
-        answers(PROBS[: len(found)]),
-        answers(found),
+        answers(PROBS[: len(found)], labelled),
+        answers(found, labelled),
         invariant=invariant,
         golden=golden,
         max_logit_difference=0.1,
@@ -59,7 +70,10 @@ def test_the_same_answers_pass() -> None:
     outcome = check(PROBS)
 
     assert outcome.passed
-    assert (outcome.agreement, outcome.macro_f1_drop, outcome.ece_change) == (1.0, 0.0, 0.0)
+    assert outcome.macro_f1_drop is not None
+    assert outcome.ece_change is not None
+    changes = (outcome.macro_f1_drop.value, outcome.ece_change.value)
+    assert (outcome.agreement, *changes) == (1.0, 0.0, 0.0)
     assert (
         "int8 passes its gate on 2,000 rows in an engine, with fp32's temperature 1.2500: 100.00%"
         in outcome.sentence()
@@ -79,7 +93,7 @@ def test_labels_that_move_are_counted(rows: int, passed: bool) -> None:
     outcome = check(flipped(rows))
 
     assert outcome.passed is passed
-    assert outcome.agreement == pytest.approx(1 - rows / FEWEST_ROWS)
+    assert outcome.agreement == pytest.approx(1 - rows / MANY_LABELS)
 
 
 def test_a_confidence_that_moves_fails_though_no_label_does() -> None:
@@ -88,7 +102,8 @@ def test_a_confidence_that_moves_fails_though_no_label_does() -> None:
     outcome = check(timid)
 
     assert outcome.agreement == 1.0
-    assert abs(outcome.ece_change) > 0.01
+    assert outcome.ece_change is not None
+    assert abs(outcome.ece_change.value) > 0.01
     assert not outcome.passed
 
 
@@ -108,12 +123,69 @@ def test_golden_texts_that_do_not_come_out_fail() -> None:
     assert "the golden texts do not come out" in outcome.sentence()
 
 
-def test_few_rows_are_refused() -> None:
-    """On 1,999 half a per cent is not even ten rows."""
-    with pytest.raises(InputError, match="needs 2,000 labelled held-out rows") as caught:
+def test_too_few_rows_are_refused() -> None:
+    """On 299 even full agreement would not show that 99 of 100 labels stay."""
+    assert check(PROBS[:FEWEST_ROWS]).passed
+
+    with pytest.raises(InputError, match="needs 300 held-out rows and was given 299") as caught:
         check(PROBS[: FEWEST_ROWS - 1])
 
     assert caught.value.reason == "TOO_FEW_ROWS"
+
+
+def test_the_fewest_rows_are_those_that_show_agreement_at_all() -> None:
+    """One fewer would fail whatever the graph answers."""
+    full = check(PROBS[:FEWEST_ROWS])
+
+    assert SURE_AGREEMENT <= full.sure_agreement < SURE_AGREEMENT + 1e-4
+    assert 0.05 ** (1 / (FEWEST_ROWS - 2)) < SURE_AGREEMENT
+
+
+@pytest.mark.parametrize(
+    ("rows", "other", "passed"),
+    [(300, 0, True), (300, 1, False), (500, 1, True), (500, 2, False), (2000, 10, True)],
+)
+def test_with_few_rows_the_bound_decides(rows: int, other: int, passed: bool) -> None:
+    """One of 300 that differs may be one in a hundred of all; ten of 2,000 are not."""
+    outcome = check(flipped(other)[:rows], labelled=0)
+
+    assert outcome.passed is passed
+    assert outcome.sure_agreement == pytest.approx(
+        scipy.stats.binomtest(rows - other, rows).proportion_ci(0.9, "exact").low, abs=1e-9
+    )
+
+
+def test_agreement_needs_no_labels() -> None:
+    """F1 and calibration then have no figure, and the sentence says so."""
+    outcome = check(PROBS, labelled=0)
+
+    assert outcome.passed
+    assert (outcome.macro_f1_drop, outcome.ece_change) == (None, None)
+    assert "no row has a label to compare F1 and calibration by" in outcome.sentence()
+
+
+def test_with_few_labels_a_change_must_be_sure_to_refuse() -> None:
+    """Of 400 labelled rows the chance of the sample is larger than the limits."""
+    slight, timid = PROBS.copy(), PROBS * 0.7 + 0.1
+    slight[:3] = np.roll(slight[:3], 1, axis=1)
+
+    found = check(slight, labelled=400)
+    sure = check(timid, labelled=400)
+
+    assert found.macro_f1_drop is not None
+    assert found.macro_f1_drop.rows == 400
+    assert found.macro_f1_drop.value > 0.002 > found.macro_f1_drop.low
+    assert found.passed
+    assert "on 400 labelled rows, by the intervals, macro-F1 drops by" in found.sentence()
+    assert sure.agreement == 1
+    assert not sure.passed
+
+
+def test_a_threshold_of_its_own_is_named() -> None:
+    """It was chosen on the rows that the temperature was fitted on."""
+    outcome = msgspec.structs.replace(check(PROBS, fitted_on=300), threshold=0.75)
+
+    assert "300 validation rows and the threshold 0.7500 chosen on them" in outcome.sentence()
 
 
 def invariant(odd: Callable[[int, int], bool]) -> bool:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from sentimill.bundle.manifest import Manifest, Source
 from sentimill.bundle.reader import Bundle
 from sentimill.classifier import encoder_of
 from sentimill.errors import TableError
 from sentimill_train.data.examples import write_examples
 from sentimill_train.data.schema import Columns, Example, Split
-from sentimill_train.data.tokenized import Rows, tokenise
-from sentimill_train.export.acceptance import FEWEST_ROWS, PrecisionCheck
+from sentimill_train.data.tokenized import NO_LABEL, Rows, tokenise
+from sentimill_train.export.acceptance import MANY_LABELS, PrecisionCheck
 from sentimill_train.export.acceptance_rows import GateRows, read_gate_rows
-from sentimill_train.export.comparison import Beside
+from sentimill_train.export.comparison import Comparison
 from sentimill_train.export.onnx import Run, open_graph
 from tiny_bundle import LABELS, write_tiny_bundle
 
@@ -37,7 +40,7 @@ def examples(rows: int, split: Split | None, *, seed: int) -> list[Example]:
     return made
 
 
-JUDGED = examples(FEWEST_ROWS, "test", seed=1)
+JUDGED = examples(MANY_LABELS, "test", seed=1)
 
 
 def sharper(graph: Run) -> Run:
@@ -56,7 +59,7 @@ def checked(bundle: Bundle, fitted: list[Example]) -> PrecisionCheck:
         encoder = encoder_of(bundle.manifest, bundle.read("tokenizer.json"))
         return tokenise(chosen, encoder, LABELS)[0]
 
-    gate = Beside(bundle, GateRows(rows(JUDGED), rows(fitted)), lambda stage: None)
+    gate = Comparison(bundle, GateRows(rows(JUDGED), rows(fitted)), lambda stage: None)
     return gate.check("int8", sharper(open_graph(gate.fp32)))
 
 
@@ -68,7 +71,8 @@ def test_a_precision_that_is_surer_gets_a_higher_temperature(tmp_path: Path) -> 
 
     assert found.temperature == pytest.approx(1.5, rel=0.01)
     assert found.fitted_on == 300
-    assert abs(found.ece_change) < 1e-3
+    assert found.ece_change is not None
+    assert abs(found.ece_change.value) < 1e-3
     assert found.passed
 
 
@@ -91,6 +95,22 @@ def test_without_rows_to_fit_on_it_is_that_of_fp32(tmp_path: Path) -> None:
     assert (found.temperature, found.fitted_on) == (1.0, 0)
     assert not found.golden
     assert not found.passed
+
+
+def test_a_threshold_is_chosen_anew(tmp_path: Path) -> None:
+    """With the target that training had, at this precision's own confidences."""
+
+    def with_target(manifest: Manifest) -> Manifest:
+        return msgspec.structs.replace(manifest, threshold=0.9, training={"target_error": 0.3})
+
+    bundle = write_tiny_bundle(tmp_path / "b", change=with_target)
+    plain = write_tiny_bundle(tmp_path / "plain", threshold=0.9)
+    rows = examples(300, "validation", seed=2)
+
+    assert checked(plain, rows).threshold is None
+    found = checked(bundle, rows).threshold
+    assert found is not None
+    assert 0.33 < found < 0.9
 
 
 def texts(rows: Rows) -> set[bytes]:
@@ -148,6 +168,35 @@ def test_a_file_with_test_rows_alone_judges_alone(tmp_path: Path) -> None:
     rows = read(tmp_path, labelled("the", "fine", split="test"))
 
     assert (len(rows.judged), len(rows.fitted)) == (2, 0)
+
+
+def test_rows_without_a_label_judge_too(tmp_path: Path) -> None:
+    """Agreement with fp32 needs none; a temperature does."""
+    bare = [replace(e, label=None) for e in labelled("the", "fine", split=None)]
+    for_test = [replace(e, label=None) for e in labelled("battery", split="test")]
+    for_validation = [replace(e, label=None) for e in labelled("good", split="validation")]
+
+    rows = read(tmp_path, bare, for_test + for_validation)
+
+    assert rows.judged.gold.tolist() == [-1, -1, -1]
+    assert len(rows.fitted) == 0
+
+
+def test_rows_without_a_label_of_a_file_that_was_trained_on_do_not_judge(tmp_path: Path) -> None:
+    """A teacher may have taught by them."""
+    mine = labelled("the", split="test") + labelled("fine", split="train")
+    bare = [replace(e, label=None) for e in labelled("battery", split="test")]
+    write_examples(tmp_path / "mine.jsonl", mine + bare)
+    digest = hashlib.sha256((tmp_path / "mine.jsonl").read_bytes()).hexdigest()
+    source = Source(name="mine.jsonl", sha256=digest, rows=3)
+    bundle = write_tiny_bundle(
+        tmp_path / "b", change=lambda made: msgspec.structs.replace(made, sources=(source,))
+    )
+
+    rows = read_gate_rows(bundle, (str(tmp_path / "mine.jsonl"),), Columns())
+
+    assert NO_LABEL not in rows.judged.gold.tolist()
+    assert len(rows.judged) >= 1
 
 
 def test_a_file_that_cannot_be_read_is_an_error_still(tmp_path: Path) -> None:

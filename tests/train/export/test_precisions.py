@@ -305,13 +305,18 @@ def test_a_compact_bundle_that_fails_is_not_written(
 
 
 def test_rows_that_were_learnt_do_not_count(made: Path, tmp_path: Path) -> None:
-    """Of a file that the model was trained on only the test rows are taken: too few here."""
-    options = Export(bundle=made / "mine", out=tmp_path / "b", on=(str(made / "r.jsonl"),))
+    """Of a file that the model was trained on only the test rows are taken: too few here.
 
-    with pytest.raises(InputError, match="2,000 labelled held-out rows") as caught:
-        options.run()
+    That is said before any graph is made or answers.
+    """
+    options = Export(bundle=made / "mine", out=tmp_path / "b", on=(str(made / "r.jsonl"),))
+    stages: list[str] = []
+
+    with pytest.raises(InputError, match="needs 300 held-out rows") as caught:
+        options.run(stages.append)
 
     assert caught.value.reason == "TOO_FEW_ROWS"
+    assert stages == ["reading reviews"]
     assert not (tmp_path / "b").exists()
 
 

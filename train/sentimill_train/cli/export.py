@@ -23,7 +23,7 @@ def export(
         list[str],
         typer.Option(
             metavar="FILE...",
-            help="labelled reviews that were not learnt, 2,000 or more in all, for the gate",
+            help="300 reviews or more that the model has not learnt, for the gate; labels help it",
         ),
     ],
     more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,

@@ -30,7 +30,8 @@ class Sample:
     """The labelled rows of one file.
 
     part: the split that was taken, or `all`. unlabelled: rows of it that were left out. learnt:
-    rows that `without` left out.
+    rows that `without` left out. unlabelled_examples: those rows, if they were asked for and the
+    model cannot have learnt from them.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Sample:
     examples: tuple[Example, ...]
     unlabelled: int = 0
     learnt: int = 0
+    unlabelled_examples: tuple[Example, ...] = ()
 
     def without(self, learnt: Iterable[Example]) -> Sample:
         """Return the sample without the rows that have the text of a row in *learnt*.
@@ -83,16 +85,18 @@ def read_sample(
     part: Part = "auto",
     most: int | None = None,
     columns: Columns | None = None,
+    needs_labels: bool = True,
 ) -> Sample:
     """Return the rows of *source* to judge on, labelled with some of *labels*.
 
     `auto` takes the test rows where the file has splits, else all of them. trained_on: the files of
     each training that must not have had these rows. A file among them is parted as training parted
     it, so no row that was learnt is judged on. Of more than *most* rows a sample is taken, by a
-    hash of their texts: the same in every run.
+    hash of their texts: the same in every run. needs_labels: otherwise the rows without a label are
+    given too, and may be all that there are.
 
     Raises:
-        TableError: the file is not usable, or holds no labelled row of that part.
+        TableError: the file is not usable, or holds no row, or no labelled row, of that part.
     """
     examples = read_examples(source, columns=columns or Columns(), labels=labels)
     digest = digest_of(source)
@@ -102,12 +106,14 @@ def read_sample(
         part = "test" if split or learnt else "all"
     chosen = [e for e in examples if part == "all" or (e.split or split_of(e.text)) == part]
     labelled = [example for example in chosen if example.label is not None]
-    unlabelled = len(chosen) - len(labelled)
+    others = [example for example in chosen if example.label is None]
     if learnt and part != "all":
         # Beside other files, its train rows were all for train where another had the test rows.
         whole = all(len(files) == 1 for files in learnt)
         labelled = assign([e for e in examples if e.label is not None], whole=whole)[0][part]
-    if not labelled:
+    # A file that was trained on may have taught by its rows without a label too.
+    spare = () if needs_labels or learnt else tuple(others)
+    if not labelled and not spare:
         raise TableError(
             f"{source} has no labelled row of the part {part!r}: choose another with --part",
             reason="NO_LABELLED_ROWS",
@@ -119,7 +125,8 @@ def read_sample(
         sha256=digest,
         part=part,
         examples=tuple(labelled),
-        unlabelled=unlabelled,
+        unlabelled=len(others),
+        unlabelled_examples=spare,
     )
 
 

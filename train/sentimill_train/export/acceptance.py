@@ -1,4 +1,4 @@
-"""The gate of a precision: near enough to fp32 on real rows, and the same in any company."""
+"""The gate of a precision: close enough to fp32 on real rows, and independent of the batch."""
 
 from __future__ import annotations
 
@@ -10,58 +10,74 @@ from numpy.typing import NDArray
 
 from sentimill.errors import InputError
 from sentimill.text.tokenizer import pad
-from sentimill_train.data.tokenized import Rows
+from sentimill_train.data.tokenized import NO_LABEL, Rows
 from sentimill_train.export.onnx import Run
-from sentimill_train.metrics.classification import Answers, ece, macro_f1
+from sentimill_train.metrics.classification import Answers, Floats, ece, macro_f1
+from sentimill_train.metrics.intervals import Figure, error_bound, figures
 
 __all__ = [
     "FEWEST_ROWS",
+    "MANY_LABELS",
+    "SURE_AGREEMENT",
     "NotJudged",
     "Outcome",
     "PrecisionCheck",
     "check_precision",
+    "check_row_count",
     "is_invariant",
 ]
 
-FEWEST_ROWS: Final = 2000
-"""Held-out rows that the gate needs: at 99.5 % agreement that is 10 rows that may differ."""
+FEWEST_ROWS: Final = 300
+"""Rows that the gate needs, with or without labels. With fewer even full agreement would not show
+`SURE_AGREEMENT`: 0.99 ** 299 is just below 5 %."""
+
+MANY_LABELS: Final = 2000
+"""With so many labelled rows the measured change of F1 and of the calibration error decides. With
+fewer the chance of the sample is larger than the limits, and so their intervals decide."""
 
 AGREEMENT: Final = 0.995
+SURE_AGREEMENT: Final = 0.99
 F1_DROP: Final = 0.002
 ECE_CHANGE: Final = 0.01
 
-_COMPANY: Final = 32
+_SURENESS: Final = 0.95
+_BATCH_ROWS: Final = 32
 
 
 class PrecisionCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """A precision beside fp32 on the same rows.
+    """A precision compared with fp32 on the same rows.
 
-    agreement: share of rows with the same label. macro_f1_drop: fp32's minus its own. ece_change:
-    its own minus fp32's. invariant: from `is_invariant`. golden: the bundle's golden texts come out
-    near enough for it to load. max_logit_difference: the largest over all rows and labels. engine:
-    what computed it. temperature: its own, which it was judged with, fitted on `fitted_on` rows
-    that are none of these; fp32's where that is 0.
+    agreement: share of the rows with the same label. sure_agreement: the lower end of its one-sided
+    95 % interval (Clopper and Pearson 1934). macro_f1_drop: fp32's minus its own, and ece_change:
+    its own minus fp32's, with 95 % intervals, on the labelled rows; None without any. invariant:
+    from `is_invariant`. golden: the bundle's golden texts come out close enough for it to load.
+    max_logit_difference: the largest over all rows and labels. engine: what computed it.
+    temperature: its own, fitted on `fitted_on` rows that judge nothing; fp32's where that is 0.
+    threshold: its own, chosen on the same rows; None keeps the bundle's.
     """
 
     precision: str
     engine: str
     rows: int
     agreement: float
-    macro_f1_drop: float
-    ece_change: float
+    sure_agreement: float
+    macro_f1_drop: Figure | None
+    ece_change: Figure | None
     invariant: bool
     golden: bool
     max_logit_difference: float
     temperature: float
     fitted_on: int
+    threshold: float | None = None
 
     @property
     def passed(self) -> bool:
         """Whether the precision may be in a bundle."""
         return (
             self.agreement >= AGREEMENT
-            and self.macro_f1_drop <= F1_DROP
-            and abs(self.ece_change) <= ECE_CHANGE
+            and self.sure_agreement >= SURE_AGREEMENT
+            and _within(self.macro_f1_drop, -1.0, F1_DROP)
+            and _within(self.ece_change, -ECE_CHANGE, ECE_CHANGE)
             and self.invariant
             and self.golden
         )
@@ -73,19 +89,42 @@ class PrecisionCheck(msgspec.Struct, frozen=True, kw_only=True):
             if self.fitted_on
             else f"fp32's temperature {self.temperature:.4f}"
         )
+        if self.threshold is not None:
+            calibrated += f" and the threshold {self.threshold:.4f} chosen on them"
         return (
             f"{self.precision} {'passes' if self.passed else 'does not pass'} its gate on"
             f" {self.rows:,} rows in {self.engine}, with {calibrated}:"
             f" {self.agreement:.2%} of the labels are those of fp32 (at least {AGREEMENT:.1%}),"
-            f" macro-F1 drops by {self.macro_f1_drop * 100:.2f} points (at most"
-            f" {F1_DROP * 100:.1f}), ECE changes by {self.ece_change:+.4f} (at most {ECE_CHANGE}),"
-            f" a text {'gets the same bits' if self.invariant else 'gets other bits'} in other"
-            f" company, and the golden texts {'come out' if self.golden else 'do not come out'}."
+            f" and surely {self.sure_agreement:.2%} (at least {SURE_AGREEMENT:.1%}),"
+            f"{self._labelled()} a text gets"
+            f" {'the same bits' if self.invariant else 'other bits'} in other batches, and the"
+            f" golden texts {'come out' if self.golden else 'do not come out'}."
+        )
+
+    def _labelled(self) -> str:
+        """Return the part of the sentence on the labelled rows."""
+        f1, ece_ = self.macro_f1_drop, self.ece_change
+        if f1 is None or ece_ is None:
+            return " no row has a label to compare F1 and calibration by,"
+        few = "" if f1.rows >= MANY_LABELS else f" on {f1.rows:,} labelled rows, by the intervals,"
+        return (
+            f"{few} macro-F1 drops by {f1.value * 100:.2f} points ({f1.low * 100:.2f} to"
+            f" {f1.high * 100:.2f}, at most {F1_DROP * 100:.1f}), ECE changes by"
+            f" {ece_.value:+.4f} ({ece_.low:+.4f} to {ece_.high:+.4f}, at most {ECE_CHANGE}),"
         )
 
 
+def _within(change: Figure | None, least: float, most: float) -> bool:
+    """Whether *change* is within its limits; with few labels, whether it may be."""
+    if change is None:
+        return True
+    if change.rows >= MANY_LABELS:
+        return least <= change.value <= most
+    return change.high >= least and change.low <= most
+
+
 class NotJudged(msgspec.Struct, frozen=True, kw_only=True):
-    """A precision that this machine cannot run, and *why*, in words that go behind a colon."""
+    """A precision that this machine cannot run. why: the reason, worded to follow a colon."""
 
     precision: str
     why: str
@@ -97,7 +136,17 @@ class NotJudged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Outcome = PrecisionCheck | NotJudged
-"""What is said of a precision that was tried."""
+"""The result for a precision that was tried."""
+
+
+def check_row_count(rows: int) -> None:
+    """Raise InputError TOO_FEW_ROWS when the gate could not decide; ask before any graph runs."""
+    if rows < FEWEST_ROWS:
+        raise InputError(
+            f"the gate needs {FEWEST_ROWS:,} held-out rows and was given {rows:,}: give more with"
+            " --on; they need no labels",
+            reason="TOO_FEW_ROWS",
+        )
 
 
 def check_precision(
@@ -111,43 +160,62 @@ def check_precision(
     engine: str,
     temperature: float,
     fitted_on: int = 0,
+    threshold: float | None = None,
 ) -> PrecisionCheck:
     """Compare the answers of *precision* with those of fp32 to the same held-out rows.
+
+    The gold of a row without a label is NO_LABEL.
 
     Raises:
         InputError: TOO_FEW_ROWS.
     """
     rows = len(reference.gold)
-    if rows < FEWEST_ROWS:
-        raise InputError(
-            f"the gate of {precision} needs {FEWEST_ROWS:,} labelled held-out rows and was given"
-            f" {rows:,}: give more with --on",
-            reason="TOO_FEW_ROWS",
-        )
-    one = np.ones((1, rows))
+    check_row_count(rows)
+    other = float((reference.predicted != found.predicted).sum())
+    bound = error_bound(np.array([other]), np.array([float(rows)]), 1 - _SURENESS)
+    f1, calibration = _changes(reference, found)
     return PrecisionCheck(
         precision=precision,
         engine=engine,
         rows=rows,
-        agreement=float((reference.predicted == found.predicted).mean()),
-        macro_f1_drop=float((macro_f1(reference, one) - macro_f1(found, one))[0]),
-        ece_change=float((ece(found, one) - ece(reference, one))[0]),
+        agreement=1 - other / rows,
+        sure_agreement=1 - float(bound[0]),
+        macro_f1_drop=f1,
+        ece_change=calibration,
         invariant=invariant,
         golden=golden,
         max_logit_difference=max_logit_difference,
         temperature=temperature,
         fitted_on=fitted_on,
+        threshold=threshold,
     )
+
+
+def _changes(reference: Answers, found: Answers) -> tuple[Figure | None, Figure | None]:
+    """Return the drop of macro-F1 and the change of ECE on the labelled rows; None without any."""
+    labelled = reference.gold != NO_LABEL
+    if not labelled.any():
+        return None, None
+    before, after = reference.take(labelled), found.take(labelled)
+
+    def drop(weights: Floats) -> Floats:
+        return macro_f1(before, weights) - macro_f1(after, weights)
+
+    def change(weights: Floats) -> Floats:
+        return ece(after, weights) - ece(before, weights)
+
+    changes = figures(int(labelled.sum()), {"drop": drop, "change": change})
+    return changes["drop"], changes["change"]
 
 
 def is_invariant(run: Run, rows: Rows, pad_id: int, *, seed: int = 0, texts: int = 16) -> bool:
     """Whether a text gets the same bits alone and among others, in any order, at any padding.
 
-    Some of the others are the oddest rows there can be: random ids, and one id over and over, whose
+    Among the others are the oddest rows there can be: random ids, and one id over and over, whose
     states are far from those of reviews. The first text is in the largest batch of the longest
-    rows, the others among a random number of them padded to a random length: an engine may add in
-    another order by either. One long text is cut to every length, for where an engine works in
-    blocks, a text may leave one token over for the last.
+    rows. The others are in batches of a random size, padded to a random length, since an engine may
+    add in another order by either. One long text is cut to every length: where an engine works in
+    blocks, one token may be left over for the last block.
     """
     draw = np.random.default_rng(seed)
     bounds = zip(rows.starts[:-1], rows.starts[1:], strict=True)
@@ -155,14 +223,14 @@ def is_invariant(run: Run, rows: Rows, pad_id: int, *, seed: int = 0, texts: int
     longest = max(len(ids) for ids in every)
     most = int(max(ids.max() for ids in every)) + 1
     for number, i in enumerate(draw.permutation(len(every))[:texts].tolist()):
-        width, company = longest, _COMPANY
+        width, size = longest, _BATCH_ROWS
         if number:
             width = int(draw.integers(len(every[i]), longest, endpoint=True))
-            company = int(draw.integers(3, _COMPANY, endpoint=True))
+            size = int(draw.integers(3, _BATCH_ROWS, endpoint=True))
         alone = run(*pad([every[i]], pad_id))[0]
-        hostile = [draw.integers(0, most, width), np.full(width, every[0][0], dtype=np.int64)]
-        mates = [every[k][:width] for k in draw.integers(0, len(every), company - 3).tolist()]
-        batch = [every[i], *hostile, *mates]
+        odd = [draw.integers(0, most, width), np.full(width, every[0][0], dtype=np.int64)]
+        mates = [every[k][:width] for k in draw.integers(0, len(every), size - 3).tolist()]
+        batch = [every[i], *odd, *mates]
         order = draw.permutation(len(batch))
         among = run(*pad([batch[k] for k in order], pad_id))[int(np.argsort(order)[0])]
         if not _same(alone, among):

@@ -10,7 +10,7 @@ from sentimill.errors import TableError
 from sentimill_train.data.schema import Columns, Example
 from sentimill_train.data.splits import normalise
 from sentimill_train.data.tokenized import Rows, tokenise
-from sentimill_train.evaluation.labelled_set import read_sample
+from sentimill_train.evaluation.labelled_set import Part, Sample, read_sample
 
 __all__ = ["GateRows", "read_gate_rows"]
 
@@ -19,7 +19,8 @@ __all__ = ["GateRows", "read_gate_rows"]
 class GateRows:
     """Rows of the same files; no text is in both.
 
-    judged: what the gate looks at. fitted: validation rows, none where no file has splits.
+    judged: the rows that the gate compares, with or without labels. fitted: labelled validation
+    rows; none where no file has splits.
     """
 
     judged: Rows
@@ -29,22 +30,24 @@ class GateRows:
 def read_gate_rows(opened: Bundle, on: tuple[str, ...], columns: Columns) -> GateRows:
     """Return the rows of the files *on* that the model has not learned from.
 
-    A file that is judged on whole gives nothing to fit on: a temperature fitted on the rows that
-    judge it would flatter it.
+    A file without splits is judged on as a whole and gives no rows to fit on: a temperature that
+    was fitted on the rows that judge it would flatter it.
 
     Raises:
-        TableError: a file is not usable, or has no labelled row to judge on.
+        TableError: a file is not usable, or has no row to judge on.
     """
     manifest = opened.manifest
     judged: list[Example] = []
     fitted: list[Example] = []
     for source in on:
-        sample = read_sample(
-            source, manifest.labels, trained_on=manifest.trainings, columns=columns
-        )
-        judged += sample.examples
+        sample = _sample(opened, source, columns, "auto")
+        judged += [*sample.examples, *sample.unlabelled_examples]
         if sample.part == "test":
-            fitted += _validation(opened, source, columns)
+            try:
+                fitted += _sample(opened, source, columns, "validation").examples
+            except TableError as error:
+                if error.reason != "NO_LABELLED_ROWS":
+                    raise
     taken = {normalise(example.text) for example in judged}
     encoder = encoder_of(manifest, opened.read("tokenizer.json"))
     apart = [example for example in fitted if normalise(example.text) not in taken]
@@ -53,17 +56,12 @@ def read_gate_rows(opened: Bundle, on: tuple[str, ...], columns: Columns) -> Gat
     )
 
 
-def _validation(opened: Bundle, source: str, columns: Columns) -> tuple[Example, ...]:
-    manifest = opened.manifest
-    try:
-        return read_sample(
-            source,
-            manifest.labels,
-            trained_on=manifest.trainings,
-            part="validation",
-            columns=columns,
-        ).examples
-    except TableError as error:
-        if error.reason != "NO_LABELLED_ROWS":
-            raise
-        return ()
+def _sample(opened: Bundle, source: str, columns: Columns, part: Part) -> Sample:
+    return read_sample(
+        source,
+        opened.manifest.labels,
+        trained_on=opened.manifest.trainings,
+        part=part,
+        columns=columns,
+        needs_labels=part != "auto",
+    )

@@ -1,4 +1,4 @@
-"""Other precisions beside fp32, on the same rows: made, run, and compared."""
+"""Makes other precisions of a bundle's fp32 graph, and compares each with it on the same rows."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from sentimill.bundle.reader import Bundle
 from sentimill.classifier import Classifier, encoder_of, golden_fault, probabilities
 from sentimill.errors import BundleError, EngineError, TextError, UsageError
 from sentimill.text.tokenizer import Encoded, pad
+from sentimill_train.calibration.abstention import choose_threshold
 from sentimill_train.calibration.temperature import find_temperature
 from sentimill_train.data.examples import read_examples
 from sentimill_train.data.tokenized import Rows
@@ -28,7 +29,7 @@ from sentimill_train.export.quantization.fp16 import short_positions, small_embe
 from sentimill_train.export.quantization.int8 import int8_graph
 from sentimill_train.metrics.classification import Answers
 
-__all__ = ["Beside"]
+__all__ = ["Comparison"]
 
 _FP32: Final = "fp32"
 _CPU: Final = "ONNX Runtime on the CPU"
@@ -38,14 +39,14 @@ _ENGINES: Final = {
     "fp16": f"{_CPU}, where most products are computed in float32",
     "bf16": "OpenVINO on the CPU",
 }
-_FEWEST_FITTED: Final = 200  # rows to fit a temperature on: of fewer, one odd row would move it
-_SEEN: Final = 64  # starter reviews, to round by: some 4,000 tokens
+_FEWEST_FITTED: Final = 200  # to fit a temperature on: among fewer, one odd row would move it
+_CALIBRATION_TEXTS: Final = 64  # starter reviews whose activations guide the rounding: 4,000 tokens
 
 
-class Beside:
-    """Puts other precisions beside fp32, on the same *rows*, each with a temperature of its own.
+class Comparison:
+    """Compares precisions with fp32 on *rows*, each with a temperature and threshold of its own.
 
-    fp32: a graph in place of the bundle's own.
+    fp32: a graph to use in place of the bundle's own.
     """
 
     def __init__(
@@ -61,11 +62,11 @@ class Beside:
         self._reference: NDArray[np.float32] | None = None
         self._refitted = 1.0
 
-    def int8(self, *, small: bool, float_values: bool) -> bytes:
+    def make_int8(self, *, small: bool, float_values: bool) -> bytes:
         """Return the int8 graph; small: with its word vectors in int8 too."""
         self._say("making int8")
         texts = [e.text for e in read_examples("starter")]
-        chosen = texts[:: max(1, len(texts) // _SEEN)]
+        chosen = texts[:: max(1, len(texts) // _CALIBRATION_TEXTS)]
         encoded = self._encoder.encode(chosen)
         ids = [text.ids for text in encoded if not isinstance(text, TextError)]
         made = int8_graph(self.fp32, ids, float_values=float_values)
@@ -73,8 +74,8 @@ class Beside:
             return made
         return short_positions(small_embeddings(made), self._opened.manifest.max_tokens)
 
-    def bf16(self) -> Outcome:
-        """Say how near fp32 comes to itself where an engine rounds it to bf16, as one that serves.
+    def check_bf16(self) -> Outcome:
+        """Compare fp32 with itself as an engine that serves rounds it to bf16.
 
         Lengths are rounded up as in service, for the same bits at any padding.
         """
@@ -95,17 +96,18 @@ class Beside:
             return NotJudged(precision="bf16", why="the golden texts do not come out")
 
     def check(self, precision: str, run: Run) -> PrecisionCheck:
-        """Say how near the answers of *run* come to those of fp32."""
+        """Compare the answers of *run* with those of fp32."""
         pad_id, rows = self._opened.manifest.pad_id, self.rows.judged
         if self._reference is None:
             self._say(f"answering {len(rows) + self._fitted_on:,} rows in fp32")
             fp32 = open_graph(self.fp32)
             self._reference = self._logits(fp32, rows)
             if self._calibrates:
-                self._refitted = self._fitted(fp32)
+                fitted = self.rows.fitted
+                self._refitted = find_temperature(self._logits(fp32, fitted), fitted.gold)
         self._say(f"answering {len(rows) + self._fitted_on:,} rows in {precision}")
         logits = self._logits(run, rows)
-        temperature = self._own_temperature(precision, run)
+        temperature, threshold = self._calibrated(precision, run)
         return check_precision(
             precision,
             self._answers(self._reference, self._temperature),
@@ -116,26 +118,36 @@ class Beside:
             engine=_ENGINES[precision],
             temperature=temperature,
             fitted_on=0 if precision == _FP32 else self._fitted_on,
+            threshold=threshold,
         )
 
     @property
     def _fitted_on(self) -> int:
         return len(self.rows.fitted) if self._calibrates else 0
 
-    def _own_temperature(self, precision: str, run: Run) -> float:
-        """Return fp32's temperature times what the precision changes about it.
+    def _calibrated(self, precision: str, run: Run) -> tuple[float, float | None]:
+        """Return the temperature of *precision*, and its threshold where it has one of its own.
 
-        Where the rows are those that training calibrated on, this is the temperature fitted on
-        them. On others a plain fit would also take in how they differ from those, which fp32's
-        has not, and the two could not be compared.
+        The temperature is fp32's times what the precision changes about the best one for these
+        rows. Where they are the rows that training calibrated on, this is the temperature fitted on
+        them. On other rows a plain fit would also take in how they differ from those, which fp32's
+        has not, and the two could not be compared. The threshold is chosen as training chose it.
         """
         if not self._calibrates or precision == _FP32:
-            return self._temperature
-        return self._temperature * self._fitted(run) / self._refitted
-
-    def _fitted(self, run: Run) -> float:
-        fitted = self.rows.fitted
-        return find_temperature(self._logits(run, fitted), fitted.gold)
+            return self._temperature, None
+        rows = self.rows.fitted
+        logits = self._logits(run, rows)
+        temperature = self._temperature * find_temperature(logits, rows.gold) / self._refitted
+        target = self._opened.manifest.training.get("target_error")
+        if self._opened.manifest.threshold is None or not isinstance(target, float):
+            return temperature, None
+        probs = probabilities(logits, temperature)
+        chosen = choose_threshold(
+            probs.max(axis=1).astype(np.float64),
+            probs.argmax(axis=1) == rows.gold,
+            target_error=target,
+        )
+        return temperature, chosen.threshold
 
     def _logits(self, run: Run, rows: Rows) -> NDArray[np.float32]:
         return graph_logits(run, rows, self._opened.manifest.pad_id)
@@ -145,7 +157,7 @@ class Beside:
         return Answers(self._opened.manifest.labels, self.rows.judged.gold, probs)
 
     def _replays(self, run: Run, precision: str, temperature: float) -> bool:
-        """Whether the golden texts come out near enough for a bundle to be loaded."""
+        """Whether the golden texts come out close enough for a bundle to load."""
         manifest = self._opened.manifest
 
         def probs(text: Encoded) -> list[float]:

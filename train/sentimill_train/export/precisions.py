@@ -15,9 +15,14 @@ from sentimill.bundle.reader import Bundle, open_bundle
 from sentimill.bundle.writer import check_writable, write_bundle
 from sentimill.errors import BundleError, UsageError
 from sentimill_train.data.schema import Columns
-from sentimill_train.export.acceptance import NotJudged, Outcome, PrecisionCheck
+from sentimill_train.export.acceptance import (
+    NotJudged,
+    Outcome,
+    PrecisionCheck,
+    check_row_count,
+)
 from sentimill_train.export.acceptance_rows import read_gate_rows
-from sentimill_train.export.comparison import Beside
+from sentimill_train.export.comparison import Comparison
 from sentimill_train.export.onnx import open_graph
 from sentimill_train.export.optimum import check_optimum, export_with_optimum
 from sentimill_train.export.packed_graph import pack_graph
@@ -67,13 +72,13 @@ class _Tried:
 class Export:
     """Write *bundle* again to *out*, with those of *precisions* that pass their gate.
 
-    on: labelled files that the model has not learned from, 2,000 rows or more in all; of a file
-    that it was trained on, only the test rows are taken to judge on, and those for validation to
-    fit temperatures on. precisions: int8 for CPUs, fp16 for GPUs,
-    bf16 for CPUs that have it, and on one of those alone it can be judged; those that the bundle
-    has besides stay, unless fp32 is another. compact: for shipping, int8 alone, with word vectors
-    in int8, and weights to train on in fp16. float_values: see `int8_graph`. lane: `optimum`
-    exports fp32 again, by `export_with_optimum`, and the others but bf16 are made of that.
+    on: files that the model has not learned from, 300 rows or more in all, with or without labels.
+    Of a file that it was trained on, or that has splits, only the test rows judge, and temperatures
+    are fitted on the validation rows. precisions: int8 for CPUs, fp16 for GPUs, bf16 for CPUs that
+    have it; bf16 can only be judged on such a CPU. The other precisions of the bundle stay, unless
+    fp32 is replaced. compact: for shipping, int8 alone, with word vectors in int8, and weights to
+    train on in fp16. float_values: see `int8_graph`. lane: `optimum` exports fp32 again, by
+    `export_with_optimum`, and makes the others but bf16 of that.
     """
 
     bundle: Path
@@ -121,13 +126,15 @@ class Export:
                 reason="NO_FP32",
             )
         say("reading reviews")
-        gate = Beside(opened, read_gate_rows(opened, self.on, self.columns), say)
+        rows = read_gate_rows(opened, self.on, self.columns)
+        check_row_count(len(rows.judged))
+        gate = Comparison(opened, rows, say)
         again: list[_Tried] = []
         if self.lane == "optimum":
             say("exporting with optimum")
             again.append(self._export_again(gate, opened.manifest))
             fp32 = again[0].graphs[opened.manifest.precision(_FP32).file]
-            gate = Beside(opened, gate.rows, say, fp32)
+            gate = Comparison(opened, gate.rows, say, fp32)
         tried = [self._try(gate, opened.manifest, each) for each in dict.fromkeys(self.precisions)]
         checks = [each.outcome for each in (*again, *tried)]
         if self.compact:
@@ -138,7 +145,7 @@ class Export:
         written = tried if self.compact else [*again, *tried]
         return Exported(self._write(opened, written, checks), tuple(checks))
 
-    def _export_again(self, gate: Beside, manifest: Manifest) -> _Tried:
+    def _export_again(self, gate: Comparison, manifest: Manifest) -> _Tried:
         graph = export_with_optimum(self.bundle)
         outcome = gate.check(_FP32, graph.run)
         if not outcome.passed:
@@ -152,12 +159,12 @@ class Export:
         )
         return _Tried(outcome, entry, {entry.file: graph.data})
 
-    def _try(self, gate: Beside, manifest: Manifest, precision: Other) -> _Tried:
+    def _try(self, gate: Comparison, manifest: Manifest, precision: Other) -> _Tried:
         if precision == "bf16":
-            outcome = gate.bf16()
+            outcome = gate.check_bf16()
             return _Tried(outcome, _entry(manifest, outcome), {})
         data = (
-            gate.int8(small=self.compact, float_values=self.float_values)
+            gate.make_int8(small=self.compact, float_values=self.float_values)
             if precision == _INT8
             else fp16_graph(gate.fp32)
         )
@@ -217,8 +224,9 @@ def _entry(manifest: Manifest, check: Outcome, *, packed: bool = False) -> Preci
         max_logit_difference=check.max_logit_difference,
         parity_rows=check.rows,
         agreement=check.agreement,
-        macro_f1_drop=check.macro_f1_drop,
-        ece_change=check.ece_change,
+        macro_f1_drop=None if check.macro_f1_drop is None else check.macro_f1_drop.value,
+        ece_change=None if check.ece_change is None else check.ece_change.value,
+        threshold=check.threshold,
         packed=_PACKED if packed else None,
     )
 
