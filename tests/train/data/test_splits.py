@@ -10,7 +10,7 @@ import pytest
 from sentimill.errors import TableError
 from sentimill_train.data.examples import read_examples
 from sentimill_train.data.schema import Example, Split
-from sentimill_train.data.splits import normalise, part, split_of
+from sentimill_train.data.splits import normalise, part, sample_rows, split_of
 from train_parts import TWO, reviews
 
 
@@ -171,3 +171,14 @@ def test_the_split_is_that_of_the_cleaned_text() -> None:
 
     assert normalise(raw) == normalise(text)
     assert split_of(f"{text}😍") == split_of(f"{text}\u200b😍")
+
+
+def test_a_sample_of_rows_is_the_same_in_any_order() -> None:
+    """And of few rows it is all of them."""
+    rows = reviews(50)
+
+    found = sample_rows(rows, 20)
+
+    assert len(found) == 20
+    assert sample_rows(rows[::-1], 20) == found
+    assert sample_rows(rows, 50) == rows

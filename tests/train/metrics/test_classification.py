@@ -118,6 +118,8 @@ def test_reliability_bins_have_equal_mass_and_hold_every_row() -> None:
         measures.brier,
         measures.star_mae,
         measures.quadratic_kappa,
+        measures.label_kappa,
+        measures.label_mae,
         aurc,
         augrc,
     ],
@@ -154,3 +156,41 @@ def test_stars_are_needed_for_figures_of_stars() -> None:
     answers = made_up(10)
     with pytest.raises(ValueError, match="without stars"):
         value(measures.star_mae, Answers(LABELS, answers.gold, answers.probs))
+
+
+def test_kappa_of_ordered_labels_is_that_of_scikit_learn() -> None:
+    """For any labels with an order, such as five stars as five classes."""
+    random = np.random.default_rng(3)
+    labels = tuple(f"{stars} stars" for stars in range(1, 6))
+    gold = random.integers(0, 5, 300)
+    answers = Answers(labels, gold, random.dirichlet([0.5] * 5, 300))
+
+    expected = cohen_kappa_score(gold, answers.predicted, weights="quadratic")
+    assert value(measures.label_kappa, answers) == pytest.approx(expected)
+
+
+def test_the_mean_error_of_ordered_labels_is_in_their_numbers() -> None:
+    """Half 1 and half 5 expects 3, which is 2 from gold 5 and exact for gold 3."""
+    answers = Answers(("1", "3", "5"), np.array([2, 1]), np.array([[0.5, 0, 0.5], [0.5, 0, 0.5]]))
+
+    assert value(measures.label_mae, answers) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (("1 star", "2 stars", "3 stars"), [1, 2, 3]),
+        (("-1", "0", "0.5"), [-1, 0, 0.5]),
+        (LABELS, [0, 1, 2]),
+        (("billing", "delivery", "product"), None),
+        (("3", "2", "1"), None),
+        (("no", "yes"), None),
+    ],
+)
+def test_labels_have_an_order_where_their_names_say_so(
+    labels: tuple[str, ...], expected: list[float] | None
+) -> None:
+    """Topics have none, and two labels need none."""
+    found = measures.label_values(labels)
+
+    assert (None if found is None else found.tolist()) == expected

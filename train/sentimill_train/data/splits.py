@@ -21,6 +21,7 @@ __all__ = [
     "assign",
     "normalise",
     "part",
+    "sample_rows",
     "split_of",
     "split_of_key",
     "text_digest",
@@ -47,6 +48,16 @@ def normalise(text: str) -> str:
 def text_digest(text: str) -> bytes:
     """Return the sha256 of the normalised text: texts that count as the same share it."""
     return hashlib.sha256(normalise(text).encode("utf-8", "surrogatepass")).digest()
+
+
+def sample_rows(examples: Sequence[Example], most: int) -> list[Example]:
+    """Return at most *most* of the examples: those with the smallest hash of their text, by it.
+
+    So a sample is the same in every run and does not depend on the order of the rows.
+    """
+    if len(examples) <= most:
+        return list(examples)
+    return sorted(examples, key=lambda example: text_key(example.text))[:most]
 
 
 def text_key(text: str) -> int:

@@ -10,11 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from sentimill.classifier import Classifier
 from sentimill.errors import InputError
 from sentimill.text.tokenizer import TextEncoder
 from sentimill_train.data.schema import Example
+from sentimill_train.data.splits import sample_rows
 from sentimill_train.evaluation.baselines import (
     Baseline,
     fit_baseline,
@@ -30,7 +32,9 @@ from sentimill_train.metrics.intervals import DRAWS
 
 __all__ = ["Contender", "baseline_contenders", "bundle_contender", "judge_bundle"]
 
-_FEWEST_ROWS = 2  # a baseline needs two labels, so two rows
+_FEWEST_LABELS: Final = 2  # a baseline needs two labels, so two rows
+BASELINE_ROWS: Final = 50_000
+"""Of more rows the baselines are fitted on a sample: their features are held in memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,9 +133,10 @@ def baseline_contenders(
     without word vectors among the weights, there is no static baseline. Hard labels only: shares
     of a teacher are what the student has more.
     """
-    fit_on = [example for example in train if example.label in labels]
-    choose_on = [example for example in validation if example.label in labels]
-    if len({example.label for example in fit_on}) < _FEWEST_ROWS:
+    labelled = [example for example in train if example.label in labels]
+    fit_on = sample_rows(labelled, BASELINE_ROWS)
+    choose_on = sample_rows([e for e in validation if e.label in labels], BASELINE_ROWS)
+    if len({example.label for example in fit_on}) < _FEWEST_LABELS:
         raise InputError(
             f"the baselines have {len(fit_on)} training rows and need two labels: give the files"
             " that the bundle was trained on",
@@ -148,13 +153,14 @@ def baseline_contenders(
         "TF-IDF": "Words, word pairs and 3 to 5 letters, weighed by TF-IDF",
         "static vectors": "The mean of the base encoder's word embeddings over a text",
     }
-    rows = f"{len(fit_on):,} rows"
+    part = "" if len(fit_on) == len(labelled) else f" a sample of {len(fit_on):,} of"
+    rows = f"{len(labelled):,} rows"
     return [
         Contender(
             name=baseline.name,
             kind="baseline",
             note=f"{what[baseline.name]}, with a logistic regression (C = {baseline.strength:g})"
-            f" fitted on the {rows} that the student learned from, by their hard labels.",
+            f" fitted on{part} the {rows} that the student learned from, by their hard labels.",
             probs=_texts(baseline),
         )
         for baseline in fitted

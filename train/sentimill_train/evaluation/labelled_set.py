@@ -15,7 +15,7 @@ from sentimill.errors import InputError, TableError
 from sentimill_train.data.examples import read_examples
 from sentimill_train.data.readers import digest_of
 from sentimill_train.data.schema import Columns, Example
-from sentimill_train.data.splits import assign, split_of, text_digest, text_key
+from sentimill_train.data.splits import assign, sample_rows, split_of, text_key
 from sentimill_train.metrics.classification import Answers
 
 __all__ = ["Answered", "Part", "Sample", "answer", "read_sample", "told_apart"]
@@ -118,8 +118,8 @@ def read_sample(
             f"{source} has no labelled row of the part {part!r}: choose another with --part",
             reason="NO_LABELLED_ROWS",
         )
-    if most is not None and len(labelled) > most:
-        labelled = sorted(labelled, key=lambda example: text_digest(example.text))[:most]
+    if most is not None:
+        labelled = sample_rows(labelled, most)
     return Sample(
         name=Path(source).stem or source,
         sha256=digest,

@@ -30,6 +30,8 @@ _MEASURES: Final = {
     "neutral_share": ("called neutral", "%", True),
     "quadratic_kappa": ("kappa (stars)", "", True),
     "star_mae": ("MAE (stars)", "", False),
+    "label_kappa": ("kappa (labels)", "", True),
+    "label_mae": ("MAE (labels)", "", False),
 }
 
 

@@ -20,6 +20,9 @@ from sentimill_train.metrics.classification import (
     brier,
     cells,
     ece,
+    label_kappa,
+    label_mae,
+    label_values,
     macro_f1,
     neutral_share,
     nll,
@@ -159,6 +162,8 @@ def _measures(answers: Answers) -> dict[str, Measure]:
             found["neutral_share"] = neutral_share
         if answers.stars is not None:
             found |= {"quadratic_kappa": quadratic_kappa, "star_mae": star_mae}
+    if label_values(labels) is not None:
+        found |= {"label_kappa": label_kappa, "label_mae": label_mae}
     return found
 
 

@@ -7,8 +7,10 @@ and its interval costs no second one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import msgspec
@@ -27,6 +29,9 @@ __all__ = [
     "ece",
     "expected_stars",
     "f1_scores",
+    "label_kappa",
+    "label_mae",
+    "label_values",
     "macro_f1",
     "macro_f1_of",
     "neutral_share",
@@ -45,12 +50,13 @@ ECE_BINS: Final = 15
 """Bins of the calibration error: Guo et al. 2017, section 5, use 15."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Answers:
     """What a model said about labelled rows.
 
     gold: (rows,) int64 into `labels`. probs: (rows, labels) float64, rows summing to 1. stars:
-    (rows,) int64 from 1 to 5, or None when any row has none.
+    (rows,) int64 from 1 to 5, or None when any row has none. What follows from them is computed
+    once: a loop over rows may ask for it each time.
     """
 
     labels: tuple[str, ...]
@@ -58,17 +64,17 @@ class Answers:
     probs: Floats
     stars: Ints | None = None
 
-    @property
+    @cached_property
     def predicted(self) -> Ints:
         """The most probable label of each row: (rows,) int64."""
         return np.asarray(self.probs.argmax(axis=1), dtype=np.int64)
 
-    @property
+    @cached_property
     def confidence(self) -> Floats:
         """The largest prob of each row: (rows,) float64."""
         return np.asarray(self.probs.max(axis=1))
 
-    @property
+    @cached_property
     def correct(self) -> NDArray[np.bool_]:
         """Whether the most probable label is the gold one: (rows,) bool."""
         return np.asarray(self.predicted == self.gold)
@@ -236,14 +242,54 @@ def quadratic_kappa(answers: Answers, weights: Floats) -> Floats:
     """
     # Half a star rounds up: numpy's rounding to even would send 2.5 and 3.5 apart.
     guessed = np.floor(expected_stars(answers.labels, answers.probs) + 0.5).astype(np.int64)
-    observed = cells(_stars(answers) - 1, guessed - 1, 5, weights)
+    return _weighted_kappa(_stars(answers) - 1, guessed - 1, np.arange(1.0, 6.0), weights)
+
+
+def label_values(labels: Sequence[str]) -> Floats | None:
+    """Return the number that each of *labels* stands for, None where they have no order.
+
+    Ordered are labels with rising numbers in them, such as `1 star` to `5 stars`, and the
+    sentiments negative, neutral, positive, which count as 0, 1 and 2.
+    """
+    if tuple(labels) == ("negative", "neutral", "positive"):
+        return np.arange(3.0)
+    numbers = [re.search(r"-?\d+(?:\.\d+)?", label) for label in labels]
+    values = np.array([float(found[0]) for found in numbers if found is not None])
+    ordered = len(values) == len(labels) > 2 and bool((np.diff(values) > 0).all())
+    return values if ordered else None
+
+
+def label_kappa(answers: Answers, weights: Floats) -> Floats:
+    """Return Cohen's kappa between answers and gold, weighted by the squared distance of labels.
+
+    Needs labels with an order, see `label_values`.
+    """
+    return _weighted_kappa(answers.gold, answers.predicted, _values(answers), weights)
+
+
+def label_mae(answers: Answers, weights: Floats) -> Floats:
+    """Return the mean of |expected label - gold label|, in the numbers of `label_values`."""
+    values = _values(answers)
+    return _mean(weights, np.abs(answers.probs @ values - values[answers.gold]))
+
+
+def _values(answers: Answers) -> Floats:
+    values = label_values(answers.labels)
+    if values is None:
+        raise ValueError("a measure of ordered labels was asked for labels without an order")
+    return values
+
+
+def _weighted_kappa(gold: Ints, said: Ints, values: Floats, weights: Floats) -> Floats:
+    """Return quadratically weighted kappa (draws,); *values*: what each place stands for."""
+    observed = cells(gold, said, len(values), weights)
     chance = observed.sum(axis=2)[:, :, None] * observed.sum(axis=1)[:, None, :]
     chance /= observed.sum(axis=(1, 2))[:, None, None]
-    distance = (np.arange(5)[:, None] - np.arange(5)[None, :]) ** 2
-    apart = (distance * chance).sum(axis=(1, 2))
+    distance = (values[:, None] - values[None, :]) ** 2
+    expected = (distance * chance).sum(axis=(1, 2))
     found = (distance * observed).sum(axis=(1, 2))
     # All rows in one cell: no disagreement is possible, and none was found.
-    return np.asarray(1 - np.divide(found, apart, out=np.zeros_like(found), where=apart > 0))
+    return np.asarray(1 - np.divide(found, expected, out=np.zeros_like(found), where=expected > 0))
 
 
 def _stars(answers: Answers) -> Ints:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -22,8 +21,6 @@ Statistic = Callable[[Floats], Floats]
 
 CELLS: Final = 4_000_000
 """Weights in memory at once: 32 MB."""
-
-_Z95: Final = 1.959963984540054
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,15 +80,12 @@ def share(hits: int, rows: int) -> Figure:
 
     Where nothing failed, a bootstrap says that nothing ever will.
     """
+    from scipy.stats import binomtest
+
     if rows == 0:
         return Figure(value=0.0, low=0.0, high=1.0, rows=0)
-    p, z2 = hits / rows, _Z95 * _Z95
-    middle = (p + z2 / (2 * rows)) / (1 + z2 / rows)
-    half = _Z95 * math.sqrt(p * (1 - p) / rows + z2 / (4 * rows * rows)) / (1 + z2 / rows)
-    # Where nothing or everything was hit, the end is exact; rounding would miss it by 1e-17.
-    low = 0.0 if hits == 0 else max(0.0, middle - half)
-    high = 1.0 if hits == rows else min(1.0, middle + half)
-    return Figure(value=p, low=low, high=high, rows=rows)
+    interval = binomtest(hits, rows).proportion_ci(method="wilson")
+    return Figure(value=hits / rows, low=float(interval.low), high=float(interval.high), rows=rows)
 
 
 def error_bound(errors: Floats, rows: Floats, chance: float) -> Floats:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import msgspec
 import numpy as np
 
@@ -106,28 +104,22 @@ def mcnemar(only_first: int, only_second: int) -> tuple[float, float]:
     counts half of the outcome itself: Fagerland, Lydersen and Laake 2013 recommend it, since the
     exact test is needlessly cautious.
     """
+    from scipy.stats import binom
+
     tosses, fewer = only_first + only_second, min(only_first, only_second)
-    if tosses == 0:
-        return 1.0, 1.0
-    doubled = 2 * _at_most(fewer, tosses)
-    return min(1.0, doubled), min(1.0, doubled - _exactly(fewer, tosses))
+    doubled = 2 * float(binom.cdf(fewer, tosses, 0.5))
+    return min(1.0, doubled), min(1.0, doubled - float(binom.pmf(fewer, tosses, 0.5)))
 
 
 def mcnemar_worse(only_first: int, only_second: int) -> float:
     """Return the one-sided mid-p value that the second is no worse: small means that it is."""
+    from scipy.stats import binom
+
     tosses = only_first + only_second
     if tosses == 0:
         return 1.0
-    return _at_most(only_second, tosses) - 0.5 * _exactly(only_second, tosses)
-
-
-def _exactly(k: int, n: int) -> float:
-    choose = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-    return math.exp(choose - n * math.log(2))
-
-
-def _at_most(k: int, n: int) -> float:
-    return math.fsum(_exactly(i, n) for i in range(k + 1))
+    at_most, exactly = (float(f(only_second, tosses, 0.5)) for f in (binom.cdf, binom.pmf))
+    return at_most - 0.5 * exactly
 
 
 def _tail(drawn: Floats) -> float:

@@ -120,7 +120,7 @@ class Train(TrainConfig):
         watcher.stage("reading reviews")
         inputs = read_inputs(self, watcher.stage)
         watcher.stage("training")
-        student, fitted = self._fit(inputs, watcher)
+        student, fitted = self.fit_student(inputs, watcher)
         with tempfile.TemporaryDirectory(prefix="sentimill-") as folder:
             watcher.stage("exporting and calibrating")
             made = self._export(student, inputs, fitted, Path(folder))
@@ -141,9 +141,10 @@ class Train(TrainConfig):
 
     def assist(self) -> None:
         """Train in a process group, as another process than the one that does `run`."""
-        self._fit(read_inputs(self, Quiet().stage), Quiet())
+        self.fit_student(read_inputs(self, Quiet().stage), Quiet())
 
-    def _fit(self, inputs: Inputs, watcher: Watcher) -> tuple[Student, Fit]:
+    def fit_student(self, inputs: Inputs, watcher: Watcher) -> tuple[Student, Fit]:
+        """Return the student that learnt *inputs*, and what its training did."""
         student = self._student(inputs)
         train, judged_on = inputs.rows["train"], [inputs.rows["validation"]]
         start = weights_of(student) if continues(self, inputs.pretrained, inputs.labels) else None

@@ -17,7 +17,7 @@ from sentimill.text.tokenizer import TextEncoder
 from sentimill_train.data.examples import read_examples, stream_texts
 from sentimill_train.data.readers import digest_of
 from sentimill_train.data.schema import SENTIMENTS, Columns, Example, Split
-from sentimill_train.data.splits import Parted, split_of, text_digest, text_key
+from sentimill_train.data.splits import Parted, sample_rows, split_of, text_key
 from sentimill_train.data.tokenized import Refused, Rows, tokenise
 from sentimill_train.training.targets import human_labels, mix_shares
 from sentimill_train.training.teacher_logits import find_logits, text_keys, write_logits
@@ -94,19 +94,13 @@ def read_reviews(
 def judged_sample(parted: Parted) -> Parted:
     """Return *parted* with at most `JUDGED_ROWS` rows for validation and test.
 
-    A hash of the text chooses them, so they are the same in every run.
+    See `sample_rows`.
     """
     return replace(
         parted,
-        validation=_sample(parted.validation, JUDGED_ROWS["validation"]),
-        test=_sample(parted.test, JUDGED_ROWS["test"]),
+        validation=tuple(sample_rows(parted.validation, JUDGED_ROWS["validation"])),
+        test=tuple(sample_rows(parted.test, JUDGED_ROWS["test"])),
     )
-
-
-def _sample(examples: tuple[Example, ...], most: int) -> tuple[Example, ...]:
-    if len(examples) <= most:
-        return examples
-    return tuple(sorted(examples, key=lambda example: text_digest(example.text))[:most])
 
 
 def tokenise_splits(

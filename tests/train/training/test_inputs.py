@@ -1,0 +1,154 @@
+"""What a training reads: weights by file, the replay, samples, and what cannot be spelt."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sentimill_train.data.examples import read_examples, write_examples
+from sentimill_train.data.schema import SENTIMENTS, Columns, Example
+from sentimill_train.data.splits import Parted, split_of
+from sentimill_train.training import inputs
+from sentimill_train.training.inputs import (
+    judged_sample,
+    learn_from_teacher,
+    read_replay,
+    read_reviews,
+    warn_of_unknown_pieces,
+)
+from sentimill_train.training.teacher_model import load_teacher
+from train_parts import TWO, encoder, reviews, rows_of, write_reviews
+from train_parts import student as new_student
+
+
+def test_every_row_of_a_file_can_have_a_weight_and_its_own_labels(tmp_path: Path) -> None:
+    """A set that knows no neutral is named with the labels that it knows."""
+    two, three = (str(write_reviews(tmp_path / name, 5)) for name in ("2.jsonl", "3.jsonl"))
+
+    sources, found = read_reviews(
+        (two, three), Columns(), SENTIMENTS, weight_of={three: 2.0}, labels_of={two: TWO}
+    )
+
+    assert [(source.name, source.rows) for source in sources] == [("2.jsonl", 5), ("3.jsonl", 5)]
+    assert [e.labels_allowed for e in found] == [TWO] * 5 + [None] * 5
+    assert [e.weight for e in found] == [1.0] * 5 + [2.0] * 5
+
+
+def replay(own: list[Example], **options: object) -> inputs.Replay | None:
+    """Return the replay beside *own*."""
+    given = {"packaged": True, "anchors": (), "columns": Columns(), "seed": 0, **options}
+    return read_replay(own, encoder(), SENTIMENTS, **given)  # type: ignore[arg-type] # by name
+
+
+def test_the_package_gives_reviews_to_replay_that_are_not_the_own_ones() -> None:
+    """None of the test split, whose figures would tell of texts learnt by heart."""
+    packaged = [e for name in ("starter", "hard-kinds") for e in read_examples(name)]
+    test = sum((e.split or split_of(e.text)) == "test" for e in packaged)
+
+    found, none = replay([]), replay(packaged)
+
+    assert found is not None
+    assert len(found.train) == 1000
+    assert 200 < len(found.validation) < len(packaged) - 1000 - test
+    assert (found.train.soft.sum(1) > 0).all()
+    assert none is None
+
+
+def test_anchors_are_texts_without_labels(tmp_path: Path) -> None:
+    """So that the answers of the base alone are learnt on them."""
+    path = write_reviews(tmp_path / "anchors.jsonl", 6)
+
+    found = replay(reviews(2), packaged=False, anchors=(str(path),))
+
+    assert found is not None
+    assert (len(found.train), len(found.validation)) == (4, 0)
+    assert not found.train.soft.any()
+
+
+def test_other_labels_have_nothing_to_replay() -> None:
+    """The reviews of the package know three labels."""
+    assert (
+        read_replay([], encoder(), TWO, packaged=True, anchors=(), columns=Columns(), seed=0)
+        is None
+    )
+
+
+def test_of_very_many_rows_a_sample_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training keeps them all."""
+    monkeypatch.setattr(inputs, "JUDGED_ROWS", {"validation": 20, "test": 30})
+    rows = tuple(reviews(40))
+    parted = Parted(train=rows, validation=rows, test=rows, unlabelled=0, repeated=0)
+
+    found = judged_sample(parted)
+
+    assert [len(found[split]) for split in ("train", "validation", "test")] == [40, 20, 30]
+
+
+def test_a_teacher_answers_a_text_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the file has is not asked again, and what it lacks is added to it."""
+    from sentimill_train.model.student import save_student
+    from train_parts import tokenizer_json
+
+    save_student(new_student(tmp_path / "base", seed=3), tmp_path / "large")
+    (tmp_path / "large" / "tokenizer.json").write_bytes(tokenizer_json())
+    examples = [replace(e, label=None) for e in reviews(12)]
+    teacher = load_teacher(tmp_path / "large", TWO, examples, max_tokens=32, truncation="head-tail")
+    file = tmp_path / "logits.parquet"
+
+    def learnt(rows: int) -> np.typing.NDArray[np.float32]:
+        return learn_from_teacher(
+            rows_of(examples[:rows]),
+            examples[:rows],
+            TWO,
+            teacher,
+            file=file,
+            teacher_share=0.5,
+            dtype=None,
+            first=True,
+        ).soft
+
+    first = learnt(8)
+    asked: list[int] = []
+    answer = type(teacher).logits
+
+    def noting(self: object, wanted: list[int], *more: object) -> object:
+        asked.extend(wanted)
+        return answer(self, wanted, *more)  # type: ignore[arg-type] # the teacher of above
+
+    monkeypatch.setattr(type(teacher), "logits", noting)
+    again = learnt(12)
+
+    assert asked == [8, 9, 10, 11]
+    np.testing.assert_array_equal(again[:8], first)
+    np.testing.assert_allclose(again.sum(1), 1, rtol=1e-6)
+
+
+def test_reviews_that_the_vocabulary_cannot_spell_are_told_before_training(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """With the share, and what to do about it."""
+    known = rows_of(reviews(30))
+    odd = rows_of(
+        [replace(e, text="\u043e\u0442\u043b\u0438\u0447\u043d\u043e") for e in reviews(30)]
+    )
+
+    with caplog.at_level(logging.WARNING):
+        shares = [warn_of_unknown_pieces(rows, 1, "tiny") for rows in (known, odd)]
+
+    assert shares[0] == 0 < 0.3 < shares[1]
+    assert len(caplog.messages) == 1
+    assert "give --base an encoder of their language" in caplog.text
+
+
+def test_the_reviews_of_several_files_keep_their_order(tmp_path: Path) -> None:
+    """And the same file gives the same rows each time."""
+    path = tmp_path / "r.jsonl"
+    write_examples(path, reviews(3))
+
+    _, found = read_reviews((str(path),), Columns(), TWO, weight_of={}, labels_of={})
+
+    assert [e.text for e in found] == [e.text for e in reviews(3)]
