@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import logging
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 from datasets import Dataset
 
 from sentimill.errors import TableError
-from sentimill_train.data.readers import digest_of, files_of, is_hub, open_table
+from sentimill_train.data.readers import CsvFormat, digest_of, files_of, is_hub, open_table
+
+LATIN = CsvFormat(encoding="latin-1")
 
 
 def rows(path: Path, *columns: str) -> list[dict[str, object]]:
@@ -44,6 +47,41 @@ def texts(folder: Path, data: bytes, name: str = "r.csv") -> list[object]:
 def test_csv_keeps_what_is_in_its_cells(tmp_path: Path, data: bytes, expected: list[str]) -> None:
     """Nothing is taken for a number, a gap or the end of a line that is none."""
     assert texts(tmp_path, data) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "csv"),
+    [
+        ("r.csv", "text;n\nan old café, closed;1\n".encode(), CsvFormat()),
+        (
+            "r.csv",
+            "text;n\nan old café, closed;1\n".encode("latin-1"),
+            CsvFormat(encoding="latin-1"),
+        ),
+        ("r.csv", "text|n\nan old café, closed|1\n".encode(), CsvFormat(delimiter="|")),
+        ("r.csv", "n;text\n1;'an old café, closed'\n".encode(), CsvFormat(quote="'")),
+        (
+            "r.csv.gz",
+            gzip.compress('text,n\n"an old café, closed",1\n'.encode(), mtime=0),
+            CsvFormat(),
+        ),
+        (
+            "r.jsonl.gz",
+            gzip.compress('{"text": "an old café, closed"}\n'.encode(), mtime=0),
+            CsvFormat(),
+        ),
+        ("r.tab", "text\tn\nan old café, closed\t1\n".encode(), CsvFormat()),
+    ],
+    ids=["semicolons", "latin-1", "bars", "single quotes", "csv.gz", "jsonl.gz", "tab"],
+)
+def test_tables_are_read_as_score_reads_them(
+    tmp_path: Path, name: str, data: bytes, csv: CsvFormat
+) -> None:
+    """Delimiter, encoding, quotes and compression alike, by their signs or by the options."""
+    (tmp_path / name).write_bytes(data)
+
+    with open_table(str(tmp_path / name), csv) as table:
+        assert [row["text"] for row in table.rows(["text"])] == ["an old café, closed"]
 
 
 def test_tsv_is_split_at_tabs(tmp_path: Path) -> None:
@@ -83,13 +121,28 @@ def test_parquet_is_read_with_its_kinds(tmp_path: Path) -> None:
     ("name", "data", "reason", "says"),
     [
         ("r.csv", b"", "EMPTY_FILE", "r.csv is empty: give"),
-        ("r.csv", b"\n", "EMPTY_FILE", "r.csv has no rows: give"),
-        ("r.csv", b"text,n\na,1\nb\n", "RAGGED_ROW", "row 2: 1 fields under 2 columns; put quotes"),
-        ("r.csv", b"text,n\na,1,2\n", "RAGGED_ROW", "row 1: 3 fields under 2 columns; put quotes"),
+        ("r.csv", b"\n", "EMPTY_FILE", "r.csv is empty: it needs a header row"),
+        (
+            "r.csv",
+            b"text,n\na,1\nb\n",
+            "RAGGED_ROW",
+            "row 2: the row has 1 fields",
+        ),
+        (
+            "r.csv",
+            b"text,n\na,1,2\n",
+            "RAGGED_ROW",
+            "row 1: the row has 3 fields",
+        ),
         ("r.csv", b"text,text\na,b\n", "DUPLICATE_COLUMN", "two columns 'text': rename one"),
-        ("r.csv", b'text,n\na,1\n"b,2\n', "BAD_FILE", "row 2: unexpected end of data; check"),
-        ("r.csv", b"text\na\n\xff\n", "BAD_ENCODING", "row 2: not UTF-8; save the file as UTF-8"),
-        ("r.csv", "text\na\n".encode("utf-16"), "BAD_ENCODING", "header: not UTF-8; save"),
+        (
+            "r.csv",
+            b'text,n\na,1\n"b,2\n',
+            "UNCLOSED_QUOTE",
+            "row 2: .*--quote none",
+        ),
+        ("r.csv", b"text\na\n\xff\n", "UNDECODABLE_ROW", "row 2: the row is not valid utf-8: save"),
+        ("r.csv", "text\na\n".encode("utf-16"), "NOT_UTF8", "add --encoding utf-16"),
         ("r.jsonl", b"\n", "EMPTY_FILE", "r.jsonl has no rows: give"),
         ("r.jsonl", b'{"text": "a"}\n{"text": "\xff"}\n', "BAD_ENCODING", "row 2: not UTF-8; save"),
         (

@@ -9,6 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sentimill.errors import UsageError
+from sentimill_train.cli.table_options import (
+    Delimiter,
+    Encoding,
+    Escape,
+    LabelColumn,
+    QuoteChar,
+    TextColumn,
+    columns_of,
+)
 
 if TYPE_CHECKING:
     from sentimill_train.curation.label_errors import Embed
@@ -61,11 +70,12 @@ def curate(
     scratch: Annotated[
         Path | None, typer.Option(help="folder for temporary files, as large as the input")
     ] = None,
-    text_column: Annotated[
-        list[str] | None,
-        typer.Option(help="column that holds the text; repeat it to join columns"),
-    ] = None,
-    label_column: Annotated[str | None, typer.Option(help="column that holds the label")] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    delimiter: Delimiter = None,
+    quote: QuoteChar = '"',
+    escape: Escape = None,
+    encoding: Encoding = "utf-8",
 ) -> None:
     """Remove leaks and repeats from the training rows of a labelled set, and report label errors.
 
@@ -76,7 +86,6 @@ def curate(
 
     from sentimill_train.curation.pipeline import CurateJob, curate_rows
     from sentimill_train.curation.report import write_report
-    from sentimill_train.data.schema import Columns
 
     names = tuple(name.strip() for name in labels.split(",") if name.strip())
     if len(names) < 2:
@@ -86,7 +95,14 @@ def curate(
         out=out,
         labels=names,
         holdout=tuple(holdout or ()),
-        columns=Columns(text=tuple(text_column or ["text"]), label=label_column),
+        columns=columns_of(
+            text_column,
+            label_column,
+            delimiter=delimiter,
+            quote=quote,
+            escape=escape,
+            encoding=encoding,
+        ),
         near=near if near < 1 else None,
         drop_label_errors=drop_label_errors,
         class_ratio=class_ratio,

@@ -7,6 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from sentimill_train.cli.table_options import (
+    Delimiter,
+    Encoding,
+    Escape,
+    QuoteChar,
+    TextColumn,
+    columns_of,
+)
 from sentimill_train.optional_packages import check_installed
 
 if TYPE_CHECKING:
@@ -35,10 +43,11 @@ def drift(
             show_default="the label mix alone is tested",
         ),
     ] = None,
-    text_column: Annotated[
-        list[str] | None,
-        typer.Option(help="column that holds the text; repeat it to join columns"),
-    ] = None,
+    text_column: TextColumn = None,
+    delimiter: Delimiter = None,
+    quote: QuoteChar = '"',
+    escape: Escape = None,
+    encoding: Encoding = "utf-8",
     most: Annotated[int, typer.Option(min=50, help="rows drawn by chance from each file")] = 1000,
     alpha: Annotated[
         float, typer.Option(min=1e-6, max=0.5, help="odds of a false alarm, over all tests")
@@ -56,13 +65,18 @@ def drift(
 
     from sentimill.atomic_write import write_atomically
     from sentimill.classifier import Classifier
-    from sentimill_train.data.schema import Columns
     from sentimill_train.monitoring.drift import DriftJob, find_drift
 
     job = DriftJob(
         on=on,
         against=against,
-        columns=Columns(text=tuple(text_column or ["text"])),
+        columns=columns_of(
+            text_column,
+            delimiter=delimiter,
+            quote=quote,
+            escape=escape,
+            encoding=encoding,
+        ),
         most=most,
         alpha=alpha,
         seed=seed,

@@ -13,6 +13,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sentimill.errors import UsageError
+from sentimill_train.cli.table_options import (
+    Delimiter,
+    Encoding,
+    Escape,
+    LabelColumn,
+    QuoteChar,
+    TextColumn,
+    columns_of,
+)
 
 if TYPE_CHECKING:
     from sentimill_train.labelling.job import LabelJob
@@ -80,20 +89,18 @@ def label(
         Path | None, typer.Option(help='TOML file with a line LABEL = "meaning" for each label')
     ] = None,
     prompt: Annotated[Path | None, typer.Option(help="a prompt file of your own")] = None,
-    text_column: Annotated[
-        list[str] | None,
-        typer.Option(help="column that holds the text; repeat it to join columns"),
-    ] = None,
-    label_column: Annotated[
-        str | None, typer.Option(help="column of the labels that are known")
-    ] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
+    delimiter: Delimiter = None,
+    quote: QuoteChar = '"',
+    escape: Escape = None,
+    encoding: Encoding = "utf-8",
     probe_injection: Annotated[
         bool,
         typer.Option("--probe-injection", help="measure if reviews can command the teacher"),
     ] = False,
 ) -> None:
     """Label reviews by asking frontier models, within a budget that cannot be passed."""
-    from sentimill_train.data.schema import Columns
     from sentimill_train.labelling.cost_estimate import CallRates
     from sentimill_train.labelling.job import LabelJob
     from sentimill_train.labelling.prompt import load_meanings, prompt_for
@@ -119,7 +126,14 @@ def label(
         out=out,
         store=store or out.with_name(out.name + ".answers.sqlite"),
         labels=names,
-        columns=Columns(text=tuple(text_column or ["text"]), label=label_column),
+        columns=columns_of(
+            text_column,
+            label_column,
+            delimiter=delimiter,
+            quote=quote,
+            escape=escape,
+            encoding=encoding,
+        ),
         budget=_picodollars(budget),
         soft=soft,  # type: ignore[arg-type] # checked above
         votes=votes,

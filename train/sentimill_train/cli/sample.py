@@ -8,6 +8,14 @@ from typing import Annotated
 import typer
 
 from sentimill.bundle.reference import reference_bundle
+from sentimill_train.cli.table_options import (
+    Delimiter,
+    Encoding,
+    Escape,
+    QuoteChar,
+    TextColumn,
+    columns_of,
+)
 
 __all__ = ["sample"]
 
@@ -29,10 +37,11 @@ def sample(
         ),
     ] = None,
     budget: Annotated[int, typer.Option(min=1, help="how many rows")] = 500,
-    text_column: Annotated[
-        list[str] | None,
-        typer.Option(help="column that holds the text; repeat it to join columns"),
-    ] = None,
+    text_column: TextColumn = None,
+    delimiter: Delimiter = None,
+    quote: QuoteChar = '"',
+    escape: Escape = None,
+    encoding: Encoding = "utf-8",
     exclude: Annotated[
         list[str] | None, typer.Option(help="file whose texts have labels already; may be repeated")
     ] = None,
@@ -45,7 +54,6 @@ def sample(
     """
     from rich.console import Console
 
-    from sentimill_train.data.schema import Columns
     from sentimill_train.monitoring.sampling import SampleJob, load_models, pick_rows
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -54,7 +62,13 @@ def sample(
         source=recent,
         out=out,
         budget=budget,
-        columns=Columns(text=tuple(text_column or ["text"])),
+        columns=columns_of(
+            text_column,
+            delimiter=delimiter,
+            quote=quote,
+            escape=escape,
+            encoding=encoding,
+        ),
         most=most,
         exclude=tuple(exclude or ()),
         seed=seed,

@@ -45,7 +45,7 @@ def stream_examples(
             UNKNOWN_LABEL, AMBIGUOUS_LABEL, BAD_TEXT, BAD_PROBS, PROBS_DISAGREE, BAD_STARS,
             BAD_SPLIT, BAD_WEIGHT. What only the whole file can show is raised after the last row.
     """
-    with open_table(source) as table:
+    with open_table(source, columns.csv, columns.texts) as table:
         parser = RowParser(source, table.columns, columns, labels, keep=keep)
         for row in table.rows(parser.wanted):
             yield parser.parse(row)
@@ -70,7 +70,7 @@ def stream_texts(
         TableError: those of `open_table`, MISSING_COLUMN, BAD_TEXT, EMPTY_FILE.
     """
     number = 0
-    with open_table(source) as table:
+    with open_table(source, columns.csv, columns.texts) as table:
         parser = TextParser(source, table.columns, columns.texts)
         for number, row in enumerate(table.rows(table.columns if keep else columns.texts), 1):
             yield parser.parse(row, number), row

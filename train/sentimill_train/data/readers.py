@@ -8,12 +8,11 @@ are converted: a column that a command does not need cannot stop it. The only fi
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
 import json
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -22,10 +21,14 @@ from typing import Final
 import msgspec
 
 from sentimill.errors import TableError, UsageError
+from sentimill.scoring.formats.compression import Stream, reading
+from sentimill.scoring.formats.csv_records import DelimitedRows, open_rows
+from sentimill.scoring.formats.kinds import Kind, kind_of
 
 __all__ = [
     "HARD_KINDS",
     "STARTER",
+    "CsvFormat",
     "Table",
     "digest_of",
     "files_of",
@@ -42,13 +45,26 @@ HARD_KINDS: Final = tuple(sorted((_RESOURCES / "hard_kinds").glob("*.jsonl")))
 _PACKAGED: Final = {"starter": (STARTER,), "hard-kinds": HARD_KINDS}
 
 _HUB: Final = "hub:"
-_SEPARATORS: Final = {".csv": ",", ".tsv": "\t"}
-_JSON_LINES: Final = (".jsonl", ".ndjson")
 _BATCH_ROWS: Final = 1000
 _STARS: Final = re.compile(r"rating|stars?\b|score|overall", re.IGNORECASE)
-_ESCAPED_BYTE: Final = re.compile("[\udc80-\udcff]")
 
 Row = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CsvFormat:
+    """How delimited files are written, as the options of `score` say it.
+
+    delimiter: None lets the header line decide. quote: None means that no character quotes.
+    """
+
+    delimiter: str | None = None
+    quote: str | None = '"'
+    escape: str | None = None
+    encoding: str = "utf-8"
+
+
+_CSV: Final = CsvFormat()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,20 +115,22 @@ def digest_of(source: str) -> str:
 
 
 @contextlib.contextmanager
-def open_table(source: str) -> Iterator[Table]:
+def open_table(source: str, csv: CsvFormat = _CSV, wanted: Sequence[str] = ()) -> Iterator[Table]:
     """Open a file (csv, tsv, jsonl, ndjson, parquet), packaged reviews (`starter`, `hard-kinds`).
 
-    A data set of the hub is `hub:owner/name[@revision]`.
+    Text files may be compressed (.gz, .zst). A data set of the hub is `hub:owner/name[@revision]`.
+    csv: how delimited files are written. wanted: columns that tell the delimiter of one.
 
     Raises:
         TableError: FILE_NOT_FOUND, UNSUPPORTED_FORMAT, EMPTY_FILE, BAD_ENCODING, BAD_FILE,
-            RAGGED_ROW, DUPLICATE_COLUMN, HUB_UNREACHABLE; some of them as the rows are read.
+            DUPLICATE_COLUMN, HUB_UNREACHABLE, and those of `open_rows`, such as RAGGED_ROW and
+            BAD_QUOTES; some of them as the rows are read.
         UsageError: the source is of the hub and the extra `train` is not installed.
     """
     if is_hub(source):
         yield _open_hub(source)
         return
-    tables = [_open_file(path) for path in files_of(source)]
+    tables = [_open_file(path, csv, wanted) for path in files_of(source)]
     columns = tuple(dict.fromkeys(chain.from_iterable(table.columns for table in tables)))
     if len(tables) == 1:
         yield tables[0]
@@ -120,92 +138,78 @@ def open_table(source: str) -> Iterator[Table]:
     yield Table(source, columns, lambda names: chain.from_iterable(t.rows(names) for t in tables))
 
 
-def _open_file(path: Path) -> Table:
-    suffix = path.suffix.lower()
+def _open_file(path: Path, csv: CsvFormat, wanted: Sequence[str]) -> Table:
     if not path.is_file():
         raise TableError(
             f"there is no file {path}: check the path, or write hub:owner/name for a data set of"
             " the hub",
             reason="FILE_NOT_FOUND",
         )
-    if suffix not in (*_SEPARATORS, *_JSON_LINES, ".parquet"):
+    try:
+        kind = kind_of(str(path))
+    except TableError as error:
         raise TableError(
             f"{path} is of no known format: use .csv, .tsv, .jsonl, .ndjson or .parquet",
             reason="UNSUPPORTED_FORMAT",
-        )
+        ) from error
     if path.stat().st_size == 0:
         raise TableError(
             f"{path} is empty: give a file with at least one review", reason="EMPTY_FILE"
         )
-    if suffix in _SEPARATORS:
-        return _open_csv(path, _SEPARATORS[suffix])
-    return _open_parquet(path) if suffix == ".parquet" else _open_json_lines(path)
+    if kind.name == "parquet":
+        return _open_parquet(path)
+    if kind.name == "jsonl":
+        return _open_json_lines(path, kind)
+    return _open_delimited(path, csv, wanted)
 
 
-def _open_csv(path: Path, separator: str) -> Table:
-    header = next(_csv_records(path, separator), [])
-    if not header:
-        raise TableError(f"{path} has no rows: give a header and a review", reason="EMPTY_FILE")
+def _open_delimited(path: Path, csv: CsvFormat, wanted: Sequence[str]) -> Table:
+    """Open a CSV or TSV file as `score` does; a row that `score` reports stops the reading."""
+
+    def opened() -> AbstractContextManager[DelimitedRows]:
+        return open_rows(
+            path,
+            delimiter=csv.delimiter,
+            quote=csv.quote,
+            escape=csv.escape,
+            encoding=csv.encoding,
+            wanted=wanted,
+        )
 
     def rows(columns: Sequence[str]) -> Iterator[Row]:
-        places = [(name, header.index(name)) for name in columns]
-        records = _csv_records(path, separator)
-        next(records)
-        for number, record in enumerate(records, start=1):
-            if len(record) != len(header):
-                raise TableError(
-                    f"{path}, row {number}: {len(record)} fields under {len(header)} columns; put"
-                    " quotes around a text with a separator in it",
-                    reason="RAGGED_ROW",
-                )
-            yield {name: record[place] for name, place in places}
-
-    return Table(str(path), tuple(header), rows)
-
-
-def _csv_records(path: Path, separator: str) -> Iterator[list[str]]:
-    """Yield header and rows; blank lines are no rows."""
-    limit = csv.field_size_limit(sys.maxsize)  # a quote that is never closed is our error to tell
-    number = 0
-    try:
-        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            reader = csv.reader(file, delimiter=separator, strict=True)
-            for number, record in enumerate(filter(None, reader)):
-                if _ESCAPED_BYTE.search("".join(record)):
-                    where = f"row {number}" if number else "the header"
+        with opened() as found:
+            places = [(name, found.columns.index(name)) for name in columns]
+            for row in found:
+                if row.error is not None:
                     raise TableError(
-                        f"{path}, {where}: not UTF-8; save the file as UTF-8",
-                        reason="BAD_ENCODING",
+                        f"{path}, row {row.number}: {row.error}", reason=row.error.reason
                     )
-                yield record
-    except csv.Error as error:
-        raise TableError(
-            f"{path}, row {number + 1}: {error}; check its quotes", reason="BAD_FILE"
-        ) from error
-    finally:
-        csv.field_size_limit(limit)
+                yield {name: row.fields[place] for name, place in places}
+
+    with opened() as found:
+        return Table(str(path), found.columns, rows)
 
 
-def _open_json_lines(path: Path) -> Table:
+def _open_json_lines(path: Path, kind: Kind) -> Table:
     columns: dict[str, None] = {}
-    for row in _json_rows(path):
+    for row in _json_rows(path, kind):
         columns.update(dict.fromkeys(row))
     if not columns:
         raise TableError(f"{path} has no rows: give at least one review", reason="EMPTY_FILE")
 
     def rows(wanted: Sequence[str]) -> Iterator[Row]:
         every = set(wanted) >= columns.keys()
-        for row in _json_rows(path):
+        for row in _json_rows(path, kind):
             yield row if every else {name: row[name] for name in wanted if name in row}
 
     return Table(str(path), tuple(columns), rows)
 
 
-def _json_rows(path: Path) -> Iterator[Row]:
+def _json_rows(path: Path, kind: Kind) -> Iterator[Row]:
     decoder = msgspec.json.Decoder(dict[str, object])
     number = 0
-    with path.open("rb") as file:
-        for line in file:
+    with reading(str(path)), path.open("rb") as raw:
+        for line in Stream(raw, str(path), kind).file:
             if not number:
                 line = line.removeprefix(b"\xef\xbb\xbf")
             if line.isspace():

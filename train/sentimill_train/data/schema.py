@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
+
+from sentimill_train.data.readers import CsvFormat
 
 __all__ = ["SENTIMENTS", "Columns", "Example", "Split", "label_set", "sentiment_of_stars"]
 
@@ -59,12 +61,14 @@ class Columns:
 
     text: one column, or several that are joined in this order. label: None means the column
     `label` where there is one, else the probs or the stars decide. weight: None means that every
-    row has the weight 1; a column that happens to be called `weight` may hold kilograms.
+    row has the weight 1; a column that happens to be called `weight` may hold kilograms. csv: how
+    delimited files are written.
     """
 
     text: str | tuple[str, ...] = "text"
     label: str | None = None
     weight: str | None = None
+    csv: CsvFormat = field(default_factory=CsvFormat)
 
     @property
     def texts(self) -> tuple[str, ...]:
