@@ -1,4 +1,4 @@
-"""The graph says what torch says, and says it of a text alone and in any company."""
+"""The graph says what torch says, and says it of a text alone and in any batch."""
 
 from __future__ import annotations
 
@@ -132,37 +132,54 @@ def engines(full: Graph) -> dict[str, Engine]:
     return {name: load_engine(full.data, engine=name, threads=2) for name in names}
 
 
+def run_rows(engine: Engine, rows: list[NDArray[np.int64]], longest: int = 0) -> list[list[float]]:
+    """Return the logits of *rows* in one batch, padded to the engine's step as when it serves."""
+    step = engine.info().token_step
+    tokens = max(longest, *map(len, rows), 1)
+    ids, mask = pad(rows, 0, tokens=-(-tokens // step) * step)
+    logits: list[list[float]] = engine.run(ids, mask).tolist()
+    return logits
+
+
+def row_of(length: int, seed: int = 0) -> NDArray[np.int64]:
+    """Return random token ids."""
+    return np.random.default_rng(1000 * seed + length).integers(1000, 20000, size=length)
+
+
+@pytest.fixture(scope="module")
+def mixed(engines: dict[str, Engine]) -> dict[str, list[list[list[float]]]]:
+    """Return the logits of rows of all `LENGTHS` among 16 others, in two orders, by engine."""
+    mates = [row_of(n, seed=1) for n in np.random.default_rng(3).integers(1, 256, size=16)]
+    rows = [*map(row_of, LENGTHS)]
+    found = {}
+    for name, engine in engines.items():
+        first = run_rows(engine, [*rows, *mates])
+        last = run_rows(engine, [*mates, *reversed(rows)])
+        found[name] = [first, last[::-1]]
+    return found
+
+
 @pytest.mark.parametrize(
     ("name", "length"),
     [*(("onnx", length) for length in LENGTHS), *(("openvino", n) for n in (1, 17, 64, 255))],
 )
-def test_a_row_gets_the_same_bits_in_any_company(
-    engines: dict[str, Engine], name: str, length: int
+def test_a_row_gets_the_same_bits_in_any_batch(
+    engines: dict[str, Engine],
+    mixed: dict[str, list[list[list[float]]]],
+    name: str,
+    length: int,
 ) -> None:
-    """Alone, padded, first and last among 31 others, and among twins of its length.
+    """Alone, padded, at the front and at the back of 31 others, and among rows of its length."""
+    engine, row = engines[name], row_of(length)
+    twins = [row_of(length, seed=2 + i) for i in range(7)]
 
-    Lengths round up to the engine's step, as they do when it serves.
-    """
-    engine = engines[name]
-    step = engine.info().token_step
-    rng = np.random.default_rng(length)
-    row = rng.integers(1000, 20000, size=length)
-    mates = [rng.integers(1000, 20000, size=n) for n in rng.integers(1, 256, size=31)]
-    twins = [rng.integers(1000, 20000, size=length) for _ in range(7)]
-
-    def among(rows: list[NDArray[np.int64]], place: int, longest: int = 0) -> list[float]:
-        tokens = max(longest, *map(len, rows), 1)
-        ids, mask = pad(rows, 0, tokens=-(-tokens // step) * step)
-        logits: list[float] = engine.run(ids, mask)[place].tolist()
-        return logits
-
-    alone = among([row], 0)
+    (alone,) = run_rows(engine, [row])
 
     for longest in (length + 1, length + 2, length + 13, 256):
-        assert among([row], 0, longest) == alone
-    assert among([row, *mates], 0) == alone
-    assert among([*mates, row], 31) == alone
-    assert among([*twins, row], 7) == alone
+        assert run_rows(engine, [row], longest) == [alone]
+    for order in mixed[name]:
+        assert order[LENGTHS.index(length)] == alone
+    assert run_rows(engine, [*twins, row])[7] == alone
 
 
 def test_the_id_of_padding_does_not_matter(graph: Graph) -> None:

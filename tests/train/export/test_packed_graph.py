@@ -28,11 +28,10 @@ from sentimill.engine.onnx_session import PACKED_INPUTS
 from sentimill.errors import EngineError
 from sentimill.server.model_slot import warm_up
 from sentimill.text.tokenizer import pad
-from sentimill_train.export.onnx import Run, export_fp32, open_graph
+from sentimill_train.export.onnx import Run, open_graph
 from sentimill_train.export.packed_graph import pack_graph
 from sentimill_train.export.quantization.fp16 import fp16_graph
 from tiny_bundle import write_tiny_bundle
-from train_parts import loud_student
 
 LENGTHS = [(1,), (7, 7, 7), (3, 12, 1, 12, 5), tuple(range(1, 14))]
 
@@ -136,9 +135,9 @@ class FakeSession:
 
 
 @pytest.fixture(scope="module")
-def padded(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Return the fp32 graph of a tiny student whose attention and biases matter."""
-    return export_fp32(loud_student(tmp_path_factory.mktemp("packing"))).data
+def padded(loud_graph: bytes) -> bytes:
+    """Return the graph that is packed."""
+    return loud_graph
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from sentimill_train.evaluation.training_evaluation import EvaluationConfig
 from sentimill_train.export import onnx as export
 from sentimill_train.export import precisions
 from sentimill_train.export.packed_graph import pack_graph
-from sentimill_train.export.precisions import Export
+from sentimill_train.export.precisions import Export, Exported
 from sentimill_train.export.quantization import int8 as quantise
 from sentimill_train.pipeline import Train
 from sentimill_train.training.loop import FitConfig
@@ -59,13 +59,13 @@ def training(folder: Path, out: str, *, base: str) -> Train:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of a bundle that was really trained, beside 2,300 rows it never saw.
+    """Return the folder of a bundle that was really trained, with 600 rows that it never saw.
 
     And 300 for validation in the same file, to fit temperatures on.
     """
     folder = tmp_path_factory.mktemp("precisions")
     write_examples(folder / "r.jsonl", reviews(300))
-    held_out = [replace(e, split="test") for e in reviews(2300, seed=8)]
+    held_out = [replace(e, split="test") for e in reviews(600, seed=8)]
     held_out += [replace(e, split="validation") for e in reviews(300, seed=9)]
     write_examples(folder / "held-out.jsonl", held_out)
     training(folder, "mine", base=str(write_base(folder / "base"))).run()
@@ -89,7 +89,7 @@ def test_int8_is_added_when_it_passes(made: Path, tmp_path: Path, sentimill: Sen
     bundle = open_bundle(out)
     before = open_bundle(made / "mine").manifest
     entry = bundle.manifest.precisions["int8"]
-    assert entry.parity_rows == 2300
+    assert entry.parity_rows == 600
     assert entry.agreement is not None
     assert entry.agreement >= 0.995
     temperature = before.precision("fp32").temperature
@@ -125,18 +125,22 @@ def test_int8_that_fails_is_left_out_and_the_card_says_so(
     assert "int8 does not pass its gate" in bundle.read("report.html").decode()
 
 
-def test_fp16_is_added_beside_what_is_there(made: Path, tmp_path: Path) -> None:
-    """The figures of int8, made earlier, stay in manifest, card and report."""
+@pytest.fixture(scope="module")
+def with_fp16(made: Path) -> Exported:
+    """Return the bundle with int8, and then with fp16."""
     on = (str(made / "held-out.jsonl"),)
-    Export(bundle=made / "mine", out=tmp_path / "a", on=on).run()
+    int8 = Export(bundle=made / "mine", out=made / "int8", on=on).run().bundle.path
+    return Export(bundle=int8, out=made / "fp16", on=on, precisions=("fp16",)).run()
 
-    done = Export(bundle=tmp_path / "a", out=tmp_path / "b", on=on, precisions=("fp16",)).run()
 
+def test_fp16_is_added_to_what_is_there(with_fp16: Exported) -> None:
+    """The figures of int8, made earlier, stay in manifest, card and report."""
+    done = with_fp16
     (check,) = done.checks
     assert check.passed
     assert list(done.bundle.manifest.precisions) == ["fp32", "int8", "fp16"]
     entry = done.bundle.manifest.precisions["fp16"]
-    assert (entry.file, entry.parity_rows) == ("onnx/fp16.onnx", 2300)
+    assert (entry.file, entry.parity_rows) == ("onnx/fp16.onnx", 600)
     assert done.bundle.manifest.graph_file("fp16", "cpu") == "onnx/fp16.onnx"
     packed = done.bundle.manifest.graph_file("fp16", "cuda")
     assert pack_graph(done.bundle.read("onnx/fp16.onnx")) == done.bundle.read(packed)
@@ -269,11 +273,10 @@ def test_a_precision_that_cannot_be_made_so_is_refused(
 
 
 def test_what_was_made_of_another_fp32_does_not_stay(
-    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: Path, with_fp16: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its figures are beside a graph that is no longer there; the card says why it went."""
+    """Its figures compare it with a graph that is no longer there; the card says why it went."""
     on = (str(made / "held-out.jsonl"),)
-    Export(bundle=made / "mine", out=tmp_path / "a", on=on, precisions=("fp16",)).run()
     data = (made / "mine/onnx/fp32.onnx").read_bytes()
     graph = export.Graph(
         data=data, run=export.open_graph(data), max_logit_difference=0.0, parity_rows=9
@@ -281,7 +284,7 @@ def test_what_was_made_of_another_fp32_does_not_stay(
     monkeypatch.setattr(precisions, "check_optimum", lambda: None)
     monkeypatch.setattr(precisions, "export_with_optimum", lambda folder: graph)
 
-    done = Export(bundle=tmp_path / "a", out=tmp_path / "b", on=on, lane="optimum").run()
+    done = Export(bundle=with_fp16.bundle.path, out=tmp_path / "b", on=on, lane="optimum").run()
 
     assert list(done.bundle.manifest.precisions) == ["fp32", "int8"]
     assert not any("fp16" in name for name in done.bundle.manifest.files)

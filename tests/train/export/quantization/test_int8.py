@@ -18,15 +18,15 @@ from sentimill_train.export.quantization.graph_products import find_products
 from sentimill_train.export.quantization.int8 import int8_graph
 from sentimill_train.model.student import load_student, save_student
 from tiny_bundle import graph as tiny_graph
-from train_parts import loud_student, reviews, rows_of, student
+from train_parts import reviews, rows_of, student
 
 ROWS = rows_of(reviews(300))
 
 
 @pytest.fixture(scope="module")
-def graph(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Return the fp32 graph of a tiny student whose attention and biases matter."""
-    return export_fp32(loud_student(tmp_path_factory.mktemp("quantise"))).data
+def graph(loud_graph: bytes) -> bytes:
+    """Return the graph that is quantized."""
+    return loud_graph
 
 
 def texts() -> list[NDArray[np.int64]]:
