@@ -4,6 +4,9 @@ The manifest has the size and the sha256 of every other file. A file is read onc
 from memory. So it does not matter how the file came to lie there: a hard link (as uv and conda
 install), a symlink (as the cache of Hugging Face has them) and a copy are alike. Files that the
 manifest does not list are never read.
+
+`model.safetensors` may be absent. Only training needs it, and an installation that serves has the
+model that comes with Sentimill without it.
 """
 
 from __future__ import annotations
@@ -19,7 +22,10 @@ import msgspec
 from sentimill.bundle.manifest import MANIFEST, SCHEMA_VERSION, Manifest, problem_of
 from sentimill.errors import BundleError
 
-__all__ = ["Bundle", "open_bundle"]
+__all__ = ["WEIGHTS", "Bundle", "open_bundle"]
+
+WEIGHTS: Final = "model.safetensors"
+"""The file that a bundle may lack: it can answer, and no training can start from it."""
 
 _SUFFIXES: Final = frozenset({".json", ".onnx", ".safetensors", ".md", ".html"})
 _PICKLES: Final = frozenset({".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"})
@@ -67,10 +73,15 @@ class Bundle:
             raise _bad(self.path, "EXTERNAL_DATA", f"{name} keeps weights in another file")
         return data
 
+    def has(self, name: str) -> bool:
+        """Return whether a file is there; only `WEIGHTS` may be absent from an opened bundle."""
+        return (self.path / name).exists()
+
     def verify(self) -> None:
-        """Hash every file. Raises BundleError at the first that differs."""
+        """Hash every file that is there. Raises BundleError at the first that differs."""
         for name in self.manifest.files:
-            self.read(name)
+            if self.has(name):
+                self.read(name)
 
 
 def open_bundle(path: Path | str) -> Bundle:
@@ -133,7 +144,7 @@ def _check_names(path: Path, manifest: Manifest) -> None:
             raise _bad(path, "BAD_MANIFEST", f"the file name {name!r} leaves the folder")
         if parts.suffix not in _SUFFIXES:
             raise _bad(path, "FORBIDDEN_FILE", f"{name} is of a kind that no bundle has")
-        if not (path / name).exists():
+        if name != WEIGHTS and not (path / name).exists():
             raise _bad(path, "MISSING_FILE", f"{name} is listed in the manifest and absent")
     # Nothing here reads a file that is not listed. Other programs do, and a pickle runs code.
     for folder, _, files in os.walk(path):

@@ -9,7 +9,7 @@ from typing import Annotated, cast
 import msgspec
 import typer
 
-from sentimill.bundle.reader import open_bundle
+from sentimill.bundle.reader import WEIGHTS, open_bundle
 from sentimill.bundle.reference import reference_bundle
 from sentimill.classifier import Classifier
 from sentimill.engine.base import Precision
@@ -73,4 +73,7 @@ def verify(bundle: BundleArgument = None) -> None:
             continue
         provider = classifier.engine.info().provider
         typer.echo(f"{precision}: golden texts give the same probs on {provider}")
-    typer.echo(f"ok: {len(opened.manifest.files)} files, digest {opened.digest}")
+    files = [name for name in opened.manifest.files if opened.has(name)]
+    if len(files) < len(opened.manifest.files):
+        typer.echo(f"{WEIGHTS}: not here; the bundle answers, and no training can start from it")
+    typer.echo(f"ok: {len(files)} files, digest {opened.digest}")

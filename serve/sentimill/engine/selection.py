@@ -69,6 +69,8 @@ def rank_engines(
     """
     _check_names(wish)
     wanted = precisions if wish.precision == "auto" else [wish.precision]
+    if wish.provider == "cuda" and wish.engine != "openvino" and (lack := _lack(_ROWS[0], machine)):
+        raise lack  # whatever precisions there are
     rows = [
         row
         for row in _ROWS
@@ -107,8 +109,8 @@ def _lack(row: _Row, machine: Machine) -> UsageError | None:
         )
     if row.provider == "cuda" and "CUDAExecutionProvider" not in machine.onnx_providers:
         return UsageError(
-            f"this ONNX Runtime has no cuda provider (it has {', '.join(machine.onnx_providers)}):"
-            " pip install 'sentimill[gpu]'",
+            f"CUDA is not available: this ONNX Runtime runs on {', '.join(machine.onnx_providers)}."
+            " Install 'sentimill[gpu]' on a machine with an NVIDIA GPU, or leave out --provider",
             reason="PROVIDER_NOT_INSTALLED",
         )
     if row.flags and not row.flags & machine.cpu_flags:

@@ -75,3 +75,21 @@ def test_inspect_without_a_folder_shows_the_reference(sentimill: Sentimill) -> N
 
     assert found.code == 0
     assert open_bundle(reference_bundle()).digest in found.out
+
+
+def test_verify_says_that_the_training_weights_are_not_here(
+    sentimill: Sentimill, tmp_path: Path
+) -> None:
+    """An installation that serves leaves them out; the bundle verifies and answers all the same."""
+    (tmp_path / "weights").write_bytes(b"only training reads this")
+    more = {"model.safetensors": tmp_path / "weights"}
+    made = write_tiny_bundle(tmp_path / "tiny", more=more)
+    complete = sentimill("bundle", "verify", made.path)
+    (made.path / "model.safetensors").unlink()
+    served = sentimill("bundle", "verify", made.path)
+
+    assert (complete.code, "ok: 3 files" in complete.out) == (0, True)
+    assert "model.safetensors" not in complete.out
+    assert (served.code, "ok: 2 files" in served.out) == (0, True)
+    assert "model.safetensors: not here" in served.out
+    assert sentimill("classify", "good", "--bundle", made.path).code == 0

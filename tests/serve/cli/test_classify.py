@@ -159,3 +159,11 @@ def test_classify_in_a_terminal_prints_a_table(
         "negative?  -0.80        0.84  bad",
     ]
     assert "? means that the confidence is below the model's threshold" in found.err
+
+
+def test_without_cuda_the_provider_is_named_as_the_cause(sentimill: Sentimill) -> None:
+    """Also for a bundle that has no precision for CUDA: another precision would not help."""
+    found = sentimill("classify", "good", "--provider", "cuda")
+
+    assert (found.code, found.out) == (2, "")
+    assert found.error.startswith("CUDA is not available")

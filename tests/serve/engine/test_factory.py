@@ -90,7 +90,7 @@ def test_a_provider_that_is_not_installed_is_refused_with_the_remedy() -> None:
     if "CUDA" in usable_providers()["providers"]:
         pytest.skip("this ONNX Runtime has CUDA")
 
-    with pytest.raises(UsageError, match=r"no cuda provider .* pip install 'sentimill\[gpu\]'"):
+    with pytest.raises(UsageError, match=r"CUDA is not available.* Install 'sentimill\[gpu\]'"):
         load_engine(graph(), provider="cuda")
 
 

@@ -53,7 +53,7 @@ def test_the_fastest_that_the_machine_and_the_bundle_have_comes_first(
 @pytest.mark.parametrize(
     ("wish", "where", "message"),
     [
-        (EngineWish(provider="cuda"), machine(), r"pip install 'sentimill\[gpu\]'"),
+        (EngineWish(provider="cuda"), machine(), r"Install 'sentimill\[gpu\]'"),
         (EngineWish(engine="openvino"), machine(openvino=None), r"'sentimill\[openvino\]'"),
         (EngineWish(), machine(onnx=(), openvino=None), r"'sentimill\[cpu\]'"),
         (EngineWish(precision="bf16"), machine("avx2"), "needs a CPU with amx_bf16 or avx512_bf16"),

@@ -72,6 +72,14 @@ def test_a_folder_needs_its_three_files(tmp_path: Path, name: str) -> None:
     assert f"no {name}" in str(error)
 
 
+def test_a_bundle_without_its_weights_names_their_distribution(tmp_path: Path) -> None:
+    """It is what an installation that only serves has."""
+    (write_base(tmp_path) / "model.safetensors").unlink()
+    (tmp_path / "manifest.json").write_text("{}")
+
+    assert "pip install ./bundles" in str(refusal(str(tmp_path)))
+
+
 def test_a_folder_with_an_adapter_is_refused(tmp_path: Path) -> None:
     """Where peft is installed, transformers would load the model that the adapter names instead."""
     (write_base(tmp_path) / "adapter_config.json").write_text("{}")

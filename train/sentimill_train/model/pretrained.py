@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from sentimill.bundle.manifest import Base, Source
+from sentimill.bundle.manifest import MANIFEST, Base, Source
 from sentimill.errors import UsageError
 
 __all__ = ["DEFAULT_NAME", "DEFAULT_REVISION", "Pretrained", "find_pretrained"]
@@ -148,11 +148,16 @@ def _from_hub(name: str) -> Pretrained:
 def _checked(found: Pretrained) -> Pretrained:
     for name in _FILES:
         if not (found.folder / name).is_file():
-            remedy = (
-                "save the model with safe_serialization=True"
-                if name == "model.safetensors"
-                else "save the model and its fast tokenizer there"
-            )
+            if (found.folder / MANIFEST).is_file():
+                remedy = (
+                    "the bundle can answer, and training needs the weights as well. Those of the"
+                    " model that comes with Sentimill are a distribution of their own: `pip install"
+                    " ./bundles` in a clone"
+                )
+            elif name == "model.safetensors":
+                remedy = "save the model with safe_serialization=True"
+            else:
+                remedy = "save the model and its fast tokenizer there"
             raise UsageError(
                 f"{found.folder} has no {name}, and nothing else is read: {remedy}",
                 reason="BASE_UNSAFE",
