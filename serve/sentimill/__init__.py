@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sentimill.client.client import AsyncClient, Client
     from sentimill.client.credentials import Security
     from sentimill.client.fallback import Fallback
+    from sentimill.dataframes import score, to_frame
     from sentimill.errors import SentimillError, TextError
     from sentimill.types import Prediction
 
@@ -26,6 +27,8 @@ __all__ = [
     "Security",
     "SentimillError",
     "TextError",
+    "score",
+    "to_frame",
 ]
 
 # These libraries send usage reports unless a variable says no before they are imported: ONNX
@@ -42,6 +45,8 @@ _MODULES = {
     "Security": "client.credentials",
     "SentimillError": "errors",
     "TextError": "errors",
+    "score": "dataframes",
+    "to_frame": "dataframes",
 }
 
 

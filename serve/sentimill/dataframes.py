@@ -1,0 +1,143 @@
+"""`score` and `to_frame`: answers as columns of pandas, polars and Arrow tables.
+
+narwhals gives all three libraries one interface, and is the only package that the extra `frames`
+adds. The columns are those of the command `sentimill score`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
+
+import pyarrow as pa
+
+from sentimill.classifier import Classifier
+from sentimill.errors import InputError, UsageError
+from sentimill.scoring.answer_columns import AnswerSchema
+from sentimill.text.cleaning import join_texts
+from sentimill.types import Prediction, Result
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from sentimill.client.client import Client
+
+__all__ = ["score", "to_frame"]
+
+Frame = TypeVar("Frame")
+Backend = Literal["pandas", "polars", "pyarrow"]
+
+
+def score(
+    frame: Frame,
+    text: str | Sequence[str] = "text",
+    *,
+    model: Classifier | Client | Path | str | None = None,
+    prefix: str = "sentiment_",
+    probs: bool = False,
+    progress: bool = False,
+) -> Frame:
+    """Return *frame*, a pandas or polars DataFrame or an Arrow table, with the answers as columns.
+
+    sentimill.score(reviews, text=["title", "body"])["sentiment_label"]
+
+    Rows, index and the other columns stay as they are.
+
+    Args:
+        frame: the table; it is not changed.
+        text: the column with the texts. Several columns are joined in this order.
+        model: a loaded Classifier, a Client, or what `Classifier.load` takes; None is the reference
+            student.
+        prefix: what the names of the added columns begin with.
+        probs: add a column for the probability of each label.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: MISSING_COLUMN, COLUMN_COLLISION.
+        UsageError: EXTRA_MISSING, narwhals is not installed.
+    """
+    narwhals = _narwhals()
+    table = narwhals.from_native(frame, eager_only=True)
+    names = [text] if isinstance(text, str) else list(text)
+    columns = AnswerSchema((), None, prefix, with_probs=False)
+    _check_columns(table.columns, names, columns.names)
+    values = [table[name].to_list() for name in names]
+    texts = values[0]
+    if len(values) > 1:
+        texts = [join_texts(parts) for parts in zip(*values, strict=True)]
+    asked = _load(model) if model is None or isinstance(model, str | Path) else model
+    results = asked.classify(texts, progress=progress)
+    labels: tuple[str, ...] = ()
+    if probs:
+        labels = asked.labels if isinstance(asked, Classifier) else asked.model().labels
+    answers = _table(results, labels, prefix)
+    _check_columns(table.columns, (), answers.column_names)
+    added = narwhals.from_arrow(answers, backend=table.implementation)
+    return cast(Frame, table.with_columns(*(added[name] for name in added.columns)).to_native())
+
+
+def to_frame(
+    results: Iterable[Result],
+    *,
+    backend: Backend = "pandas",
+    prefix: str = "sentiment_",
+    probs: bool = False,
+) -> object:
+    """Return the *results* of `classify` as a table with one row each, in order.
+
+    sentimill.to_frame(classifier.classify(texts))["sentiment_confidence"]
+
+    backend: which library's table to return. prefix, probs: see `score`.
+    """
+    found = list(results)
+    labels: tuple[str, ...] = ()
+    if probs:
+        labels = next((one.probs.labels for one in found if isinstance(one, Prediction)), ())
+    return _narwhals().from_arrow(_table(found, labels, prefix), backend=backend).to_native()
+
+
+def _table(results: Sequence[Result], labels: tuple[str, ...], prefix: str) -> pa.Table:
+    """Return the columns of the `score` command for *results*."""
+    columns = AnswerSchema(labels, None, prefix, with_probs=bool(labels))
+    rows = [
+        (
+            *(one.label, one.score, one.confidence, one.abstained, one.abstain_reason, None),
+            *(one.probs if labels else ()),
+        )
+        if isinstance(one, Prediction)
+        else (*(None,) * 5, one.reason, *(None,) * len(labels))
+        for one in results
+    ]
+    schema = columns.schema()
+    values = list(zip(*rows, strict=True)) or [()] * len(schema)
+    arrays = [pa.array(column, type_) for column, type_ in zip(values, schema.types, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _check_columns(present: Sequence[str], wanted: Sequence[str], added: Sequence[str]) -> None:
+    """Raise InputError when a text column is missing, or an added column is there already."""
+    for name in wanted:
+        if name not in present:
+            why = f"the table has no column {name!r}; it has {', '.join(map(str, present))}"
+            raise InputError(why, reason="MISSING_COLUMN")
+    for name in added:
+        if name in present:
+            why = f"the table already has a column {name!r}: choose another prefix"
+            raise InputError(why, reason="COLUMN_COLLISION")
+
+
+@lru_cache(maxsize=1)
+def _load(bundle: Path | str | None) -> Classifier:
+    """Return the classifier of *bundle*; the last one stays loaded for the next call."""
+    return Classifier.load(bundle)
+
+
+def _narwhals() -> ModuleType:
+    try:
+        import narwhals
+    except ImportError as error:
+        why = "tables need narwhals: pip install 'sentimill[frames]'"
+        raise UsageError(why, reason="EXTRA_MISSING") from error
+    return narwhals
