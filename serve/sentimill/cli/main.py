@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points, version
@@ -57,9 +58,11 @@ def main(args: Sequence[str] | None = None) -> None:
 
     Every error of ours and of the system ends in one line and its documented exit code.
     """
-    found = {entry.name: entry for entry in entry_points(group="sentimill.commands")}
-    for name in sorted(found, key=[*_PANELS, *found].index):
-        add_command(app, found[name])
+    given = sys.argv[1:] if args is None else args
+    if not given or given[0] not in _NAMES:  # the commands of training take a while to import
+        found = {entry.name: entry for entry in entry_points(group="sentimill.commands")}
+        for name in sorted(found, key=[*_PANELS, *found].index):
+            add_command(app, found[name])
     try:
         app(args, prog_name="sentimill")
     except (SentimillError, OSError) as error:
@@ -122,6 +125,7 @@ _COMMANDS: Final[dict[str, list[Callable[..., None]]]] = {
     _USE: [classify, score, serve],
     _SET_UP: [doctor, token],
 }
+_NAMES: Final = {"bundle"}.union(each.__name__ for some in _COMMANDS.values() for each in some)
 for _panel, _commands in _COMMANDS.items():
     for _command in _commands:
         app.command(cls=Command, rich_help_panel=_panel)(_command)

@@ -125,3 +125,17 @@ def test_completion_can_be_installed(tmp_path: Path) -> None:
     script = tmp_path / ".bash_completions/sentimill.sh"
     assert "_SENTIMILL_COMPLETE=complete_bash" in script.read_text(encoding="utf-8")
     assert str(script) in (tmp_path / ".bashrc").read_text(encoding="utf-8")
+
+
+def test_a_command_that_serves_does_not_import_the_training(bundle: Path) -> None:
+    """It would take as long as all the rest of the start."""
+    tell = "import atexit, sys; atexit.register(lambda: print('sentimill_train' in sys.modules))"
+    program = f"{tell}; {PROGRAM[2]}"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "classify", "good", "--bundle", bundle],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.stdout.splitlines()[-1] == "False"
