@@ -15,8 +15,8 @@ from sentimill.errors import TableError, UsageError
 from sentimill.scoring.answer_columns import AnswerSchema
 from sentimill.scoring.formats.compression import Stream, reading
 from sentimill.scoring.formats.csv import DelimitedTable
-from sentimill.scoring.formats.jsonlines import JsonLinesTable
-from sentimill.scoring.formats.kinds import Kind, kind_of, stem_of
+from sentimill.scoring.formats.jsonlines import JsonTable
+from sentimill.scoring.formats.kinds import Kind, kind_of, promises_format, stem_of
 from sentimill.scoring.formats.parquet import ParquetTable
 from sentimill.scoring.formats.parquet_writer import check_output as check_parquet
 from sentimill.scoring.formats.table import Layout, Table
@@ -109,6 +109,8 @@ def _target_kind(target: str, wanted: str | None, read: Kind) -> Kind:
     try:
         return kind_of(target)
     except TableError:
+        if promises_format(target):
+            raise
         return read
 
 
@@ -144,9 +146,9 @@ def open_table(unit: Unit, layout: Layout, columns: AnswerSchema) -> Iterator[Ta
             if kind.name == "parquet":
                 size = identity(name, sample=False).size_bytes
                 yield ParquetTable(raw, name=name, size_bytes=size, layout=layout, columns=columns)
-            elif kind.name == "jsonl":
+            elif kind.name in ("json", "jsonl"):
                 stream = Stream(raw, name, kind)
-                yield JsonLinesTable(stream, name=name, layout=layout, columns=columns)
+                yield JsonTable(stream, kind, name=name, layout=layout, columns=columns)
             else:
                 yield DelimitedTable(
                     Stream(raw, name, kind),

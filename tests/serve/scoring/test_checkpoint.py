@@ -33,14 +33,16 @@ from tiny_bundle import write_tiny_bundle
 
 SMALL = Layout(window_bytes=SMALL_WINDOW_BYTES)
 TEXTS = [random.Random(k).choice(["good", "bad " * 9, "", "the battery"]) for k in range(120)]
-FORMATS = ["csv", "csv.gz", "csv.zst", "jsonl", "jsonl.gz", "parquet"]
+FORMATS = ["csv", "csv.gz", "csv.zst", "jsonl", "jsonl.gz", "json", "parquet"]
 
 
 def write_input(path: Path) -> None:
     """Write `TEXTS` in the format that the suffixes of *path* name."""
     csv = "id,text\n" + "".join(f'{i},"{text}"\n' for i, text in enumerate(TEXTS))
     jsonl = "".join(json.dumps({"id": i, "text": t}) + "\n" for i, t in enumerate(TEXTS))
-    data = (jsonl if ".jsonl" in path.name else csv).encode()
+    array = json.dumps([{"id": i, "text": t} for i, t in enumerate(TEXTS)], indent=1)
+    kinds = {".jsonl": jsonl, ".json": array}
+    data = next((v for k, v in kinds.items() if k in path.name), csv).encode()
     if path.suffix == ".parquet":
         pq.write_table(pa.table({"id": range(len(TEXTS)), "text": TEXTS}), path, row_group_size=50)
     elif path.suffix == ".gz":

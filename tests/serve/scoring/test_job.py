@@ -406,6 +406,7 @@ def refusal(made: Score) -> SentimillError:
         ("other.csv", False, "OUTPUT_EXISTS"),
         ("absent/out.csv", False, "NO_SUCH_FOLDER"),
         ("out.jsonl", False, "NO_CONVERSION"),
+        ("out.json", False, "NO_CONVERSION"),
     ],
 )
 def test_a_target_that_cannot_be_is_refused(
@@ -422,12 +423,23 @@ def test_a_target_that_cannot_be_is_refused(
     assert (type(error), error.reason) == (UsageError, reason)
 
 
+def test_a_suffix_that_promises_nothing_has_the_format_of_the_input(
+    tmp_path: Path, scorer: LocalScorer
+) -> None:
+    """Such as `.txt`, or none."""
+    for name in ("out.txt", "out", "sales.2026"):
+        _, out = score(tmp_path, scorer, b"text\ngood\n", target=name)
+        assert out.startswith(b"text,sentiment_label")
+
+
 @pytest.mark.parametrize(
     ("source", "target", "options", "reason"),
     [
         ("absent.csv", "out.csv", {}, "FILE_NOT_FOUND"),
         ("absent*.csv", "out.csv", {}, "FILE_NOT_FOUND"),
-        ("in.xlsx", "out.csv", {}, "UNKNOWN_FORMAT"),
+        ("in.ods", "out.csv", {}, "UNKNOWN_FORMAT"),
+        ("one.csv", "out.xls", {}, "UNKNOWN_FORMAT"),
+        ("one.csv", "out.zip", {}, "UNKNOWN_FORMAT"),
         ("in.parquet.gz", "out.parquet", {}, "UNKNOWN_FORMAT"),
         ("*.csv", "out.csv", {}, "NOT_A_FOLDER"),
         (
@@ -446,7 +458,7 @@ def test_a_source_that_cannot_be_is_refused(
 ) -> None:
     """With an error that names it."""
     (tmp_path / "folder.csv").mkdir()
-    for name in ("one.csv", "two.csv", "two.tsv", "in.xlsx", "in.parquet.gz"):
+    for name in ("one.csv", "two.csv", "two.tsv", "in.ods", "in.parquet.gz"):
         (tmp_path / name).write_bytes(b"text\ngood\n")
     address = source if "://" in source else tmp_path / source
 

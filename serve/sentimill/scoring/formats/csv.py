@@ -105,7 +105,7 @@ class DelimitedTable:
         """See `Table.windows`."""
         if start == Position():
             start = self._reader.start
-        offset, number, rows = start
+        offset, number, rows, _ = start
         found = _Rows()
         blank: list[bytes] = []
         for record in self._reader.records(start):

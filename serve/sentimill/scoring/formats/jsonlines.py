@@ -1,8 +1,8 @@
-"""JSON Lines: a row keeps its bytes, and the answers become its last keys.
+"""JSON Lines and JSON arrays: a row keeps its bytes, and the answers become its last keys.
 
-Only the text is decoded. A line that is no JSON object cannot take keys, so the output has an
-object in its place that holds the line under `<prefix>source` (`<prefix>source_base64` where the
-line is not UTF-8).
+Only the text is decoded. A row that is no JSON object cannot take keys, so the output has an object
+in its place that holds the row under `<prefix>source` (`<prefix>source_base64` where the row is not
+UTF-8).
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import base64
 import codecs
 import json
 import re
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -24,6 +23,8 @@ from sentimill.errors import TableError, TextError, UsageError
 from sentimill.scoring.answer_columns import AnswerColumns, AnswerSchema
 from sentimill.scoring.formats.compression import Stream
 from sentimill.scoring.formats.csv_dialect import MAX_LINE_BYTES
+from sentimill.scoring.formats.json_array import elements
+from sentimill.scoring.formats.kinds import Kind
 from sentimill.scoring.formats.table import (
     ROW_BYTES,
     Layout,
@@ -33,7 +34,7 @@ from sentimill.scoring.formats.table import (
 )
 from sentimill.text.cleaning import join_texts
 
-__all__ = ["JsonLinesTable"]
+__all__ = ["JsonTable"]
 
 _BLANKS: Final = b" \t\r\n"
 _ESCAPED: Final = re.compile("[\udc80-\udcff]")
@@ -53,14 +54,33 @@ class _Rows:
     cost: int = 0
 
 
-class JsonLinesTable:
-    """A file with one JSON object a line, opened. Its rows may have different keys."""
+class _Piece(NamedTuple):
+    """A row and the bytes around it; the last piece may have no row.
+
+    end: what follows the row in the output. line: its first line, from 1. size, lines: bytes and
+    line ends of the input.
+    """
+
+    before: bytes
+    row: bytes
+    end: bytes
+    line: int
+    size: int
+    lines: int
+
+
+class JsonTable:
+    """A file of JSON objects, opened: one per line, or the elements of one array.
+
+    The rows may have different keys.
+    """
 
     columns: tuple[str, ...] = ()
 
     def __init__(
         self,
         stream: Stream,
+        kind: Kind,
         *,
         name: str,
         layout: Layout,
@@ -68,6 +88,7 @@ class JsonLinesTable:
     ) -> None:
         """Look at the first bytes. Raises TableError for an empty file or another encoding."""
         self._stream = stream
+        self._array = kind.name == "json"
         self._name = name
         self._window_bytes = layout.window_bytes
         self._added = columns
@@ -78,7 +99,7 @@ class JsonLinesTable:
         if not first:
             raise TableError(f"{name} is empty: it needs a row", reason="EMPTY_FILE")
         if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in first:
-            why = f"{name} is not UTF-8, as JSON Lines has to be: convert it to UTF-8"
+            why = f"{name} is not UTF-8, as JSON has to be: convert it to UTF-8"
             raise TableError(why, reason="NOT_UTF8")
         # Only these keys are built; all others are skipped.
         texts = {f"text{k}": key for k, key in enumerate(self._text_keys)}
@@ -94,27 +115,25 @@ class JsonLinesTable:
         self._decoder = msgspec.json.Decoder(row)
 
     def head(self, added: Sequence[str]) -> bytes:
-        """See `Table.head`: JSON Lines begins with its first row."""
+        """See `Table.head`: the rows hold every byte of the file."""
         return b""
 
     def windows(self, start: Position) -> Iterator[Window]:
         """See `Table.windows`."""
+        if start.ended:
+            return
         self._stream.seek(start.offset, at=0)
-        offset, number, rows = start
+        offset, number, rows, _ = start
         found = _Rows()
         blank: list[bytes] = []
-        for raw in self._lines(number):
-            number += 1
-            offset += len(raw)
-            found.cost += len(raw) + ROW_BYTES
-            if offset == len(raw) and raw.startswith(codecs.BOM_UTF8):
-                blank.append(raw[:3])
-                raw = raw[3:]
-            if raw.isspace():  # a blank line is no row, and stays where it is
-                blank.append(raw)
-            elif raw:
-                self._put(found, raw, b"".join(blank))
-                found.lines.append(number)
+        for piece in self._elements(start) if self._array else self._lines(start):
+            number += piece.lines
+            offset += piece.size
+            found.cost += piece.size + ROW_BYTES
+            blank.append(piece.before)
+            if piece.row:
+                self._put(found, piece.row, piece.end, b"".join(blank))
+                found.lines.append(piece.line)
                 blank = []
             if found.cost >= self._window_bytes:
                 if not rows:
@@ -126,7 +145,8 @@ class JsonLinesTable:
             if not rows:
                 self._check_first(found)
             rows += len(found.texts)
-            yield self._window(found, Position(offset, number, rows), b"".join(blank))
+            end = Position(offset, number, rows, ended=self._array)
+            yield self._window(found, end, b"".join(blank))
 
     def _window(self, rows: _Rows, end: Position, blank: bytes) -> Window:
         return Window(
@@ -138,7 +158,16 @@ class JsonLinesTable:
             columns=self._table,
         )
 
-    def _lines(self, number: int) -> Iterator[bytes]:
+    def _elements(self, start: Position) -> Iterator[_Piece]:
+        number = start.lines
+        for before, row in elements(self._stream.file, self._name, begun=bool(start.offset)):
+            lines = before.count(b"\n")
+            line, lines = number + lines + 1, lines + row.count(b"\n")
+            number += lines
+            yield _Piece(before, row, b"", line, len(before) + len(row), lines)
+
+    def _lines(self, start: Position) -> Iterator[_Piece]:
+        number = start.lines
         while line := self._stream.file.readline(MAX_LINE_BYTES + 1):
             number += 1
             if len(line) > MAX_LINE_BYTES:
@@ -147,7 +176,12 @@ class JsonLinesTable:
                     " one JSON object per line",
                     reason="RECORD_TOO_LARGE",
                 )
-            yield line
+            row = line.strip(_BLANKS) if line.isspace() else line.rstrip(_BLANKS)
+            before = b"" if row else line
+            if number == 1 and row.startswith(codecs.BOM_UTF8):
+                before, row = row[:3], row[3:]
+            end = line[len(before) + len(row) :] or b"\n"
+            yield _Piece(before, row, end if row else b"", number, len(line), 1)
 
     def _check_first(self, rows: _Rows) -> None:
         """Refuse a file whose first rows say that the wrong column was named."""
@@ -159,20 +193,18 @@ class JsonLinesTable:
             why += " another --prefix, or fill their gaps with --where-missing"
             raise TableError(why, reason="COLUMN_COLLISION")
         if set(errors) == {"NOT_AN_OBJECT"}:
-            why = (
-                f"{self._name}: none of its first {len(errors)} lines is a JSON object. JSON Lines"
-            )
-            why += f" has one object per line: jq -c '.[]' {shlex.quote(self._name)} > rows.jsonl"
-            why += " makes such a file from a JSON array"
-            raise TableError(why, reason="NOT_JSON_LINES")
+            where = "elements" if self._array else "lines"
+            why = f"{self._name}: none of its first {len(errors)} {where} is a JSON object"
+            if not self._array:
+                why += ", as JSON Lines needs them: add --format json if the file is one JSON array"
+            raise TableError(why, reason="NOT_AN_OBJECT")
         if set(errors) == {"MISSING_TEXT"}:
             why = f"{self._name}: none of its first {len(errors)} rows has the key"
             why += f" {' or '.join(map(repr, self._text_keys))}: name one with --text-column"
             raise TableError(why, reason="MISSING_COLUMN")
 
-    def _put(self, rows: _Rows, raw: bytes, blank: bytes) -> None:
-        """Add one line to *rows*; *blank* are the blank lines before it."""
-        line = raw.rstrip(_BLANKS)
+    def _put(self, rows: _Rows, line: bytes, end: bytes, before: bytes) -> None:
+        """Add one row to *rows*, with the bytes around it."""
         text: str | TextError | None
         try:
             values = msgspec.structs.astuple(self._decoder.decode(line))
@@ -198,8 +230,8 @@ class JsonLinesTable:
         elif self._keep:
             body = _only(body + b"}", lambda key: key in self._keep)
         rows.texts.append(text)
-        rows.bodies.append(blank + body if blank else body)
-        rows.ends.append(raw[len(line) :] or b"\n")
+        rows.bodies.append(before + body if before else body)
+        rows.ends.append(end)
 
     def _read_slowly(self, line: bytes) -> tuple[str | TextError, list[_Value]]:
         """Return the text and the old answers of a line that the fast decoder does not take.
@@ -211,9 +243,9 @@ class JsonLinesTable:
         try:
             row = json.loads(line.decode("utf-8", "surrogateescape"))
         except (ValueError, RecursionError) as error:
-            return TextError(f"the line is not JSON: {error}", reason="NOT_AN_OBJECT"), old
+            return TextError(f"the row is not JSON: {error}", reason="NOT_AN_OBJECT"), old
         if not isinstance(row, dict):
-            return TextError("the line is JSON and no object", reason="NOT_AN_OBJECT"), old
+            return TextError("the row is JSON and no object", reason="NOT_AN_OBJECT"), old
         old = [
             msgspec.Raw(json.dumps(row[name]).encode()) if name in row else msgspec.UNSET
             for name in names
@@ -255,8 +287,8 @@ class JsonLinesTable:
         return b"".join(pieces)
 
     def _table(self) -> pa.Table:
-        why = f"{self._name}: the rows of JSON Lines have keys of their own, so they fit no table:"
-        why += " write JSON Lines, or convert the result with your own schema"
+        why = f"{self._name}: every JSON object may have other keys, so the rows fit no table:"
+        why += " write JSON, and convert that with a schema of your own"
         raise UsageError(why, reason="NO_CONVERSION")
 
 

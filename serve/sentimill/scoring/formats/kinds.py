@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final, Literal, NamedTuple, get_args
 
 from sentimill.errors import TableError
 
-__all__ = ["Compression", "Kind", "KindName", "check_content", "kind_of", "stem_of"]
+__all__ = [
+    "Compression", "Kind", "KindName", "check_content", "kind_of", "promises_format", "stem_of",
+]  # fmt: skip
 
-KindName = Literal["csv", "tsv", "jsonl", "parquet"]
+KindName = Literal["csv", "tsv", "jsonl", "json", "parquet"]
 Compression = Literal["", "gzip", "zstd"]
 
 _SUFFIXES: Final[dict[str, KindName]] = {
@@ -17,12 +20,19 @@ _SUFFIXES: Final[dict[str, KindName]] = {
     ".tab": "tsv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".json": "json",
     ".parquet": "parquet",
     ".pq": "parquet",
 }
 _COMPRESSED: Final[dict[str, Compression]] = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 _SHORT: Final[dict[Compression, str]] = {"": "", "gzip": ".gz", "zstd": ".zst"}
 _MAGIC: Final[dict[Compression, bytes]] = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
+
+
+_UNKNOWN: Final = re.compile(
+    r"\.(7z|arrow|avro|bz2|db|feather|html|ods|orc|pkl|sqlite|xls|xlsb|xml|xz|zip)$", re.IGNORECASE
+)
+"""Suffixes of formats that are not written; any other suffix, such as `.txt`, promises nothing."""
 
 
 class Kind(NamedTuple):
@@ -59,6 +69,11 @@ def kind_of(address: str, wanted: str | None = None) -> Kind:
         " also with .gz or .zst; name the format with --format or --output-format"
     )
     raise TableError(why, reason="UNKNOWN_FORMAT")
+
+
+def promises_format(address: str) -> bool:
+    """Say whether the suffix of *address* is that of a format which this program does not have."""
+    return _UNKNOWN.search(address) is not None
 
 
 def stem_of(name: str) -> str:

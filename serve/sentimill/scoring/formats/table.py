@@ -54,11 +54,15 @@ class Layout:
 
 
 class Position(NamedTuple):
-    """Where a window begins: uncompressed bytes, lines and rows before it."""
+    """Where a window begins: uncompressed bytes, lines and rows before it.
+
+    ended: the end of the table was seen, for a format in which it does not show at this place.
+    """
 
     offset: int = 0
     lines: int = 0
     rows: int = 0
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
