@@ -1,4 +1,4 @@
-"""Who may import whom: the arrows of design.md section 1, read from the imports themselves."""
+"""Who may import whom, read from the imports in the code (docs/architecture.md has the picture)."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ TRAIN_MAY_USE = {
 # Every command that takes a delimited file reads it as `score` does.
 TRAIN_MAY_READ_WITH = ("data", "sentimill.scoring.formats.")
 
-# The modules, without their package, that may import a third-party library. What the run time
-# imports and this table lacks is refused: a new dependency gets its door here first.
-SERVE_DOORS = {
+# The modules, without their package, that may import a third-party library. A library that
+# serving imports and this table lacks is refused: a new dependency is added here first.
+SERVE_LIBRARIES = {
     "emoji": r"text\.emoji_names",
     "fsspec": r"scoring\..*",
     "google": r"server\.\w+|client\.\w+",
@@ -54,7 +54,7 @@ SERVE_DOORS = {
     "tokie": r"text\.fast_tokenizer",
     "typer": r"cli\.\w+",
 }
-TRAIN_DOORS = {
+TRAIN_LIBRARIES = {
     "anthropic": r"labelling\.providers\.anthropic",
     "cleanlab": r"curation\.label_errors",
     "datasets": r"data\.readers",
@@ -70,7 +70,7 @@ TRAIN_DOORS = {
     "sklearn": r"evaluation\.baselines|curation\.label_errors|metrics\.two_sample_tests",
     "torch": r"model\.\w+|training\.\w+|export\.onnx",
 }
-# Which packages (or modules beside them) each package may import: arrows run one way.
+# Which packages (or modules at the top) each package may import: imports run one way.
 SERVE_ARROWS = {
     "errors": set[str](),
     "atomic_write": set[str](),
@@ -138,13 +138,13 @@ class Import:
         return self.name.partition(".")[0]
 
     @property
-    def room(self) -> str:
-        """The module without its package."""
+    def place(self) -> str:
+        """The module without the name of its half, such as `engine.base`."""
         return self.module.partition(".")[2]
 
     @property
-    def imported_room(self) -> str:
-        """The first part of what is imported behind its package; empty for the package itself."""
+    def imported_package(self) -> str:
+        """The package (or module at the top) that is imported; empty for the half itself."""
         return self.name.partition(".")[2].partition(".")[0]
 
     def __str__(self) -> str:
@@ -194,29 +194,31 @@ def test_training_uses_only_the_shared_packages_of_serving() -> None:
         str(each)
         for each in IMPORTS[TRAIN]
         if each.top == SERVE
-        and each.imported_room not in TRAIN_MAY_USE
+        and each.imported_package not in TRAIN_MAY_USE
         and not (
-            each.room.startswith(TRAIN_MAY_READ_WITH[0])
+            each.place.startswith(TRAIN_MAY_READ_WITH[0])
             and each.name.startswith(TRAIN_MAY_READ_WITH[1])
         )
     ] == []
 
 
 @pytest.mark.parametrize(
-    ("package", "doors"), [(SERVE, SERVE_DOORS), (TRAIN, TRAIN_DOORS)], ids=[SERVE, TRAIN]
+    ("package", "importers"),
+    [(SERVE, SERVE_LIBRARIES), (TRAIN, TRAIN_LIBRARIES)],
+    ids=[SERVE, TRAIN],
 )
-def test_each_library_has_one_door(package: str, doors: dict[str, str]) -> None:
-    """A library that changes is met in one place."""
+def test_each_library_is_imported_in_one_place(package: str, importers: dict[str, str]) -> None:
+    """When a library changes, one place changes with it."""
     assert [
         str(each)
         for each in IMPORTS[package]
-        if each.top in doors and not re.fullmatch(doors[each.top], each.room)
+        if each.top in importers and not re.fullmatch(importers[each.top], each.place)
     ] == []
 
 
-def test_serving_imports_only_libraries_that_have_a_door() -> None:
+def test_serving_imports_only_listed_libraries() -> None:
     """The run time stays small on purpose."""
-    known = sys.stdlib_module_names | SERVE_DOORS.keys() | {SERVE}
+    known = sys.stdlib_module_names | SERVE_LIBRARIES.keys() | {SERVE}
 
     assert [str(each) for each in IMPORTS[SERVE] if each.top not in known] == []
 
@@ -232,29 +234,29 @@ def test_a_package_imports_only_packages_below_it(half: str, package: str) -> No
     assert [
         str(each)
         for each in IMPORTS[half]
-        if each.room.partition(".")[0] == package
+        if each.place.partition(".")[0] == package
         and each.top == half
-        and each.imported_room not in allowed
+        and each.imported_package not in allowed
     ] == []
 
 
 def test_the_engine_has_an_order_of_its_own() -> None:
     """Types know no backend, and a backend knows no factory."""
-    mine = [each for each in IMPORTS[SERVE] if each.room.startswith("engine.")]
-    assert {each.room.removeprefix("engine.") for each in mine} == set(ENGINE_ARROWS)
+    mine = [each for each in IMPORTS[SERVE] if each.place.startswith("engine.")]
+    assert {each.place.removeprefix("engine.") for each in mine} == set(ENGINE_ARROWS)
 
     assert [
         str(each)
         for each in mine
         if each.name.startswith("sentimill.engine.")
-        and each.name.split(".")[2] not in ENGINE_ARROWS[each.room.removeprefix("engine.")]
+        and each.name.split(".")[2] not in ENGINE_ARROWS[each.place.removeprefix("engine.")]
     ] == []
 
 
 def test_every_package_has_its_arrows() -> None:
     """A new package says what it may import before it imports anything."""
-    serve = {each.room.partition(".")[0] for each in IMPORTS[SERVE]} - {"", "cli"}
-    train = {each.room.partition(".")[0] for each in IMPORTS[TRAIN]} - {"", "cli", "pipeline"}
+    serve = {each.place.partition(".")[0] for each in IMPORTS[SERVE]} - {"", "cli"}
+    train = {each.place.partition(".")[0] for each in IMPORTS[TRAIN]} - {"", "cli", "pipeline"}
 
     assert serve == set(SERVE_ARROWS)
     assert train <= set(TRAIN_ARROWS)
@@ -265,7 +267,7 @@ def test_nothing_imports_the_command_line() -> None:
     assert [
         str(each)
         for each in IMPORTS[SERVE]
-        if each.imported_room == "cli" and not each.room.startswith("cli.")
+        if each.imported_package == "cli" and not each.place.startswith("cli.")
     ] == []
 
 
@@ -295,7 +297,7 @@ def test_importing_the_package_loads_nothing_large() -> None:
 
 
 def test_the_classifier_loads_no_server() -> None:
-    """The library face needs neither gRPC nor metrics nor a terminal."""
+    """A program that classifies by itself needs neither gRPC nor metrics nor a terminal."""
     assert loaded_by("from sentimill import Classifier") == {"numpy", "tokenizers"}
 
 
@@ -321,7 +323,7 @@ def test_every_public_name_is_there() -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    """The lazy door says no as Python does."""
+    """The lazy loading answers as Python does."""
     import sentimill
 
     with pytest.raises(AttributeError, match="has no attribute 'Nonsense'"):

@@ -24,7 +24,10 @@ from sentimill.errors import UsageError
         (["classify", "--bundle", "B"], "no text given"),
         (["--log-level", "loud", "doctor"], "unknown --log-level 'loud'"),
         (["score", "a.csv", "b.csv", "--bundle", "B", "--delimiter", ";;"], "--delimiter ';;'"),
-        (["score", "a.csv", "b.csv", "--bundle", "B", "--delimiter", '"'], "that can part fields"),
+        (
+            ["score", "a.csv", "b.csv", "--bundle", "B", "--delimiter", '"'],
+            "that can separate fields",
+        ),
         (["score", "a.csv", "b.csv", "--bundle", "B", "--delimiter", "é"], "one ASCII character"),
     ],
 )
