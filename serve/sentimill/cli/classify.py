@@ -18,6 +18,7 @@ from sentimill.cli.options import (
     INPUT,
     OUTPUT,
     BundleOption,
+    DetectLanguageOption,
     EngineOption,
     PrecisionOption,
     ProviderOption,
@@ -64,6 +65,7 @@ def classify(
     engine: EngineOption = "auto",
     provider: ProviderOption = "auto",
     threads: ThreadsOption = None,
+    detect_language: DetectLanguageOption = True,
     tls: TlsOption = False,
     tls_ca: TlsCaOption = None,
     tls_cert: TlsCertOption = None,
@@ -97,6 +99,7 @@ def classify(
                 engine=engine,
                 provider=provider,
                 threads=threads,
+                detect_language=detect_language,
             ).classify
         show = _as_json if as_json else Table() if sys.stdout.isatty() else _as_tabs
         failed = 0

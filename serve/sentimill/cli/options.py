@@ -20,6 +20,7 @@ __all__ = [
     "SECURITY",
     "BatchTokensOption",
     "BundleOption",
+    "DetectLanguageOption",
     "EngineOption",
     "PrecisionOption",
     "ProviderOption",
@@ -76,6 +77,13 @@ ThreadsOption = Annotated[
         help="CPU threads of the engine.",
         show_default="all cores",
         rich_help_panel=PERFORMANCE,
+    ),
+]
+DetectLanguageOption = Annotated[
+    bool,
+    typer.Option(
+        help="Abstain on texts in a language that the model was not made for.",
+        rich_help_panel=MODEL,
     ),
 ]
 BatchTokensOption = Annotated[

@@ -19,6 +19,7 @@ from sentimill.cli.options import (
     PERFORMANCE,
     BatchTokensOption,
     BundleOption,
+    DetectLanguageOption,
     PrecisionOption,
     ProviderOption,
     ServerOption,
@@ -144,6 +145,7 @@ def score(
     precision: PrecisionOption = "auto",
     provider: ProviderOption = "auto",
     threads: ThreadsOption = None,
+    detect_language: DetectLanguageOption = True,
     batch_tokens: BatchTokensOption = None,
     dry_run: Annotated[
         bool,
@@ -249,6 +251,7 @@ def score(
                 provider=provider,
                 threads=threads,
                 batch_tokens=batch_tokens,
+                detect_language=detect_language,
             )
             report = stack.enter_context(report_progress(target, metrics_textfile, pushgateway))
             done = run_on_ray(job, cluster, report=report)
@@ -268,6 +271,7 @@ def score(
                     engine="auto" if engine == "ray" else engine,
                     provider=provider,
                     threads=threads,
+                    detect_language=detect_language,
                 ),
                 batch_tokens=batch_tokens,
             )

@@ -51,6 +51,7 @@ class Cluster:
     provider: Provider = "auto"
     threads: int | None = None
     batch_tokens: int | None = None
+    detect_language: bool = True
 
 
 class AnswerBatches:
@@ -104,6 +105,7 @@ class _Units:
             provider=cluster.provider,
             # Else each of several actors on a machine would start threads for all of its cores.
             threads=cluster.threads or _assigned_cpus() or max(1, int(cluster.num_cpus)),
+            detect_language=cluster.detect_language,
         )
         self._scorer = LocalScorer(classifier, batch_tokens=cluster.batch_tokens)
 

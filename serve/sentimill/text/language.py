@@ -9,13 +9,14 @@ settles 96 % of the texts, so that the mean cost is 11 microseconds a text.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
 
-__all__ = ["foreign_language", "load_detector"]
+__all__ = ["foreign_language", "languages_of", "load_detector"]
 
 _LEAST_WORDS: Final = 5
 """A detector is often wrong about fewer words."""
@@ -38,6 +39,9 @@ _ENGLISH: Final = frozenset(
 )
 _ENGLISH_SHARE: Final = 0.2
 
+_ENGLISH_TEXTS: Final = 0.8
+"""Of the public sets of English reviews, 84 % of the texts or more pass the quick look."""
+
 _NO_LANGUAGE: Final = frozenset({"zxx", "und"})
 _RELATED: Final = {"en": ("pcm", "sco")}
 """Languages that the detector takes sloppy English for: Nigerian Pidgin and Scots."""
@@ -56,7 +60,7 @@ def foreign_language(text: str, wanted: frozenset[str]) -> str | None:
     words = _WORD.findall(head.lower())
     if len(words) < _LEAST_WORDS and (head.isascii() or not _is_in_another_script(head)):
         return None
-    if "en" in wanted and sum(word in _ENGLISH for word in words) >= _ENGLISH_SHARE * len(words):
+    if "en" in wanted and _is_plain_english(words):
         return None
     ranked = load_detector().rank(head)
     language = str(ranked[0][0])
@@ -65,6 +69,22 @@ def foreign_language(text: str, wanted: frozenset[str]) -> str | None:
         return None
     probability = sum(float(share) for name, share in ranked if name in counted)
     return None if probability >= _MOST_WANTED else language
+
+
+def languages_of(texts: Iterable[str]) -> tuple[str, ...]:
+    """Return the languages of a bundle that is trained on *texts*: ("en",), or () for unknown.
+
+    A model is said to be made for English where four fifths of the texts look English. Nothing is
+    claimed of other texts, since a model that abstains wrongly is worse than one that never does.
+    """
+    found = [_WORD.findall(text[:_READ_CHARACTERS].lower()) for text in texts]
+    judged = [words for words in found if len(words) >= _LEAST_WORDS]
+    english = sum(map(_is_plain_english, judged))
+    return ("en",) if english and english >= _ENGLISH_TEXTS * len(judged) else ()
+
+
+def _is_plain_english(words: Sequence[str]) -> bool:
+    return sum(word in _ENGLISH for word in words) >= _ENGLISH_SHARE * len(words)
 
 
 @cache

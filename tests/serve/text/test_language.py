@@ -12,7 +12,7 @@ from scoring_jobs import job
 from sentimill import Classifier, Client, Prediction
 from sentimill.scoring.scorers import LocalScorer, ServerScorer
 from sentimill.server.lifecycle import Serve
-from sentimill.text.language import foreign_language
+from sentimill.text.language import foreign_language, languages_of
 from tiny_bundle import write_tiny_bundle
 
 ENGLISH = frozenset({"en"})
@@ -115,3 +115,14 @@ def test_server_and_score_give_the_same_reason(english: Path, tmp_path: Path) ->
         ["", "", "EMPTY_TEXT"],
     ]
     assert (tmp_path / "remote.csv").read_bytes() == (tmp_path / "local.csv").read_bytes()
+
+
+def test_a_bundle_is_made_for_english_when_its_training_texts_are() -> None:
+    """Of other texts, and of words that are no sentences, nothing is claimed."""
+    english = ["The battery died in a week.", "It is as good as they say it is.", "Great!"]
+
+    assert languages_of(english * 40) == ("en",)
+    assert languages_of([GERMAN] * 40) == ()
+    assert languages_of([GERMAN, english[0]]) == ()
+    assert languages_of(["good bad battery fine good", "ok"]) == ()
+    assert languages_of([]) == ()

@@ -90,6 +90,7 @@ class Made:
     graph: Graph
     golden: tuple[Golden, ...]
     pad_id: int
+    languages: tuple[str, ...] = ()
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def files(self, work: Path) -> dict[str, bytes | Path]:
@@ -149,6 +150,7 @@ class Made:
             training=self._training(),
             label_mix={} if judgement is None else _label_mix(judgement),
             cleaning=CLEANING,
+            languages=self.languages,
         )
 
     def _precision(self) -> Precision:

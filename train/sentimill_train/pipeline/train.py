@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from sentimill.bundle.reader import Bundle
 from sentimill.bundle.writer import check_writable, write_bundle
 from sentimill.errors import UsageError
+from sentimill.text.language import languages_of
 from sentimill_train.calibration.abstention import Abstention
 from sentimill_train.calibration.temperature import calibrate
 from sentimill_train.data.splits import Parted
@@ -194,6 +195,7 @@ class Train(TrainConfig):
             graph=graph,
             golden=golden_of(graph, inputs.encoder, pad_id, calibration.temperature),
             pad_id=pad_id,
+            languages=languages_of(example.text for example in inputs.parted.train),
         )
 
     def _evaluate(
