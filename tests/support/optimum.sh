@@ -1,5 +1,5 @@
 #!/bin/sh
-# `export --lane optimum` beside the default lane; optimum is in an environment of its own.
+# `export --exporter optimum` next to the default exporter; optimum is in an environment of its own.
 set -eu
 BIN=${BIN:-.venv/bin}
 PYTHON=${PYTHON:-python3}
@@ -13,10 +13,10 @@ trap 'rm -rf "$WORK" "$FRESH"' EXIT
 "$FRESH/bin/pip" install --quiet --disable-pip-version-check --editable ".[optimum]" \
   optimum-onnx==0.1.0 torch==2.13.0 transformers==4.57.6
 PYTHONPATH=tests/support "$BIN/python" tests/support/optimum_main.py make "$WORK"
-for lane in default optimum; do
+for exporter in default optimum; do
   bin=$BIN
-  [ $lane = default ] || bin=$FRESH/bin
-  "$bin/sentimill" export "$WORK/mine" "$WORK/$lane" --on "$WORK/held-out.jsonl" --lane $lane \
+  [ $exporter = default ] || bin=$FRESH/bin
+  "$bin/sentimill" export "$WORK/mine" "$WORK/$exporter" --on "$WORK/held-out.jsonl" --exporter $exporter \
     --precision int8 --precision fp16
 done
 PYTHONPATH=tests/support "$BIN/python" tests/support/optimum_main.py compare "$WORK"

@@ -1,4 +1,4 @@
-"""What `make test-optimum` trains, and what it asks of the bundles of both lanes."""
+"""What `make test-optimum` trains, and what it asks of the bundles of both exporters."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def make(folder: Path) -> None:
 
 
 def compare(folder: Path) -> None:
-    """Check that both lanes gave the same files, that they verify, and that they say the same."""
-    ours, theirs = (open_bundle(folder / lane) for lane in ("default", "optimum"))
+    """Check that both exporters gave the same files, which verify and say the same."""
+    ours, theirs = (open_bundle(folder / name) for name in ("default", "optimum"))
     assert ours.manifest.files.keys() == theirs.manifest.files.keys()
     assert list(ours.manifest.precisions) == list(theirs.manifest.precisions)
     assert {"fp32", "int8", "fp16"} == theirs.manifest.precisions.keys()
@@ -53,7 +53,7 @@ def compare(folder: Path) -> None:
             for each in (ours, theirs)
         )
         furthest = float(np.abs(first - second).max())
-        print(f"{precision}: the lanes differ by {furthest:.1e} in a prob, at most {near}")  # noqa: T201 - a script
+        print(f"{precision}: the exporters differ by {furthest:.1e} in a prob, at most {near}")  # noqa: T201 - a script
         assert furthest <= near
 
 

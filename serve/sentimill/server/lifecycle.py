@@ -37,7 +37,7 @@ __all__ = ["Serve", "Serving", "on_signals"]
 log = logging.getLogger(__name__)
 
 _LEAST_USEFUL: Final = 0.75
-"""Share of a batch on a CPU that is no padding; see `lanes.take_batch`."""
+"""Share of a batch on a CPU that is no padding; see `batch_selection.take_batch`."""
 
 _ALIVE_SECONDS: Final = 2.0
 """An event loop that takes longer to come round is stuck; one under full load takes some 10 ms."""

@@ -111,7 +111,7 @@ def test_int8_that_fails_is_left_out_and_the_card_says_so(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sentimill: Sentimill
 ) -> None:
     """Weights of nothing answer otherwise: exit code 4, and a bundle without them."""
-    monkeypatch.setattr(quantise, "round_weight", broken)
+    monkeypatch.setattr(quantise, "quantize_weight", broken)
     out = tmp_path / "b"
 
     done = sentimill("export", made / "mine", out, "--on", made / "held-out.jsonl")
@@ -239,14 +239,14 @@ def test_an_unknown_precision_is_refused(made: Path, tmp_path: Path, sentimill: 
 
 def test_the_other_lane_needs_its_extra(made: Path, tmp_path: Path, sentimill: Sentimill) -> None:
     """It cannot be installed beside this one (`make test-optimum` runs it)."""
-    done = sentimill("export", made, tmp_path / "b", "--on", "x", "--lane", "optimum")
+    done = sentimill("export", made, tmp_path / "b", "--on", "x", "--exporter", "optimum")
 
     assert done.code == 2
     assert "pip install 'sentimill[optimum]'" in done.error
 
 
-BF16_OF_THE_LANE = Export(
-    bundle=Path(), out=Path(), on=("x",), precisions=("bf16",), lane="optimum"
+BF16_OF_OPTIMUM = Export(
+    bundle=Path(), out=Path(), on=("x",), precisions=("bf16",), exporter="optimum"
 )
 COMPACT_IN_FP16 = Export(bundle=Path(), out=Path(), on=("x",), precisions=("fp16",), compact=True)
 
@@ -255,7 +255,7 @@ COMPACT_IN_FP16 = Export(bundle=Path(), out=Path(), on=("x",), precisions=("fp16
     ("asked", "says", "reason"),
     [
         # It would be judged as the bundle's own fp32, rounded, and another be shipped.
-        (BF16_OF_THE_LANE, "leave it out, and add it", "LANE_WITHOUT_BF16"),
+        (BF16_OF_OPTIMUM, "leave it out, and add it", "EXPORTER_WITHOUT_BF16"),
         # It is int8 by what it is for.
         (COMPACT_IN_FP16, "--compact has int8 alone", "COMPACT_IS_INT8"),
     ],
@@ -284,7 +284,7 @@ def test_what_was_made_of_another_fp32_does_not_stay(
     monkeypatch.setattr(precisions, "check_optimum", lambda: None)
     monkeypatch.setattr(precisions, "export_with_optimum", lambda folder: graph)
 
-    done = Export(bundle=with_fp16.bundle.path, out=tmp_path / "b", on=on, lane="optimum").run()
+    done = Export(bundle=with_fp16.bundle.path, out=tmp_path / "b", on=on, exporter="optimum").run()
 
     assert list(done.bundle.manifest.precisions) == ["fp32", "int8"]
     assert not any("fp16" in name for name in done.bundle.manifest.files)
@@ -297,7 +297,7 @@ def test_a_compact_bundle_that_fails_is_not_written(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would have nothing to answer with."""
-    monkeypatch.setattr(quantise, "round_weight", broken)
+    monkeypatch.setattr(quantise, "quantize_weight", broken)
     on = (str(made / "held-out.jsonl"),)
 
     with pytest.raises(BundleError, match="no compact bundle was written") as caught:

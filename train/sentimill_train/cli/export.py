@@ -45,13 +45,15 @@ def export(
         bool,
         typer.Option(
             "--float-values",
-            help="attention's values in float32, where int8 misses its gate: a little less fast",
+            help="compute attention's values in float32 if int8 fails its gate; a little slower",
         ),
     ] = False,
-    lane: Annotated[
+    exporter: Annotated[
         Literal["default", "optimum"],
         typer.Option(
-            help="export fp32 again with optimum (extra `optimum`), or keep that of train"
+            "--exporter",
+            "--lane",
+            help="keep the fp32 graph of train, or export it again with optimum (extra `optimum`)",
         ),
     ] = "default",
     text_column: Annotated[str, typer.Option(help="column that holds the text")] = "text",
@@ -60,16 +62,16 @@ def export(
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="replace a bundle at OUT")] = False,
 ) -> None:
-    """Add precisions to a bundle that answer as fp32 does; say of the others by how much they fail.
+    """Add the precisions that answer as fp32 does to a bundle, and say by how much others fail.
 
-    The bundle is written without those, with the outcome in its card and its report, and the exit
-    code is 4. bf16 can be judged on a CPU that has it alone. With --compact nothing is written
-    where int8 fails, for it is all that such a bundle has.
+    A precision that fails is left out: the model card and the report say why, and the exit code is
+    4. bf16 can only be judged on a CPU that has it. With --compact nothing is written when int8
+    fails, because such a bundle has nothing else.
     """
     with needed_for("exporting"):
         from sentimill_train.data.schema import Columns
-        from sentimill_train.export.precisions import Export, Other
-    known: tuple[Other, ...] = get_args(Other)
+        from sentimill_train.export.precisions import Export, LowPrecision
+    known: tuple[LowPrecision, ...] = get_args(LowPrecision)
     wanted = precision or ["int8"]
     for name in wanted:
         if name not in known:
@@ -85,7 +87,7 @@ def export(
         precisions=tuple(each for each in known if each in wanted),
         compact=compact,
         float_values=float_values,
-        lane=lane,
+        exporter=exporter,
         overwrite=overwrite,
     ).run(lambda stage: typer.echo(stage, err=True))
     _report(out, made)

@@ -25,7 +25,7 @@ from sentimill_train.export.acceptance import (
 )
 from sentimill_train.export.acceptance_rows import GateRows
 from sentimill_train.export.onnx import Run, graph_logits, open_graph
-from sentimill_train.export.quantization.fp16 import short_positions, small_embeddings
+from sentimill_train.export.quantization.embeddings import quantize_embeddings, trim_positions
 from sentimill_train.export.quantization.int8 import int8_graph
 from sentimill_train.metrics.classification import Answers
 
@@ -72,7 +72,7 @@ class Comparison:
         made = int8_graph(self.fp32, ids, float_values=float_values)
         if not small:
             return made
-        return short_positions(small_embeddings(made), self._opened.manifest.max_tokens)
+        return trim_positions(quantize_embeddings(made), self._opened.manifest.max_tokens)
 
     def check_bf16(self) -> Outcome:
         """Compare fp32 with itself as an engine that serves rounds it to bf16.

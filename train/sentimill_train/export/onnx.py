@@ -1,7 +1,7 @@
-"""Student to ONNX: one fused fp32 graph that says what torch says, or none.
+"""Exports a student to one fused fp32 ONNX graph, and checks that it answers as torch does.
 
-torch's TorchScript exporter and eager attention give the graph that ONNX Runtime's transformer
-optimizer knows how to fuse; with sdpa attention, or the exporter on torch.export, it fuses nothing.
+torch's TorchScript exporter with eager attention gives a graph that ONNX Runtime's transformer
+optimizer can fuse. With sdpa attention, or with the exporter on torch.export, it fuses nothing.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ Run = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
 """Ids and mask (rows, tokens) in, logits (rows, labels) out."""
 
 PARITY_LIMIT: Final = 1e-4
-"""The largest difference of a logit between torch and the graph that is float noise."""
+"""The largest difference of a logit between torch and the graph that counts as float noise."""
 
 OPSET: Final = 17
-"""Of ONNX: what makes other precisions of a graph writes its nodes in the words of this one."""
-_FUSED: Final = ("bert", "roberta", "distilbert")  # the families that the optimizer knows
+"""The ONNX operator set. The quantizers write nodes of this one."""
+_FUSED: Final = ("bert", "roberta", "distilbert")  # the families that the optimizer can fuse
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """An exported graph in memory, with the figures of its parity with torch."""
+    """An exported graph in memory, and how closely it agrees with torch."""
 
     data: bytes
     run: Run
@@ -88,7 +88,7 @@ def export_fp32(folder: Path, *, seed: int = 0) -> Graph:
 def open_graph(data: bytes) -> Run:
     """Return a function from ids and mask, both (rows, tokens) int64, to logits, on the CPU.
 
-    It computes what an engine that serves does.
+    It computes the same as an engine that serves.
 
     Raises:
         EngineError: ENGINE_LOAD_FAILED, or ENGINE_BAD_GRAPH.
@@ -170,9 +170,9 @@ def _fuse(student: Student, raw: Path) -> bytes:
 
     config = student.config
     if config.model_type not in _FUSED:
-        return raw.read_bytes()  # right, and slower
+        return raw.read_bytes()  # correct, and slower
     options = FusionOptions("bert")
-    # A session fuses norms where that pays: not on a CPU (`open_session`).
+    # A session fuses norms where that is faster, which a CPU is not (`onnx_session`).
     options.enable_skip_layer_norm = False
     model = optimize_model(
         str(raw),
@@ -180,7 +180,7 @@ def _fuse(student: Student, raw: Path) -> bytes:
         num_heads=config.num_attention_heads,
         hidden_size=config.hidden_size,
         optimization_options=options,
-        opt_level=0,  # these fusions alone: the rest is done when a session loads it
+        opt_level=0,  # these fusions alone: a session does the rest when it loads the graph
     )
     model.save_model_to_file(str(raw))
     return raw.read_bytes()
@@ -189,8 +189,7 @@ def _fuse(student: Student, raw: Path) -> bytes:
 def check_fused(data: bytes, config: PreTrainedConfig) -> None:
     """Raise BundleError EXPORT_NOT_FUSED unless every attention block is one node.
 
-    config: of the student that the graph *data* is of; families that the optimizer does not know
-    are let through.
+    config: of the student whose graph *data* is. Families that the optimizer cannot fuse pass.
     """
     if config.model_type not in _FUSED:
         return
@@ -199,7 +198,7 @@ def check_fused(data: bytes, config: PreTrainedConfig) -> None:
     if fused != config.num_hidden_layers:
         raise BundleError(
             f"{fused} of {config.num_hidden_layers} attention blocks were fused: the installed"
-            " torch, transformers and onnxruntime do not fit together; use those of"
+            " versions of torch, transformers and onnxruntime do not work together; use those of"
             " constraints.txt",
             reason="EXPORT_NOT_FUSED",
         )
@@ -207,7 +206,7 @@ def check_fused(data: bytes, config: PreTrainedConfig) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what the exporters say on every run and nobody can act on."""
+    """Silence the warnings that exporters give on every run and that nobody can act on."""
     disabled = logging.root.manager.disable
     # The optimizer logs through a dozen loggers without a common parent, and warns of small
     # vocabularies.

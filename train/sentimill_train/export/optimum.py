@@ -1,8 +1,8 @@
-"""The other lane to ONNX: optimum's exporter and optimiser in place of ours, behind the same gates.
+"""Exports to ONNX with optimum in place of our exporter and optimizer, behind the same gates.
 
-It runs in an environment of its own, with the line of transformers that optimum-onnx keeps to.
-optimum's quantiser is not used: its dynamic int8 has one activation scale a tensor, so a text's
-answer would hang on its batch mates. int8 is made of this lane's fp32 graph as of the other's.
+It runs in an environment of its own, with the older transformers that optimum-onnx needs.
+optimum's quantizer is not used: its dynamic int8 has one activation scale for a tensor, so the
+answer to a text would depend on its batch. int8 is made of this fp32 graph as of ours.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["check_optimum", "export_with_optimum"]
 
 def check_optimum() -> None:
     """Raise UsageError EXTRA_MISSING without the optimum extra."""
-    check_installed("--lane optimum", "optimum", extra="optimum")
+    check_installed("--exporter optimum", "optimum", extra="optimum")
 
 
 def export_with_optimum(folder: Path, *, seed: int = 0) -> Graph:
@@ -44,7 +44,7 @@ def _optimised(student: Student, work: Path) -> bytes:
     from optimum.utils import NormalizedTextConfig
 
     class PooledHead(TextEncoderOnnxConfig):  # type: ignore[misc] # untyped there
-        """What goes into a student and comes out of it."""
+        """The inputs and the output of a student."""
 
         NORMALIZED_CONFIG_CLASS = NormalizedTextConfig
 
@@ -60,7 +60,7 @@ def _optimised(student: Student, work: Path) -> bytes:
     raw = work / "model.onnx"
     config = PooledHead(student.config, task="text-classification")
     export(student, config, raw, opset=OPSET)
-    # Level 0: the fusions for transformers alone, as in the other lane.
+    # Level 0: the fusions for transformers alone, as `export_fp32` does.
     ORTOptimizer([raw], student.config).optimize(
         OptimizationConfig(optimization_level=0, enable_transformers_specific_optimizations=True),
         work / "optimised",

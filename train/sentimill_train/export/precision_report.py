@@ -1,4 +1,4 @@
-"""What the gate said of each precision, in the papers of a bundle: its card and its report."""
+"""Writes the results of the gate into a bundle's model card and report."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sentimill_train.export.acceptance import Outcome
 __all__ = ["card_with", "report_with"]
 
 _HEADING: Final = "## Other precisions"
-_LEAD: Final = "<nav>"  # what every report has right behind its first lines
+_LEAD: Final = "<nav>"  # every report has it right after its first lines
 _SMALL: Final = (
-    '<p class="lead">The figures on this page are of the fp32 bundle that this one is the small'
-    ' form of. This one answers in int8 alone: what that changes is under <a href="#precisions">'
-    "Other precisions</a>.</p>\n"
+    '<p class="lead">This bundle is the compact form of an fp32 bundle, and the figures on this'
+    ' page are of that one. This one answers in int8 alone: <a href="#precisions">Other'
+    " precisions</a> says what that changes.</p>\n"
 )
 _BEFORE: Final = '<h2 id="record">'  # the section of every report that this one goes in front of
 _SECTION: Final = re.compile(rf'<h2 id="precisions">.*?(?={_BEFORE})', re.DOTALL)
@@ -26,7 +26,7 @@ _ITEM: Final = re.compile(r"<li><p>(.*?)</p></li>", re.DOTALL)
 def card_with(card: str, outcomes: Sequence[Outcome], small: str | None = None) -> str:
     """Return the model *card* with *outcomes* in place of earlier ones of the same precisions.
 
-    small: what a compact bundle is, whose card has only this and the outcomes behind it.
+    small: a paragraph on compact bundles. With it, the section has this and *outcomes* alone.
     """
     before, _, section = card.partition(_HEADING)
     lines = _merged([] if small else section.strip().split("\n\n"), outcomes)
@@ -35,9 +35,9 @@ def card_with(card: str, outcomes: Sequence[Outcome], small: str | None = None) 
 
 
 def report_with(report: str, outcomes: Sequence[Outcome], *, small: bool = False) -> str:
-    """Return the page *report* with the same section; a page of another make stays as it is.
+    """Return the page *report* with the same section; another page than ours stays as it is.
 
-    small: of a compact bundle, whose page then says first that its figures are those of fp32.
+    small: the bundle is compact, and the page says first that its figures are those of fp32.
     """
     if small:
         report = report.replace(_LEAD, _SMALL + _LEAD, 1)
@@ -52,7 +52,7 @@ def report_with(report: str, outcomes: Sequence[Outcome], *, small: bool = False
 def _merged(
     earlier: Sequence[str], outcomes: Sequence[Outcome], *, escaped: bool = False
 ) -> list[str]:
-    """Return the sentences of *earlier* whose precision was not tried again, then the new ones."""
+    """Return the sentences on precisions that were not tried again, then those of *outcomes*."""
     again = {outcome.precision for outcome in outcomes}
     kept = [line for line in earlier if line and line.partition(" ")[0] not in again]
     new = [outcome.sentence() for outcome in outcomes]

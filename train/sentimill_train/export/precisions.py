@@ -1,4 +1,4 @@
-"""Other precisions for a bundle: made of its fp32 graph, gated on real rows, kept or left out."""
+"""`sentimill export`: adds the precisions of a bundle that pass their gate."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ from sentimill_train.export.onnx import open_graph
 from sentimill_train.export.optimum import check_optimum, export_with_optimum
 from sentimill_train.export.packed_graph import pack_graph
 from sentimill_train.export.precision_report import card_with, report_with
-from sentimill_train.export.quantization.fp16 import fp16_graph, half_graph, half_weights
+from sentimill_train.export.quantization.fp16 import fp16_graph, round_to_fp16, weights_to_fp16
 
-__all__ = ["Export", "Exported", "Lane", "Other"]
+__all__ = ["Export", "Exported", "Exporter", "LowPrecision"]
 
-Other = Literal["int8", "fp16", "bf16"]
+LowPrecision = Literal["int8", "fp16", "bf16"]
 """A precision besides fp32."""
-Lane = Literal["default", "optimum"]
-"""What fp32 comes from: training, or an export of its own."""
+Exporter = Literal["default", "optimum"]
+"""What exports the fp32 graph: training, or optimum."""
 
 _FP32: Final = "fp32"
 _INT8: Final = "int8"
 _PACKED: Final = "onnx/fp16-packed.onnx"
 _WEIGHTS: Final = "model.safetensors"
-_SMALL: Final = (
-    "This bundle is the small form of the one that the figures above and `report.html` are of: it"
-    " answers in int8 alone, its word vectors are in int8 too, and `model.safetensors` holds the"
-    " weights in fp16, to train on. They were judged as well, run in float32."
+_COMPACT: Final = (
+    "This bundle is the compact form of the one that the figures above and `report.html` describe."
+    " It answers in int8 alone, its word vectors are in int8 too, and `model.safetensors` holds the"
+    " weights in fp16, to train on. Those weights were judged as well, run in float32."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """The bundle that was written, and what the gate said of each precision that was tried."""
+    """The bundle that was written, and the result of each precision that was tried."""
 
     bundle: Bundle
     checks: tuple[Outcome, ...]
@@ -77,7 +77,7 @@ class Export:
     are fitted on the validation rows. precisions: int8 for CPUs, fp16 for GPUs, bf16 for CPUs that
     have it; bf16 can only be judged on such a CPU. The other precisions of the bundle stay, unless
     fp32 is replaced. compact: for shipping, int8 alone, with word vectors in int8, and weights to
-    train on in fp16. float_values: see `int8_graph`. lane: `optimum` exports fp32 again, by
+    train on in fp16. float_values: see `int8_graph`. exporter: `optimum` exports fp32 again, by
     `export_with_optimum`, and makes the others but bf16 of that.
     """
 
@@ -85,38 +85,23 @@ class Export:
     out: Path
     on: tuple[str, ...]
     columns: Columns = field(default_factory=Columns)
-    precisions: tuple[Other, ...] = (_INT8,)
+    precisions: tuple[LowPrecision, ...] = (_INT8,)
     compact: bool = False
     float_values: bool = False
-    lane: Lane = "default"
+    exporter: Exporter = "default"
     overwrite: bool = False
 
     def run(self, say: Callable[[str], None] = lambda stage: None) -> Exported:
-        """Do it. say: is told what is being done.
+        """Make, judge and write. say: is told what is being done.
 
         Raises:
-            UsageError: *out* is taken, *compact* with another precision than int8, or the lane
-            optimum with bf16 or without optimum.
-            TableError, InputError: too few rows to judge on. BundleError: *bundle* does not verify,
-            its graph is none that int8 can be made of, or a compact bundle or the other lane's
-            fp32 did not pass.
+            UsageError: *out* is taken; *compact* with another precision than int8; or the exporter
+                optimum with bf16, or without its package.
+            TableError, InputError: too few rows to judge on.
+            BundleError: *bundle* does not verify, or int8 cannot be made of its graph; or a compact
+                bundle, or optimum's fp32, did not pass.
         """
-        check_writable(self.out, overwrite=self.overwrite)
-        if self.compact and self.precisions != (_INT8,):
-            raise UsageError(
-                f"--compact has int8 alone, and --precision asks for {', '.join(self.precisions)}:"
-                " leave one of the two out",
-                reason="COMPACT_IS_INT8",
-            )
-        if self.lane == "optimum":
-            if "bf16" in self.precisions:
-                raise UsageError(
-                    "bf16 is judged by loading a bundle, and the fp32 of --lane optimum is in none"
-                    " yet: leave it out, and add it with --precision bf16 to the bundle that this"
-                    " writes",
-                    reason="LANE_WITHOUT_BF16",
-                )
-            check_optimum()
+        self._check_options()
         opened = open_bundle(self.bundle)
         opened.verify()
         if _FP32 not in opened.manifest.precisions:
@@ -130,7 +115,7 @@ class Export:
         check_row_count(len(rows.judged))
         gate = Comparison(opened, rows, say)
         again: list[_Tried] = []
-        if self.lane == "optimum":
+        if self.exporter == "optimum":
             say("exporting with optimum")
             again.append(self._export_again(gate, opened.manifest))
             fp32 = again[0].graphs[opened.manifest.precision(_FP32).file]
@@ -138,12 +123,29 @@ class Export:
         tried = [self._try(gate, opened.manifest, each) for each in dict.fromkeys(self.precisions)]
         checks = [each.outcome for each in (*again, *tried)]
         if self.compact:
-            checks.append(gate.check("fp16", open_graph(half_graph(gate.fp32))))
+            checks.append(gate.check("fp16", open_graph(round_to_fp16(gate.fp32))))
             _refuse_failed(checks)
         elif again:
             checks += _outdated(opened.manifest, checks)
         written = tried if self.compact else [*again, *tried]
         return Exported(self._write(opened, written, checks), tuple(checks))
+
+    def _check_options(self) -> None:
+        check_writable(self.out, overwrite=self.overwrite)
+        if self.compact and self.precisions != (_INT8,):
+            raise UsageError(
+                f"--compact has int8 alone, and --precision asks for {', '.join(self.precisions)}:"
+                " leave one of the two out",
+                reason="COMPACT_IS_INT8",
+            )
+        if self.exporter == "optimum":
+            if "bf16" in self.precisions:
+                raise UsageError(
+                    "bf16 is judged by loading a bundle, and --exporter optimum has not written one"
+                    " yet: leave it out, and add it with --precision bf16 to the new bundle",
+                    reason="EXPORTER_WITHOUT_BF16",
+                )
+            check_optimum()
 
     def _export_again(self, gate: Comparison, manifest: Manifest) -> _Tried:
         graph = export_with_optimum(self.bundle)
@@ -159,7 +161,7 @@ class Export:
         )
         return _Tried(outcome, entry, {entry.file: graph.data})
 
-    def _try(self, gate: Comparison, manifest: Manifest, precision: Other) -> _Tried:
+    def _try(self, gate: Comparison, manifest: Manifest, precision: LowPrecision) -> _Tried:
         if precision == "bf16":
             outcome = gate.check_bf16()
             return _Tried(outcome, _entry(manifest, outcome), {})
@@ -188,9 +190,9 @@ class Export:
         files: dict[str, bytes | Path] = {
             name: opened.read(name) for name in manifest.files if name not in before - after
         }
-        files |= self._papers(opened, checks)
+        files |= self._documents(opened, checks)
         if self.compact and _WEIGHTS in files:
-            files[_WEIGHTS] = half_weights(opened.read(_WEIGHTS))
+            files[_WEIGHTS] = weights_to_fp16(opened.read(_WEIGHTS))
         for each in tried:
             if each.entry is not None:
                 kept[each.outcome.precision] = each.entry
@@ -202,16 +204,18 @@ class Export:
             overwrite=self.overwrite,
         )
 
-    def _papers(self, opened: Bundle, checks: list[Outcome]) -> dict[str, bytes]:
-        """Return the card and the report with what the gate said."""
+    def _documents(self, opened: Bundle, checks: list[Outcome]) -> dict[str, bytes]:
+        """Return the model card and the report with the results of the gate."""
         card, report = (
             opened.read(name).decode("utf-8") if name in opened.manifest.files else ""
             for name in ("README.md", "report.html")
         )
-        papers = {"README.md": card_with(card, checks, _SMALL if self.compact else None).encode()}
+        documents = {
+            "README.md": card_with(card, checks, _COMPACT if self.compact else None).encode()
+        }
         if report:
-            papers["report.html"] = report_with(report, checks, small=self.compact).encode()
-        return papers
+            documents["report.html"] = report_with(report, checks, small=self.compact).encode()
+        return documents
 
 
 def _entry(manifest: Manifest, check: Outcome, *, packed: bool = False) -> Precision | None:
@@ -241,14 +245,14 @@ def _dated(manifest: Manifest) -> Manifest:
 
 
 def _outdated(manifest: Manifest, checks: list[Outcome]) -> list[Outcome]:
-    """Return what is said of the precisions that were made of the fp32 that is replaced."""
+    """Return an outcome for each precision that was made of the fp32 graph that is replaced."""
     tried = {check.precision for check in checks}
     why = "it was made of the fp32 that was replaced; add it again with --precision"
     return [NotJudged(precision=name, why=why) for name in manifest.precisions if name not in tried]
 
 
 def _refuse_failed(checks: list[Outcome]) -> None:
-    """Raise BundleError PRECISION_REFUSED: without its precisions a compact bundle is nothing."""
+    """Raise BundleError PRECISION_REFUSED: a compact bundle has nothing but these precisions."""
     failed = [check.sentence() for check in checks if not check.passed]
     if failed:
         raise BundleError(

@@ -12,7 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, BertConfig, PreTrainedModel
-from transformers import PretrainedConfig as PreTrainedConfig  # the name in both lanes' versions
+from transformers import (
+    PretrainedConfig as PreTrainedConfig,  # the name in the versions of both exporters
+)
 from transformers.utils import logging as transformers_logging
 
 from sentimill.classifier import plan_batches

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sentimill_train.export.quantization.activation_stats import States, see_states
+from sentimill_train.export.quantization.activation_stats import (
+    ActivationStats,
+    collect_activation_stats,
+)
 from tiny_bundle import graph
 
 TEXTS = [np.array([1, 4, 4, 2]), np.array([1, 5, 2])]
@@ -17,7 +20,7 @@ def test_the_largest_value_and_the_moments_are_those_of_all_tokens() -> None:
     words[1, 1], words[4, 2], words[5, 0] = 1, 3, 3
     tokens = words[np.concatenate(TEXTS)]
 
-    seen = see_states(graph(), ["looked_up"], TEXTS)["looked_up"]
+    seen = collect_activation_stats(graph(), ["looked_up"], TEXTS)["looked_up"]
 
     assert seen.largest.tolist() == [3, 1, 3]
     assert np.allclose(seen.moments, tokens.T @ tokens)
@@ -28,8 +31,8 @@ def test_divided_states_are_those_of_divided_values() -> None:
     values = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
     by = np.array([1, 2, 4, 8], np.float32)
 
-    def states(of: np.typing.NDArray[np.float32]) -> States:
-        return States(np.abs(of).max(axis=0), (of.T @ of).astype(np.float64))
+    def states(of: np.typing.NDArray[np.float32]) -> ActivationStats:
+        return ActivationStats(np.abs(of).max(axis=0), (of.T @ of).astype(np.float64))
 
     found, expected = states(values).divided(by), states(values / by)
 
@@ -39,5 +42,5 @@ def test_divided_states_are_those_of_divided_values() -> None:
 
 def test_without_a_text_there_is_nothing_to_go_by() -> None:
     """Said at once, and not by a graph of nonsense."""
-    with pytest.raises(ValueError, match="no text at all"):
-        see_states(graph(), ["looked_up"], [])
+    with pytest.raises(ValueError, match="need at least one text"):
+        collect_activation_stats(graph(), ["looked_up"], [])

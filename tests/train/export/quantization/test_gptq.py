@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from sentimill_train.export.quantization.gptq import round_weight
+from sentimill_train.export.quantization.gptq import quantize_weight
 
 
 def normal(*shape: int) -> NDArray[np.float32]:
@@ -35,7 +35,7 @@ def test_a_weight_comes_back_within_half_a_step_a_column() -> None:
     """Each column has its own step, and one of zeros stays zero."""
     weight = normal(64, 5) * np.array([1e-3, 1, 10, 0, 1e3], np.float32)
 
-    whole, scale = round_weight(weight)
+    whole, scale = quantize_weight(weight)
 
     assert whole.dtype == np.int8
     assert (np.abs(whole * scale - weight) <= scale * 0.5001).all()
@@ -46,7 +46,7 @@ def test_two_neighbours_of_one_sign_come_to_128_at_most(in_turn: bool) -> None:
     """That is what 16 bits hold with activations of 255; alone a weight may use eight bits."""
     moments = moments_of(correlated(300, 385)) if in_turn else None
 
-    whole = round_weight(normal(385, 40), moments)[0].astype(int)
+    whole = quantize_weight(normal(385, 40), moments)[0].astype(int)
 
     pairs = whole[:384].reshape(-1, 2, 40)
     assert np.maximum(pairs, 0).sum(axis=1).max() <= 128
@@ -60,7 +60,7 @@ def test_rows_rounded_in_turn_lose_less_on_states_like_those_seen() -> None:
     weight = normal(200, 40)
 
     def lost(moments: NDArray[np.float64] | None) -> float:
-        whole, scale = round_weight(weight, moments)
+        whole, scale = quantize_weight(weight, moments)
         return float(np.abs(states[600:] @ (whole * scale - weight)).mean())
 
     assert lost(moments_of(states[:600])) < lost(None) / 2
@@ -95,7 +95,7 @@ def integer_product(states: NDArray[np.uint8], weight: NDArray[np.int8]) -> NDAr
 @pytest.mark.parametrize("rows", [1, 2, 7, 80])
 def test_the_worst_states_do_not_overflow_here(rows: int) -> None:
     """255 wherever a column is of one sign, nothing elsewhere: the sum is that of whole numbers."""
-    whole = round_weight(normal(384, 40))[0]
+    whole = quantize_weight(normal(384, 40))[0]
     signs = np.concatenate([whole.T > 0, whole.T < 0])
     states = np.where(signs, 255, 0).astype(np.uint8)[:rows]
 

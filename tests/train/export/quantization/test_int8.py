@@ -14,8 +14,8 @@ from onnxruntime.transformers.onnx_model_bert import BertOnnxModel
 from sentimill.errors import BundleError
 from sentimill_train.export.acceptance import is_invariant
 from sentimill_train.export.onnx import export_fp32, graph_logits, open_graph
-from sentimill_train.export.quantization.graph_products import find_products
 from sentimill_train.export.quantization.int8 import int8_graph
+from sentimill_train.export.quantization.weight_matmuls import find_weight_matmuls
 from sentimill_train.model.student import load_student, save_student
 from tiny_bundle import graph as tiny_graph
 from train_parts import reviews, rows_of, student
@@ -51,7 +51,7 @@ def test_every_product_of_the_encoder_is_whole_and_the_head_is_not(graph: bytes)
 
 def test_what_comes_out_of_a_gelu_is_counted_from_its_least_value(graph: bytes) -> None:
     """One such product a layer."""
-    products = find_products(onnx.load_model_from_string(graph).graph)
+    products = find_weight_matmuls(onnx.load_model_from_string(graph).graph)
 
     assert [product.one_sided for product in products] == [False, False, False, True] * 2
 
@@ -93,7 +93,7 @@ def test_a_channel_that_is_always_large_is_divided(tmp_path: Path) -> None:
     made.state_dict()["bert.embeddings.LayerNorm.weight"][3] *= 50
     save_student(made, tmp_path / "saved")
     data = export_fp32(tmp_path / "saved").data
-    first = find_products(onnx.load_model_from_string(data).graph)[0]
+    first = find_weight_matmuls(onnx.load_model_from_string(data).graph)[0]
 
     constants = onnx.load_model_from_string(int8_graph(data, texts())).graph.initializer
 

@@ -1,4 +1,4 @@
-"""What the inputs of an encoder's products look like on real text: how large, and how they vary."""
+"""Statistics of the activations on real text: how large each channel is, and how they vary."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper
 
-__all__ = ["States", "see_states"]
+__all__ = ["ActivationStats", "collect_activation_stats"]
 
 
 @dataclass(frozen=True, slots=True)
-class States:
-    """One tensor of states over all tokens that were seen.
+class ActivationStats:
+    """Statistics of one activation tensor over all tokens.
 
     largest: (channels,), the largest absolute value. moments: (channels, channels), the sum of
     x xᵀ.
@@ -25,16 +25,16 @@ class States:
     largest: NDArray[np.float32]
     moments: NDArray[np.float64]
 
-    def divided(self, by: NDArray[np.float32]) -> States:
-        """Return the states divided by *by* (channels,)."""
+    def divided(self, by: NDArray[np.float32]) -> ActivationStats:
+        """Return the statistics of the activations divided by *by* (channels,)."""
         wide = by.astype(np.float64)
-        return States(self.largest / by, self.moments / np.outer(wide, wide))
+        return ActivationStats(self.largest / by, self.moments / np.outer(wide, wide))
 
 
-def see_states(
+def collect_activation_stats(
     graph: bytes, names: Sequence[str], texts: Iterable[NDArray[np.int64]]
-) -> dict[str, States]:
-    """Return the states in the tensors *names*, each (rows, tokens, channels), of *texts*.
+) -> dict[str, ActivationStats]:
+    """Return the statistics of the tensors *names*, each (rows, tokens, channels), on *texts*.
 
     texts: the ids (tokens,) of a few dozen reviews.
 
@@ -50,18 +50,18 @@ def see_states(
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    seen: dict[str, States] = {}
-    for ids in texts:  # one at a time: a padded token has states too
+    seen: dict[str, ActivationStats] = {}
+    for ids in texts:  # one at a time: padding would have activations too
         feeds = {"input_ids": ids[None], "attention_mask": np.ones_like(ids[None])}
         for name, values in zip(names, session.run(names, feeds), strict=True):
             seen[name] = _with(seen.get(name), values[0])
     if not seen:
-        raise ValueError("the states of no text at all were asked for")
+        raise ValueError("activation statistics need at least one text")
     return seen
 
 
-def _with(seen: States | None, states: NDArray[np.float32]) -> States:
+def _with(seen: ActivationStats | None, states: NDArray[np.float32]) -> ActivationStats:
     largest, moments = np.abs(states).max(axis=0), states.T @ states
     if seen is None:
-        return States(largest, moments.astype(np.float64))
-    return States(np.maximum(seen.largest, largest), seen.moments + moments)
+        return ActivationStats(largest, moments.astype(np.float64))
+    return ActivationStats(np.maximum(seen.largest, largest), seen.moments + moments)

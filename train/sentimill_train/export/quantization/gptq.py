@@ -1,4 +1,4 @@
-"""Weights as whole numbers of eight bits, each rounded so that it makes up for those before it."""
+"""GPTQ: int8 rounding that compensates the error of the rows before it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["round_weight"]
+__all__ = ["quantize_weight"]
 
 _PAIR_MOST: Final = 127
 _PAIR_LIMIT: Final = 128
@@ -15,20 +15,20 @@ _DAMPING: Final = 0.01
 _BLOCK: Final = 128
 
 
-def round_weight(
+def quantize_weight(
     weight: NDArray[np.float32], moments: NDArray[np.float64] | None = None
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Return *weight* (inputs, outputs) as whole numbers of eight bits and a scale a column.
+    """Return *weight* (inputs, outputs) in int8, and a scale for each column.
 
     Without VNNI a CPU multiplies two neighbours in a column (rows 0 and 1, 2 and 3, ...) with
-    activations of up to 255 and adds them in 16 bits, where anything past 32,767 is cut off. The
-    usual remedy is weights of seven bits (ONNX Runtime, "Quantize ONNX models", reduce_range). What
-    is needed is less: two neighbours of the same sign may come to 128 together. Large weights
-    seldom stand side by side, so a step is about two thirds of that of seven bits.
+    activations of up to 255 and adds them in 16 bits, where anything past 32,767 saturates. The
+    usual remedy is weights of seven bits (ONNX Runtime, "Quantize ONNX models", reduce_range). A
+    weaker condition is enough: two neighbours of the same sign may add up to 128. Large weights are
+    seldom neighbours, so a step is about two thirds as wide as with seven bits.
 
-    moments: (inputs, inputs), the sum of x xᵀ over the inputs x that are to be expected. With them
-    each row is rounded in turn, and what that does to the product is made up for in the rows that
-    follow (GPTQ, Frantar et al. 2023, algorithm 1); without, each weight goes to the nearest.
+    moments: (inputs, inputs), the sum of x xᵀ over typical inputs x. With them each row is rounded
+    in turn, and the rows that follow compensate its error in the product (GPTQ, Frantar et al.
+    2023, algorithm 1). Without them each weight is rounded to the nearest step.
     """
     pairs = np.pad(weight, ((0, len(weight) % 2), (0, 0))).reshape(-1, 2, weight.shape[1])
     most = np.maximum(
@@ -42,7 +42,7 @@ def round_weight(
 
 
 def _in_turn(steps: NDArray[np.float64], moments: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return *steps* in whole numbers, later rows making up for earlier ones."""
+    """Return *steps* as whole numbers; later rows compensate the error of earlier ones."""
     rows = len(steps)
     damped = moments + np.eye(rows) * max(_DAMPING * float(np.diag(moments).mean()), 1e-12)
     upper = np.linalg.cholesky(np.linalg.inv(damped)).T

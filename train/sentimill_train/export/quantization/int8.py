@@ -1,13 +1,13 @@
-"""int8: the encoder's weight products in whole numbers, with a scale of its own for every token.
+"""int8 quantization of the encoder's weight products, with a scale for every token.
 
-Dynamic quantisation with one activation scale a tensor makes a text's answer hang on its batch
-mates. Here each row of a product's input (one token's state) is scaled by its own largest value, so
-what a text gets is its own to the bit, whatever stands beside it.
+Usual dynamic quantization has one activation scale for a whole tensor, so the answer to a text
+depends on the other texts of its batch. Here each row of an input, the activations of one token, is
+scaled by its own largest value. So a text gets the same bits in any batch.
 
-Three things keep the rounding small (docs/precisions.md): weights of eight bits that make up for
-each other (`gptq.py`); outliers of the states, which take the steps from all other
-channels, moved into the weights (SmoothQuant, Xiao et al. 2023, equation 4, alpha 0.5); and what
-comes out of a GELU, which is hardly ever negative, counted from its least value up.
+Three things keep the rounding error small (docs/precisions.md): rounding of the weights that
+compensates errors (`gptq`); outliers of the activations, which would take the steps from all other
+channels, moved into the weights (SmoothQuant, Xiao et al. 2023, equation 4, alpha 0.5); and
+outputs of GELU, which are hardly ever negative, counted from their least value up.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
 
 from sentimill.errors import BundleError
-from sentimill_train.export.quantization.activation_stats import States, see_states
-from sentimill_train.export.quantization.gptq import round_weight
-from sentimill_train.export.quantization.graph_products import (
-    Product,
+from sentimill_train.export.quantization.activation_stats import (
+    ActivationStats,
+    collect_activation_stats,
+)
+from sentimill_train.export.quantization.gptq import quantize_weight
+from sentimill_train.export.quantization.weight_matmuls import (
+    WeightMatMul,
     find_biases,
-    find_products,
+    find_weight_matmuls,
     make_node,
     unfuse_norms,
 )
@@ -35,12 +38,12 @@ __all__ = ["int8_graph"]
 
 _MICROSOFT: Final = "com.microsoft"
 _LEAST_CHANNEL: Final = 0.01
-"""Of the mean over the channels: one that the texts never woke must not grow without bound."""
+"""The least size of a channel, as a share of the mean: an unused one must not be scaled up much."""
 _T = TypeVar("_T", bound=np.generic)
 _MASK: Final = "attention_mask"
 _UNSEEN: Final = -1e4
-"""What padding adds to a product of query and key. Over the root of the channels (-1,768 at 32,
--884 at 128) it is far below -104, and e to that is 0 in float32."""
+"""What padding adds to a product of query and key. Divided by the root of the channels (-1,768 at
+32, -884 at 128) it is far below -104, and e to the -104 is 0 in float32."""
 _GELU_LEAST: Final = -0.1702
 """Just below the least value of GELU, by erf or by tanh."""
 
@@ -55,10 +58,10 @@ def int8_graph(
 
     Attention's own products, norms, activations, embeddings and the head stay float32.
 
-    texts: the ids (tokens,) of a few dozen reviews, to see what states look like; without them
-    weights are rounded to the nearest, and outliers stay where they are. float_values: attention's
-    values, which go into its answer as they are, are computed in float32 from weights in int8: no
-    larger a file, nearer to fp32, and a little less fast.
+    texts: the ids (tokens,) of a few dozen reviews, for the statistics of the activations. Without
+    them weights are rounded to the nearest step, and outliers stay. float_values: attention's
+    values, which go into its output directly, are computed in float32 from weights in int8. The
+    file is as small, the answers are closer to fp32, and it is a little slower.
 
     Raises:
         BundleError: NOTHING_TO_QUANTISE, or ATTENTION_UNKNOWN.
@@ -66,9 +69,9 @@ def int8_graph(
     model = onnx.load_model_from_string(fp32)
     graph = model.graph
     unfuse_norms(graph)
-    products = {product.output: product for product in find_products(graph)}
+    products = {product.output: product for product in find_weight_matmuls(graph)}
     inputs = list(dict.fromkeys(product.x for product in products.values()))
-    made = _Rewriter(graph, {} if texts is None else see_states(fp32, inputs, texts))
+    made = _Rewriter(graph, {} if texts is None else collect_activation_stats(fp32, inputs, texts))
     nodes: list[NodeProto] = []
     for node in graph.node:
         product = products.get(node.output[0])
@@ -88,9 +91,9 @@ def int8_graph(
 
 
 class _Rewriter:
-    """Makes the nodes and constants that take the place of float products."""
+    """Makes the nodes and constants that replace float products."""
 
-    def __init__(self, graph: GraphProto, states: Mapping[str, States]) -> None:
+    def __init__(self, graph: GraphProto, states: Mapping[str, ActivationStats]) -> None:
         self._tensors = {tensor.name: tensor for tensor in graph.initializer}
         self._biases = find_biases(graph)
         self._states = states
@@ -114,7 +117,7 @@ class _Rewriter:
         """Return the constants of all nodes so far."""
         return list(self._constants.values())
 
-    def product(self, product: Product) -> Iterator[NodeProto]:
+    def product(self, product: WeightMatMul) -> Iterator[NodeProto]:
         """Yield what computes *product*."""
         whole, scale = self._round(product)
         if product.one_sided:
@@ -123,16 +126,17 @@ class _Rewriter:
         yield from self._times(product, whole, scale, product.output)
 
     def attention(
-        self, node: NodeProto, product: Product, *, float_values: bool
+        self, node: NodeProto, product: WeightMatMul, *, float_values: bool
     ) -> Iterator[NodeProto]:
         """Yield three products, for queries, keys and values, then attention over them.
 
-        ONNX Runtime attends in blocks that stay in a core's cache, in two thirds of the time, where
-        it is given no mask (MultiHeadAttention on the CPU). So each head is one channel wider: a
-        query has 1 there, a key 0 or, where its token is padding, what takes it out of the softmax.
+        Without a mask, MultiHeadAttention on the CPU works in blocks that stay in a core's cache,
+        and takes two thirds of the time. So the mask is put into the heads: each is one channel
+        wider, where a query has 1 and a key 0, or a large negative number where its token is
+        padding.
 
         A query that is alone in the last block is added up in another order than one of two or
-        more. So there is one query more, and what it gets is cut off: only that one is ever alone.
+        more. So one query is added, and its output is cut off: only that one is ever alone.
         """
         _only(node)
         output, bias = product.output, self._array(node.input[2])
@@ -182,7 +186,7 @@ class _Rewriter:
     def _stored(
         self, name: str, whole: NDArray[np.int8], scale: NDArray[np.float32]
     ) -> Iterator[NodeProto]:
-        """Yield what makes a weight again of int8, which ONNX Runtime does once, as it loads."""
+        """Yield the nodes that restore a weight from int8; ONNX Runtime runs them as it loads."""
         self._constant(f"{name}_int8", whole)
         self._constant(f"{name}_scale", scale)
         yield make_node("Cast", [f"{name}_int8"], [f"{name}_steps"], to=TensorProto.FLOAT)
@@ -190,12 +194,12 @@ class _Rewriter:
 
     def _times(
         self,
-        product: Product,
+        product: WeightMatMul,
         whole: NDArray[np.int8],
         scale: NDArray[np.float32],
         output: str,
     ) -> Iterator[NodeProto]:
-        """Yield the product of x in steps with *whole*, and make floats of it."""
+        """Yield the nodes of the int8 product of x with *whole*, and of its scaling to float32."""
         x = product.x
         self._constant(f"{output}_weight_int8", whole)
         self._constant(f"{output}_weight_scale", scale)
@@ -209,47 +213,47 @@ class _Rewriter:
         )
         yield make_node("Mul", [f"{output}_steps", f"{x}_step"], [output])
 
-    def _round(self, product: Product) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-        """Return the weight in int8 and a scale a column, with outliers of x moved into it."""
+    def _round(self, product: WeightMatMul) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+        """Return the weight in int8, with outliers of x moved into it, and a scale a column."""
         x, weight = product.x, self._array(product.weight)
         states = self._states.get(x)
         if states is None:
-            return round_weight(weight)
+            return quantize_weight(weight)
         if not product.one_sided:
             # Where two products share their input, the first one decides.
             by = self._divided_by.setdefault(x, _evening(states, weight))
             weight, states = weight * by[:, None], states.divided(by)
-        return round_weight(weight, states.moments)
+        return quantize_weight(weight, states.moments)
 
     def _evened(self, x: str) -> str:
         return f"{x}_even" if x in self._divided_by else x
 
-    def _shift(self, product: Product, weight: NDArray[np.float32]) -> None:
-        """Take what counting from the least value up adds to every row out of the bias."""
+    def _shift(self, product: WeightMatMul, weight: NDArray[np.float32]) -> None:
+        """Subtract from the bias what counting from the least value adds to every row."""
         added, place = self._biases[product.output]
         bias = self._array(added.input[place])
         name = f"{product.output}_bias"  # of its own: products may share a bias
         self._constant(name, (bias + _GELU_LEAST * weight.sum(axis=0)).astype(np.float32))
         added.input[place] = name
 
-    def _steps(self, product: Product) -> Iterator[NodeProto]:
-        """Yield what makes `x_uint8` of x, and `x_step` (rows, tokens, 1), what one step is."""
+    def _steps(self, product: WeightMatMul) -> Iterator[NodeProto]:
+        """Yield the nodes that make `x_uint8` of x, and `x_step` (rows, tokens, 1), its scale."""
         x = product.x
         if x in self._scaled:
             return
         self._scaled.add(x)
         even = self._evened(x)
         if product.one_sided:
-            # From its least value up to the row's largest. A zero point a row would be a whole
-            # number, and what it is off by would be the same for every channel and add up.
+            # From the least value of GELU up to the row's largest. A zero point for each row would
+            # be a whole number, and its error would be the same for every channel and add up.
             even = f"{x}_above_least"
             yield make_node("Add", [x, "int8_least"], [even])
             yield make_node("ReduceMax", [even], [f"{x}_most"], axes=[-1], keepdims=1)
             yield make_node("Mul", [f"{x}_most", "int8_step_one_sided"], [f"{x}_step"])
         else:
             if x in self._divided_by:
-                # In BERT the norm that made x cannot divide it, for x is also added to what comes
-                # behind. This costs a hundredth of the product.
+                # In BERT the norm that made x cannot divide it, because x is also added to a later
+                # state. The division costs a hundredth of the product.
                 self._constant(f"{x}_per_channel", (1 / self._divided_by[x]).astype(np.float32))
                 yield make_node("Mul", [x, f"{x}_per_channel"], [even])
             yield make_node("ReduceMax", [even], [f"{x}_largest"], axes=[-1], keepdims=1)
@@ -259,10 +263,10 @@ class _Rewriter:
             yield make_node("Mul", [f"{x}_most", "int8_step"], [f"{x}_step"])
         yield from self._quantised(product, even)
 
-    def _quantised(self, product: Product, even: str) -> Iterator[NodeProto]:
-        """Yield what makes `x_uint8` of *even*: one pass, with a scale a row.
+    def _quantised(self, product: WeightMatMul, even: str) -> Iterator[NodeProto]:
+        """Yield the nodes that make `x_uint8` of *even* in one pass, with a scale for each token.
 
-        QuantizeLinear has that for an axis only, and so the tokens of all rows are made one axis.
+        QuantizeLinear has a scale for each index of one axis, so all tokens are made one axis.
         """
         x = product.x
         channels = len(self._array(product.weight))
@@ -293,22 +297,22 @@ def _only(node: NodeProto) -> None:
     more = sorted({attribute.name for attribute in node.attribute} - known)
     if more or any(node.input[4:]):
         raise BundleError(
-            f"attention {node.name!r} has {more or 'more inputs'}, which int8 is not made for here:"
-            " ship the fp32 bundle",
+            f"attention {node.name!r} has {more or 'more inputs'}, which int8 does not support:"
+            " use the fp32 bundle",
             reason="ATTENTION_UNKNOWN",
         )
 
 
 def _wider(values: NDArray[_T], heads: int, more: int, value: float) -> NDArray[_T]:
-    """Return *values* (..., heads * channels) with *more* of *value* behind each head."""
+    """Return *values* (..., heads * channels) with *more* channels of *value* after each head."""
     split = values.reshape(*values.shape[:-1], heads, -1)
     widths = [(0, 0)] * (split.ndim - 1) + [(0, more)]
     wide: NDArray[_T] = np.pad(split, widths, constant_values=value)
     return wide.reshape(*values.shape[:-1], -1)
 
 
-def _evening(states: States, weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return what to divide each channel (inputs,) of *states* by, and multiply *weight* with."""
+def _evening(states: ActivationStats, weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return what each channel (inputs,) of *states* is divided by, and *weight* multiplied."""
     largest, weights = (
         np.maximum(values, max(_LEAST_CHANNEL * float(values.mean()), 1e-12))
         for values in (states.largest, np.abs(weight).max(axis=1))

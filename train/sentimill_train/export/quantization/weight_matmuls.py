@@ -1,4 +1,4 @@
-"""What of an encoder's graph int8 takes the place of: its products of states and weights."""
+"""Finds the MatMul and Attention nodes to quantize: products of activations with a weight."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from onnx import GraphProto, NodeProto, helper
 
 from sentimill.errors import BundleError
 
-__all__ = ["Product", "find_biases", "find_products", "make_node", "unfuse_norms"]
+__all__ = ["WeightMatMul", "find_biases", "find_weight_matmuls", "make_node", "unfuse_norms"]
 
 
 @dataclass(frozen=True, slots=True)
-class Product:
-    """A product of states with a weight, by the names of *x*, *weight* and *output*.
+class WeightMatMul:
+    """A product of activations *x* with a *weight*; these and *output* are names of tensors.
 
-    one_sided: *x* comes out of a GELU, and a bias is added to *output*. attention: it gives
-    queries, keys and values in one.
+    one_sided: *x* is the output of a GELU, and a bias is added to *output*. attention: the product
+    is part of an Attention node and gives queries, keys and values in one.
     """
 
     x: str
@@ -28,10 +28,11 @@ class Product:
     attention: bool
 
 
-def find_products(graph: GraphProto) -> list[Product]:
-    """Return the encoder's products of states and weights, without the head, in their order.
+def find_weight_matmuls(graph: GraphProto) -> list[WeightMatMul]:
+    """Return the encoder's products of activations and weights in their order, without the head.
 
-    The head stays float32: a few columns cost nothing, and its rounding would show in every answer.
+    The head stays float32: its few columns cost nothing, and its rounding error would be in every
+    answer.
 
     Raises:
         BundleError: NOTHING_TO_QUANTISE.
@@ -40,7 +41,7 @@ def find_products(graph: GraphProto) -> list[Product]:
     made_by = {output: node.op_type for node in graph.node for output in node.output}
     biases = find_biases(graph)
     found = [
-        Product(
+        WeightMatMul(
             x=node.input[0],
             weight=node.input[1],
             output=node.output[0],
@@ -52,17 +53,18 @@ def find_products(graph: GraphProto) -> list[Product]:
     ]
     if len(found) < 2:
         raise BundleError(
-            "the graph has no products of states and weights to make int8 of: it is no encoder"
-            " that `sentimill train` exports",
+            "the graph has no matrix products of activations and weights to quantize: give an"
+            " encoder that `sentimill train` exported",
             reason="NOTHING_TO_QUANTISE",
         )
     return found[:-1]
 
 
 def unfuse_norms(graph: GraphProto) -> None:
-    """Write each norm that is fused with the sums before it as what it computes.
+    """Replace each norm that is fused with the sums before it by the nodes that it stands for.
 
-    `export_fp32` does not fuse them, other exporters do. A CPU takes a quarter of the time so.
+    `export_fp32` does not fuse them, but other exporters do. Unfused norms take a quarter of the
+    time on a CPU.
     """
     nodes: list[NodeProto] = []
     for node in graph.node:
@@ -82,7 +84,7 @@ def _unfused(node: NodeProto) -> Iterator[NodeProto]:
 
 
 def find_biases(graph: GraphProto) -> dict[str, tuple[NodeProto, int]]:
-    """Return the sums that add a bias, and which input that is, by what it is added to."""
+    """Return the Add nodes that add a bias, and the bias's input index, by the other input."""
     vectors = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 1}
     return {
         node.input[1 - i]: (node, i)
@@ -94,5 +96,5 @@ def find_biases(graph: GraphProto) -> dict[str, tuple[NodeProto, int]]:
 
 
 def make_node(operator: str, inputs: list[str], outputs: list[str], **attributes: Any) -> NodeProto:
-    """Return a node that has the name of its first output."""
+    """Return a node with the name of its first output."""
     return helper.make_node(operator, inputs, outputs, outputs[0], **attributes)
