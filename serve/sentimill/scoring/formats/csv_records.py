@@ -142,10 +142,8 @@ class RecordReader:
         self.end = end or self._newline
         text, valid = self.encoding.decode(self.header)
         if not valid:
-            why = (
-                f"{self._name} has a header that is not {self.encoding.codec}: add --encoding with"
-            )
-            why += " the encoding of the file, such as --encoding cp1252"
+            why = f"{self._name} has a header that is not {self.encoding.codec}: add --encoding"
+            why += " cp1252 for a file from Windows, or the name of its encoding"
             raise TableError(why, reason="NOT_UTF8")
         if record.error is not None and "\r" in text:
             why = f"{self._name} ends its lines with CR alone: convert them to LF"

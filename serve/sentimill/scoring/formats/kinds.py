@@ -101,4 +101,5 @@ def check_content(name: str, kind: Kind, first: bytes) -> None:
         raise TableError(f"{why}: add --format {kind.name}", reason="BAD_COMPRESSION")
     if kind.name != "parquet" and first.startswith(b"PAR1"):
         why = f"{name} is a Parquet file, but its name does not say so"
-        raise TableError(f"{why}: add --format parquet", reason="WRONG_FORMAT")
+        why += ": add --format parquet, and name the output .parquet"
+        raise TableError(why, reason="WRONG_FORMAT")

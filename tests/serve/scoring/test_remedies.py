@@ -1,0 +1,138 @@
+"""Every remedy that an error of `score` recommends works: the command is run with it."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cli_in_process import Run, Sentimill
+
+OPTION = re.compile(r"--[a-z-]+(?: (?:'[^']*'|[^\s,:;()]+))?")
+FLAGS = {"--overwrite", "--restart", "--where-missing"}
+
+
+def parquet(table: pa.Table) -> bytes:
+    """Return *table* as a file."""
+    out = io.BytesIO()
+    pq.write_table(table, out)
+    return out.getvalue()
+
+
+def options_in(message: str) -> list[list[str]]:
+    """Return the options that *message* recommends, each as arguments."""
+    found = []
+    for option in OPTION.findall(message):
+        name, *value = shlex.split(option)
+        found.append([name] if name in FLAGS else [name, *value])
+    return found
+
+
+CSV = b"id,text\n1,good\n2,bad\n"
+ARRAY = json.dumps([{"text": "good"}, {"text": "bad"}], indent=2).encode()
+ZSTD = pa.Codec("zstd").compress(CSV, asbytes=True)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "data", "says"),
+    [
+        ("in.csv", "out.csv", "id,text\n1,good\n2,bad\n".encode("utf-16-le"), "UTF-16 without"),
+        ("in.csv", "out.csv", "id,text\n1,good\n2,bad\n".encode("utf-16-be"), "UTF-16 without"),
+        ("in.csv", "out.csv", "id,text\n1,good\n2,bad\n".encode("utf-16"), "byte-order mark says"),
+        ("in.csv", "out.csv", "id,text,naïve\n1,good,\n2,bad,\n".encode("cp1252"), "not utf-8"),
+        ("in.csv", "out.csv", gzip.compress(CSV), "compressed with gzip"),
+        ("in.csv", "out.csv", ZSTD, "compressed with zstd"),
+        ("in.csv.gz", "out.csv", CSV, "not compressed with gzip"),
+        ("in.csv.zst", "out.csv", CSV, "not compressed with zstd"),
+        ("in.csv", "out.parquet", parquet(pa.table({"text": ["good", "bad"]})), "a Parquet file"),
+        ("in.jsonl", "out.jsonl", ARRAY, "one JSON array"),
+        ("in.json", "out.json", b'{"text":"good"}\n{"text":"bad"}\n', "no JSON array"),
+        ("in.csv", "out.csv", b"id,text,sentiment_label\n1,good,\n2,bad,\n", "another --prefix"),
+        ("in.data", "out.csv", CSV, "is unknown"),
+    ],
+)
+def test_the_option_that_a_message_names_reads_the_file(
+    sentimill: Sentimill,
+    bundle: Path,
+    tmp_path: Path,
+    source: str,
+    target: str,
+    data: bytes,
+    says: str,
+) -> None:
+    """The first option in the message, with a value where the message leaves it to the user."""
+    (tmp_path / source).write_bytes(data)
+    command = ["score", str(tmp_path / source), str(tmp_path / target), "--bundle", str(bundle)]
+
+    refused = sentimill(*command)
+    name, *value = options_in(refused.error)[0]
+    if name == "--prefix":
+        value = ["mood_"]
+    if name == "--format" and value == ["or"]:
+        value = ["csv"]
+    if target == "out.jsonl":
+        command[2] = str(tmp_path / "out.json")
+    if source == "in.json":
+        command[2] = str(tmp_path / "out.jsonl")
+    done = sentimill(*command, name, *value)
+
+    assert says in refused.error
+    assert refused.code in (2, 4)
+    assert done.code == 0, done.err
+    assert "2 rows in" in done.err
+
+
+@pytest.mark.parametrize(
+    ("data", "option"),
+    [
+        (b'id,text\n1,"good" they say\n2,"bad" too\n', "--quote none"),
+        (b'id,text\n1,"good \\"yes\\" so"\n2,bad\n', "--escape '\\'"),
+        (b'id,text\n1,good\n2,"bad\n', "--quote none"),
+    ],
+)
+def test_the_option_that_a_bad_row_names_reads_the_row(
+    sentimill: Sentimill, bundle: Path, tmp_path: Path, data: bytes, option: str
+) -> None:
+    """The message stands in the errors file."""
+    (tmp_path / "in.csv").write_bytes(data)
+    command = ["score", str(tmp_path / "in.csv"), str(tmp_path / "out.csv"), "--overwrite"]
+
+    first = sentimill(*command, "--bundle", bundle)
+    listed = (tmp_path / "out.csv.errors.jsonl").read_text().splitlines()
+    again = sentimill(*command, "--bundle", bundle, *shlex.split(option))
+
+    assert first.code == 3
+    assert all(option in json.loads(line)["message"] for line in listed)
+    assert again.code == 0, again.err
+    assert "2 rows in" in again.err
+
+
+def test_the_rest_of_the_remedies(sentimill: Sentimill, bundle: Path, tmp_path: Path) -> None:
+    """Columns, delimiters, outputs that exist, several inputs, gaps."""
+
+    def run(*args: str | Path) -> Run:
+        return sentimill("score", *args, "--bundle", bundle)
+
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_bytes(b"id~review\n1~good\n")
+    assert "--delimiter" not in run(source, target).error
+    source.write_bytes(b"id,review\n1,good\n")
+    assert "name one with --text-column" in run(source, target).error
+    assert run(source, target, "--text-column", "review").code == 0
+    assert "add --overwrite" in run(source, target, "--text-column", "review").error
+    assert run(source, target, "--text-column", "review", "--overwrite").code == 0
+    taken = run(target, tmp_path / "two.csv", "--text-column", "review")
+    assert "--where-missing" in taken.error
+    gaps = run(target, tmp_path / "two.csv", "--text-column", "review", "--where-missing")
+    assert gaps.code == 0
+    both = run(source, target, tmp_path / "three.csv", "--text-column", "review")
+    assert "ending in /" in both.error
+    folder = f"{tmp_path}/made/"
+    assert run(source, target, folder, "--text-column", "review", "--where-missing").code == 0
