@@ -219,6 +219,14 @@ CASES: dict[str, list[Case]] = {
             [{**TICKET, "instance": "a"}],
         ),
     ],
+    "ModelRestarted": [
+        Case(
+            {f'sentimill_model_restarts_total{{{ON}, reason="timeout"}}': "0x10 1x30"},
+            "15m",
+            [{**TICKET, "instance": "a"}],
+        ),
+        Case({f'sentimill_model_restarts_total{{{ON}, reason="timeout"}}': "1x40"}, "30m"),
+    ],
     "EngineFailing": [
         Case(
             {f"sentimill_engine_failures_total{{{ON}}}": "0+1x30"},

@@ -313,7 +313,9 @@ def test_the_images_command_runs_as_nobody_on_a_read_only_root(bundle: Path) -> 
         [*isolation(), "python3", "-c", tell], capture_output=True, check=True, text=True
     )
     _, *flags = command_of(IMAGES[0])
-    replica = Replica([*flags, f"--bundle={bundle}", "--notice-seconds=0"], before=isolation())
+    at = flags.index("--notice-seconds")
+    flags[at + 1] = "0"
+    replica = Replica([*flags, f"--bundle={bundle}"], before=isolation())
     try:
         replica.start()
         with Client(replica.address) as client:

@@ -21,6 +21,7 @@ LABELS = {
     "sentimill_closed_batches": {"reason"},
     "sentimill_reference_label_ratio": {"outcome"},
     "sentimill_reloads": {"result"},
+    "sentimill_model_restarts": {"reason"},
     "sentimill_model": {"name", "version", "digest", "precision", "engine", "provider"},
 }
 METHODS = (
@@ -37,6 +38,8 @@ METHODS = (
 CODES = {outcome.grpc for outcome in OUTCOMES.values()} | {"CANCELLED"}
 REFUSED = (
     "QUEUE_FULL",
+    "CALLER_SHARE_FULL",
+    "ENGINE_FAILED",
     "DEADLINE_TOO_SHORT",
     "DEADLINE_EXCEEDED",
     "DRAINING",

@@ -15,7 +15,7 @@ from live_server import WAIT_SECONDS
 from raw_calls import request_of
 from sentimill.bundle.manifest import Manifest
 from sentimill.bundle.reader import Bundle
-from sentimill.server.lifecycle import Serve
+from sentimill.server.lifecycle import Serve, Signals
 from sentimill.server.sentiment_service import SERVICE
 from sentimill.v1 import sentiment_pb2 as pb
 from tiny_bundle import write_tiny_bundle
@@ -26,7 +26,8 @@ class Reloading:
 
     def __init__(self, link: Path) -> None:
         self.link = link
-        self.wish = asyncio.Event()
+        self.signals = Signals()
+        self.wish = self.signals.reload
         self.address = ""
         self.metrics = ""
 
@@ -77,7 +78,7 @@ async def reloading(folder: Path) -> AsyncIterator[Reloading]:
     made.lead_to(folder)
     async with AsyncExitStack() as stack:
         config = Serve(bundle=made.link, port=0, metrics_port=0, threads=1)
-        serving = await config.start(stack, made.wish)
+        serving = await config.start(stack, made.signals)
         made.address, made.metrics = serving.address, serving.metrics_address
         yield made
 

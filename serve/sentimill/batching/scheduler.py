@@ -137,7 +137,9 @@ class Scheduler:
         self._bulk.clear()
         for task in hung:
             task.cancel()
-        self._threads.shutdown(wait=not hung, cancel_futures=True)
+        # A thread of an earlier close may hang still, and this is the event loop.
+        idle = not hung and self._clock.running_since is None
+        self._threads.shutdown(wait=idle, cancel_futures=True)
 
     async def classify(
         self,

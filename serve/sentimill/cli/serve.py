@@ -115,6 +115,22 @@ def serve(
             rich_help_panel=ADVANCED,
         ),
     ] = False,
+    compression: Annotated[
+        bool,
+        typer.Option(
+            "--compression",
+            help="Accept compressed requests, which cost a server more than a caller.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = False,
+    engine_timeout_seconds: Annotated[
+        float,
+        typer.Option(
+            min=1,
+            help="Restart the model when one engine call runs for longer.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = 30.0,
     notice_seconds: Annotated[
         float,
         typer.Option(
@@ -147,6 +163,7 @@ def serve(
     """
     from sentimill.server.lifecycle import Serve
     from sentimill.server.tls import Tls
+    from sentimill.server.watchdog import WatchdogLimits
 
     model = bundle or reference_bundle()
     if tls_cert is None or tls_key is None:
@@ -170,6 +187,8 @@ def serve(
         notice_seconds=notice_seconds,
         drain_seconds=drain_seconds,
         max_connection_age_seconds=max_connection_age_seconds,
+        watchdog=WatchdogLimits(call_seconds=engine_timeout_seconds),
+        compression=compression,
         reflection=reflection,
         open_inference=open_inference,
         insecure=insecure,

@@ -289,6 +289,15 @@ class Metrics:
             "0 while the newest load of another bundle is one that failed, else 1.",
         )
         self.last_reload_successful.set(1)
+        self.model_restarts = Counter(
+            "sentimill_model_restarts",
+            "Models loaded again because their engine was broken: several batches in a row failed,"
+            " or one call ran for too long.",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in ("failures", "timeout"):
+            self.model_restarts.labels(reason)
         self.loaded = gauge(
             "sentimill_model_loaded_timestamp_seconds", "When the model that answers was loaded."
         )

@@ -22,7 +22,7 @@ from sentimill.observability.metrics import OBJECTIVE_SECONDS, SECONDS, Metrics
 
 __all__ = ["Document", "Problem", "Series", "Status", "problems_of"]
 
-State = Literal["starting", "serving", "draining"]
+State = Literal["starting", "serving", "failing", "draining"]
 
 _QUICK_SHARE: Final = 0.99
 """Share of calls that the objective wants within `OBJECTIVE_SECONDS`."""
@@ -33,6 +33,11 @@ _DRIFT_TEXTS: Final = 200
 
 _REASONS: Final = {
     "QUEUE_FULL": ("the queue was full", "Add a replica or send less: runbook Refusing."),
+    "CALLER_SHARE_FULL": (
+        "one caller held more than its share of the queue",
+        "Add a replica, or let that caller send less: runbook Refusing.",
+    ),
+    "ENGINE_FAILED": ("the engine failed", "Read the log: runbook EngineFailing."),
     "DEADLINE_TOO_SHORT": (
         "the queue was longer than the callers' deadlines",
         "Add a replica, send less, or give calls more time: runbook Refusing.",
@@ -129,11 +134,11 @@ class Status:
         self._state = "serving"
         self.metrics.ready.set(1)
 
-    def pause(self) -> None:
-        """Say that no call is answered until `serve` is called again."""
-        if self._state == "serving":
-            self._state = "starting"
-            self.metrics.ready.set(0)
+    def set_healthy(self, healthy: bool) -> None:
+        """Say that calls are refused because the engine is broken, or that they are answered."""
+        if self._state in ("serving", "failing"):
+            self._state = "serving" if healthy else "failing"
+            self.metrics.ready.set(healthy)
 
     def drain(self) -> None:
         """Say that no new call is answered."""
@@ -218,6 +223,10 @@ def problems_of(state: State, history: History) -> list[Problem]:
         what = "The model is being loaded: no call is answered yet."
         do = "Wait. If this takes over a minute, read the log: runbook NotReady."
         found.append(Problem(severity="warning", what=what, do=do))
+    if state == "failing":
+        what = "The engine is broken: calls are refused until a new model or process answers."
+        do = "The log says why. If this lasts or comes back: runbook ModelRestarted."
+        found.append(Problem(severity="bad", what=what, do=do))
     if state == "draining":
         what = "The server is stopping: calls under way are finished, new ones are refused."
         do = "Nothing, if somebody stopped it on purpose."

@@ -1,7 +1,7 @@
-"""Who may call, and how much: bearer tokens from a file of their hashes, each with a quota.
+"""Authentication and quotas: bearer tokens from a file of their hashes, each with a rate limit.
 
-The file has one caller a line, ``NAME SHA256 [TEXTS_PER_SECOND]``; blank lines and those that begin
-with # are left out. `sentimill token NAME` makes a token and its line. A token has 256 random bits,
+The file has one caller a line, ``NAME SHA256 [TEXTS_PER_SECOND]``. Blank lines and lines that begin
+with # are ignored. `sentimill token NAME` makes a token and its line. A token has 256 random bits,
 so a plain SHA-256 of it is as good as a slow hash: there is nothing to guess.
 """
 
@@ -11,6 +11,7 @@ import hmac
 import logging
 import re
 import secrets
+import stat
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -28,19 +29,19 @@ log = logging.getLogger(__name__)
 _LINE: Final = re.compile(r"(\S+)\s+([0-9a-f]{64})(?:\s+(\d+(?:\.\d+)?))?")
 _PREFIX: Final = "Bearer "
 _BURST_SECONDS: Final = 10.0
-"""A caller that was quiet may use so many seconds of its quota at once."""
+"""A caller that sent nothing for a while may use this many seconds of its quota at once."""
 
-_LOOK_SECONDS: Final = 1.0
-"""How often the file is looked at."""
+_CHECK_SECONDS: Final = 1.0
+"""How often the file is checked for changes."""
 
 
 @dataclass(eq=False, slots=True)
 class Caller:
     """One caller and what is left of its quota.
 
-    texts_per_second: None for no limit, 0 for nothing at all. A request of any size passes while
-    something is left, and what it takes beyond that is paid back before the next one: the rate
-    holds, and no request is too large to be ever let in.
+    texts_per_second: None for no limit, 0 for no texts at all. A request of any size passes while
+    something is left. What it takes beyond that is a debt, which must be paid before the next
+    request: so the rate holds, and no request is too large to pass.
     """
 
     name: str
@@ -74,15 +75,21 @@ ANONYMOUS: Final = Caller("anybody")
 
 
 class TokenAuth:
-    """The callers in a file, which is read again when it changes. For the event loop's thread."""
+    """Knows the callers in a file and follows its changes. For the event loop's thread."""
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        """Read *path*. Raises UsageError when it cannot be read, with the line."""
+    def __init__(
+        self, path: Path, clock: Callable[[], float] = time.monotonic, *, share: float = 1.0
+    ) -> None:
+        """Read *path*. Raises UsageError when it cannot be read, with the line.
+
+        share: of each quota that this process grants, where several processes serve one port.
+        """
         self._path = path
+        self._share = share
         self._clock = clock
-        self._looked = clock()
+        self._checked = clock()
         self._file = FileWatcher([path])
-        self._known = _read(path, self._looked)
+        self._known = _read(path, self._checked, share)
 
     def identify(self, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
         """Return who sent *metadata*, by `authorization: Bearer TOKEN`. Raises AuthError."""
@@ -95,25 +102,25 @@ class TokenAuth:
             )
         digest = sha256(shown.removeprefix(_PREFIX).encode()).hexdigest()
         found = None
-        for caller in self._known:  # all of them: the time must not tell which one is near
+        for caller in self._known:  # all of them, so that the time tells nothing about a token
             if hmac.compare_digest(caller.digest, digest):
                 found = caller
         if found is None:
-            why = "the token is not known here: ask whoever runs this server for one"
+            why = "the token is not known: ask whoever runs this server for one"
             raise AuthError(why, reason="TOKEN_UNKNOWN")
         return found
 
     def _refresh(self) -> None:
         now = self._clock()
-        if now - self._looked < _LOOK_SECONDS:
+        if now - self._checked < _CHECK_SECONDS:
             return
-        self._looked = now
+        self._checked = now
         if not self._file.changed():
             return
         try:
-            fresh = _read(self._path, now)
+            fresh = _read(self._path, now, self._share)
         except UsageError as error:
-            log.error("the tokens stay as they were: %s", error)
+            log.error("the new tokens are ignored, the old ones stay valid: %s", error)
             return
         old = {(caller.digest, caller.texts_per_second): caller for caller in self._known}
         # A quota that is used up does not come back with an edit of the file.
@@ -132,8 +139,10 @@ def new_token(name: str, texts_per_second: float | None) -> tuple[str, str]:
     return token, line
 
 
-def _read(path: Path, now: float) -> list[Caller]:
+def _read(path: Path, now: float, share: float) -> list[Caller]:
     try:
+        if path.stat().st_mode & stat.S_IWOTH:
+            log.warning("every user may write %s and admit callers: chmod o-w it", path)
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the tokens cannot be read: {error}", reason="BAD_TOKENS") from error
@@ -148,6 +157,6 @@ def _read(path: Path, now: float) -> list[Caller]:
                 " make one with `sentimill token NAME`",
                 reason="BAD_TOKENS",
             )
-        rate = None if found[3] is None else float(found[3])
+        rate = None if found[3] is None else float(found[3]) * share
         callers.append(Caller(found[1], found[2], rate, (rate or 0.0) * _BURST_SECONDS, now))
     return callers

@@ -59,6 +59,9 @@ AnyHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 _MOST_PUSHBACK_SECONDS: Final = 30.0
 
+_POLLED: Final = {"ServerLive", "ServerReady"}
+"""Methods of health probes, which are not counted."""
+
 
 @dataclass(slots=True)
 class Call:
@@ -175,7 +178,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         if handler is None:
             return handler
         _, service, method = handler_call_details.method.split("/")
-        counted = method if service in self._counted else None
+        counted = method if service in self._counted and method not in _POLLED else None
         parse, write = handler.request_deserializer, handler.response_serializer
         if handler.unary_unary is not None:
             behaviour = self._unary(handler.unary_unary, parse, counted)

@@ -1,4 +1,4 @@
-"""Files that may change while a server runs."""
+"""Notices when files change while a server runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server's life: verify, load, warm, serve, reload, drain."""
+"""The server's life: load, serve, reload, drain. It answers a signal at any moment."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from sentimill.batching.admission import Admission
-from sentimill.batching.scheduler import Scheduler
-from sentimill.bundle.reader import open_bundle
 from sentimill.classifier import Classifier
 from sentimill.engine.base import EngineName, Precision, Provider
 from sentimill.engine.hardware import keep_few_heaps
-from sentimill.errors import SentimillError, UsageError
+from sentimill.errors import EngineError, SentimillError, UsageError
 from sentimill.observability.http_server import HttpServer
 from sentimill.observability.metrics import Metrics
 from sentimill.observability.status import Status
 from sentimill.observability.tracing import configured_spans
 from sentimill.server.auth import TokenAuth
+from sentimill.server.daemon_thread import end_process, has_busy_threads
 from sentimill.server.error_interceptor import CallBoundary
-from sentimill.server.model_slot import LoadedModel, ModelSlot, warm_up
+from sentimill.server.model_loader import ModelLoader
+from sentimill.server.model_slot import LoadedModel, ModelSlot
 from sentimill.server.request_handler import Limits, RequestHandler
 from sentimill.server.server import GrpcServer, ListenOptions, host_port
 from sentimill.server.tls import Tls
+from sentimill.server.watchdog import Watchdog, WatchdogLimits
 
-__all__ = ["Serve", "Serving", "on_signals"]
+__all__ = ["Serve", "Serving", "Signals"]
 
 log = logging.getLogger(__name__)
 
-_LEAST_USEFUL: Final = 0.75
-"""Share of a batch on a CPU that is no padding; see `batch_selection.take_batch`."""
+T = TypeVar("T")
 
 _ALIVE_SECONDS: Final = 2.0
 """An event loop that takes longer to come round is stuck; one under full load takes some 10 ms."""
@@ -51,9 +51,38 @@ class Serving:
     metrics_address: str
 
 
+@dataclass(slots=True)
+class Signals:
+    """What ends or changes a server. fault: why it must end with an error, None for a signal."""
+
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    reload: asyncio.Event = field(default_factory=asyncio.Event)
+    fault: EngineError | None = None
+
+    def install(self) -> None:
+        """Listen to SIGTERM, SIGINT and SIGHUP. For the main thread's event loop."""
+        loop = asyncio.get_running_loop()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, self.stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self.reload.set)
+
+    async def unless_stopped(self, starting: Coroutine[None, None, T]) -> T | None:
+        """Return the result of *starting*, or cancel it and return None when `stop` comes first."""
+        task, stop = asyncio.create_task(starting), asyncio.create_task(self.stop.wait())
+        await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if task.done():
+            return await task
+        await _cancelled(task)
+        return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Serve:
-    """Serve one bundle over gRPC until a signal comes."""
+    """Serves one bundle over gRPC until a signal comes.
+
+    quota_share: of each caller's quota, since every worker counts for itself.
+    """
 
     bundle: Path
     host: str = "127.0.0.1"
@@ -67,6 +96,7 @@ class Serve:
     tokenizer_threads: int = 2
     batch_tokens: int | None = None
     limits: Limits = field(default_factory=Limits)
+    watchdog: WatchdogLimits = field(default_factory=WatchdogLimits)
     notice_seconds: float = 0.0
     drain_seconds: float = 20.0
     max_connection_age_seconds: float | None = None
@@ -76,48 +106,57 @@ class Serve:
     insecure: bool = False
     tls: Tls | None = None
     tokens: Path | None = None
+    quota_share: float = 1.0
     shared_port: bool = False
 
     def run(self, started: Callable[[Serving], None]) -> None:
-        """Serve until SIGTERM or SIGINT, then drain; *started* is told when calls are answered.
+        """Serve until SIGTERM or SIGINT, then drain; *started* is called when calls are answered.
 
-        SIGHUP loads the bundle anew. Its path may be a link that meanwhile leads to another folder.
+        SIGHUP loads the bundle again. Its path may be a link that leads to another folder by then.
+        The process ends here where a thread hangs in the engine, since Python would wait for it.
 
         Raises:
             UsageError: a port is taken, or the address is not a loopback one without `insecure`.
             BundleError, EngineError: the model does not verify or load.
+            EngineError: the engine failed, and loading the model again did not help.
         """
-        asyncio.run(self._serve(started))
+        fault = asyncio.run(self._serve(started))
+        if has_busy_threads():
+            if fault is not None:
+                log.error("%s", fault)
+            end_process(0 if fault is None else 1)
+        if fault is not None:
+            raise fault
 
-    async def _serve(self, started: Callable[[Serving], None]) -> None:
-        stop, reload = asyncio.Event(), asyncio.Event()
-        on_signals(stop, reload)
+    async def _serve(self, started: Callable[[Serving], None]) -> EngineError | None:
+        signals = Signals()
+        signals.install()
         async with AsyncExitStack() as stack:
-            serving = await self.start(stack, reload)
-            started(serving)
-            await stop.wait()
-            log.info("draining: no new calls, up to %.0f s for those under way", self.drain_seconds)
+            serving = await signals.unless_stopped(self.start(stack, signals))
+            if serving is not None:
+                started(serving)
+                await signals.stop.wait()
+                seconds = self.drain_seconds
+                log.info("draining: no new calls, up to %.0f s for those under way", seconds)
         log.info("stopped")
+        return signals.fault
 
-    async def start(self, stack: AsyncExitStack, reload: asyncio.Event | None = None) -> Serving:
-        """Start everything and leave on *stack* what stops it, in the order of a drain.
-
-        reload: each time it is set, the bundle is loaded anew.
-        """
+    async def start(self, stack: AsyncExitStack, signals: Signals | None = None) -> Serving:
+        """Start everything and leave on *stack* what stops it, in the order of a drain."""
         self.check_host()
         status = Status(Metrics())
-        port = HttpServer(status, self.metrics_host, self.metrics_port)
-        stack.callback(port.close)
+        http = HttpServer(status, self.metrics_host, self.metrics_port)
+        stack.callback(http.close)
         return Serving(
-            address=await self.answer(stack, status, reload),
-            metrics_address=host_port(self.metrics_host, port.port),
+            address=await self.answer(stack, status, signals or Signals()),
+            metrics_address=host_port(self.metrics_host, http.port),
         )
 
     async def answer(
         self,
         stack: AsyncExitStack,
         status: Status,
-        reload: asyncio.Event | None = None,
+        signals: Signals,
         first: Path | None = None,
     ) -> str:
         """Start all but the HTTP port, as `start` does, and return the address.
@@ -136,100 +175,43 @@ class Serve:
             max_tokens=self.limits.max_waiting_tokens,
             metrics=metrics,
         )
-        slot = ModelSlot(self._loaded(self._load(first), admission, metrics))
+        auth = None if self.tokens is None else TokenAuth(self.tokens, share=self.quota_share)
+        loader = self._loader(admission, metrics)
+        slot = ModelSlot(await loader.load(first))
         stack.push_async_callback(slot.close)
-        auth = None if self.tokens is None else TokenAuth(self.tokens)
         boundary = CallBoundary(metrics, admission.wait_seconds, spans)
         requests = RequestHandler(slot, admission, boundary, limits=self.limits, auth=auth)
         server = GrpcServer(requests, self._listen())
         await server.start()
         stack.push_async_callback(server.drain)
-        self._tell(slot.now.classifier, status)
+        _announce(slot.now.classifier, status)
         stack.callback(status.drain)
-        if reload is not None:
-            following = asyncio.create_task(self._follow(reload, slot, admission, status))
-            stack.push_async_callback(_cancelled, following)
+
+        async def set_healthy(healthy: bool) -> None:
+            requests.healthy = healthy
+            status.set_healthy(healthy)
+            await server.set_healthy(healthy)
+
+        async def load_again() -> LoadedModel:
+            return await loader.load(slot.now.classifier.bundle.path)
+
+        watchdog = Watchdog(slot, self.watchdog, metrics, load=load_again, set_healthy=set_healthy)
+        for task in (_follow(signals.reload, loader, slot, status), _guard(watchdog, signals)):
+            stack.push_async_callback(_cancelled, asyncio.create_task(task))
         return host_port(self.host, server.port)
 
-    def _load(self, folder: Path | None = None) -> Classifier:
-        """Verify, load and warm the bundle, whose golden texts come out right."""
-        # A link is followed once, so that all files are of one folder if it changes meanwhile.
-        folder = folder or self.bundle.resolve()
-        open_bundle(folder).verify()
-        classifier = Classifier.load(
-            folder,
+    def _loader(self, admission: Admission, metrics: Metrics) -> ModelLoader:
+        return ModelLoader(
+            bundle=self.bundle,
             precision=self.precision,
             engine=self.engine,
             provider=self.provider,
             threads=self.threads,
+            tokenizer_threads=self.tokenizer_threads,
+            batch_tokens=self.batch_tokens,
+            admission=admission,
+            metrics=metrics,
         )
-        info = classifier.engine.info()
-        shown = (info.engine, info.provider, info.precision, info.threads, classifier.choice.why)
-        log.info("engine %s on %s in %s, %d threads: %s", *shown)
-        warm_up(classifier, self.batch_tokens or classifier.batch_tokens)
-        return classifier
-
-    def _loaded(
-        self, classifier: Classifier, admission: Admission, metrics: Metrics
-    ) -> LoadedModel:
-        """Give *classifier* a queue that runs, and tokenizers."""
-        info = classifier.engine.info()
-        scheduler = Scheduler(
-            classifier.run,
-            admission,
-            metrics,
-            budget=self.batch_tokens or classifier.batch_tokens,
-            padded_length=classifier.padded_length,
-            # Padding costs a CPU as much as text does; a GPU would rather have full batches.
-            least_useful=_LEAST_USEFUL if info.provider == "cpu" else 0.0,
-            computed_tokens=classifier.computed_tokens,
-            calls=info.calls,
-        )
-        scheduler.start()
-        return LoadedModel(classifier, scheduler, tokenizer_threads=self.tokenizer_threads)
-
-    async def _follow(
-        self, reload: asyncio.Event, slot: ModelSlot, admission: Admission, status: Status
-    ) -> None:
-        """Load the bundle anew whenever *reload* is set; what fails leaves the model as it is.
-
-        A wish that comes while a bundle is loaded is met by one more load after it.
-        """
-        while True:
-            await reload.wait()
-            reload.clear()
-            before = slot.now.classifier.bundle
-            try:
-                classifier = await asyncio.to_thread(self._load)
-                new = self._loaded(classifier, admission, status.metrics)
-            except Exception as error:
-                status.metrics.observe_reload(ok=False)
-                # What we raise says all there is to say; anything else needs its trace.
-                trace = None if isinstance(error, SentimillError) else error
-                kept = (before.manifest.name, before.digest[:12], error)
-                log.error("no reload, %s %s answers on: %s", *kept, exc_info=trace)
-                continue
-            slot.put(new)
-            self._tell(classifier, status)
-            status.metrics.observe_reload(ok=True)
-            await slot.drain()  # before another load, so that two models are held at most
-
-    def _tell(self, classifier: Classifier, status: Status) -> None:
-        """Say which model answers, and that it does; again after each reload."""
-        info = classifier.engine.info()
-        manifest = classifier.bundle.manifest
-        facts = {
-            "name": manifest.name,
-            "version": manifest.version,
-            "digest": classifier.bundle.digest,
-            "precision": classifier.precision,
-            "engine": info.engine,
-            "provider": info.provider,
-        }
-        status.metrics.set_model(facts, manifest.labels, manifest.label_mix)
-        status.serve(facts, manifest.labels, _turning(asyncio.get_running_loop()))
-        status.folder = str(classifier.bundle.path)
-        log.info("%s %s answers", manifest.name, classifier.bundle.digest[:12])
 
     def _listen(self) -> ListenOptions:
         return ListenOptions(
@@ -262,15 +244,64 @@ class Serve:
             )
 
 
-def on_signals(stop: asyncio.Event, reload: asyncio.Event) -> None:
-    """Set *stop* on SIGTERM and SIGINT, *reload* on SIGHUP. For the main thread's event loop."""
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, reload.set)
+async def _follow(
+    reload: asyncio.Event, loader: ModelLoader, slot: ModelSlot, status: Status
+) -> None:
+    """Load the bundle again whenever *reload* is set. A failure leaves the model as it is.
+
+    A signal that comes while a bundle is loaded causes one more load after it.
+    """
+    while True:
+        await reload.wait()
+        reload.clear()
+        before = slot.now.classifier.bundle
+        try:
+            new = await loader.load()
+        except Exception as error:
+            status.metrics.observe_reload(ok=False)
+            # Our own errors say all there is to say; any other needs its traceback.
+            trace = None if isinstance(error, SentimillError) else error
+            kept = (before.manifest.name, before.digest[:12], error)
+            log.error("reload failed, still serving %s (%s): %s", *kept, exc_info=trace)
+            continue
+        slot.put(new)
+        _announce(new.classifier, status)
+        status.metrics.observe_reload(ok=True)
+        await slot.drain()  # before another load, so that two models are held at most
 
 
-async def _cancelled(task: asyncio.Task[None]) -> None:
+async def _guard(watchdog: Watchdog, signals: Signals) -> None:
+    """Stop the server when the watchdog cannot help, or has failed itself."""
+    try:
+        await watchdog.run()
+    except EngineError as error:
+        signals.fault = error
+    except Exception as error:
+        log.exception("the watchdog failed")
+        why = f"the watchdog failed with {type(error).__name__}"
+        signals.fault = EngineError(why, reason="ENGINE_FAILED")
+    signals.stop.set()
+
+
+def _announce(classifier: Classifier, status: Status) -> None:
+    """Say which model answers, and that it does; again after each reload."""
+    info = classifier.engine.info()
+    manifest = classifier.bundle.manifest
+    facts = {
+        "name": manifest.name,
+        "version": manifest.version,
+        "digest": classifier.bundle.digest,
+        "precision": classifier.precision,
+        "engine": info.engine,
+        "provider": info.provider,
+    }
+    status.metrics.set_model(facts, manifest.labels, manifest.label_mix)
+    status.serve(facts, manifest.labels, _turning(asyncio.get_running_loop()))
+    status.folder = str(classifier.bundle.path)
+    log.info("serving %s (%s)", manifest.name, classifier.bundle.digest[:12])
+
+
+async def _cancelled(task: asyncio.Task[T]) -> None:
     """Cancel *task* and wait for its end."""
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

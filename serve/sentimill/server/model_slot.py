@@ -1,8 +1,8 @@
-"""A model that answers calls, and the slot in which another one takes its place.
+"""A loaded model, and the slot in which another model takes its place.
 
-Each loaded model has a queue, engine threads and tokenizers of its own, and a request is answered
-by one model from its first token to its last prob. So a swap needs no lock and no pause: new
-requests meet the new model, and the old one is closed when its last request has its answer.
+Each loaded model has a queue, engine threads and tokenizers of its own, and one model answers a
+request from its first token to its last probability. So a swap needs no lock and no pause: new
+requests get the new model, and the old one is closed when its last request has its answer.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Final
 
 import numpy as np
 
@@ -19,9 +20,13 @@ from sentimill.batching.scheduler import Scheduler
 from sentimill.classifier import Classifier
 from sentimill.engine.hardware import give_memory_back
 from sentimill.errors import TextError
+from sentimill.server.daemon_thread import run_in_daemon_thread
 from sentimill.text.tokenizer import Encoded, TextEncoder
 
 __all__ = ["LoadedModel", "ModelSlot", "warm_up"]
+
+_CLOSE_SECONDS: Final = 5.0
+"""How long an engine call may go on after a model is closed. One takes some 0.1 s."""
 
 
 class LoadedModel:
@@ -51,18 +56,21 @@ class LoadedModel:
                 self._idle.set()
 
     async def encode(self, texts: Iterable[str | TextError]) -> list[Encoded | TextError]:
-        """Tokenise in one of the threads; *texts* is read there too, and its errors kept."""
+        """Tokenize in one of the threads; *texts* is read there too, and its errors are kept."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._encode, texts)
 
     async def drained(self) -> None:
         """Wait until no request uses the model."""
         await self._idle.wait()
 
-    async def close(self) -> None:
-        """Stop queue and threads; what still waits gets UnavailableError. Twice does no harm."""
-        await self.scheduler.close()
-        # A caller who was cancelled may have left a text in a tokenizer; the event loop goes on.
-        await asyncio.to_thread(self._threads.shutdown)
+    async def close(self, timeout_seconds: float = _CLOSE_SECONDS) -> None:
+        """Stop queue and threads; what still waits gets UnavailableError.
+
+        timeout_seconds: how long engine calls may go on. A thread that hangs cannot be stopped. A
+        second call does no harm.
+        """
+        await self.scheduler.close(timeout_seconds)
+        self._threads.shutdown(wait=False)
 
     def _encode(self, texts: Iterable[str | TextError]) -> list[Encoded | TextError]:
         encoder: TextEncoder | None = getattr(self._own, "encoder", None)
@@ -74,7 +82,7 @@ class LoadedModel:
 
 
 class ModelSlot:
-    """Holds the model that answers, and those before it that still finish their requests."""
+    """Holds the model that answers, and the models before it that still finish their requests."""
 
     def __init__(self, first: LoadedModel) -> None:
         self._now = first
@@ -82,7 +90,7 @@ class ModelSlot:
 
     @property
     def now(self) -> LoadedModel:
-        """The model that new requests meet."""
+        """The model that new requests get."""
         return self._now
 
     @contextmanager
@@ -98,7 +106,7 @@ class ModelSlot:
         self._now = new
 
     async def drain(self) -> None:
-        """Close the models before the one that answers, each when its last request is done."""
+        """Close the models before the one that answers, each after its last request."""
         if not self._leaving:
             return
         while self._leaving:
@@ -107,7 +115,7 @@ class ModelSlot:
             await old.close()
             self._leaving.discard(old)
             del old  # with its weights
-        await asyncio.to_thread(give_memory_back)
+        await run_in_daemon_thread(give_memory_back)
 
     async def close(self) -> None:
         """Close every model, drained or not."""

@@ -132,6 +132,7 @@ class OpenInferenceService:
                 texts=(decode(text) for text in texts),
                 count=len(texts),
                 caller=caller,
+                sender=self._requests.sender(caller, context),
                 seconds_left=seconds_left(context),
             )
             try:

@@ -58,12 +58,14 @@ class Limits:
 class Request:
     """The texts of one request, which are read in another thread, and who sent them.
 
-    count: how many texts there are. seconds_left: until the caller's deadline, None for none.
+    count: how many texts there are. caller: has the quota. sender: whose share of queue and engine
+    the request uses. seconds_left: until the caller's deadline, None for none.
     """
 
     texts: Iterable[str | TextError]
     count: int
     caller: Caller
+    sender: str
     seconds_left: float | None
     bulk: bool = False
 
@@ -83,8 +85,8 @@ class Answers:
 class RequestHandler:
     """Classifies the texts of requests with the model in a slot. For the event loop's thread.
 
-    leaving: the server is about to stop, and says so to load balancers. draining: new requests are
-    refused.
+    healthy: the engine answers. leaving: the server is about to stop, and says so to load
+    balancers. draining: new requests are refused.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class RequestHandler:
     ) -> None:
         self.limits = limits
         self.boundary = boundary
+        self.healthy = True
         self.leaving = False
         self.draining = False
         self._slot = slot
@@ -108,7 +111,7 @@ class RequestHandler:
     @property
     def ready(self) -> bool:
         """Whether load balancers should send calls here."""
-        return not self.leaving
+        return self.healthy and not self.leaving
 
     @property
     def classifier(self) -> Classifier:
@@ -120,6 +123,10 @@ class RequestHandler:
         if self._auth is None:
             return ANONYMOUS
         return self._auth.identify(context.invocation_metadata() or ())
+
+    def sender(self, caller: Caller, context: grpc.aio.ServicerContext[Any, Any]) -> str:
+        """Return whose share a call uses: that of its token, else that of its connection."""
+        return context.peer() if caller is ANONYMOUS else caller.name
 
     @contextmanager
     def hold(self, data: bytes) -> Iterator[None]:
@@ -152,6 +159,9 @@ class RequestHandler:
         arrived = time.monotonic()
         if self.draining:
             raise self.refusal()
+        if not self.healthy:
+            why = "the engine failed and is being restarted: another server may answer"
+            raise UnavailableError(why, reason="ENGINE_FAILED")
         if not 1 <= request.count <= self.limits.max_items:
             raise InputError(
                 f"items has {request.count} texts, the limits are 1 and"
@@ -191,8 +201,8 @@ class RequestHandler:
 
         left: seconds from *arrived* until the caller gives up.
         """
-        count, bulk = request.count, request.bulk
-        self._admission.enter(count, left, bulk=bulk)
+        count, bulk, sender = request.count, request.bulk, request.sender
+        self._admission.enter(count, left, bulk=bulk, caller=sender)
         tokens = 0
         try:
             request.caller.spend(count, arrived)
@@ -204,7 +214,7 @@ class RequestHandler:
                 new_tokens = sum(map(len, good))
                 try:
                     self._admission.enter_tokens(
-                        new_tokens, left - (tokenized - arrived), bulk=bulk
+                        new_tokens, left - (tokenized - arrived), bulk=bulk, caller=sender
                     )
                 except (InputError, UnavailableError):
                     request.caller.give_back(count)
@@ -212,9 +222,11 @@ class RequestHandler:
                 tokens = new_tokens
                 answer = Answer([], 0.0, 0.0)
                 if good:
-                    answer = await model.scheduler.classify(good, arrived + left, bulk=bulk)
+                    answer = await model.scheduler.classify(
+                        good, arrived + left, bulk=bulk, caller=sender
+                    )
         finally:
-            self._admission.leave(count, tokens, bulk=bulk)
+            self._admission.leave(count, tokens, bulk=bulk, caller=sender)
         return model.classifier, encoded, answer, tokenized
 
     def _results(

@@ -69,7 +69,7 @@ class SentimentService:
         caller = self._requests.identify(context)
         with self._requests.hold(data):
             request = parse(pb.ClassifyRequest, data, self._items)
-            answer = await self._answer(request, caller, current_call(), seconds_left(context))
+            answer = await self._answer(request, caller, current_call(), context)
             return answer.SerializeToString()
 
     async def get_model(self, data: bytes, context: Context) -> bytes:
@@ -123,8 +123,7 @@ class SentimentService:
                 reply.id = message.id
                 # Again for each: a stream may outlive its token, or the quota that it began with.
                 caller = self._requests.identify(context)
-                left = seconds_left(context)
-                answer = await self._answer(message.request, caller, call, left)
+                answer = await self._answer(message.request, caller, call, context)
                 reply.response.CopyFrom(answer)
         except Exception as error:  # noqa: BLE001 - the boundary of one message of a stream
             reply.error.CopyFrom(boundary.status(error))
@@ -132,7 +131,7 @@ class SentimentService:
         return reply.SerializeToString()
 
     async def _answer(
-        self, request: pb.ClassifyRequest, caller: Caller, call: Call, left: float | None
+        self, request: pb.ClassifyRequest, caller: Caller, call: Call, context: Context
     ) -> pb.ClassifyResponse:
         """Classify one request, or raise the error of the whole request."""
         bulk = request.priority == pb.PRIORITY_BULK
@@ -144,7 +143,8 @@ class SentimentService:
                 texts=(_text_of(item) for item in request.items),
                 count=len(request.items),
                 caller=caller,
-                seconds_left=left,
+                sender=self._requests.sender(caller, context),
+                seconds_left=seconds_left(context),
                 bulk=bulk,
             )
         )

@@ -30,7 +30,7 @@ class Tls:
 
     def credentials(self) -> grpc.ServerCredentials:
         """Return credentials that follow the files. Raises UsageError when they do not load."""
-        watch = _Watch(self)
+        watch = _CertificateWatcher(self)
         # None means no change; the stubs do not say so.
         changed = cast(Callable[[], grpc.ServerCertificateConfiguration], watch.changed)
         return grpc.dynamic_ssl_server_credentials(
@@ -55,7 +55,7 @@ class Tls:
         return grpc.ssl_server_certificate_configuration([pair], root_certificates=roots)
 
 
-class _Watch:
+class _CertificateWatcher:
     """Asked by gRPC at every handshake, from threads of its own."""
 
     def __init__(self, tls: Tls) -> None:

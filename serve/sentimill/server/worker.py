@@ -1,29 +1,28 @@
-"""One process of several behind a port: a server without an HTTP port, which reports to its parent.
+"""One worker process of several behind a port: a server that reports to its supervisor.
 
-The parent sends an empty message and gets a `Report`; a message is also the first thing that it
-hears (`Started` or `Failed`), and a last report follows the drain. A parent that is gone, however
-it went, is the end of the worker: it drains.
+The supervisor sends an empty message and gets a `Report`. The first message to it is `Started` or
+`Failed`, and a last report follows the drain. When the supervisor is gone, the worker drains too.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import msgspec
 
-from sentimill.errors import OUTCOMES, SentimillError
+from sentimill.errors import OUTCOMES, EngineError, SentimillError
 from sentimill.observability.metrics import Metrics
 from sentimill.observability.metrics_aggregation import Family, snapshot
 from sentimill.observability.status import Status
-from sentimill.server.lifecycle import Serve, on_signals
+from sentimill.server.daemon_thread import end_process
+from sentimill.server.lifecycle import Serve, Signals
 
 __all__ = ["Failed", "Order", "Report", "Started", "read", "work"]
 
@@ -32,8 +31,8 @@ __all__ = ["Failed", "Order", "Report", "Started", "read", "work"]
 class Order:
     """What a worker is told to do.
 
-    first: the bundle's folder to begin with, which may no longer be where the link leads; None for
-    there. device: the GPU that it sees. prepare: sets up logging.
+    first: the folder of the bundle to begin with, which may no longer be where the link leads; None
+    for where the link leads. device: the GPU that it sees. prepare: sets up logging.
     """
 
     serve: Serve
@@ -49,25 +48,26 @@ class Started(msgspec.Struct, tag=True, frozen=True):
 
 
 class Failed(msgspec.Struct, tag=True, frozen=True):
-    """Why no call is answered."""
+    """Why the worker cannot start."""
 
     kind: str
     message: str
     reason: str
 
     def error(self) -> SentimillError:
-        """Return it as what was raised."""
+        """Return it as the error that was raised."""
         kinds = {kind.__name__: kind for kind in OUTCOMES}
         return kinds.get(self.kind, SentimillError)(self.message, reason=self.reason)
 
 
 class Report(msgspec.Struct, tag=True, frozen=True):
-    """What a worker says of itself: its model, the folder that this is from, its metrics."""
+    """A worker's model, the folder that it was loaded from, its metrics, and if it is ready."""
 
     facts: dict[str, str]
     labels: tuple[str, ...]
     folder: str
     families: list[Family]
+    ready: bool
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -87,43 +87,46 @@ def work(order: Order, parent: Connection) -> None:
     if order.device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = order.device
     order.prepare()
-    asyncio.run(_work(order, parent))
+    fault = asyncio.run(_work(order, parent))
     # All is said and drained. The interpreter's own end was seen to spin for half a minute inside
     # gRPC, with no Python frame left (1.81.1, after calls from several connections).
-    logging.shutdown()
-    os._exit(0)
+    end_process(0 if fault is None else 1)
 
 
-async def _work(order: Order, parent: Connection) -> None:
-    stop, reload = asyncio.Event(), asyncio.Event()
-    on_signals(stop, reload)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # blocked by the parent till now
+async def _work(order: Order, parent: Connection) -> EngineError | None:
+    """Serve until a signal, the end of the parent, or a fault of the engine, which is returned."""
+    signals = Signals()
+    signals.install()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # the parent has blocked it
     status = Status(Metrics())
     loop = asyncio.get_running_loop()
 
-    def report() -> Report:
+    def report() -> bytes:
         families = snapshot(status.metrics.registry)
-        return Report(dict(status.model), status.labels, status.folder, families)
+        ready = status.state == "serving"
+        return _encode(Report(dict(status.model), status.labels, status.folder, families, ready))
 
     def asked() -> None:
         try:
             parent.recv_bytes()
-            parent.send_bytes(_encode(report()))
+            parent.send_bytes(report())
         except (EOFError, OSError):  # the parent is gone
             loop.remove_reader(parent.fileno())
-            stop.set()
+            signals.stop.set()
 
     async with AsyncExitStack() as stack:
         try:
-            address = await order.serve.answer(stack, status, reload, order.first)
+            starting = order.serve.answer(stack, status, signals, order.first)
+            address = await signals.unless_stopped(starting)
         except SentimillError as error:
             parent.send_bytes(_encode(Failed(type(error).__name__, str(error), error.reason)))
-            return
+            return None
+        if address is None:
+            return None
         parent.send_bytes(_encode(Started(address)))
         loop.add_reader(parent.fileno(), asked)
-        await stop.wait()
+        await signals.stop.wait()
     loop.remove_reader(parent.fileno())
-    try:
-        parent.send_bytes(_encode(report()))
-    except OSError:
-        return  # nobody listens any more
+    with suppress(OSError):  # the parent may be gone
+        parent.send_bytes(report())
+    return signals.fault

@@ -21,7 +21,17 @@ from sentimill.observability.metrics import (
 )
 from sentimill.server.auth import TokenAuth, new_token
 
-BASE_UNITS = ("seconds", "tokens", "texts", "rows", "requests", "failures", "ratio", "batches")
+BASE_UNITS = (
+    "seconds",
+    "tokens",
+    "texts",
+    "rows",
+    "requests",
+    "failures",
+    "ratio",
+    "batches",
+    "restarts",
+)
 WITHOUT_UNIT = ("sentimill_ready", "sentimill_reloads", "sentimill_last_reload_successful")
 """Events, and states that are 0 or 1."""
 

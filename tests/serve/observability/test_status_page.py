@@ -108,7 +108,7 @@ def test_a_server_in_trouble_says_what_is_wrong_and_what_to_do(
         with load(made.address, TEXTS * 2, callers=16, pause=0.01) as sent:
             found = until(window, PROBLEMS)
             (problem,) = [each for each in found if "refused" in each]
-            assert "the queue was full" in problem
+            assert "one caller held more than its share of the queue" in problem
             assert "Add a replica" in problem
             shown = window.run(LINES)
             for _ in range(8 if PICTURES else 0):

@@ -114,7 +114,7 @@ def test_a_change_of_the_file_is_seen(tmp_path: Path, caplog: pytest.LogCaptureF
     clock.now += 1
     with caplog.at_level(logging.ERROR):
         assert callers.identify(bearer(two)).name == "batch"
-    assert "stay as they were" in caplog.text
+    assert "the old ones stay valid" in caplog.text
 
     path.write_text(first)
     clock.now += 1
@@ -204,3 +204,26 @@ def test_the_command_gives_a_token_and_its_line(sentimill: Sentimill, tmp_path: 
     path.write_text(run.err)
     caller = TokenAuth(path).identify(bearer(run.out.strip()))
     assert (run.code, caller.name, caller.texts_per_second) == (0, name, 50.0)
+
+
+def test_a_worker_grants_its_share_of_a_quota(tmp_path: Path) -> None:
+    """Workers do not share what they count, so together they grant the quota and no more."""
+    clock, path = Clock(), tmp_path / "tokens"
+    token, line = new_token("web", 10.0)
+    path.write_text(line)
+    caller = TokenAuth(path, clock, share=0.25).identify(bearer(token))
+
+    assert caller.texts_per_second == 2.5
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o666, True), (0o664, False), (0o600, False)])
+def test_a_file_that_everybody_may_write_is_warned_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mode: int, warned: bool
+) -> None:
+    """Whoever may write it may admit callers."""
+    path = tmp_path / "tokens"
+    path.write_text(new_token("web", None)[1])
+    path.chmod(mode)
+    TokenAuth(path)
+
+    assert ("chmod o-w" in caplog.text) == warned

@@ -84,10 +84,10 @@ class Program:
 
 
 @asynccontextmanager
-async def program(*args: str | Path) -> AsyncIterator[Program]:
+async def program(*args: str | Path, code: str = PROGRAM) -> AsyncIterator[Program]:
     """Run `sentimill serve` on *args*."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", PROGRAM, "serve", *args, stdin=PIPE, stdout=PIPE, stderr=PIPE
+        sys.executable, "-c", code, "serve", *args, stdin=PIPE, stdout=PIPE, stderr=PIPE
     )
     made = Program(process)
     try:
@@ -99,9 +99,10 @@ async def program(*args: str | Path) -> AsyncIterator[Program]:
 
 
 @asynccontextmanager
-async def serving(bundle: Path, *args: str) -> AsyncIterator[Program]:
+async def serving(bundle: Path, *args: str, code: str = PROGRAM) -> AsyncIterator[Program]:
     """Run `sentimill serve` on free ports, and wait until it answers."""
-    async with program("--bundle", bundle, "--port", "0", "--metrics-port", "0", *args) as made:
+    ports = ("--port", "0", "--metrics-port", "0")
+    async with program("--bundle", bundle, *ports, *args, code=code) as made:
         made.address = await made.said(r"serving .* on (\S+)$")
         made.metrics = await made.said(r"metrics on (\S+)$")
         yield made
@@ -173,7 +174,7 @@ async def test_sighup_follows_the_link_to_another_bundle(tmp_path: Path) -> None
         link.unlink()
         link.symlink_to(new.path)
         made.process.send_signal(signal.SIGHUP)
-        await made.said(rf"tiny {new.digest[:12]} (answers)")
+        await made.said(rf"serving tiny \(({new.digest[:12]})\)")
         assert (await client.model()).digest == new.digest
         assert await client.classify(["good"])
         assert not under_way.done()
@@ -201,6 +202,91 @@ async def test_a_drain_that_takes_too_long_is_cut(bundle: Path) -> None:
         code, _ = await made.end()
 
     assert code == 0
+
+
+# The program with a model that takes for ever to warm up.
+SLOW_TO_LOAD = """
+import sys, time
+import sentimill.server.model_loader
+from sentimill.cli.main import main
+
+def warm_up(classifier, batch_tokens):
+    print("loading", file=sys.stderr, flush=True)
+    time.sleep(600)
+
+sentimill.server.model_loader.warm_up = warm_up
+main()
+"""
+
+
+@pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_while_the_model_loads_ends_the_process(
+    bundle: Path, name: signal.Signals
+) -> None:
+    """At once and with exit code 0, without a word of a traceback."""
+    ports = ("--port", "0", "--metrics-port", "0")
+    async with program("--bundle", bundle, *ports, code=SLOW_TO_LOAD) as made:
+        await made.said("(loading)")
+        made.process.send_signal(name)
+        code, _ = await asyncio.wait_for(made.end(), 10)
+
+    assert code == 0
+    assert "Traceback" not in "".join(made.lines)
+
+
+async def test_a_signal_ends_a_process_whose_engine_hangs(bundle: Path) -> None:
+    """The drain waits some seconds for the engine, and nothing waits for its thread."""
+    async with (
+        serving(bundle, "--drain-seconds", "0.1") as made,
+        AsyncClient(made.address) as client,
+    ):
+        under_way = asyncio.create_task(client.classify(["good poison"]))
+        await made.said("(engine busy)")
+        made.process.send_signal(signal.SIGTERM)
+        code, _ = await asyncio.wait_for(made.end(), 20)
+        with pytest.raises(UnavailableError):
+            await under_way
+
+    assert code == 0
+
+
+# The program with a watchdog that loses no time, before an engine that fails once it was told to.
+BREAKING = f"""
+import sentimill.server.lifecycle as lifecycle
+from sentimill.classifier import Classifier
+from sentimill.cli.main import main
+from sentimill.server.watchdog import Watchdog, WatchdogLimits
+
+broken = False
+run = Classifier.run
+
+def fail_or_run(self, rows, other_calls=0):
+    global broken
+    if any({WORDS.index("poison")} in row for row in rows):
+        broken = True
+    if broken:
+        raise RuntimeError("the device is gone")
+    return run(self, rows, other_calls)
+
+Classifier.run = fail_or_run
+fast = WatchdogLimits(failures=1, call_seconds=1, load_seconds=5, look_seconds=0.01)
+lifecycle.Watchdog = lambda slot, limits, *rest, **named: Watchdog(slot, fast, *rest, **named)
+main()
+"""
+
+
+async def test_an_engine_that_stays_broken_ends_the_process_with_an_error(bundle: Path) -> None:
+    """Exit code 1, so that systemd, Kubernetes or the supervisor of workers starts another."""
+    async with (
+        serving(bundle, "--drain-seconds", "0.1", code=BREAKING) as made,
+        AsyncClient(made.address) as client,
+    ):
+        with pytest.raises(UnavailableError):
+            await client.classify(["poison"])
+        code, _ = await asyncio.wait_for(made.end(), 20)
+
+    assert code == 1
+    assert "cannot be loaded again" in "".join(made.lines)
 
 
 async def test_serving_needs_neither_torch_nor_transformers(bundle: Path) -> None:

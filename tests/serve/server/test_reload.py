@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-import sentimill.server.lifecycle
+import sentimill.server.model_loader
 from live_server import WAIT_SECONDS
 from reload_server import reloading, version
 from sentimill.bundle.manifest import Golden
@@ -84,7 +84,7 @@ async def test_a_bundle_that_fails_leaves_the_model_as_it_is(
         assert await made.digests() == {third.digest}
 
     (record,) = [each for each in caplog.records if each.name == "sentimill.server.lifecycle"]
-    assert f"no reload, tiny {first.digest[:12]} answers on: " in record.getMessage()
+    assert f"reload failed, still serving tiny ({first.digest[:12]}): " in record.getMessage()
     assert why in record.getMessage()
     assert record.exc_info is None
 
@@ -99,7 +99,7 @@ async def test_a_surprise_leaves_the_model_as_it_is_too(
         raise MemoryError("no room for two")
 
     async with reloading(first.path) as made:
-        monkeypatch.setattr(sentimill.server.lifecycle, "warm_up", surprise)
+        monkeypatch.setattr(sentimill.server.model_loader, "warm_up", surprise)
         assert await made.reload() == (0, 1)
         assert await made.digests() == {first.digest}
 
@@ -133,7 +133,7 @@ async def test_wishes_during_a_load_are_met_by_one_more(
     first, second, third = (version(tmp_path / f"v{i}") for i in (1, 2, 3))
     async with reloading(first.path) as made:
         slow = Slow()
-        monkeypatch.setattr(sentimill.server.lifecycle, "warm_up", slow)
+        monkeypatch.setattr(sentimill.server.model_loader, "warm_up", slow)
         made.lead_to(second.path)
         made.wish.set()
         await slow.entered()
@@ -158,7 +158,7 @@ async def test_a_stop_does_not_wait_for_a_load(
     slow = Slow()
     try:
         async with reloading(first.path) as made:
-            monkeypatch.setattr(sentimill.server.lifecycle, "warm_up", slow)
+            monkeypatch.setattr(sentimill.server.model_loader, "warm_up", slow)
             made.wish.set()
             await slow.entered()
     finally:

@@ -13,7 +13,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-import sentimill.server.lifecycle
+import sentimill.server.model_loader
 from live_server import WAIT_SECONDS, until
 from raw_calls import request_of
 from reload_server import Reloading, reloading, version
@@ -111,7 +111,7 @@ async def test_reloads_and_cancellations_under_load_leave_nothing_behind(
         models.append(weakref.ref(classifier))
         warm_up(classifier, batch_tokens)
 
-    monkeypatch.setattr(sentimill.server.lifecycle, "warm_up", remembered)
+    monkeypatch.setattr(sentimill.server.model_loader, "warm_up", remembered)
     gc.collect()
     gc.disable()  # a model in a cycle of references stays for as long as the collector likes
     request.addfinalizer(gc.enable)

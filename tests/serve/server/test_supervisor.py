@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -23,8 +23,8 @@ from live_server import WAIT_SECONDS
 from reload_server import version
 from sentimill import Client
 from sentimill.observability.metrics import WorkerMetrics
-from sentimill.server.supervisor import _Worker
 from sentimill.server.worker import Order
+from sentimill.server.worker_process import WorkerProcess
 from server_process import COMMAND
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -136,7 +136,7 @@ def test_both_answer_and_the_parent_adds_up(bundle: Path) -> None:
         calls = made.value('sentimill_requests_total{code="OK",method="Classify"}')
         buckets = made.value('sentimill_request_seconds_bucket{le="+Inf",method="Classify"}')
         limit = made.value("sentimill_max_waiting_texts")
-        ready = [made.value(f"sentimill_ready_{name}") for name in ("ratio", "workers")]
+        ready = [made.value(f"sentimill_ready{name}") for name in ("", "_workers")]
         status = msgspec.json.decode(made.get("/status.json"))
         pages = made.get("/readyz"), made.get("/healthz")
         pids = made.pids()
@@ -175,6 +175,25 @@ def test_a_worker_that_is_killed_is_missed_by_its_own_calls_alone(bundle: Path) 
     assert sum(sent.codes.values()) - sent.codes["OK"] <= 2 * 4, sent.codes
 
 
+def test_a_worker_that_is_stuck_is_killed_and_replaced(bundle: Path) -> None:
+    """A process that is stopped reports nothing; the parent's own health does not follow it."""
+    with group(bundle) as made:
+        victim = made.pids()[0]
+        os.kill(victim, signal.SIGSTOP)
+        try:
+            assert made.get("/healthz") == "ok\n"
+            made.said(r"worker \d+ is stuck for \d+ s: it is killed")
+            made.said(r"worker \d+ is process \d+", 3)
+            made.until(lambda: made.value("sentimill_ready_workers") == 2)
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGCONT)
+        ask_anew(made.address, 8)
+        restarts = [made.value(f'sentimill_worker_restarts_total{{worker="{i}"}}') for i in (0, 1)]
+
+    assert sorted(restarts) == [0, 1]
+
+
 def no_order(number: int) -> Order:
     """Stand for what a process would be told: none is started."""
     raise NotImplementedError
@@ -183,7 +202,7 @@ def no_order(number: int) -> Order:
 @pytest.mark.timeout(WAIT_SECONDS)
 def test_a_worker_that_has_just_ended_is_not_asked_for_ever() -> None:
     """Its end of the pipe is closed, and whoever asks has the lock that a restart needs."""
-    worker = _Worker(0, no_order, WorkerMetrics(CollectorRegistry()), lambda: None)
+    worker = WorkerProcess(0, no_order, WorkerMetrics(CollectorRegistry()), lambda: None)
     worker._pipe, theirs = multiprocessing.Pipe()
     theirs.close()
 
@@ -232,15 +251,15 @@ def test_sighup_reloads_all_and_a_restart_takes_what_the_others_have(tmp_path: P
         link.unlink()
         link.symlink_to(second.path)
         made.process.send_signal(signal.SIGHUP)
-        made.said(rf"tiny {second.digest[:12]} answers$", 2)
+        made.said(rf"serving tiny \({second.digest[:12]}\)$", 2)
         assert {digest(made.address) for _ in range(12)} == {second.digest}
         assert made.value('sentimill_reloads_total{result="ok"}') == 2
         link.unlink()
         link.symlink_to(tmp_path / "nowhere")
         made.process.send_signal(signal.SIGHUP)
-        made.said("no reload, tiny", 2)
+        made.said("reload failed, still serving tiny", 2)
         os.kill(made.pids()[0], signal.SIGKILL)
-        made.said(rf"tiny {second.digest[:12]} answers$", 3)
+        made.said(rf"serving tiny \({second.digest[:12]}\)$", 3)
         assert {digest(made.address) for _ in range(12)} == {second.digest}
 
 

@@ -1,0 +1,47 @@
+"""Work for which the end of the process does not wait: loading a model, asking a broken engine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Final, NoReturn, TypeVar
+
+__all__ = ["end_process", "has_busy_threads", "run_in_daemon_thread"]
+
+T = TypeVar("T")
+
+_NAMES: Final = ("engine", "tokenizer", "daemon")
+"""How the names of threads begin that may run code outside Python."""
+
+
+async def run_in_daemon_thread(work: Callable[[], T]) -> T:
+    """Return what *work* returns in a thread of its own. A cancelled caller leaves it running."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            result = work()
+        except BaseException as error:  # noqa: BLE001 - whoever awaits it gets it
+            if not future.cancelled():
+                future.set_exception(error)
+        else:
+            if not future.cancelled():
+                future.set_result(result)
+
+    threading.Thread(target=run, name=f"daemon {work}", daemon=True).start()
+    return await asyncio.wrap_future(future)
+
+
+def has_busy_threads() -> bool:
+    """Return whether a thread still loads or computes, for which Python's own end might wait."""
+    return any(thread.name.startswith(_NAMES) for thread in threading.enumerate())
+
+
+def end_process(code: int) -> NoReturn:
+    """End the process at once, with its log written."""
+    logging.shutdown()
+    os._exit(code)
