@@ -1,13 +1,26 @@
-"""Log lines as JSON, for what collects them: one object a line."""
+"""Log lines: as text or as JSON, one object a line, and from a server without ever blocking it."""
 
 from __future__ import annotations
 
 import json
 import logging
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Final, Literal, TextIO
 
-__all__ = ["JsonFormatter", "as_json", "set_up"]
+__all__ = ["BackgroundHandler", "JsonFormatter", "as_json", "log_in_background", "set_up"]
+
+_MOST_WAITING: Final = 1000
+"""Lines that wait for a slow reader of stderr."""
+
+_MOST_A_SECOND: Final = 20
+"""Lines that one place in the source may log in a second."""
+
+_FLUSH_SECONDS: Final = 1.0
 
 _ORDINARY: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -30,6 +43,83 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False, default=str)
+
+
+class BackgroundHandler(logging.Handler):
+    """Hands lines to a thread that writes them, and drops lines where too many come.
+
+    Whoever started the server may not read its stderr: a full pipe would stop the event loop. A
+    source line that logs for every call of a broken engine would fill a disk.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+        self._lines: queue.Queue[str] = queue.Queue(_MOST_WAITING)
+        self._second = 0
+        self._written: dict[tuple[str, int], int] = {}
+        self._dropped = 0
+        threading.Thread(target=self._write, name="log", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Queue the line of *record*, or drop it."""
+        if (second := int(record.created)) != self._second:
+            self._second = second
+            self._written.clear()
+        key = record.pathname, record.lineno
+        self._written[key] = count = self._written.get(key, 0) + 1
+        try:
+            if count > _MOST_A_SECOND:
+                raise queue.Full
+            self._lines.put_nowait(self.format(record))
+        except queue.Full:
+            self._dropped += 1
+
+    def flush(self) -> None:
+        """Wait for the lines that are queued, for a second at most."""
+        end = time.monotonic() + _FLUSH_SECONDS
+        while self._lines.unfinished_tasks and time.monotonic() < end:
+            time.sleep(0.005)
+
+    def _write(self) -> None:
+        while True:
+            line = self._lines.get()
+            if dropped := self._dropped:
+                self._dropped = 0
+                line = f"{line}\n{self._about(dropped)}"
+            try:
+                self._stream.write(f"{line}\n")
+                self._stream.flush()
+            except (OSError, ValueError):
+                pass  # nobody can be told
+            self._lines.task_done()
+
+    def _about(self, dropped: int) -> str:
+        told = {
+            "name": __name__,
+            "levelname": "WARNING",
+            "msg": f"{dropped} log lines were dropped",
+        }
+        return self.format(logging.makeLogRecord(told))
+
+
+@contextmanager
+def log_in_background() -> Iterator[None]:
+    """Let a thread write what goes to stderr, as long as a server runs."""
+    root = logging.getLogger()
+    before = [one for one in root.handlers if type(one) is logging.StreamHandler]
+    after = [BackgroundHandler(handler.stream) for handler in before]
+    for old, new in zip(before, after, strict=True):
+        new.setFormatter(old.formatter)
+        root.removeHandler(old)
+        root.addHandler(new)
+    try:
+        yield
+    finally:
+        for old, new in zip(before, after, strict=True):
+            new.flush()
+            root.removeHandler(new)
+            root.addHandler(old)
 
 
 def set_up(level: int, form: Literal["text", "json"]) -> None:

@@ -20,6 +20,7 @@ from sentimill.engine.base import EngineName, Precision, Provider
 from sentimill.engine.hardware import keep_few_heaps
 from sentimill.errors import EngineError, SentimillError, UsageError
 from sentimill.observability.http_server import HttpServer
+from sentimill.observability.json_logging import log_in_background
 from sentimill.observability.metrics import Metrics
 from sentimill.observability.status import Status
 from sentimill.observability.tracing import configured_spans
@@ -120,11 +121,12 @@ class Serve:
             BundleError, EngineError: the model does not verify or load.
             EngineError: the engine failed, and loading the model again did not help.
         """
-        fault = asyncio.run(self._serve(started))
-        if has_busy_threads():
-            if fault is not None:
-                log.error("%s", fault)
-            end_process(0 if fault is None else 1)
+        with log_in_background():
+            fault = asyncio.run(self._serve(started))
+            if has_busy_threads():
+                if fault is not None:
+                    log.error("%s", fault)
+                end_process(0 if fault is None else 1)
         if fault is not None:
             raise fault
 

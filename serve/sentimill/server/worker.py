@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from sentimill.errors import OUTCOMES, EngineError, SentimillError
+from sentimill.observability.json_logging import log_in_background
 from sentimill.observability.metrics import Metrics
 from sentimill.observability.metrics_aggregation import Family, snapshot
 from sentimill.observability.status import Status
@@ -87,10 +88,11 @@ def work(order: Order, parent: Connection) -> None:
     if order.device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = order.device
     order.prepare()
-    fault = asyncio.run(_work(order, parent))
-    # All is said and drained. The interpreter's own end was seen to spin for half a minute inside
-    # gRPC, with no Python frame left (1.81.1, after calls from several connections).
-    end_process(0 if fault is None else 1)
+    with log_in_background():
+        fault = asyncio.run(_work(order, parent))
+        # All is said and drained. The interpreter's own end was seen to spin for half a minute
+        # inside gRPC, with no Python frame left (1.81.1, after calls from several connections).
+        end_process(0 if fault is None else 1)
 
 
 async def _work(order: Order, parent: Connection) -> EngineError | None:

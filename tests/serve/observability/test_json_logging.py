@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import os
 import re
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ import pytest
 from cli_in_process import Sentimill
 from live_server import live_service
 from sentimill.client.client import AsyncClient
-from sentimill.observability.json_logging import JsonFormatter
+from sentimill.observability.json_logging import BackgroundHandler, JsonFormatter
 
 
 def line_of(record: logging.LogRecord) -> dict[str, object]:
@@ -106,3 +109,42 @@ async def test_a_request_is_a_line_at_debug_without_its_texts(
     assert (found["method"], found["code"]) == ("Classify", "OK")
     assert isinstance(found["seconds"], float)
     assert "secret" not in caplog.text
+
+
+def test_a_server_never_waits_for_whoever_reads_its_log() -> None:
+    """A pipe that nobody reads is full after 64 KiB; further lines are dropped and counted."""
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as stream:
+        handler = BackgroundHandler(stream)
+        began = time.monotonic()
+        for line in range(20_000):
+            record = logging.makeLogRecord({"msg": "x" * 100, "lineno": line})
+            handler.handle(record)
+        assert time.monotonic() - began < 10
+        # Now somebody reads, and hears of what is missing.
+        os.set_blocking(reader, False)
+        found = b""
+        end = time.monotonic() + 10
+        while b"log lines were dropped" not in found and time.monotonic() < end:
+            with suppress(BlockingIOError):
+                found += os.read(reader, 1 << 16)
+        while handler._lines.unfinished_tasks:
+            with suppress(BlockingIOError):
+                found += os.read(reader, 1 << 16)
+    os.close(reader)
+
+    assert b"log lines were dropped" in found
+
+
+def test_one_place_in_the_source_cannot_flood_the_log() -> None:
+    """80 MB came in 10 s from one line before an engine that raised always."""
+    stream = io.StringIO()
+    handler = BackgroundHandler(stream)
+    for _ in range(1000):
+        handler.handle(logging.makeLogRecord({"msg": "broken", "created": 5.0, "lineno": 7}))
+    handler.handle(logging.makeLogRecord({"msg": "other", "created": 5.0, "lineno": 8}))
+    handler.flush()
+
+    assert stream.getvalue().count("broken") == 20
+    assert "other" in stream.getvalue()
+    assert "980 log lines were dropped" in stream.getvalue()
