@@ -314,12 +314,17 @@ PANELS: Final[dict[str, tuple[Panel, ...]]] = {
         Panel(
             "Reloads",
             "none",
-            "Loads of another bundle in the last hour, by result; servers whose newest one failed.",
+            "Loads of another bundle in the last hour, by result; servers whose newest load failed;"
+            " models loaded again because their engine was broken.",
             (
                 Query(
                     "sum by (result) (increase(sentimill_reloads_total{FILTER}[1h]))", "{{result}}"
                 ),
-                Query("sum(1 - sentimill_last_reload_successful{FILTER})", "not mended"),
+                Query("sum(1 - sentimill_last_reload_successful{FILTER})", "still failed"),
+                Query(
+                    "sum by (reason) (increase(sentimill_model_restarts_total{FILTER}[1h]))",
+                    "restarted: {{reason}}",
+                ),
             ),
         ),
         Panel(

@@ -21,6 +21,7 @@ LABELS = {
     "sentimill_closed_batches": {"reason"},
     "sentimill_reference_label_ratio": {"outcome"},
     "sentimill_reloads": {"result"},
+    "sentimill_abstained_texts": {"reason"},
     "sentimill_model_restarts": {"reason"},
     "sentimill_model": {"name", "version", "digest", "precision", "engine", "provider"},
 }
@@ -57,7 +58,7 @@ class Given:
     label: str = "positive"
     score: float | None = 0.5
     confidence: float = 0.9
-    abstained: bool = False
+    abstain_reason: str | None = None
     truncated: bool = False
 
 

@@ -34,6 +34,7 @@ _BY_LABEL: Final = {
     "sentimill_texts_total": "outcome",
     "sentimill_requests_total": "code",
     "sentimill_refused_requests_total": "reason",
+    "sentimill_abstained_texts_total": "reason",
     "sentimill_reference_label_ratio": "outcome",
 }
 _CALLS: Final = "sentimill_requests_total"

@@ -75,8 +75,8 @@ class Answered(Protocol):
         ...
 
     @property
-    def abstained(self) -> bool:
-        """Whether the confidence is below the threshold."""
+    def abstain_reason(self) -> str | None:
+        """Why the label is a guess; None where it is an answer."""
         ...
 
     @property
@@ -215,8 +215,13 @@ class Metrics:
             "sentimill_truncated_texts", "Texts longer than the model reads."
         )
         self.abstained_texts = counter(
-            "sentimill_abstained_texts", "Texts answered with less confidence than the threshold."
+            "sentimill_abstained_texts",
+            "Texts whose label is a guess, by why: the confidence is below the threshold, or the"
+            " model does not know the language.",
+            ["reason"],
         )
+        for reason in ("LOW_CONFIDENCE", "UNSUPPORTED_LANGUAGE"):
+            self.abstained_texts.labels(reason)
         self.dropped_texts = counter(
             "sentimill_dropped_texts",
             "Waiting texts dropped before they were computed: caller gone or deadline passed.",
@@ -311,7 +316,9 @@ class Metrics:
             if one.score is not None:
                 self.scores.observe(one.score)
         self.truncated_texts.inc(sum(one.truncated for one in answers))
-        self.abstained_texts.inc(sum(one.abstained for one in answers))
+        for reason, count in Tally(one.abstain_reason for one in answers).items():
+            if reason is not None:
+                self.abstained_texts.labels(reason).inc(count)
 
     def observe_batch(
         self, rows: int, useful: int, padded: int, seconds: float, busy_seconds: float

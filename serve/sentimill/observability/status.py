@@ -176,7 +176,7 @@ def _totals(sample: Sample) -> dict[str, float]:
         "requests": sum(by_label["sentimill_requests_total"].values()),
         "refused_requests": sum(by_label["sentimill_refused_requests_total"].values()),
         "truncated_texts": sample.values["sentimill_truncated_texts_total"],
-        "abstained_texts": sample.values["sentimill_abstained_texts_total"],
+        "abstained_texts": sum(by_label["sentimill_abstained_texts_total"].values()),
         "dropped_texts": sample.values["sentimill_dropped_texts_total"],
         "engine_failures": sample.values["sentimill_engine_failures_total"],
         "resident_bytes": sample.values.get("process_resident_memory_bytes", 0.0),

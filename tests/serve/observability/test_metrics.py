@@ -120,7 +120,11 @@ def test_the_texts_of_a_request_are_counted_together() -> None:
     metrics = Metrics()
 
     metrics.observe_answers(
-        [Given(), Given(truncated=True), Given("neutral", None, 0.4, abstained=True)],
+        [
+            Given(),
+            Given(truncated=True),
+            Given("neutral", None, 0.4, abstain_reason="LOW_CONFIDENCE"),
+        ],
         ["EMPTY_TEXT"],
     )
 
@@ -129,7 +133,7 @@ def test_the_texts_of_a_request_are_counted_together() -> None:
     assert value("sentimill_texts_total", {"outcome": "neutral"}) == 1
     assert value("sentimill_texts_total", {"outcome": "EMPTY_TEXT"}) == 1
     assert value("sentimill_truncated_texts_total") == 1
-    assert value("sentimill_abstained_texts_total") == 1
+    assert value("sentimill_abstained_texts_total", {"reason": "LOW_CONFIDENCE"}) == 1
     assert value("sentimill_confidence_ratio_bucket", {"le": "0.4"}) == 1
     assert value("sentimill_confidence_ratio_count") == 3
     assert value("sentimill_score_ratio_bucket", {"le": "0.4"}) == 0
