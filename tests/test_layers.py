@@ -116,7 +116,7 @@ TRAIN_ARROWS = {
     "reporting": {"metrics", "calibration"},
     "evaluation": BASICS | {"model", "calibration", "reporting"},
     "export": BASICS | {"model", "calibration", "evaluation"},
-    "packaging": BASICS | {"model", "calibration", "training", "evaluation", "export"},
+    "packaging": BASICS | {"model", "calibration", "training", "reporting", "evaluation", "export"},
     "labelling": BASICS | {"calibration"},
     "curation": BASICS | {"reporting"},
     "monitoring": BASICS | {"model", "curation"},

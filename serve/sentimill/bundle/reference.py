@@ -1,7 +1,7 @@
-"""The reference student: the bundle that is used where a person names none.
+"""The reference student: the bundle that is used when the user names none.
 
-It lies in `bundles/reference` of the repository; a link beside this file leads there, and a wheel
-has the folder in the place of the link.
+It is in `bundles/reference` of the repository. A symlink in this package points there, and a wheel
+has the folder in place of the symlink.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _FOLDER: Final = Path(__file__).parent / "reference_student"
 
 
 def find_reference() -> Path | None:
-    """Return the folder of the reference student, or None where this installation has none."""
+    """Return the folder of the reference student, or None if this installation has none."""
     return _FOLDER.resolve() if (_FOLDER / "manifest.json").is_file() else None
 
 

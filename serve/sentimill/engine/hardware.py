@@ -22,18 +22,18 @@ __all__ = [
 ]
 
 _M_ARENA_MAX: Final = -8
-"""Of malloc.h: the name of what `mallopt` is to set."""
+"""The number of the parameter of `mallopt` that limits the heaps, from malloc.h."""
 
 _QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """The facts that the choice of an engine rests on.
+    """The facts that decide which engine is chosen.
 
-    cpu_flags: in the names of /proc/cpuinfo. onnx_providers: what the installed ONNX Runtime was
-    built with, empty where it is missing; a driver may still be absent. openvino: its version, None
-    where it is missing.
+    cpu_flags: with their names in /proc/cpuinfo. onnx_providers: those that the installed ONNX
+    Runtime was built with; their driver may still be missing. Empty without ONNX Runtime. openvino:
+    its version, None where it is not installed.
     """
 
     cpu_flags: frozenset[str]
@@ -55,7 +55,7 @@ class Machine:
 
 
 def cpu_flags() -> frozenset[str]:
-    """Return the processor's flags; empty where the system does not tell."""
+    """Return the processor's flags; empty where the system does not show them."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -65,17 +65,17 @@ def cpu_flags() -> frozenset[str]:
 
 
 def usable_cores(quota: Path = _QUOTA) -> int:
-    """Return how many cores this process may use: those it may run on, and no more than its quota.
+    """Return how many cores this process may use: those it may run on, within its CPU quota.
 
-    quota: the file that tells it, of control groups 2, as `docker run --cpus` and the CPU limits of
-    Kubernetes set it. With more threads than it allows all of them stand still for a part of each
-    period. A CPU *request* of Kubernetes shows nowhere: say --threads there.
+    quota: the file with the quota of control groups 2, which `docker run --cpus` and the CPU limits
+    of Kubernetes set. With more threads than the quota allows, all of them pause for a part of each
+    period. A CPU *request* of Kubernetes is not visible here: use --threads.
     """
     may = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         allowed, period = quota.read_text().split()
         return min(may, max(1, int(allowed) // int(period)))
-    except (OSError, ValueError):  # there is none: the file is missing, or says `max`
+    except (OSError, ValueError):  # no quota: the file is missing, or says `max`
         return may
 
 
@@ -92,33 +92,34 @@ def usable_providers() -> dict[str, str]:
 
 
 def keep_few_heaps() -> None:
-    """Let the C library (glibc) keep two heaps, as many as threads of the engine often are.
+    """Limit the C library (glibc) to two heaps, about as many as the engine has threads.
 
-    By default each new thread may get a heap of its own, and a model that one of them loaded leaves
-    its pieces there: some MiB a reload, for ever. MALLOC_ARENA_MAX, where it is set, is obeyed.
+    By default each new thread may get a heap of its own, and a closed model leaves fragments in the
+    heap of the thread that loaded it: some MiB for each reload. MALLOC_ARENA_MAX takes precedence.
     """
     if "MALLOC_ARENA_MAX" not in os.environ:
         _tell_allocator("mallopt", _M_ARENA_MAX, 2)
 
 
 def give_memory_back() -> None:
-    """Return to the system what was freed, where the C library can be told to (glibc).
+    """Return freed memory to the system, where the C library supports it (glibc).
 
-    It keeps the pieces of a closed model for later else, hundreds of MiB after some reloads.
+    Otherwise glibc keeps the freed memory of a closed model for reuse: hundreds of MiB after some
+    reloads.
     """
     gc.collect()
     _tell_allocator("malloc_trim", 0)
 
 
 def _tell_allocator(function: str, *numbers: int) -> None:
-    """Call *function* of the C library, where it has one of that name."""
+    """Call *function* of the C library, if it has one of that name."""
     call = getattr(ctypes.CDLL(None), function, None)
     if call is not None:
         call(*numbers)
 
 
 def gpus() -> list[str]:
-    """Return the GPUs that CUDA would show, each as CUDA_VISIBLE_DEVICES names it."""
+    """Return the GPUs that CUDA can use, each by its name in CUDA_VISIBLE_DEVICES."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [one.strip() for one in named.split(",") if one.strip()]

@@ -1,14 +1,14 @@
-"""Which engine a machine should use: a table of what is known to run, best first, and no magic.
+"""Which engine a machine should use: a table of the engines that exist, best first.
 
-The order is measured by benchmarks/engine/engine_rate.py. `auto` takes the first row that the
-machine, the bundle and the user's wish allow; a wish that no row allows is refused
-with the reason of the row that comes nearest to it.
+benchmarks/engine/engine_rate.py measured the order. `auto` takes the first row that the machine,
+the bundle and the user's wish allow. A wish that no row allows is refused, with the reason of the
+row that comes closest to it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
 
 from sentimill.engine.base import EngineChoice, EngineName, EngineWish, Precision, Provider
@@ -22,7 +22,7 @@ _BF16: Final = frozenset({"amx_bf16", "avx512_bf16"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Row:
-    """One way to run a graph. flags: the CPU needs one of them; empty, any CPU will do."""
+    """One way to run a graph. flags: the CPU needs one of these; if empty, any CPU can run it."""
 
     engine: Literal["onnx", "openvino"]
     provider: Literal["cpu", "cuda"]
@@ -39,18 +39,18 @@ _ROWS: Final = (
         provider="cpu",
         precision="bf16",
         flags=_BF16,
-        why="bf16 instructions, and bit-equal in any batch",
+        why="the CPU has bf16 instructions, and answers are bit-equal in any batch",
     ),
-    # Without int8 instructions too: it was measured on an AVX2 CPU that has none.
+    # Also without int8 instructions: an AVX2 CPU that has none was faster too.
     _Row(
         engine="onnx",
         provider="cpu",
         precision="int8",
-        why="faster than fp32 in ONNX Runtime, and bit-equal in any batch",
+        why="faster than fp32 in ONNX Runtime, and answers are bit-equal in any batch",
     ),
     _Row(engine="onnx", provider="cpu", precision="fp32", why="runs on every CPU"),
-    # Also exact, and faster than the row above; behind it until the choice of a default is measured
-    # on more than one kind of CPU.
+    # It is bit-equal too, and faster than the row above. It stays last until more than one kind of
+    # CPU has been measured.
     _Row(engine="openvino", provider="cpu", precision="fp32", why="there is no ONNX Runtime"),
 )
 
@@ -60,30 +60,19 @@ def rank_engines(
 ) -> list[EngineChoice]:
     """Return what can run *wish* on *machine*, best first, never empty.
 
-    precisions: those that the bundle lists, each passed its gate. A precision that is asked for by
-    name must be listed too, but for bf16: an engine makes it from the fp32 graph by its own
-    rounding, so a bundle that was never gated in bf16 can be tried in it.
+    precisions: those of the bundle, which passed their gate. A precision that is asked for by name
+    must be one of them, except bf16: an engine rounds the fp32 graph to it, so a bundle that was
+    never gated in bf16 can be tried in it.
 
     Raises:
         UsageError: nothing fits; the message says what is missing and how to get it.
     """
     _check_names(wish)
-    wanted = precisions if wish.precision == "auto" else [wish.precision]
     if wish.provider == "cuda" and wish.engine != "openvino" and (lack := _lack(_ROWS[0], machine)):
         raise lack  # whatever precisions there are
-    rows = [
-        row
-        for row in _ROWS
-        if wish.engine in ("auto", row.engine)
-        and wish.provider in ("auto", row.provider)
-        and row.precision in wanted
-    ]
+    rows = _rows_for(wish, precisions)
     if not rows:
-        raise UsageError(
-            f"no engine runs {' or '.join(wanted)} with --engine {wish.engine} --provider"
-            f" {wish.provider}: leave one of the three to auto",
-            reason="ENGINE_NOT_USABLE",
-        )
+        raise _no_such_engine(wish, precisions)
     lacks = [_lack(row, machine) for row in rows]
     found = [
         EngineChoice(engine=row.engine, provider=row.provider, precision=row.precision, why=row.why)
@@ -93,6 +82,37 @@ def rank_engines(
     if not found:
         raise lacks[0] or AssertionError("a row without a lack is a choice")
     return found
+
+
+def _rows_for(wish: EngineWish, precisions: Sequence[str]) -> list[_Row]:
+    wanted = precisions if wish.precision == "auto" else [wish.precision]
+    return [
+        row
+        for row in _ROWS
+        if wish.engine in ("auto", row.engine)
+        and wish.provider in ("auto", row.provider)
+        and row.precision in wanted
+    ]
+
+
+def _no_such_engine(wish: EngineWish, precisions: Sequence[str]) -> UsageError:
+    """Return the error for a wish that no row has, with the options that can be left out."""
+    wanted = precisions if wish.precision == "auto" else [wish.precision]
+    relaxed = {
+        "--engine": replace(wish, engine="auto"),
+        "--provider": replace(wish, provider="auto"),
+        "--precision": replace(wish, precision="auto"),
+    }
+    helpful = [
+        option
+        for option, other in relaxed.items()
+        if other != wish and _rows_for(other, precisions)
+    ]
+    return UsageError(
+        f"no engine runs {' or '.join(wanted)} with --engine {wish.engine} --provider"
+        f" {wish.provider}: leave out {' or '.join(helpful) or ' and '.join(relaxed)}",
+        reason="ENGINE_NOT_USABLE",
+    )
 
 
 def _lack(row: _Row, machine: Machine) -> UsageError | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sentimill.engine.base import EngineWish
@@ -57,8 +59,18 @@ def test_the_fastest_that_the_machine_and_the_bundle_have_comes_first(
         (EngineWish(engine="openvino"), machine(openvino=None), r"'sentimill\[openvino\]'"),
         (EngineWish(), machine(onnx=(), openvino=None), r"'sentimill\[cpu\]'"),
         (EngineWish(precision="bf16"), machine("avx2"), "needs a CPU with amx_bf16 or avx512_bf16"),
-        (EngineWish(engine="openvino", provider="cuda"), machine(), "leave one of the three"),
-        (EngineWish(precision="fp16", provider="cpu"), machine(), "no engine runs fp16"),
+        (
+            EngineWish(engine="openvino", provider="cuda"),
+            machine(),
+            "no engine runs fp32 with --engine openvino --provider cuda:"
+            " leave out --engine or --provider$",
+        ),
+        (
+            EngineWish(precision="fp16", provider="cpu"),
+            machine(),
+            "no engine runs fp16 with --engine auto --provider cpu:"
+            " leave out --provider or --precision$",
+        ),
     ],
 )
 def test_what_cannot_be_had_is_refused_with_the_remedy(
@@ -67,6 +79,16 @@ def test_what_cannot_be_had_is_refused_with_the_remedy(
     """Nothing falls back in silence."""
     with pytest.raises(UsageError, match=message):
         rank_engines(wish, ["fp32"], where)
+
+
+def test_the_options_that_an_error_names_are_those_that_help() -> None:
+    """int8 has no row on CUDA, so the way out is another provider, or fp16 in the bundle."""
+    wish = EngineWish(provider="cuda")
+
+    with pytest.raises(UsageError, match=r"no engine runs int8 .*: leave out --provider$"):
+        rank_engines(wish, ["int8"], machine(onnx=CUDA))
+
+    assert rank_engines(replace(wish, provider="auto"), ["int8"], machine(onnx=CUDA))
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_the_findings_are_a_card_s_sections_and_names_stay_text(bundle: Path) ->
     for part in (
         "## Figures",
         "## Label by label",
-        "## Beside other models",
+        "## Compared with other models",
         "## When it abstains",
         "## Where it is",
     ):

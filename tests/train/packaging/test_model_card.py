@@ -55,7 +55,7 @@ def test_the_tiny_preset_does_not_claim_the_weights_of_its_base() -> None:
     """It only has the tokenizer."""
     tiny = replace(CARD, training={"preset": "tiny"})
 
-    assert "two random layers behind the tokenizer" in model_card(tiny)
+    assert "two random layers, with the tokenizer" in model_card(tiny)
 
 
 def test_the_card_says_what_was_kept_of_the_base_and_what_is_read_of_a_text() -> None:

@@ -1,4 +1,4 @@
-"""Puts a judged and exported student together as the files and the manifest of a bundle."""
+"""The files and the manifest of a bundle, from an exported and evaluated student."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sentimill_train.packaging.card_findings import findings
 from sentimill_train.packaging.model_card import Card, model_card
 from sentimill_train.packaging.source_commit import commit_of
 
-__all__ = ["GOLDEN_TEXTS", "Made", "golden_of"]
+__all__ = ["GOLDEN_TEXTS", "BundleContents", "golden_of"]
 
 GOLDEN_TEXTS: Final = (
     "The battery died in a week.",
@@ -42,7 +42,7 @@ GOLDEN_TEXTS: Final = (
     "Trop cher pour ce que c'est.",
     "We waited an hour for a table. " * 30 + "In the end the dessert made up for all of it.",
 )
-"""Our own sentences whose probs a bundle keeps: every load must give them again."""
+"""Our own texts whose probs are in the manifest: every load must reproduce them."""
 
 _LIBRARIES: Final = (
     "sentimill",
@@ -59,7 +59,7 @@ _LIBRARIES: Final = (
 def golden_of(
     graph: Graph, encoder: TextEncoder, pad_id: int, temperature: float
 ) -> tuple[Golden, ...]:
-    """Return `GOLDEN_TEXTS` with the probs that the exported graph gives each, alone."""
+    """Return `GOLDEN_TEXTS` with the probs that the exported graph gives to each alone."""
     golden = []
     for text, encoded in zip(GOLDEN_TEXTS, encoder.encode(GOLDEN_TEXTS), strict=True):
         if isinstance(encoded, TextError):
@@ -70,12 +70,13 @@ def golden_of(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
+class BundleContents:
     """All that a bundle is written from.
 
     notes: Markdown for the card. training: how the student was trained, by name. golden: from
     `golden_of`.
-    A bundle is written twice: as `files` alone, to be judged as what it is, and then with `papers`.
+    A bundle is written twice: with `files` alone, to be evaluated as it will be served, and then
+    with `documents`.
     """
 
     name: str
@@ -94,7 +95,7 @@ class Made:
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def files(self, work: Path) -> dict[str, bytes | Path]:
-        """Return what answers; *work* holds the saved student."""
+        """Return the files that the model needs; *work* holds the saved student."""
         return {
             "config.json": work / "config.json",
             "model.safetensors": work / "model.safetensors",
@@ -102,8 +103,8 @@ class Made:
             "tokenizer.json": self.pretrained.tokenizer_json(),
         }
 
-    def papers(self, judgement: Judgement, report: str) -> dict[str, bytes]:
-        """Return what is said about it: the model card, every figure, and the report."""
+    def documents(self, judgement: Judgement, report: str) -> dict[str, bytes]:
+        """Return the model card, the figures and the report."""
         return {
             "README.md": model_card(self._card(judgement)).encode(),
             "metrics.json": msgspec.json.format(msgspec.json.encode(judgement), indent=2) + b"\n",
@@ -122,12 +123,13 @@ class Made:
             temperature=self.calibration.temperature,
             findings=findings(judgement, self.calibration.abstention),
             notes=self.notes,
+            languages=self.languages,
         )
 
     def manifest(self, files: dict[str, File], judgement: Judgement | None = None) -> Manifest:
-        """Return the manifest over *files*; without a judgement it names no figure."""
-        # Without a threshold an abstention says how near it came, which is bought by nothing.
-        bought = None if self.calibration.threshold is None else self.calibration.abstention
+        """Return the manifest over *files*; without a judgement it has no figures."""
+        # Without a threshold these values describe the best attempt and are not stored.
+        chosen = None if self.calibration.threshold is None else self.calibration.abstention
         return Manifest(
             schema_version=SCHEMA_VERSION,
             name=self.name,
@@ -142,8 +144,8 @@ class Made:
             golden=tuple(_labelled(golden, self.labels) for golden in self.golden),
             files=files,
             threshold=self.calibration.threshold,
-            threshold_coverage=None if bought is None else bought.coverage,
-            threshold_error=None if bought is None else bought.error,
+            threshold_coverage=None if chosen is None else chosen.coverage,
+            threshold_error=None if chosen is None else chosen.error,
             metrics={} if judgement is None else _metrics(judgement),
             sources=self.sources,
             libraries=_libraries(),
@@ -175,7 +177,7 @@ def _labelled(golden: Golden, labels: tuple[str, ...]) -> Golden:
 
 
 def _metrics(judgement: Judgement) -> dict[str, float]:
-    """Return the figures of every set as `set_figure`: what a list of bundles would show."""
+    """Return the figures of every set, named `set_figure`."""
     flat: dict[str, float] = {}
     for result in judgement.sets:
         flat[f"{result.name}_rows"] = float(result.rows)
@@ -196,5 +198,5 @@ def _libraries() -> dict[str, str]:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
-            continue  # a checkout on PYTHONPATH, or onnxruntime-gpu under its other name
+            continue  # a checkout on PYTHONPATH, or onnxruntime-gpu, which has another name
     return found

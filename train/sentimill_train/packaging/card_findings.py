@@ -1,29 +1,31 @@
-"""The findings of a judgement as Markdown: the part of the model card that figures write."""
+"""The evaluation in the model card: figures, errors and weak spots, as Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from sentimill_train.calibration.abstention import Abstention
 from sentimill_train.evaluation.result import Judgement, SetResult
 from sentimill_train.metrics.intervals import Figure
+from sentimill_train.reporting.markdown import markdown_table
 
 __all__ = ["findings"]
 
 _WORST_TESTS = 5
 _WEAK_SLICES = 8
-_NO_ROWS = "\u2013"  # a dash, as in the report: a 0.0 would look measured
+_NO_ROWS = "\u2013"  # a dash, as in the report: 0.0 would look like a measurement
 
 
 def findings(judgement: Judgement, abstention: Abstention | None = None) -> str:
-    """Return the sections Figures, Label by label, Beside other models, When it abstains, ...
+    """Return the sections of the evaluation; one without content is left out.
 
-    ... Where it is weak; those that there is nothing to say in are left out.
+    They are Figures, Label by label, Compared with other models, When it abstains, and Where it is
+    weak.
     """
     parts = [_figures(judgement), *(_labels(result) for result in judgement.sets[:1])]
     if judgement.rivals:
         sentences = "\n".join(f"- {rival.sentence()}" for rival in judgement.rivals)
-        parts.append(f"## Beside other models\n\n{sentences}")
+        parts.append(f"## Compared with other models\n\n{sentences}")
     if abstention is not None:
         answered = "" if abstention.threshold is None else _answered(judgement.sets[0])
         parts.append(f"## When it abstains\n\n{abstention.sentence()}{answered}")
@@ -44,19 +46,20 @@ def _figures(judgement: Judgement) -> str:
     ]
     head = ("set", "rows", "accuracy, %", "macro-F1, %", "two-class, %", "ECE")
     return (
-        "## Figures\n\nWith 95 % intervals: Wilson's for shares of rows, others by bootstrap."
-        " Two-class: rows that are not neutral, P(positive) against P(negative). ECE: 15 bins of"
-        " equal mass.\n\n" + _table(head, rows)
+        "## Figures\n\nIntervals are 95 %: Wilson's for shares of rows, bootstrap for the others."
+        " Two-class compares P(positive) with P(negative) on the rows that are not neutral. ECE has"
+        " 15 bins of equal mass.\n\n" + markdown_table(head, rows)
     )
 
 
 def _answered(result: SetResult) -> str:
-    """Return what became of the threshold on rows that it was not chosen on."""
+    """Return what the threshold does on rows that it was not chosen on."""
     error = result.answered_error
     if error is None:
-        return f" Of {_plain(result.name)} it answers nothing."
+        return f" It answers no row of {_plain(result.name)}."
     return (
-        f" On {_plain(result.name)}, which chose nothing, it abstains from {result.abstained:.1%}"
+        f" On {_plain(result.name)}, which was not used to choose it, the model abstains from"
+        f" {result.abstained:.1%}"
         f" of {result.rows:,} rows, and {error.value:.1%} of its answers are wrong"
         f" ({error.low:.1%} to {error.high:.1%})."
     )
@@ -75,7 +78,7 @@ def _labels(result: SetResult) -> str:
         )
         for label in result.labels
     ]
-    return f"## Label by label, {_plain(result.name)}\n\n" + _table(head, rows)
+    return f"## Label by label, {_plain(result.name)}\n\n" + markdown_table(head, rows)
 
 
 def _shown(figure: Figure | None, column: str) -> str:
@@ -87,7 +90,7 @@ def _shown(figure: Figure | None, column: str) -> str:
 
 
 def _weak(judgement: Judgement) -> str:
-    """Return the slices that are surely below the rest, and the tests that fail most."""
+    """Return the slices that are significantly worse, and the tests that fail most."""
     lines = [line for result in judgement.sets for line in _weak_slices(result)][:_WEAK_SLICES]
     tests = [test for test in judgement.behaviour if test.failures]
     tests.sort(key=lambda test: -test.rate.low)
@@ -109,12 +112,7 @@ def _weak_slices(result: SetResult) -> Sequence[str]:
     ]
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def _plain(text: str) -> str:
-    """Return *text* so that it stays text in Markdown: names of files and domains are anyone's."""
+    """Return *text* with its Markdown escaped: anybody chooses the names of files and domains."""
     line = " ".join(text.split())
     return "".join(c if c.isalnum() or c in " .,:;()'-+/&%" else f"\\{c}" for c in line)

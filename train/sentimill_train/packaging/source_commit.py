@@ -1,4 +1,4 @@
-"""The commit of the code that runs, where it is a checkout: a version names many of them."""
+"""The commit of the code that runs, if it is a checkout; one version has many commits."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["commit_of"]
 
 
 def commit_of(file: Path) -> str | None:
-    """Return the commit of the checkout that has *file*, with `-dirty` where others were changed.
+    """Return the commit of the checkout that has *file*, with `-dirty` if files were changed.
 
-    None where there is no git, or *file* is none of its files: an installed package may lie below
-    somebody's own checkout, which says nothing of it.
+    None without git, or if git does not track *file*: an installed package may lie inside another
+    checkout, whose commit says nothing about it.
     """
 
     def git(*command: str) -> str:

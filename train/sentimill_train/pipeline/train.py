@@ -38,7 +38,7 @@ from sentimill_train.model.student import (
     save_student,
     to_device,
 )
-from sentimill_train.packaging.bundle_contents import Made, golden_of
+from sentimill_train.packaging.bundle_contents import BundleContents, golden_of
 from sentimill_train.pipeline.config import TrainConfig
 from sentimill_train.pipeline.facts import checkpoint_of, training_facts
 from sentimill_train.pipeline.inputs import Inputs, check_labels, continues, read_inputs
@@ -173,7 +173,7 @@ class Train(TrainConfig):
             fitted = replace(fitted, interpolated_share=share)
         return student, fitted
 
-    def _export(self, student: Student, inputs: Inputs, fitted: Fit, work: Path) -> Made:
+    def _export(self, student: Student, inputs: Inputs, fitted: Fit, work: Path) -> BundleContents:
         """Export and calibrate: the graph that will answer gives the logits for both."""
         save_student(student, work)
         graph = export_fp32(work, seed=self.fit.seed)
@@ -182,7 +182,7 @@ class Train(TrainConfig):
         calibration = calibrate(
             graph_logits(graph.run, held_out, pad_id), held_out.gold, self.target_error
         )
-        return Made(
+        return BundleContents(
             name=self.name or self.out.resolve().name,
             notes=self.notes,
             max_tokens=self.max_tokens,
@@ -199,7 +199,7 @@ class Train(TrainConfig):
         )
 
     def _evaluate(
-        self, made: Made, inputs: Inputs, fitted: Fit, work: Path
+        self, made: BundleContents, inputs: Inputs, fitted: Fit, work: Path
     ) -> tuple[Bundle, Evaluated]:
         """Evaluate the bundle as a draft, as a user will load it, and write it with its report."""
         files = made.files(work)
@@ -214,7 +214,7 @@ class Train(TrainConfig):
         )
         bundle = write_bundle(
             self.out,
-            {**files, **made.papers(evaluated.judgement, evaluated.report)},
+            {**files, **made.documents(evaluated.judgement, evaluated.report)},
             lambda listed: made.manifest(listed, evaluated.judgement),
             overwrite=self.overwrite,
         )
