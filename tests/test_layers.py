@@ -42,6 +42,8 @@ SERVE_LIBRARIES = {
     "msgspec": r".*",
     "narwhals": r"dataframes",
     "numpy": r".*",
+    "openpyxl": r"scoring\.formats\.excel",
+    "xlsxwriter": r"scoring\.formats\.excel",
     "onnxruntime": r"engine\.\w+",
     "opentelemetry": r"observability\.tracing",
     "openvino": r"engine\.\w+",

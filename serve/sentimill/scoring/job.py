@@ -17,8 +17,9 @@ from sentimill.errors import UsageError
 from sentimill.scoring.answer_columns import AnswerSchema
 from sentimill.scoring.checkpoint import FolderLock, Header, Journal
 from sentimill.scoring.formats.table import Layout
+from sentimill.scoring.output_format import OutputFormat
 from sentimill.scoring.pipeline import StopRules
-from sentimill.scoring.planning import Unit, check_output, open_table, plan
+from sentimill.scoring.planning import Unit, open_table, plan
 from sentimill.scoring.runner import Progress, Run, Summary, refuse_existing
 from sentimill.scoring.scorers import Scorer
 from sentimill.scoring.storage import (
@@ -84,7 +85,7 @@ class Score:
             self._check_target(unit)
             if unit.source != STANDARD:
                 with open_table(unit, self.layout, columns) as table:
-                    check_output(unit, table, self.layout, columns)
+                    OutputFormat(unit, table, self.layout, columns)
 
         with ThreadPoolExecutor(_PLANNERS, "plan") as threads:
             for _ in threads.map(check, units):

@@ -9,22 +9,28 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Final
 
-import pyarrow as pa
-
 from sentimill.errors import TableError, UsageError
 from sentimill.scoring.answer_columns import AnswerSchema
 from sentimill.scoring.formats.compression import Stream, reading
 from sentimill.scoring.formats.csv import DelimitedTable
+from sentimill.scoring.formats.excel import ExcelTable
 from sentimill.scoring.formats.jsonlines import JsonTable
 from sentimill.scoring.formats.kinds import Kind, kind_of, promises_format, stem_of
 from sentimill.scoring.formats.parquet import ParquetTable
-from sentimill.scoring.formats.parquet_writer import check_output as check_parquet
 from sentimill.scoring.formats.table import Layout, Table
 from sentimill.scoring.storage import STANDARD, find, identity, is_folder, is_remote, open_input
 
-__all__ = ["Unit", "check_output", "converted_schema", "open_table", "plan"]
+__all__ = ["Unit", "open_table", "plan"]
 
-_DELIMITED: Final = ("csv", "tsv")
+_CONVERSIONS: Final = {
+    ("csv", "parquet"),
+    ("csv", "xlsx"),
+    ("tsv", "parquet"),
+    ("tsv", "xlsx"),
+    ("xlsx", "csv"),
+    ("xlsx", "parquet"),
+    ("xlsx", "tsv"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,30 +85,6 @@ def plan(
     return units
 
 
-def check_output(unit: Unit, table: Table, layout: Layout, columns: AnswerSchema) -> None:
-    """Raise TableError or UsageError when the output of *unit* cannot have its columns."""
-    if isinstance(table, ParquetTable):
-        check_parquet(table, columns)
-    if unit.converts:
-        converted_schema(unit, table, layout, columns)
-
-
-def converted_schema(unit: Unit, table: Table, layout: Layout, columns: AnswerSchema) -> pa.Schema:
-    """Return the columns of a converted table: text, the bytes of odd rows, the answers."""
-    names = [*(layout.keep or table.columns), f"{columns.prefix}source", *columns.names]
-    if layout.update:
-        why = "--where-missing writes the format that it reads: give the output the same suffix as"
-        raise UsageError(f"{why} {unit.source}", reason="NO_CONVERSION")
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        why = f"{unit.target} would have two columns named {twice!r}, which Parquet cannot have:"
-        why += " rename one in the input, or choose another --prefix"
-        raise TableError(why, reason="DUPLICATE_COLUMN")
-    fields = [pa.field(name, pa.string()) for name in names[: -1 - len(columns.names)]]
-    fields.append(pa.field(f"{columns.prefix}source", pa.binary()))
-    return pa.schema([*fields, *columns.schema()])
-
-
 def _target_kind(target: str, wanted: str | None, read: Kind) -> Kind:
     if wanted:
         return kind_of(target, wanted)
@@ -116,14 +98,16 @@ def _target_kind(target: str, wanted: str | None, read: Kind) -> Kind:
 
 def _check_kinds(unit: Unit) -> None:
     read, written = unit.source_kind.name, unit.target_kind.name
-    if unit.converts and not (read in _DELIMITED and written == "parquet"):
-        why = f"{unit.source} is {read} and {unit.target} {written}: score writes the format that"
-        why += " it reads, and Parquet from CSV and TSV"
+    if unit.converts and (read, written) not in _CONVERSIONS:
+        others = [to for source, to in sorted(_CONVERSIONS) if source == read]
+        able = " or ".join([read, *others])
+        why = f"{unit.source} is {read} and {unit.target} {written}: score makes {able} of {read},"
+        why += f" so name the output .{read}"
         raise UsageError(why, reason="NO_CONVERSION")
     for address, kind in ((unit.source, read), (unit.target, written)):
-        if address == STANDARD and kind == "parquet":
-            why = "Parquet needs a file: its footer is at the end"
-            raise UsageError(why, reason="PARQUET_NEEDS_FILE")
+        if address == STANDARD and kind in ("parquet", "xlsx"):
+            why = f"{kind} needs a file, because it is read and written from its end: name one"
+            raise UsageError(why, reason="NEEDS_FILE")
 
 
 def _common(found: Sequence[str]) -> str:
@@ -146,6 +130,9 @@ def open_table(unit: Unit, layout: Layout, columns: AnswerSchema) -> Iterator[Ta
             if kind.name == "parquet":
                 size = identity(name, sample=False).size_bytes
                 yield ParquetTable(raw, name=name, size_bytes=size, layout=layout, columns=columns)
+            elif kind.name == "xlsx":
+                size = identity(name, sample=False).size_bytes
+                yield ExcelTable(raw, name=name, size_bytes=size, layout=layout, columns=columns)
             elif kind.name in ("json", "jsonl"):
                 stream = Stream(raw, name, kind)
                 yield JsonTable(stream, kind, name=name, layout=layout, columns=columns)

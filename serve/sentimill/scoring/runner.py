@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-import pyarrow as pa
-
 from sentimill.errors import SentimillError, TableError, UsageError
 from sentimill.scoring.answer_columns import Answers, AnswerSchema
 from sentimill.scoring.checkpoint import Done, Journal, RowCounts
-from sentimill.scoring.formats.compression import pack
-from sentimill.scoring.formats.parquet import ParquetTable, message
-from sentimill.scoring.formats.parquet_writer import add_columns, write_new
 from sentimill.scoring.formats.table import Layout, Position, Table, Window
+from sentimill.scoring.output_format import OutputFormat, finished_path
 from sentimill.scoring.part_writer import Output, PartsOutput, StreamOutput
 from sentimill.scoring.pipeline import Pipeline, StopRules
-from sentimill.scoring.planning import Unit, converted_schema, open_table
+from sentimill.scoring.planning import Unit, open_table
 from sentimill.scoring.scorers import Scorer
 from sentimill.scoring.storage import (
     STANDARD,
@@ -94,8 +89,9 @@ class Run:
         self._total_bytes = identity(unit.source, sample=False).size_bytes
         with open_table(unit, self.layout, self.columns) as table:
             output = StreamOutput(stream)
-            output.append(self._head(unit, table), b"", Position(), RowCounts())
-            self._score(unit, table, Position(), output)
+            form = OutputFormat(unit, table, self.layout, self.columns)
+            output.append(form.head(), b"", Position(), RowCounts())
+            self._score(unit, table, Position(), output, form)
         return self._summary(())
 
     def to_files(self, journal: Journal) -> Summary:
@@ -121,19 +117,19 @@ class Run:
     def _score_file(self, journal: Journal, number: int, unit: Unit, source: Identity) -> Done:
         before = self._counts
         with open_table(unit, self.layout, self.columns) as table:
-            head = self._head(unit, table)
+            form = OutputFormat(unit, table, self.layout, self.columns)
             output = PartsOutput(journal, number, name=unit.target)
             self._counts += output.counts
             self._resumed += output.counts.rows
             try:
                 if not output.begun:
-                    output.append(head, b"", Position(), RowCounts())
-                self._score(unit, table, output.end, output)
+                    output.append(form.head(), b"", Position(), RowCounts())
+                self._score(unit, table, output.end, output, form)
             finally:
                 output.close()
             _check_unchanged(unit, source)
             with writing(unit.target):
-                self._finish(unit, table, output)
+                form.finish(output.path, self._check_stop)
         counts = output.counts
         self._counts = before + counts
         done = Done(file=number, counts=counts)
@@ -142,7 +138,9 @@ class Run:
         self._publish(journal, number, unit)
         return done
 
-    def _score(self, unit: Unit, table: Table, start: Position, output: Output) -> None:
+    def _score(
+        self, unit: Unit, table: Table, start: Position, output: Output, form: OutputFormat
+    ) -> None:
         """Run the pipeline to the end of *table*, or raise when it was stopped before."""
 
         def wrote(rows: RowCounts, consumed: int) -> None:
@@ -153,13 +151,7 @@ class Run:
             self.report(Progress(self._counts, now, read, self._total_bytes, seconds))
 
         def render(window: Window, answers: Answers) -> bytes:
-            added = self.columns.add(answers)
-            if not unit.converts:
-                return pack(window.render(added), unit.target_kind.compression)
-            rows = window.columns()
-            for name, array in zip(added.names, added.arrays, strict=True):
-                rows = rows.append_column(name, array)
-            return message(rows)
+            return form.render(window, self.columns.add(answers))
 
         pipeline = Pipeline(self.scorer, self.columns, output, render, wrote)
         if pipeline.run(table, start, self.limits, self._counts):
@@ -171,27 +163,6 @@ class Run:
             why += ", all of them saved: run the same command again to go on"
         raise SentimillError(why, reason="INTERRUPTED")
 
-    def _head(self, unit: Unit, table: Table) -> bytes:
-        if unit.converts:
-            return bytes(self._schema(unit, table).serialize())
-        return pack(table.head(self.columns.names), unit.target_kind.compression)
-
-    def _schema(self, unit: Unit, table: Table) -> pa.Schema:
-        return converted_schema(unit, table, self.layout, self.columns)
-
-    def _finish(self, unit: Unit, table: Table, output: PartsOutput) -> None:
-        """Make the file that gets the target's name; for all but Parquet the data is it."""
-        if unit.target_kind.name != "parquet":
-            return
-        made = output.path.with_suffix(".parquet")
-        with output.path.open("rb") as stream, made.open("wb") as target:
-            if isinstance(table, ParquetTable):
-                add_columns(table, stream, target, self.columns, self._check_stop)
-            else:
-                write_new(self._schema(unit, table), stream, target, self._check_stop)
-            target.flush()
-            os.fsync(target.fileno())
-
     def _check_stop(self) -> None:
         if self.limits.stop.is_set():
             why = "stopped while the file was put together; every answer is saved: run the same"
@@ -200,7 +171,7 @@ class Run:
     def _publish(self, journal: Journal, number: int, unit: Unit) -> None:
         """Give a finished file its name; after a crash in between, do what is left of that."""
         data = journal.folder / f"{number}.data"
-        finished = data.with_suffix(".parquet") if unit.target_kind.name == "parquet" else data
+        finished = finished_path(data, unit.target_kind)
         errors = journal.folder / f"{number}.errors.jsonl"
         listed = f"{unit.target}.errors.jsonl"
         if not is_remote(unit.target):
@@ -218,7 +189,8 @@ class Run:
                 why += " or run the same command again with --overwrite; every answer is saved"
                 raise UsageError(why, reason="OUTPUT_EXISTS")
             publish(finished, unit.target)
-            data.unlink(missing_ok=True)
+            if finished != data:
+                data.unlink(missing_ok=True)
         elif not exists(unit.target):
             why = f"{unit.target} was finished by an earlier run and is gone: use --restart"
             raise UsageError(why, reason="OUTPUT_GONE")

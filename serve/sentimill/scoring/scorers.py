@@ -86,6 +86,8 @@ class LocalScorer:
         classifier = self._classifier
         info = classifier.engine.info()
         engine = f"{classifier.precision} on {info.engine} {info.provider}"
+        if self._encoder.languages:  # else no row abstains for its language
+            engine += f" for {'+'.join(sorted(self._encoder.languages))}"
         return Model(classifier.bundle.digest, engine, classifier.labels, classifier.threshold)
 
     def prepare(self, texts: Texts) -> Prepared:

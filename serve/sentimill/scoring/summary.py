@@ -12,7 +12,8 @@ from sentimill.scoring.answer_columns import Answers, AnswerSchema
 from sentimill.scoring.checkpoint import RowCounts
 from sentimill.scoring.formats.table import Position, Window
 from sentimill.scoring.job import Score, Summary
-from sentimill.scoring.planning import check_output, open_table
+from sentimill.scoring.output_format import OutputFormat
+from sentimill.scoring.planning import open_table
 from sentimill.scoring.scorers import Scorer
 from sentimill.scoring.storage import STANDARD, identity
 
@@ -48,8 +49,8 @@ def try_out(job: Score, scorer: Scorer) -> dict[str, object]:
     model = scorer.model()
     columns = AnswerSchema(model.labels, model.threshold, job.prefix, with_probs=job.probs)
     with open_table(units[0], job.layout, columns) as table:
-        check_output(units[0], table, job.layout, columns)
-        table.head(columns.names)
+        form = OutputFormat(units[0], table, job.layout, columns)
+        form.head()
         window = next(table.windows(Position()), None)
         texts = window.texts[:_TRIAL_ROWS] if window is not None else []
         scorer.answer(scorer.prepare(texts[:8]))  # the first call allocates memory
@@ -57,7 +58,7 @@ def try_out(job: Score, scorer: Scorer) -> dict[str, object]:
         answers = scorer.answer(scorer.prepare(texts))
         seconds = time.monotonic() - began
         if window is not None:
-            _write_nowhere(window, answers, columns)
+            _write_nowhere(form, window, answers, columns)
     found: dict[str, object] = {
         "rows": len(texts),
         "failed": len(answers.errors),
@@ -74,8 +75,10 @@ def try_out(job: Score, scorer: Scorer) -> dict[str, object]:
     return found
 
 
-def _write_nowhere(window: Window, answers: Answers, columns: AnswerSchema) -> None:
+def _write_nowhere(
+    form: OutputFormat, window: Window, answers: Answers, columns: AnswerSchema
+) -> None:
     """Make the output of a window whose first rows have *answers*."""
     probs = np.full((len(window.texts), len(columns.labels)), np.nan, dtype=np.float32)
     probs[: len(answers.probs)] = answers.probs
-    window.render(columns.add(Answers(probs, answers.errors)))
+    form.render(window, columns.add(Answers(probs, answers.errors)))

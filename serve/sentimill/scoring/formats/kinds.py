@@ -11,7 +11,7 @@ __all__ = [
     "Compression", "Kind", "KindName", "check_content", "kind_of", "promises_format", "stem_of",
 ]  # fmt: skip
 
-KindName = Literal["csv", "tsv", "jsonl", "json", "parquet"]
+KindName = Literal["csv", "tsv", "jsonl", "json", "parquet", "xlsx"]
 Compression = Literal["", "gzip", "zstd"]
 
 _SUFFIXES: Final[dict[str, KindName]] = {
@@ -23,9 +23,14 @@ _SUFFIXES: Final[dict[str, KindName]] = {
     ".json": "json",
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".xlsx": "xlsx",
 }
 _COMPRESSED: Final[dict[str, Compression]] = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 _SHORT: Final[dict[Compression, str]] = {"": "", "gzip": ".gz", "zstd": ".zst"}
+_FILES: Final = (
+    ("parquet", b"PAR1", "a Parquet file"),
+    ("xlsx", b"PK\x03\x04", "an Excel workbook"),
+)
 _MAGIC: Final[dict[Compression, bytes]] = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
 
 
@@ -59,14 +64,14 @@ def kind_of(address: str, wanted: str | None = None) -> Kind:
             name, compression = name[: -len(suffix)], packed
     for suffix, kind in _SUFFIXES.items():
         if name.endswith(suffix):
-            if kind == "parquet" and compression:
-                why = f"{address}: Parquet compresses its columns itself: use a plain .parquet file"
+            if kind in ("parquet", "xlsx") and compression:
+                why = f"{address}: {kind} files are compressed inside: use a plain .{kind} file"
                 raise TableError(why, reason="UNKNOWN_FORMAT")
             return Kind(kind, compression)
     known = ", ".join(get_args(KindName))
     why = (
-        f"the format of {address} is unknown: score reads and writes {known}, and all but Parquet"
-        " also with .gz or .zst; name the format with --format or --output-format"
+        f"the format of {address} is unknown: score reads and writes {known}, and all but parquet"
+        " and xlsx also with .gz or .zst; name the format with --format or --output-format"
     )
     raise TableError(why, reason="UNKNOWN_FORMAT")
 
@@ -99,7 +104,7 @@ def check_content(name: str, kind: Kind, first: bytes) -> None:
     if kind.compression and first and not first.startswith(_MAGIC[kind.compression]):
         why = f"{name} is not compressed with {kind.compression}, although its name says so"
         raise TableError(f"{why}: add --format {kind.name}", reason="BAD_COMPRESSION")
-    if kind.name != "parquet" and first.startswith(b"PAR1"):
-        why = f"{name} is a Parquet file, but its name does not say so"
-        why += ": add --format parquet, and name the output .parquet"
-        raise TableError(why, reason="WRONG_FORMAT")
+    for name_, magic, what in _FILES:
+        if kind.name != name_ and first.startswith(magic):
+            why = f"{name} is {what}, but its name does not say so: add --format {name_}, and name"
+            raise TableError(f"{why} the output .{name_}", reason="WRONG_FORMAT")

@@ -1,0 +1,243 @@
+"""Excel workbooks of one sheet (extra `excel`): read row by row, and written at the end.
+
+Cells keep their values and number formats; a formula becomes the value that it had. As for Parquet
+the job writes an Arrow stream of the answers, from which `write_excel` makes the workbook.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib
+import warnings
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice, repeat
+from typing import Any, BinaryIO, Final, NamedTuple
+
+import pyarrow as pa
+
+from sentimill.errors import TableError, TextError, UsageError
+from sentimill.scoring.answer_columns import AnswerSchema
+from sentimill.scoring.formats.parquet import message
+from sentimill.scoring.formats.table import (
+    ROW_BYTES,
+    Layout,
+    Position,
+    Window,
+    find_column,
+    has_answer,
+)
+from sentimill.text.cleaning import join_texts
+
+__all__ = ["MAX_CELL_CHARACTERS", "MAX_ROWS", "Cell", "ExcelTable", "write_excel", "write_rows"]
+
+MAX_ROWS: Final = 1_048_575
+"""Rows of a sheet, the header not counted."""
+
+MAX_CELL_CHARACTERS: Final = 32_767
+"""Both limits are Excel's: support.microsoft.com, "Excel specifications and limits"."""
+
+_CREATED: Final = dt.datetime(2000, 1, 1)
+"""Stored in every workbook, so that a resumed job writes the same bytes."""
+
+
+class Cell(NamedTuple):
+    """A value and how Excel shows it."""
+
+    value: object
+    number_format: str = "General"
+
+
+class ExcelTable:
+    """A workbook, opened. Blank rows stay, and are no rows of the table."""
+
+    def __init__(
+        self, raw: BinaryIO, *, name: str, size_bytes: int, layout: Layout, columns: AnswerSchema
+    ) -> None:
+        """Read the header. Raises TableError for a file that is no workbook of one sheet."""
+        self.name = name
+        self._size_bytes = size_bytes
+        self._layout = layout
+        self._added = columns
+        self._sheet = _open_sheet(raw, name)
+        filled = ((k, row) for k, row in enumerate(self._rows()) if not _is_blank(row))
+        self.leading_rows, row = next(filled, (0, []))
+        if not row:
+            raise TableError(f"{name} is empty: it needs a header row", reason="EMPTY_FILE")
+        self.columns = tuple(_as_text(cell.value) or "" for cell in row)
+        self._texts_at = [find_column(name, self.columns, one) for one in layout.text_columns]
+        self.kept = [find_column(name, self.columns, one) for one in layout.keep]
+        taken = [one for one in columns.names if one in self.columns]
+        if taken and not layout.update:
+            why = f"{name} already has a column {taken[0]!r}: choose another --prefix"
+            raise TableError(
+                f"{why}, or fill its gaps with --where-missing", reason="COLUMN_COLLISION"
+            )
+        if taken and self.columns[-len(columns.names) :] != columns.names:
+            why = (
+                f"{name} has {taken[0]!r}: --where-missing needs {', '.join(columns.names)} as the"
+            )
+            raise TableError(f"{why} last columns, in this order", reason="COLUMN_COLLISION")
+        self.answers = len(columns.names) if taken else 0
+
+    def head(self, added: Sequence[str]) -> bytes:
+        """See `Table.head`: an Arrow stream begins with its schema."""
+        return bytes(self._added.schema().serialize())
+
+    def windows(self, start: Position) -> Iterator[Window]:
+        """See `Table.windows`; the lines of a position are rows of the sheet."""
+        texts: list[str | TextError | None] = []
+        lines: list[int] = []
+        fields: list[list[Cell]] = []
+        cost, row = 0, start.rows
+        for line, cells in enumerate(self.body(), self.leading_rows + 2):
+            if line <= start.lines or _is_blank(cells):
+                continue
+            texts.append(self._text(cells))
+            lines.append(line)
+            fields.append(cells)
+            cost += ROW_BYTES + sum(len(str(cell.value)) for cell in cells)
+            if cost >= self._layout.window_bytes:
+                row += len(texts)
+                yield self._window(texts, lines, fields, Position(line, line, row))
+                texts, lines, fields, cost = [], [], [], 0
+        if texts:
+            end = Position(lines[-1], lines[-1], row + len(texts))
+            yield self._window(texts, lines, fields, end)
+
+    def body(self) -> Iterator[list[Cell]]:
+        """Yield the rows below the header, blank ones too, all as wide as the header."""
+        width = len(self.columns)
+        for cells in islice(self._rows(), self.leading_rows + 1, None):
+            yield cells + [Cell(None)] * (width - len(cells))
+
+    def _rows(self) -> Iterator[list[Cell]]:
+        for row in self._sheet.iter_rows():
+            yield [Cell(cell.value, getattr(cell, "number_format", "General")) for cell in row]
+
+    def _window(
+        self,
+        texts: list[str | TextError | None],
+        lines: list[int],
+        fields: list[list[Cell]],
+        end: Position,
+    ) -> Window:
+        consumed = self._size_bytes * end.lines // max(end.lines, self._sheet.max_row or 1)
+        return Window(texts, lines, end, consumed, message, lambda: self._table(fields))
+
+    def _text(self, cells: list[Cell]) -> str | TextError | None:
+        if self.answers and has_answer(cells[-self.answers].value):
+            return None
+        values = [cells[k].value for k in self._texts_at]
+        if all(value is None for value in values):
+            return TextError("the cell is empty", reason="MISSING_TEXT")
+        texts = [_as_text(value) or "" for value in values]
+        return texts[0] if len(texts) == 1 else join_texts(texts) or ""
+
+    def _table(self, fields: list[list[Cell]]) -> pa.Table:
+        places = self.kept or range(len(self.columns))
+        return pa.table(
+            {
+                self.columns[k]: pa.array([_as_text(row[k].value) for row in fields], pa.string())
+                for k in places
+            }
+        )
+
+
+def write_excel(
+    table: ExcelTable,
+    stream: BinaryIO,
+    target: BinaryIO,
+    columns: AnswerSchema,
+    step: Callable[[], None],
+) -> None:
+    """Write the rows of *table* to *target* with the answers of *stream*."""
+    places = table.kept or range(len(table.columns) - table.answers)
+    answers = _answers(stream)
+
+    def rows() -> Iterator[list[Cell]]:
+        yield from repeat([], table.leading_rows)
+        yield [*(Cell(table.columns[k]) for k in places), *map(Cell, columns.names)]
+        for cells in table.body():
+            if _is_blank(cells):
+                yield []
+                continue
+            new = next(answers)
+            if table.answers and has_answer(cells[-table.answers].value):
+                new = cells[-table.answers :]
+            yield [*(cells[k] for k in places), *new]
+
+    write_rows(rows(), target, step)
+
+
+def write_rows(rows: Iterable[Sequence[Cell]], target: BinaryIO, step: Callable[[], None]) -> None:
+    """Write a workbook of one sheet; *step* is called now and then."""
+    xlsxwriter = _library("xlsxwriter")
+    options = {"constant_memory": True, "default_date_format": "yyyy-mm-dd hh:mm:ss"}
+    with xlsxwriter.Workbook(target, options) as book:
+        book.set_properties({"created": _CREATED})
+        sheet = book.add_worksheet()
+        formats: dict[str, Any] = {"General": None}
+        for i, row in enumerate(rows):
+            if i % 1000 == 0:
+                step()
+            for k, (value, shown) in enumerate(row):
+                if shown not in formats:
+                    formats[shown] = book.add_format({"num_format": shown})
+                _write(sheet, i, k, value, formats[shown])
+
+
+def _write(sheet: Any, row: int, column: int, value: object, shown: Any) -> None:
+    if isinstance(value, bool):
+        sheet.write_boolean(row, column, value, shown)
+    elif isinstance(value, int | float):
+        sheet.write_number(row, column, value, shown)
+    elif isinstance(value, dt.date | dt.time | dt.timedelta):
+        sheet.write_datetime(row, column, value, shown)
+    elif value is not None:
+        # Never as a formula or a link, whatever it begins with.
+        sheet.write_string(row, column, str(value), shown)
+
+
+def _answers(stream: BinaryIO) -> Iterator[list[Cell]]:
+    with pa.ipc.open_stream(stream) as reader:
+        for batch in reader:
+            for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                yield [Cell(value) for value in row]
+
+
+def _open_sheet(raw: BinaryIO, name: str) -> Any:
+    openpyxl = _library("openpyxl")
+    try:
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # of styles it lacks
+            book = openpyxl.load_workbook(raw, read_only=True, data_only=True)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        why = f"{name} is not a whole Excel workbook ({error}): save it as .xlsx again"
+        raise TableError(why, reason="UNREADABLE") from error
+    used = [sheet for sheet in book.worksheets if any(map(any, sheet.iter_rows(values_only=True)))]
+    if len(used) > 1:
+        names = ", ".join(sheet.title for sheet in used)
+        why = f"{name} has several sheets ({names}), and the output would have one: save the sheet"
+        raise TableError(f"{why} with the texts as a workbook of its own", reason="SEVERAL_SHEETS")
+    return (used or book.worksheets)[0]
+
+
+def _library(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        why = f"Excel files need another package ({error}): pip install 'sentimill[excel]'"
+        raise UsageError(why, reason="EXTRA_MISSING") from error
+
+
+def _is_blank(cells: Sequence[Cell]) -> bool:
+    return all(cell.value is None for cell in cells)
+
+
+def _as_text(value: object) -> str | None:
+    """Return a value as the text that people see: numbers without `.0`, dates as ISO 8601."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value.isoformat() if isinstance(value, dt.date | dt.time) else str(value)

@@ -1,0 +1,156 @@
+"""Output in the format of the target: the bytes of each window, and the file made from them.
+
+Most formats are written as they go. Parquet and Excel are made at the end, from a stream of Arrow
+batches: of the answers alone where the input has the same format, else of whole rows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sentimill.errors import TableError, UsageError
+from sentimill.scoring.answer_columns import AnswerColumns, AnswerSchema
+from sentimill.scoring.formats.compression import pack
+from sentimill.scoring.formats.csv_dialect import Dialect
+from sentimill.scoring.formats.excel import (
+    MAX_CELL_CHARACTERS,
+    MAX_ROWS,
+    Cell,
+    ExcelTable,
+    write_excel,
+    write_rows,
+)
+from sentimill.scoring.formats.kinds import Kind
+from sentimill.scoring.formats.parquet import ParquetTable, message
+from sentimill.scoring.formats.parquet_writer import add_columns, check_output, write_new
+from sentimill.scoring.formats.table import Layout, Table, Window
+from sentimill.scoring.planning import Unit
+
+__all__ = ["OutputFormat", "finished_path"]
+
+_DELIMITERS: Final = {"csv": ",", "tsv": "\t"}
+
+
+class OutputFormat:
+    """How the rows of *table* and their answers become the target of *unit*."""
+
+    def __init__(self, unit: Unit, table: Table, layout: Layout, columns: AnswerSchema) -> None:
+        """Raise TableError or UsageError when the output cannot have its columns."""
+        self._unit = unit
+        self._table = table
+        self._columns = columns
+        self._kind = unit.target_kind
+        self._delimiter = _DELIMITERS.get(self._kind.name) if unit.converts else None
+        if unit.converts:
+            self._schema = _converted_schema(unit, table, layout, columns)
+        elif isinstance(table, ParquetTable):
+            check_output(table, columns)
+
+    def head(self) -> bytes:
+        """Return the bytes with which the data begins."""
+        if self._delimiter is not None:
+            line = Dialect(self._delimiter).write(self._schema.names) + "\n"
+            return pack(line.encode(), self._kind.compression)
+        if self._unit.converts:
+            return bytes(self._schema.serialize())
+        return pack(self._table.head(self._columns.names), self._kind.compression)
+
+    def render(self, window: Window, added: AnswerColumns) -> bytes:
+        """Return the bytes of a window. Raises TableError for a row that the format cannot hold."""
+        if not self._unit.converts:
+            return pack(window.render(added), self._kind.compression)
+        rows = window.columns()
+        for name, array in zip(added.names, added.arrays, strict=True):
+            rows = rows.append_column(name, array)
+        if self._delimiter is not None:
+            return pack(_as_delimited(rows, self._delimiter), self._kind.compression)
+        if self._kind.name == "xlsx":
+            _check_cells(self._unit, window, rows)
+        return message(rows)
+
+    def finish(self, data: Path, step: Callable[[], None]) -> None:
+        """Make the finished file from *data*, if that is not it; *step* is called now and then."""
+        made = finished_path(data, self._kind)
+        if made == data:
+            return
+        with data.open("rb") as stream, made.open("wb") as target:
+            if isinstance(self._table, ParquetTable):
+                add_columns(self._table, stream, target, self._columns, step)
+            elif self._kind.name == "parquet":
+                write_new(self._schema, stream, target, step)
+            elif isinstance(self._table, ExcelTable):
+                write_excel(self._table, stream, target, self._columns, step)
+            else:
+                write_rows(_cells(stream, self._schema), target, step)
+            target.flush()
+            os.fsync(target.fileno())
+
+
+def finished_path(data: Path, kind: Kind) -> Path:
+    """Return the path of the finished file, which is *data* itself where nothing is made of it."""
+    return data.with_suffix(f".{kind.name}") if kind.name in ("parquet", "xlsx") else data
+
+
+def _converted_schema(unit: Unit, table: Table, layout: Layout, columns: AnswerSchema) -> pa.Schema:
+    """Return the columns of a converted table: text, the answers, and where they exist odd rows.
+
+    The bytes of a row that does not fit into the columns of a delimited file are kept in a column.
+    """
+    if layout.update:
+        why = "--where-missing writes the format that it reads: give the output the same suffix as"
+        raise UsageError(f"{why} {unit.source}", reason="NO_CONVERSION")
+    fields = [pa.field(name, pa.string()) for name in layout.keep or table.columns]
+    if unit.source_kind.name in _DELIMITERS:
+        fields.append(pa.field(f"{columns.prefix}source", pa.binary()))
+    schema = pa.schema([*fields, *columns.schema()])
+    twice = next((name for name in schema.names if schema.names.count(name) > 1), None)
+    if twice is not None:
+        why = f"{unit.target} would have two columns named {twice!r}: rename one in the input, or"
+        raise TableError(f"{why} choose another --prefix", reason="DUPLICATE_COLUMN")
+    return schema
+
+
+def _as_delimited(rows: pa.Table, delimiter: str) -> bytes:
+    dialect = Dialect(delimiter)
+    texts = [column.cast(pa.string()).to_pylist() for column in rows.columns]
+    lines = (dialect.write([cell or "" for cell in row]) for row in zip(*texts, strict=True))
+    return "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
+
+
+def _check_cells(unit: Unit, window: Window, rows: pa.Table) -> None:
+    """Raise TableError for what Excel would cut off."""
+    remedy = "write CSV or Parquet, which have no such limit"
+    if window.end.rows > MAX_ROWS:
+        why = f"{unit.source} has more than the {MAX_ROWS:,} rows of an Excel sheet: {remedy}"
+        raise TableError(why, reason="TOO_LARGE_FOR_EXCEL")
+    for name, column in zip(rows.column_names, rows.columns, strict=True):
+        longest = pc.max(pc.binary_length(column)).as_py() if _has_length(column.type) else None
+        if longest is not None and longest > MAX_CELL_CHARACTERS:
+            why = f"{unit.source} has a {name!r} of {longest:,} bytes, and a cell of Excel takes"
+            why += f" {MAX_CELL_CHARACTERS:,} characters: {remedy}"
+            raise TableError(why, reason="TOO_LARGE_FOR_EXCEL")
+
+
+def _has_length(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_binary(kind))
+
+
+def _cells(stream: BinaryIO, schema: pa.Schema) -> Iterator[list[Cell]]:
+    yield [Cell(name) for name in schema.names]
+    with pa.ipc.open_stream(stream) as reader:
+        for batch in reader:
+            for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                yield [
+                    Cell(
+                        value.decode("utf-8", "backslashreplace")
+                        if isinstance(value, bytes)
+                        else value
+                    )
+                    for value in row
+                ]

@@ -1,0 +1,185 @@
+"""Excel workbooks in and out, and to and from the other tables."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import threading
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import openpyxl
+import pytest
+
+from scoring_jobs import SMALL_WINDOW_BYTES, job
+from sentimill.errors import SentimillError, TableError
+from sentimill.scoring import output_format
+from sentimill.scoring.answer_columns import COLUMNS
+from sentimill.scoring.formats.table import Layout
+from sentimill.scoring.scorers import LocalScorer
+
+ADDED = [f"sentiment_{name}" for name in COLUMNS]
+SMALL = Layout(window_bytes=SMALL_WINDOW_BYTES)
+DAY = dt.datetime(2024, 2, 29, 13, 5)
+
+
+def workbook(rows: list[list[Any]], *, sheets: int = 1, date_format: str = "dd/mm/yyyy") -> bytes:
+    """Return a workbook of *rows*, with the same rows in each of its sheets."""
+    book = openpyxl.Workbook()
+    for k in range(sheets):
+        sheet = book.active if k == 0 else book.create_sheet()
+        assert sheet is not None
+        for row in rows:
+            sheet.append(row)
+        for cells in sheet.iter_rows():
+            for cell in cells:
+                if isinstance(cell.value, dt.datetime):
+                    cell.number_format = date_format
+    out = io.BytesIO()
+    book.save(out)
+    return out.getvalue()
+
+
+def cells(path: Path) -> list[tuple[Any, ...]]:
+    """Return the values of the one sheet of a workbook."""
+    (sheet,) = openpyxl.load_workbook(path).worksheets
+    return list(sheet.iter_rows(values_only=True))
+
+
+REVIEWS: list[list[Any]] = [
+    ["id", "text", "day", "stars", "paid"],
+    [1, "good", DAY, 4.5, True],
+    [2, "=1+1", None, 3, False],
+    [],
+    [3, None, DAY, None, None],
+    [4, 17, DAY, 1, True],
+    [5, "bad", DAY, 1, True],
+]
+
+
+def test_a_workbook_gets_its_columns(tmp_path: Path, scorer: LocalScorer) -> None:
+    """Values, their types and number formats stay; blank rows too, and text stays text."""
+    (tmp_path / "in.xlsx").write_bytes(workbook(REVIEWS))
+    summary = job(tmp_path / "in.xlsx", tmp_path / "out.xlsx", SMALL).run(scorer)
+    found = cells(tmp_path / "out.xlsx")
+
+    assert (summary.rows, summary.failed) == (5, 2)
+    assert list(found[0]) == [*REVIEWS[0], *ADDED]
+    assert found[1][:6] == (1, "good", DAY, 4.5, True, "positive")
+    assert found[3][:6] == (None,) * 6
+    assert [row[-1] for row in found[1:]] == [
+        None, "MISSING_TEXT", None, "MISSING_TEXT", None, None,
+    ]  # fmt: skip
+    sheet = openpyxl.load_workbook(tmp_path / "out.xlsx").worksheets[0]
+    assert sheet["C2"].number_format == "dd/mm/yyyy"
+    assert sheet["B2"].data_type in ("s", "inlineStr")
+
+
+def test_a_second_reader_reads_the_workbook(tmp_path: Path, scorer: LocalScorer) -> None:
+    """DuckDB finds the CSV that is made of it equal, cell by cell."""
+    (tmp_path / "in.xlsx").write_bytes(workbook(REVIEWS))
+    job(tmp_path / "in.xlsx", tmp_path / "out.csv", SMALL).run(scorer)
+    job(tmp_path / "in.xlsx", tmp_path / "out.parquet", SMALL).run(scorer)
+
+    query = "select id, text, day, sentiment_label from"
+    csv = duckdb.execute(f"{query} read_csv('{tmp_path}/out.csv', all_varchar = true)").fetchall()
+    parquet = duckdb.execute(f"{query} '{tmp_path}/out.parquet'").fetchall()
+    assert parquet[0] == ("1", "good", "2024-02-29T13:05:00", "positive")
+    assert parquet[3][:2] == ("4", "17")
+    assert csv == parquet
+
+
+def test_a_csv_becomes_a_workbook(tmp_path: Path, scorer: LocalScorer) -> None:
+    """Cells are text, whatever they look like; the bytes of odd rows have a column."""
+    (tmp_path / "in.csv").write_bytes(b"id,text\n=1+1,good\n0042,bad\n7\n")
+    job(tmp_path / "in.csv", tmp_path / "out.xlsx", SMALL).run(scorer)
+    found = cells(tmp_path / "out.xlsx")
+
+    assert found[0][:3] == ("id", "text", "sentiment_source")
+    assert found[1][:4] == ("=1+1", "good", None, "positive")
+    assert found[2][:4] == ("0042", "bad", None, "negative")
+    assert found[3][2] == "7"
+
+
+def test_an_interrupted_job_writes_the_same_bytes(
+    tmp_path: Path, scorer: LocalScorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A workbook holds no time of day and no name of a temporary file."""
+    monkeypatch.setattr("sentimill.scoring.part_writer._COMMIT_S", 0.0)
+    rows: list[list[Any]] = [["text", "n"], *([["good", "bad"][i % 2], i] for i in range(200))]
+    (tmp_path / "in.xlsx").write_bytes(workbook(rows))
+    job(tmp_path / "in.xlsx", tmp_path / "whole.xlsx", SMALL).run(scorer)
+    made = job(tmp_path / "in.xlsx", tmp_path / "out.xlsx", SMALL)
+    stop = threading.Event()
+
+    with pytest.raises(SentimillError, match="run the same command again"):
+        made.run(scorer, stop=stop, report=lambda progress: stop.set())
+    summary = made.run(scorer)
+
+    assert 0 < summary.resumed_rows < 200
+    assert (tmp_path / "out.xlsx").read_bytes() == (tmp_path / "whole.xlsx").read_bytes()
+
+
+def test_gaps_are_filled_and_columns_chosen(tmp_path: Path, scorer: LocalScorer) -> None:
+    """As in every other format."""
+    (tmp_path / "in.xlsx").write_bytes(workbook(REVIEWS))
+    job(tmp_path / "in.xlsx", tmp_path / "one.xlsx").run(scorer)
+    rows = [list(row) for row in cells(tmp_path / "one.xlsx")]
+    rows[1][5], rows[6][5] = "mine", " "
+    (tmp_path / "two.xlsx").write_bytes(workbook(rows))
+    layout = Layout(update=True, keep=("id",))
+    job(tmp_path / "two.xlsx", tmp_path / "out.xlsx", layout).run(scorer)
+    found = cells(tmp_path / "out.xlsx")
+
+    assert list(found[0]) == ["id", *ADDED]
+    assert [row[1] for row in found[1:] if row[0] is not None] == [
+        "mine", None, None, "neutral", "negative",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"PK\x03\x04 and no more", "UNREADABLE"),
+        (b"id,text\n1,good\n", "UNREADABLE"),
+        (workbook([["text"], ["good"]], sheets=2), "SEVERAL_SHEETS"),
+        (workbook([]), "EMPTY_FILE"),
+        (workbook([["review"], ["good"]]), "MISSING_COLUMN"),
+        (workbook([["text", "sentiment_error"], ["good", None]]), "COLUMN_COLLISION"),
+    ],
+)
+def test_what_is_no_workbook_of_one_sheet_is_refused(
+    tmp_path: Path, data: bytes, reason: str
+) -> None:
+    """Before a model is loaded."""
+    (tmp_path / "in.xlsx").write_bytes(data)
+
+    with pytest.raises(TableError, match=r"in\.xlsx") as caught:
+        job(tmp_path / "in.xlsx", tmp_path / "out.xlsx").plan()
+
+    assert caught.value.reason == reason
+
+
+def test_what_excel_would_cut_off_is_refused(
+    tmp_path: Path, scorer: LocalScorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cell or a table above its limits ends the job at once."""
+    source, target = tmp_path / "in.csv", tmp_path / "out.xlsx"
+    source.write_bytes(b"text\n" + b"x" * 40_000 + b"\n")
+    with pytest.raises(TableError, match="a cell of Excel"):
+        job(source, target).run(scorer)
+    source.write_bytes(b"text\n" + b"good\n" * 100)
+    monkeypatch.setattr(output_format, "MAX_ROWS", 50)
+    with pytest.raises(TableError, match="rows of an Excel sheet"):
+        job(source, target, SMALL, restart=True).run(scorer)
+
+    assert not target.exists()
+
+
+def test_a_workbook_needs_a_file(tmp_path: Path) -> None:
+    """It is read and written from its end, as Parquet is."""
+    with pytest.raises(SentimillError) as caught:
+        job("-", tmp_path / "out.xlsx", kind="xlsx").plan()
+
+    assert caught.value.reason == "NEEDS_FILE"
