@@ -19,7 +19,7 @@ from typing import Any, Final
 from benchmarks.proof import readme_tables as proof_pages
 from benchmarks.proof.page import cost_of, fastest
 from benchmarks.proof.record import Proof, read_proof
-from benchmarks.proof.tables import Table, markdown
+from benchmarks.proof.tables import Table
 from benchmarks.record import RESULTS, ROOT, between
 from benchmarks.reference import figures as reference_figures
 from benchmarks.scoring import tables as scoring_tables
@@ -27,6 +27,7 @@ from benchmarks.serving import tables as serving_tables
 from benchmarks.training import first_run
 from sentimill.classifier import Classifier
 from sentimill.cli.classify import Table as AnswerTable
+from sentimill_train.reporting.markdown import markdown_table
 
 __all__ = ["PROOFS", "architecture", "first_answer", "main", "readme", "results_page"]
 
@@ -75,8 +76,8 @@ def readme(page: str) -> str:
     cpu, *others = [read_proof(path) for path in PROOFS if path.exists()]
     page = between(page, "first-answer", f"```\n{first_answer()}```\n")
     page = between(page, "summary", _summary(sets, cpu, others))
-    page = between(page, "quality", f"{markdown(_quality(sets))}\n")
-    return between(page, "speed", f"{markdown(_speed(cpu, others))}\n")
+    page = between(page, "quality", f"{markdown_table(*_quality(sets))}\n")
+    return between(page, "speed", f"{markdown_table(*_speed(cpu, others))}\n")
 
 
 def first_answer() -> str:
@@ -93,7 +94,7 @@ def architecture(page: str) -> str:
             first = (ast.get_docstring(ast.parse(file.read_bytes())) or "").splitlines()
             folder = file.parent.relative_to(half.parent)
             rows.append((f"`{folder}`", first[0] if first else "Generated from `protos/`."))
-    return between(page, "packages", f"{markdown((('package', 'what it has'), rows))}\n")
+    return between(page, "packages", f"{markdown_table(('package', 'what it has'), rows)}\n")
 
 
 def _sets() -> list[dict[str, Any]]:

@@ -8,13 +8,13 @@ from benchmarks.record import between
 from sentimill_train.cost.claims import Study
 from sentimill_train.cost.report import count
 from sentimill_train.metrics.intervals import Figure
+from sentimill_train.reporting.markdown import markdown_table
 
 __all__ = [
     "Table",
     "cascade_table",
     "cost_part",
     "gpu_part",
-    "markdown",
     "percent",
     "quality_table",
     "ratio_table",
@@ -74,13 +74,6 @@ def percent(figure: Figure | None) -> str:
     return f"{100 * figure.value:.1f} ({100 * figure.low:.1f} to {100 * figure.high:.1f})"
 
 
-def markdown(table: Table) -> str:
-    """Return a table in Markdown."""
-    heads, rows = table
-    lines = [heads, tuple("---" for _ in heads), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-
-
 def regenerate(readme: str, made: str, part: str = "proof") -> str:
     """Return *readme* with *made* between the markers of a part, which stay."""
     return between(readme, part, f"{made}\n")
@@ -96,13 +89,13 @@ def readme_part(proof: Proof) -> str:
         f" within it. The student ({student.precision}) against a large model used the fastest fair"
         " way: its instruction cached, one pass a batch, one label token read. **The large model's"
         " weights are random**, so its speed is real and its answers mean nothing.",
-        markdown(ratio_table(proof)),
-        markdown(speed_table(proof)),
+        markdown_table(*ratio_table(proof)),
+        markdown_table(*speed_table(proof)),
         "Accuracy against the reviews' own labels, two classes without the neutral rows. The"
         f" teacher is the frontier model whose judgement was distilled{_retained(proof)}",
-        markdown(quality_table(proof)),
+        markdown_table(*quality_table(proof)),
         "The cascade, against the labels of its three classes, at the teacher's online price:",
-        markdown(cascade_table(proof)),
+        markdown_table(*cascade_table(proof)),
         "`benchmarks/results/proof.html` has the plots and the rest; `docs/proof.md` how it is"
         " measured.",
     ]
@@ -138,7 +131,7 @@ def gpu_part(proof: Proof) -> str:
         f" {proof.minutes:.0f} minutes at commit `{around['commit']}`; reviews of"
         f" {engine.tokens / engine.reviews:.0f} tokens, served by `serve --workers N` to callers on"
         " the same cores. The large model is entered as above:",
-        markdown((heads, rows)),
+        markdown_table(heads, rows),
         f"The engine by length, and what of the card's measured matrix rate ({rate:.0f} TFLOP/s in"
         f" fp16) that is: {lengths}.",
     ]
@@ -159,7 +152,7 @@ def cost_part(proof: Proof, cost: Study) -> str:
         f"Measured on {proof.machine.name} ({cost.notes[-1]}) and costed with the default plan of"
         f" `sentimill cost`: ${fixed:,.0f} of labels, work and upkeep over"
         f" {cost.plan.months:.0f} months before the first answer; {cost.notes[0]}.",
-        markdown((heads, rows)),
+        markdown_table(heads, rows),
         "\n".join(f"- {found[0].upper()}{found[1:]}." for found in cost.findings),
     ]
     if proof.retained is not None:

@@ -25,6 +25,7 @@ from benchmarks.record import RESULTS, between, surroundings, write_result
 from benchmarks.training.judged_bundle import evaluated
 from sentimill_train.evaluation.published_rates import PUBLISHED
 from sentimill_train.evaluation.result import Rival
+from sentimill_train.reporting.markdown import markdown_table
 
 SETS: Final = (
     "yelp_kaggle10k",
@@ -156,7 +157,7 @@ def table(result: dict[str, Any]) -> str:
     rivals = judgement["rivals"]
     head = ["test rows of", "rows", "two-class, %", "macro-F1, %", "accuracy, %", "ECE"]
     head += [f"two-class of {rival['name']}, %" for rival in rivals]
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for i, one in enumerate(judgement["sets"]):
         cells = [one["name"], f"{one['rows']:,}"]
         cells += [percent(one["figures"].get(n)) for n in ("two_class_accuracy", "macro_f1")]
@@ -165,7 +166,7 @@ def table(result: dict[str, Any]) -> str:
             percent(rival["sets"][i]["figures"].get("two_class_accuracy")) for rival in rivals
         ]
         lines.append(cells)
-    said = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    said = markdown_table(head, lines)
     floors = "\n".join(
         f"- {f['set']}, {f['figure'].replace('_', ' ')}: {f['value']:.1%}, "
         f"{'reached' if f['reached'] else 'missed'} (floor {f['floor']:.1%})"
@@ -195,8 +196,12 @@ def behaviour(judgement: dict[str, Any]) -> list[str]:
 def checklist(judgement: dict[str, Any]) -> str:
     """Return a table of CheckList's tests beside what its paper gives; empty without any."""
     lines = [
-        f"| {one['test']} | {one['rate']['rows']:,} | {percent(one['rate'])} |"
-        f" {PUBLISHED[one['test']][0]} | {PUBLISHED[one['test']][1]} |\n"
+        (
+            one["test"],
+            f"{one['rate']['rows']:,}",
+            percent(one["rate"]),
+            *map(str, PUBLISHED[one["test"]]),
+        )
         for one in judgement["behaviour"]
         if one["test"] in PUBLISHED and one["rate"]["rows"]
     ]
@@ -206,8 +211,8 @@ def checklist(judgement: dict[str, Any]) -> str:
         "Failures in per cent: of the reference student over so many cases, with 95 % intervals,"
         " and of BERT-base and\nRoBERTa-base fine-tuned on SST-2, over the whole suite, as Ribeiro"
         " et al. 2020 give them in table 1. Made by\n`benchmarks/reference/figures.py`.\n\n"
-        "| test | cases | the reference student | BERT | RoBERTa |\n"
-        "| --- | --- | --- | --- | --- |\n" + "".join(lines)
+        + markdown_table(("test", "cases", "the reference student", "BERT", "RoBERTa"), lines)
+        + "\n"
     )
 
 

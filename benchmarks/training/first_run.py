@@ -29,6 +29,7 @@ from sklearn.metrics import f1_score
 from benchmarks.record import between, cpu_name
 from benchmarks.training.judged_bundle import SENTIMILL
 from sentimill_train.packaging.source_commit import commit_of
+from sentimill_train.reporting.markdown import markdown_table
 
 SETS: Final = (
     "amazon_devices",
@@ -134,20 +135,19 @@ def table(found: dict[str, Any]) -> str:
     """Return the figures as a Markdown table, and how they came about."""
     demo, real = found["demo"], found["real_reviews"]
     settings = real["settings"]
-    lines = ["| judged on | model | rows | accuracy | macro-F1 | two-class accuracy |"]
-    lines.append("|---|---|---|---|---|---|")
     starter = demo["starter_test"]["test"]
-    lines.append(_line("starter reviews, test split", "`make demo`", starter))
+    rows = [_cells("starter reviews, test split", "`make demo`", starter)]
     models = [("`make demo`", demo), (f"{settings['rows']:,} real reviews", real)]
     for key, name in (("yelp_kaggle10k", "Yelp, test split"), ("imdb_1000", "IMDB, test, 1,000")):
-        lines += [_line(name, model, part[key]) for model, part in models]
+        rows += [_cells(name, model, part[key]) for model, part in models]
     yelp = models[-1][1]["yelp_kaggle10k"]
     trained = (
         f" The second model is `sentimill train --no-interpolate` on {settings['rows']:,} balanced"
         f" rows of the train splits of {len(settings['sets'])} public review sets,"
         f" {settings['epochs']} epochs, {real['train_seconds']:.0f} s."
     )
-    lines.append("")
+    heads = ("judged on", "model", "rows", "accuracy", "macro-F1", "two-class accuracy")
+    lines = [markdown_table(heads, rows), ""]
     lines.append(
         f"`sentimill score` did the {yelp['rows']:,} Yelp rows at {yelp['rows_per_second']:.0f}"
         f" rows a second with {yelp['peak_mib']:.0f} MiB at the peak, in fp32 on"
@@ -159,15 +159,13 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _line(judged_on: str, model: str, figures: dict[str, float]) -> str:
+def _cells(judged_on: str, model: str, figures: dict[str, float]) -> tuple[str, ...]:
     # IMDB has no neutral reviews: three-class figures would say how often one is called so.
     three = figures["rows"] != figures["two_class_rows"]
     accuracy = f"{figures['accuracy']:.3f}" if three else ""
     macro_f1 = f"{figures['macro_f1']:.3f}" if three else ""
     two_class = f"{figures['two_class_accuracy']:.3f}"
-    return (
-        f"| {judged_on} | {model} | {figures['rows']:,} | {accuracy} | {macro_f1} | {two_class} |"
-    )
+    return judged_on, model, f"{figures['rows']:,}", accuracy, macro_f1, two_class
 
 
 def rows_of(data: Path, name: str, split: str) -> list[Row]:

@@ -28,6 +28,7 @@ from sentimill_train.data.schema import Example
 from sentimill_train.evaluation.labelled_set import read_sample
 from sentimill_train.metrics.intervals import share
 from sentimill_train.metrics.significance import compare
+from sentimill_train.reporting.markdown import markdown_table
 
 ALL: Final = 16_384  # more tokens than any of these reviews has
 Way = Literal["head", "head-tail", "chunks"]
@@ -147,11 +148,10 @@ def table(result: dict[str, object]) -> str:
         "read",
         f"tokens of the {rows['longer']} longer ones",
         f"accuracy on all {rows['all']:,}, %",
+        "on the longer ones, %",
+        "p against head-tail",
     )
-    lines = [
-        "| " + " | ".join((*head, "on the longer ones, %", "p against head-tail")) + " |",
-        "|---|---|---|---|---|",
-    ]
+    lines = []
     for way, found in ways.items():
         p = f"{against[way].p_mid:.2f}" if way in against else ""
         cells = (
@@ -160,8 +160,8 @@ def table(result: dict[str, object]) -> str:
             *(percent(found.accuracy[g]) for g in ("all", "longer")),
             p,
         )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        lines.append(cells)
+    return markdown_table(head, lines) + "\n"
 
 
 class _Share(msgspec.Struct):

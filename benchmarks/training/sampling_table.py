@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.runs import cell
+from sentimill_train.reporting.markdown import markdown_table
 
 __all__ = ["write_table"]
 
@@ -20,15 +21,15 @@ def write_table(markdown: Path, state: dict[str, Any]) -> None:
         f" airlines, picked from {settings['pool']:,}; judged on {settings['test_rows']:,} others."
         " Mean and standard deviation over seeds.",
         "",
-        "| labels | picked by | runs | accuracy | macro-F1 | sample less random, by seed |",
-        "|---|---|---|---|---|---|",
-        f"| 0 | | 1 | {before['accuracy']:.3f} | {before['macro_f1']:.3f} | |",
     ]
+    rows = [["0", "", "1", f"{before['accuracy']:.3f}", f"{before['macro_f1']:.3f}", ""]]
     for line in state["table"]:
         gains = ", ".join(f"{100 * gain:+.1f} pp" for gain in line.get("gain_by_seed", []))
         cells = [line["size"], line["arm"], line["runs"]]
         cells += [cell(line, name) for name in ("accuracy", "macro_f1")]
-        lines.append("| " + " | ".join(map(str, [*cells, gains])) + " |")
+        rows.append([*map(str, cells), gains])
+    heads = ("labels", "picked by", "runs", "accuracy", "macro-F1", "sample less random, by seed")
+    lines.append(markdown_table(heads, rows))
     machine = state["machine"]
     trial = ", **a trial with random layers: no result**" if settings["tiny"] else ""
     lines += [

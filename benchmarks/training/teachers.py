@@ -28,6 +28,7 @@ from benchmarks.proof.host import RESULTS
 from benchmarks.runs import cell, resumed, spread_of
 from benchmarks.training.curation import MAX_TOKENS, SEEDS, Bench, parted, test_rows
 from sentimill_train.data.schema import Example
+from sentimill_train.reporting.markdown import markdown_table
 from sentimill_train.training.loop import FitConfig
 
 ARMS: Final = ("shares", "labels", "stars", "mixed")
@@ -72,13 +73,19 @@ def write_table(markdown: Path, state: dict[str, Any]) -> None:
         f" ({', '.join(TESTS['stars'])}) and by what people said of the words"
         f" ({', '.join(TESTS['people'])}). Mean and standard deviation over seeds.",
         "",
-        "| judged by | learns from | runs | accuracy | macro-F1 | two-class | ECE |",
-        "|---|---|---|---|---|---|---|",
+        markdown_table(
+            ("judged by", "learns from", "runs", "accuracy", "macro-F1", "two-class", "ECE"),
+            [
+                [
+                    line["judged_by"],
+                    line["arm"],
+                    str(line["runs"]),
+                    *(cell(line, name) for name in FIGURES),
+                ]
+                for line in state["table"]
+            ],
+        ),
     ]
-    for line in state["table"]:
-        cells = [line["judged_by"], line["arm"], str(line["runs"])]
-        cells += [cell(line, name) for name in FIGURES]
-        lines.append("| " + " | ".join(cells) + " |")
     trial = ", **a trial with random layers: no result**" if settings["tiny"] else ""
     lines += [
         "",

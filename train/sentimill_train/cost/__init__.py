@@ -1,8 +1,8 @@
-"""What a review costs, by a large model and by a student, and from which volume the student pays.
+"""What a review costs by a large model and by a student, and from which volume the student pays.
 
 ::
 
-    prices.json, market.json, measured.json ─► rates ─► plan ─► verdict ─► command
+    price tables, measured rate ─► prices ─► break_even ─► claims ─► report
 
-Arithmetic over dated data files and the user's own numbers: no torch, no network.
+This is arithmetic over dated data files and the user's own numbers: no torch, no network.
 """
