@@ -54,17 +54,17 @@ T = TypeVar("T")
 Rows = Sequence[NDArray[np.int64]]
 
 BATCH_TOKENS: Final = {"cpu": 512, "cuda": 32_768}
-"""Padded tokens (rows times longest) in one engine call, by provider, unless told otherwise.
+"""Padded tokens (rows times longest) in one engine call, by provider, unless the caller says.
 
-A CPU is no faster with more (benchmarks/engine/engine_rate.py): their states leave the cache of
-its core, and every call waits for a whole batch. An H200 does two thirds as much with 4,096, and
-no more with 65,536 (benchmarks/results/engine-gpu.md).
+A CPU is no faster with more (benchmarks/engine/engine_rate.py): the states of more tokens do not
+fit into the cache of a core, and every call waits for a whole batch. An H200 is a third slower with
+4,096, and no faster with 65,536 (benchmarks/results/engine-gpu.md).
 """
 
 _GOLDEN_TOLERANCE: Final = {"fp32": 1e-3, "fp16": 5e-3, "bf16": 2e-2, "int8": 5e-2}
-"""How far a golden probability, which is the fp32 graph's, may move in each precision.
+"""How far a golden probability may differ from that of the fp32 graph, in each precision.
 
-A wrong graph, tokenizer or kernel moves them by more; rounding alone by about a quarter of this.
+Rounding alone causes about a quarter of this. A wrong graph, tokenizer or kernel causes more.
 """
 
 
@@ -185,7 +185,7 @@ class Classifier:
         batch_tokens: int | None = None,
         progress: bool = False,
     ) -> list[Prediction | TextError]:
-        """Return one result a text, in order; a text that cannot be classified gets its TextError.
+        """Return one result for each text, in order: its prediction, or its TextError.
 
         texts: a list, a pandas or polars Series, a numpy array or an Arrow array. A missing value
         and a value that is no string get a TextError too. Texts are sorted by length inside, so a
@@ -221,10 +221,11 @@ class Classifier:
         return [result for result in results if result is not None]
 
     def at_once(self, work: Callable[[Rows, int], T], batches: Sequence[Rows]) -> list[T]:
-        """Return what *work*, which hands its arguments to `run`, gives for each of *batches*.
+        """Return the result of *work* for each of *batches*, in order.
 
-        As many of them go at once, in threads, as suit the engine. Raises what *work* raises; then
-        no other is begun.
+        work: takes a batch and how many other calls run at the same time, and passes both to `run`.
+        As many batches run at once, in threads, as the engine can use. The first exception of
+        *work* is raised, and then no further batch begins.
         """
         threads = min(self.engine.info().calls, len(batches))
         if threads < 2:
@@ -247,9 +248,10 @@ class Classifier:
         return logits
 
     def padded_length(self, tokens: int) -> int:
-        """Return what the engine really computes for a text of *tokens* when it is the longest.
+        """Return the length to which the engine pads a batch whose longest text has *tokens*.
 
-        Rounding up stops at the model's own limit, past which it may have no position.
+        The length is never rounded up beyond the model's own limit, since the model may have no
+        position embedding there.
         """
         up = -(-tokens // self._token_step) * self._token_step
         return max(tokens, min(up, self.bundle.manifest.max_tokens))
@@ -295,7 +297,7 @@ class Classifier:
         return predictions
 
     def _replay_golden(self) -> None:
-        """Check the golden texts, together and each alone: an engine may fail in one shape only."""
+        """Check the golden texts in one batch and each alone: some engines fail in one shape."""
         golden = self.bundle.manifest.golden
         texts = [one.text for one in golden]
         together = self.classify(texts)
@@ -376,9 +378,10 @@ def encoder_of(
 
 
 def golden_fault(expected: Golden, probs: Sequence[float], precision: str) -> str | None:
-    """Return what is wrong with the answer to a golden text, None where it is right.
+    """Return what is wrong with the answer to a golden text, or None where it is right.
 
-    A label may change where two were nearly equal, as long as no prob moves by more than rounding.
+    The label may change where two labels are nearly equally probable, as long as no probability
+    moves by more than the rounding of the precision explains.
     """
     limit = _GOLDEN_TOLERANCE[precision]
     moved = max(abs(a - b) for a, b in zip(expected.probs, probs, strict=True))
@@ -400,8 +403,8 @@ def probabilities(logits: NDArray[np.float32], temperature: float) -> NDArray[np
 def plan_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
     """Yield batches of indices into *lengths*, each of at most *batch_tokens* padded tokens.
 
-    A single item longer than the budget is a batch of its own. Longest first, so that a batch that
-    does not fit in memory fails at once and not after an hour.
+    An item longer than the budget is a batch by itself. The longest items come first, so that a
+    batch that does not fit into memory fails at once and not after an hour.
     """
     batch: list[int] = []
     longest = 0
@@ -418,7 +421,7 @@ def plan_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int
 
 def _check_precision(wanted: Precision, manifest: Manifest) -> None:
     if wanted == "auto" or wanted not in get_args(Precision):
-        return  # the second is for rank_engines to say
+        return  # rank_engines reports an unknown name
     try:
         manifest.precision(wanted)
     except KeyError:

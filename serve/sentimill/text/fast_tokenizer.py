@@ -1,11 +1,11 @@
-"""tokie in place of `tokenizers`, for the texts on which both were shown to give the same ids.
+"""A faster tokenizer, `tokie`, for texts on which it gives the same ids as `tokenizers`.
 
-tokie reads a review about 8 times as fast, but not every text as the reference does: of the
-1,112,064 code points of Unicode, 762 that are assigned are read differently (marks and punctuation
-of rare scripts, some ideographs), and most that are not. So a text goes this way only if it is made
-of code points that were compared alone, beside one another in every pair, and in many places;
-another text is the reference's. What is said of tokie here is what version 0.1.4 was seen to do:
-tests/serve/text/test_fast_tokenizer.py looks again.
+tokie is about 8 times as fast on a review, but it reads some texts differently from `tokenizers`,
+which is the reference. Of the 1,112,064 code points of Unicode, the two differ on 762 assigned ones
+(marks and punctuation of rare scripts, some ideographs) and on most unassigned ones. So tokie gets
+only texts that consist of proven code points: each of these was compared alone, in every pair, and
+in many places. `tokenizers` reads all other texts. The statements about tokie in this file are
+observations of version 0.1.4, and tests/serve/text/test_fast_tokenizer.py checks them.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ __all__ = ["PROVEN", "VERSION", "FastTokenizer", "fast_tokenizer", "read_tokie"]
 log = logging.getLogger(__name__)
 
 VERSION: Final = "0.1.4"
-"""The tokie that was compared; no other one is used."""
+"""The version of tokie that was compared with `tokenizers`. No other version is used."""
 
 PROVEN: Final = (
     *((0x20, 0x5A), (0x5C, 0x7E)),  # ASCII without "[", with which every special token begins
     *((0xA1, 0xAC), (0xAE, 0x24F)),  # Latin, without the soft hyphen
-    *((0x200D, 0x200D), (0xFE0F, 0xFE0F)),  # what joins emoji, and what gives them their colours
+    *((0x200D, 0x200D), (0xFE0F, 0xFE0F)),  # the joiner and the colour selector of emoji
     *((0x2010, 0x2027), (0x2030, 0x205E), (0x20A0, 0x20C0)),  # dashes, quotes, money
     *((0x2100, 0x218B), (0x2190, 0x2426), (0x2440, 0x244A)),  # signs, arrows, operators
     *((0x2460, 0x2B73), (0x2B76, 0x2B95), (0x2B97, 0x2BFF)),  # shapes, symbols
@@ -45,10 +45,10 @@ PROVEN: Final = (
     *((0x1FAB0, 0x1FABA), (0x1FAC0, 0x1FAC5), (0x1FAD0, 0x1FAD9)),
     *((0x1FAE0, 0x1FAE7), (0x1FAF0, 0x1FAF6)),
 )
-"""First and last of each range of code points that both read alike, whatever stands beside them.
+"""First and last of each range of code points that both tokenizers read alike in any context.
 
-A combining mark can be moved past its neighbours by normalisation, so none is among them but
-U+FE0F, which never moves. All that are left are normalised one by one.
+Unicode normalization can move a combining mark past its neighbours, so the ranges contain no
+combining mark except U+FE0F, which never moves. All others are normalized one by one.
 """
 
 _UNPROVEN: Final = re.compile(
@@ -56,12 +56,12 @@ _UNPROVEN: Final = re.compile(
 )
 
 _MOST_BYTES: Final = 20_000
-"""Of UTF-8: tokie parts a longer text (30,000 were still whole) among threads of its own.
+"""The longest text for tokie, in bytes of UTF-8. It is more than 512 tokens need.
 
-It is more than is kept of a text for 512 tokens.
+tokie splits a much longer text among threads of its own; it did not yet split one of 30,000 bytes.
 """
 
-# What `Tokenizer.to_str` writes for BERT's tokenizer without case; nothing else was compared.
+# What `Tokenizer.to_str` writes for the uncased tokenizer of BERT. No other kind was compared.
 _KIND: Final = {
     "normalizer": {
         "type": "BertNormalizer",
@@ -84,14 +84,14 @@ _REPLAYED: Final = 64  # words in one text
 
 
 class FastTokenizer:
-    """Word pieces by tokie. All threads may use one object; it lets go of the GIL meanwhile."""
+    """Word pieces by tokie. Threads may share an object; tokie releases the GIL while it works."""
 
     def __init__(self, tokenizer: tokie.Tokenizer) -> None:
         self._tokenizer = tokenizer
 
     def ids(self, text: str) -> list[int] | None:
-        """Return the ids of *text*, no special tokens; None where the reference has to read it."""
-        if text.isascii():  # most texts, and the quicker test: printable is U+0020 to U+007E
+        """Return the ids of *text* without special tokens; None if the reference must read it."""
+        if text.isascii():  # the common case and the quicker test: printable is U+0020 to U+007E
             if not text.isprintable() or "[" in text or len(text) > _MOST_BYTES:
                 return None
         elif _UNPROVEN.search(text) or len(text.encode()) > _MOST_BYTES:
@@ -99,12 +99,13 @@ class FastTokenizer:
         return self._tokenizer.encode(text, False).ids
 
 
-@lru_cache(maxsize=2)  # the model that answers, and the one that takes its place
+@lru_cache(maxsize=2)  # the model that answers, and its successor during a reload
 def fast_tokenizer(tokenizer_json: str) -> FastTokenizer | None:
-    """Return the fast tokenizer of what `Tokenizer.to_str` gave; None where there is none.
+    """Return the fast tokenizer for the output of `Tokenizer.to_str`, or None.
 
-    There is none without tokie in the version that was compared, for a tokenizer of another kind,
-    and, with a warning, where the two differ on the words of this very vocabulary.
+    It is None where tokie is not installed in the version that was compared, and for a tokenizer of
+    another kind. It is also None, with a warning, where the two tokenizers differ on the words of
+    this vocabulary.
     """
     if package_version("tokie") != VERSION or not _is_proven_kind(tokenizer_json):
         return None
@@ -112,25 +113,25 @@ def fast_tokenizer(tokenizer_json: str) -> FastTokenizer | None:
     try:
         read = read_tokie(tokenizer_json)
     except (ImportError, OSError, ValueError) as error:
-        log.warning("tokie cannot be used, tokenizers reads all texts: %s", error)
+        log.warning("tokie cannot be used, so tokenizers reads all texts: %s", error)
         return None
     fast = FastTokenizer(read)
     if not _agree(fast, read, reference):
-        log.warning("tokie reads this vocabulary in another way, tokenizers reads all texts")
+        log.warning("tokie reads this vocabulary differently, so tokenizers reads all texts")
         return None
-    log.debug("tokie %s reads the texts", VERSION)
+    log.debug("tokie %s reads texts of proven characters", VERSION)
     return fast
 
 
 def read_tokie(tokenizer_json: str) -> tokie.Tokenizer:
-    """Return tokie's own tokenizer, which no guard stands before.
+    """Return tokie's own tokenizer, without the check for proven characters.
 
-    Raises ImportError without tokie, OSError without room for a temporary file, ValueError for what
-    tokie cannot read.
+    Raises ImportError without tokie, OSError when no temporary file can be written, ValueError when
+    tokie cannot read the tokenizer.
     """
     import tokie
 
-    with tempfile.TemporaryDirectory() as folder:  # it reads files alone
+    with tempfile.TemporaryDirectory() as folder:  # tokie reads only files
         path = Path(folder) / "tokenizer.json"
         path.write_text(tokenizer_json, encoding="utf-8")
         try:
@@ -140,7 +141,7 @@ def read_tokie(tokenizer_json: str) -> tokie.Tokenizer:
 
 
 def _is_proven_kind(tokenizer_json: str) -> bool:
-    """Tell whether the ids of proven texts can be equal with this tokenizer."""
+    """Tell whether tokie can give the same ids as this tokenizer for texts of proven characters."""
     spec = msgspec.json.decode(tokenizer_json)
     model: dict[str, object] = spec["model"]
     vocabulary = model.pop("vocab", None)
@@ -151,14 +152,14 @@ def _is_proven_kind(tokenizer_json: str) -> bool:
     added = spec["added_tokens"]
     if any("[" not in token["content"] or token["normalized"] for token in added):
         return False
-    # When a word ends within a piece, tokie forgets that the rest has no piece of its own, and
-    # gives no [UNK]. No rest is without one where all characters that begin a piece are one.
+    # Where no piece fits the rest of a word, tokie leaves out the rest and gives no [UNK]. This
+    # cannot happen if each character that begins a continuation piece is also a piece by itself.
     rests = {piece[2:] for piece in vocabulary if piece.startswith("##")}
     return "" not in rests | vocabulary.keys() and {rest[0] for rest in rests} <= rests
 
 
 def _agree(fast: FastTokenizer, read: tokie.Tokenizer, reference: Tokenizer) -> bool:
-    """Compare both on every word piece and every proven character: a tenth of a second."""
+    """Compare both on every word piece and every proven character, in a tenth of a second."""
     vocabulary = reference.get_vocab(with_added_tokens=True)
     if read.get_vocab() != vocabulary:
         return False
