@@ -15,6 +15,7 @@ from sentimill.cli.options import (
     SECURITY,
     BatchTokensOption,
     BundleOption,
+    DetectLanguageOption,
     EngineOption,
     PrecisionOption,
     ProviderOption,
@@ -69,6 +70,7 @@ def serve(
     engine: EngineOption = "auto",
     provider: ProviderOption = "auto",
     threads: ThreadsOption = None,
+    detect_language: DetectLanguageOption = True,
     batch_tokens: BatchTokensOption = None,
     tokens: Annotated[
         Path | None,
@@ -183,6 +185,7 @@ def serve(
         engine=engine,
         provider=provider,
         threads=threads,
+        detect_language=detect_language,
         batch_tokens=batch_tokens,
         notice_seconds=notice_seconds,
         drain_seconds=drain_seconds,

@@ -94,6 +94,7 @@ class Serve:
     engine: EngineName = "auto"
     provider: Provider = "auto"
     threads: int | None = None
+    detect_language: bool = True
     tokenizer_threads: int = 2
     batch_tokens: int | None = None
     limits: Limits = field(default_factory=Limits)
@@ -209,6 +210,7 @@ class Serve:
             engine=self.engine,
             provider=self.provider,
             threads=self.threads,
+            detect_language=self.detect_language,
             tokenizer_threads=self.tokenizer_threads,
             batch_tokens=self.batch_tokens,
             admission=admission,

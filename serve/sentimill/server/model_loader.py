@@ -15,6 +15,7 @@ from sentimill.engine.base import EngineName, Precision, Provider
 from sentimill.observability.metrics import Metrics
 from sentimill.server.daemon_thread import run_in_daemon_thread
 from sentimill.server.model_slot import LoadedModel, warm_up
+from sentimill.text.language import load_detector
 
 __all__ = ["ModelLoader"]
 
@@ -33,6 +34,7 @@ class ModelLoader:
     engine: EngineName
     provider: Provider
     threads: int | None
+    detect_language: bool
     tokenizer_threads: int
     batch_tokens: int | None
     admission: Admission
@@ -72,7 +74,10 @@ class ModelLoader:
             engine=self.engine,
             provider=self.provider,
             threads=self.threads,
+            detect_language=self.detect_language,
         )
+        if classifier.encoder.languages:
+            load_detector()  # 0.6 s, for which no caller should wait
         info = classifier.engine.info()
         shown = (info.engine, info.provider, info.precision, info.threads, classifier.choice.why)
         log.info("engine %s on %s in %s, %d threads: %s", *shown)

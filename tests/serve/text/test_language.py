@@ -126,3 +126,13 @@ def test_a_bundle_is_made_for_english_when_its_training_texts_are() -> None:
     assert languages_of([GERMAN, english[0]]) == ()
     assert languages_of(["good bad battery fine good", "ok"]) == ()
     assert languages_of([]) == ()
+
+
+def test_a_server_may_turn_the_detection_off(english: Path) -> None:
+    """`serve --no-detect-language` answers as a model of unknown languages."""
+    config = Serve(bundle=english, port=0, metrics_port=0, threads=1, detect_language=False)
+    with live_server(config) as serving, Client(serving.address) as client:
+        (found,) = client.classify([GERMAN])
+
+    assert isinstance(found, Prediction)
+    assert found.abstain_reason is None
