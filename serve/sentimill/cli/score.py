@@ -78,7 +78,7 @@ def score(
         str | None,
         typer.Option(
             "--format",
-            help="csv, tsv, jsonl (each also .gz, .zst) or parquet.",
+            help="csv, tsv, json, jsonl (each also .gz, .zst), parquet or xlsx.",
             show_default="by the suffix",
             rich_help_panel=INPUT,
         ),
@@ -196,8 +196,6 @@ def score(
 
     Rows keep their order and their bytes. A killed job goes on where it stopped when the same
     command runs again.
-
-    Exit codes: 0 done, 1 failed or stopped, 2 wrong options, 3 some rows have errors, 4 bad input.
     """
     from sentimill.scoring.formats.table import Layout
     from sentimill.scoring.job import Score
