@@ -18,8 +18,8 @@ from sentimill.cli.options import (
     INPUT,
     OUTPUT,
     BundleOption,
-    DetectLanguageOption,
     EngineOption,
+    NoDetectLanguageOption,
     PrecisionOption,
     ProviderOption,
     ServerOption,
@@ -65,7 +65,7 @@ def classify(
     engine: EngineOption = "auto",
     provider: ProviderOption = "auto",
     threads: ThreadsOption = None,
-    detect_language: DetectLanguageOption = True,
+    no_detect_language: NoDetectLanguageOption = False,
     tls: TlsOption = False,
     tls_ca: TlsCaOption = None,
     tls_cert: TlsCertOption = None,
@@ -99,7 +99,7 @@ def classify(
                 engine=engine,
                 provider=provider,
                 threads=threads,
-                detect_language=detect_language,
+                detect_language=not no_detect_language,
             ).classify
         show = _as_json if as_json else Table() if sys.stdout.isatty() else _as_tabs
         failed = 0

@@ -20,8 +20,8 @@ __all__ = [
     "SECURITY",
     "BatchTokensOption",
     "BundleOption",
-    "DetectLanguageOption",
     "EngineOption",
+    "NoDetectLanguageOption",
     "PrecisionOption",
     "ProviderOption",
     "ServerOption",
@@ -79,10 +79,11 @@ ThreadsOption = Annotated[
         rich_help_panel=PERFORMANCE,
     ),
 ]
-DetectLanguageOption = Annotated[
+NoDetectLanguageOption = Annotated[
     bool,
     typer.Option(
-        help="Abstain on texts in a language that the model was not made for.",
+        "--no-detect-language",
+        help="Do not abstain on texts in a language that the model was not made for.",
         rich_help_panel=MODEL,
     ),
 ]

@@ -19,7 +19,7 @@ from sentimill.cli.options import (
     PERFORMANCE,
     BatchTokensOption,
     BundleOption,
-    DetectLanguageOption,
+    NoDetectLanguageOption,
     PrecisionOption,
     ProviderOption,
     ServerOption,
@@ -145,7 +145,7 @@ def score(
     precision: PrecisionOption = "auto",
     provider: ProviderOption = "auto",
     threads: ThreadsOption = None,
-    detect_language: DetectLanguageOption = True,
+    no_detect_language: NoDetectLanguageOption = False,
     batch_tokens: BatchTokensOption = None,
     dry_run: Annotated[
         bool,
@@ -249,7 +249,7 @@ def score(
                 provider=provider,
                 threads=threads,
                 batch_tokens=batch_tokens,
-                detect_language=detect_language,
+                detect_language=not no_detect_language,
             )
             report = stack.enter_context(report_progress(target, metrics_textfile, pushgateway))
             done = run_on_ray(job, cluster, report=report)
@@ -269,7 +269,7 @@ def score(
                     engine="auto" if engine == "ray" else engine,
                     provider=provider,
                     threads=threads,
-                    detect_language=detect_language,
+                    detect_language=not no_detect_language,
                 ),
                 batch_tokens=batch_tokens,
             )
