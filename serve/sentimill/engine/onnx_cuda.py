@@ -43,8 +43,8 @@ class CudaEngine:
         unpadded = len(sessions[0].get_inputs()) == len(PACKED_INPUTS)
         if not unpadded:
             log.warning(
-                "the bundle has no graph without padding in %s, which is several times as fast on"
-                " a GPU: make one with `sentimill export --precision fp16`",
+                "the bundle has no graph without padding in %s, so the GPU computes padding too:"
+                " make one with `sentimill export --precision fp16`",
                 precision,
             )
         self._info = EngineInfo(
