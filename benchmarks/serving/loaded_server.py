@@ -79,7 +79,7 @@ class Server:
 def running_server(
     settings: argparse.Namespace, more: Mapping[str, object] | None = None
 ) -> Iterator[Server]:
-    """Run `sentimill serve` with *settings* and *more* options, by default on free ports."""
+    """Run `sentimill serve` with *settings* and *more* options; "" is the value of a flag."""
     options: dict[str, object] = {
         "--bundle": settings.bundle,
         "--engine": settings.engine,
@@ -92,7 +92,7 @@ def running_server(
     # Not the script of that name: on a lent machine nothing may be installed.
     command = [sys.executable, "-c", "from sentimill.cli.main import main; main()", "serve"]
     with subprocess.Popen(
-        [*command, *(str(part) for pair in options.items() for part in pair)],
+        [*command, *(str(part) for pair in options.items() for part in pair if part != "")],
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
