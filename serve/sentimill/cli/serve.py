@@ -117,6 +117,14 @@ def serve(
             rich_help_panel=ADVANCED,
         ),
     ] = False,
+    playground: Annotated[
+        bool,
+        typer.Option(
+            "--playground",
+            help="Let the status page classify a text that you type; on loopback only.",
+            rich_help_panel=ADVANCED,
+        ),
+    ] = False,
     compression: Annotated[
         bool,
         typer.Option(
@@ -192,6 +200,7 @@ def serve(
         max_connection_age_seconds=max_connection_age_seconds,
         watchdog=WatchdogLimits(call_seconds=engine_timeout_seconds),
         compression=compression,
+        playground=playground,
         reflection=reflection,
         open_inference=open_inference,
         insecure=insecure,

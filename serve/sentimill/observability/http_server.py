@@ -1,7 +1,9 @@
-"""The HTTP port beside gRPC: metrics, health, and the status page. It only reads.
+"""The HTTP port: metrics, health, and the status page. It only reads, unless the playground is on.
 
-A text, a caller or a path is never shown here, so the port may be open to whoever may see how
-busy the server is; it has no authentication of its own.
+The port never shows a text, a caller or a path, so it may be open to whoever may see how busy the
+server is. It has no authentication of its own. With the playground the page classifies texts that
+somebody types, on loopback alone; the header `X-Sentimill` keeps the pages of other sites out,
+because browsers send it to another site only with that site's leave.
 """
 
 from __future__ import annotations
@@ -31,6 +33,10 @@ __all__ = ["HttpServer", "application"]
 
 _IDLE_SECONDS: Final = 10.0
 """A connection that says nothing for so long is closed, so that idle ones do not pile up."""
+
+_TRY: Final = "/try"
+_LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
+_MOST_TRIED_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +123,7 @@ def application(status: Status) -> Callable[[WSGIEnvironment, StartResponse], It
         "/status.json": lambda _: _Answer(
             msgspec.json.encode(status.document()), "application/json"
         ),
+        _TRY: lambda _: _plain("use POST", HTTPStatus.METHOD_NOT_ALLOWED),
         "/healthz": healthy,
         "/readyz": ready,
     }
@@ -124,8 +131,10 @@ def application(status: Status) -> Callable[[WSGIEnvironment, StartResponse], It
     def answer(environ: WSGIEnvironment) -> _Answer:
         found = pages.get(environ.get("PATH_INFO", ""))
         if found is None:
-            known = ", ".join(pages)
+            known = ", ".join(page for page in pages if page != _TRY)
             return _plain(f"no such page; there are {known}", HTTPStatus.NOT_FOUND)
+        if environ["PATH_INFO"] == _TRY and environ["REQUEST_METHOD"] == "POST":
+            return _tried(status, environ)
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return _plain("this port only reads: use GET", HTTPStatus.METHOD_NOT_ALLOWED)
         return found(environ)
@@ -144,6 +153,21 @@ def application(status: Status) -> Callable[[WSGIEnvironment, StartResponse], It
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [said.content]
 
     return respond
+
+
+def _tried(status: Status, environ: WSGIEnvironment) -> _Answer:
+    """Classify the text in the body, for the page alone and where the playground is on."""
+    host = environ.get("HTTP_HOST", "").rpartition(":")[0]
+    size = environ.get("CONTENT_LENGTH") or "0"
+    if status.playground is None or environ.get("HTTP_X_SENTIMILL") is None:
+        return _plain("the playground is off", HTTPStatus.FORBIDDEN)
+    if host not in _LOOPBACK:  # a stranger's page under a name that leads here
+        return _plain("the playground is for this machine alone", HTTPStatus.FORBIDDEN)
+    if not size.isdecimal() or int(size) > _MOST_TRIED_BYTES:
+        why = f"the text has more than {_MOST_TRIED_BYTES} bytes"
+        return _plain(why, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+    found = status.playground(environ["wsgi.input"].read(int(size)))
+    return _Answer(msgspec.json.encode(found), "application/json")
 
 
 def _plain(text: str, status: HTTPStatus = HTTPStatus.OK) -> _Answer:

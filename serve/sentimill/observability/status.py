@@ -20,7 +20,7 @@ from sentimill.observability.history import (
 )
 from sentimill.observability.metrics import OBJECTIVE_SECONDS, SECONDS, Metrics
 
-__all__ = ["Document", "Problem", "Series", "Status", "problems_of"]
+__all__ = ["Document", "Problem", "Series", "Status", "Tried", "problems_of"]
 
 State = Literal["starting", "serving", "failing", "draining"]
 
@@ -83,13 +83,25 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
     shares: dict[str, list[float | None]]
 
 
+class Tried(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer to a text that somebody typed on the page: a label, or why there is none."""
+
+    label: str = ""
+    confidence: float = 0.0
+    tokens: int = 0
+    abstained: bool = False
+    truncated: bool = False
+    error: str = ""
+
+
 class Document(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that the status page shows, and `/status.json` returns.
 
-    totals: since the start, by name without prefix.
+    totals: since the start, by name without prefix. playground: texts may be tried on the page.
     """
 
     state: State
+    playground: bool
     problems: list[Problem]
     model: dict[str, str]
     uptime_seconds: float
@@ -107,6 +119,7 @@ class Status:
         self.model: Mapping[str, str] = {}
         self.labels: tuple[str, ...] = ()
         self.folder = ""
+        self.playground: Callable[[bytes], Tried] | None = None
         self._state: State = "starting"
         self._alive: Callable[[], bool] = lambda: True
         self._clock = clock
@@ -159,6 +172,7 @@ class Status:
         newest = samples[-1]
         return Document(
             state=self._state,
+            playground=self.playground is not None,
             problems=problems_of(self._state, self._history),
             model=dict(self.model),
             uptime_seconds=self._clock() - self._began,

@@ -29,6 +29,7 @@ from sentimill.server.daemon_thread import end_process, has_busy_threads
 from sentimill.server.error_interceptor import CallBoundary
 from sentimill.server.model_loader import ModelLoader
 from sentimill.server.model_slot import LoadedModel, ModelSlot
+from sentimill.server.playground import playground
 from sentimill.server.request_handler import Limits, RequestHandler
 from sentimill.server.server import GrpcServer, ListenOptions, host_port
 from sentimill.server.tls import Tls
@@ -104,6 +105,7 @@ class Serve:
     max_connection_age_seconds: float | None = None
     reflection: bool = False
     compression: bool = False
+    playground: bool = False
     open_inference: bool = False
     insecure: bool = False
     tls: Tls | None = None
@@ -187,6 +189,8 @@ class Serve:
         server = GrpcServer(requests, self._listen())
         await server.start()
         stack.push_async_callback(server.drain)
+        if self.playground:
+            status.playground = playground(requests, asyncio.get_running_loop())
         _announce(slot.now.classifier, status)
         stack.callback(status.drain)
 
@@ -233,13 +237,13 @@ class Serve:
 
     def check_host(self) -> None:
         """Raise UsageError where calls would cross a network without encryption."""
-        if self.insecure or self.tls is not None or self.host == "localhost":
-            return
-        try:
-            loopback = ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            loopback = False
-        if not loopback:
+        if self.playground and (not _is_loopback(self.metrics_host) or self.tokens is not None):
+            raise UsageError(
+                "--playground answers without a token, for this machine alone: leave"
+                " --metrics-host on a loopback address and --tokens out",
+                reason="INSECURE_BIND",
+            )
+        if not (self.insecure or self.tls is not None or _is_loopback(self.host)):
             raise UsageError(
                 f"--host {self.host} is not a loopback address and calls are not encrypted: give"
                 " --tls-cert and --tls-key, or put a TLS proxy before it and say so with"
@@ -303,6 +307,13 @@ def _announce(classifier: Classifier, status: Status) -> None:
     status.serve(facts, manifest.labels, _turning(asyncio.get_running_loop()))
     status.folder = str(classifier.bundle.path)
     log.info("serving %s (%s)", manifest.name, classifier.bundle.digest[:12])
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 async def _cancelled(task: asyncio.Task[T]) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from sentimill.engine.hardware import gpus, usable_cores
+from sentimill.errors import UsageError
 from sentimill.observability.http_server import HttpServer
 from sentimill.observability.metrics import Metrics, WorkerMetrics
 from sentimill.observability.metrics_aggregation import (
@@ -67,6 +68,9 @@ class Workers:
         wait_for_signal: Callable[[float | None], int | None],
     ) -> None:
         self.serve.check_host()
+        if self.serve.playground:
+            why = "--playground is of a single process: leave --workers out"
+            raise UsageError(why, reason="BAD_WORKERS")
         holder = stack.enter_context(_hold(self.serve.host, self.serve.port))
         address = host_port(self.serve.host, holder.getsockname()[1])
         pool = _Pool(self, holder.getsockname()[1])

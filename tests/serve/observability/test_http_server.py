@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -186,3 +187,43 @@ def test_the_label_mix_of_a_bundle_is_shown_beside_the_labels(tmp_path: Path) ->
 
     assert 'sentimill_reference_label_ratio{outcome="negative"} 0.5' in page
     assert 'sentimill_texts_total{outcome="positive"} 0.0' in page
+
+
+def post(address: str, data: bytes, headers: dict[str, str]) -> tuple[int, str]:
+    """Send *data* to the playground; return the status and the body of the answer."""
+    asked = urllib.request.Request(f"http://{address}/try", data, headers, method="POST")
+    try:
+        with urllib.request.urlopen(asked) as found:
+            return found.status, found.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+OURS = {"X-Sentimill": "1"}
+
+
+def test_the_playground_is_off_by_default(bundle: Path) -> None:
+    """The port only reads."""
+    with live_server(Serve(bundle=bundle, port=0, metrics_port=0)) as made:
+        assert post(made.metrics_address, b"good", OURS)[0] == 403
+
+
+def test_the_playground_answers_its_own_page_alone(bundle: Path) -> None:
+    """Not a form of another site, which cannot set the header, nor a name that leads here."""
+    with live_server(Serve(bundle=bundle, port=0, metrics_port=0, playground=True)) as made:
+        code, found = post(made.metrics_address, b"good", OURS)
+        assert (code, json.loads(found)["label"]) == (200, "positive")
+        assert "error" in json.loads(post(made.metrics_address, b"\xff", OURS)[1])
+        assert post(made.metrics_address, b"good", {})[0] == 403
+        assert post(made.metrics_address, b"good", OURS | {"Host": "evil.example:80"})[0] == 403
+        assert post(made.metrics_address, b"x" * ((1 << 20) + 1), OURS)[0] == 413
+
+
+@pytest.mark.parametrize(
+    "options", [{"metrics_host": "0.0.0.0"}, {"tokens": Path("tokens")}], ids=["network", "tokens"]
+)
+def test_the_playground_is_for_this_machine_alone(bundle: Path, options: dict[str, Any]) -> None:
+    """It asks for no token, so nobody else may reach it."""
+    with pytest.raises(UsageError, match="for this machine alone"):
+        Serve(bundle=bundle, playground=True, **options).check_host()

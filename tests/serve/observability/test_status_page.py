@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -164,3 +165,44 @@ def test_the_policy_stops_what_is_not_the_pages_own(window: Browser, bundle: Pat
     assert "TypeError" in str(asked)
     said = json.dumps(window.console())
     assert "Content Security Policy" in said
+
+
+TRY = """
+const box = document.getElementById('try');
+if (box.hidden) return '';
+document.getElementById('text').value = arguments[0];
+document.getElementById('ask').click();
+return 'asked';
+"""
+ANSWER = "return document.getElementById('answer').textContent"
+
+
+def test_a_text_can_be_tried_where_the_playground_is_on(
+    window: Browser, bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Label, confidence and tokens are shown, an error in words; the text is kept nowhere."""
+    with (
+        caplog.at_level("DEBUG"),
+        live_server(Serve(bundle=bundle, port=0, metrics_port=0, playground=True)) as made,
+    ):
+        window.open(f"http://{made.metrics_address}/")
+        until(window, TRY.replace("arguments[0]", "'good secret'"), lambda found: found == "asked")
+        answer = until(window, ANSWER)
+        keep(window, "playground")
+        window.run("document.getElementById('answer').textContent = ''")
+        window.run(TRY.replace("arguments[0]", "' '"))
+        refused = until(window, ANSWER)
+        document = window.run("return (async () => (await fetch('/status.json')).text())()")
+
+    assert re.fullmatch(r"positive.*, confidence \d+ %, \d+ tokens", answer)
+    assert "empty" in refused
+    assert "secret" not in document + caplog.text
+
+
+def test_the_box_is_not_shown_otherwise(window: Browser, bundle: Path) -> None:
+    """Nobody can ask who was not allowed to."""
+    with live_server(Serve(bundle=bundle, port=0, metrics_port=0)) as made:
+        window.open(f"http://{made.metrics_address}/")
+        until(window, STATE, lambda found: found == "serving")
+
+        assert window.run("return document.getElementById('try').hidden")
