@@ -1,4 +1,4 @@
-"""What a scoring job survives: SIGKILL, a full disk, a removed folder, a cut input."""
+"""What a scoring job survives: SIGKILL, a full disk, a removed folder, an input cut short."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def write_input(path: Path) -> None:
 
 def start(source: Path, target: Path, bundle: Path) -> subprocess.Popen[bytes]:
     """Start the program as a user would, and return when it has loaded its modules."""
-    arguments = ["score", source, target, "--bundle", bundle, "--threads", "1"]
+    arguments = ["score", source, target, "--bundle", bundle, "--threads", "1", "--strict"]
     process = subprocess.Popen(
         [sys.executable, "-c", _PROGRAM, *map(str, arguments)], stderr=subprocess.PIPE
     )

@@ -243,7 +243,7 @@ def equal(folder: Path, bundle: Path, texts: Sequence[str]) -> dict[str, object]
     """Compare probs of the job, `classify`, gRPC and Ray, bit for bit."""
     from live_server import live_server
     from sentimill.scoring.ray_runner import Cluster, run_on_ray
-    from sentimill.scoring.scorers import ServerScorer
+    from sentimill.scoring.server_scorer import ServerScorer
     from sentimill.server.lifecycle import Serve
 
     source = folder / "in.parquet"

@@ -199,7 +199,8 @@ def score(
     """
     from sentimill.scoring.formats.table import Layout
     from sentimill.scoring.job import Score
-    from sentimill.scoring.scorers import LocalScorer, ServerScorer
+    from sentimill.scoring.scorers import LocalScorer
+    from sentimill.scoring.server_scorer import ServerScorer
     from sentimill.scoring.summary import try_out
 
     bundle = one_model(context, bundle, server)

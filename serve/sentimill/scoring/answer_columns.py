@@ -1,4 +1,4 @@
-"""The answers of a window as columns: what is computed, and what is added to each row."""
+"""The answers of a window, and the columns that they add to its rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _REASONS: Final = pa.array(["LOW_CONFIDENCE", "UNSUPPORTED_LANGUAGE"])
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a scorer gives for the texts of one window, by their place in it.
+    """What a scorer returns for the texts of one window, by their place in it.
 
     probs: (rows, labels) float32 in the order of the labels, NaN where there is none. A row is in
     `errors` when it has no answer, and in neither when it needed none. foreign: the rows in a
@@ -43,7 +43,7 @@ class Answers:
 class AnswerSchema:
     """Which columns are added, and how a label follows from probs.
 
-    threshold: confidence below which the model abstains; None, it never does.
+    threshold: confidence below which the model abstains; None means that it never does.
     """
 
     labels: tuple[str, ...]
@@ -96,7 +96,7 @@ class AnswerSchema:
 
 @dataclass(frozen=True, slots=True)
 class AnswerColumns:
-    """The added columns of one window, one value a row, null where there is none."""
+    """The added columns of one window: one value per row, null where there is none."""
 
     names: tuple[str, ...]
     arrays: tuple[pa.Array, ...]

@@ -16,14 +16,14 @@ log = logging.getLogger(__name__)
 
 
 class JobMetrics:
-    """Everything a scoring job counts; gauges, because a resumed job goes on from where it was.
+    """The metrics of a scoring job. They are gauges, because a resumed job goes on from its counts.
 
-    output: what the job writes, which tells it from others in a Pushgateway.
+    output: the job's target, which identifies the job in a Pushgateway.
     """
 
     def __init__(self, output: str) -> None:
-        # Or a killed job would hide behind one that runs. Of the output alone, so that the same
-        # command run again, on another machine too, goes on in its group; no path is in a label.
+        # Each output has a group of its own, so that a running job does not hide a killed one. The
+        # same command, run again on any machine, has the same group. A label holds no path.
         self._group = {"output": hashlib.sha256(absolute(output).encode()).hexdigest()[:12]}
         self.registry = CollectorRegistry()
 
@@ -31,7 +31,7 @@ class JobMetrics:
             return Gauge(f"sentimill_job_{name}", says, registry=self.registry)
 
         self._rows = gauge("rows", "Rows written, those of an interrupted run included.")
-        self._failed = gauge("failed_rows", "Rows that carry an error in place of an answer.")
+        self._failed = gauge("failed_rows", "Rows with an error in place of an answer.")
         self._useful = gauge("useful_tokens", "Tokens of texts given to the engine.")
         self._padded = gauge("padded_tokens", "Tokens given to the engine, padding included.")
         self._seconds = gauge("seconds", "How long this run has taken.")
@@ -40,7 +40,7 @@ class JobMetrics:
     def set_job(
         self, *, rows: int, failed: int, useful_tokens: int, padded_tokens: int, seconds: float
     ) -> None:
-        """Say how far the job is."""
+        """Set the progress of the job."""
         self._rows.set(rows)
         self._failed.set(failed)
         self._useful.set(useful_tokens)
@@ -48,13 +48,13 @@ class JobMetrics:
         self._seconds.set(seconds)
 
     def finish(self) -> None:
-        """Say that the job ended well, now."""
+        """Set the time of success to now."""
         self._ended.set_to_current_time()
 
     def publish(self, textfile: Path | None, gateway: str | None) -> None:
         """Write to *textfile* (for node_exporter) and push to *gateway* (host:port) where given.
 
-        Failing to do so is logged and no reason to end a job.
+        A failure is logged and does not end the job.
         """
         try:
             if textfile is not None:

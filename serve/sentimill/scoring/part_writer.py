@@ -1,4 +1,4 @@
-"""Where a job writes to while it runs: parts that can be continued, or standard output."""
+"""Where a job writes while it runs: parts that can be continued, or standard output."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from sentimill.scoring.storage import writing
 __all__ = ["Output", "PartsOutput", "StreamOutput"]
 
 _COMMIT_S: Final = 1.0
-"""Parts are put on record at least this far apart: fsync may cost more than a small part does."""
+"""Parts are written to the journal this far apart: an fsync may take longer than a small part."""
 
 
 class Output(Protocol):
     """Takes the parts of one file in order."""
 
     def append(self, data: bytes, errors: bytes, end: Position, rows: RowCounts) -> None:
-        """Add a part; *rows* counts it alone."""
+        """Add a part; *rows* counts the rows of this part."""
         ...
 
     def close(self) -> None:
-        """Put everything on record."""
+        """Write everything to the journal."""
         ...
 
 
 class StreamOutput:
-    """Standard output: nothing can be continued there."""
+    """Standard output, where nothing can be continued."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
 
     def append(self, data: bytes, errors: bytes, end: Position, rows: RowCounts) -> None:
-        """See `Output.append`; the errors are only in their column."""
+        """See `Output.append`; errors stand in their column alone."""
         try:
             self._file.write(data)
             self._file.flush()
         except OSError as error:
-            # Such as `| head`, which has seen enough.
+            # Such as `| head`, which reads only the first lines.
             why = f"standard output takes no more: {error}"
             raise SentimillError(why, reason="OUTPUT_GONE") from error
 
@@ -54,9 +54,9 @@ class StreamOutput:
 
 
 class PartsOutput:
-    """The data of file *number* in a journal's folder, opened where it was left.
+    """The data of file *number* in a journal's folder, opened at its end.
 
-    `counts` and `end` say how far it is.
+    `counts` and `end` tell how far it is.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class PartsOutput:
             self.commit()
 
     def commit(self) -> None:
-        """Wait until the parts are on the disk, then put them on record."""
+        """Wait until the parts are on the disk, then write them to the journal."""
         if self._pending:
             with writing(self._name):
                 for file in (self._file, self._errors):
@@ -133,13 +133,13 @@ class PartsOutput:
             self.commit()
         finally:
             for file in (self._file, self._errors):
-                # What could not be flushed is not on record: it will be done again.
+                # What could not be flushed is not in the journal, so it will be done again.
                 with suppress(OSError):
                     file.close()
 
 
 def _open_at(path: Path, size: int) -> BinaryIO:
-    """Open *path* to go on after its first *size* bytes; what follows them is cut off."""
+    """Open *path* to write after its first *size* bytes; what follows them is cut off."""
     file = path.open("r+b" if path.exists() else "w+b", buffering=1 << 20)
     file.truncate(size)
     file.seek(size)

@@ -1,4 +1,4 @@
-"""From addresses to units of work: one input, one output, and how each is read and written."""
+"""From addresses to units of work: one input and one output each, with their formats."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Unit:
 
     @property
     def converts(self) -> bool:
-        """Whether the rows change their format, and not only get answers."""
+        """Whether the output has another format than the input."""
         return self.source_kind.name != self.target_kind.name
 
 
@@ -53,8 +53,8 @@ def plan(
 ) -> list[Unit]:
     """Return the units for *sources*; several inputs go into the folder *target*.
 
-    kind, target_kind: formats such as `csv.gz` where the names do not say. Raises TableError or
-    UsageError for names that say nothing, or two formats that do not go together.
+    kind, target_kind: formats such as `csv.gz` where the names do not tell them. Raises TableError
+    or UsageError for names without a format, and for a conversion that does not exist.
     """
     found = find(sources)
     if STANDARD in found and len(found) > 1:

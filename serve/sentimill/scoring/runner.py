@@ -1,4 +1,4 @@
-"""One run over the units of a job: each from where it was left to its final name."""
+"""One run over the units of a job, each from its checkpoint to its final name."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["Progress", "Run", "Summary", "refuse_existing"]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a job is: rows in all and in this run, bytes of input read and in all, seconds."""
+    """The progress of a job: rows in all and in this run, input bytes read and in all, seconds."""
 
     counts: RowCounts
     rows_now: int
@@ -44,7 +44,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a finished job did. resumed_rows: done by an earlier run. seconds: of this run.
+    """The result of a finished job. resumed_rows: done by an earlier run. seconds: of this run.
 
     errors: the files that list bad rows.
     """
@@ -68,7 +68,7 @@ class Summary:
 
 @dataclass(slots=True)
 class Run:
-    """A job under way; used once."""
+    """A running job; may be used once."""
 
     units: Sequence[Unit]
     layout: Layout
@@ -95,7 +95,7 @@ class Run:
         return self._summary(())
 
     def to_files(self, journal: Journal) -> Summary:
-        """Score every unit that the *journal* does not call done, and give it its name."""
+        """Score every unit that is not done in the *journal*, and publish it."""
         inputs = journal.header.inputs
         self._total_bytes = sum(entry.size_bytes for entry in inputs)
         errors: list[str] = []
@@ -169,7 +169,7 @@ class Run:
             raise SentimillError(why + " command again to go on", reason="INTERRUPTED")
 
     def _publish(self, journal: Journal, number: int, unit: Unit) -> None:
-        """Give a finished file its name; after a crash in between, do what is left of that."""
+        """Give a finished file its name; after a crash, do the rest of these steps."""
         data = journal.folder / f"{number}.data"
         finished = finished_path(data, unit.target_kind)
         errors = journal.folder / f"{number}.errors.jsonl"

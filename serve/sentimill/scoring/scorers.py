@@ -1,40 +1,26 @@
-"""Scorers answer the texts of a job: a bundle in this process, or a server. Both give the same."""
+"""Scorers answer the texts of a job. The one here runs a bundle in this process."""
 
 from __future__ import annotations
 
-import logging
-import threading
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sentimill.classifier import Classifier, plan_batches, probabilities
-from sentimill.client.client import Client
-from sentimill.client.credentials import Security
 from sentimill.engine.failures import run_or_split
 from sentimill.errors import (
-    DeadlineError,
     EngineError,
-    QuotaError,
     SentimillError,
     TextError,
-    UnavailableError,
-    UsageError,
 )
 from sentimill.scoring.answer_columns import Answers
 from sentimill.text.tokenizer import Encoded
-from sentimill.types import Prediction
 
-__all__ = ["LocalScorer", "Model", "Scorer", "ServerScorer"]
+__all__ = ["LocalScorer", "Model", "Prepared", "Scorer", "Texts"]
 
-log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 Texts = Sequence[str | TextError | None]
 
 
@@ -50,7 +36,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Texts on their way to the engine: what `Scorer.prepare` hands to `Scorer.answer`."""
+    """Texts on their way to the engine, between `Scorer.prepare` and `Scorer.answer`."""
 
     texts: Texts
     encoded: Sequence[Encoded | TextError | None]
@@ -60,11 +46,11 @@ class Scorer(Protocol):
     """Answers the texts of a window. Two threads take part, one for each method."""
 
     def model(self) -> Model:
-        """Say what answers, now."""
+        """Return the model that answers now."""
         ...
 
     def prepare(self, texts: Texts) -> Prepared:
-        """Do what can be done while the engine works on the window before."""
+        """Do the work that needs no engine, while the engine runs the window before."""
         ...
 
     def answer(self, prepared: Prepared) -> Answers:
@@ -73,7 +59,7 @@ class Scorer(Protocol):
 
 
 class LocalScorer:
-    """Runs the classifier in this process; batches of like length, whatever the order."""
+    """Runs the classifier in this process, in batches of texts of like length."""
 
     def __init__(self, classifier: Classifier, *, batch_tokens: int | None = None) -> None:
         self._classifier = classifier
@@ -135,119 +121,3 @@ class LocalScorer:
             nothing = np.full((len(rows), len(self._classifier.labels)), np.nan, dtype=np.float32)
             return nothing, errors
         return probabilities(logits, self._temperature), errors
-
-
-_REQUEST_TEXTS: Final = 256
-_REQUESTS: Final = 8
-"""Requests in flight at once: enough to keep the server's next batch filled."""
-
-_FIRST_PAUSE_S: Final = 0.1
-_LONGEST_PAUSE_S: Final = 10.0
-_REQUEST_S: Final = 60.0
-_FIRST_PATIENCE_S: Final = 10.0
-"""How long the first request may take: a wrong address should show soon."""
-
-_HOPELESS: Final = frozenset({"CERTIFICATE_REFUSED", "TLS_REFUSED"})
-
-
-class ServerScorer:
-    """Asks a running server, with bulk priority; waits and asks again while it is full.
-
-    patience_s: how long a server may refuse before the job gives up; what is done then is saved.
-    The last request may take a minute longer. stop: setting it ends a wait at once.
-    """
-
-    def __init__(
-        self,
-        address: str,
-        *,
-        security: Security | None = None,
-        patience_s: float = 600.0,
-        stop: threading.Event | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._address = address
-        self._stop = stop or threading.Event()
-        self._clock = clock
-        self._patience_s = min(patience_s, _FIRST_PATIENCE_S)
-        with Client(address, timeout_seconds=_FIRST_PATIENCE_S, security=security) as client:
-            self._client = client
-            self._model = self.model()
-        self._client = Client(address, timeout_seconds=_REQUEST_S, security=security)
-        self._threads = ThreadPoolExecutor(_REQUESTS, thread_name_prefix="request")
-        self._patience_s = patience_s
-        self._client.model()  # the client then splits its requests by the server's limits
-
-    def model(self) -> Model:
-        """See `Scorer.model`."""
-        found = self._patiently(lambda: self._client.model())
-        engine = f"{found.precision} on {found.provider}"
-        return Model(found.digest, engine, found.labels, found.threshold)
-
-    def prepare(self, texts: Texts) -> Prepared:
-        """See `Scorer.prepare`: the server tokenises."""
-        return Prepared(texts, ())
-
-    def answer(self, prepared: Prepared) -> Answers:
-        """See `Scorer.answer`. Raises UsageError when another model has answered."""
-        texts = prepared.texts
-        errors: dict[int, SentimillError] = {
-            i: text for i, text in enumerate(texts) if isinstance(text, TextError)
-        }
-        # Texts of like length share a request, so the server's batches have less padding.
-        asked = [(len(text), i) for i, text in enumerate(texts) if isinstance(text, str)]
-        places = [i for _, i in sorted(asked)]
-        chunks = [places[k : k + _REQUEST_TEXTS] for k in range(0, len(places), _REQUEST_TEXTS)]
-        probs = np.full((len(texts), len(self._model.labels)), np.nan, dtype=np.float32)
-        tokens = 0
-        foreign: list[int] = []
-        for chunk, results in zip(
-            chunks, self._threads.map(lambda chunk: self._ask(texts, chunk), chunks), strict=True
-        ):
-            for place, result in zip(chunk, results, strict=True):
-                if isinstance(result, Prediction):
-                    self._check_model(result.model_digest in (self._model.digest, ""))
-                    probs[place] = result.probs
-                    tokens += result.tokens
-                    if result.abstain_reason == "UNSUPPORTED_LANGUAGE":
-                        foreign.append(place)
-                else:
-                    errors[place] = result
-        # The digest does not tell the precision, which decides the last bits of a figure.
-        self._check_model(self.model() == self._model)
-        return Answers(probs, errors, foreign, tokens, tokens)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._threads.shutdown(cancel_futures=True)
-        self._client.close()
-
-    def _check_model(self, same: bool) -> None:
-        """Raise UsageError unless the model is the *same* with which the job began."""
-        if not same:
-            why = f"another model than the one the job began with answered at {self._address}, so"
-            why += " nothing is published: let all servers there have one model, then run the job"
-            why += " again with --restart"
-            raise UsageError(why, reason="MODEL_CHANGED")
-
-    def _ask(
-        self, texts: Texts, places: Sequence[int]
-    ) -> Sequence[Prediction | TextError | EngineError]:
-        wanted = [text for text in (texts[i] for i in places) if isinstance(text, str)]
-        return self._patiently(lambda: self._client.classify(wanted, bulk=True))
-
-    def _patiently(self, call: Callable[[], T]) -> T:
-        """Return the result of *call*; while the server refuses, wait twice as long each time."""
-        began, pause = self._clock(), _FIRST_PAUSE_S
-        while True:
-            try:
-                return call()
-            except (UnavailableError, DeadlineError, QuotaError) as error:
-                if error.reason in _HOPELESS or self._clock() - began + pause > self._patience_s:
-                    raise
-                log.info("%s is busy (%s): again in %.1f s", self._address, error.reason, pause)
-                if self._stop.wait(pause):
-                    why = "stopped while the server was busy; what is done is saved: run the same"
-                    why += " command again to go on"
-                    raise SentimillError(why, reason="INTERRUPTED") from error
-                pause = min(2 * pause, _LONGEST_PAUSE_S)

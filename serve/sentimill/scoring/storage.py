@@ -1,7 +1,7 @@
-"""Local paths and fsspec addresses: find inputs, tell whether one changed, publish an output.
+"""Local paths and fsspec addresses: find inputs, detect a changed one, publish an output.
 
-S3 goes through Arrow's own client, which pyarrow brings along: s3fs pins fsspec and botocore to
-versions that little else agrees with. It reads the usual AWS_* variables and profiles.
+S3 goes through Arrow's own client, which pyarrow contains. s3fs would pin fsspec and botocore to
+versions that conflict with other packages. Arrow reads the usual AWS_* variables and profiles.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ STANDARD: Final = "-"
 _SAMPLES: Final = 16
 _SAMPLE_BYTES: Final = 64 << 10
 
-# Where an object appears whole, when its upload ends; elsewhere it is renamed into place.
+# In these an object appears whole when its upload ends; elsewhere it is renamed into place.
 _OBJECT_STORES: Final = frozenset({"gs", "gcs", "az", "abfs", "abfss", "memory"})
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """What tells an input from another: where it is, and when it would differ had it changed.
+    """What identifies an input: its address, and properties that differ once it is changed.
 
-    stamp: the time of the last change in nanoseconds, or what the remote system gives for it.
+    stamp: the time of the last change in nanoseconds, or what the remote system has for it.
     sample: sha256 over 16 blocks of 64 KiB spread over a local file.
     """
 
@@ -128,7 +128,7 @@ def open_input(address: str) -> BinaryIO:
 
 
 def identity(address: str, *, sample: bool = True) -> Identity:
-    """Return what *address* is now; without *sample* only what costs nothing."""
+    """Return the identity of *address* now; without *sample* no data is read."""
     with reading(address):
         if address == STANDARD:
             return Identity(address=address, size_bytes=0, stamp="", sample="")
@@ -148,7 +148,7 @@ def identity(address: str, *, sample: bool = True) -> Identity:
 
 
 def publish(file: Path, address: str) -> None:
-    """Give the finished local *file* its final name: whole, at once, durably."""
+    """Give the finished local *file* its final name, in one step that survives a crash."""
     with writing(address):
         with file.open("rb") as opened:
             os.fsync(opened.fileno())
@@ -179,7 +179,7 @@ def remove(address: str) -> None:
 
 @contextmanager
 def writing(address: str) -> Iterator[None]:
-    """Turn what goes wrong in writing for *address* into an error that says what to do."""
+    """Turn an error while *address* is written into one that says what to do."""
     try:
         yield
     except OSError as error:
@@ -205,7 +205,7 @@ def _sample(path: Path, size: int) -> str:
 
 @cache
 def _bucket(name: str) -> FileSystem:
-    """Return the S3 client for one bucket; where it is, and AWS_ENDPOINT_URL, Arrow finds out."""
+    """Return the S3 client for one bucket; Arrow finds its region and reads AWS_ENDPOINT_URL."""
     return FileSystem.from_uri(f"s3://{name}")[0]
 
 

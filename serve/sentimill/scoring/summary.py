@@ -1,4 +1,4 @@
-"""What a job says of itself: the summary as JSON, and the estimate of a dry run."""
+"""The summary of a job as JSON, and the estimate of a dry run."""
 
 from __future__ import annotations
 

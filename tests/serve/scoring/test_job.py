@@ -167,6 +167,39 @@ def test_a_dry_run_estimates_and_writes_nothing(tmp_path: Path, scorer: LocalSco
     assert os.listdir(tmp_path) == ["in.csv"]
 
 
+@pytest.mark.parametrize(
+    ("source", "target", "options", "reason"),
+    [
+        (
+            "in.csv",
+            "out.csv",
+            {"prefix": "\u2713", "layout": Layout(encoding="latin-1")},
+            "UNKNOWN_ENCODING",
+        ),
+        ("in.csv", "out.xlsx", {"layout": Layout(update=True)}, "NO_CONVERSION"),
+        ("own.csv", "out.parquet", {}, "DUPLICATE_COLUMN"),
+    ],
+)
+def test_a_dry_run_goes_through_writing(
+    tmp_path: Path,
+    scorer: LocalScorer,
+    source: str,
+    target: str,
+    options: dict[str, object],
+    reason: str,
+) -> None:
+    """What writing would refuse is refused there, and nothing is written."""
+    (tmp_path / "in.csv").write_bytes(CSV)
+    (tmp_path / "own.csv").write_bytes(b"text,sentiment_source\ngood,x\n")
+    before = sorted(os.listdir(tmp_path))
+
+    with pytest.raises(SentimillError) as caught:
+        try_out(job(tmp_path / source, tmp_path / target, **options), scorer)  # type: ignore[arg-type]  # checked by replace
+
+    assert caught.value.reason == reason
+    assert sorted(os.listdir(tmp_path)) == before
+
+
 def test_the_summary_and_metrics_are_files(
     sentimill: Sentimill, bundle: Path, tmp_path: Path
 ) -> None:

@@ -13,7 +13,8 @@ from cli_in_process import Sentimill
 from live_server import live_server
 from scoring_jobs import job
 from sentimill.errors import SentimillError, UnavailableError, UsageError
-from sentimill.scoring.scorers import LocalScorer, ServerScorer
+from sentimill.scoring.scorers import LocalScorer
+from sentimill.scoring.server_scorer import ServerScorer
 from sentimill.server.lifecycle import Serve
 from tiny_bundle import graph, write_tiny_bundle
 
