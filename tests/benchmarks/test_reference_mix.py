@@ -46,6 +46,8 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ],
     )
     write_set(tmp_path, "dynasent_r1", [("d1", LONG, "negative", "test")])
+    write_set(tmp_path, "imdb", [("i1", "A dull film.", "negative", "train")])
+    write_set(tmp_path, "imdb_unsup", [("u1", "Nobody has seen it yet.", "", "none")])
     piece = "Lovely soup."
     lines = ["set\tid\tstart\tend\tsha256\tnegative\tneutral\tpositive"]
     digest = hashlib.sha256(piece.encode()).hexdigest()[:8]
@@ -57,19 +59,27 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def mixed(
-    data: Path, left_out: set[str]
-) -> tuple[list[reference_mix.Row], list[reference_mix.Row]]:
-    """Return both stages of the mix."""
-    sets = {name: reference_mix.read(data, name) for name in ("yelp_kaggle10k", "dynasent_r1")}
-    return reference_mix.mix(sets, data / "pseudo.jsonl", left_out, random.Random(0))
+def mixed(data: Path, left_out: set[str], *, anchors: int = 0) -> reference_mix.Mix:
+    """Return the rows of the three trainings."""
+    sets = {
+        name: reference_mix.read(data, name)
+        for name in ("yelp_kaggle10k", "dynasent_r1", "imdb", "imdb_unsup")
+    }
+    return reference_mix.mix(
+        sets,
+        data / "pseudo.jsonl",
+        left_out,
+        random.Random(0),
+        tables=[reference_mix.TSV],
+        anchors=anchors,
+    )
 
 
 def texts(data: Path, left_out: set[str]) -> dict[str, reference_mix.Row]:
-    """Return the first stage by text."""
-    rows, _ = mixed(data, left_out)
+    """Return the rows of the assistant by text."""
+    rows = mixed(data, left_out).assistant
     assert len(rows) == len({row["text"] for row in rows})
-    return {row["text"]: row for row in rows}
+    return {row["text"]: row for row in rows if row["domain"] != "imdb"}
 
 
 def test_shares_go_to_the_text_that_was_read(data: Path) -> None:
@@ -98,16 +108,50 @@ def test_ids_to_leave_out_are_left_out(data: Path) -> None:
     assert set(found) == {"Never again.", "Fine."}
 
 
-def test_the_second_stage_has_every_row_with_shares_and_a_part_of_the_rest(
-    data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It teaches what the teacher said last."""
-    monkeypatch.setitem(reference_mix.FINE_CAPS, "yelp_kaggle10k", 0)
+def test_a_set_without_neutral_names_the_labels_that_it_knows(data: Path) -> None:
+    """So that it does not teach that nothing is neutral; shares weigh twice."""
+    found = {row["text"]: row for row in mixed(data, set()).assistant}
 
-    broad, fine = mixed(data, set())
+    assert found["A dull film."]["labels_allowed"] == ["negative", "positive"]
+    assert "labels_allowed" not in found["Fine."]
+    assert [found[text].get("weight") for text in ("Lovely soup.", "Fine.")] == [2.0, None]
 
-    assert {row["text"] for row in fine} == {row["text"] for row in broad if "probs" in row}
-    assert len(fine) == 2 < len(broad)
+
+def test_the_texts_are_reviews_and_sentences_without_labels(data: Path) -> None:
+    """Those of unlabelled sets too, once each, and nothing that is judged on."""
+    rows = mixed(data, set()).texts
+    found = [row["text"] for row in rows]
+
+    assert len(found) == len(set(found))
+    assert {"Never again.", "Nobody has seen it yet."} <= set(found)
+    assert "The room was cold and the music far too loud for us." in found
+    assert not any(LONG in text for text in found)
+    assert not any("label" in row or "probs" in row for row in rows)
+
+
+def test_the_last_stage_has_every_row_with_shares_and_anchors(data: Path) -> None:
+    """It teaches what the teacher said last, and keeps the answers of the assistant."""
+    found = mixed(data, set(), anchors=3)
+
+    with_shares = {row["text"] for row in found.assistant if "probs" in row}
+    assert {row["text"] for row in found.fine if "probs" in row} == with_shares
+    assert sum("probs" not in row for row in found.fine) == 3
+
+
+def test_the_hard_kinds_that_are_kept_back_are_not_learnt() -> None:
+    """A tenth for validation and a tenth for test, and the test split of the starter reviews."""
+    found = reference_mix.packaged_rows()
+
+    kinds = {
+        split: [r for r in rows if r["domain"] == "hard-kinds"] for split, rows in found.items()
+    }
+    total = sum(map(len, kinds.values()))
+    for split in ("validation", "test"):
+        assert len(kinds[split]) == pytest.approx(total / 10, rel=0.1)
+    learnt = {row["text"] for row in found["train"]}
+    assert learnt.isdisjoint(
+        row["text"] for split in ("validation", "test") for row in found[split]
+    )
 
 
 def test_held_out_rows_come_from_other_splits(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
