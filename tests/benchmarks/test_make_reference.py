@@ -30,7 +30,7 @@ def write_set(folder: Path, name: str, labels: list[str], rows: int) -> None:
         label = labels[i % len(labels)]
         noise = "".join(draw.choice("abcdefghij") for _ in range(draw.randrange(4, 9)))
         split = ("train", "train", "validation", "test")[i // len(labels) % 4]
-        cells = (f"{name}-{i}", f"item {noise} was {WORDS[label]}", label, split)
+        cells = (f"made-{name}-{i}", f"item {noise} was {WORDS[label]}", label, split)
         for column, cell in zip(table, cells, strict=True):
             table[column].append(cell)
     pq.write_table(pa.table(table), folder / f"{name}.parquet")
@@ -41,17 +41,17 @@ def given(tmp_path: Path) -> dict[str, str]:
     """Return the settings of a run of a minute."""
     write_set(tmp_path, "yelp_kaggle10k", list(WORDS), 240)
     write_set(tmp_path, "imdb", ["negative", "positive"], 80)
-    shares = {"set": "yelp_kaggle10k", "id": "yelp_kaggle10k-0", "probs": [0.9, 0.1, 0.0]}
+    shares = {"set": "yelp_kaggle10k", "id": "made-yelp_kaggle10k-0", "probs": [0.9, 0.1, 0.0]}
     (tmp_path / "pseudo.jsonl").write_text(json.dumps(shares) + "\n")
     with gzip.open(tmp_path / "suite.jsonl.gz", "wt") as file:
-        file.write('{"imdb_id": "imdb-0"}\n')
+        file.write('{"imdb_id": "made-imdb-0"}\n')
     program = tmp_path / "bin" / "sentimill"
     program.parent.mkdir()
     program.write_text(f"#!{sys.executable}\nfrom sentimill.cli.main import main\nmain()\n")
     python = program.with_name("python")
     python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    for file in (program, python):
-        file.chmod(0o755)
+    for written in (program, python):
+        written.chmod(0o755)
     return {
         "BIN": str(program.parent),
         "DATA": str(tmp_path),

@@ -124,7 +124,7 @@ def test_help_fits_on_a_page(sentimill: Sentimill, monkeypatch: pytest.MonkeyPat
 
     assert len(lines) < 100
     assert [line for line in lines if line.endswith(":") and line[0] != " "] == [
-        *("Input:", "Output:", "Model:", "Training:", "Teacher:", "Evaluation:"),
+        *("Input:", "Output:", "Model:", "Training:", "Teacher:"),
         *("Performance:", "Advanced:", "Options:"),
     ]
     options = re.findall(r"^  (?:-h, )?--([a-z0-9-]+)", "\n".join(lines), re.MULTILINE)

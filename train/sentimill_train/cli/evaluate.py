@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
+from sentimill_train.cli import table_options as table
 from sentimill_train.optional_packages import check_installed
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
+    from sentimill.bundle.reference import reference_bundle
     from sentimill.classifier import Classifier
     from sentimill_train.data.schema import Columns
     from sentimill_train.evaluation.evaluate import Contender
@@ -23,62 +25,117 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 Part = Literal["auto", "train", "validation", "test", "all"]
-_NEEDS = ("jinja2", "matplotlib", "scipy", "sklearn")
+_INPUT: Final = "Input"
+_OUTPUT: Final = "Output"
+_MODEL: Final = "Model"
+_ADVANCED: Final = "Advanced"
+_NEEDS: Final = ("jinja2", "matplotlib", "scipy", "sklearn")
 
 Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 
 
 def evaluate(
-    bundle: Annotated[
-        Path, typer.Option(envvar="SENTIMILL_BUNDLE", help="folder written by train")
-    ],
     on: Annotated[
         list[str],
-        typer.Option(metavar="FILE...", help="labelled reviews to judge on, one set a file"),
+        typer.Option(
+            metavar="FILE...",
+            help="Labelled reviews to judge on, one set a file.",
+            rich_help_panel=_INPUT,
+        ),
     ],
     more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
-    behaviour: Annotated[
-        list[Path] | None, typer.Option(help="suite of cases, .jsonl or .jsonl.gz, besides our own")
+    *,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="SENTIMILL_BUNDLE",
+            help="Folder that train wrote.",
+            show_default="the model that comes with Sentimill",
+            rich_help_panel=_MODEL,
+        ),
     ] = None,
-    behaviour_cases: Annotated[
-        int | None, typer.Option(min=1, help="cases of each test", show_default="all")
-    ] = None,
+    precision: Annotated[
+        Precision,
+        typer.Option(help="auto takes the fastest of the bundle.", rich_help_panel=_MODEL),
+    ] = "auto",
     against: Annotated[
-        list[Path] | None, typer.Option(help="another bundle to compare with, on the same rows")
+        list[Path] | None,
+        typer.Option(help="Another bundle to compare with.", rich_help_panel=_MODEL),
     ] = None,
     baselines: Annotated[
         list[str] | None,
-        typer.Option(help="file that the bundle was trained on: fit plain models on it"),
+        typer.Option(
+            metavar="FILE",
+            help="File that the bundle learnt: fit plain models on it to compare.",
+            rich_help_panel=_MODEL,
+        ),
     ] = None,
+    text_column: table.TextColumn = None,
+    label_column: table.LabelColumn = None,
+    delimiter: table.Delimiter = None,
+    quote: table.QuoteChar = '"',
+    escape: table.Escape = None,
+    encoding: table.Encoding = "utf-8",
     part: Annotated[
-        Part, typer.Option(help="split to judge on; auto is test where there are splits")
+        Part,
+        typer.Option(
+            help="Split to judge on; auto is test where there are splits.", rich_help_panel=_INPUT
+        ),
     ] = "auto",
     most_rows: Annotated[
         int | None,
-        typer.Option(min=1, help="judge on a sample of a larger set", show_default="all"),
+        typer.Option(
+            min=1,
+            help="Judge on a sample of a larger set.",
+            show_default="all",
+            rich_help_panel=_INPUT,
+        ),
     ] = None,
+    behaviour: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Suite of cases besides our own, .jsonl or .jsonl.gz.",
+            rich_help_panel=_INPUT,
+        ),
+    ] = None,
+    behaviour_cases: Annotated[
+        int | None,
+        typer.Option(min=1, help="Cases of each test.", show_default="all", rich_help_panel=_INPUT),
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write every figure here.", rich_help_panel=_OUTPUT)
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write one HTML file here.", rich_help_panel=_OUTPUT)
+    ] = None,
+    mistakes: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Wrong answers of each set in the report.", rich_help_panel=_OUTPUT
+        ),
+    ] = 20,
     target_error: Annotated[
         float | None,
-        typer.Option(min=0.0001, max=0.9999, help="say what threshold would keep this error"),
+        typer.Option(
+            min=0.0001,
+            max=0.9999,
+            help="Say which threshold would keep this error.",
+            rich_help_panel=_OUTPUT,
+        ),
     ] = None,
-    text_column: Annotated[str, typer.Option(help="column that holds the text")] = "text",
-    label_column: Annotated[
-        str | None, typer.Option(help="column that holds the label", show_default="label, or stars")
-    ] = None,
-    precision: Annotated[
-        Precision, typer.Option(help="graph to load; auto takes the bundle's first")
-    ] = "auto",
+    draws: Annotated[
+        int, typer.Option(min=100, help="Bootstrap draws.", rich_help_panel=_ADVANCED)
+    ] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the bootstrap.", rich_help_panel=_ADVANCED)] = 0,
     base: Annotated[
         str | None,
-        typer.Option(help="base encoder of the static baseline", show_default="MiniLM-L6"),
+        typer.Option(
+            help="Encoder of the static baseline.",
+            show_default="all-MiniLM-L6-v2",
+            rich_help_panel=_ADVANCED,
+        ),
     ] = None,
-    draws: Annotated[int, typer.Option(min=100, help="bootstrap draws of the intervals")] = 1000,
-    seed: Annotated[int, typer.Option(help="of the bootstrap")] = 0,
-    mistakes: Annotated[
-        int, typer.Option(min=0, help="wrong answers of each set shown in the report")
-    ] = 20,
-    json: Annotated[Path | None, typer.Option(help="write every figure here")] = None,
-    report: Annotated[Path | None, typer.Option(help="write one HTML file here")] = None,
 ) -> None:
     """Judge a bundle on labelled reviews, on behaviour and beside other models."""
     check_installed("judging", *_NEEDS)
@@ -87,15 +144,21 @@ def evaluate(
 
     from sentimill.atomic_write import write_atomically
     from sentimill.classifier import Classifier
-    from sentimill_train.data.schema import Columns
     from sentimill_train.evaluation.behaviour import OWN_SUITE, read_cases
     from sentimill_train.evaluation.evaluate import bundle_contender, judge_bundle
     from sentimill_train.evaluation.labelled_set import read_sample
     from sentimill_train.evaluation.report import render_report, worst_mistakes
 
     console = Console(stderr=True, highlight=False)
-    columns = Columns(text=text_column, label=label_column)
-    classifier = Classifier.load(bundle, precision=precision)
+    columns = table.columns_of(
+        text_column,
+        label_column,
+        delimiter=delimiter,
+        quote=quote,
+        escape=escape,
+        encoding=encoding,
+    )
+    classifier = Classifier.load(bundle or reference_bundle(), precision=precision)
     manifest = classifier.bundle.manifest
     others = [Classifier.load(other, precision=precision) for other in against or []]
     judged = [one.bundle.manifest for one in (classifier, *others)]
@@ -184,20 +247,22 @@ def _summary(judgement: Judgement) -> Table:
     """Return the headline as a table: one line a set, then what behaviour fails."""
     from rich.table import Table
 
-    table = Table(title=f"{judgement.bundle.name} {judgement.bundle.version}", title_justify="left")
-    table.add_column("set", overflow="fold")
+    shown_table = Table(
+        title=f"{judgement.bundle.name} {judgement.bundle.version}", title_justify="left"
+    )
+    shown_table.add_column("set", overflow="fold")
     for name in ("rows", "accuracy", "macro-F1", "two-class", "ECE"):
-        table.add_column(name, justify="right", no_wrap=True)
+        shown_table.add_column(name, justify="right", no_wrap=True)
     for result in judgement.sets:
         shown = [f"{result.rows:,}"]
         for key in ("accuracy", "macro_f1", "two_class_accuracy"):
             figure = result.figures.get(key)
             half = (figure.high - figure.low) / 2 if figure else 0.0
             shown.append(f"{figure.value:.1%} ± {half:.1%}" if figure else "")
-        table.add_row(result.name, *shown, f"{result.figures['ece'].value:.3f}")
+        shown_table.add_row(result.name, *shown, f"{result.figures['ece'].value:.3f}")
     for suite in dict.fromkeys(result.suite for result in judgement.behaviour):
         tests = [result for result in judgement.behaviour if result.suite == suite]
         failed, cases = sum(t.failures for t in tests), sum(t.rate.rows for t in tests)
         passed = f"{1 - failed / cases:.1%} pass" if cases else "none applies"
-        table.add_row(f"behaviour: {suite}", f"{cases:,}", passed)
-    return table
+        shown_table.add_row(f"behaviour: {suite}", f"{cases:,}", passed)
+    return shown_table

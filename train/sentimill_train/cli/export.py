@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
+from sentimill.bundle.reference import reference_bundle
 from sentimill.errors import BundleError, UsageError
+from sentimill_train.cli import table_options as table
 from sentimill_train.optional_packages import needed_for
 
 if TYPE_CHECKING:
@@ -17,8 +19,14 @@ __all__ = ["export"]
 
 
 def export(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="folder written by train")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="folder to write the new bundle to")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="[BUNDLE] OUT",
+            help="Folder that train wrote, by default the model that comes with Sentimill; and the"
+            " folder to write the new bundle to. Files for --on may follow.",
+        ),
+    ],
     on: Annotated[
         list[str],
         typer.Option(
@@ -26,7 +34,6 @@ def export(
             help="300 reviews or more that the model has not learnt, for the gate; labels help it",
         ),
     ],
-    more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     *,
     precision: Annotated[
         list[str] | None,
@@ -56,11 +63,11 @@ def export(
             help="keep the fp32 graph of train, or export it again with optimum (extra `optimum`)",
         ),
     ] = "default",
-    text_column: Annotated[str, typer.Option(help="column that holds the text")] = "text",
-    label_column: Annotated[
-        str | None, typer.Option(help="column that holds the label", show_default="label, or stars")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option(help="replace a bundle at OUT")] = False,
+    text_column: table.TextColumn = None,
+    label_column: table.LabelColumn = None,
+    delimiter: table.Delimiter = None,
+    encoding: table.Encoding = "utf-8",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a bundle at OUT")] = False,
 ) -> None:
     """Add the precisions that answer as fp32 does to a bundle, and say by how much others fail.
 
@@ -69,7 +76,6 @@ def export(
     fails, because such a bundle has nothing else.
     """
     with needed_for("exporting"):
-        from sentimill_train.data.schema import Columns
         from sentimill_train.export.precisions import Export, LowPrecision
     known: tuple[LowPrecision, ...] = get_args(LowPrecision)
     wanted = precision or ["int8"]
@@ -79,11 +85,12 @@ def export(
                 f"unknown precision {name!r}: use {', '.join(known[:-1])} or {known[-1]}",
                 reason="UNKNOWN_PRECISION",
             )
+    bundle, out, more = _parted(folders)
     made = Export(
         bundle=bundle,
         out=out,
-        on=(*on, *(more or ())),
-        columns=Columns(text=text_column, label=label_column),
+        on=(*on, *more),
+        columns=table.columns_of(text_column, label_column, delimiter=delimiter, encoding=encoding),
         precisions=tuple(each for each in known if each in wanted),
         compact=compact,
         float_values=float_values,
@@ -91,6 +98,19 @@ def export(
         overwrite=overwrite,
     ).run(lambda stage: typer.echo(stage, err=True))
     _report(out, made)
+
+
+def _parted(given: list[Path]) -> tuple[Path, Path, list[str]]:
+    """Return the bundle, the folder to write, and the files that followed --on."""
+    folders = [path for path in given if not path.is_file()]
+    if not 1 <= len(folders) <= 2:
+        raise UsageError(
+            f"{len(folders)} folders ({', '.join(map(str, folders))}): name the bundle and the"
+            " folder to write, or the folder to write alone; other files of --on must exist",
+            reason="BAD_FOLDERS",
+        )
+    bundle = folders[0] if len(folders) == 2 else reference_bundle()
+    return bundle, folders[-1], [str(path) for path in given if path.is_file()]
 
 
 def _report(out: Path, made: Exported) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sentimill.errors import UsageError
+from sentimill_train.cli import table_options as table
 from sentimill_train.cli import train_options as opt
 from sentimill_train.cli.train_progress import ProgressDisplay, report
-from sentimill_train.data.schema import SENTIMENTS, Columns
+from sentimill_train.data.schema import SENTIMENTS
 from sentimill_train.optional_packages import needed_for
 
 __all__ = ["train"]
@@ -21,13 +23,17 @@ def train(
     out: opt.Out,
     more: opt.More = None,
     *,
-    text_column: opt.TextColumn = None,
-    label_column: opt.LabelColumn = None,
+    text_column: table.TextColumn = None,
+    label_column: table.LabelColumn = None,
     labels: opt.Labels = _SENTIMENTS,
     labels_of: opt.LabelsOf = None,
     weight_column: opt.WeightColumn = None,
     weight_of: opt.WeightOf = None,
     class_weights: opt.ClassWeights = None,
+    delimiter: table.Delimiter = None,
+    quote: table.QuoteChar = '"',
+    escape: table.Escape = None,
+    encoding: table.Encoding = "utf-8",
     name: opt.Name = None,
     notes: opt.Notes = None,
     overwrite: opt.Overwrite = False,
@@ -68,9 +74,9 @@ def train(
 ) -> None:
     """Train a small model on labelled reviews: fit, calibrate, evaluate, export.
 
-    Rows keep the `split` of their file; without one, a hash of the text gives 70 % to train, 10 %
-    to validation and 20 % to test. A column `probs` with a teacher's share of each label is learnt
-    too. The bundle's report.html says how good the model is. Examples: docs/training.md.
+    Rows keep the `split` of their file; else a hash of the text gives 70, 10 and 20 % to train,
+    validation and test. `probs`, a teacher's share of each label, are learnt too. Examples:
+    docs/training.md.
     """
     with needed_for("training"):
         from sentimill_train.evaluation.training_evaluation import EvaluationConfig
@@ -84,6 +90,14 @@ def train(
         raise UsageError(
             f"--learning-rate {learning_rate} is not above 0", reason="BAD_LEARNING_RATE"
         )
+    columns = table.columns_of(
+        text_column,
+        label_column,
+        delimiter=delimiter,
+        quote=quote,
+        escape=escape,
+        encoding=encoding,
+    )
     names = None if labels == _FOUND else _split(labels)
     start = starting_point(base, preset)
     continues = preset != "tiny" and goes_on(start, names or ())
@@ -94,9 +108,7 @@ def train(
         reviews=(*reviews, *(more or ())),
         out=out,
         name=name,
-        columns=Columns(
-            text=tuple(text_column or ["text"]), label=label_column, weight=weight_column
-        ),
+        columns=replace(columns, weight=weight_column),
         weight_of={file: _number(file, value) for file, value in _pairs("--weight-of", weight_of)},
         labels_of={file: _split(value) for file, value in _pairs("--labels-of", labels_of)},
         labels=names,

@@ -12,7 +12,6 @@ OUTPUT: Final = "Output"
 MODEL: Final = "Model"
 TRAINING: Final = "Training"
 TEACHER: Final = "Teacher"
-EVALUATION: Final = "Evaluation"
 PERFORMANCE: Final = "Performance"
 ADVANCED: Final = "Advanced"
 
@@ -24,22 +23,6 @@ Reviews = Annotated[
     ),
 ]
 More = Annotated[list[str] | None, typer.Argument(metavar="[FILE]...", hidden=True)]
-TextColumn = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Column of the text; repeat it to join several.",
-        show_default="text",
-        rich_help_panel=INPUT,
-    ),
-]
-LabelColumn = Annotated[
-    str | None,
-    typer.Option(
-        help="Column that holds the label, or stars from 1 to 5.",
-        show_default="label, or stars",
-        rich_help_panel=INPUT,
-    ),
-]
 Labels = Annotated[
     str,
     typer.Option(
@@ -61,7 +44,7 @@ LabelsOf = Annotated[
     list[str] | None,
     typer.Option(
         metavar="FILE=A,B",
-        help="FILE was labelled with A and B alone: nothing else is learnt from it.",
+        help="FILE was labelled with A and B alone.",
         rich_help_panel=INPUT,
     ),
 ]
@@ -86,8 +69,8 @@ Overwrite = Annotated[
 BaseModel = Annotated[
     str | None,
     typer.Option(
-        help="Bundle, folder, hub:owner/name, all-MiniLM-L6-v2 or"
-        " all-mpnet-base-v2. A bundle with these labels is continued.",
+        help="Bundle (continued if its labels are these), folder, hub:owner/name,"
+        " all-MiniLM-L6-v2 or all-mpnet-base-v2.",
         show_default="the reference student",
         rich_help_panel=MODEL,
     ),
@@ -181,7 +164,7 @@ SoftWeight = Annotated[
     typer.Option(
         min=0,
         max=1,
-        help="Of a teacher's probs, against the label.",
+        help="Of probs, against the label.",
         rich_help_panel=TEACHER,
     ),
 ]
@@ -195,7 +178,7 @@ TeacherBundle = Annotated[
 TeacherLogits = Annotated[
     Path | None,
     typer.Option(
-        metavar="PARQUET",
+        metavar="FILE",
         help="Keep its answers in this file.",
         rich_help_panel=TEACHER,
     ),
@@ -205,7 +188,7 @@ TeacherShare = Annotated[
     typer.Option(
         min=0,
         max=1,
-        help="Of its answers, where a row has probs.",
+        help="Of its answers, against probs.",
         rich_help_panel=TEACHER,
     ),
 ]
@@ -214,7 +197,7 @@ DistilTemperature = Annotated[
     typer.Option(
         min=0.1,
         max=20,
-        help="Softens probs; of several, the mean.",
+        help="Softens probs; may repeat.",
         show_default="1",
         rich_help_panel=TEACHER,
     ),
@@ -223,26 +206,26 @@ Seed = Annotated[int, typer.Option(min=0, help="Of every random choice.", rich_h
 On = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="FILE", help="Labelled file to judge on besides test.", rich_help_panel=EVALUATION
+        metavar="FILE", help="Labelled file to judge on besides test.", rich_help_panel=OUTPUT
     ),
 ]
 Gate = Annotated[
     Path | None,
     typer.Option(
         help="Previous bundle: write none that is significantly worse.",
-        rich_help_panel=EVALUATION,
+        rich_help_panel=OUTPUT,
     ),
 ]
 AllowWorse = Annotated[
     bool,
     typer.Option(
-        "--allow-worse", help="Write it all the same, and say so.", rich_help_panel=EVALUATION
+        "--allow-worse", help="Write it all the same, and say so.", rich_help_panel=OUTPUT
     ),
 ]
 NoBaselines = Annotated[
     bool,
     typer.Option(
-        "--no-baselines", help="Do not fit plain models to compare.", rich_help_panel=EVALUATION
+        "--no-baselines", help="Do not fit plain models to compare.", rich_help_panel=OUTPUT
     ),
 ]
 BatchTokens = Annotated[
@@ -289,7 +272,7 @@ HiddenWeight = Annotated[
     float,
     typer.Option(
         min=0,
-        help="Of the difference from its token states.",
+        help="Of its token states.",
         rich_help_panel=TEACHER,
     ),
 ]
@@ -298,7 +281,7 @@ AverageLast = Annotated[
     typer.Option(
         min=0,
         max=1,
-        help="Average the weights over this last share.",
+        help="Average the last weights.",
         rich_help_panel=ADVANCED,
     ),
 ]

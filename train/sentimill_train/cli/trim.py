@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sentimill.errors import UsageError
+from sentimill_train.cli import table_options as table
 from sentimill_train.optional_packages import needed_for
 
 __all__ = ["trim"]
@@ -25,7 +26,7 @@ def trim(
     *,
     on: Annotated[list[str], typer.Option(help="reviews whose words are counted; may be repeated")],
     keep: Annotated[int, typer.Option(help="word pieces to keep, of about 30,000")],
-    text_column: Annotated[str, typer.Option(help="column that holds the text")] = "text",
+    text_column: table.TextColumn = None,
 ) -> None:
     """Keep only the word pieces that reviews use, for a smaller model: a base for `train`.
 
@@ -34,7 +35,7 @@ def trim(
     """
     with needed_for("trimming"):
         from sentimill_train.data.examples import read_examples
-        from sentimill_train.data.schema import SENTIMENTS, Columns
+        from sentimill_train.data.schema import SENTIMENTS
         from sentimill_train.model.pretrained import find_pretrained
         from sentimill_train.model.vocabulary import trim_encoder
     if out.exists():
@@ -42,7 +43,9 @@ def trim(
     texts = [
         example.text
         for source in on
-        for example in read_examples(source, columns=Columns(text=text_column), labels=SENTIMENTS)
+        for example in read_examples(
+            source, columns=table.columns_of(text_column), labels=SENTIMENTS
+        )
     ]
     pieces, share = trim_encoder(find_pretrained(base), out, texts, keep)
     typer.echo(
