@@ -1,1 +1,1 @@
-"""Labelled reviews: reading, splitting and tokenizing them."""
+"""Labelled reviews: reading, parsing, splitting and tokenizing them."""

@@ -1,1 +1,1 @@
-"""What every HTML report shares: templates and charts."""
+"""What reports share: HTML templates, charts and Markdown tables."""
