@@ -84,8 +84,10 @@ class BackgroundHandler(logging.Handler):
     def _write(self) -> None:
         while True:
             line = self._lines.get()
-            if dropped := self._dropped:
-                self._dropped = 0
+            self.acquire()
+            dropped, self._dropped = self._dropped, 0
+            self.release()
+            if dropped:
                 line = f"{line}\n{self._about(dropped)}"
             try:
                 self._stream.write(f"{line}\n")
