@@ -1,12 +1,12 @@
-"""How many reviews a second does each engine do, and is it the same answer in any batch?
+"""How many reviews a second does each engine do, and are the answers the same in any batch?
 
-Bound: a MiniLM-L6 does 22.5 MFLOP a token; the machine's own matrix product (numpy, fp32) is
-measured beside the engines, and a rate is also given as a share of it. Every engine runs at every
-batch budget, on the same threads and the same sorted batches of real reviews, in turns, round by
-round; medians are reported, and on a busy machine only the ratios between rows mean anything.
-`plain` is ONNX Runtime as it comes: one session with all the threads, one call after the other.
-What tokenising takes on one thread, beside the fastest engine, says what a faster tokenizer could
-gain.
+The bound: a MiniLM-L6 does 22.5 MFLOP for each token. The machine's own matrix product (numpy,
+fp32) is measured too, and each rate is also given as a share of it. Every engine runs with every
+batch budget, on the same threads and the same sorted batches of real reviews, in turns. The result
+has the medians over the rounds. On a busy machine only the ratios between rows mean anything.
+`plain` is ONNX Runtime with its defaults: one session with all the threads, one call after the
+other. The time of tokenising on one thread, relative to the fastest engine, shows what a faster
+tokenizer could gain.
 
     python -m benchmarks.engine.engine_rate --bundle bundles/mine \
         [bundles/its-fp32] --data FOLDER [--out FILE]
@@ -41,7 +41,7 @@ __all__ = ["Case", "exact_texts", "main", "speedups"]
 
 Rows = list[NDArray[np.int64]]
 FLOP_A_TOKEN = 22.5e6
-"""A MiniLM-L6 without attention's quadratic part; design.md, issue "The serving core"."""
+"""The matrix products of a MiniLM-L6 for one token, without attention's quadratic part."""
 _PLAIN = ("plain", "fp32")
 _ENGINES = (
     _PLAIN,
@@ -65,11 +65,11 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one case gave; rates are medians over the rounds.
+    """The result of one case; rates are medians over the rounds.
 
-    speedup: against plain fp32 on the same batches, None where that did not run. batch_seconds:
-    from one batch to the next, of those that go at once. exact: how many of `checked` texts the
-    engine gave the same bits each time; see `exact_texts`.
+    speedup: relative to plain fp32 on the same batches; None if that did not run. batch_seconds:
+    from one batch to the next, with concurrent batches. exact: how many of `checked` texts got the
+    same bits each time; see `exact_texts`.
     """
 
     case: Case
@@ -84,7 +84,7 @@ class Row:
 
 
 class Plain:
-    """An engine like any that a program makes in four lines."""
+    """ONNX Runtime as a program uses it in four lines."""
 
     def __init__(self, model: bytes, precision: str, threads: int) -> None:
         options = onnxruntime.SessionOptions()
@@ -148,7 +148,7 @@ def main() -> None:
 
 
 def _classifiers(settings: argparse.Namespace) -> dict[tuple[str, str], Classifier]:
-    """Load what the bundles and the machine have, and say what they lack."""
+    """Load the engines that the bundles and the machine have, and say which are missing."""
     found: dict[tuple[str, str], Classifier] = {}
     for engine, precision in _ENGINES:
         try:
@@ -156,16 +156,16 @@ def _classifiers(settings: argparse.Namespace) -> dict[tuple[str, str], Classifi
         except UsageError as error:
             print(f"left out {engine} {precision}: {error}", file=sys.stderr)  # noqa: T201
     if _PLAIN not in found:
-        why = "no bundle has fp32, which all are compared with: name one that has beside it"
+        why = "no bundle has fp32, which all are compared with: add one that has it"
         print(why, file=sys.stderr)  # noqa: T201
     return found
 
 
 def _load(bundles: Sequence[Path], engine: str, precision: str, threads: int) -> Classifier:
-    # Only fp32 is asked of a bundle that does not list bf16: the engine rounds that graph itself.
+    # bf16 needs the fp32 graph alone: the engine rounds it.
     graph = "fp32" if precision == "bf16" else precision
     having = [b for b in bundles if graph in open_bundle(b).manifest.precisions]
-    folder = having[0] if having else bundles[0]  # the first one says that it lacks the precision
+    folder = having[0] if having else bundles[0]  # the first one raises that it lacks the precision
     if engine == "plain" and having:
         bundle = open_bundle(folder)
         model = bundle.read(bundle.manifest.precision(precision).file)
@@ -181,7 +181,7 @@ def _load(bundles: Sequence[Path], engine: str, precision: str, threads: int) ->
 
 def _run(classifier: Classifier, rows: Rows, batch_tokens: int) -> float:
     began = time.perf_counter()
-    # By the texts' own lengths, so that an engine that rounds them up gets the same batches.
+    # By the lengths of the texts, so that an engine that rounds them up gets the same batches.
     batches = [[rows[i] for i in batch] for batch in plan_batches([*map(len, rows)], batch_tokens)]
     classifier.at_once(classifier.run, batches)
     return time.perf_counter() - began
@@ -238,7 +238,8 @@ def _rows(
 def speedups(seconds: dict[Case, list[float]]) -> dict[Case, float | None]:
     """Return how many times faster each case is than plain fp32 on the same threads and batches.
 
-    The median over the rounds, each against the same round. None where plain fp32 did not run.
+    It is the median over the rounds, each compared with the same round; None if plain fp32 did not
+    run.
     """
     found: dict[Case, float | None] = {}
     for case, each in seconds.items():
@@ -251,9 +252,9 @@ def speedups(seconds: dict[Case, list[float]]) -> dict[Case, float | None]:
 def exact_texts(classifier: Classifier, rows: Rows) -> int:
     """Return how many of *rows* get the same bits each time they are run.
 
-    Alone, among others of like length, and among seven as they come, padded to the longest; each
-    of these by a call that has the engine to itself and by one beside as many others as it takes,
-    which may run in another session.
+    They run alone, among others of similar length, and among seven others in their given order,
+    padded to the longest. Each of these is run as the only call, and as one of as many calls as the
+    engine takes, which may use another session.
     """
     bits: list[set[bytes]] = [set() for _ in rows]
     for other_calls in {0, classifier.engine.info().calls - 1}:

@@ -1,17 +1,17 @@
-"""How fast are texts tokenised with tokie, and does it ever give other ids than the reference?
+"""How fast does tokie tokenise, and does it ever give other ids than the reference?
 
     python -m benchmarks.engine.tokenizer_rate --data FOLDER
 
-Three questions. On which code points do the two differ when nothing guards: each one alone, within
-a word and between full stops, with vocabularies that hold every character? None of those may be
-among the proven ones. Does any text of the folder's sets come out differently through the guard,
-in ids, cut or error, and how many texts go the fast way? What is the rate, in batches and alone,
-in one thread and in two at once, in rounds that take turns?
+Three questions. First: on which code points do the two differ without the guard? Each code point
+is tried alone, within a word and between full stops, with vocabularies that hold every character.
+None that differ may be among the proven ones. Second: does any text of the folder's sets get other
+ids, another cut or another error through the guard, and how many texts take the fast path? Third:
+what is the rate, in batches and alone, in one thread and in two, in rounds that take turns?
 
-The bound: cleaning, lists and arrays of ids are Python's, and hold the GIL, so threads of one
-process gain little from a tokenizer that costs nothing; processes do. `tokenizers` spreads a batch
-over all cores by itself, so a rate by the second of processor time stands beside the one by the
-clock. No text leaves the program.
+The bound: cleaning and the lists and arrays of ids are Python, and hold the GIL. So threads of one
+process gain little even from a tokenizer that costs nothing, and processes gain more. `tokenizers`
+spreads a batch over all cores by itself, so the rate is given by the wall clock and by processor
+time. No text leaves the program.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ def encoder(path: Path, kind: str, max_tokens: int) -> TextEncoder:
     """Return an encoder with the fast tokenizer, or with none."""
     made = TextEncoder.from_file(path, max_tokens=max_tokens, truncation="head-tail")
     if made._fast is None:
-        raise SystemExit("the fast tokenizer is not to be had: pip install tokie==0.1.4")
+        raise SystemExit("tokie is not installed: pip install tokie==0.1.4")
     if kind == "reference":
         made._fast = None
     return made
 
 
 def code_points(tokenizer_json: str) -> dict[str, object]:
-    """Compare both, unguarded, on every code point in every place."""
+    """Compare both, without the guard, on every code point in every place."""
     spec = msgspec.json.decode(tokenizer_json)
     special = [token["content"] for token in spec["added_tokens"]]
     proven = {chr(code) for first, last in PROVEN for code in range(first, last + 1)}
@@ -87,7 +87,7 @@ def code_points(tokenizer_json: str) -> dict[str, object]:
 
 
 def outcome(result: Encoded | TextError) -> object:
-    """Return what has to be equal."""
+    """Return the part of a result that has to be equal."""
     if isinstance(result, TextError):
         return str(result)
     return result.ids.tobytes(), result.truncated
@@ -121,7 +121,7 @@ def compare(folder: Path, path: Path, fast: FastTokenizer) -> dict[str, object]:
 
 
 def goes_fast(fast: FastTokenizer, text: str) -> bool:
-    """Tell whether the whole text goes the fast way; what is cut out of it could be in its way."""
+    """Return whether the whole text takes the fast path; the part that is cut may prevent it."""
     try:
         return fast.ids(clean(text)) is not None
     except TextError:
@@ -131,7 +131,7 @@ def goes_fast(fast: FastTokenizer, text: str) -> bool:
 def turn(
     encoders: Sequence[TextEncoder], texts: Sequence[str], batch: int, seconds: float
 ) -> tuple[float, float]:
-    """Encode in one thread an encoder; return texts a second by clock and by processor time."""
+    """Encode in one thread for each encoder; return texts a second by clock and processor time."""
     done = [0] * len(encoders)
     began, began_cpu = time.perf_counter(), time.process_time()
 
@@ -153,7 +153,7 @@ def turn(
 
 
 def rates(path: Path, texts: Sequence[str], rounds: int, seconds: float) -> list[dict[str, object]]:
-    """Return the medians of all combinations, which take turns."""
+    """Return the medians of all combinations, which are measured in turns."""
     encoders = {kind: [encoder(path, kind, TOKENS) for _ in range(max(THREADS))] for kind in KINDS}
     cases = [(batch, threads) for batch in BATCHES for threads in THREADS]
     found: dict[tuple[int, int, str], list[tuple[float, float]]] = {}
@@ -220,7 +220,7 @@ def main() -> None:
     fast = fast_tokenizer(reference.to_str())
     made_s = time.perf_counter() - began
     if fast is None:
-        raise SystemExit("the fast tokenizer is not to be had: pip install tokie==0.1.4")
+        raise SystemExit("tokie is not installed: pip install tokie==0.1.4")
     texts = read_reviews(given.data, 2048)
     result: dict[str, object] = {
         "question": __doc__,

@@ -36,12 +36,12 @@ async def test_a_text_that_cannot_be_done_in_time_is_not_begun(bundle: Path) -> 
         first = made.begin("good")
         await made.gate.entered()
         made.admission.observe(tokens=1, seconds=30.0, busy_seconds=30.0)
-        hopeless = made.begin("bad", deadline=time.monotonic() + 5)
+        too_late = made.begin("bad", deadline=time.monotonic() + 5)
         patient = made.begin("battery", deadline=time.monotonic() + 600)
         await settled()
         made.gate.open()
         with pytest.raises(DeadlineError, match="nothing was computed"):
-            await hopeless
+            await too_late
         assert (await first, await patient) == ([GOOD], [BATTERY])
 
 
@@ -51,10 +51,10 @@ async def test_a_request_that_cannot_be_done_in_time_is_not_begun(bundle: Path) 
         first = made.begin("good")
         await made.gate.entered()
         made.admission.observe(tokens=1, seconds=1.0, busy_seconds=1.0)
-        hopeless = made.begin(*["bad"] * 9, deadline=time.monotonic() + 5)
+        too_late = made.begin(*["bad"] * 9, deadline=time.monotonic() + 5)
         patient = made.begin(*["bad"] * 9, deadline=time.monotonic() + 60)
         with pytest.raises(DeadlineError, match="nothing was computed"):
-            await hopeless
+            await too_late
         made.gate.open()
         assert (await first, await patient) == ([GOOD], [BAD] * 9)
 
@@ -67,9 +67,9 @@ async def test_a_batch_waits_for_the_one_before_it(bundle: Path) -> None:
         first = made.begin(*["good"] * 9)
         await made.gate.entered()
         made.admission.observe(tokens=1, seconds=1.0, busy_seconds=1.0)
-        hopeless = made.begin("bad", deadline=time.monotonic() + 5)
+        too_late = made.begin("bad", deadline=time.monotonic() + 5)
         with pytest.raises(DeadlineError, match="nothing was computed"):
-            await hopeless
+            await too_late
         made.gate.open()
         await first
 

@@ -47,7 +47,7 @@ async def test_what_waits_together_runs_together(bundle: Path) -> None:
     assert len(made.gate.calls) <= 3
 
 
-async def test_a_lone_text_does_not_wait_for_company(bundle: Path) -> None:
+async def test_a_lone_text_does_not_wait_for_others(bundle: Path) -> None:
     """There is no timer: an idle engine takes what comes."""
     async with running(bundle) as made:
         assert await made.begin("good") == [GOOD]
@@ -82,7 +82,7 @@ async def test_as_many_batches_run_at_once_as_suit_the_engine() -> None:
     assert calls - busy >= 0.09  # two pairs, each with 0.05 s in common
 
 
-async def test_the_engine_is_told_how_many_batches_go_beside() -> None:
+async def test_the_engine_is_told_how_many_other_batches_run() -> None:
     """So that a lone one may take every thread, and is answered soonest."""
     told: list[int] = []
     gate = threading.Event()

@@ -107,8 +107,8 @@ def test_a_confidence_that_moves_fails_though_no_label_does() -> None:
     assert not outcome.passed
 
 
-def test_company_that_shows_fails() -> None:
-    """However near the answers are."""
+def test_answers_that_depend_on_the_batch_fail() -> None:
+    """However close the answers are."""
     outcome = check(PROBS, invariant=False)
 
     assert not outcome.passed
@@ -221,7 +221,7 @@ def invariant(odd: Callable[[int, int], bool]) -> bool:
         *[(lambda texts, tokens, n=n: texts == 1 and tokens == n, False) for n in (34, 53)],
     ],
 )
-def test_a_text_is_tried_in_company_of_several_sizes(
+def test_a_text_is_tried_in_batches_of_several_sizes(
     odd: Callable[[int, int], bool], said: bool
 ) -> None:
     """By rows and by tokens: a kernel may be chosen by either."""

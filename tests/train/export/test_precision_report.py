@@ -1,4 +1,4 @@
-"""The papers of a bundle say what the gate said, and of a compact one what their figures are of."""
+"""Card and report have the results of the gate; a compact one says whose its figures are."""
 
 from __future__ import annotations
 

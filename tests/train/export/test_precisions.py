@@ -173,7 +173,7 @@ def test_fp16_that_fails_is_left_out(
 def test_bf16_is_judged_on_a_cpu_that_has_it_alone(
     made: Path, tmp_path: Path, sentimill: Sentimill
 ) -> None:
-    """Elsewhere it is left out, the papers say why, and the exit code is 4."""
+    """Elsewhere it is left out, card and report say why, and the exit code is 4."""
     out = tmp_path / "b"
 
     done = sentimill(
@@ -213,7 +213,7 @@ def test_bf16_that_passes_names_the_graph_of_fp32(
 def test_bf16_whose_golden_texts_do_not_come_out_is_left_out(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such a bundle would not load; the path of the one that was tried stays out of the papers."""
+    """Such a bundle would not load; the card does not name the path of the one that was tried."""
 
     def load(path: Path, precision: str) -> Classifier:
         raise BundleError(f"{path} does not verify", reason="BUNDLE_GOLDEN_MISMATCH")
@@ -238,7 +238,7 @@ def test_an_unknown_precision_is_refused(made: Path, tmp_path: Path, sentimill: 
 
 
 def test_the_other_lane_needs_its_extra(made: Path, tmp_path: Path, sentimill: Sentimill) -> None:
-    """It cannot be installed beside this one (`make test-optimum` runs it)."""
+    """It cannot be installed together with train (`make test-optimum` runs it)."""
     done = sentimill("export", made, tmp_path / "b", "--on", "x", "--exporter", "optimum")
 
     assert done.code == 2

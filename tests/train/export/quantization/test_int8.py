@@ -1,4 +1,4 @@
-"""int8: whole numbers that say what the floats said, to a text the same in any company."""
+"""int8 answers nearly as fp32 does, and the same to a text in any batch."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_padding_is_left_out_of_attention_to_the_bit(graph: bytes) -> None:
     assert run(ids, np.ones_like(mask))[0].tobytes() != run(other, np.ones_like(mask))[0].tobytes()
 
 
-def test_a_text_gets_the_same_bits_in_any_company(graph: bytes) -> None:
+def test_a_text_gets_the_same_bits_in_any_batch(graph: bytes) -> None:
     """Alone, shuffled among 31 others, two of them hostile, and padded as far as the longest."""
     assert is_invariant(open_graph(int8_graph(graph, texts())), ROWS, 0)
 
@@ -139,7 +139,7 @@ def test_a_text_whose_last_query_is_alone_in_its_block_gets_the_same_bits(
 ) -> None:
     """Queries go in blocks of 33 here, twice a head and one, and one alone is added up otherwise.
 
-    Alone, and padded to three lengths beside a text as long.
+    Alone, and padded to three lengths with a text as long.
     """
     run = open_graph(int8_graph(graph, texts()))
     rng = np.random.default_rng(tokens)
@@ -175,7 +175,7 @@ def test_attention_that_it_does_not_know_is_refused(graph: bytes) -> None:
 
 
 def test_one_scale_for_a_whole_batch_is_found_out(graph: bytes, tmp_path: Path) -> None:
-    """ONNX Runtime's own dynamic int8 changes bits with the company, and the check says so."""
+    """ONNX Runtime's own dynamic int8 changes bits with the batch, and the check says so."""
     from onnxruntime.quantization import quantize_dynamic
 
     source, target = tmp_path / "fp32.onnx", tmp_path / "int8.onnx"
