@@ -138,8 +138,9 @@ class Classifier:
     ) -> Classifier:
         """Open, check and load a bundle, and replay its golden texts.
 
-        bundle: a folder, or `hub:owner/name` for a bundle on the Hugging Face Hub; None loads the
-        reference student. detect_language: abstain on texts in none of the bundle's languages.
+        bundle: a folder, or `hub:owner/name[@revision]` for a bundle on the Hugging Face Hub; None
+        loads the reference student. detect_language: abstain on texts in none of the bundle's
+        languages.
 
         Raises:
             BundleError: the folder does not verify, or its golden texts get other answers here.
@@ -351,14 +352,14 @@ def _find_bundle(name: Path | str | None) -> Path | str:
         return reference_bundle()
     if not str(name).startswith(_HUB):
         return name
-    repository = str(name).removeprefix(_HUB)
+    repository, _, revision = str(name).removeprefix(_HUB).partition("@")
     try:
         import huggingface_hub
     except ImportError as error:
         why = f"{name} needs the package huggingface_hub: pip install huggingface_hub"
         raise UsageError(why, reason="EXTRA_MISSING") from error
     try:
-        return huggingface_hub.snapshot_download(repository)
+        return huggingface_hub.snapshot_download(repository, revision=revision or None)
     except (OSError, ValueError) as error:  # what it raises derives from these two
         why = f"{repository} cannot be downloaded from the Hugging Face Hub: {error}"
         raise UsageError(why, reason="HUB_FAILED") from error

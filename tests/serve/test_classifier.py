@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import huggingface_hub
 import msgspec
 import numpy as np
 import pytest
@@ -269,3 +270,38 @@ def test_batches_come_longest_first(lengths: list[int], budget: int) -> None:
     order = [lengths[i] for batch in plan_batches(lengths, budget) for i in batch]
 
     assert sorted(lengths, reverse=True) == order
+
+
+def test_without_a_name_the_reference_student_is_loaded() -> None:
+    """A first answer needs no folder."""
+    assert predict(Classifier.load(), "Works as promised.").label == "positive"
+
+
+def test_a_bundle_on_the_hub_is_loaded_by_its_name(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Hub gives a folder, at a revision where one is named."""
+    asked = []
+
+    def download(repository: str, *, revision: str | None) -> str:
+        asked.append((repository, revision))
+        return str(bundle)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+
+    assert predict(Classifier.load("hub:me/mine"), "good").label == "positive"
+    assert predict(Classifier.load("hub:me/mine@v2"), "good").label == "positive"
+    assert asked == [("me/mine", None), ("me/mine", "v2")]
+
+
+def test_a_hub_that_does_not_answer_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the repository."""
+
+    def download(repository: str, *, revision: str | None) -> str:
+        raise ConnectionError("offline")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+
+    with pytest.raises(UsageError, match=r"me/mine cannot be downloaded .* offline") as caught:
+        Classifier.load("hub:me/mine")
+    assert caught.value.reason == "HUB_FAILED"

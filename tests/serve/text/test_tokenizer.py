@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sentimill.bundle.reference import reference_bundle
 from sentimill.errors import BundleError, TextError
 from sentimill.text.tokenizer import (
     Encoded,
@@ -24,6 +26,15 @@ CLS, SEP, UNK, GOOD, BAD = (
 )
 # Every code point, lone surrogates too: a caller may send any of them.
 ANY_TEXT = st.text(st.characters(categories=None, exclude_categories=()))
+
+
+# Numbers, names and tags of HTML, whole and broken.
+ANY_MARKUP = st.one_of(
+    st.from_regex(r"&#[0-9]{0,12};?|&#[xX][0-9a-fA-F]{0,12};?|&[a-zA-Z]{1,8};?", fullmatch=True),
+    st.sampled_from(
+        ["<br>", "</p>", "<", "&#" + "9" * 5000 + ";", "😍", "👩\u200d🔥", "★☆", ":-("]
+    ),
+)
 
 
 def encoder(*, max_tokens: int = 8, truncation: Truncation = "head-tail") -> TextEncoder:
@@ -167,3 +178,23 @@ def test_pad_makes_rows_as_long_as_the_longest() -> None:
     assert ids.tolist() == [[1, 4, 2], [1, 9, 9]]
     assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]
     assert ids.dtype == mask.dtype == np.int64
+
+
+@given(st.lists(st.one_of(ANY_TEXT, ANY_MARKUP), max_size=12))
+def test_the_reference_reads_whatever_comes(pieces: list[str]) -> None:
+    """Cleaning, emoji, language and word pieces raise nothing but errors of a text."""
+    reader = reference_encoder()
+    (found,) = reader.encode(["".join(pieces)])
+
+    assert isinstance(found, TextError) or 3 <= len(found.ids) <= 64
+
+
+@cache
+def reference_encoder() -> TextEncoder:
+    """Return the tokenizer of the reference student, with all that new bundles have."""
+    return TextEncoder.from_bytes(
+        (reference_bundle() / "tokenizer.json").read_bytes(),
+        max_tokens=64,
+        truncation="head-tail",
+        languages=("en",),
+    )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from sentimill.errors import TextError
-from sentimill.text.cleaning import clean
+from sentimill.text.cleaning import tidy
 from sentimill_train.data.examples import stream_examples
 from sentimill_train.data.schema import SENTIMENTS, Columns, Example
 from sentimill_train.labelling.annotator import Soft
@@ -88,7 +88,7 @@ def items(job: LabelJob) -> Iterator[Item]:
     """Yield the rows in order, with the text that a teacher would see."""
     for row in stream_examples(job.source, columns=job.columns, labels=job.labels, keep=True):
         try:
-            text = clean(row.text)
+            text = tidy(row.text)  # emoji stay: a large model reads them as they are
         except TextError as error:
             yield Item(row, "", error.reason)
             continue
