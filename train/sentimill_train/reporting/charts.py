@@ -1,12 +1,13 @@
-"""The report's charts, as SVG text in the colours of the page around it.
+"""The charts of all reports, as SVG in the colours of the page around it.
 
-Drawn with matplotlib's own objects, no pyplot: no state is left behind, and no display is needed.
-Text stays text, so a reader can search it and a phone can scale it.
+They are drawn with matplotlib's objects and without pyplot, which leaves no state and needs no
+display. Text stays text, so a reader can search it and a phone can scale it.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -202,7 +203,7 @@ def places_chart(points: Mapping[str, tuple[float, Figure]], x: str, y: str) -> 
 
 
 def _scale(axes: Axes, log: str) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
     if "x" in log:
         axes.set_xscale("log")
@@ -212,14 +213,17 @@ def _scale(axes: Axes, log: str) -> None:
         axis = axes.xaxis if name == "x" else axes.yaxis
         low, high = axis.get_view_interval()
         if high < 50 * low:  # powers of ten alone would leave such an axis almost bare
-            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+            ticks = [m * 10.0**n for n in powers for m in (1, 2, 5) if low <= m * 10.0**n <= high]
+            if len(ticks) < 3:
+                ticks = list(MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high))
+            axis.set_major_locator(FixedLocator(ticks))
             axis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
-        axis.set_minor_formatter(NullFormatter())
-    axes.tick_params(which="minor", length=0)
+        axis.set_minor_locator(NullLocator())
 
 
 def _short(value: float) -> str:
-    """Return a number that leaves its neighbours on an axis room: 5 M, 200 K, 0.5."""
+    """Return a number in few characters: 5 M, 200 K, 0.5."""
     if value < 1e4:
         return f"{value:,.12g}"
     size, unit = next(each for each in ((1e9, "G"), (1e6, "M"), (1e3, "K")) if value >= each[0])
