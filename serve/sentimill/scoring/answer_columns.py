@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -107,8 +107,3 @@ class AnswerColumns:
             array if pa.types.is_string(array.type) else pc.cast(array, pa.string())
             for array in self.arrays
         ]
-
-    def errors(self) -> Sequence[str | None]:
-        """Return the reason of each row's error, or None."""
-        found: list[str | None] = self.arrays[COLUMNS.index("error")].to_pylist()
-        return found

@@ -15,7 +15,7 @@ import pytest
 
 from scoring_jobs import job
 from sentimill.classifier import Classifier
-from sentimill.errors import TableError, UsageError
+from sentimill.errors import SentimillError, TableError, UsageError
 from sentimill.scoring import ray_runner as adapter
 from sentimill.scoring.ray_runner import AnswerBatches, Cluster, run_on_ray
 from sentimill.scoring.scorers import LocalScorer
@@ -99,6 +99,52 @@ def test_a_killed_worker_loses_and_doubles_nothing(
     assert summary.rows == FILES * ROWS
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+@pytest.mark.usefixtures("_cluster")
+def test_a_file_that_kills_every_worker_is_not_tried_for_ever(
+    tmp_path: Path, inputs: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one that needs more memory than there is: the job ends and says so."""
+    tries = tmp_path / "tries"
+
+    class Dies(adapter._Units):
+        """Kills its own process at each file."""
+
+        def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+            with tries.open("a") as file:
+                file.write("x")
+            os.kill(os.getpid(), signal.SIGKILL)
+            return row
+
+    monkeypatch.setattr(adapter, "_Units", Dies)
+    with pytest.raises(SentimillError, match="give actors more memory") as caught:
+        run_on_ray(job(inputs / "0.csv", tmp_path / "out.csv"), Cluster(bundle=bundle, threads=1))
+
+    assert caught.value.reason == "WORKER_LOST"
+    assert len(tries.read_text()) == 1 + adapter._RETRIES
+    assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.usefixtures("_cluster")
+def test_an_actor_starts_threads_for_its_own_cpus(bundle: Path) -> None:
+    """And not for all cores of its machine, where other actors run too."""
+
+    class Threads(AnswerBatches):
+        """Tells how many threads its engine has."""
+
+        def __call__(self, batch: pa.Table) -> pa.Table:
+            return pa.table({"threads": [self._scorer._classifier.engine.info().threads]})
+
+    dataset = ray.data.from_arrow(pa.table({"text": ["good"]})).map_batches(
+        Threads,
+        fn_constructor_kwargs={"bundle": str(bundle)},
+        batch_format="pyarrow",
+        concurrency=1,
+        num_cpus=1,
+    )
+
+    assert dataset.take_all() == [{"threads": 1}]
 
 
 @pytest.mark.usefixtures("_cluster")

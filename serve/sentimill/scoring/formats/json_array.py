@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from typing import BinaryIO, Final
 
 from sentimill.errors import TableError
-from sentimill.scoring.formats.csv_dialect import MAX_LINE_BYTES
 
-__all__ = ["elements"]
+__all__ = ["MAX_ROW_BYTES", "elements"]
+
+MAX_ROW_BYTES: Final = 24 << 20
+"""The longest row of JSON: it is held about five times, while it is read, answered and written."""
 
 _CHUNK_BYTES: Final = 1 << 20
 _MARK_AND_BLANKS: Final = b"\xef\xbb\xbf \t\r\n"
@@ -45,8 +47,8 @@ def elements(file: BinaryIO, name: str, *, begun: bool) -> Iterator[tuple[bytes,
         if separator is None or end is None:
             if separator is None and data[at:].strip(_MARK_AND_BLANKS):
                 raise _no_array(name, data[at:], count if begun else None)
-            if len(data) - at > MAX_LINE_BYTES:
-                why = f"{name} has an element of more than {MAX_LINE_BYTES >> 20} MiB"
+            if len(data) - at > MAX_ROW_BYTES:
+                why = f"{name} has an element of more than {MAX_ROW_BYTES >> 20} MiB"
                 raise TableError(f"{why}: write one object per row", reason="RECORD_TOO_LARGE")
             before = len(data) - at
             data, at = _more(file, data[at:]), 0

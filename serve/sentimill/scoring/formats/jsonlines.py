@@ -22,8 +22,7 @@ import pyarrow.compute as pc
 from sentimill.errors import TableError, TextError, UsageError
 from sentimill.scoring.answer_columns import AnswerColumns, AnswerSchema
 from sentimill.scoring.formats.compression import Stream
-from sentimill.scoring.formats.csv_dialect import MAX_LINE_BYTES
-from sentimill.scoring.formats.json_array import elements
+from sentimill.scoring.formats.json_array import MAX_ROW_BYTES, elements
 from sentimill.scoring.formats.kinds import Kind
 from sentimill.scoring.formats.table import (
     ROW_BYTES,
@@ -168,11 +167,11 @@ class JsonTable:
 
     def _lines(self, start: Position) -> Iterator[_Piece]:
         number = start.lines
-        while line := self._stream.file.readline(MAX_LINE_BYTES + 1):
+        while line := self._stream.file.readline(MAX_ROW_BYTES + 1):
             number += 1
-            if len(line) > MAX_LINE_BYTES:
+            if len(line) > MAX_ROW_BYTES:
                 raise TableError(
-                    f"{self._name} has more than {MAX_LINE_BYTES >> 20} MiB on line {number}: write"
+                    f"{self._name} has more than {MAX_ROW_BYTES >> 20} MiB on line {number}: write"
                     " one JSON object per line",
                     reason="RECORD_TOO_LARGE",
                 )

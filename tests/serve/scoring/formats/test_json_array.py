@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from scoring_jobs import SMALL_WINDOW_BYTES, job, score
 from sentimill.errors import SentimillError
-from sentimill.scoring.formats import json_array
+from sentimill.scoring.formats import json_array, jsonlines
 from sentimill.scoring.formats.json_array import elements
 from sentimill.scoring.formats.table import Layout
 from sentimill.scoring.scorers import LocalScorer
@@ -91,6 +91,23 @@ def test_what_is_no_array_is_refused(
 
     assert caught.value.reason == reason
     assert not (tmp_path / "out.json").exists()
+
+
+@pytest.mark.parametrize("name", ["in.json", "in.jsonl"])
+def test_a_row_has_a_limit(
+    tmp_path: Path, scorer: LocalScorer, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A file that never ends its row is not read into memory."""
+    monkeypatch.setattr(json_array, "MAX_ROW_BYTES", 1000)
+    monkeypatch.setattr(jsonlines, "MAX_ROW_BYTES", 1000)
+    monkeypatch.setattr(json_array, "_CHUNK_BYTES", 100)
+    monkeypatch.setattr(json_array, "_LOOKAHEAD_BYTES", 100)
+    (tmp_path / name).write_bytes(b'[{"text": "' + b"good " * 1000 + b'"}]')
+
+    with pytest.raises(SentimillError, match=r"has more than|has an element of more than") as caught:
+        job(tmp_path / name, tmp_path / f"out.{name}").run(scorer)
+
+    assert caught.value.reason == "RECORD_TOO_LARGE"
 
 
 VALUES = st.recursive(
