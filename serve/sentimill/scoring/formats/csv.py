@@ -15,7 +15,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sentimill.errors import TableError, TextError, UsageError
+from sentimill.errors import TextError, UsageError
 from sentimill.scoring.answer_columns import AnswerColumns, AnswerSchema
 from sentimill.scoring.formats.compression import Stream
 from sentimill.scoring.formats.csv_records import Record, RecordReader
@@ -25,6 +25,7 @@ from sentimill.scoring.formats.table import (
     Layout,
     Position,
     Window,
+    count_answers,
     find_column,
     has_answer,
 )
@@ -83,7 +84,7 @@ class DelimitedTable:
         self._encoding = self._reader.encoding
         self.columns = self._reader.columns
         self._texts_at = [find_column(name, self.columns, one) for one in layout.text_columns]
-        self._old = _count_answers(name, self.columns, columns, layout.update)
+        self._old = count_answers(name, self.columns, columns.names, layout.update)
         self._keep = [find_column(name, self.columns, wanted) for wanted in layout.keep]
 
     def head(self, added: Sequence[str]) -> bytes:
@@ -243,22 +244,3 @@ class DelimitedTable:
         }
         source = pa.array([rows.odd.get(i) for i in range(len(rows.fields))], pa.binary())
         return pa.table({**arrays, f"{self._added.prefix}source": source})
-
-
-def _count_answers(name: str, names: Sequence[str], columns: AnswerSchema, update: bool) -> int:
-    """Return how many columns of answers the file already has; they must be its last."""
-    taken = [added for added in columns.names if added in names]
-    if not taken:
-        return 0
-    if not update:
-        why = f"{name} already has a column {taken[0]!r}: choose another --prefix"
-        why += ", or fill its gaps with --where-missing"
-        raise TableError(why, reason="COLUMN_COLLISION")
-    count = len(columns.names)
-    if tuple(names[-count:]) != columns.names:
-        why = (
-            f"{name} has {', '.join(taken)}: --where-missing needs {', '.join(columns.names)} as"
-            " the last columns, in this order"
-        )
-        raise TableError(why, reason="COLUMN_COLLISION")
-    return count

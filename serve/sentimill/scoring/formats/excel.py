@@ -24,6 +24,7 @@ from sentimill.scoring.formats.table import (
     Layout,
     Position,
     Window,
+    count_answers,
     find_column,
     has_answer,
 )
@@ -67,18 +68,7 @@ class ExcelTable:
         self.columns = tuple(_as_text(cell.value) or "" for cell in row)
         self._texts_at = [find_column(name, self.columns, one) for one in layout.text_columns]
         self.kept = [find_column(name, self.columns, one) for one in layout.keep]
-        taken = [one for one in columns.names if one in self.columns]
-        if taken and not layout.update:
-            why = f"{name} already has a column {taken[0]!r}: choose another --prefix"
-            raise TableError(
-                f"{why}, or fill its gaps with --where-missing", reason="COLUMN_COLLISION"
-            )
-        if taken and self.columns[-len(columns.names) :] != columns.names:
-            why = (
-                f"{name} has {taken[0]!r}: --where-missing needs {', '.join(columns.names)} as the"
-            )
-            raise TableError(f"{why} last columns, in this order", reason="COLUMN_COLLISION")
-        self.answers = len(columns.names) if taken else 0
+        self.answers = count_answers(name, self.columns, columns.names, layout.update)
 
     def head(self, added: Sequence[str]) -> bytes:
         """See `Table.head`: an Arrow stream begins with its schema."""

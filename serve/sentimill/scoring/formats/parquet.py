@@ -19,6 +19,7 @@ from sentimill.scoring.formats.table import (
     Layout,
     Position,
     Window,
+    count_answers,
     find_column,
     has_answer,
 )
@@ -62,7 +63,8 @@ class ParquetTable:
             find_column(name, self.columns, wanted)
         self.answers_schema = columns.schema()
         self.keep = layout.keep
-        self.update = _answered(name, self.schema, columns, layout.update)
+        found = count_answers(name, self.columns, columns.names, layout.update, last=False)
+        self.update = found > 0
 
     def head(self, added: Sequence[str]) -> bytes:
         """See `Table.head`: an Arrow stream begins with its schema."""
@@ -189,18 +191,3 @@ def _joined(texts: Sequence[str | TextError | None]) -> str | TextError | None:
     found = [text for text in texts if text is not None]
     wrong = next((text for text in found if isinstance(text, TextError)), None)
     return wrong or ((join_texts(found) or "") if found else None)
-
-
-def _answered(name: str, schema: pa.Schema, columns: AnswerSchema, update: bool) -> bool:
-    """Say whether the file has answers to complete. Raises TableError when it must not."""
-    taken = [added for added in columns.names if added in schema.names]
-    if taken and not update:
-        why = f"{name} already has a column {taken[0]!r}: choose another --prefix"
-        why += ", or fill its gaps with --where-missing"
-        raise TableError(why, reason="COLUMN_COLLISION")
-    for added in taken:
-        find_column(name, schema.names, added)
-    if taken and len(taken) < len(columns.names):
-        why = f"{name} has {', '.join(taken)} and not all of {', '.join(columns.names)}"
-        raise TableError(why + ": choose another --prefix", reason="COLUMN_COLLISION")
-    return bool(taken)

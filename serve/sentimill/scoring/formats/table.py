@@ -22,6 +22,7 @@ __all__ = [
     "Position",
     "Table",
     "Window",
+    "count_answers",
     "find_column",
     "has_answer",
 ]
@@ -114,6 +115,30 @@ def find_column(name: str, columns: Sequence[str], wanted: str) -> int:
     if len(columns) == 1 and any(mark in found for mark in ",;|\t"):
         why += ", or its delimiter with --delimiter"
     raise TableError(why, reason="MISSING_COLUMN")
+
+
+def count_answers(
+    name: str, names: Sequence[str], added: Sequence[str], update: bool, *, last: bool = True
+) -> int:
+    """Return how many columns of answers the file *name* already has: none, or all of *added*.
+
+    last: they have to be its last columns, in this order. Raises TableError when they may not be
+    there, or not so.
+    """
+    taken = [one for one in added if one in names]
+    if not taken:
+        return 0
+    if not update:
+        why = f"{name} already has a column {taken[0]!r}: choose another --prefix"
+        why += ", or fill its gaps with --where-missing"
+        raise TableError(why, reason="COLUMN_COLLISION")
+    for one in taken:
+        find_column(name, names, one)
+    if len(taken) < len(added) or (last and list(names[-len(added) :]) != list(added)):
+        why = f"{name} has {', '.join(taken)}, and --where-missing needs {', '.join(added)}"
+        why += " as the last columns, in this order" if last else ""
+        raise TableError(f"{why}: choose another --prefix", reason="COLUMN_COLLISION")
+    return len(added)
 
 
 def has_answer(label: object) -> bool:

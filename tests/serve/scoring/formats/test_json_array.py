@@ -104,7 +104,9 @@ def test_a_row_has_a_limit(
     monkeypatch.setattr(json_array, "_LOOKAHEAD_BYTES", 100)
     (tmp_path / name).write_bytes(b'[{"text": "' + b"good " * 1000 + b'"}]')
 
-    with pytest.raises(SentimillError, match=r"has more than|has an element of more than") as caught:
+    with pytest.raises(
+        SentimillError, match=r"has more than|has an element of more than"
+    ) as caught:
         job(tmp_path / name, tmp_path / f"out.{name}").run(scorer)
 
     assert caught.value.reason == "RECORD_TOO_LARGE"
