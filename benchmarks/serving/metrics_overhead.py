@@ -31,7 +31,7 @@ from prometheus_client import CollectorRegistry
 
 import sentimill.server.lifecycle
 from benchmarks.record import surroundings, write_result
-from sentimill.observability.metrics import Answered, Metrics
+from sentimill.observability.metrics import CountedPrediction, Metrics
 from sentimill.server.lifecycle import Serve, Serving
 from sentimill.server.sentiment_service import SERVICE
 from sentimill.types import Prediction, Probs
@@ -70,7 +70,7 @@ class Silent(Metrics):
         kept = isinstance(value, CollectorRegistry | None) or name == "max_waiting_texts"
         super().__setattr__(name, value if kept else Nothing())
 
-    def observe_answers(self, answers: Sequence[Answered], reasons: Sequence[str]) -> None:
+    def observe_answers(self, answers: Sequence[CountedPrediction], reasons: Sequence[str]) -> None:
         """Do nothing."""
 
     def observe_batch(

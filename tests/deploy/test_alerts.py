@@ -15,6 +15,7 @@ import yaml
 import operator_rules
 from benchmarks.serving.prometheus_server import ALERTS, RULES
 from repository import ROOT
+from sentimill.observability.problems import ALERT_LIMITS
 from system_programs import promtool
 
 GUIDE = ROOT / "docs/runbooks.md"
@@ -375,3 +376,15 @@ def test_a_failing_case_is_noticed(tmp_path: Path) -> None:
 
     with pytest.raises(subprocess.CalledProcessError):
         promtool("test", "rules", str(file))
+
+
+@pytest.mark.parametrize("name", ALERT_LIMITS)
+def test_the_status_page_has_the_limits_of_the_alerts(name: str) -> None:
+    """Whoever changes one changes the other."""
+    groups = yaml.safe_load(ALERTS.read_text())["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    expressions = [rule["expr"] for rule in rules if rule["alert"] == f"Sentimill{name}"]
+
+    limit = re.escape(str(ALERT_LIMITS[name]))
+    assert expressions
+    assert all(re.search(rf"> ([\d.]+ \* )?{limit}(?![\d.])", each) for each in expressions)

@@ -26,7 +26,14 @@ from prometheus_client import (
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-__all__ = ["OBJECTIVE_SECONDS", "SECONDS", "Answered", "Metrics", "Spread", "WorkerMetrics"]
+__all__ = [
+    "OBJECTIVE_SECONDS",
+    "SECONDS",
+    "CountedPrediction",
+    "Metrics",
+    "UnlockedHistogram",
+    "WorkerMetrics",
+]
 
 # The library adds a `_created` series beside each counter: half as many again, and nobody reads it.
 disable_created_metrics()  # type: ignore[no-untyped-call] # it has no annotations
@@ -56,7 +63,7 @@ _SCORES: Final = tuple(round(-1 + 0.2 * i, 1) for i in range(11))  # -1 to 1
 _CONFIDENCES: Final = tuple(round(0.1 * i, 1) for i in range(1, 11))  # 0.1 to 1
 
 
-class Answered(Protocol):
+class CountedPrediction(Protocol):
     """What is counted of a prediction."""
 
     @property
@@ -85,7 +92,7 @@ class Answered(Protocol):
         ...
 
 
-class Spread(Collector):
+class UnlockedHistogram(Collector):
     """A histogram without a lock, for values that the event loop's thread alone observes.
 
     `Histogram.observe` costs several times as much, and this runs once a text. A scrape that comes
@@ -170,7 +177,7 @@ class Metrics:
     def _add_requests(self, registry: CollectorRegistry) -> None:
         counter = partial(Counter, registry=registry)
         gauge = partial(Gauge, registry=registry)
-        seconds = partial(Spread, buckets=SECONDS, registry=registry)
+        seconds = partial(UnlockedHistogram, buckets=SECONDS, registry=registry)
         self.requests = counter(
             "sentimill_requests",
             "Calls answered, by method and gRPC code; those of bulk priority as `ClassifyBulk` and"
@@ -226,13 +233,13 @@ class Metrics:
             "sentimill_dropped_texts",
             "Waiting texts dropped before they were computed: caller gone or deadline passed.",
         )
-        self.scores = Spread(
+        self.scores = UnlockedHistogram(
             "sentimill_score_ratio",
             "Scores of answered texts: P(positive) - P(negative).",
             buckets=_SCORES,
             registry=registry,
         )
-        self.confidences = Spread(
+        self.confidences = UnlockedHistogram(
             "sentimill_confidence_ratio",
             "The largest prob of each answered text.",
             buckets=_CONFIDENCES,
@@ -241,7 +248,7 @@ class Metrics:
 
     def _add_batches(self, registry: CollectorRegistry) -> None:
         counter = partial(Counter, registry=registry)
-        spread = partial(Spread, registry=registry)
+        spread = partial(UnlockedHistogram, registry=registry)
         self.engine_seconds = spread(
             "sentimill_engine_seconds", "One engine call.", buckets=SECONDS
         )
@@ -307,7 +314,7 @@ class Metrics:
             "sentimill_model_loaded_timestamp_seconds", "When the model that answers was loaded."
         )
 
-    def observe_answers(self, answers: Sequence[Answered], reasons: Sequence[str]) -> None:
+    def observe_answers(self, answers: Sequence[CountedPrediction], reasons: Sequence[str]) -> None:
         """Count the texts of one request: those with an answer, and the reasons of the others."""
         for outcome, count in Tally([*(one.label for one in answers), *reasons]).items():
             self.texts.labels(outcome).inc(count)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from sentimill.errors import SentimillError
-from sentimill.observability.status import Tried
+from sentimill.observability.status import PlaygroundAnswer
 from sentimill.server.auth import ANONYMOUS
 from sentimill.server.message_parser import decode
 from sentimill.server.request_handler import Request, RequestHandler
@@ -20,13 +20,13 @@ _SECONDS: Final = 10.0
 
 def playground(
     requests: RequestHandler, loop: asyncio.AbstractEventLoop
-) -> Callable[[bytes], Tried]:
+) -> Callable[[bytes], PlaygroundAnswer]:
     """Return a function that classifies a text in UTF-8, for any thread but the event loop's.
 
     The text is neither kept nor logged.
     """
 
-    async def classify(data: bytes) -> Tried:
+    async def classify(data: bytes) -> PlaygroundAnswer:
         request = Request(
             texts=[decode(data)],
             count=1,
@@ -39,12 +39,12 @@ def playground(
                 async with asyncio.timeout(_SECONDS):
                     (one,) = (await requests.classify(request)).results
         except TimeoutError:
-            return Tried(error=f"no answer in {_SECONDS:g} s")
+            return PlaygroundAnswer(error=f"no answer in {_SECONDS:g} s")
         except SentimillError as error:
-            return Tried(error=str(error))
+            return PlaygroundAnswer(error=str(error))
         if isinstance(one, SentimillError):
-            return Tried(error=str(one))
-        return Tried(
+            return PlaygroundAnswer(error=str(one))
+        return PlaygroundAnswer(
             label=one.label,
             confidence=one.confidence,
             tokens=one.tokens,

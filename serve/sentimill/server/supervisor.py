@@ -31,7 +31,7 @@ from sentimill.observability.metrics_aggregation import (
 from sentimill.observability.status import Status
 from sentimill.server.lifecycle import Serve, Serving
 from sentimill.server.server import host_port, port_busy
-from sentimill.server.worker import Order
+from sentimill.server.worker import WorkerConfig
 from sentimill.server.worker_process import WorkerProcess
 
 __all__ = ["Workers"]
@@ -73,7 +73,7 @@ class Workers:
             raise UsageError(why, reason="BAD_WORKERS")
         holder = stack.enter_context(_hold(self.serve.host, self.serve.port))
         address = host_port(self.serve.host, holder.getsockname()[1])
-        pool = _Pool(self, holder.getsockname()[1])
+        pool = _WorkerPool(self, holder.getsockname()[1])
         port = HttpServer(pool.status, self.serve.metrics_host, self.serve.metrics_port)
         stack.callback(port.close)
         stack.callback(pool.stop)
@@ -92,7 +92,7 @@ class Workers:
         log.info("draining %d workers", self.count)
 
 
-class _Pool:
+class _WorkerPool:
     """The workers, and what they are together."""
 
     def __init__(self, config: Workers, port: int) -> None:
@@ -115,7 +115,8 @@ class _Pool:
         self._folder: Path | None = None
         self._lock = threading.Lock()
         self._workers = [
-            WorkerProcess(i, self._order, self._metrics, self._changed) for i in range(config.count)
+            WorkerProcess(i, self._worker_config, self._metrics, self._changed)
+            for i in range(config.count)
         ]
         self.status = Status(metrics)
 
@@ -155,9 +156,9 @@ class _Pool:
             self._folder = Path(reports[0].folder)
         return merged([snapshot(self._own), *members])
 
-    def _order(self, number: int) -> Order:
+    def _worker_config(self, number: int) -> WorkerConfig:
         devices = self._devices
-        return Order(
+        return WorkerConfig(
             serve=self._serve,
             first=self._folder,
             device=devices[number % len(devices)] if devices else None,

@@ -25,11 +25,11 @@ from sentimill.observability.status import Status
 from sentimill.server.daemon_thread import end_process
 from sentimill.server.lifecycle import Serve, Signals
 
-__all__ = ["Failed", "Order", "Report", "Started", "read", "work"]
+__all__ = ["Failed", "Report", "Started", "WorkerConfig", "read", "work"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class WorkerConfig:
     """What a worker is told to do.
 
     first: the folder of the bundle to begin with, which may no longer be where the link leads; None
@@ -81,21 +81,21 @@ def read(data: bytes) -> Started | Failed | Report:
     return message
 
 
-def work(order: Order, parent: Connection) -> None:
-    """Run as *order* says, in a process of its own, until SIGTERM or the end of the parent."""
+def work(config: WorkerConfig, parent: Connection) -> None:
+    """Run as *config* says, in a process of its own, until SIGTERM or the end of the parent."""
     # A signal to the terminal's group is for the parent, which tells us.
     os.setpgrp()
-    if order.device is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = order.device
-    order.prepare()
+    if config.device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = config.device
+    config.prepare()
     with log_in_background():
-        fault = asyncio.run(_work(order, parent))
+        fault = asyncio.run(_work(config, parent))
         # All is said and drained. The interpreter's own end was seen to spin for half a minute
         # inside gRPC, with no Python frame left (1.81.1, after calls from several connections).
         end_process(0 if fault is None else 1)
 
 
-async def _work(order: Order, parent: Connection) -> EngineError | None:
+async def _work(config: WorkerConfig, parent: Connection) -> EngineError | None:
     """Serve until a signal, the end of the parent, or a fault of the engine, which is returned."""
     signals = Signals()
     signals.install()
@@ -118,7 +118,7 @@ async def _work(order: Order, parent: Connection) -> EngineError | None:
 
     async with AsyncExitStack() as stack:
         try:
-            starting = order.serve.answer(stack, status, signals, order.first)
+            starting = config.serve.answer(stack, status, signals, config.first)
             address = await signals.unless_stopped(starting)
         except SentimillError as error:
             parent.send_bytes(_encode(Failed(type(error).__name__, str(error), error.reason)))

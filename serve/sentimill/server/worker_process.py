@@ -16,7 +16,7 @@ from typing import Final
 from sentimill.errors import EngineError, SentimillError
 from sentimill.observability.metrics import WorkerMetrics
 from sentimill.observability.metrics_aggregation import Family, lasting, merged, total
-from sentimill.server.worker import Failed, Order, Report, Started, read, work
+from sentimill.server.worker import Failed, Report, Started, WorkerConfig, read, work
 
 __all__ = ["WorkerProcess"]
 
@@ -47,7 +47,7 @@ class WorkerProcess:
     def __init__(
         self,
         number: int,
-        order: Callable[[int], Order],
+        config: Callable[[int], WorkerConfig],
         metrics: WorkerMetrics,
         changed: Callable[[], None],
     ) -> None:
@@ -56,7 +56,7 @@ class WorkerProcess:
         self.failed: SentimillError | None = None
         self.last: Report | None = None
         self._number = number
-        self._order = order
+        self._config = config
         self._changed = changed
         self._restarts = metrics.restarts.labels(str(number))
         self._texts = metrics.texts.labels(str(number))
@@ -137,7 +137,7 @@ class WorkerProcess:
         """Run one process from its start to its end; return its exit code."""
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=work, args=(self._order(self._number), theirs))
+        process = context.Process(target=work, args=(self._config(self._number), theirs))
         with self._starting:
             if self._stopping.is_set():
                 return None

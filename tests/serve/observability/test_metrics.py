@@ -16,7 +16,7 @@ from sentimill.observability.metrics import (
     OBJECTIVE_SECONDS,
     SECONDS,
     Metrics,
-    Spread,
+    UnlockedHistogram,
     WorkerMetrics,
 )
 from sentimill.server.auth import TokenAuth, new_token
@@ -144,7 +144,7 @@ def test_the_texts_of_a_request_are_counted_together() -> None:
 def test_a_spread_counts_as_the_librarys_histogram_does(value: float) -> None:
     """The same buckets, cumulated, the same sum and the same count."""
     one, other = CollectorRegistry(), CollectorRegistry()
-    Spread("x_seconds", "X.", buckets=SECONDS, registry=one).observe(value)
+    UnlockedHistogram("x_seconds", "X.", buckets=SECONDS, registry=one).observe(value)
     Histogram("x_seconds", "X.", buckets=SECONDS, registry=other).observe(value)
 
     def plain(registry: CollectorRegistry) -> set[tuple[str, str, float]]:

@@ -276,7 +276,7 @@ def test_a_server_that_starts_or_drains_says_so() -> None:
 
 def test_every_runbook_that_is_named_is_there() -> None:
     """A remedy that leads nowhere is none."""
-    source = ROOT / "serve/sentimill/observability/status.py"
+    source = ROOT / "serve/sentimill/observability/problems.py"
     named = set(re.findall(r"[Rr]unbook (\w+)", source.read_text()))
     headings = set(re.findall(r"^## (\w+)$", GUIDE.read_text(), re.MULTILINE))
 

@@ -23,7 +23,7 @@ from live_server import WAIT_SECONDS
 from reload_server import version
 from sentimill import Client
 from sentimill.observability.metrics import WorkerMetrics
-from sentimill.server.worker import Order
+from sentimill.server.worker import WorkerConfig
 from sentimill.server.worker_process import WorkerProcess
 from server_process import COMMAND
 
@@ -194,7 +194,7 @@ def test_a_worker_that_is_stuck_is_killed_and_replaced(bundle: Path) -> None:
     assert sorted(restarts) == [0, 1]
 
 
-def no_order(number: int) -> Order:
+def no_order(number: int) -> WorkerConfig:
     """Stand for what a process would be told: none is started."""
     raise NotImplementedError
 
