@@ -9,6 +9,7 @@ PSEUDO=${PSEUDO:?name the shares of whole reviews: PSEUDO=.../frontier-labels.js
 SUITE=${SUITE:?name the suite whose originals are left out: SUITE=.../imdb_cad_pairs.jsonl.gz}
 HARD_LABELS=${HARD_LABELS:-}                 # more shares by position: .../hard-labels.tsv
 OWN=${OWN:-}                                 # more texts with shares: files with blanks between
+PACKAGED=${PACKAGED-starter hard-kinds}      # reviews that come with Sentimill
 WORK=${WORK:-bundles/reference-work}
 OUT=${OUT:-bundles/reference}
 ASSISTANT_BASE=${ASSISTANT_BASE:-all-mpnet-base-v2}
@@ -34,7 +35,7 @@ if [ ! -f "$mix/held-out.jsonl" ]; then
   step "1. Put the rows together"
   # shellcheck disable=SC2086 # several files
   "$BIN/python" -m benchmarks.reference.mix --data "$DATA" --pseudo "$PSEUDO" --suite "$SUITE" --out "$mix" \
-    --anchors "$ANCHORS" ${HARD_LABELS:+--hard-labels "$HARD_LABELS"} ${OWN:+--own $OWN}
+    --anchors "$ANCHORS" --packaged $PACKAGED ${HARD_LABELS:+--hard-labels "$HARD_LABELS"} ${OWN:+--own $OWN}
 fi
 if [ ! -d "$STUDENT" ] && [ ! -f "$WORK/assistant/manifest.json" ]; then
   step "2. Train the assistant on labels and shares"

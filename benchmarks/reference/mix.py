@@ -102,6 +102,7 @@ def main() -> None:
     parser.add_argument("--pseudo", type=Path, required=True, help="shares of whole reviews")
     parser.add_argument("--hard-labels", type=Path, help="more shares by position (.tsv)")
     parser.add_argument("--own", type=Path, nargs="*", default=[], help="JSON lines: text, probs")
+    parser.add_argument("--packaged", nargs="*", default=PACKAGED, help="reviews of the package")
     parser.add_argument(
         "--suite", type=Path, help="behavioural suite (.jsonl.gz) whose originals are left out"
     )
@@ -118,7 +119,7 @@ def main() -> None:
     tables = [TSV, *([given.hard_labels] if given.hard_labels else [])]
     draw = random.Random(given.seed)
     made = mix(sets, given.pseudo, left_out, draw, tables=tables, anchors=given.anchors)
-    packaged = packaged_rows()
+    packaged = packaged_rows(given.packaged)
     own = [json.loads(line) for file in given.own for line in file.open(encoding="utf-8")]
     taught = [*packaged["train"], *(row for row in own if row.get("split", "train") == "train")]
     given.out.mkdir(parents=True, exist_ok=True)
@@ -127,7 +128,8 @@ def main() -> None:
     write(given.out / "texts.jsonl", [*made.texts, *({"text": row["text"]} for row in taught)])
     write(given.out / "fine.jsonl", [*made.fine, *taught])
     held = [*held_out(sets, random.Random(given.seed)), *packaged["validation"], *packaged["test"]]
-    write(given.out / "held-out.jsonl", held)
+    # A named column of weights must be in every file of a training.
+    write(given.out / "held-out.jsonl", [{**row, "weight": 1.0} for row in held])
 
 
 def write(file: Path, rows: list[Row]) -> None:
@@ -186,14 +188,14 @@ def all_texts(reviews: dict[str, Row]) -> Iterator[Row]:
                 yield {"text": text, "domain": review["domain"]}
 
 
-def packaged_rows() -> dict[str, list[Row]]:
-    """Return the reviews that come with the package, by split."""
+def packaged_rows(names: Sequence[str] = PACKAGED) -> dict[str, list[Row]]:
+    """Return the reviews *names* that come with the package, by split."""
     held: dict[str, str] = {}
     for line in HARD_KINDS_HELD_OUT.read_text(encoding="utf-8").splitlines():
         digest, split, *_ = line.split("\t")
         held[digest] = split
     found: dict[str, list[Row]] = {"train": [], "validation": [], "test": []}
-    for name in PACKAGED:
+    for name in names:
         for example in read_examples(name):
             digest = hashlib.sha256(example.text.encode()).hexdigest()
             split = split_of(example.text) if name == "starter" else held.get(digest, "train")

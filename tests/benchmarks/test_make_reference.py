@@ -63,6 +63,7 @@ def given(tmp_path: Path) -> dict[str, str]:
         "STUDENT_BASE": str(write_base(tmp_path / "small", layers=3)),
         "PIECES": "200",
         "ANCHORS": "50",
+        "PACKAGED": "",
         "EPOCHS": "1",
         "FINE_EPOCHS": "1",
         "MAX_TOKENS": "48",

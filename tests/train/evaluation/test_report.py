@@ -59,6 +59,29 @@ def test_the_page_has_every_part(page: str) -> None:
     assert page.count("<svg") == 6
 
 
+def test_the_first_screen_answers_what_a_reader_asks(page: str) -> None:
+    """How good, for whom, where it fails and what next, before any table."""
+    start = page[page.index('id="headline"') : page.index('class="cards"')]
+
+    assert re.findall(r"<dt>(.*?)</dt>", start) == [
+        *("How good", "For whom", "Where it fails", "What next"),
+    ]
+    assert re.search(r"It labels [\d.]+% of 200 reviews", start)
+    assert "The weakest label is" in start
+
+
+def test_a_curve_of_one_point_is_not_drawn(bundle: Path) -> None:
+    """One epoch has one score: a dot says nothing that its number does not."""
+    classifier = Classifier.load(bundle)
+    sample = Sample(name="s", sha256="", part="test", examples=tuple(reviews(60)))
+    judgement, _ = judge_bundle(classifier, [sample], draws=100)
+    history = [Epoch(rows=9, train_loss=0.5, validation_loss=0.4, validation_macro_f1=0.5)]
+
+    page = render_report(judgement, classifier.bundle.manifest, history=history)
+
+    assert "while training" not in page
+
+
 def test_review_texts_are_escaped(page: str) -> None:
     """No text of a review, a name of a set or a note becomes markup."""
     for text in HOSTILE:

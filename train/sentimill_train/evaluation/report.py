@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sentimill.bundle.manifest import Manifest
+from sentimill_train.evaluation.headline import headline
 from sentimill_train.evaluation.labelled_set import Answered
 from sentimill_train.evaluation.published_rates import PUBLISHED
 from sentimill_train.evaluation.result import Judgement
@@ -95,6 +96,7 @@ def render_report(
         "judgement": judgement,
         "manifest": manifest,
         "mistakes": mistakes,
+        "headline": headline(judgement, manifest),
         "notes": [*(rival.sentence() for rival in judgement.rivals), *notes],
         "charts": drawn,
         "reliability": reliability,
@@ -126,12 +128,13 @@ def _charts(judgement: Judgement, history: Sequence[Epoch]) -> dict[str, str]:
             (e.rows, e.validation_loss) for e in history if e.validation_loss is not None
         ],
     }
-    if drawn := {name: points for name, points in losses.items() if points}:
+    # One epoch has one point on the validation rows, and a dot is no curve.
+    if drawn := {name: points for name, points in losses.items() if len(points) > 1}:
         found["loss"] = charts.curves_chart(drawn, "reviews seen", "loss")
     scores = [
         (e.rows, e.validation_macro_f1 * 100) for e in history if e.validation_macro_f1 is not None
     ]
-    if scores:
+    if len(scores) > 1:
         found["score"] = charts.curves_chart({"validation": scores}, "reviews seen", "macro-F1, %")
     return found
 

@@ -37,6 +37,7 @@ _INK: Final = "#010101"
 _MUTED: Final = "#020202"
 _LINE: Final = "#030303"
 _SERIES: Final = ("#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04", "#0a0a05", "#0a0a06")
+_LEGEND_CHARACTERS: Final = 72  # in a line of the narrowest chart, at its size
 _STYLES: Final = ("-", "--", ":", "-.")
 _VARIABLES: Final = {_INK: "var(--ink)", _MUTED: "var(--muted)", _LINE: "var(--line)"} | {
     colour: f"var(--c{i})" for i, colour in enumerate(_SERIES, start=1)
@@ -256,14 +257,13 @@ def _legend(axes: Axes, *, above: bool = False) -> None:
     _, names = axes.get_legend_handles_labels()
     if not names:
         return
-    place = {"loc": "lower left", "bbox_to_anchor": (0, 1)} if above else {"loc": "best"}
-    axes.legend(
-        frameon=False,
-        labelcolor=_INK,
-        fontsize=8,
-        ncols=min(3, len(names)) if above else 1,
-        **place,
-    )
+    if above:  # a legend of the whole canvas, whose layout leaves space for it
+        fitting = max(1, min(3, _LEGEND_CHARACTERS // (max(map(len, names)) + 4)))
+        axes.figure.legend(
+            loc="outside upper left", ncols=fitting, frameon=False, labelcolor=_INK, fontsize=8
+        )
+        return
+    axes.legend(frameon=False, labelcolor=_INK, fontsize=8, loc="best")
 
 
 def _plain(name: str) -> str:

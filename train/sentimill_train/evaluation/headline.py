@@ -1,0 +1,91 @@
+"""The first screen of a report in sentences: how good, for whom, where it fails, what next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sentimill.bundle.manifest import Manifest
+from sentimill_train.evaluation.result import Judgement, SetResult
+
+__all__ = ["headline"]
+
+_MOST_WEAK = 2
+_FEW_ROWS = 100
+
+
+def headline(judgement: Judgement, manifest: Manifest) -> Mapping[str, str]:
+    """Return an answer to each of four questions, on the first set: the test split of a bundle."""
+    first = judgement.sets[0]
+    found = {
+        "How good": _how_good(first),
+        "For whom": _for_whom(judgement, manifest),
+        "Where it fails": _where_it_fails(judgement, first),
+        "What next": _what_next(judgement, first),
+    }
+    return {question: answer for question, answer in found.items() if answer}
+
+
+def _how_good(first: SetResult) -> str:
+    accuracy = first.figures["accuracy"]
+    sentence = (
+        f"It labels {accuracy.value:.1%} of {first.rows:,} reviews ({first.name}) correctly; of"
+        f" other reviews like these, {accuracy.low:.1%} to {accuracy.high:.1%}."
+    )
+    two = first.figures.get("two_class_accuracy")
+    if two is not None:
+        sentence += f" Of those that are not neutral it tells {two.value:.1%} apart."
+    if first.abstained and first.answered_error is not None:
+        wrong = first.answered_error.value
+        sentence += (
+            f" It abstains from {first.abstained:.1%}, and {wrong:.1%} of its answers are wrong."
+        )
+    return sentence
+
+
+def _for_whom(judgement: Judgement, manifest: Manifest) -> str:
+    labels = ", ".join(judgement.bundle.labels)
+    languages = f" Languages: {', '.join(manifest.languages)}." if manifest.languages else ""
+    names = [source.name for source in manifest.sources]
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    learnt = f" It learnt from {shown}." if names else ""
+    return (
+        f"For texts like those that it learnt, labelled {labels}.{languages}{learnt} On other texts"
+        " these figures promise nothing."
+    )
+
+
+def _where_it_fails(judgement: Judgement, first: SetResult) -> str:
+    sentences = []
+    labels = [label for label in first.labels if label.rows]
+    if labels:
+        worst = min(labels, key=lambda label: label.f1.value)
+        sentences.append(
+            f"The weakest label is {worst.label}: the model finds {worst.recall.value:.0%} of those"
+            f" reviews, and {worst.precision.value:.0%} of its answers {worst.label} are right."
+        )
+    weak = sorted((s for s in first.slices if s.weak), key=lambda s: s.accuracy.high)[:_MOST_WEAK]
+    sentences += [
+        f"Of reviews with {s.kind} {s.value}, {s.accuracy.value:.0%} are right." for s in weak
+    ]
+    tests = [test for test in judgement.behaviour if test.failures]
+    if tests:
+        test = max(tests, key=lambda test: test.rate.low)
+        sentences.append(f"Of the cases of “{test.test}”, {test.rate.value:.0%} fail.")
+    return " ".join(sentences)
+
+
+def _what_next(judgement: Judgement, first: SetResult) -> str:
+    few = [label.label for label in first.labels if label.rows < _FEW_ROWS]
+    sentences = []
+    if few:
+        sentences.append(
+            f"Judge on more reviews: {', '.join(few)} {'has' if len(few) == 1 else 'have'} fewer"
+            f" than {_FEW_ROWS} rows here, so their figures are rough."
+        )
+    if judgement.bundle.threshold is None:
+        sentences.append(
+            "If a wrong answer costs more than none, train with --target-error: then the model"
+            " abstains where it is unsure."
+        )
+    sentences.append("Read the worst mistakes below: as often as not the label is wrong.")
+    return " ".join(sentences)
