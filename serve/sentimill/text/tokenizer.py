@@ -164,8 +164,11 @@ class TextEncoder:
                 results[i] = self._encoded(encoding.ids, cut, foreign)
         return [result for result in results if result is not None]
 
-    def _encoded(self, ids: list[int], cut: bool, foreign: bool) -> Encoded:
-        """Cut *ids* to the budget and add the special tokens."""
+    def _encoded(self, ids: list[int], cut: bool, foreign: bool) -> Encoded | TextError:
+        """Cut *ids* to the budget and add the special tokens; no ids are an empty text."""
+        if not ids:  # BERT's tokenizer drops U+FFFD and private characters
+            why = "the text is empty: the tokenizer drops each of its characters"
+            return TextError(why, reason="EMPTY_TEXT")
         budget = self.max_tokens - len(self._prefix) - len(self._suffix)
         kept = truncate(ids, budget, self.truncation)
         whole = np.array([*self._prefix, *kept, *self._suffix], dtype=np.int64)

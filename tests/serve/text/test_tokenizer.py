@@ -189,6 +189,15 @@ def test_the_reference_reads_whatever_comes(pieces: list[str]) -> None:
     assert isinstance(found, TextError) or 3 <= len(found.ids) <= 64
 
 
+@pytest.mark.parametrize("text", ["\ufffd", "&#0;", "\ue000\uf8ff"])
+def test_a_text_without_tokens_is_empty(text: str) -> None:
+    """BERT's tokenizer drops replacement characters and private ones."""
+    (found,) = reference_encoder().encode([text])
+
+    assert isinstance(found, TextError)
+    assert found.reason == "EMPTY_TEXT"
+
+
 @cache
 def reference_encoder() -> TextEncoder:
     """Return the tokenizer of the reference student, with all that new bundles have."""
