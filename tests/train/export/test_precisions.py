@@ -5,6 +5,7 @@ And its compact form, which has nothing else, does all that a bundle does.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -227,6 +228,24 @@ def test_bf16_whose_golden_texts_do_not_come_out_is_left_out(
     card = done.bundle.read("README.md").decode()
     assert "bf16 was not judged" in card
     assert str(made) not in card
+
+
+def test_a_bundle_without_weights_to_train_on_gets_precisions_too(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An installation that only serves has none; the new bundle does not list them."""
+    shutil.copytree(made / "mine", tmp_path / "a")
+    (tmp_path / "a/model.safetensors").unlink()
+
+    def load(path: Path, precision: str) -> Classifier:
+        raise UsageError("no such CPU", reason="PRECISION_NOT_USABLE")
+
+    monkeypatch.setattr(Classifier, "load", load)
+    on = (str(made / "held-out.jsonl"),)
+    done = Export(bundle=tmp_path / "a", out=tmp_path / "b", on=on, precisions=("bf16",)).run()
+
+    assert "model.safetensors" not in done.bundle.manifest.files
+    assert "onnx/fp32.onnx" in done.bundle.manifest.files
 
 
 def test_an_unknown_precision_is_refused(made: Path, tmp_path: Path, sentimill: Sentimill) -> None:

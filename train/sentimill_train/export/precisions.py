@@ -188,7 +188,9 @@ class Export:
             for entries in (manifest.precisions, kept)
         )
         files: dict[str, bytes | Path] = {
-            name: opened.read(name) for name in manifest.files if name not in before - after
+            name: opened.read(name)
+            for name in manifest.files
+            if name not in before - after and opened.has(name)
         }
         files |= self._documents(opened, checks)
         if self.compact and _WEIGHTS in files:
