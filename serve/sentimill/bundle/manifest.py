@@ -99,11 +99,15 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """A file that the model was trained on, by name and hash; its texts are not in the bundle."""
+    """A file that the model was trained on, by name and hash; its texts are not in the bundle.
+
+    texts: base64 of hashes of some of its texts, by which the file is known in another form.
+    """
 
     name: str
     sha256: str
     rows: int
+    texts: str = ""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ import pytest
 from sentimill.bundle.manifest import Source
 from sentimill.classifier import Classifier
 from sentimill.errors import InputError, TableError
+from sentimill_train.data.learnt_texts import text_sketch
 from sentimill_train.data.schema import Example
 from sentimill_train.data.splits import split_of
 from sentimill_train.evaluation.labelled_set import Sample, answer, read_sample, told_apart
@@ -86,6 +87,23 @@ def test_a_file_of_train_rows_alone_is_parted_as_training_parted_it(tmp_path: Pa
         with pytest.raises(TableError) as caught:
             read_sample(source, LABELS, trained_on=trained_on)
         assert caught.value.reason == "NO_LABELLED_ROWS"
+
+
+def test_a_file_is_known_by_its_rows(tmp_path: Path) -> None:
+    """In another order and format, and with some rows more; one of other rows stays unknown."""
+    texts = [f"text {i}" for i in range(100)]
+    learnt = Source(name="r.csv", sha256="0", rows=100, texts=text_sketch(texts))
+    labels = ("neutral", "positive")
+    again = write(
+        tmp_path / "again.jsonl",
+        [{"text": text, "label": labels[i % 2]} for i, text in enumerate(reversed(texts))],
+    )
+    other = write(tmp_path / "other.jsonl", [{"text": f"x {t}", "label": "neutral"} for t in texts])
+
+    found = read_sample(again, LABELS, trained_on=[(learnt,)])
+
+    assert (found.part, {split_of(e.text) for e in found.examples}) == ("test", {"test"})
+    assert read_sample(other, LABELS, trained_on=[(learnt,)]).part == "all"
 
 
 def test_one_of_several_files_need_not_be_a_whole_training_set(tmp_path: Path) -> None:

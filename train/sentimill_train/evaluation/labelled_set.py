@@ -13,6 +13,7 @@ from sentimill.bundle.manifest import Source
 from sentimill.classifier import Classifier, Prediction
 from sentimill.errors import InputError, TableError
 from sentimill_train.data.examples import read_examples
+from sentimill_train.data.learnt_texts import KNOWN_SHARE, share_learnt
 from sentimill_train.data.readers import digest_of
 from sentimill_train.data.schema import Columns, Example
 from sentimill_train.data.splits import assign, sample_rows, split_of, text_key
@@ -100,7 +101,12 @@ def read_sample(
     """
     examples = read_examples(source, columns=columns or Columns(), labels=labels)
     digest = digest_of(source)
-    learnt = [files for files in trained_on if any(file.sha256 == digest for file in files)]
+    texts = [example.text for example in examples]
+    learnt = [
+        files
+        for files in trained_on
+        if any(f.sha256 == digest or share_learnt(f.texts, texts) >= KNOWN_SHARE for f in files)
+    ]
     if part == "auto":
         split = any(example.split is not None for example in examples)
         part = "test" if split or learnt else "all"

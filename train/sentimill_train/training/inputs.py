@@ -15,6 +15,7 @@ from sentimill.bundle.manifest import Source
 from sentimill.errors import UsageError
 from sentimill.text.tokenizer import TextEncoder
 from sentimill_train.data.examples import read_examples, stream_texts
+from sentimill_train.data.learnt_texts import text_sketch
 from sentimill_train.data.readers import digest_of
 from sentimill_train.data.schema import SENTIMENTS, Columns, Example, Split
 from sentimill_train.data.splits import Parted, sample_rows, split_of, text_key
@@ -81,7 +82,8 @@ def read_reviews(
         found = read_examples(review, columns=columns, labels=labels)
         # The name alone: the folder of a file is nobody's business.
         name = Path(review).name if "/" in review and ":" not in review else review
-        sources.append(Source(name=name, sha256=digest_of(review), rows=len(found)))
+        texts = text_sketch(e.text for e in found if (e.split or split_of(e.text)) == "train")
+        sources.append(Source(name=name, sha256=digest_of(review), rows=len(found), texts=texts))
         weight, allowed = weight_of.get(review), labels_of.get(review)
         if weight is not None:
             found = [replace(e, weight=e.weight * weight) for e in found]
