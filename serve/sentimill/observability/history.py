@@ -1,7 +1,7 @@
-"""The last minutes of a server, kept in memory: samples of its counters, and what they add up to.
+"""The last ten minutes of a server in memory: samples of its counters, and rates between them.
 
-Counters are kept as they were; rates and percentiles are the differences between two samples, as
-Prometheus would count them, so that the page and a dashboard agree.
+Rates and percentiles are differences between two samples, computed as Prometheus does, so that the
+status page and a dashboard agree.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
 
 STEP_SECONDS: Final = 2.0
 KEPT: Final = 301
-"""Samples that are kept: ten minutes of them."""
+"""How many samples are kept: those of ten minutes."""
 
 _BY_LABEL: Final = {
     "sentimill_texts_total": "outcome",
@@ -40,7 +40,7 @@ _BY_LABEL: Final = {
 _CALLS: Final = "sentimill_requests_total"
 _BUCKETS: Final = "sentimill_request_seconds_bucket"
 TIMED: Final = ("Classify", "ClassifyStream", "ModelInfer")
-"""Methods whose callers wait for their texts: bulk work may take its time, others take none."""
+"""Methods whose callers wait for texts: bulk work may take its time, others have no texts."""
 
 OBJECTIVE_METHOD: Final = "Classify"
 """The method that the latency objective is about."""
@@ -51,9 +51,9 @@ class Sample:
     """What the counters said at one moment.
 
     values: by name, for metrics without labels. by_label: by name, then by the value of the label
-    that matters here, summed over the others. buckets: calls in each bucket of the request seconds
-    of the methods in `TIMED`, not cumulated. timed: calls of those methods, by code. objective:
-    calls of `OBJECTIVE_METHOD` by bucket of `SECONDS`, cumulated; the last are all.
+    in `_BY_LABEL`, summed over other labels. buckets: how many calls of the methods in `TIMED` each
+    bucket of the request seconds holds. timed: calls of those methods, by code. objective: calls of
+    `OBJECTIVE_METHOD` by bucket of `SECONDS`, cumulative; the last count is that of all calls.
     """
 
     at: float

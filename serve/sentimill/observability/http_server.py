@@ -32,7 +32,7 @@ from sentimill.observability.status import Status
 __all__ = ["HttpServer", "application"]
 
 _IDLE_SECONDS: Final = 10.0
-"""A connection that says nothing for so long is closed, so that idle ones do not pile up."""
+"""A connection is closed after so long without a request, so that idle ones do not pile up."""
 
 _TRY: Final = "/try"
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
@@ -58,7 +58,7 @@ class _Handler(WSGIRequestHandler):
     timeout = _IDLE_SECONDS
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: a scrape every few seconds is no news."""
+        """Log nothing: a scrape comes every few seconds."""
 
 
 class HttpServer:

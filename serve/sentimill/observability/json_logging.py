@@ -1,4 +1,4 @@
-"""Log lines: as text or as JSON, one object a line, and from a server without ever blocking it."""
+"""Log lines as text or as JSON, one object a line, which never block a server."""
 
 from __future__ import annotations
 

@@ -35,11 +35,11 @@ __all__ = [
     "WorkerMetrics",
 ]
 
-# The library adds a `_created` series beside each counter: half as many again, and nobody reads it.
+# The library adds a `_created` series to each counter: half as many again, and nobody reads them.
 disable_created_metrics()  # type: ignore[no-untyped-call] # it has no annotations
 
 OBJECTIVE_SECONDS: Final = 0.5
-"""What the latency objective calls quick: an edge of `SECONDS`, so that it is counted exactly."""
+"""The latency objective: an edge of `SECONDS`, so that the histogram counts it exactly."""
 
 SECONDS: Final = (
     0.001,
@@ -64,7 +64,7 @@ _CONFIDENCES: Final = tuple(round(0.1 * i, 1) for i in range(1, 11))  # 0.1 to 1
 
 
 class CountedPrediction(Protocol):
-    """What is counted of a prediction."""
+    """A prediction, as far as it is counted."""
 
     @property
     def label(self) -> str:
@@ -129,7 +129,7 @@ class UnlockedHistogram(Collector):
 
 
 class WorkerMetrics:
-    """What the parent of several workers counts, beside the sum of what they count."""
+    """What the supervisor of several workers counts itself, besides the sum of their metrics."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.workers = Gauge(
@@ -140,22 +140,22 @@ class WorkerMetrics:
         )
         self.restarts = Counter(
             "sentimill_worker_restarts",
-            "Processes that died and were started again, by place.",
+            "Processes that died or hung and were replaced, by worker.",
             ["worker"],
             registry=registry,
         )
         self.texts = Counter(
             "sentimill_worker_texts",
-            "Texts answered by each worker, those before it in its place included.",
+            "Texts answered by each worker, including the processes that it replaced.",
             ["worker"],
             registry=registry,
         )
 
 
 class Metrics:
-    """Everything the server counts. One a process; a test passes a registry of its own.
+    """Everything that a server counts: one object a process. A test passes its own registry.
 
-    shown: what the HTTP port shows, where that is more than this process' own registry.
+    shown: the registry that the HTTP port shows, where it has more than this process' own metrics.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""Traces of calls in OpenTelemetry, for those who ask for them with its own OTEL_ variables.
+"""Traces of calls in OpenTelemetry, turned on by its own OTEL_ variables.
 
-A call is one span of kind server, a child of the caller's `traceparent`, with a child each for
-tokenising, waiting and the engine. No span holds a text. Without the variables nothing here is
-loaded, and a call costs one more function call.
+A call is one span of kind server, a child of the caller's `traceparent`. It has a child each for
+tokenizing, waiting and the engine. No span holds a text. Without the variables no OpenTelemetry
+package is loaded, and a call costs one more function call.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ class Spans(Protocol):
         ...
 
     def end(self, code: str) -> None:
-        """Say with which gRPC code the present call ends."""
+        """Say with which gRPC code the running call ends."""
         ...
 
     def parts(self, arrived: float, tokenized: float, queue_s: float, engine_s: float) -> None:
-        """Say how the present call spent its time; the first two on `time.monotonic`.
+        """Say how the running call spent its time; the first two on the clock of `time.monotonic`.
 
         queue_s: until its last batch was taken. engine_s: its longest batch.
         """
         ...
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the spans that are left."""
         ...
 
 
@@ -72,7 +72,7 @@ class NoSpans:
 
 
 class OtelSpans:
-    """Traces through an OpenTelemetry provider of its own; nothing global is set."""
+    """Traces through its own OpenTelemetry provider; sets nothing global."""
 
     def __init__(self, provider: TracerProvider) -> None:
         from opentelemetry import trace
@@ -177,7 +177,7 @@ def _exporter_name(environment: Mapping[str, str]) -> str | None:
         return None
     if name not in ("otlp", "console") or (name == "otlp" and protocol != "grpc"):
         raise UsageError(
-            f"traces by {name!r} over {protocol!r} are not to be had: set OTEL_TRACES_EXPORTER to"
+            f"the exporter {name!r} over {protocol!r} is not supported: set OTEL_TRACES_EXPORTER to"
             " otlp (with OTEL_EXPORTER_OTLP_PROTOCOL=grpc), console or none",
             reason="OTEL_UNSUPPORTED",
         )

@@ -42,12 +42,12 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _ALIVE_SECONDS: Final = 2.0
-"""An event loop that takes longer to come round is stuck; one under full load takes some 10 ms."""
+"""An event loop that runs no callback for so long is stuck; under full load one takes 10 ms."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Serving:
-    """What a started server listens on; a port given as 0 is here the one that was taken."""
+    """The addresses of a started server. Port 0 is replaced by the port that was taken."""
 
     address: str
     metrics_address: str
@@ -323,7 +323,7 @@ async def _cancelled(task: asyncio.Task[T]) -> None:
 
 
 def _turning(loop: asyncio.AbstractEventLoop) -> Callable[[], bool]:
-    """Return what tells another thread whether *loop* still comes round to new work."""
+    """Return a function that tells another thread whether *loop* still runs callbacks."""
 
     def alive() -> bool:
         came = threading.Event()

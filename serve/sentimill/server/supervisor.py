@@ -93,7 +93,7 @@ class Workers:
 
 
 class _WorkerPool:
-    """The workers, and what they are together."""
+    """All workers: starts, reloads and stops them, and adds up their metrics."""
 
     def __init__(self, config: Workers, port: int) -> None:
         self._seconds = config.serve.notice_seconds + config.serve.drain_seconds + _GRACE_SECONDS
@@ -126,7 +126,7 @@ class _WorkerPool:
             worker.start()
 
     def begun(self) -> bool:
-        """Return whether all answer calls. Raises the error of one that cannot begin."""
+        """Return whether all answer calls. Raises the error of a worker that cannot start."""
         for worker in self._workers:
             if worker.failed is not None:
                 raise worker.failed
@@ -147,7 +147,7 @@ class _WorkerPool:
             worker.join(end)
 
     def families(self) -> list[Family]:
-        """Return the metrics of all, with those of workers that have ended as far as they last."""
+        """Return the metrics of all workers, with the counts of those that have ended."""
         members = [one for worker in self._workers for one in worker.families()]
         reports = [worker.last for worker in self._workers if worker.last is not None]
         if reports:

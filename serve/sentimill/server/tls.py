@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
-    """PEM files. client_ca: callers must show a certificate that it signed (mTLS)."""
+    """PEM files. client_ca: it must have signed the certificates of callers (mutual TLS)."""
 
     certificate: Path
     key: Path
@@ -56,7 +56,7 @@ class Tls:
 
 
 class _CertificateWatcher:
-    """Asked by gRPC at every handshake, from threads of its own."""
+    """Tells gRPC about new certificates. gRPC asks at every handshake, from its own threads."""
 
     def __init__(self, tls: Tls) -> None:
         self._tls = tls

@@ -419,3 +419,25 @@ async def test_a_call_without_a_deadline_gets_one(bundle: Path) -> None:
 
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert "set a deadline" in str(error.details())
+
+
+async def test_one_connection_cannot_shut_out_another(bundle: Path) -> None:
+    """Without tokens a caller is a connection; one that holds its share is refused alone."""
+    own = [("grpc.use_local_subchannel_pool", 1)]  # else like channels share a connection
+    async with (
+        live_service(bundle, limits=Limits(max_waiting_texts=8), gated=True) as live,
+        grpc.aio.insecure_channel(live.address, options=own) as greedy,
+    ):
+        method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+        method = greedy.unary_unary(f"/{SERVICE}/Classify")
+        held = method(request_of("good", "good", "good", "good").SerializeToString())
+        await live.gate.entered()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await method(request_of("good").SerializeToString())
+        other = asyncio.create_task(classify(live, "bad"))
+        await until(lambda: live.admission.texts == 5)
+        live.gate.open()
+        assert outcomes(await other) == ["negative"]
+        await held
+
+    assert reason_in(caught.value) == "CALLER_SHARE_FULL"
