@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -182,3 +183,14 @@ def test_a_sample_of_rows_is_the_same_in_any_order() -> None:
     assert len(found) == 20
     assert sample_rows(rows[::-1], 20) == found
     assert sample_rows(rows, 50) == rows
+
+
+def test_rows_that_a_teacher_answers_need_no_label() -> None:
+    """With a teacher, all rows of train may lack one; those that are judged on may not."""
+    bare = [made(f"text {i}", "train", None) for i in range(30)]
+    held = [replace(e, split="test" if i % 2 else "validation") for i, e in enumerate(reviews(20))]
+
+    parted = part([*bare, *held], TWO, spare=True)
+
+    assert (len(parted.train), len(parted.spare)) == (0, 30)
+    assert refusal([*bare, *held]).reason == "TOO_FEW_ROWS"

@@ -121,8 +121,8 @@ def part(examples: Sequence[Example], labels: Sequence[str], *, spare: bool = Fa
         raise TableError(_no_labels(examples, labels), reason="NO_LABELS")
     keys = [text_key(example.text) for example in labelled]
     kept, repeated = _assign(labelled, keys, whole=True)
-    _check(kept, labels)
     kept_spare = _spare(examples, kept) if spare else ()
+    _check(kept, labels, spare=len(kept_spare))
     return Parted(
         train=_of(kept, "train"),
         validation=_of(kept, "validation"),
@@ -192,9 +192,10 @@ def _spare(examples: Sequence[Example], kept: dict[Split, list[Example]]) -> tup
     )
 
 
-def _check(by_split: dict[Split, list[Example]], labels: Sequence[str]) -> None:
+def _check(by_split: dict[Split, list[Example]], labels: Sequence[str], *, spare: int) -> None:
+    """Raise TableError where the rows are too few. *spare* rows learn from a teacher alone."""
     for split, minimum in MINIMUM_ROWS.items():
-        rows = len(by_split[split])
+        rows = len(by_split[split]) + (spare if split == "train" else 0)
         if rows < minimum:
             raise TableError(
                 f"{rows} labelled rows for {split}, at least {minimum} are needed: give more"
@@ -202,6 +203,8 @@ def _check(by_split: dict[Split, list[Example]], labels: Sequence[str]) -> None:
                 " test",
                 reason="TOO_FEW_ROWS",
             )
+    if spare:
+        return  # the teacher knows every label
     found = Counter(example.label for example in by_split["train"])
     if len(found) < 2:
         raise TableError(

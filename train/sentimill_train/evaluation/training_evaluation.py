@@ -134,7 +134,8 @@ def evaluate_draft(
     """
     manifest = classifier.bundle.manifest
     contenders = [] if inputs.previous is None else [inputs.previous]
-    if inputs.config.baselines:
+    # Where the rows of train have no labels, there is nothing to fit a plain model on.
+    if inputs.config.baselines and len({e.label for e in inputs.parted.train}) > 1:
         contenders += baseline_contenders(
             inputs.parted.train,
             inputs.parted.validation,
