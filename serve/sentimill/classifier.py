@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 from typing import Final, TypeVar, cast, get_args
@@ -18,9 +17,10 @@ from typing import Final, TypeVar, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from sentimill.bundle.locate import find_bundle
 from sentimill.bundle.manifest import Golden, Manifest
 from sentimill.bundle.reader import Bundle, open_bundle
-from sentimill.bundle.reference import reference_bundle
+from sentimill.decisions import Decisions, decide, probabilities
 from sentimill.engine.base import (
     Engine,
     EngineChoice,
@@ -66,40 +66,6 @@ _GOLDEN_TOLERANCE: Final = {"fp32": 1e-3, "fp16": 5e-3, "bf16": 2e-2, "int8": 5e
 
 Rounding alone causes about a quarter of this. A wrong graph, tokenizer or kernel causes more.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Decisions:
-    """What follows from the probs of many texts, one value a row.
-
-    best: (rows,) index of the most probable label. score: (rows,) float32, P(positive) -
-    P(negative), or None where the labels are not sentiments. confidence: (rows,) float32.
-    abstained: (rows,) bool.
-    """
-
-    best: NDArray[np.int64]
-    score: NDArray[np.float32] | None
-    confidence: NDArray[np.float32]
-    abstained: NDArray[np.bool_]
-
-
-def decide(
-    probs: NDArray[np.float32],
-    labels: Sequence[str],
-    threshold: float | None,
-    foreign: NDArray[np.bool_],
-) -> Decisions:
-    """Return what follows from calibrated *probs* (rows, labels) float32.
-
-    threshold: the confidence below which the model abstains; None, it never does. foreign: (rows,)
-    whether a text is in a language that the model was not made for; it abstains on these too.
-    """
-    score = None
-    if "negative" in labels and "positive" in labels:
-        score = probs[:, labels.index("positive")] - probs[:, labels.index("negative")]
-    confidence: NDArray[np.float32] = probs.max(axis=1, initial=np.float32(0))
-    abstained = (confidence < (threshold or 0.0)) | foreign
-    return Decisions(probs.argmax(axis=1), score, confidence, abstained)
 
 
 class Classifier:
@@ -149,7 +115,7 @@ class Classifier:
                 no such model.
         """
         wish = EngineWish(precision=precision, engine=engine, provider=provider)
-        opened = open_bundle(_find_bundle(bundle))
+        opened = open_bundle(find_bundle(bundle))
         manifest = opened.manifest
         _check_precision(precision, manifest)
         choices = rank_engines(wish, list(manifest.precisions), Machine.here())
@@ -340,31 +306,6 @@ class Classifier:
         )
 
 
-_HUB: Final = "hub:"
-
-
-def _find_bundle(name: Path | str | None) -> Path | str:
-    """Return the folder of the bundle *name*. Raises UsageError.
-
-    A bundle on the Hub is downloaded, unless it is in the cache.
-    """
-    if name is None:
-        return reference_bundle()
-    if not str(name).startswith(_HUB):
-        return name
-    repository, _, revision = str(name).removeprefix(_HUB).partition("@")
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        why = f"{name} needs the package huggingface_hub: pip install huggingface_hub"
-        raise UsageError(why, reason="EXTRA_MISSING") from error
-    try:
-        return huggingface_hub.snapshot_download(repository, revision=revision or None)
-    except (OSError, ValueError) as error:  # what it raises derives from these two
-        why = f"{repository} cannot be downloaded from the Hugging Face Hub: {error}"
-        raise UsageError(why, reason="HUB_FAILED") from error
-
-
 def encoder_of(
     manifest: Manifest, tokenizer_json: bytes, languages: Sequence[str] = ()
 ) -> TextEncoder:
@@ -391,14 +332,6 @@ def golden_fault(expected: Golden, probs: Sequence[float], precision: str) -> st
     if np.argmax(expected.probs) != np.argmax(probs):
         return f"changed its label and moved by {moved:.4f} (the limit is {limit})"
     return f"moved by {moved:.4f} (the limit is {limit})"
-
-
-def probabilities(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
-    """Return softmax(logits / temperature), (rows, labels) float32; computed in float64."""
-    scaled = logits.astype(np.float64) / temperature
-    exps = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    probs: NDArray[np.float32] = (exps / exps.sum(axis=1, keepdims=True)).astype(np.float32)
-    return probs
 
 
 def plan_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
