@@ -40,7 +40,7 @@ def test_commands_and_programs_of_the_readme_run(
         with (tmp_path / name).open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         assert len(rows) == 270
-        assert set(_columns()) <= rows[0].keys()
+        assert rows[0].keys() == {"text", "label", *_columns()}
 
 
 def _columns() -> list[str]:
