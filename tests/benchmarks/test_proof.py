@@ -173,6 +173,7 @@ def test_a_readme_without_markers_is_refused() -> None:
         regenerate("no markers\n", "made")
 
 
+@pytest.mark.slow
 def test_readme_guide_page_and_rate_are_those_of_the_committed_run() -> None:
     """They come out of the JSON again, to the letter."""
     readme = (ROOT / "docs/results.md").read_text(encoding="utf-8")

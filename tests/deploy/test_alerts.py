@@ -284,6 +284,7 @@ def test_every_alert_has_a_case_that_fires_and_one_that_does_not() -> None:
         assert {bool(case.fires) for case in cases} == {True, False}, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_an_alert_fires_and_stays_quiet_as_its_cases_say(name: str, tmp_path: Path) -> None:
     """Promtool plays the series through the rules that are shipped."""

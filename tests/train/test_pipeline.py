@@ -28,6 +28,8 @@ from sentimill_train.training import inputs
 from sentimill_train.training.loop import FitConfig, Progress
 from train_parts import TWO, reviews, write_base, write_reviews
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Train:

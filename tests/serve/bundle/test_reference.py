@@ -37,6 +37,7 @@ def test_without_one_the_error_names_the_option(
     assert caught.value.reason == "NO_MODEL"
 
 
+@pytest.mark.slow
 def test_every_command_that_needs_a_model_takes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sentimill: Sentimill
 ) -> None:
@@ -53,6 +54,7 @@ def test_every_command_that_needs_a_model_takes_it(
     assert "good,positive" in (tmp_path / "out.csv").read_text()
 
 
+@pytest.mark.slow
 def test_two_models_are_refused(sentimill: Sentimill) -> None:
     """A bundle and a server at once."""
     found = sentimill("classify", "good", "--bundle", "here", "--server", "127.0.0.1:1")

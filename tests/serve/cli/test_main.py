@@ -65,6 +65,7 @@ def test_what_the_parser_refuses_is_a_usage_error(sentimill: Sentimill, args: li
     assert "Traceback" not in found.err
 
 
+@pytest.mark.slow
 def test_a_bundle_that_is_not_there_is_bad_input(sentimill: Sentimill, tmp_path: Path) -> None:
     """Exit code 4, in every command that takes one."""
     bundle = tmp_path / "absent"

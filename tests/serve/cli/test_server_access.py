@@ -80,6 +80,7 @@ def shown(files: Path, *, client: str = "one", ca: str = "one") -> list[str | Pa
     return ["--tls-ca", files / f"{ca}.pem", "--tls-cert", certificate, "--tls-key", key]
 
 
+@pytest.mark.slow
 def test_certificate_and_token_open_the_door(
     ask: Asker, files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +112,7 @@ def test_a_server_that_is_not_trusted_is_named_as_such(ask: Asker, files: Path) 
     assert "not signed by an authority that is trusted here" in run.error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("client", [None, "two"])
 def test_a_client_that_is_not_trusted_learns_what_it_may_be(
     sentimill: Sentimill, files: Path, address: str, client: str | None

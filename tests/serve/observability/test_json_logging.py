@@ -64,6 +64,7 @@ def bare_root() -> Iterator[logging.Logger]:
         root.handlers, root.level = handlers, level
 
 
+@pytest.mark.slow
 def test_the_program_logs_in_the_format_that_it_is_told(sentimill: Sentimill) -> None:
     """`--log-format json` sets the formatter of every line."""
     with bare_root() as root:
@@ -73,6 +74,7 @@ def test_the_program_logs_in_the_format_that_it_is_told(sentimill: Sentimill) ->
     assert isinstance(handler.formatter, JsonFormatter)
 
 
+@pytest.mark.slow
 def test_an_error_that_ends_the_program_is_a_record_too(
     sentimill: Sentimill, tmp_path: Path
 ) -> None:
@@ -86,6 +88,7 @@ def test_an_error_that_ends_the_program_is_a_record_too(
     assert "nowhere" in json.loads(line)["message"]
 
 
+@pytest.mark.slow
 def test_an_unknown_format_is_refused(sentimill: Sentimill) -> None:
     """The message names those that there are."""
     done = sentimill("--log-format", "xml", "doctor")

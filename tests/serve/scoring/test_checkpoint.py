@@ -382,6 +382,7 @@ def test_a_process_killed_often_goes_on(tmp_path: Path, bundle: Path, suffix: st
     killed_runs(tmp_path, bundle, suffix, kills=5, seed=2)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_says_how_to_go_on(tmp_path: Path, bundle: Path) -> None:
     """Through the command: exit code 1, and the next run ends the job."""
     source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"

@@ -56,6 +56,7 @@ def inputs(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_cluster")
 def test_ray_writes_the_same_bytes(
     tmp_path: Path, inputs: Path, bundle: Path, scorer: LocalScorer
@@ -73,6 +74,7 @@ def test_ray_writes_the_same_bytes(
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_cluster")
 def test_a_killed_worker_loses_and_doubles_nothing(
     tmp_path: Path, inputs: Path, bundle: Path, scorer: LocalScorer, monkeypatch: pytest.MonkeyPatch
@@ -147,6 +149,7 @@ def test_an_actor_starts_threads_for_its_own_cpus(bundle: Path) -> None:
     assert dataset.take_all() == [{"threads": 1}]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_cluster")
 def test_a_bad_file_fails_once_the_others_are_done(
     tmp_path: Path, inputs: Path, bundle: Path
@@ -167,6 +170,7 @@ def test_a_bad_file_fails_once_the_others_are_done(
     assert (summary.rows, summary.resumed_rows) == ((FILES + 1) * ROWS, FILES * ROWS)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_cluster")
 def test_a_dataset_gets_the_same_probs(bundle: Path) -> None:
     """In a pipeline of one's own, bit for bit."""

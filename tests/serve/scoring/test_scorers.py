@@ -22,6 +22,7 @@ TEXTS = [*["good", "bad " * 20, "", "fine", "the battery"] * 60, "x" * (2 << 20)
 CSV = ("id,text\n" + "".join(f'{i},"{text}"\n' for i, text in enumerate(TEXTS))).encode()
 
 
+@pytest.mark.slow
 def test_a_server_gives_the_same_bytes(
     tmp_path: Path, bundle: Path, scorer: LocalScorer, sentimill: Sentimill
 ) -> None:
@@ -140,6 +141,7 @@ def test_the_first_stop_ends_a_wait(bundle: Path, monkeypatch: pytest.MonkeyPatc
     assert (caught.value.reason, clock.pauses) == ("INTERRUPTED", [0.1, 0.2, 0.4])
 
 
+@pytest.mark.slow
 def test_a_server_that_is_gone_ends_the_job(tmp_path: Path) -> None:
     """When patience ends, which is soon for the first request."""
     clock = Clock()

@@ -126,6 +126,7 @@ class Slow:
         assert await asyncio.to_thread(self.came.wait, WAIT_SECONDS)
 
 
+@pytest.mark.slow
 async def test_wishes_during_a_load_are_met_by_one_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -141,6 +141,7 @@ def test_every_code_point_that_is_not_proven_is_refused(
     assert [text for text in texts if shipped[0].ids(text) is not None] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_every_proven_code_point_is_read_alike(
     place: str, telling: tuple[FastTokenizer, Tokenizer], shipped: tuple[FastTokenizer, Tokenizer]

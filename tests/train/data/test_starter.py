@@ -64,6 +64,7 @@ def test_the_split_is_70_10_20_and_balanced(starter: list[Example]) -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1, 3], ids=["words", "three-word runs"])
 def test_no_near_duplicate_crosses_the_split(starter: list[Example], width: int) -> None:
     """A test text is none of the train texts with a word changed."""

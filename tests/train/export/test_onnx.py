@@ -20,6 +20,8 @@ from sentimill_train.model.pretrained import find_pretrained
 from sentimill_train.model.student import Student, load_student, new_student, save_student
 from train_parts import TWO, VOCABULARY, student, write_base
 
+pytestmark = pytest.mark.slow
+
 
 def save(made: Student, folder: Path) -> Path:
     """Save *made* and return the folder."""

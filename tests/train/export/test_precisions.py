@@ -34,6 +34,8 @@ from sentimill_train.pipeline import Train
 from sentimill_train.training.loop import FitConfig
 from train_parts import TWO, reviews, write_base
 
+pytestmark = pytest.mark.slow
+
 LOVELY = "item xyz was lovely"
 
 

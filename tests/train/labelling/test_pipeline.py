@@ -48,6 +48,7 @@ def test_every_row_gets_its_label_in_order(tmp_path: Path) -> None:
     assert lines(failed_path(job.out)) == []
 
 
+@pytest.mark.slow
 def test_spend_is_the_servers_own_count(tmp_path: Path) -> None:
     """With 5 % of every fault: each row labelled once or listed with its reason, money exact."""
     job = job_in(tmp_path, rows=400, concurrency=32)

@@ -90,6 +90,7 @@ def test_embeddings_that_moved_are_told_apart() -> None:
     assert found.p == pytest.approx(1 / 2001)
 
 
+@pytest.mark.slow
 def test_embeddings_that_stayed_are_not() -> None:
     """Of draws of one distribution, about a fifth has a p under 0.2."""
     ps = [

@@ -101,6 +101,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     assert {name for name, was in through.items() if not torch.equal(was, again[name])} == set()
 
 
+@pytest.mark.slow
 def test_the_command_writes_an_ordinary_bundle(tmp_path: Path, sentimill: Sentimill) -> None:
     """It answers, its record has rank and alpha, and the biases of its encoder are the base's."""
     was = load_file(write_base(tmp_path / "base") / "model.safetensors")

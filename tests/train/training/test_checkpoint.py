@@ -25,6 +25,8 @@ from sentimill_train.training.loop import Fit, FitConfig
 from server_process import COMMAND
 from train_parts import TWO, reviews, write_base
 
+pytestmark = pytest.mark.slow
+
 
 class Killed(BaseException):
     """Stands for a kill: no code of ours catches it."""
@@ -112,7 +114,6 @@ def test_a_kill_while_it_is_written_leaves_the_one_before(
     assert (found[0]["a"].tolist(), found[1]) == ([1, 1, 1], {"ended": 1})
 
 
-@pytest.mark.slow
 def test_a_real_kill_loses_nothing(tmp_path: Path) -> None:
     """SIGKILL to the program, and the same options again: the bundle of a run that ran through."""
     write_examples(tmp_path / "r.jsonl", reviews(300))

@@ -22,6 +22,8 @@ from sentimill_train.training.targets import mix_shares
 from sentimill_train.training.teacher_model import Teacher, load_teacher
 from train_parts import TWO, VOCABULARY, reviews, rows_of, student, tokenizer_json, write_base
 
+pytestmark = pytest.mark.slow
+
 UNLABELLED = [replace(example, label=None) for example in reviews(160)]
 
 
@@ -141,7 +143,6 @@ def states_of(small: object, teacher: Teacher, wanted: torch.Tensor) -> float:
     return float((found.read(range(40))[1] - wanted).square().mean())
 
 
-@pytest.mark.slow
 def test_the_command_learns_from_a_larger_student_and_says_so(tmp_path: Path) -> None:
     """With the rows that have no label; the manifest has the name and the hash of its weights."""
     bare = [replace(e, id=f"bare-{e.id}", label=None) for e in reviews(60, seed=8)]

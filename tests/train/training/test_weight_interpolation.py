@@ -16,6 +16,8 @@ from sentimill_train.training.state import weights_of
 from sentimill_train.training.weight_interpolation import SHARES, interpolate
 from train_parts import TWO, reviews, rows_of, write_base, write_reviews
 
+pytestmark = pytest.mark.slow
+
 HEAD = "head.weight"
 
 
