@@ -26,54 +26,56 @@ _POSITIVE = 1e-9
 def cost(
     *,
     volume: Annotated[
-        float, typer.Option(min=1, help="reviews over all months, for the totals")
+        float, typer.Option(min=1, help="Reviews over all months, for the totals.")
     ] = 1e6,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="provider/model, repeatable", show_default="one of each tier"),
+        typer.Option(help="provider/model, repeatable.", show_default="one of each tier"),
     ] = None,
     prices: Annotated[
-        Path, typer.Option(help="price table in place of ours", show_default="ours")
+        Path, typer.Option(help="Another price table.", show_default="ours")
     ] = PRICES,
     machine: Annotated[
-        str | None, typer.Option(help="machine from our table", show_default="the measured one")
+        str | None,
+        typer.Option(help="Machine by name.", show_default="the measured one"),
     ] = None,
     machine_price: Annotated[
         float | None,
-        typer.Option(min=_POSITIVE, help="US dollars an hour", show_default="the machine's"),
+        typer.Option(min=_POSITIVE, help="US dollars an hour.", show_default="the machine's"),
     ] = None,
     student_rate: Annotated[
         float | None,
         typer.Option(
-            min=_POSITIVE, help="reviews a second of the student", show_default="measured"
+            min=_POSITIVE, help="Reviews a second of the student.", show_default="measured"
         ),
     ] = None,
     utilisation: Annotated[
-        float, typer.Option(min=0.001, max=1, help="share of that rate that a real job keeps")
+        float,
+        typer.Option(min=0.001, max=1, help="Share of the rate that a real job reaches."),
     ] = 0.5,
     always_on: Annotated[
-        int, typer.Option(min=0, help="machines that are always on; 0 is a batch job")
+        int, typer.Option(min=0, help="Machines that are always on; 0 is a batch job.")
     ] = 0,
-    months: Annotated[float, typer.Option(min=0.1, help="how long the student serves")] = 12.0,
+    months: Annotated[float, typer.Option(min=0.1, help="How long the student serves.")] = 12.0,
     prompt_tokens: Annotated[
-        float, typer.Option(min=0, help="instruction and examples of one call")
+        float, typer.Option(min=0, help="Instruction and examples of one call.")
     ] = 120.0,
-    review_tokens: Annotated[float, typer.Option(min=1, help="tokens of a mean review")] = 110.0,
-    answer_tokens: Annotated[float, typer.Option(min=1, help="tokens of the answer")] = 6.0,
+    review_tokens: Annotated[float, typer.Option(min=1, help="Tokens of a mean review.")] = 110.0,
+    answer_tokens: Annotated[float, typer.Option(min=1, help="Tokens of the answer.")] = 6.0,
     reviews_a_call: Annotated[
-        float, typer.Option(min=1, help="reviews that share one instruction")
+        float, typer.Option(min=1, help="Reviews that share one instruction.")
     ] = 1.0,
     label_rows: Annotated[
-        float, typer.Option(min=0, help="reviews labelled by the large model, once")
+        float, typer.Option(min=0, help="Reviews labelled by the large model, once.")
     ] = 5_000.0,
-    gold_rows: Annotated[float, typer.Option(min=0, help="reviews labelled by people")] = 500.0,
-    gold_price: Annotated[float, typer.Option(min=0, help="US dollars a gold label")] = 0.10,
-    engineering_days: Annotated[float, typer.Option(min=0, help="days of work, once")] = 5.0,
-    upkeep_days: Annotated[float, typer.Option(min=0, help="days of work a month")] = 0.25,
-    day_rate: Annotated[float, typer.Option(min=0, help="US dollars a day of work")] = 600.0,
-    training_hours: Annotated[float, typer.Option(min=0, help="machine hours to train")] = 3.0,
-    report: Annotated[Path | None, typer.Option(help="HTML file to write too, with charts")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="everything as one JSON object")] = False,
+    gold_rows: Annotated[float, typer.Option(min=0, help="Reviews labelled by people.")] = 500.0,
+    gold_price: Annotated[float, typer.Option(min=0, help="US dollars a gold label.")] = 0.10,
+    engineering_days: Annotated[float, typer.Option(min=0, help="Days of work, once.")] = 5.0,
+    upkeep_days: Annotated[float, typer.Option(min=0, help="Days of work a month.")] = 0.25,
+    day_rate: Annotated[float, typer.Option(min=0, help="US dollars a day of work.")] = 600.0,
+    training_hours: Annotated[float, typer.Option(min=0, help="Machine hours to train.")] = 3.0,
+    report: Annotated[Path | None, typer.Option(help="HTML file to write, with charts.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Cost a million reviews by large models and by a student, and where the student pays back."""
     rates = load_rates(prices)

@@ -26,49 +26,50 @@ __all__ = ["curate"]
 
 
 def curate(
-    labelled: Annotated[str, typer.Argument(help="labelled reviews, such as `label` writes")],
-    out: Annotated[Path, typer.Argument(help="JSON lines to write, for `train`")],
+    labelled: Annotated[str, typer.Argument(help="Labelled reviews, such as `label` writes.")],
+    out: Annotated[Path, typer.Argument(help="JSON lines to write, for `train`.")],
     report: Annotated[
-        Path | None, typer.Option(help="HTML report of what was dropped and why")
+        Path | None, typer.Option(help="HTML report of what was dropped and why.")
     ] = None,
     holdout: Annotated[
         list[str] | None,
-        typer.Option(help="evaluation file whose texts must not be trained on; may be repeated"),
+        typer.Option(help="Evaluation file whose texts must not be trained on; may be repeated."),
     ] = None,
     labels: Annotated[
-        str, typer.Option(help="the closed label set, in order")
+        str, typer.Option(help="The closed label set, in order.")
     ] = "negative,neutral,positive",
     near: Annotated[
         float,
-        typer.Option(min=0.0, max=1.0, help="similarity of near-duplicates; 1 keeps them all"),
+        typer.Option(min=0.0, max=1.0, help="Similarity of near-duplicates; 1 keeps them all."),
     ] = 0.8,
     label_errors: Annotated[
         bool,
-        typer.Option(help="look for wrong labels among those that people gave, by --bundle"),
+        typer.Option(help="Look for wrong labels among those that people gave, by --bundle."),
     ] = True,
     drop_label_errors: Annotated[
-        bool, typer.Option("--drop-label-errors", help="drop the labels that are probably wrong")
+        bool, typer.Option("--drop-label-errors", help="Drop the labels that are probably wrong.")
     ] = False,
     bundle: Annotated[
         Path | None,
         typer.Option(
             envvar="SENTIMILL_BUNDLE",
-            help="bundle whose embeddings tell wrong labels",
+            help="Bundle whose embeddings tell wrong labels.",
             show_default="the reference student",
         ),
     ] = None,
     class_ratio: Annotated[
-        float | None, typer.Option(min=1.0, help="most rows of a class, as a multiple of the least")
+        float | None,
+        typer.Option(min=1.0, help="Most rows of a class, times the fewest."),
     ] = None,
     domain_share: Annotated[
-        float | None, typer.Option(min=0.01, max=1.0, help="largest share of one domain")
+        float | None, typer.Option(min=0.01, max=1.0, help="Largest share of one domain.")
     ] = None,
     keep: Annotated[
-        int | None, typer.Option(min=1, help="rows of train to keep, a random sample")
+        int | None, typer.Option(min=1, help="Rows of train to keep, a random sample.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="of every random choice")] = 0,
+    seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
     scratch: Annotated[
-        Path | None, typer.Option(help="folder for temporary files, as large as the input")
+        Path | None, typer.Option(help="Folder for temporary files, as large as the input.")
     ] = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,

@@ -31,15 +31,20 @@ _NEEDS: Final = ("scipy", "sklearn", "torch")
 
 
 def drift(
+    on: Annotated[str, typer.Option(metavar="FILE", help="Recent texts: CSV, JSONL or Parquet.")],
     reference: Annotated[
-        Path, typer.Option(envvar="SENTIMILL_BUNDLE", help="bundle whose texts these should be")
-    ],
-    on: Annotated[str, typer.Option(metavar="FILE", help="recent texts: csv, jsonl or parquet")],
+        Path | None,
+        typer.Option(
+            envvar="SENTIMILL_BUNDLE",
+            help="Bundle that answers such texts.",
+            show_default="the model that comes with Sentimill",
+        ),
+    ] = None,
     against: Annotated[
         str | None,
         typer.Option(
             metavar="FILE",
-            help="texts of when all was well, such as those the bundle was judged on",
+            help="Earlier texts to compare with, such as those that the bundle was judged on.",
             show_default="the label mix alone is tested",
         ),
     ] = None,
@@ -48,14 +53,14 @@ def drift(
     quote: QuoteChar = '"',
     escape: Escape = None,
     encoding: Encoding = "utf-8",
-    most: Annotated[int, typer.Option(min=50, help="rows drawn by chance from each file")] = 1000,
+    most: Annotated[int, typer.Option(min=50, help="Rows drawn at random from each file.")] = 1000,
     alpha: Annotated[
-        float, typer.Option(min=1e-6, max=0.5, help="odds of a false alarm, over all tests")
+        float, typer.Option(min=1e-6, max=0.5, help="Probability of a false alarm, over all tests.")
     ] = 0.01,
-    seed: Annotated[int, typer.Option(min=0, help="of every random choice")] = 0,
-    json: Annotated[Path | None, typer.Option(help="write every figure here")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
+    json: Annotated[Path | None, typer.Option(help="Write every figure here.")] = None,
 ) -> None:
-    """Say whether recent texts are still like those that a bundle knows.
+    """Tell whether recent texts still resemble those that a bundle was judged on.
 
     Exit code 0 when nothing has moved, 5 when something has.
     """
@@ -64,6 +69,7 @@ def drift(
     from rich.console import Console
 
     from sentimill.atomic_write import write_atomically
+    from sentimill.bundle.reference import reference_bundle
     from sentimill.classifier import Classifier
     from sentimill_train.monitoring.drift import DriftJob, find_drift
 
@@ -81,7 +87,7 @@ def drift(
         alpha=alpha,
         seed=seed,
     )
-    found = find_drift(Classifier.load(reference), job)
+    found = find_drift(Classifier.load(reference or reference_bundle()), job)
     if json is not None:
         write_atomically(json, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
     out = Console(highlight=False)

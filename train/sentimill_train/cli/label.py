@@ -35,60 +35,60 @@ __all__ = ["label"]
 def label(
     reviews: Annotated[
         str | None,
-        typer.Argument(help="csv, tsv, jsonl, parquet, `starter`, `hard-kinds` or hub:owner/name"),
+        typer.Argument(help="CSV, TSV, JSONL, Parquet, `starter`, `hard-kinds` or hub:owner/name."),
     ] = None,
-    out: Annotated[Path | None, typer.Argument(help="labelled JSON lines to write")] = None,
+    out: Annotated[Path | None, typer.Argument(help="Labelled JSON lines to write.")] = None,
     teacher: Annotated[
         list[str] | None,
-        typer.Option(help="openai:MODEL, openai:MODEL@URL or anthropic:MODEL; may be repeated"),
+        typer.Option(help="openai:MODEL, openai:MODEL@URL or anthropic:MODEL; may be repeated."),
     ] = None,
     budget: Annotated[
-        str, typer.Option(help="US dollars that this store may ever cost, or `none`")
+        str, typer.Option(help="Most US dollars that all runs with this store may cost, or `none`.")
     ] = "1.00",
     base_url: Annotated[
-        str | None, typer.Option(help="endpoint of the teachers that name none")
+        str | None, typer.Option(help="Endpoint of the teachers that name none.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="go on without asking")] = False,
-    labels: Annotated[str, typer.Option(help="the closed set")] = "negative,neutral,positive",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before the first call.")] = False,
+    labels: Annotated[str, typer.Option(help="Labels in order.")] = "negative,neutral,positive",
     soft: Annotated[
-        str, typer.Option(help="where shares come from: auto, logprobs, votes or stated")
+        str, typer.Option(help="Where shares come from: auto, logprobs, votes or stated.")
     ] = "auto",
-    votes: Annotated[int, typer.Option(min=1, help="answers a text, without logprobs")] = 1,
-    shots: Annotated[int, typer.Option(min=0, help="solved examples a label, of gold rows")] = 0,
+    votes: Annotated[int, typer.Option(min=1, help="Answers to each text without logprobs.")] = 1,
+    shots: Annotated[int, typer.Option(min=0, help="Gold rows of each label in the prompt.")] = 0,
     gold_rows: Annotated[
-        int, typer.Option(min=0, help="rows with a label that measure the teacher")
+        int, typer.Option(min=0, help="Rows with a label that measure the teacher.")
     ] = 200,
     relabel: Annotated[
-        bool, typer.Option("--relabel", help="ask about rows that have a label, too")
+        bool, typer.Option("--relabel", help="Also ask about rows that have a label.")
     ] = False,
     redact: Annotated[
-        bool, typer.Option("--redact", help="mask e-mail, web, phone and card numbers")
+        bool, typer.Option("--redact", help="Mask e-mail, web, phone and card numbers.")
     ] = False,
-    max_words: Annotated[int, typer.Option(min=8, help="longer texts lose their middle")] = 400,
+    max_words: Annotated[int, typer.Option(min=8, help="Longer texts lose their middle.")] = 400,
     price_in: Annotated[
-        float | None, typer.Option(min=0.0, help="dollars a million tokens sent")
+        float | None, typer.Option(min=0.0, help="Dollars a million tokens sent.")
     ] = None,
     price_out: Annotated[
-        float | None, typer.Option(min=0.0, help="dollars a million tokens answered")
+        float | None, typer.Option(min=0.0, help="Dollars a million tokens answered.")
     ] = None,
-    prices: Annotated[Path | None, typer.Option(help="price table to use")] = None,
-    rpm: Annotated[float | None, typer.Option(min=0.01, help="requests a minute at most")] = None,
-    tpm: Annotated[float | None, typer.Option(min=1.0, help="tokens a minute at most")] = None,
-    concurrency: Annotated[int, typer.Option(min=1, max=1000, help="calls at once")] = 16,
-    timeout_s: Annotated[float, typer.Option(min=0.05, help="seconds a call may take")] = 60.0,
-    attempts: Annotated[int, typer.Option(min=1, help="calls a question before giving up")] = 8,
+    prices: Annotated[Path | None, typer.Option(help="Price table to use.")] = None,
+    rpm: Annotated[float | None, typer.Option(min=0.01, help="Requests a minute at most.")] = None,
+    tpm: Annotated[float | None, typer.Option(min=1.0, help="Tokens a minute at most.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, max=1000, help="Calls at once.")] = 16,
+    timeout_s: Annotated[float, typer.Option(min=0.05, help="Seconds a call may take.")] = 60.0,
+    attempts: Annotated[int, typer.Option(min=1, help="Most calls for one question.")] = 8,
     batch: Annotated[
-        bool, typer.Option("--batch", help="use the batch API: half the price, up to a day")
+        bool, typer.Option("--batch", help="Use the batch API: half the price, up to a day.")
     ] = False,
-    batch_rows: Annotated[int, typer.Option(min=1, max=50_000, help="calls a part")] = 50_000,
-    poll_s: Annotated[float, typer.Option(min=0.01, help="seconds between looks")] = 60.0,
+    batch_rows: Annotated[int, typer.Option(min=1, max=50_000, help="Rows in one batch.")] = 50_000,
+    poll_s: Annotated[float, typer.Option(min=0.01, help="Seconds between polls.")] = 60.0,
     store: Annotated[
-        Path | None, typer.Option(help="where answers are kept; OUT.answers.sqlite")
+        Path | None, typer.Option(help="File that stores the answers; OUT.answers.sqlite.")
     ] = None,
     label_help: Annotated[
         Path | None, typer.Option(help='TOML file with a line LABEL = "meaning" for each label')
     ] = None,
-    prompt: Annotated[Path | None, typer.Option(help="a prompt file of your own")] = None,
+    prompt: Annotated[Path | None, typer.Option(help="A prompt file of your own.")] = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     delimiter: Delimiter = None,
@@ -97,7 +97,10 @@ def label(
     encoding: Encoding = "utf-8",
     probe_injection: Annotated[
         bool,
-        typer.Option("--probe-injection", help="measure if reviews can command the teacher"),
+        typer.Option(
+            "--probe-injection",
+            help="Measure whether commands in reviews change labels.",
+        ),
     ] = False,
 ) -> None:
     """Label reviews by asking frontier models, within a budget that cannot be passed."""

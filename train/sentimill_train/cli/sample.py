@@ -21,32 +21,30 @@ __all__ = ["sample"]
 
 
 def sample(
-    recent: Annotated[str, typer.Argument(metavar="FILE", help="texts: csv, jsonl or parquet")],
+    recent: Annotated[str, typer.Argument(metavar="FILE", help="Recent texts, as a table.")],
     bundle: Annotated[
         list[Path] | None,
         typer.Option(
             envvar="SENTIMILL_BUNDLE",
-            help="bundle that answers today; several are averaged",
+            help="Bundle that answers the texts; several are averaged.",
             show_default="the reference student",
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="rows to label, as JSON lines", show_default="FILE.to-label.jsonl beside it"
-        ),
+        typer.Option(help="Rows to label, as JSON lines.", show_default="FILE.to-label.jsonl"),
     ] = None,
-    budget: Annotated[int, typer.Option(min=1, help="how many rows")] = 500,
+    budget: Annotated[int, typer.Option(min=1, help="Number of rows to pick.")] = 500,
     text_column: TextColumn = None,
     delimiter: Delimiter = None,
     quote: QuoteChar = '"',
     escape: Escape = None,
     encoding: Encoding = "utf-8",
     exclude: Annotated[
-        list[str] | None, typer.Option(help="file whose texts have labels already; may be repeated")
+        list[str] | None, typer.Option(help="File whose texts have labels already; repeatable.")
     ] = None,
-    most: Annotated[int, typer.Option(min=1, help="rows looked at, drawn by chance")] = 20_000,
-    seed: Annotated[int, typer.Option(min=0, help="of every random choice")] = 0,
+    most: Annotated[int, typer.Option(min=1, help="Rows drawn at random to choose from.")] = 20_000,
+    seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
 ) -> None:
     """Pick what to label next: the texts that the model is least sure of, no two alike.
 

@@ -1,4 +1,4 @@
-"""The article's two claims against a plan, model by model: a hundredth of the cost, paid back soon.
+"""Tests the two claims against a plan: a hundredth of the cost, and an early break-even.
 
 The claims as this project's README states them: a small fine-tuned model costs a hundredth of a
 large generic one or less, and pays back between 100 thousand and a million queries.
@@ -60,8 +60,8 @@ class Line:
 class Study:
     """Everything that `sentimill cost` prints. totals_usd go with `volumes`, in reviews.
 
-    findings: what became of the claims, in sentences. swings_at: the break-even that they swing
-    about; infinite where there is none.
+    findings: where the claims hold, in sentences. swings_at: the break-even of the plan itself;
+    infinite where there is none.
     """
 
     plan: Plan

@@ -1,6 +1,6 @@
 """Dated prices: hosted models by token, machines by hour; and the rate measured for the student.
 
-The model prices are the teacher's own table, so labelling and serving are costed alike.
+The model prices are the teacher's own table, so labelling and serving use the same prices.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MEASURED: Final = Path(__file__).parents[1] / "resources" / "measured_rates.json
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """A rented machine, or one GPU of it with its share of cores. assumed: no source behind it."""
+    """A rented machine, or one GPU of it with its share of cores. assumed: it has no source."""
 
     name: str
     kind: str

@@ -1,6 +1,6 @@
-"""Are recent texts still like those that a bundle was judged on? Five tests, one record.
+"""Drift: five tests of whether recent texts still resemble those that a bundle was judged on.
 
-A bundle holds the mix of its labels, and nothing else about texts: an embedding can be turned back
+A bundle holds the mix of its labels and nothing else about texts: an embedding can be turned back
 into much of its text (Morris et al. 2023, "Text Embeddings Reveal (Almost) As Much As Text"), so
 none is kept in a file that is passed around. The other tests compare with texts of an earlier day,
 which whoever operates the model has.
@@ -28,10 +28,10 @@ from sentimill_train.metrics.two_sample_tests import (
     mix_shift,
     spread,
 )
-from sentimill_train.monitoring.observations import Seen, embeddings, look
+from sentimill_train.monitoring.observations import Observed, embeddings, look
 from sentimill_train.monitoring.recent_rows import Drawn, draw_rows
 
-__all__ = ["FEWEST_ROWS", "Drift", "DriftJob", "Looked", "Shift", "find_drift"]
+__all__ = ["FEWEST_ROWS", "Drift", "DriftJob", "SampleCounts", "Shift", "find_drift"]
 
 FEWEST_ROWS: Final = 50
 """Fewer texts than this on either side tell nothing about a distribution."""
@@ -65,8 +65,8 @@ class Shift(msgspec.Struct, frozen=True, kw_only=True):
     recent: float | None = None
 
 
-class Looked(msgspec.Struct, frozen=True, kw_only=True):
-    """One side: rows_in_file, how many were drawn of them, and how many no model can read."""
+class SampleCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """One file: its rows, how many were drawn, and how many of those no model can read."""
 
     rows_in_file: int
     drawn: int
@@ -74,12 +74,12 @@ class Looked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
-    """All that was found; it holds no text. level: what a p must be under, alpha shared out."""
+    """All results; they hold no text. level: the largest p that counts, alpha over the tests."""
 
     bundle: str
     digest: str
-    recent: Looked
-    earlier: Looked | None
+    recent: SampleCounts
+    earlier: SampleCounts | None
     label_mix: dict[str, float]
     alpha: float
     level: float
@@ -87,7 +87,7 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def moved(self) -> bool:
-        """Whether any test says so."""
+        """Whether any test found a shift."""
         return any(shift.moved for shift in self.shifts)
 
 
@@ -95,7 +95,7 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
 class DriftJob:
     """What to compare. on, against: files; most: rows that are drawn of each.
 
-    alpha: the odds of crying wolf over all tests together, when nothing has moved.
+    alpha: the probability of a false alarm over all tests together, when nothing has moved.
     """
 
     on: str
@@ -109,12 +109,12 @@ class DriftJob:
 @dataclass(frozen=True, slots=True)
 class _Side:
     drawn: Drawn
-    seen: Seen
+    seen: Observed
     points: Floats | None
 
-    def looked(self) -> Looked:
+    def looked(self) -> SampleCounts:
         rows = len(self.drawn.rows)
-        return Looked(
+        return SampleCounts(
             rows_in_file=self.drawn.rows_in_file,
             drawn=rows,
             unreadable=rows - len(self.seen.kept),
@@ -195,7 +195,7 @@ def _spread(name: Name, earlier: _Side | None, recent: _Side, level: float) -> S
     )
 
 
-def _measured(name: Name, seen: Seen) -> Floats:
+def _measured(name: Name, seen: Observed) -> Floats:
     of = {"confidence": seen.confidence, "length": seen.words, "out of vocabulary": seen.oov}
     return np.asarray(of[name])
 

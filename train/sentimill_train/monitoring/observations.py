@@ -1,4 +1,4 @@
-"""What a bundle makes of texts nobody labelled: answers, words it has no token for, embeddings."""
+"""What a bundle computes for texts without labels: answers, unknown words, embeddings."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from sentimill.errors import InputError, TextError
 from sentimill.text.cleaning import clean
 from sentimill_train.metrics.classification import Floats
 
-__all__ = ["Seen", "embeddings", "look"]
+__all__ = ["Observed", "embeddings", "look"]
 
-_CHARACTERS = 20_000  # of a text that are counted; a cell with a book in it takes no minute
+_CHARACTERS = 20_000  # that are counted of a text, so that a whole book in a cell takes no minute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """Texts as a bundle sees them, in their order.
+class Observed:
+    """A bundle's observations of texts, in their order.
 
     kept: (rows,) int64, the place of each among the texts that were given; the others have no
     answer. probs: (rows, labels). words: (rows,). oov: (rows,), the share of a text's words that
@@ -45,7 +45,7 @@ class Seen:
         return dict(zip(labels, found.tolist(), strict=True))
 
 
-def look(classifier: Classifier, texts: Sequence[str]) -> Seen:
+def look(classifier: Classifier, texts: Sequence[str]) -> Observed:
     """Classify *texts* and count their words.
 
     Raises:
@@ -60,7 +60,7 @@ def look(classifier: Classifier, texts: Sequence[str]) -> Seen:
             reason="NOTHING_CLASSIFIED",
         )
     counted = _count(classifier.bundle, [texts[i] for i in kept])
-    return Seen(
+    return Observed(
         kept=np.array(kept, dtype=np.int64),
         probs=np.array([a.probs for a in answers if isinstance(a, Prediction)], dtype=np.float64),
         words=counted[:, 0],
@@ -98,7 +98,7 @@ def _count(bundle: Bundle, texts: Sequence[str]) -> Floats:
 
 
 def _words(encoding: Encoding, unknown: str | None) -> tuple[int, float]:
-    """Return the words of a text, as its tokenizer parts them, and the share out of vocabulary."""
+    """Return the number of words, as the tokenizer splits them, and the share out of vocabulary."""
     pieces = Counter(encoding.word_ids)
     strange = {
         word
