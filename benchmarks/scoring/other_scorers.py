@@ -1,4 +1,4 @@
-"""The job beside what people write by hand: pandas and the transformers pipeline."""
+"""Compares the job with scripts that people write by hand: pandas and the transformers pipeline."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""How much of the engine does `sentimill score` leave, and what does it survive?
+"""How close is `sentimill score` to the rate of the engine, and which faults does it survive?
 
-Bound: an offline job cannot be faster than the engine on texts that are in memory already. So the
-first figure is a ratio to that loop, measured in the same run, turn about. With a tiny model the
-engine is no bound and the pipeline's own rate and memory show. Then faults: whatever happens, an
-output is whole or absent, and a job that goes on ends with the same bytes.
+An offline job cannot be faster than the engine on texts that are in memory already. So the first
+figure is a ratio to that loop, with both measured alternately in one run. With a tiny model the
+engine takes no time, and the rate and memory of the pipeline itself show. The faults check that an
+output is whole or absent whatever happens, and that a resumed job ends with the same bytes.
 
     python -m benchmarks.scoring.score_job ratio    --bundle bundles/demo --data shared/data
     python -m benchmarks.scoring.score_job pipeline --rows 5000000

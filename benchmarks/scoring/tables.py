@@ -1,4 +1,4 @@
-"""The README's paragraph on scoring jobs, from what `scoring.py` found."""
+"""Writes the figures of scoring jobs into a page, from the results of `score_job`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["fill"]
 
 
 def fill(readme: str, results: Path) -> str:
-    """Return *readme* with the list of figures in the folder *results* between its markers."""
+    """Return the page *readme* with the figures of the folder *results* between its markers."""
     return between(readme, "scoring", _lines(results))
 
 

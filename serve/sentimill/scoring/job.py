@@ -130,8 +130,8 @@ class Score:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Create the folders of the job and lock them, whatever --work says, for one output."""
-        beside = self._folder_beside()
-        folders = [beside] if self.folder() == beside else [beside, self.folder()]
+        default = self._default_folder()
+        folders = [default] if self.folder() == default else [default, self.folder()]
         with ExitStack() as stack:
             for folder in folders:
                 with writing(self.target):
@@ -139,15 +139,15 @@ class Score:
                     stack.enter_context(FolderLock(folder))
             yield
             if len(folders) == 2:
-                shutil.rmtree(beside, ignore_errors=True)
+                shutil.rmtree(default, ignore_errors=True)
 
     def folder(self) -> Path:
         """Return the folder of the unfinished job."""
         if self.work is None:
-            return self._folder_beside()
+            return self._default_folder()
         return self.work.absolute() / hashlib.sha256(self._place().encode()).hexdigest()[:16]
 
-    def _folder_beside(self) -> Path:
+    def _default_folder(self) -> Path:
         """Return the folder that every spelling of the target's path leads to."""
         if is_remote(self.target):
             name = hashlib.sha256(self.target.encode()).hexdigest()[:16]

@@ -81,9 +81,9 @@ class LocalScorer:
         encoded: list[Encoded | TextError | None] = [
             text if isinstance(text, TextError) else None for text in texts
         ]
-        places = [i for i, text in enumerate(texts) if isinstance(text, str)]
+        positions = [i for i, text in enumerate(texts) if isinstance(text, str)]
         found = self._encoder.encode([text for text in texts if isinstance(text, str)])
-        for place, result in zip(places, found, strict=True):
+        for place, result in zip(positions, found, strict=True):
             encoded[place] = result
         return Prepared(texts, encoded)
 
@@ -91,12 +91,12 @@ class LocalScorer:
         """See `Scorer.answer`: batches of like length; one that fails is split."""
         encoded = prepared.encoded
         errors: dict[int, SentimillError] = {}
-        places: list[int] = []
+        positions: list[int] = []
         foreign: list[int] = []
         rows: list[NDArray[np.int64]] = []
         for i, result in enumerate(encoded):
             if isinstance(result, Encoded):
-                places.append(i)
+                positions.append(i)
                 rows.append(result.ids)
                 if result.foreign:
                     foreign.append(i)
@@ -108,8 +108,8 @@ class LocalScorer:
         results = self._classifier.at_once(self._run, [[rows[k] for k in b] for b in batches])
         for batch, (found, failed) in zip(batches, results, strict=True):
             padded += self._classifier.computed_tokens([len(rows[k]) for k in batch])
-            probs[[places[k] for k in batch]] = found
-            errors |= {places[batch[k]]: error for k, error in failed.items()}
+            probs[[positions[k] for k in batch]] = found
+            errors |= {positions[batch[k]]: error for k, error in failed.items()}
         return Answers(probs, errors, foreign, sum(map(len, rows)), padded)
 
     def _run(

@@ -91,8 +91,10 @@ class ServerScorer:
         }
         # Texts of like length share a request, so the server's batches have less padding.
         asked = [(len(text), i) for i, text in enumerate(texts) if isinstance(text, str)]
-        places = [i for _, i in sorted(asked)]
-        chunks = [places[k : k + _REQUEST_TEXTS] for k in range(0, len(places), _REQUEST_TEXTS)]
+        positions = [i for _, i in sorted(asked)]
+        chunks = [
+            positions[k : k + _REQUEST_TEXTS] for k in range(0, len(positions), _REQUEST_TEXTS)
+        ]
         probs = np.full((len(texts), len(self._model.labels)), np.nan, dtype=np.float32)
         tokens = 0
         foreign: list[int] = []
@@ -126,9 +128,9 @@ class ServerScorer:
             raise UsageError(why, reason="MODEL_CHANGED")
 
     def _ask(
-        self, texts: Texts, places: Sequence[int]
+        self, texts: Texts, positions: Sequence[int]
     ) -> Sequence[Prediction | TextError | EngineError]:
-        wanted = [text for text in (texts[i] for i in places) if isinstance(text, str)]
+        wanted = [text for text in (texts[i] for i in positions) if isinstance(text, str)]
         return self._patiently(lambda: self._client.classify(wanted, bulk=True))
 
     def _patiently(self, call: Callable[[], T]) -> T:

@@ -78,7 +78,7 @@ class Breaks:
 
 @pytest.fixture
 def _every_part_is_on_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put each part on record at once."""
+    """Write each part to the journal at once."""
     monkeypatch.setattr(part_writer, "_COMMIT_S", 0.0)
 
 

@@ -219,8 +219,8 @@ class DelimitedTable:
         """Return the added fields of each row, with a leading delimiter, as bytes."""
         label, *others = added.strings()
         quoted = pa.array([self._dialect.write([name]) for name in self._added.labels], pa.string())
-        places = pc.index_in(label, pa.array(self._added.labels, pa.string()))
-        columns = [pa.scalar(""), quoted.take(places), *others]
+        positions = pc.index_in(label, pa.array(self._added.labels, pa.string()))
+        columns = [pa.scalar(""), quoted.take(positions), *others]
         joined = pc.binary_join_element_wise(
             *columns, self._dialect.delimiter, null_handling="replace", null_replacement=""
         )
@@ -231,7 +231,7 @@ class DelimitedTable:
 
     def _table(self, rows: _Rows) -> pa.Table:
         """Return the rows as columns of text, and the bytes of those that do not fit in them."""
-        places = self._keep or range(len(self.columns))
+        positions = self._keep or range(len(self.columns))
         arrays = {
             self.columns[k]: pa.array(
                 [
@@ -240,7 +240,7 @@ class DelimitedTable:
                 ],
                 pa.string(),
             )
-            for k in places
+            for k in positions
         }
         source = pa.array([rows.odd.get(i) for i in range(len(rows.fields))], pa.binary())
         return pa.table({**arrays, f"{self._added.prefix}source": source})

@@ -125,11 +125,11 @@ class ExcelTable:
         return texts[0] if len(texts) == 1 else join_texts(texts) or ""
 
     def _table(self, fields: list[list[Cell]]) -> pa.Table:
-        places = self.kept or range(len(self.columns))
+        positions = self.kept or range(len(self.columns))
         return pa.table(
             {
                 self.columns[k]: pa.array([_as_text(row[k].value) for row in fields], pa.string())
-                for k in places
+                for k in positions
             }
         )
 
@@ -142,12 +142,12 @@ def write_excel(
     step: Callable[[], None],
 ) -> None:
     """Write the rows of *table* to *target* with the answers of *stream*."""
-    places = table.kept or range(len(table.columns) - table.answers)
+    positions = table.kept or range(len(table.columns) - table.answers)
     answers = _answers(stream)
 
     def rows() -> Iterator[list[Cell]]:
         yield from repeat([], table.leading_rows)
-        yield [*(Cell(table.columns[k]) for k in places), *map(Cell, columns.names)]
+        yield [*(Cell(table.columns[k]) for k in positions), *map(Cell, columns.names)]
         for cells in table.body():
             if _is_blank(cells):
                 yield []
@@ -155,7 +155,7 @@ def write_excel(
             new = next(answers)
             if table.answers and has_answer(cells[-table.answers].value):
                 new = cells[-table.answers :]
-            yield [*(cells[k] for k in places), *new]
+            yield [*(cells[k] for k in positions), *new]
 
     write_rows(rows(), target, step)
 

@@ -232,7 +232,7 @@ class Footer:
 
 
 def row_group(group: Struct, chunks: Sequence[Chunk], *, moved: bool) -> bytes:
-    """Return *group* with other *chunks*; *moved* says that all of them have new places."""
+    """Return *group* with other *chunks*; *moved* says that all of them have new positions."""
     fields = dict(group)
     fields[_Group.COLUMNS] = thrift.items_value(STRUCT, [chunk.serialize() for chunk in chunks])
     total = sum(chunk.number(_Metadata.BYTES) for chunk in chunks)
