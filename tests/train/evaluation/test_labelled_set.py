@@ -15,7 +15,7 @@ from sentimill.errors import InputError, TableError
 from sentimill_train.data.learnt_texts import text_sketch
 from sentimill_train.data.schema import Example
 from sentimill_train.data.splits import split_of
-from sentimill_train.evaluation.labelled_set import Sample, answer, read_sample, told_apart
+from sentimill_train.evaluation.labelled_set import Sample, answer, read_sample, with_unique_names
 
 LABELS = ("negative", "neutral", "positive")
 
@@ -167,12 +167,12 @@ def test_a_sample_of_empty_texts_is_an_error(bundle: Path) -> None:
         answer(Classifier.load(bundle), Sample(name="s", sha256="", part="all", examples=(empty,)))
 
 
-def test_sets_of_one_name_are_told_apart() -> None:
+def test_sets_of_one_name_are_with_unique_names() -> None:
     """The first keeps it, and no new name is one that another set has."""
     names = ("test", "x", "test", "x (2)", "x", "test")
     samples = [Sample(name=name, sha256="", part="all", examples=()) for name in names]
 
-    found = [sample.name for sample in told_apart(samples)]
+    found = [sample.name for sample in with_unique_names(samples)]
 
     assert found == ["test", "x", "test (2)", "x (2)", "x (3)", "test (3)"]
 

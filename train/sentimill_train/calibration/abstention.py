@@ -1,4 +1,4 @@
-"""When a model should rather not answer: risk against coverage, and a threshold for a target error.
+"""Abstention: risk against coverage, and the confidence threshold for a target error.
 
 Pure functions of confidence (rows,) and correct (rows,), so they serve any model.
 """
@@ -91,13 +91,13 @@ def _by_confidence(answers: Answers, weights: Floats) -> tuple[Floats, Floats, F
 
 
 class Abstention(msgspec.Struct, frozen=True, kw_only=True):
-    """The threshold that was chosen, and what it buys on the rows that it was chosen on.
+    """The threshold that was chosen, and its coverage and error on the rows that chose it.
 
     threshold: answer at or above it; None when the target cannot be promised at any. coverage:
     share of rows answered. error: share of those that is wrong. error_bound: with `sureness`, the
     error on new rows like these is not above it, if these chose nothing else: the validation rows
     of training chose its best epoch, which makes the bound a little too low. Without a threshold
-    the three say how near it came: they are those of the lowest bound that was to be had.
+    the three describe the best attempt, the one with the lowest bound, and are not stored.
     """
 
     target_error: float

@@ -137,7 +137,7 @@ def evaluate(
         ),
     ] = None,
 ) -> None:
-    """Judge a bundle on labelled reviews, on behaviour and beside other models."""
+    """Evaluate a model on labelled reviews and behaviour cases, and compare it with others."""
     check_installed("judging", *_NEEDS)
     import msgspec
     from rich.console import Console

@@ -1,4 +1,4 @@
-"""What a student must beat: plain models trained on the same rows.
+"""Baselines: plain models, trained on the same rows, that a student must beat.
 
 A distilled encoder earns its cost only where it is better than word counts with a logistic
 regression (Wang and Manning 2012 show how strong those are), or than the average of the base
@@ -78,8 +78,7 @@ def fit_baseline(
 ) -> Baseline:
     """Fit a logistic regression on *features* of the labelled *train* rows.
 
-    Its one setting is chosen by macro-F1 on *validation*, as the student's best weights are, so
-    that the baseline is no straw man.
+    Its one setting is chosen by macro-F1 on *validation*, so that the comparison is fair.
     """
     from sklearn.linear_model import LogisticRegression
 

@@ -25,7 +25,13 @@ from sentimill_train.evaluation.baselines import (
     word_table,
 )
 from sentimill_train.evaluation.behaviour import Case, run_cases
-from sentimill_train.evaluation.labelled_set import Answered, Sample, answer, gold_of, told_apart
+from sentimill_train.evaluation.labelled_set import (
+    Answered,
+    Sample,
+    answer,
+    gold_of,
+    with_unique_names,
+)
 from sentimill_train.evaluation.result import Judged, Judgement, judge_rival, judge_set
 from sentimill_train.metrics.classification import Floats
 from sentimill_train.metrics.intervals import DRAWS
@@ -57,7 +63,7 @@ def judge_bundle(
     seed: int = 0,
 ) -> tuple[Judgement, list[Answered]]:
     """Return the judgement, and the answers that it rests on, a sample each."""
-    answered = [answer(classifier, sample) for sample in told_apart(samples)]
+    answered = [answer(classifier, sample) for sample in with_unique_names(samples)]
     manifest = classifier.bundle.manifest
     rivals = [
         judge_rival(

@@ -19,7 +19,7 @@ from sentimill_train.data.schema import Columns, Example
 from sentimill_train.data.splits import assign, sample_rows, split_of, text_key
 from sentimill_train.metrics.classification import Answers
 
-__all__ = ["Answered", "Part", "Sample", "answer", "read_sample", "told_apart"]
+__all__ = ["Answered", "Part", "Sample", "answer", "read_sample", "with_unique_names"]
 
 Part = Literal["auto", "train", "validation", "test", "all"]
 
@@ -136,7 +136,7 @@ def read_sample(
     )
 
 
-def told_apart(samples: Sequence[Sample]) -> list[Sample]:
+def with_unique_names(samples: Sequence[Sample]) -> list[Sample]:
     """Return *samples* under different names, which figures are kept by: the second x is `x (2)`.
 
     Two folders may each hold a test.csv, and the test split has that name too.
@@ -190,7 +190,7 @@ def answer(
 def gold_of(
     examples: Sequence[Example], labels: tuple[str, ...], probs: np.typing.NDArray[np.float64]
 ) -> Answers:
-    """Return *probs* (rows, labels) beside the labels and stars of *examples*, all labelled."""
+    """Return *probs* (rows, labels) with the labels and stars of *examples*, all labelled."""
     place = {label: i for i, label in enumerate(labels)}
     stars = [example.stars for example in examples]
     return Answers(

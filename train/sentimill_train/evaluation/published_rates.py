@@ -1,4 +1,4 @@
-"""Failure rates that the paper of CheckList gives, to stand beside ours."""
+"""The failure rates of other models on CheckList, from its paper."""
 
 from __future__ import annotations
 

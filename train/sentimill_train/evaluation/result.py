@@ -260,9 +260,9 @@ def judge_rival(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Rival:
-    """Return a rival's figures beside the bundle's. pairs: the bundle's answers, then the rival's.
+    """Return a rival's figures and its comparison with the bundle.
 
-    Both answers of a pair have the same rows and labels.
+    pairs: the bundle's answers, then the rival's, for the same rows and labels.
     """
     sets = []
     for answered, rival in pairs:

@@ -1,7 +1,8 @@
-"""LoRA: weights stay as they are, and a product of two small matrices beside each learns.
+"""LoRA: the weights stay as they are, and adapters next to them learn.
 
-Hu et al. 2021: W + (alpha / rank) B A, with A random and B zero at first. The products are added to
-the weights when training is over, so a bundle is the ordinary one.
+An adapter is the product of two small matrices, W + (alpha / rank) B A, with A random and B zero at
+first (Hu et al. 2021). After training the products are added to the weights, so the bundle is like
+any other.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ __all__ = ["Lora", "add_adapters", "check_lora", "lora_of", "merge_adapters"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lora:
-    """rank: of what is learnt for each weight. alpha: it is multiplied by alpha / rank."""
+    """rank: of the adapter of each weight. alpha: the adapter is multiplied by alpha / rank."""
 
     rank: int = 8
     alpha: int = 16
@@ -40,9 +41,9 @@ def lora_of(wanted: bool, rank: int | None, alpha: int | None) -> Lora | None:
 
 
 def check_lora(preset: Preset, *, train_embeddings: bool) -> None:
-    """Raise UsageError where adapters cannot be learnt: before anything is read.
+    """Raise UsageError where adapters cannot be learnt, before anything is read.
 
-    LORA_ALONE beside options that learn the weights themselves, EXTRA_MISSING without peft.
+    LORA_ALONE with an option that learns the weights themselves, EXTRA_MISSING without peft.
     """
     if train_embeddings or preset == "tiny":
         other = "--train-embeddings" if train_embeddings else "--preset tiny"
@@ -55,7 +56,7 @@ def check_lora(preset: Preset, *, train_embeddings: bool) -> None:
 
 
 def add_adapters(student: Student, lora: Lora) -> LoraModel:
-    """Put adapters beside every linear layer of the encoder; they and the head alone are trained.
+    """Add an adapter to every linear layer of the encoder; only these and the head are trained.
 
     Seed torch first: half of an adapter is random.
     """

@@ -125,8 +125,8 @@ def new_student(
     six that way, and 0.30 with 0, 2 and 4. (A linear probe of them prefers 0, 2 and 4: accuracy
     0.60 against 0.55. What is left of either after training was not measured.)
 
-    The head is new, unless *pretrained* is a bundle with these labels: then training goes on from
-    it. `tiny` takes random weights and only the tokenizer of *pretrained*. vocabulary: how many
+    The head is new, unless *pretrained* is a bundle with these labels, which training continues.
+    `tiny` takes random weights and only the tokenizer of *pretrained*. vocabulary: how many
     token ids that tokenizer has. dropout: of the encoder; None keeps what its config says. Seed
     torch first: a new head is random.
 

@@ -1,4 +1,4 @@
-"""The checkpoint: a killed run goes on from it, to the weights of a run that was not killed.
+"""The checkpoint: a killed run continues from it, to the weights of a run that was not killed.
 
 One safetensors file holds every tensor of the loop, and the rest as JSON in its header: no pickle.
 The file is replaced whole, so a kill at any moment leaves the old one or the new one.

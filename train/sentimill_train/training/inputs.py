@@ -46,7 +46,7 @@ _LOG: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replay:
-    """Rows of other reviews, on which a student that goes on should still answer well.
+    """Rows of other reviews, on which a continued student should still answer well.
 
     train: learnt among the own rows. validation: rows that help to choose the weights.
     """
@@ -133,7 +133,7 @@ def read_replay(
     columns: Columns,
     seed: int,
 ) -> Replay | None:
-    """Return the rows to replay beside the *own* reviews: all rows of *anchors*, and *packaged*.
+    """Return the rows to replay with the *own* reviews: all rows of *anchors*, and *packaged*.
 
     The packaged reviews are those that come with the package (labels: `SENTIMENTS`), at most as
     many as `_replayed_rows` of the own ones. Of *anchors* the texts count, not their labels. A text
