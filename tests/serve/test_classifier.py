@@ -304,4 +304,4 @@ def test_a_hub_that_does_not_answer_is_a_usage_error(monkeypatch: pytest.MonkeyP
 
     with pytest.raises(UsageError, match=r"me/mine cannot be downloaded .* offline") as caught:
         Classifier.load("hub:me/mine")
-    assert caught.value.reason == "HUB_FAILED"
+    assert caught.value.reason == "HUB_UNREACHABLE"

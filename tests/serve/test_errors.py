@@ -118,3 +118,19 @@ def test_a_worker_process_may_return_and_raise_an_error(kind: type[SentimillErro
 def fail(kind: type[SentimillError]) -> None:
     """Raise an error of *kind*, in a worker."""
     raise kind("why", reason="REASON")
+
+
+def test_a_reason_is_spelt_in_one_way() -> None:
+    """No two reasons are the same words in another order: a program would test for one alone."""
+    files = [*(ROOT / "serve/sentimill").rglob("*.py"), *(ROOT / "train").rglob("*.py")]
+    found = {
+        reason
+        for path in files
+        for reason in re.findall(r'reason="([A-Z_]+)"', path.read_text(encoding="utf-8"))
+    }
+    by_words: dict[frozenset[str], set[str]] = {}
+    for reason in found:
+        by_words.setdefault(frozenset(reason.split("_")), set()).add(reason)
+
+    assert len(found) > 50
+    assert [same for same in by_words.values() if len(same) > 1] == []

@@ -32,4 +32,4 @@ def find_bundle(name: Path | str | None) -> Path | str:
         return huggingface_hub.snapshot_download(repository, revision=revision or None)
     except (OSError, ValueError) as error:  # what it raises derives from these two
         why = f"{repository} cannot be downloaded from the Hugging Face Hub: {error}"
-        raise UsageError(why, reason="HUB_FAILED") from error
+        raise UsageError(why, reason="HUB_UNREACHABLE") from error

@@ -165,7 +165,7 @@ def test_a_price_table_of_ones_own_replaces_ours(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--model", "nobody/knows"], "UNKNOWN_MODEL"),
+        (["--model", "nobody/knows"], "MODEL_UNKNOWN"),
         (["--machine", "abacus"], "UNKNOWN_MACHINE"),
         (["--machine", "h200"], "NO_RATE"),
         (["--prices", "/nowhere.json"], "BAD_PRICES"),

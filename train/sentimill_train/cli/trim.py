@@ -39,7 +39,7 @@ def trim(
         from sentimill_train.model.pretrained import find_pretrained
         from sentimill_train.model.vocabulary import trim_encoder
     if out.exists():
-        raise UsageError(f"{out} exists: remove it, or name another folder", reason="OUT_EXISTS")
+        raise UsageError(f"{out} exists: remove it, or name another folder", reason="OUTPUT_EXISTS")
     texts = [
         example.text
         for source in on

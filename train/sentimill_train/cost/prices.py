@@ -68,7 +68,7 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError(
                 f"no price for {name!r}: the table has {', '.join(self.models)}; add it to a copy "
                 f"of {PRICES} and give that with --prices",
-                reason="UNKNOWN_MODEL",
+                reason="MODEL_UNKNOWN",
             )
         return self.models[name]
 

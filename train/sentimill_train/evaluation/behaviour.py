@@ -98,7 +98,7 @@ def read_cases(path: Path, *, most: int | None = None) -> list[Case]:
     except (OSError, EOFError, zlib.error) as error:
         raise TableError(
             f"{path} cannot be read ({error}): give a .jsonl or .jsonl.gz of cases",
-            reason="UNREADABLE_FILE",
+            reason="UNREADABLE",
         ) from error
     decoder = msgspec.json.Decoder(Case)
     cases = []

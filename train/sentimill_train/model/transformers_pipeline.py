@@ -32,13 +32,13 @@ def to_transformers(bundle: Path | str | None = None) -> TextClassificationPipel
 
     Raises:
         BundleError: the folder does not verify.
-        UsageError: NO_WEIGHTS, the bundle has no `model.safetensors`.
+        UsageError: BUNDLE_NO_WEIGHTS, the bundle has no `model.safetensors`.
     """
     opened = open_bundle(reference_bundle() if bundle is None else bundle)
     manifest = opened.manifest
     if "model.safetensors" not in manifest.files:
         why = f"{opened.path} has no model.safetensors: use a bundle that train wrote"
-        raise UsageError(why, reason="NO_WEIGHTS")
+        raise UsageError(why, reason="BUNDLE_NO_WEIGHTS")
     tokenizer_json = opened.read("tokenizer.json")
     tokenizer = Tokenizer.from_buffer(tokenizer_json)
     # A bundle that is made to ship may have int8 alone, whose temperature is nearly that of fp32.
