@@ -282,3 +282,20 @@ def test_every_runbook_that_is_named_is_there() -> None:
 
     assert named
     assert named <= headings
+
+
+def test_a_broken_engine_is_told_until_it_answers() -> None:
+    """The server is not ready meanwhile; a drain is not undone by an engine that recovers."""
+    server = Status(Metrics())
+    server.serve({}, (), lambda: True)
+    server.set_healthy(False)
+    ready = server.metrics.registry.get_sample_value("sentimill_ready")
+    said = [problem.what for problem in server.document().problems]
+    server.set_healthy(True)
+
+    assert ready == 0
+    assert said == ["The engine is broken: calls are refused until a new model or process answers."]
+    assert (server.state, server.document().problems) == ("serving", [])
+    server.drain()
+    server.set_healthy(True)
+    assert server.state == "draining"
