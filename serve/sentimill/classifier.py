@@ -175,8 +175,8 @@ class Classifier:
         batches = list(plan_batches([*map(len, rows)], batch_tokens or self.batch_tokens))
         with progress_bar(len(rows), shown=progress) as advance:
 
-            def run(batch: Rows, beside: int) -> NDArray[np.float32]:
-                logits = self.run(batch, beside)
+            def run(batch: Rows, other_calls: int) -> NDArray[np.float32]:
+                logits = self.run(batch, other_calls)
                 advance(len(batch))
                 return logits
 
