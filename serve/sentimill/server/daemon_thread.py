@@ -17,6 +17,8 @@ T = TypeVar("T")
 _NAMES: Final = ("engine", "tokenizer", "daemon")
 """How the names of threads begin that may run code outside Python."""
 
+_LAST_SECONDS: Final = 0.5
+
 
 async def run_in_daemon_thread(work: Callable[[], T]) -> T:
     """Return what *work* returns in a thread of its own. A cancelled caller leaves it running."""
@@ -38,7 +40,10 @@ async def run_in_daemon_thread(work: Callable[[], T]) -> T:
 
 def has_busy_threads() -> bool:
     """Return whether a thread still loads or computes, for which Python's own end might wait."""
-    return any(thread.name.startswith(_NAMES) for thread in threading.enumerate())
+    threads = [one for one in threading.enumerate() if one.name.startswith(_NAMES)]
+    for thread in threads:
+        thread.join(_LAST_SECONDS / len(threads))  # idle ones have been told to end
+    return any(thread.is_alive() for thread in threads)
 
 
 def end_process(code: int) -> NoReturn:
