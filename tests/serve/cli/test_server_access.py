@@ -109,7 +109,7 @@ def test_a_server_that_is_not_trusted_is_named_as_such(ask: Asker, files: Path) 
     run = ask(*shown(files, ca="two"), "--token-file", files / "token")
 
     assert run.code == 1
-    assert "not signed by an authority that is trusted here" in run.error
+    assert "not signed by an authority that this client trusts" in run.error
 
 
 @pytest.mark.slow
@@ -122,7 +122,7 @@ def test_a_client_that_is_not_trusted_learns_what_it_may_be(
     run = sentimill("classify", "good", "--server", address, *options)
 
     assert run.code == 1
-    assert "does not know the client's certificate (--tls-cert)" in run.error
+    assert "not know the client's certificate (--tls-cert)" in run.error
 
 
 def test_a_server_without_tls_is_named_as_such(
@@ -133,7 +133,7 @@ def test_a_server_without_tls_is_named_as_such(
         run = sentimill("classify", "good", "--server", serving.address, *shown(files))
 
     assert run.code == 1
-    assert "speaks without TLS" in run.error
+    assert "does not use TLS" in run.error
 
 
 @pytest.mark.parametrize(
