@@ -1,4 +1,4 @@
-"""On the way back to what it began with, a student stops where validation is best."""
+"""Weight interpolation keeps the share of the new weights at which validation is best."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_training_that_goes_on_says_how_far(
 
     share = made.bundle.manifest.training["interpolated_share"]
     assert share in SHARES
-    said = "of the way back" in made.bundle.read("README.md").decode()
+    said = "blended with" in made.bundle.read("README.md").decode()
     assert said == (share != 1)
     assert made.test.figures["accuracy"].value == 1.0
 
@@ -99,4 +99,4 @@ def test_it_need_not(first: Trained, tmp_path: Path) -> None:
 
     for made in (first, kept):
         assert made.bundle.manifest.training["interpolated_share"] is None
-        assert "of the way back" not in made.bundle.read("README.md").decode()
+        assert "blended with" not in made.bundle.read("README.md").decode()
