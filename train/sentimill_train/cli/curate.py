@@ -132,7 +132,7 @@ def curate(
     console.print(f"{found.passed:>10,}  of validation and test written as they came")
     if found.label_errors:
         where = f"listed in {report}" if report else "--report lists them"
-        console.print(f"{found.label_errors:>10,}  labels are probably wrong, {where}")
+        console.print(f"{found.label_errors:>10,}  labels may be wrong, {where}")
     if label_errors and embed is None:
         console.print("label errors were not looked for: that needs 'sentimill[cpu,train]'")
     for note in found.notes:
