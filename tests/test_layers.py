@@ -34,8 +34,8 @@ TRAIN_MAY_READ_WITH = ("data", "sentimill.scoring.formats.")
 SERVE_LIBRARIES = {
     "emoji": r"text\.emoji_names",
     "fsspec": r"scoring\..*",
-    "google": r"server\.\w+|client\.\w+",
-    "grpc": r"server\.\w+|client\.\w+",
+    "google": r"server\..*|client\.\w+",
+    "grpc": r"server\..*|client\.\w+",
     "grpc_health": r"server\.server",
     "grpc_reflection": r"server\.server",
     "huggingface_hub": r"bundle\.locate",

@@ -18,7 +18,7 @@ from sentimill.batching.scheduler import Scheduler
 from sentimill.classifier import Classifier
 from sentimill.observability.metrics import Metrics
 from sentimill.observability.tracing import Spans
-from sentimill.server.auth import TokenAuth
+from sentimill.server.access.auth import TokenAuth
 from sentimill.server.error_interceptor import CallBoundary, ErrorInterceptor
 from sentimill.server.lifecycle import Serve, Serving
 from sentimill.server.model_slot import LoadedModel, ModelSlot

@@ -171,8 +171,8 @@ def serve(
 
     SIGTERM drains and stops the server; SIGHUP loads the bundle again.
     """
+    from sentimill.server.access.tls import Tls
     from sentimill.server.lifecycle import Serve
-    from sentimill.server.tls import Tls
     from sentimill.server.watchdog import WatchdogLimits
 
     model = bundle or reference_bundle()
@@ -214,7 +214,7 @@ def serve(
     if workers == 1:
         config.run(started)
     else:
-        from sentimill.server.supervisor import Workers
+        from sentimill.server.workers.supervisor import Workers
 
         Workers(serve=config, count=workers, prepare=context.obj).run(started)
 

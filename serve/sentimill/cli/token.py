@@ -23,7 +23,7 @@ def token(
 
     The token goes to stdout. Its line for the file of `serve --tokens` goes to stderr.
     """
-    from sentimill.server.auth import new_token
+    from sentimill.server.access.auth import new_token
 
     made, line = new_token(name, texts_per_second)
     typer.echo(made)

@@ -24,7 +24,8 @@ from sentimill.observability.json_logging import log_in_background
 from sentimill.observability.metrics import Metrics
 from sentimill.observability.status import Status
 from sentimill.observability.tracing import configured_spans
-from sentimill.server.auth import TokenAuth
+from sentimill.server.access.auth import TokenAuth
+from sentimill.server.access.tls import Tls
 from sentimill.server.daemon_thread import end_process, has_busy_threads
 from sentimill.server.error_interceptor import CallBoundary
 from sentimill.server.model_loader import ModelLoader
@@ -32,7 +33,6 @@ from sentimill.server.model_slot import LoadedModel, ModelSlot
 from sentimill.server.playground import playground
 from sentimill.server.request_handler import Limits, RequestHandler
 from sentimill.server.server import GrpcServer, ListenOptions, host_port
-from sentimill.server.tls import Tls
 from sentimill.server.watchdog import Watchdog, WatchdogLimits
 
 __all__ = ["Serve", "Serving", "Signals"]

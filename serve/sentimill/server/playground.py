@@ -8,7 +8,7 @@ from typing import Final
 
 from sentimill.errors import SentimillError
 from sentimill.observability.status import PlaygroundAnswer
-from sentimill.server.auth import ANONYMOUS
+from sentimill.server.access.auth import ANONYMOUS
 from sentimill.server.message_parser import decode
 from sentimill.server.request_handler import Request, RequestHandler
 

@@ -26,7 +26,7 @@ from sentimill.errors import (
     TextError,
     UnavailableError,
 )
-from sentimill.server.auth import ANONYMOUS, Caller, TokenAuth
+from sentimill.server.access.auth import ANONYMOUS, Caller, TokenAuth
 from sentimill.server.error_interceptor import CallBoundary
 from sentimill.server.model_slot import ModelSlot
 from sentimill.text.tokenizer import Encoded

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 import grpc
 
 from sentimill.errors import TextError
-from sentimill.server.auth import Caller
+from sentimill.server.access.auth import Caller
 from sentimill.server.error_interceptor import Call, current_call, release, seconds_left, status_of
 from sentimill.server.message_parser import FieldLimit, decode, parse
 from sentimill.server.request_handler import Answers, Request, RequestHandler

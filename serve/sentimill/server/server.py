@@ -12,10 +12,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from sentimill.errors import UsageError
+from sentimill.server.access.tls import Tls
 from sentimill.server.error_interceptor import ErrorInterceptor
 from sentimill.server.request_handler import RequestHandler
 from sentimill.server.sentiment_service import SERVICE, SentimentService
-from sentimill.server.tls import Tls
 
 __all__ = ["GrpcServer", "ListenOptions", "host_port", "port_busy"]
 

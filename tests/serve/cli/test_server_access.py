@@ -12,9 +12,9 @@ from cli_in_process import Run, Sentimill
 from live_server import live_server
 from sentimill.cli.server_access import ServerAccess
 from sentimill.errors import UsageError
-from sentimill.server.auth import new_token
+from sentimill.server.access.auth import new_token
+from sentimill.server.access.tls import Tls
 from sentimill.server.lifecycle import Serve
-from sentimill.server.tls import Tls
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from sentimill.observability.metrics import (
     UnlockedHistogram,
     WorkerMetrics,
 )
-from sentimill.server.auth import TokenAuth, new_token
+from sentimill.server.access.auth import TokenAuth, new_token
 
 BASE_UNITS = (
     "seconds",

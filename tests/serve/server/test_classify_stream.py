@@ -12,7 +12,7 @@ from google.rpc import error_details_pb2
 
 from live_server import Live, live_service, until
 from raw_calls import connected, outcomes, reason_of, request_of
-from sentimill.server.auth import TokenAuth, new_token
+from sentimill.server.access.auth import TokenAuth, new_token
 from sentimill.server.request_handler import Limits
 from sentimill.server.sentiment_service import SERVICE
 from sentimill.v1 import sentiment_pb2 as pb

@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 
 from live_server import Live, live_server, live_service
 from raw_calls import classify, connected, field_of, reason_in, status_in
-from sentimill.server.auth import TokenAuth, new_token
+from sentimill.server.access.auth import TokenAuth, new_token
 from sentimill.server.lifecycle import Serve
 from sentimill.server.open_inference_service import SERVICE
 from sentimill.server.request_handler import Limits

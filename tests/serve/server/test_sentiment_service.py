@@ -26,7 +26,7 @@ from raw_calls import (
 )
 from sentimill.engine.failures import FAILED
 from sentimill.errors import InputError
-from sentimill.server.auth import TokenAuth, new_token
+from sentimill.server.access.auth import TokenAuth, new_token
 from sentimill.server.request_handler import Limits
 from sentimill.server.sentiment_service import SERVICE
 from sentimill.types import MAX_TEXT_BYTES

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from sentimill.errors import AuthError, QuotaError, UsageError
-from sentimill.server.file_watcher import FileWatcher
+from sentimill.server.access.file_watcher import FileWatcher
 
 __all__ = ["ANONYMOUS", "Caller", "TokenAuth", "new_token"]
 

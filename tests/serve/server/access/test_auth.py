@@ -10,7 +10,7 @@ import pytest
 
 from cli_in_process import Sentimill
 from sentimill.errors import AuthError, QuotaError, UsageError
-from sentimill.server.auth import Caller, TokenAuth, new_token
+from sentimill.server.access.auth import Caller, TokenAuth, new_token
 
 
 class Clock:

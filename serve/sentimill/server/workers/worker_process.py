@@ -16,7 +16,7 @@ from typing import Final
 from sentimill.errors import EngineError, SentimillError
 from sentimill.observability.metrics import WorkerMetrics
 from sentimill.observability.metrics_aggregation import Family, lasting, merged, total
-from sentimill.server.worker import Failed, Report, Started, WorkerConfig, read, work
+from sentimill.server.workers.worker import Failed, Report, Started, WorkerConfig, read, work
 
 __all__ = ["WorkerProcess"]
 

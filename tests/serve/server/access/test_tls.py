@@ -13,9 +13,9 @@ from certificates import authority, signed
 from cli_in_process import Sentimill
 from sentimill import AsyncClient, Client, Prediction, Security
 from sentimill.errors import AuthError, QuotaError, SentimillError, UnavailableError, UsageError
-from sentimill.server.auth import new_token
+from sentimill.server.access.auth import new_token
+from sentimill.server.access.tls import Tls
 from sentimill.server.lifecycle import Serve
-from sentimill.server.tls import Tls
 
 
 @pytest.fixture(scope="module")

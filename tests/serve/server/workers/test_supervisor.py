@@ -23,8 +23,8 @@ from live_server import WAIT_SECONDS
 from reload_server import version
 from sentimill import Client
 from sentimill.observability.metrics import WorkerMetrics
-from sentimill.server.worker import WorkerConfig
-from sentimill.server.worker_process import WorkerProcess
+from sentimill.server.workers.worker import WorkerConfig
+from sentimill.server.workers.worker_process import WorkerProcess
 from server_process import COMMAND
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

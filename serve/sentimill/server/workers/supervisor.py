@@ -31,8 +31,8 @@ from sentimill.observability.metrics_aggregation import (
 from sentimill.observability.status import Status
 from sentimill.server.lifecycle import Serve, Serving
 from sentimill.server.server import host_port, port_busy
-from sentimill.server.worker import WorkerConfig
-from sentimill.server.worker_process import WorkerProcess
+from sentimill.server.workers.worker import WorkerConfig
+from sentimill.server.workers.worker_process import WorkerProcess
 
 __all__ = ["Workers"]
 

@@ -13,7 +13,7 @@ from typing import cast
 import grpc
 
 from sentimill.errors import UsageError
-from sentimill.server.file_watcher import FileWatcher
+from sentimill.server.access.file_watcher import FileWatcher
 
 __all__ = ["Tls"]
 
