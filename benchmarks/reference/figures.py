@@ -38,13 +38,22 @@ SETS: Final = (
     "hotels_datafiniti",
 )
 FLOORS: Final = (
-    ("yelp_kaggle10k", "two_class_accuracy", 0.95),
-    ("amazon_blitzer30k", "two_class_accuracy", 0.93),
-    ("sst5", "two_class_accuracy", 0.90),
-    ("yelp_kaggle10k", "macro_f1", 0.72),
-    ("dynasent_r1", "macro_f1", 0.55),
+    ("sst5", "two_class_accuracy", 0.92),
+    ("sst5", "macro_f1", 0.67),
+    ("yelp_kaggle10k", "two_class_accuracy", 0.973),
+    ("yelp_kaggle10k", "macro_f1", 0.745),
+    ("amazon_blitzer30k", "two_class_accuracy", 0.95),
+    ("imdb", "two_class_accuracy", 0.94),
+    ("womens_clothing", "two_class_accuracy", 0.958),
+    ("womens_clothing", "macro_f1", 0.68),
+    ("hotels_datafiniti", "two_class_accuracy", 0.96),
+    ("hotels_datafiniti", "macro_f1", 0.69),
+    ("dynasent_r1", "two_class_accuracy", 0.745),
+    ("dynasent_r1", "macro_f1", 0.67),
+    ("twitter_airline", "two_class_accuracy", 0.90),
+    ("twitter_airline", "macro_f1", 0.70),
 )
-"""What we set out to reach, before anything was trained."""
+"""What the second generation was to reach, set before it was trained."""
 
 IN_DOMAIN_ECE: Final = 0.02
 """At most this, on the test rows of all sets that it learnt from, together: what the bundle's own
@@ -109,7 +118,7 @@ def judge(given: argparse.Namespace) -> dict[str, Any]:
     options += [given.data / f"{name}.parquet" for name in SETS]
     options += ["--most-rows", str(given.most_rows)]
     if given.work:
-        options += ["--baselines", given.work / "mix" / "broad.jsonl"]
+        options += ["--baselines", given.work / "mix" / "assistant.jsonl"]
         options += ["--baselines", given.work / "mix" / "held-out.jsonl"]
     for suite in given.suite:
         options += ["--behaviour", suite]
