@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PYTEST := $(BIN)/pytest --numprocesses logical --dist loadfile --max-worker-restart 0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick check bench bench-gpu reference figures protos wheel-test s3-test \
+.PHONY: help demo test test-quick check bench bench-gpu reference figures picture protos wheel-test s3-test \
   triton-test test-optimum clean
 
 help: ## list the targets
@@ -56,6 +56,10 @@ bench-gpu: ## compare them on a GPU, in ten minutes: BUNDLE=folder with fp16, PY
 
 figures: $(READY) ## write the tables of README and docs from benchmarks/results and bundles/reference
 	$(BIN)/python -m benchmarks.figures
+
+picture: ## draw the README's picture of the report, with Chromium
+	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1100,900 \
+	  --screenshot=$(CURDIR)/docs/pictures/report.png file://$(CURDIR)/bundles/reference/report.html
 
 clean: ## remove what these commands made, except bundles
 	rm -rf $(VENV) .venv-wheel .venv-uv .venv-moto .venv-triton .venv-optimum dist demo

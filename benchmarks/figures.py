@@ -129,9 +129,9 @@ def _summary(sets: Sequence[dict[str, Any]], cpu: Proof, others: Sequence[Proof]
     teacher = next(line for line in online if "opus" in line.model)
     cheapest = min(online, key=lambda line: line.usd_million)
     return (
-        "- **How good:** of test reviews without the neutral ones it gets"
-        f" {_told(sets, 'two_class_accuracy')} right; with neutral as a third class"
-        f" {_told(filter(_three_classes, sets), 'accuracy')} ([all {len(sets)} sets](#results)).\n"
+        f"- **How good:** with two classes it labels {_told(sets, 'two_class_accuracy')} test"
+        f" reviews right; with three classes {_told(filter(_three_classes, sets), 'accuracy')}"
+        f" ([all {len(sets)} sets](#results)).\n"
         f"- **How fast:** {fast} ([how measured](docs/results.md)).\n"
         f"- **How cheap:** ${cost.student_usd_million:.2f} of machine time for a million reviews;"
         f" large models take ${cheapest.usd_million:,.0f} to ${teacher.usd_million:,.0f}"
