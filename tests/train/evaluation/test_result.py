@@ -100,10 +100,10 @@ def test_the_error_among_the_answers_that_are_given_is_told() -> None:
     assert found.abstained == pytest.approx(0.1)
     assert found.answered_error == share(1, 18)
     card = findings(judged(found), chosen)
-    assert "it abstains from 10.0% of 20 rows, and 5.6% of its answers are wrong (1.0% to" in card
+    assert "abstains from 10.0% of 20 rows, and 5.6% of its answers are wrong (1.0% to" in card
     nothing = judge_set(answered(gold, said, abstained=range(20)), draws=100)
     assert nothing.answered_error is None
-    assert "answers nothing" in findings(judged(nothing), chosen)
+    assert "answers no row" in findings(judged(nothing), chosen)
 
 
 def test_a_label_without_rows_has_no_figures_on_the_card() -> None:

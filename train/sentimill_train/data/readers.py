@@ -42,6 +42,8 @@ STARTER: Final = _RESOURCES / "starter.jsonl"
 """The starter reviews that come with the package."""
 HARD_KINDS: Final = tuple(sorted((_RESOURCES / "hard_kinds").glob("*.jsonl")))
 """The reviews of the hard kinds (irony, negation, mixed verdicts, …) that come with the package."""
+_READ: Final = ("csv", "tsv", "jsonl", "parquet")
+"""The formats of reviews. `score` reads workbooks and JSON arrays besides."""
 _PACKAGED: Final = {"starter": (STARTER,), "hard-kinds": HARD_KINDS}
 
 _HUB: Final = "hub:"
@@ -147,11 +149,14 @@ def _open_file(path: Path, csv: CsvFormat, wanted: Sequence[str]) -> Table:
         )
     try:
         kind = kind_of(str(path))
-    except TableError as error:
+    except TableError:
+        kind = None
+    if kind is None or kind.name not in _READ:
         raise TableError(
-            f"{path} is of no known format: use .csv, .tsv, .jsonl, .ndjson or .parquet",
+            f"{path} is of no format that is read here: save it as .csv, .tsv, .jsonl, .ndjson or"
+            " .parquet",
             reason="UNSUPPORTED_FORMAT",
-        ) from error
+        )
     if path.stat().st_size == 0:
         raise TableError(
             f"{path} is empty: give a file with at least one review", reason="EMPTY_FILE"
