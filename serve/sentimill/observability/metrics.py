@@ -1,4 +1,4 @@
-"""Every metric of the server: name, unit, labels and buckets. Nothing else names one.
+"""Defines every metric of the server: name, unit, labels and buckets.
 
 Labels have few values, all known beforehand: no text, address, path or caller is ever one.
 """
