@@ -105,6 +105,7 @@ class Scheduler:
         self._clock = CallClock()
         self._tasks: dict[asyncio.Task[None], list[Item]] = {}  # batches that run or are prepared
         self._loop: asyncio.Task[None] | None = None
+        self._closed = False
 
     @property
     def running_since(self) -> float | None:
@@ -116,6 +117,7 @@ class Scheduler:
 
     def start(self) -> None:
         """Begin to serve the queue."""
+        self._closed = False
         self._loop = asyncio.create_task(self._feed(), name="batching")
 
     async def close(self, timeout_seconds: float | None = None) -> None:
@@ -124,6 +126,7 @@ class Scheduler:
         timeout_seconds: after so long, the callers of an engine call that hangs get
         UnavailableError too. Its thread goes on: nothing in Python can end it.
         """
+        self._closed = True
         if self._loop is not None:
             self._loop.cancel()
             await asyncio.gather(self._loop, return_exceptions=True)
@@ -160,6 +163,8 @@ class Scheduler:
             DeadlineError: the deadline passed, or would, while texts were waiting.
             UnavailableError: the server stopped.
         """
+        if self._closed:
+            raise UnavailableError("the server stopped: try again", reason="DRAINING")
         now = time.monotonic()
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         until = math.inf if deadline is None else deadline

@@ -78,7 +78,7 @@ class Watchdog:
             fault = self._fault(model)
             if fault == "failures" and await self._answers(model):
                 model.scheduler.consecutive_failures = 0
-            elif fault is not None:
+            elif fault is not None and self._slot.now is model:
                 await self._restart(model, fault)
 
     def _fault(self, model: LoadedModel) -> Fault | None:
@@ -117,14 +117,19 @@ class Watchdog:
             async with asyncio.timeout(self._limits.load_seconds):
                 new = await self._load()
         except Exception as error:
-            why = str(error) or type(error).__name__
-            raise EngineError(
-                f"{what}, and the model cannot be loaded again ({why}): the process must be"
-                " restarted",
-                reason="ENGINE_FAILED",
-            ) from error
-        self._restarted = time.monotonic()
-        self._slot.put(new)
+            if self._slot.now is model:
+                why = str(error) or type(error).__name__
+                raise EngineError(
+                    f"{what}, and the model cannot be loaded again ({why}): the process must be"
+                    " restarted",
+                    reason="ENGINE_FAILED",
+                ) from error
+        else:
+            self._restarted = time.monotonic()
+            if self._slot.now is model:
+                self._slot.put(new)
+            else:  # a reload has put another model there meanwhile, which stays
+                await new.close()
         await self._set_healthy(True)
         await closing
         await self._slot.drain()

@@ -20,10 +20,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final
 
 __all__ = ["name_emoji"]
+
+_CACHED_CHARACTERS: Final = 32
+"""The longest sequence whose name is kept: callers can join emoji without end."""
 
 _MOST_ALIKE: Final = 2
 """Equal emoji kept in a row: a second one adds emphasis, a tenth one only adds tokens."""
@@ -76,8 +79,8 @@ _BEHIND_BROWS: Final = frozenset(":;=_.")
 _HEART: Final = re.compile(
     r"""<(?<!\w.)(?:
       (?P<broken> /3   (?!\w) )
-    | (?P<heart>  3+   (?![\w.,/-]*\w|\s*[%$"'°]|\s+(?:h(?:ou)?rs?|min(?:ute)?s?|sec(?:ond)?s?|days?
-                  |weeks?|months?|y(?:ea)?rs?|stars?|times|inch(?:es)?|feet|ft|miles|km|kg|g|lbs?
+    | (?P<heart>  3+(?!3) (?![\w.,/-]*\w|\s*[%$"'°]|\s+(?:h(?:ou)?rs?|min(?:ute)?s?|sec(?:ond)?s?
+                  |days?|weeks?|months?|y(?:ea)?rs?|stars?|times|inch(?:es)?|feet|ft|miles|km|kg|g|lbs?
                   |oz|mm|cm|dollars|people|of)\b) )
     )""",
     re.VERBOSE,
@@ -226,9 +229,19 @@ def _set_off(match: re.Match[str], name: str) -> str:
     return f"{left}{name}{right}"
 
 
-@cache
 def _name(sequence: str) -> str:
     """Return the name of one emoji, between colons."""
+    if len(sequence) > _CACHED_CHARACTERS:
+        return _find_name(sequence)
+    return _kept_name(sequence)
+
+
+@lru_cache(maxsize=4096)
+def _kept_name(sequence: str) -> str:
+    return _find_name(sequence)
+
+
+def _find_name(sequence: str) -> str:
     bare = _DROPPED.sub("", sequence)
     names = _names()
     if bare in names:

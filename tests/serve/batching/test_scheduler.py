@@ -335,3 +335,11 @@ async def test_times_are_told(bundle: Path) -> None:
     assert answer.queue_seconds >= 0
     assert answer.engine_seconds > 0
     assert made.value("sentimill_batch_rows_count") == 1
+
+
+async def test_a_call_after_the_close_is_refused_at_once(bundle: Path) -> None:
+    """A request that was being tokenized while its model was closed would wait for ever."""
+    async with running(bundle) as made:
+        await made.scheduler.close(0.0)
+        with pytest.raises(UnavailableError, match="stopped"):
+            await made.scheduler.classify([np.array([1, 2], dtype=np.int64)], None)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentimill.text.emoji_names import _WITH_EYES, _may_have_eyes, name_emoji
+from sentimill.text.emoji_names import _WITH_EYES, _kept_name, _may_have_eyes, name_emoji
 
 
 @pytest.mark.parametrize(
@@ -125,3 +125,21 @@ def test_every_emoji_has_an_ascii_name() -> None:
 def test_the_quick_look_overlooks_no_emoticon(text: str) -> None:
     """The regular expression runs wherever it would find something."""
     assert _may_have_eyes(text) or _WITH_EYES.search(text) is None
+
+
+@pytest.mark.parametrize("end", ["a", "%"])
+def test_a_heart_of_very_many_digits_is_read_in_one_pass(end: str) -> None:
+    """A quadratic pattern would hold the interpreter for an hour on a text of 1 MiB."""
+    text = "<" + "3" * 500_000 + end
+
+    assert name_emoji(text) == text
+
+
+def test_names_of_endless_sequences_are_not_kept() -> None:
+    """Callers can join emoji without end, and each text would stay in memory."""
+    before = _kept_name.cache_info().currsize
+    joined = "\u200d".join(["👨", "👩"] * 50)
+
+    assert name_emoji(joined).count(":man:") > 1
+    assert _kept_name.cache_info().currsize <= before + 2
+    assert _kept_name.cache_info().maxsize is not None

@@ -137,6 +137,12 @@ class DelimitedTable:
             columns=lambda: self._table(rows),
         )
 
+    def _ends_with_answers(self, fields: list[str], error: TextError | None) -> bool:
+        """Say whether a row that does not fit ends with what an earlier job wrote behind it."""
+        label, *others = fields[-self._old :]
+        reason = "RAGGED_ROW" if error is None else error.reason
+        return len(fields) >= len(self.columns) and not label and reason in others
+
     def _put(self, rows: _Rows, record: Record, blank: bytes) -> None:
         """Add one record to *rows*; *blank* are the blank lines before it."""
         fields = record.fields
@@ -151,7 +157,7 @@ class DelimitedTable:
                     body = self._without_answers(fields, body)
         else:
             rows.odd[len(rows.texts)] = body
-            if self._old and len(fields) > len(self.columns):
+            if self._old and self._ends_with_answers(fields, record.error):
                 body = self._without_answers(fields, body)
                 fields = fields[: -self._old]
             text, fields, body = self._odd(fields, record.error, body)

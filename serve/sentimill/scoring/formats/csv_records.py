@@ -191,6 +191,7 @@ class RecordReader:
                 pending.long = True
             self._check_size(pending, number)
             if pending.long:
+                pending.valid = decode(raw)[1]
                 yield "\n"  # `csv` takes it for a blank record; `_split_long` reads the line
             else:
                 text, valid = decode(raw)

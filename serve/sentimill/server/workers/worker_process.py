@@ -33,6 +33,10 @@ _LEAST_WAIT: Final = 0.5
 _MOST_WAIT: Final = 30.0
 """Seconds before a worker that died is started again; doubled each time, up to the second."""
 
+_RELOAD_SECONDS: Final = 300.0
+"""A process that starts so soon after a reload loads its bundle again too: it may have been given
+the folder of before, or have died of two models at once."""
+
 _LIVED_SECONDS: Final = 60.0
 """A worker that lived so long had no fault in its start, so the next wait is short again."""
 
@@ -63,6 +67,7 @@ class WorkerProcess:
         self._counted = 0.0
         self._gone: list[Family] = []
         self._process: SpawnProcess | None = None
+        self._reloaded = float("-inf")
         self._pipe: Connection | None = None
         self._stopping = threading.Event()
         self._starting = threading.Lock()
@@ -74,8 +79,9 @@ class WorkerProcess:
         self._thread.start()
 
     def reload(self) -> None:
-        """Send SIGHUP to the process, if there is one."""
+        """Send SIGHUP to the process, and to the one that takes its place soon after."""
         with self._starting:
+            self._reloaded = time.monotonic()
             process = self._process
             if process is not None and process.is_alive() and process.pid is not None:
                 os.kill(process.pid, signal.SIGHUP)
@@ -143,6 +149,9 @@ class WorkerProcess:
                 return None
             process.start()
             self._process = process
+            recent = time.monotonic() - self._reloaded < _RELOAD_SECONDS
+            if self.began and recent and process.pid is not None:
+                os.kill(process.pid, signal.SIGHUP)
         theirs.close()
         wait([ours, process.sentinel])
         said = _received(ours)

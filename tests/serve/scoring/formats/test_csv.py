@@ -393,6 +393,43 @@ def test_where_missing_scores_only_the_gaps(tmp_path: Path, scorer: LocalScorer)
     assert (summary.rows, summary.counts.kept, summary.failed) == (4, 2, 1)
 
 
+def test_a_ragged_row_keeps_its_text_where_gaps_are_filled(
+    tmp_path: Path, scorer: LocalScorer
+) -> None:
+    """Fields past the header are an earlier job's answers only where they say so."""
+    _, first = score(tmp_path, scorer, b"id,text\n1,good\n")
+    ragged = b"7,I came, I saw, I ate, I paid, I left, I cried, I wrote, the end"
+
+    _, again = score(tmp_path, scorer, first + ragged + b"\n", layout=Layout(update=True))
+    _, same = score(tmp_path, scorer, again, layout=Layout(update=True))
+
+    assert again == first + ragged + b",,,,,,RAGGED_ROW\n"
+    assert same == again
+
+
+def test_a_row_with_stray_quotes_does_not_grow_where_gaps_are_filled(
+    tmp_path: Path, scorer: LocalScorer
+) -> None:
+    """What an earlier job wrote behind it is taken off before it is written again."""
+    _, first = score(tmp_path, scorer, b'id,text\n1,good\n2,say "hi\n')
+    _, again = score(tmp_path, scorer, first, layout=Layout(update=True))
+
+    assert b"BAD_QUOTES" in first
+    assert again == first
+
+
+def test_an_invalid_byte_in_a_very_long_line_is_that_row_s_error(
+    tmp_path: Path, scorer: LocalScorer
+) -> None:
+    """A line past 4 MiB is not decoded as a whole, and must not reach Arrow undecoded."""
+    data = b"id,text\n1,good\n2," + b"x" * (5 << 20) + b"\xe9\n"
+
+    summary, out = score(tmp_path, scorer, data)
+
+    assert summary.failed == 1
+    assert b"UNDECODABLE_ROW" in out or b"TEXT_TOO_LARGE" in out
+
+
 def test_gaps_can_be_filled_in_fewer_columns(tmp_path: Path, scorer: LocalScorer) -> None:
     """Old answers come along."""
     _, first = score(tmp_path, scorer, b"id,text\n1,good\n2,bad\n")
