@@ -43,6 +43,7 @@ _FIRST_PATIENCE_S: Final = 10.0
 """How long the first request may take: a wrong address should show soon."""
 
 _HOPELESS: Final = frozenset({"CERTIFICATE_REFUSED", "TLS_REFUSED"})
+_LATE: Final = "DEADLINE_EXCEEDED"
 
 
 class ServerScorer:
@@ -128,18 +129,41 @@ class ServerScorer:
             raise UsageError(why, reason="MODEL_CHANGED")
 
     def _ask(
-        self, texts: Texts, positions: Sequence[int]
+        self, texts: Texts, positions: Sequence[int], since: float | None = None
     ) -> Sequence[Prediction | TextError | EngineError]:
-        wanted = [text for text in (texts[i] for i in positions) if isinstance(text, str)]
-        return self._patiently(lambda: self._client.classify(wanted, bulk=True))
+        """Return the answers to the texts at *positions*.
 
-    def _patiently(self, call: Callable[[], T]) -> T:
-        """Return the result of *call*; while the server refuses, wait twice as long each time."""
-        began, pause = self._clock(), _FIRST_PAUSE_S
+        A slow server may not compute a large request of long texts before its deadline, however
+        often it is asked. So such a request is halved. since: when the wait for these texts began.
+        """
+        since = self._clock() if since is None else since
+        wanted = [text for text in (texts[i] for i in positions) if isinstance(text, str)]
+        one = len(wanted) == 1
+        try:
+            return self._patiently(
+                lambda: self._client.classify(wanted, bulk=True), since, also_late=one
+            )
+        except DeadlineError as error:
+            if one or error.reason != _LATE or self._clock() - since > self._patience_s:
+                raise
+        half = len(positions) // 2
+        first = self._ask(texts, positions[:half], since)
+        return [*first, *self._ask(texts, positions[half:])]
+
+    def _patiently(
+        self, call: Callable[[], T], since: float | None = None, *, also_late: bool = True
+    ) -> T:
+        """Return the result of *call*; while the server refuses, wait twice as long each time.
+
+        since: when the wait began, now by default. also_late: ask again after a deadline too.
+        """
+        began, pause = self._clock() if since is None else since, _FIRST_PAUSE_S
         while True:
             try:
                 return call()
             except (UnavailableError, DeadlineError, QuotaError) as error:
+                if error.reason == _LATE and not also_late:
+                    raise
                 if error.reason in _HOPELESS or self._clock() - began + pause > self._patience_s:
                     raise
                 log.info("%s is busy (%s): again in %.1f s", self._address, error.reason, pause)

@@ -12,7 +12,7 @@ import pytest
 from cli_in_process import Sentimill
 from live_server import live_server
 from scoring_jobs import job
-from sentimill.errors import SentimillError, UnavailableError, UsageError
+from sentimill.errors import DeadlineError, SentimillError, UnavailableError, UsageError
 from sentimill.scoring.scorers import LocalScorer
 from sentimill.scoring.server_scorer import ServerScorer
 from sentimill.server.lifecycle import Serve
@@ -98,6 +98,29 @@ def test_a_busy_server_is_asked_again(bundle: Path, monkeypatch: pytest.MonkeyPa
         scorer.close()
 
     assert (len(answers.errors), clock.pauses) == (0, [0.1, 0.2, 0.4])
+
+
+def test_a_request_that_is_never_in_time_is_halved(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow server computes small requests, and would fail the same large one for ever."""
+    texts = ["good", "bad", "battery", "fine", "good"]
+    with live_server(Serve(bundle=bundle, port=0, metrics_port=0, threads=1)) as serving:
+        scorer = ServerScorer(serving.address, stop=Clock())
+        classify, sizes = scorer._client.classify, list[int]()
+
+        def slow(asked: list[str], *, bulk: bool) -> object:
+            sizes.append(len(asked))
+            if len(asked) > 2:
+                raise DeadlineError("too late", reason="DEADLINE_EXCEEDED")
+            return classify(asked, bulk=bulk)
+
+        monkeypatch.setattr(scorer._client, "classify", slow)
+        answers = scorer.answer(scorer.prepare(texts))
+        scorer.close()
+
+    assert sizes == [5, 2, 3, 1, 2]
+    assert (len(answers.errors), len(answers.probs)) == (0, 5)
 
 
 @pytest.mark.parametrize(("call_s", "calls"), [(0.0, 64), (60.0, 10)])
