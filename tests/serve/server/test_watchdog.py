@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import AsyncMock, Mock
 
 import grpc
 import numpy as np
@@ -21,11 +22,13 @@ import sentimill.server.model_loader
 from live_server import WAIT_SECONDS
 from raw_calls import outcomes, reason_in, request_of
 from sentimill.classifier import Classifier
+from sentimill.errors import BundleError
+from sentimill.observability.metrics import Metrics
 from sentimill.server.lifecycle import Serve, Signals
 from sentimill.server.model_slot import warm_up
 from sentimill.server.open_inference_service import SERVICE as OPEN_INFERENCE
 from sentimill.server.sentiment_service import SERVICE
-from sentimill.server.watchdog import WatchdogLimits
+from sentimill.server.watchdog import Watchdog, WatchdogLimits
 from sentimill.v1 import sentiment_pb2 as pb
 from tiny_bundle import graph, write_tiny_bundle
 
@@ -206,6 +209,33 @@ async def test_an_engine_that_fails_again_soon_ends_the_process(
                 await made.classify("good")
 
     assert "s after the model was loaded again" in str(made.signals.fault)
+
+
+@pytest.mark.parametrize("loads", [True, False])
+async def test_a_reload_meanwhile_is_not_undone(loads: bool) -> None:
+    """The model that an operator has put in place stays, and the process too."""
+    broken, reloaded, again = Mock(close=AsyncMock()), Mock(), Mock(close=AsyncMock())
+    broken.scheduler.running_since, broken.scheduler.consecutive_failures = 0.0, 0
+    reloaded.scheduler.running_since, reloaded.scheduler.consecutive_failures = None, 0
+    slot, healthy = Mock(now=broken, drain=AsyncMock()), AsyncMock()
+
+    async def load() -> Mock:
+        slot.now = reloaded
+        if not loads:
+            raise BundleError("the folder is gone", reason="BUNDLE_UNREADABLE")
+        return again
+
+    watchdog = Watchdog(slot, LIMITS, Metrics(), load=load, set_healthy=healthy)
+    watching = asyncio.create_task(watchdog.run())
+    async with asyncio.timeout(WAIT_SECONDS):
+        while not slot.drain.await_count:
+            await asyncio.sleep(LIMITS.look_seconds)
+    watching.cancel()
+
+    assert slot.now is reloaded
+    slot.put.assert_not_called()
+    assert again.close.await_count == loads
+    assert healthy.await_args_list[-1].args == (True,)
 
 
 async def test_bad_texts_do_not_make_a_good_engine_unready(tmp_path: Path) -> None:

@@ -139,9 +139,11 @@ class DelimitedTable:
 
     def _ends_with_answers(self, fields: list[str], error: TextError | None) -> bool:
         """Say whether a row that does not fit ends with what an earlier job wrote behind it."""
+        if len(fields) < len(self.columns):
+            return False
         label, *others = fields[-self._old :]
         reason = "RAGGED_ROW" if error is None else error.reason
-        return len(fields) >= len(self.columns) and not label and reason in others
+        return not label and reason in others
 
     def _put(self, rows: _Rows, record: Record, blank: bytes) -> None:
         """Add one record to *rows*; *blank* are the blank lines before it."""

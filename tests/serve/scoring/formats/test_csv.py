@@ -418,6 +418,19 @@ def test_a_row_with_stray_quotes_does_not_grow_where_gaps_are_filled(
     assert again == first
 
 
+def test_a_short_bad_row_is_an_error_where_gaps_are_filled(
+    tmp_path: Path, scorer: LocalScorer
+) -> None:
+    """A row that has fewer fields than the answers take has none of them."""
+    _, first = score(tmp_path, scorer, b"id,text\n1,good\n")
+
+    _, again = score(tmp_path, scorer, first + b'"x" y\nz\n', layout=Layout(update=True))
+
+    assert again.startswith(first)
+    assert b"BAD_QUOTES" in again
+    assert b"RAGGED_ROW" in again
+
+
 def test_an_invalid_byte_in_a_very_long_line_is_that_row_s_error(
     tmp_path: Path, scorer: LocalScorer
 ) -> None:
