@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -18,7 +19,7 @@ from sentimill.batching.admission import Admission
 from sentimill.classifier import Classifier
 from sentimill.engine.base import EngineName, Precision, Provider
 from sentimill.engine.hardware import keep_few_heaps
-from sentimill.errors import EngineError, SentimillError, UsageError
+from sentimill.errors import EngineError, UsageError
 from sentimill.observability.http_server import HttpServer
 from sentimill.observability.json_logging import log_in_background
 from sentimill.observability.metrics import Metrics
@@ -31,6 +32,7 @@ from sentimill.server.error_interceptor import CallBoundary
 from sentimill.server.model_loader import ModelLoader
 from sentimill.server.model_slot import LoadedModel, ModelSlot
 from sentimill.server.playground import playground
+from sentimill.server.reload import reload_when_asked
 from sentimill.server.request_handler import Limits, RequestHandler
 from sentimill.server.server import GrpcServer, ListenOptions, host_port
 from sentimill.server.watchdog import Watchdog, WatchdogLimits
@@ -191,7 +193,8 @@ class Serve:
         stack.push_async_callback(server.drain)
         if self.playground:
             status.playground = playground(requests, asyncio.get_running_loop())
-        _announce(slot.now.classifier, status)
+        announce = partial(_announce, status=status)
+        announce(slot.now.classifier)
         stack.callback(status.drain)
 
         async def set_healthy(healthy: bool) -> None:
@@ -203,7 +206,8 @@ class Serve:
             return await loader.load(slot.now.classifier.bundle.path)
 
         watchdog = Watchdog(slot, self.watchdog, metrics, load=load_again, set_healthy=set_healthy)
-        for task in (_follow(signals.reload, loader, slot, status), _guard(watchdog, signals)):
+        reloading = reload_when_asked(signals.reload, loader, slot, metrics, announce)
+        for task in (reloading, _guard(watchdog, signals)):
             stack.push_async_callback(_cancelled, asyncio.create_task(task))
         return host_port(self.host, server.port)
 
@@ -252,32 +256,6 @@ class Serve:
             )
 
 
-async def _follow(
-    reload: asyncio.Event, loader: ModelLoader, slot: ModelSlot, status: Status
-) -> None:
-    """Load the bundle again whenever *reload* is set. A failure leaves the model as it is.
-
-    A signal that comes while a bundle is loaded causes one more load after it.
-    """
-    while True:
-        await reload.wait()
-        reload.clear()
-        before = slot.now.classifier.bundle
-        try:
-            new = await loader.load()
-        except Exception as error:
-            status.metrics.observe_reload(ok=False)
-            # Our own errors say all there is to say; any other needs its traceback.
-            trace = None if isinstance(error, SentimillError) else error
-            kept = (before.manifest.name, before.digest[:12], error)
-            log.error("reload failed, still serving %s (%s): %s", *kept, exc_info=trace)
-            continue
-        slot.put(new)
-        _announce(new.classifier, status)
-        status.metrics.observe_reload(ok=True)
-        await slot.drain()  # before another load, so that two models are held at most
-
-
 async def _guard(watchdog: Watchdog, signals: Signals) -> None:
     """Stop the server when the watchdog cannot help, or has failed itself."""
     try:
@@ -291,7 +269,7 @@ async def _guard(watchdog: Watchdog, signals: Signals) -> None:
     signals.stop.set()
 
 
-def _announce(classifier: Classifier, status: Status) -> None:
+def _announce(classifier: Classifier, *, status: Status) -> None:
     """Say which model answers, and that it does; again after each reload."""
     info = classifier.engine.info()
     manifest = classifier.bundle.manifest
