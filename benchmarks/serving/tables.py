@@ -1,4 +1,4 @@
-"""The list of serving figures in docs/operate.md, from what the serving benchmarks found.
+"""What the serving benchmarks found, in docs/operate.md and docs/security.md.
 
 python -m benchmarks.serving.tables
 """
@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.record import between
+from sentimill_train.reporting.markdown import markdown_table
 
-__all__ = ["fill"]
+__all__ = ["fill", "fill_security"]
 
 _ROOT: Final = Path(__file__).parents[2]
 Found = dict[str, Any]
@@ -194,11 +195,63 @@ _SAID: Final[dict[str, Callable[[Found], str]]] = {
 }
 
 
+_HEALTH_MS: Final = 100
+"""The bound of the 99th percentile of a health call under attack."""
+
+_FAULTS: Final = {
+    "model": "the engine raises always; a new model is sound",
+    "shape": "the engine raises on long texts alone",
+    "hang": "the engine hangs (`--engine-timeout-seconds {engine_timeout_seconds}`)",
+    "process": "one worker's engine raises always; a new process is sound",
+    "SIGSTOP": "a worker is stopped (SIGSTOP)",
+    "SIGKILL": "a worker is killed (SIGKILL)",
+}
+
+
+def fill_security(page: str, results: Path) -> str:
+    """Return docs/security.md with the figures of its attacks and faults between the markers."""
+    before, after = (
+        json.loads((results / f"attacks{name}.json").read_text(encoding="utf-8"))
+        for name in ("-before", "")
+    )
+    rows = []
+    for old, new in zip(before["attacks"], after["attacks"], strict=True):
+        cells = [new["attack"].replace("none", "no attack")]
+        for key in ("health_p99_ms", "answers_a_second", "failed_calls"):
+            cells.append(f"{old[key]:,.0f} → {new[key]:,.0f}")
+        cells.append(f"{old['memory_mib']['peak']:,} → {new['memory_mib']['peak']:,}")
+        rows.append(cells)
+    slow = [row["attack"] for row in after["attacks"] if row["health_p99_ms"] > _HEALTH_MS]
+    kept = f"{' and '.join(slow)} made it slower" if slow else "no attack made it slower"
+    ran = (f"{one['seconds']:.0f} s (load {one['load_average']:.0f})" for one in (before, after))
+    told = (
+        f"Each cell is before → after the limits above were made: {' → '.join(ran)} of each attack."
+        f" Health must answer within {_HEALTH_MS} ms at the 99th percentile; {kept}."
+    )
+    head = (
+        "attack", "health p99, ms", "honest answers a second", "honest calls that failed",
+        "peak memory, MiB",
+    )  # fmt: skip
+    page = between(page, "attacks", f"{told}\n\n{markdown_table(head, rows)}\n")
+    rows = []
+    for fault in after["faults"]:
+        unready, ready = fault["unready_seconds"], fault["recovered_seconds"]
+        times = ["never", "not needed"] if unready is None else [f"{unready:.1f} s", "never"]
+        if ready is not None:
+            times[1] = f"{ready:.1f} s"
+        answered, failed = fault["answered_calls"], fault["failed_calls"]
+        name = _FAULTS[fault["fault"]].format_map(after)
+        rows.append([name, str(fault["workers"]), *times, f"{answered:,} of {answered + failed:,}"])
+    head = ("fault", "workers", "unready after", "ready again after", "honest calls answered")
+    return between(page, "faults", f"{markdown_table(head, rows)}\n")
+
+
 def main() -> None:
-    """Write it."""
-    guide = _ROOT / "docs/operate.md"
-    made = fill(guide.read_text(encoding="utf-8"), _ROOT / "benchmarks/results")
-    guide.write_text(made, encoding="utf-8")
+    """Write them."""
+    for name, change in (("operate", fill), ("security", fill_security)):
+        page = _ROOT / f"docs/{name}.md"
+        made = change(page.read_text(encoding="utf-8"), _ROOT / "benchmarks/results")
+        page.write_text(made, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -21,10 +21,12 @@ def test_the_tables_say_what_the_results_say() -> None:
     guide = (ROOT / "docs/operate.md").read_text(encoding="utf-8")
     page = (ROOT / "docs/results.md").read_text(encoding="utf-8")
     structure = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    security = (ROOT / "docs/security.md").read_text(encoding="utf-8")
 
     assert figures.results_page(page) == page
     assert figures.architecture(structure) == structure
     assert serving_tables.fill(guide, RESULTS) == guide
+    assert serving_tables.fill_security(security, RESULTS) == security
     assert without_first_answer(figures.readme(README)) == without_first_answer(README)
 
 

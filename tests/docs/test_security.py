@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from metric_families import SERIES
@@ -26,6 +24,7 @@ LIMITS = Limits()
         ("one call", f"{LIMITS.max_request_bytes >> 20} MiB"),
         ("bytes of calls being answered", f"{LIMITS.max_waiting_bytes >> 20} MiB"),
         ("calls and streams at a time", f"{LIMITS.max_calls:,}"),
+        ("the same over one connection", f"{LIMITS.connection_calls:,}"),
         ("a call without a deadline", f"{LIMITS.default_deadline_seconds:.0f} s"),
         ("pings of a client", f"one each {server._LEAST_PING_MS // 1000} s"),
         ("waiting texts", f"{LIMITS.max_waiting_texts:,}"),
@@ -38,23 +37,3 @@ LIMITS = Limits()
 def test_a_promised_limit_is_the_default(what: str, limit: str) -> None:
     """Whoever changes one changes the page."""
     assert f"| {what} | {limit} |" in PAGE
-
-
-RESULTS = ROOT / "benchmarks/results"
-
-
-def test_the_attack_table_is_what_was_measured() -> None:
-    """Every row has the figures of the two files that the benchmark wrote, before and after."""
-    files = [RESULTS / f"attacks{name}.json" for name in ("-before", "")]
-    before, after = (json.loads(file.read_text(encoding="utf-8")) for file in files)
-
-    for old, new in zip(before["attacks"], after["attacks"], strict=True):
-        cells = [new["attack"].replace("none", "no attack")]
-        for key in ("health_p99_ms", "answers_a_second", "failed_calls"):
-            cells.append(f"{old[key]:,.0f} → {new[key]:,.0f}")
-        cells.append(f"{old['memory_mib']['peak']:,} → {new['memory_mib']['peak']:,}")
-        assert f"| {' | '.join(cells)} |" in PAGE
-    for fault in after["faults"]:
-        unready, ready = fault["unready_seconds"], fault["recovered_seconds"]
-        times = (f"{unready:.1f} s", f"{ready:.1f} s") if ready else ("never", "not needed")
-        assert f"| {fault['workers']} | {times[0]} | {times[1]} |" in PAGE
