@@ -75,7 +75,8 @@ def serve(
     tokens: Annotated[
         Path | None,
         typer.Option(
-            help="File with the callers' token hashes, from `sentimill token`.",
+            help="File with the callers' token hashes, from `sentimill token`. With --workers N"
+            " each worker grants 1/N of every quota.",
             rich_help_panel=SECURITY,
         ),
     ] = None,

@@ -16,7 +16,11 @@ def token(
     *,
     texts_per_second: Annotated[
         float | None,
-        typer.Option(min=0.001, help="Quota of the caller.", show_default="no quota"),
+        typer.Option(
+            min=0.001,
+            help="Quota of the caller at one server, which its --workers divide among them.",
+            show_default="no quota",
+        ),
     ] = None,
 ) -> None:
     """Make a token for one caller.

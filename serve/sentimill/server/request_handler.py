@@ -41,7 +41,8 @@ class Limits:
 
     max_request_bytes: twice what our client sends at most, and gRPC's own default.
     max_waiting_bytes: of all requests that are being answered, as they came over the wire.
-    max_calls: calls and streams at a time, health checks included.
+    max_calls: calls and streams at a time, health checks included; connection_calls: of those, over
+    one connection, on which further calls wait for their turn.
     default_deadline_seconds: how long a call without a deadline may take.
     """
 
@@ -51,6 +52,7 @@ class Limits:
     max_waiting_tokens: int = 1 << 20
     max_waiting_bytes: int = 64 << 20
     max_calls: int = 10_000
+    connection_calls: int = 2500
     default_deadline_seconds: float = 120.0
 
 

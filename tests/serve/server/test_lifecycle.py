@@ -480,22 +480,73 @@ async def test_a_compressed_call_is_refused_unless_it_is_asked_for(
     assert code is (grpc.StatusCode.OK if accepted else grpc.StatusCode.UNIMPLEMENTED)
 
 
+async def test_a_compressed_bomb_is_refused_before_it_is_unpacked(bundle: Path) -> None:
+    """64 KiB of gzip that hold 64 MiB; gRPC before 1.83.1 unpacked them to learn their size."""
+    options = [("grpc.max_send_message_length", -1)]
+    gzip = grpc.Compression.Gzip
+    async with (
+        serving(bundle, "--compression") as made,
+        grpc.aio.insecure_channel(made.address, options, compression=gzip) as channel,
+    ):
+        method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+        method = channel.unary_unary(f"/{SERVICE}/Classify")
+        await method(request_of("good").SerializeToString())
+        before = peak_mib(made.process.pid)
+        code = await method(bytes(64 << 20)).code()
+        after = peak_mib(made.process.pid)
+
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert after - before < 32
+
+
+def peak_mib(pid: int) -> int:
+    """Return the most memory that a process has had."""
+    (found,) = re.findall(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    return int(found) >> 10
+
+
+async def idle_stream(channel: grpc.aio.Channel) -> grpc.aio.StreamStreamCall[bytes, bytes]:
+    """Open a stream that the server has answered once, and that then says nothing."""
+    method: grpc.aio.StreamStreamMultiCallable[bytes, bytes]
+    method = channel.stream_stream(f"/{SERVICE}/ClassifyStream")
+    call = method()
+    await call.write(pb.ClassifyStreamRequest(request=request_of("good")).SerializeToString())
+    assert await call.read() is not grpc.aio.EOF
+    return call
+
+
 async def test_calls_past_the_limit_are_refused(bundle: Path) -> None:
     """An idle stream is a call; a further one is refused by gRPC itself."""
     config = Serve(bundle=bundle, port=0, metrics_port=0, limits=Limits(max_calls=1))
     async with in_process(config) as made, grpc.aio.insecure_channel(made.address) as channel:
-        stream: grpc.aio.StreamStreamMultiCallable[bytes, bytes]
-        stream = channel.stream_stream(f"/{SERVICE}/ClassifyStream")
         unary: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
         unary = channel.unary_unary(f"/{SERVICE}/GetModel")
-        call = stream()
-        await call.wait_for_connection()
-        message = pb.ClassifyStreamRequest(request=request_of("good"))
-        await call.write(message.SerializeToString())
-        assert await call.read() is not grpc.aio.EOF
+        call = await idle_stream(channel)
         assert await unary(b"").code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         await call.done_writing()
         assert await call.code() is grpc.StatusCode.OK
+
+
+async def test_idle_streams_of_one_connection_leave_calls_to_others(bundle: Path) -> None:
+    """Its further calls wait for one to end, so the server has calls left for other connections."""
+    limits = Limits(max_calls=3, connection_calls=2)
+    own = [("grpc.use_local_subchannel_pool", 1)]
+    async with (
+        in_process(Serve(bundle=bundle, port=0, metrics_port=0, limits=limits)) as made,
+        grpc.aio.insecure_channel(made.address, own) as greedy,
+        grpc.aio.insecure_channel(made.address, own) as other,
+    ):
+        streams = [await idle_stream(greedy) for _ in range(2)]
+        third = asyncio.create_task(idle_stream(greedy))
+        unary: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+        unary = other.unary_unary(f"/{SERVICE}/GetModel")
+        codes = [await unary(b"").code() for _ in range(20)]
+        assert not third.done()
+        await streams[0].done_writing()
+        assert await streams[0].code() is grpc.StatusCode.OK
+        await (await third).done_writing()
+
+    assert set(codes) == {grpc.StatusCode.OK}
 
 
 @pytest.mark.slow
@@ -507,10 +558,7 @@ async def test_a_client_that_pings_every_ten_seconds_keeps_its_idle_stream(bundl
         in_process(Serve(bundle=bundle, port=0, metrics_port=0)) as made,
         grpc.aio.insecure_channel(made.address, options=options) as channel,
     ):
-        stream: grpc.aio.StreamStreamMultiCallable[bytes, bytes]
-        stream = channel.stream_stream(f"/{SERVICE}/ClassifyStream")
-        call = stream()
-        await call.wait_for_connection()
+        call = await idle_stream(channel)
         await asyncio.sleep(45)  # what is tested is that nothing happens
         message = pb.ClassifyStreamRequest(request=request_of("good"))
         await call.write(message.SerializeToString())

@@ -29,6 +29,9 @@ _ANSWER_SECONDS: Final = 2.0
 _STUCK_SECONDS: Final = 8.0
 """A worker without a report for so long is killed. Under full load a report takes some 10 ms."""
 
+_START_SECONDS: Final = 300.0
+"""How long a process that takes the place of another may load before it is killed."""
+
 _LEAST_WAIT: Final = 0.5
 _MOST_WAIT: Final = 30.0
 """Seconds before a worker that died is started again; doubled each time, up to the second."""
@@ -153,7 +156,9 @@ class WorkerProcess:
             if self.began and recent and process.pid is not None:
                 os.kill(process.pid, signal.SIGHUP)
         theirs.close()
-        wait([ours, process.sentinel])
+        if not wait([ours, process.sentinel], _START_SECONDS if self.began else None):
+            log.error("worker %d did not start in time: it is killed", self._number)
+            process.kill()
         said = _received(ours)
         if isinstance(said, Started):
             log.info("worker %d is process %d", self._number, process.pid)

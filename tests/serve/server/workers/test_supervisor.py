@@ -13,16 +13,20 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
+import sentimill.server.workers.worker_process
 from background_load import load
 from live_server import WAIT_SECONDS
 from reload_server import version
 from sentimill import Client
 from sentimill.observability.metrics import WorkerMetrics
+from sentimill.server.lifecycle import Serve
+from sentimill.server.workers.supervisor import Workers, _WorkerPool
 from sentimill.server.workers.worker import WorkerConfig
 from sentimill.server.workers.worker_process import WorkerProcess
 from server_process import COMMAND
@@ -175,6 +179,14 @@ def test_a_worker_that_is_killed_is_missed_by_its_own_calls_alone(bundle: Path) 
     assert sum(sent.codes.values()) - sent.codes["OK"] <= 2 * 4, sent.codes
 
 
+def test_quotas_are_divided_among_the_workers(tmp_path: Path) -> None:
+    """Four workers that share no counts grant together what one server would grant."""
+    serve = Serve(bundle=tmp_path, provider="cpu")
+    pool = _WorkerPool(Workers(serve=serve, count=4, prepare=lambda: None), port=1)
+
+    assert [pool._worker_config(number).serve.quota_share for number in range(4)] == [0.25] * 4
+
+
 def test_a_worker_that_is_stuck_is_killed_and_replaced(bundle: Path) -> None:
     """A process that is stopped reports nothing; the parent's own health does not follow it."""
     with group(bundle) as made:
@@ -208,6 +220,25 @@ def test_a_worker_that_has_just_ended_is_not_asked_for_ever() -> None:
 
     assert worker.answers()
     assert worker.families() == [[], []]
+
+
+class Hung:
+    """Stands for what a process would be told: it sleeps while it reads this."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Sleep for longer than any test."""
+        return time.sleep, (600,)
+
+
+@pytest.mark.timeout(WAIT_SECONDS)
+def test_a_worker_that_hangs_while_it_starts_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process in the place of another has no report to miss yet, so its start has a bound."""
+    monkeypatch.setattr(sentimill.server.workers.worker_process, "_START_SECONDS", 0.1)
+    metrics = WorkerMetrics(CollectorRegistry())
+    worker = WorkerProcess(0, lambda number: cast(WorkerConfig, Hung()), metrics, lambda: None)
+    worker.began = True
+
+    assert worker._run() == -signal.SIGKILL
 
 
 def test_each_worker_traces_its_own_calls(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,6 +292,61 @@ def test_sighup_reloads_all_and_a_restart_takes_what_the_others_have(tmp_path: P
         os.kill(made.pids()[0], signal.SIGKILL)
         made.said(rf"serving tiny \({second.digest[:12]}\)$", 3)
         assert {digest(made.address) for _ in range(12)} == {second.digest}
+
+
+HELD = """
+import os, pathlib, time
+import sentimill.server.model_loader as loader
+
+def held(*args, warm_up=loader.warm_up):
+    folder = pathlib.Path(os.environ["HOLD"])
+    (folder / str(os.getpid())).touch()
+    while (folder / "held").exists():
+        time.sleep(0.01)
+    warm_up(*args)
+
+loader.warm_up = held
+"""
+"""Runs before every process, and holds its loads while there is a file `held`."""
+
+
+@pytest.fixture
+def loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the folder in which each process that loads puts a file, and whose `held` holds it."""
+    (tmp_path / "sitecustomize.py").write_text(HELD)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    folder = tmp_path / "loading"
+    folder.mkdir()
+    monkeypatch.setenv("HOLD", str(folder))
+    return folder
+
+
+def test_a_worker_that_dies_while_it_reloads_comes_back_with_the_new_model(
+    tmp_path: Path, loading: Path
+) -> None:
+    """The process in its place is given the old folder, since the other one still serves that."""
+    first, second = version(tmp_path / "v1"), version(tmp_path / "v2")
+    link = tmp_path / "live"
+    link.symlink_to(first.path)
+    with group(link) as made:
+        pids = made.pids()
+        for pid in pids:
+            (loading / str(pid)).unlink()
+        (loading / "held").touch()
+        link.unlink()
+        link.symlink_to(second.path)
+        made.process.send_signal(signal.SIGHUP)
+        made.until(lambda: all((loading / str(pid)).exists() for pid in pids))
+        os.kill(pids[0], signal.SIGKILL)
+        made.said("ended with exit code -9: another starts")
+        made.until(lambda: len(list(loading.iterdir())) == 4)  # the process in its place loads
+        (loading / "held").unlink()
+        made.said(rf"serving tiny \({second.digest[:12]}\)$", 2)
+        made.until(lambda: made.value("sentimill_ready_workers") == 2)
+        served = {digest(made.address) for _ in range(12)}
+
+    assert served == {second.digest}
+    assert f"serving tiny ({first.digest[:12]})" in made.log.partition("exit code -9")[2]
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
