@@ -126,7 +126,7 @@ def _summary(sets: Sequence[dict[str, Any]], cpu: Proof, others: Sequence[Proof]
         processes = served.name.rpartition(", ")[2]
         fast += (
             f"; {served.rate:,.0f} from a server of {processes} with one {proof.machine.name},"
-            " in fp16"
+            " in half precision (fp16)"
         )
     cost = cost_of(cpu)
     online = [line for line in cost.lines if not line.batch]

@@ -84,7 +84,7 @@ SERVE_ARROWS = {
     "engine": {"errors", "installed_packages"},
     "decisions": set[str](),
     "classifier": {"errors", "types", "progress", "decisions", "bundle", "text", "engine"},
-    "dataframes": {"errors", "types", "text", "classifier", "client", "scoring"},
+    "dataframes": {"errors", "types", "bundle", "text", "classifier", "client", "scoring"},
     "observability": {"errors"},
     "batching": {"errors", "engine", "observability"},
     "client": {"errors", "types", "progress", "v1"},

@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
 
 import pyarrow as pa
 
+from sentimill.bundle.locate import find_bundle
+from sentimill.bundle.reader import open_bundle
 from sentimill.classifier import Classifier
 from sentimill.errors import InputError, UsageError
 from sentimill.scoring.answer_columns import AnswerSchema
 from sentimill.text.cleaning import join_texts
-from sentimill.types import Prediction, Result
+from sentimill.types import Prediction, Result, text_of
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -29,10 +31,17 @@ __all__ = ["score", "to_frame"]
 Frame = TypeVar("Frame")
 Backend = Literal["pandas", "polars", "pyarrow"]
 
+_REMEDIES: Final = {
+    "LazyFrame": "call .collect() on it first",
+    "RecordBatch": "write pyarrow.table(batch)",
+    "Series": "pass the whole table, or pass the column to classify",
+}
+"""What to do instead, by the type of what `score` was given."""
+
 
 def score(
     frame: Frame,
-    text: str | Sequence[str] = "text",
+    text: str | int | Sequence[str | int] = "text",
     *,
     model: Classifier | Client | Path | str | None = None,
     prefix: str = "sentiment_",
@@ -47,7 +56,7 @@ def score(
 
     Args:
         frame: the table; it is not changed.
-        text: the column with the texts. Several columns are joined in this order.
+        text: the name of the column with the texts. Several columns are joined in this order.
         model: a loaded Classifier, a Client, or what `Classifier.load` takes; None is the reference
             student.
         prefix: what the names of the added columns begin with.
@@ -55,26 +64,35 @@ def score(
         progress: show a progress bar.
 
     Raises:
-        InputError: MISSING_COLUMN, COLUMN_COLLISION.
+        InputError: NOT_A_TABLE, MISSING_COLUMN, COLUMN_COLLISION.
         UsageError: EXTRA_MISSING, narwhals is not installed.
     """
     narwhals = _narwhals()
-    table = narwhals.from_native(frame, eager_only=True)
-    names = [text] if isinstance(text, str) else list(text)
+    try:
+        table = narwhals.from_native(frame, eager_only=True)
+        present = table.columns
+    except (TypeError, narwhals.exceptions.NarwhalsError) as error:
+        kind = type(frame).__name__
+        remedy = _REMEDIES.get(kind, "pass a DataFrame or an Arrow table, each column named once")
+        detail = "" if isinstance(error, TypeError) else f" ({' '.join(str(error).split())})"
+        why = f"score takes a table and cannot use this {kind}{detail}: {remedy}"
+        raise InputError(why, reason="NOT_A_TABLE") from error
+    names = [text] if isinstance(text, str | int) else list(text)
     columns = AnswerSchema((), None, prefix, with_probs=False)
-    _check_columns(table.columns, names, columns.names)
-    values = [table[name].to_list() for name in names]
-    texts = values[0]
-    if len(values) > 1:
-        texts = [join_texts(parts) for parts in zip(*values, strict=True)]
-    asked = _load(model) if model is None or isinstance(model, str | Path) else model
+    _check_columns(present, names, columns.names)
+    values = [table.get_column(name).to_list() for name in names]
+    texts = values[0] if len(values) == 1 else [*map(_joined, zip(*values, strict=True))]
+    asked = model
+    if asked is None or isinstance(asked, str | Path):
+        folder = find_bundle(asked)
+        asked = _load(folder, open_bundle(folder).digest)
     results = asked.classify(texts, progress=progress)
     labels: tuple[str, ...] = ()
     if probs:
         labels = asked.labels if isinstance(asked, Classifier) else asked.model().labels
     answers = _table(results, labels, prefix)
-    _check_columns(table.columns, (), answers.column_names)
-    added = narwhals.from_arrow(answers, backend=table.implementation)
+    _check_columns(present, names, answers.column_names)
+    added = narwhals.from_native(_native(answers, table.implementation.value), eager_only=True)
     return cast(Frame, table.with_columns(*(added[name] for name in added.columns)).to_native())
 
 
@@ -95,7 +113,28 @@ def to_frame(
     labels: tuple[str, ...] = ()
     if probs:
         labels = next((one.probs.labels for one in found if isinstance(one, Prediction)), ())
-    return _narwhals().from_arrow(_table(found, labels, prefix), backend=backend).to_native()
+    return _native(_table(found, labels, prefix), backend)
+
+
+def _native(answers: pa.Table, backend: str) -> object:
+    """Return *answers* as a table of the library *backend*.
+
+    In pandas, the column of booleans is nullable: with None in a plain one, neither
+    `scored[scored["sentiment_abstained"]]` nor `~scored["sentiment_abstained"]` works.
+    """
+    if backend == "pandas":
+        flags = [field.name for field in answers.schema if field.type == pa.bool_()]
+        return cast(object, answers.to_pandas().astype(dict.fromkeys(flags, "boolean")))
+    return _narwhals().from_arrow(answers, backend=backend).to_native()
+
+
+def _joined(parts: Sequence[object]) -> object:
+    """Return the *parts* of one row as one text, or the first that is not a text: it has no answer.
+
+    Without this rule, a number among the parts would be left out and nobody told.
+    """
+    wrong = (part for part in parts if getattr(text_of(part), "reason", "") == "NOT_TEXT")
+    return next(wrong, join_texts(parts))
 
 
 def _table(results: Sequence[Result], labels: tuple[str, ...], prefix: str) -> pa.Table:
@@ -116,12 +155,15 @@ def _table(results: Sequence[Result], labels: tuple[str, ...], prefix: str) -> p
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def _check_columns(present: Sequence[str], wanted: Sequence[str], added: Sequence[str]) -> None:
+def _check_columns(
+    present: Sequence[str], wanted: Sequence[str | int], added: Sequence[str]
+) -> None:
     """Raise InputError when a text column is missing, or an added column is there already."""
-    for name in wanted:
-        if name not in present:
-            why = f"the table has no column {name!r}; it has {', '.join(map(str, present))}"
-            raise InputError(why, reason="MISSING_COLUMN")
+    missing = ", ".join(repr(name) for name in wanted if name not in present)
+    if missing or not wanted:
+        why = f"the table has no column {missing}" if missing else "text=[] names no column"
+        why += f". It has {', '.join(map(str, present)) or 'none'}: name the one with the texts"
+        raise InputError(why, reason="MISSING_COLUMN")
     for name in added:
         if name in present:
             why = f"the table already has a column {name!r}: choose another prefix"
@@ -129,9 +171,9 @@ def _check_columns(present: Sequence[str], wanted: Sequence[str], added: Sequenc
 
 
 @lru_cache(maxsize=1)
-def _load(bundle: Path | str | None) -> Classifier:
-    """Return the classifier of *bundle*; the last one stays loaded for the next call."""
-    return Classifier.load(bundle)
+def _load(folder: Path | str, digest: str) -> Classifier:
+    """Return the classifier of *folder*; the last one stays loaded until its *digest* changes."""
+    return Classifier.load(folder)
 
 
 def _narwhals() -> ModuleType:

@@ -167,7 +167,7 @@ def list_of_texts(texts: Iterable[object]) -> list[object]:
     try:
         return list(texts)
     except TypeError:
-        why = f"classify takes a list of texts and was given a {name}"
+        why = f"classify takes a list of texts, not one object of type {name}"
         raise InputError(why, reason="NOT_A_LIST") from None
 
 
@@ -178,5 +178,5 @@ def text_of(item: object) -> str | TextError:
     name = type(item).__name__
     if item is None or name in ("NAType", "NaTType") or (name.startswith("float") and item != item):
         return TextError(f"the text is missing ({item})", reason="MISSING_TEXT")
-    why = f"the text is of type {name}, not a string: convert it with str() if it is meant"
+    why = f"the item is of type {name}, not a string: convert it if you want it read"
     return TextError(why, reason="NOT_TEXT")

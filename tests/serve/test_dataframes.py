@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -89,24 +91,63 @@ def test_a_server_gives_the_same_columns(classifier: Classifier, bundle: Path) -
 
 
 @pytest.mark.parametrize(
-    ("frame", "reason", "hint"),
+    ("frame", "text", "reason", "hint"),
     [
-        (pl.DataFrame({"body": ["good"]}), "MISSING_COLUMN", "it has body"),
+        (pl.DataFrame({"body": ["good"]}), "text", "MISSING_COLUMN", "It has body"),
+        (pd.DataFrame(index=[1]), "text", "MISSING_COLUMN", "It has none"),
+        (pd.DataFrame(COLUMNS), [], "MISSING_COLUMN", "names no column. It has id, text"),
+        (pd.DataFrame([["a", "b"]], columns=["text", "text"]), "text", "NOT_A_TABLE", "named once"),
+        (pd.Series(["good"]), "text", "NOT_A_TABLE", "pass the column to classify"),
+        (pl.LazyFrame(COLUMNS), "text", "NOT_A_TABLE", "call .collect"),
+        (pa.record_batch(COLUMNS), "text", "NOT_A_TABLE", "pyarrow.table"),
+        ({"text": ["good"]}, "text", "NOT_A_TABLE", "pass a DataFrame"),
         (
             pl.DataFrame({"text": ["good"], "sentiment_error": [1]}),
+            "text",
             "COLUMN_COLLISION",
             "choose another prefix",
         ),
     ],
 )
 def test_columns_are_checked_before_anything_is_computed(
-    frame: pl.DataFrame, reason: str, hint: str
+    frame: object, text: str | list[str], reason: str, hint: str
 ) -> None:
-    """No model is loaded for a table that does not fit."""
+    """No model is loaded for a table that does not fit, and the message has a remedy."""
     with pytest.raises(InputError, match=hint) as caught:
-        sentimill.score(frame, model="no such folder")
+        sentimill.score(frame, text=text, model="no such folder")
 
     assert caught.value.reason == reason
+
+
+def test_pandas_abstained_selects_rows_though_some_have_no_answer(classifier: Classifier) -> None:
+    """A row without an answer is in neither selection; a column of None would raise."""
+    scored = sentimill.score(pd.DataFrame(COLUMNS), model=classifier)
+
+    assert scored[scored["sentiment_abstained"]]["id"].tolist() == [4]
+    assert scored[~scored["sentiment_abstained"]]["id"].tolist() == [1, 3]
+
+
+def test_a_number_among_several_parts_is_said(classifier: Classifier) -> None:
+    """It is no text, and is not left out silently; columns may have numbers as names."""
+    frame = pd.DataFrame({0: ["good", "good", None], 1: ["good", 5, None]})
+
+    scored = sentimill.score(frame, text=[0, 1], model=classifier)
+
+    assert scored["sentiment_error"].fillna("").tolist() == ["", "NOT_TEXT", "MISSING_TEXT"]
+    assert sentimill.score(frame, text=0, model=classifier)["sentiment_label"][0] == "positive"
+
+
+def test_a_bundle_that_was_replaced_is_loaded_again(bundle: Path, tmp_path: Path) -> None:
+    """The folder of a training keeps its name; an answer of the model before would mislead."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle, folder)
+    frame = pl.DataFrame({"text": ["good"]})
+    assert not sentimill.score(frame, model=folder)["sentiment_abstained"].item()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["threshold"] = 0.9999
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+    assert sentimill.score(frame, model=folder)["sentiment_abstained"].item()
 
 
 def test_results_become_a_table(classifier: Classifier) -> None:

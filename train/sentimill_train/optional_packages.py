@@ -22,16 +22,14 @@ def check_installed(doing: str, *names: str, extra: str = "cpu,train") -> None:
 
 
 @contextmanager
-def needed_for(doing: str) -> Iterator[None]:
-    """Turn an import inside that fails into UsageError EXTRA_MISSING."""
+def needed_for(doing: str, more: str = "") -> Iterator[None]:
+    """Turn an import inside that fails into UsageError EXTRA_MISSING; *more* ends its message."""
     try:
         yield
     except ImportError as error:
-        raise _missing(doing, str(error.name), "cpu,train") from error
+        raise _missing(doing, str(error.name), "cpu,train", more) from error
 
 
-def _missing(doing: str, names: str, extra: str) -> UsageError:
-    return UsageError(
-        f"{doing} needs parts that are not installed ({names}): pip install 'sentimill[{extra}]'",
-        reason="EXTRA_MISSING",
-    )
+def _missing(doing: str, names: str, extra: str, more: str = "") -> UsageError:
+    why = f"{doing} needs parts that are not installed ({names}): pip install 'sentimill[{extra}]'"
+    return UsageError(why + more, reason="EXTRA_MISSING")

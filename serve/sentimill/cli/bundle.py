@@ -9,8 +9,8 @@ from typing import Annotated, cast
 import msgspec
 import typer
 
+from sentimill.bundle.locate import find_bundle
 from sentimill.bundle.reader import WEIGHTS, open_bundle
-from sentimill.bundle.reference import reference_bundle
 from sentimill.classifier import Classifier
 from sentimill.engine.base import Precision
 from sentimill.errors import UsageError
@@ -35,7 +35,7 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
     """Show what the manifest of a bundle says. `verify` also checks the hashes."""
-    opened = open_bundle(bundle or reference_bundle())
+    opened = open_bundle(find_bundle(bundle))
     manifest = opened.manifest
     if as_json:
         found = {"digest": opened.digest, **msgspec.to_builtins(manifest)}
@@ -61,7 +61,7 @@ def inspect(
 
 def verify(bundle: BundleArgument = None) -> None:
     """Hash every file, and replay the golden texts in every precision that runs here."""
-    folder = bundle or reference_bundle()
+    folder = find_bundle(bundle)
     opened = open_bundle(folder)
     opened.verify()
     for precision in opened.manifest.precisions:

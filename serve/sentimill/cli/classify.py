@@ -12,7 +12,6 @@ from typing import Annotated, Final
 
 import typer
 
-from sentimill.bundle.reference import reference_bundle
 from sentimill.classifier import Classifier
 from sentimill.cli.options import (
     INPUT,
@@ -94,7 +93,7 @@ def classify(
             answer = stack.enter_context(Client(server, security=security)).classify
         else:
             answer = Classifier.load(
-                bundle or reference_bundle(),
+                bundle,
                 precision=precision,
                 engine=engine,
                 provider=provider,
@@ -102,15 +101,17 @@ def classify(
                 detect_language=not no_detect_language,
             ).classify
         show = _as_json if as_json else Table() if sys.stdout.isatty() else _as_tabs
-        failed = 0
+        failed = asked = 0
         for chunk in _chunks(texts or _stdin_lines()):
             # A lone surrogate cannot be written; its answer is an error that says so.
             shown = [text.encode("utf-8", "replace").decode("utf-8") for text in chunk]
             answers = answer(chunk)
             show(shown, answers)
+            asked += len(answers)
             failed += sum(isinstance(each, SentimillError) for each in answers)
     if failed:
-        raise SomeRowsFailed(f"{failed} texts have no answer", reason="SOME_ROWS_FAILED")
+        why = f"no answer for {failed} of {asked} texts"
+        raise SomeRowsFailed(why, reason="SOME_ROWS_FAILED")
 
 
 def _as_json(texts: Sequence[str], answers: _Answers) -> None:
@@ -119,6 +120,8 @@ def _as_json(texts: Sequence[str], answers: _Answers) -> None:
             found = asdict(answer)
             # Both are the same for every line: only a program can have a fallback.
             del found["answered_by"], found["model_digest"]
+            if answer.probs.labels:
+                found["probs"] = dict(answer.probs)
         else:
             found = {"error": answer.reason, "message": str(answer)}
         typer.echo(json.dumps({"text": text, **found}, ensure_ascii=False))
@@ -140,7 +143,9 @@ class Table:
         for line in self.lines(texts, answers):
             typer.echo(line)
         if any(isinstance(each, Prediction) and each.abstained for each in answers):
-            console.print("? means that the confidence is below the model's threshold")
+            console.print(
+                "? marks a guess: low confidence, or a text that is not in the model's language"
+            )
 
     def lines(self, texts: Sequence[str], answers: _Answers) -> Iterator[str]:
         """Yield a line for each answer; the first call sets the widths, and yields a header."""

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
 import typer
-from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 __all__ = ["HEADINGS", "Command", "Group"]
 
@@ -55,6 +55,12 @@ class Command(TyperCommand):
                     why = f"it takes one value and is given {count} times. Give it once."
                     raise typer.BadParameter(why, ctx=ctx, param=param)
         return super().parse_args(ctx, args)
+
+    def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        """Return the words of the usage line as other programs write them: INPUT... OUTPUT."""
+        shown = [p for p in self.params if isinstance(p, TyperArgument) and not p.hidden]
+        names = [(p.metavar or str(p.name).upper(), p.required) for p in shown]
+        return ["[OPTIONS]", *(n if needed or "[" in n else f"[{n}]" for n, needed in names)]
 
     def format_options(self, ctx: typer.Context, formatter: _Formatter) -> None:  # type: ignore[override]
         """List arguments and options under the headings that they name."""
@@ -124,7 +130,9 @@ def _shortened(names: str, text: str) -> tuple[str, str]:
     if "|" in kind:
         text = f"{text} One of: {kind.replace('|', ', ')}."
         kind = "name"
-    if names.startswith("-") and kind:
+    if not names.startswith("-"):
+        names = names.upper()
+    elif kind:
         names = f"{names} {_PLACEHOLDERS.get(kind, kind.upper())}"
     return names, f"{text}  [{facts}" if facts else text
 

@@ -82,7 +82,7 @@ def add_command(group: typer.Typer, entry: EntryPoint) -> None:
         why = f"`sentimill {entry.name}` is not available here: {error}"
 
         def missing() -> None:
-            raise UsageError(f"{why}: pip install 'sentimill[train]'", reason="EXTRA_MISSING")
+            raise UsageError(f"{why}: pip install 'sentimill[cpu,train]'", reason="EXTRA_MISSING")
 
         # Whatever options it would have, the answer is the same.
         loose = {"ignore_unknown_options": True, "allow_extra_args": True}

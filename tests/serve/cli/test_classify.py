@@ -35,6 +35,7 @@ def test_classify_prints_json(sentimill: Sentimill, bundle: Path) -> None:
         "tokens",
     }  # fmt: skip
     assert (good["text"], good["label"]) == ("good", "positive")
+    assert good["probs"].keys() == {"negative", "neutral", "positive"}
     assert empty.keys() == {"text", "error", "message"}
     assert (found.code, empty["error"]) == (3, "EMPTY_TEXT")
 
@@ -63,7 +64,7 @@ def test_classify_reports_bad_lines_and_goes_on(sentimill: Sentimill, bundle: Pa
         ["error", "EMPTY_TEXT"],
         ["negative", "-0.80"],
     ]
-    assert (found.code, found.error) == (3, "3 texts have no answer")
+    assert (found.code, found.error) == (3, "no answer for 3 of 5 texts")
 
 
 def test_classify_keeps_every_script(sentimill: Sentimill, bundle: Path) -> None:
@@ -158,7 +159,7 @@ def test_classify_in_a_terminal_prints_a_table(
         "error      EMPTY_TEXT         ",
         "negative?  -0.80        0.84  bad",
     ]
-    assert "? means that the confidence is below the model's threshold" in found.err
+    assert "? marks a guess: low confidence" in found.err
 
 
 def test_without_cuda_the_provider_is_named_as_the_cause(sentimill: Sentimill) -> None:

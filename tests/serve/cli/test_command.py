@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ import typer.main
 
 import sentimill as sentimill_package
 from cli_in_process import Run, Sentimill
-from sentimill.cli.main import app
+from sentimill.cli.main import add_command, app
 
 COMMANDS = ("classify", "score", "serve", "token", "doctor", "bundle inspect", "bundle verify")
 PROGRAM = (sys.executable, "-c", "from sentimill.cli.main import main; main()")
@@ -48,11 +48,33 @@ def test_help_names_the_variables_once_and_the_exit_codes(
 
 def test_flags_are_alike() -> None:
     """A flag turns something on or off in one way: none has a second name with `--no-`."""
-    group = typer.main.get_command(app)
-    assert isinstance(group, typer.core.TyperGroup)
-    serve = group.commands["serve"]
+    training = typer.Typer()
+    for entry in entry_points(group="sentimill.commands"):
+        add_command(training, entry)
+    groups = [typer.main.get_group(app), typer.main.get_group(training)]
+    commands = [command for group in groups for command in group.commands.values()]
+    params = [each for command in commands for each in command.params]
 
-    assert [option for each in serve.params for option in each.secondary_opts] == []
+    assert {"serve", "curate", "export"} <= {command.name for command in commands}
+    assert [option for each in params for option in each.secondary_opts] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "usage"),
+    [
+        ("classify", "[TEXT]..."),
+        ("score", "INPUT... OUTPUT"),
+        ("bundle inspect", "[BUNDLE]"),
+        ("token", "NAME"),
+    ],
+)
+def test_usage_is_written_as_other_programs_write_it(
+    sentimill: Sentimill, command: str, usage: str
+) -> None:
+    """Brackets are for what may be left out, and nothing has braces."""
+    first = sentimill(*command.split(), "--help").out.splitlines()[0]
+
+    assert first == f"Usage: sentimill {command} [OPTIONS] {usage}"
 
 
 def test_commands_and_options_are_listed_under_headings(sentimill: Sentimill) -> None:

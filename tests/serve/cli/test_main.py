@@ -120,7 +120,7 @@ def test_a_command_whose_extra_is_missing_says_so() -> None:
     found = CliRunner().invoke(group, ["sing", "--song", "x.txt"])
 
     assert isinstance(found.exception, UsageError)
-    assert "pip install 'sentimill[train]'" in str(found.exception)
+    assert "pip install 'sentimill[cpu,train]'" in str(found.exception)
     assert CliRunner().invoke(group, ["doctor"]).exit_code == 0
 
 

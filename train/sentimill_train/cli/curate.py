@@ -42,10 +42,12 @@ def curate(
         float,
         typer.Option(min=0.0, max=1.0, help="Similarity of near-duplicates; 1 keeps them all."),
     ] = 0.8,
-    label_errors: Annotated[
+    no_label_errors: Annotated[
         bool,
-        typer.Option(help="Look for wrong labels among those that people gave, by --bundle."),
-    ] = True,
+        typer.Option(
+            "--no-label-errors", help="Do not look for wrong labels among those that people gave."
+        ),
+    ] = False,
     drop_label_errors: Annotated[
         bool, typer.Option("--drop-label-errors", help="Drop the labels that are probably wrong.")
     ] = False,
@@ -112,7 +114,9 @@ def curate(
         seed=seed,
         scratch=scratch,
     )
-    embed = _embedder(bundle) if (label_errors and _can_embed()) or drop_label_errors else None
+    embed = (
+        _embedder(bundle) if (not no_label_errors and _can_embed()) or drop_label_errors else None
+    )
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=console) as bar:
@@ -133,7 +137,7 @@ def curate(
     if found.label_errors:
         where = f"listed in {report}" if report else "--report lists them"
         console.print(f"{found.label_errors:>10,}  labels may be wrong, {where}")
-    if label_errors and embed is None:
+    if not no_label_errors and embed is None:
         console.print("label errors were not looked for: that needs 'sentimill[cpu,train]'")
     for note in found.notes:
         console.print(f"            {note}", highlight=False, markup=False)

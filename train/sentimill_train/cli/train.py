@@ -78,7 +78,8 @@ def train(
     validation and test. `probs`, a teacher's share of each label, are learnt too. Examples:
     docs/training.md.
     """
-    with needed_for("training"):
+    weights = ", and for the weights to start from, in a clone, pip install ./bundles"
+    with needed_for("training", weights):
         from sentimill_train.evaluation.training_evaluation import EvaluationConfig
         from sentimill_train.model.lora import lora_of
         from sentimill_train.model.student import goes_on

@@ -33,7 +33,7 @@ def _how_good(first: SetResult) -> str:
     )
     two = first.figures.get("two_class_accuracy")
     if two is not None:
-        sentence += f" Of those that are not neutral it tells {two.value:.1%} apart."
+        sentence += f" Without the neutral ones, it labels {two.value:.1%} correctly."
     if first.abstained and first.answered_error is not None:
         wrong = first.answered_error.value
         sentence += (
@@ -61,7 +61,7 @@ def _where_it_fails(judgement: Judgement, first: SetResult) -> str:
         worst = min(labels, key=lambda label: label.f1.value)
         sentences.append(
             f"The weakest label is {worst.label}: the model finds {worst.recall.value:.0%} of those"
-            f" reviews, and {worst.precision.value:.0%} of its answers {worst.label} are right."
+            f" reviews, and {worst.precision.value:.0%} of its “{worst.label}” answers are right."
         )
     weak = sorted((s for s in first.slices if s.weak), key=lambda s: s.accuracy.high)[:_MOST_WEAK]
     sentences += [

@@ -23,7 +23,7 @@ _MEASURES: Final = {
     "accuracy": ("accuracy", "%", True),
     "macro_f1": ("macro-F1", "%", True),
     "two_class_accuracy": ("two-class accuracy", "%", True),
-    "ece": ("ECE", "", False),
+    "ece": ("calibration error (ECE)", "", False),
     "brier": ("Brier", "", False),
     "nll": ("NLL, nats", "", False),
     "aurc": ("AURC", "", False),
