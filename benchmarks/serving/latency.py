@@ -249,6 +249,7 @@ def plot(path: Path, result: dict[str, object]) -> None:
     """Draw the curve: one line a quantile, and the time of a full batch."""
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
     rows = result["curve"]
     assert isinstance(rows, list)
@@ -262,6 +263,9 @@ def plot(path: Path, result: dict[str, object]) -> None:
         full = 1000 * float(str(result["full_batch_seconds"]))
         axes.axhline(full, color="grey", linestyle=":", label="one full batch")
         axes.set(xlabel="load, % of capacity", ylabel="latency of answered calls, ms", yscale="log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:,.0f}")
+        axes.yaxis.set_minor_locator(NullLocator())
         axes.grid(visible=True, alpha=0.3)
         axes.legend()
         figure.savefig(path, format="svg", metadata={"Date": None})

@@ -150,7 +150,7 @@ def _lines(found: Study) -> Iterator[str]:
     yield f"{'student':<20}{''.join(map(_usd, found.student_totals_usd))}"
     for line in found.lines:
         if not line.batch:
-            yield f"{line.model[-19:]:<20}{''.join(map(_usd, line.totals_usd))}"
+            yield f"{line.model.rpartition('/')[2][:19]:<20}{''.join(map(_usd, line.totals_usd))}"
     yield ""
     yield f"break-even against {found.swings_against}, each assumption halved and doubled:"
     for swing in found.swings:

@@ -158,11 +158,9 @@ class _Curation:
         self._balance()
         after = self._left()
         if len(after) == 0:
-            raise InputError(
-                f"no row of train of {self._job.source} is left: {self._drops.counts()}; give more"
-                " rows, or loosen a limit",
-                reason="NOTHING_LEFT",
-            )
+            lost = ", ".join(f"{rows:,} by {name}" for name, rows in self._drops.counts().items())
+            why = f"no row of train of {self._job.source} is left; dropped: {lost}. Give more rows"
+            raise InputError(f"{why}, or loosen a limit", reason="NOTHING_LEFT")
         self._write()
         return self._summary(before, after, errors)
 

@@ -116,12 +116,10 @@ def _charts(judgement: Judgement, history: Sequence[Epoch]) -> dict[str, str]:
     for rival in judgement.rivals:
         for on in rival.sets:
             models[on.name][rival.name] = on.figures["macro_f1"]
-    found = {
-        "models": charts.intervals_chart(models, "macro-F1, %"),
-        "risk": charts.risk_chart(
-            {result.name: result.curve for result in sets}, judgement.bundle.threshold
-        ),
-    }
+    curves = {result.name: result.curve for result in sets}
+    found = {"risk": charts.risk_chart(curves, judgement.bundle.threshold)}
+    if sum(map(len, models.values())) > 1:  # one dot compares nothing
+        found["models"] = charts.intervals_chart(models, "macro-F1, %")
     losses = {
         "training": [(e.rows, e.train_loss) for e in history if e.train_loss is not None],
         "validation": [
