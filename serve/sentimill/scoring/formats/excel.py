@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib
+import re
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -47,6 +48,24 @@ class Cell(NamedTuple):
 
     value: object
     number_format: str = "General"
+
+
+_ESCAPED: Final = re.compile("_x(00[01][0-9A-Fa-f]|005[Ff])_")
+"""How a workbook writes control characters, and the underscore of a text that looks like one."""
+
+
+class _Exact(float):
+    """A number that is written with all of its digits; xlsxwriter would round it to 16."""
+
+    digits: str
+
+    def __new__(cls, value: float) -> _Exact:
+        made = super().__new__(cls, value)
+        made.digits = repr(value)
+        return made
+
+    def __format__(self, _: str) -> str:
+        return self.digits
 
 
 class ExcelTable:
@@ -103,7 +122,10 @@ class ExcelTable:
 
     def _rows(self) -> Iterator[list[Cell]]:
         for row in self._sheet.iter_rows():
-            yield [Cell(cell.value, getattr(cell, "number_format", "General")) for cell in row]
+            yield [
+                Cell(_unescaped(cell.value), getattr(cell, "number_format", "General"))
+                for cell in row
+            ]
 
     def _window(
         self,
@@ -181,7 +203,7 @@ def _write(sheet: Any, row: int, column: int, value: object, shown: Any) -> None
     if isinstance(value, bool):
         sheet.write_boolean(row, column, value, shown)
     elif isinstance(value, int | float):
-        sheet.write_number(row, column, value, shown)
+        sheet.write_number(row, column, _Exact(value), shown)
     elif isinstance(value, dt.date | dt.time | dt.timedelta):
         sheet.write_datetime(row, column, value, shown)
     elif value is not None:
@@ -222,6 +244,13 @@ def _library(name: str) -> Any:
 
 def _is_blank(cells: Sequence[Cell]) -> bool:
     return all(cell.value is None for cell in cells)
+
+
+def _unescaped(value: object) -> object:
+    """Return a text as Excel shows it; xlsxwriter escapes it again."""
+    if isinstance(value, str) and "_x" in value:
+        return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), value)
+    return value
 
 
 def _as_text(value: object) -> str | None:

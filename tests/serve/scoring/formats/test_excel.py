@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 import threading
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,30 @@ def test_a_workbook_gets_its_columns(tmp_path: Path, scorer: LocalScorer) -> Non
     sheet = openpyxl.load_workbook(tmp_path / "out.xlsx").worksheets[0]
     assert sheet["C2"].number_format == "dd/mm/yyyy"
     assert sheet["B2"].data_type in ("s", "inlineStr")
+
+
+def test_numbers_and_control_characters_stay_exact(tmp_path: Path, scorer: LocalScorer) -> None:
+    """All 17 digits, and what a workbook writes as `_x000D_`, also where that is meant as text."""
+    rows: list[list[Any]] = [
+        ["text", "n"],
+        ["good_x000D_", 0.1 + 0.2],
+        ["_x005F_x000D_", 12345678901234567],
+    ]
+    sheet = "xl/worksheets/sheet1.xml"
+    with zipfile.ZipFile(io.BytesIO(workbook(rows))) as made:
+        parts = {name: made.read(name) for name in made.namelist()}
+    # openpyxl rounds to 16 digits; Excel writes 17.
+    parts[sheet] = parts[sheet].replace(b">0.3<", b">0.30000000000000004<")
+    parts[sheet] = parts[sheet].replace(b">1.234567890123457e+16<", b">12345678901234567<")
+    with zipfile.ZipFile(tmp_path / "in.xlsx", "w") as packed:
+        for name, data in parts.items():
+            packed.writestr(name, data)
+    job(tmp_path / "in.xlsx", tmp_path / "out.xlsx").run(scorer)
+    job(tmp_path / "in.xlsx", tmp_path / "out.parquet").run(scorer)
+
+    assert [list(row[:2]) for row in cells(tmp_path / "out.xlsx")] == rows
+    query = f"select text, sentiment_label from '{tmp_path}/out.parquet'"
+    assert duckdb.execute(query).fetchall() == [("good\r", "positive"), ("_x000D_", "neutral")]
 
 
 def test_a_second_reader_reads_the_workbook(tmp_path: Path, scorer: LocalScorer) -> None:
