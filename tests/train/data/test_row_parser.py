@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,30 @@ def test_other_columns_are_kept_where_they_are_asked_for(tmp_path: Path) -> None
     written = json.loads(encode_example(first, None))
     assert (written["text"], written["rating"], written["country"]) == ("a", 5, "FR")
     assert read_examples(source, columns=columns)[0].extra is None
+
+
+def test_far_dates_and_small_fractions_are_kept(tmp_path: Path) -> None:
+    """INT96 dates of Hive and Spark, what Python's dates do not reach, and nanoseconds."""
+    far = pa.array([253_402_300_800, -62_135_596_801], pa.timestamp("s"))
+    table = pa.table(
+        {
+            "text": ["a", "b"],
+            "seen": pa.array([dt.datetime(9999, 12, 31), dt.datetime(1, 1, 1)], pa.timestamp("us")),
+            "far": far,
+            "ns": pa.array([1, 2], pa.timestamp("ns")),
+        }
+    )
+    path = tmp_path / "r.parquet"
+    pq.write_table(table.select(["text", "seen"]), path, use_deprecated_int96_timestamps=True)
+    seen = [row["seen"] for _, row in stream_texts(str(path), keep=True)]
+    pq.write_table(table.select(["text", "far", "ns"]), path)
+    others = [(row["far"], row["ns"]) for _, row in stream_texts(str(path), keep=True)]
+
+    assert seen == [dt.datetime(9999, 12, 31), dt.datetime(1, 1, 1)]
+    assert others == [
+        ("10000-01-01 00:00:00.000", "1970-01-01 00:00:00.000000001"),
+        ("0000-12-31 23:59:59.000", "1970-01-01 00:00:00.000000002"),
+    ]
 
 
 def test_columns_that_are_not_needed_stop_nothing(tmp_path: Path) -> None:

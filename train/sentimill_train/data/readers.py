@@ -11,12 +11,12 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -256,7 +256,8 @@ def _open_parquet(path: Path) -> Table:
         return TableError(f"{path} cannot be read ({error}): write it again", reason="BAD_FILE")
 
     try:
-        file = ParquetFile(path)
+        # As nanoseconds in 64 bits, a date of INT96 before 1677 or after 2262 is another date.
+        file = ParquetFile(path, coerce_int96_timestamp_unit="us")
         columns = tuple(file.schema_arrow.names)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise broken(error) from error
@@ -268,13 +269,21 @@ def _open_parquet(path: Path) -> Table:
             # By name the reader would take `a.b` for a field of a: only top names come back.
             for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=list(wanted)):
                 names = [name for name in wanted if name in batch.schema.names]
-                values = [batch.column(name).to_pylist() for name in names]
+                values = [_values(batch.column(name)) for name in names]
                 for row in zip(*values, strict=True):
                     yield dict(zip(names, row, strict=True))
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
             raise broken(error) from error
 
     return Table(str(path), columns, rows)
+
+
+def _values(column: Any) -> Iterable[object]:
+    """Return the values of an Arrow *column*, as texts where Python has no such date or time."""
+    if getattr(column.type, "unit", "") != "ns":
+        with contextlib.suppress(OverflowError, ValueError):
+            return list(column.to_pylist())
+    return list(column.cast("string").to_pylist())
 
 
 def _open_hub(source: str) -> Table:

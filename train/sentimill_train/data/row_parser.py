@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, cast
 
 import msgspec
 
 from sentimill.errors import TableError
+from sentimill.scoring.formats.table import list_columns
 from sentimill.text.cleaning import join_texts
 from sentimill_train.data.schema import SENTIMENTS, Columns, Example, Split, sentiment_of_stars
 
@@ -55,6 +57,9 @@ class TextParser:
             value = row.get(name)
             if value is None or value != value:  # NaN is how a data frame writes a missing text
                 continue
+            if isinstance(value, bytes):  # Spark used to leave out that a column is text
+                with suppress(UnicodeDecodeError):
+                    value = value.decode("utf-8")
             if not isinstance(value, str):
                 raise TableError(
                     f"{self._source}, row {number}: column {name!r} holds {type(value).__name__},"
@@ -282,7 +287,8 @@ class RowParser:
 def _check_column(source: str, found: Sequence[str], name: str, option: str) -> None:
     if name not in found:
         raise TableError(
-            f"{source} has no column {name!r}, it has {', '.join(found)}: name one with {option}",
+            f"{source} has no column {name!r}, it has {list_columns(found)}: name one with"
+            f" {option}",
             reason="MISSING_COLUMN",
         )
 
