@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from contextlib import ExitStack, closing
@@ -222,7 +223,7 @@ def score(
             quote=None if quote == "none" else quote,
             escape=escape,
             encoding=encoding,
-            keep=tuple(dict.fromkeys(only_columns.split(","))) if only_columns else (),
+            keep=tuple(dict.fromkeys(next(csv.reader([only_columns])))) if only_columns else (),
             update=where_missing,
         ),
         kind=format_,

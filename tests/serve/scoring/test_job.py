@@ -48,7 +48,9 @@ def packed(data: bytes, name: str) -> bytes:
     if name.endswith(".gz"):
         return b"".join(map(gzip.compress, halves))
     if name.endswith(".zst"):
-        return b"".join(pa.Codec("zstd").compress(half, asbytes=True) for half in halves)
+        skipped = b"\x50\x2a\x4d\x18\x04\0\0\0size"  # with which pzstd begins
+        frames = [pa.Codec("zstd").compress(half, asbytes=True) for half in halves]
+        return b"".join((skipped, frames[0], skipped, frames[1]))
     return data
 
 
@@ -499,13 +501,20 @@ def test_a_source_that_cannot_be_is_refused(
 
 
 def test_a_bad_packing_is_told(tmp_path: Path, scorer: LocalScorer) -> None:
-    """What is no gzip, and what ends too early, are bad input; nothing is written."""
-    for data, reason in (
-        (b"text\ngood\n", "BAD_COMPRESSION"),
-        (gzip.compress(CSV, mtime=0)[:-9], "TRUNCATED"),
+    """What is no gzip, is packed twice, or ends too early is bad input; nothing is written."""
+    packed = gzip.compress(CSV, mtime=0)
+    for data, reason, why in (
+        (b"text\ngood\n", "BAD_COMPRESSION", "let its name end in .csv, or"),
+        (gzip.compress(packed), "BAD_COMPRESSION", "gzip inside its gzip: unpack it once"),
+        (gzip.compress(b"PAR1"), "WRONG_FORMAT", "a Parquet file inside its gzip"),
+        (packed[:-9], "TRUNCATED", "copy it again"),
     ):
-        with pytest.raises(TableError) as caught:
+        with pytest.raises(TableError, match=why) as caught:
             score(tmp_path, scorer, data, source="in.csv.gz")
         assert caught.value.reason == reason
+    # The header of a frame with a window of 1 GiB, which `zstd --long=30` writes.
+    frame = bytes.fromhex("28b52ffd 00 a0 41 00 00") + b"text\ngood\n"
+    with pytest.raises(TableError, match="compress it again without --long"):
+        score(tmp_path, scorer, frame, source="in.csv.zst")
 
     assert not (tmp_path / "out.csv").exists()

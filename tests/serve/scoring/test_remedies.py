@@ -121,6 +121,10 @@ def test_the_rest_of_the_remedies(sentimill: Sentimill, bundle: Path, tmp_path: 
         return sentimill("score", *args, "--bundle", bundle)
 
     source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_bytes(b"id~text\n1~good\n")
+    assert "--delimiter '~'" in run(source, target).error
+    assert run(source, target, "--delimiter", "~").code == 0
+    target.unlink()
     source.write_bytes(b"id~review\n1~good\n")
     assert "--delimiter" not in run(source, target).error
     source.write_bytes(b"id,review\n1,good\n")

@@ -12,7 +12,7 @@ from typing import BinaryIO, Final, cast
 import pyarrow as pa
 
 from sentimill.errors import TableError
-from sentimill.scoring.formats.kinds import Compression, Kind, check_content
+from sentimill.scoring.formats.kinds import PEEK_BYTES, Compression, Kind, check_content
 
 __all__ = ["Stream", "pack", "reading"]
 
@@ -27,11 +27,12 @@ class Stream:
     def __init__(self, raw: BinaryIO, name: str, kind: Kind) -> None:
         """Look at the first bytes. Raises TableError when they show another format than *kind*."""
         self._raw = raw if isinstance(raw, io.BufferedReader) else _buffered(raw)
-        check_content(name, kind, self._raw.peek(16)[:16])
+        check_content(name, kind, self._raw.peek(PEEK_BYTES)[:PEEK_BYTES])
         self._packed = bool(kind.compression)
         self.file = self._raw
         if kind.compression:
             self.file = _buffered(_decompressed(self._raw, kind.compression))
+            check_content(name, kind, self.file.peek(PEEK_BYTES)[:PEEK_BYTES], inside=True)
 
     def seek(self, offset: int, *, at: int) -> None:
         """Go from *at* to *offset* of the contents; only a plain file can go back."""
@@ -95,7 +96,11 @@ def reading(name: str) -> Iterator[None]:
         if "Truncated" in said:
             why = f"{name} ends in the middle of its compressed data: copy it again"
             raise TableError(why, reason="TRUNCATED") from error
+        if "too much memory" in said:
+            why = f"{name} needs a window of more than 128 MiB: compress it again without --long"
+            raise TableError(why, reason="BAD_COMPRESSION") from error
         if "ZSTD" in said.upper():
-            why = f"{name} is damaged ({said}): copy it again"
+            why = f"{name} is damaged, or has other data behind its zstd data ({said}): copy it"
+            why += " again"
             raise TableError(why, reason="BAD_COMPRESSION") from error
         raise TableError(f"{name} cannot be read: {said}", reason="UNREADABLE") from error

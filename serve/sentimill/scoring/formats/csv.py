@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from sentimill.errors import TextError, UsageError
 from sentimill.scoring.answer_columns import AnswerColumns, AnswerSchema
 from sentimill.scoring.formats.compression import Stream
-from sentimill.scoring.formats.csv_records import Record, RecordReader
+from sentimill.scoring.formats.csv_records import Record, RecordReader, ragged
 from sentimill.scoring.formats.kinds import Kind
 from sentimill.scoring.formats.table import (
     ROW_BYTES,
@@ -195,9 +195,7 @@ class DelimitedTable:
         """Return the error of a row that does not fit the header, its fields, and its bytes."""
         width = len(self.columns) - self._old
         if error is None:
-            why = f"the row has {len(fields)} fields and the header {width}: put quotes around a"
-            why += f" text that contains {self._dialect.delimiter!r}"
-            error = TextError(why, reason="RAGGED_ROW")
+            error = ragged(len(fields), width, self._dialect.delimiter)
         elif error.reason == "UNCLOSED_QUOTE":
             body += self._encoding.encode(self._dialect.quote or "")
         body += self._encoding.encode(self._dialect.delimiter) * (width - len(fields))

@@ -72,19 +72,22 @@ class Dialect:
         return out.getvalue().removesuffix("\r\n")
 
     def opens_inside(self, record: str) -> bool:
-        """Say whether an unquoted field of *record* contains a quote that opens and stays open.
+        r"""Say whether an unquoted field of *record* contains a quote that opens and stays open.
 
         Such as `say "hi` in `1,say "hi`: its writer meant a quoted passage that goes on behind the
         delimiter or the line end. An inch mark (`5" wide`) and a closed passage are no such quote.
+        A lone quote is one too where the record has `\"`, as in `"so \", he said"`: its writer
+        escapes quotes with a backslash.
         """
         if self.quote is None or self.escape is not None:
             return False
         quote, delimiter = re.escape(self.quote), re.escape(self.delimiter)
-        quoted = rf"(^|{delimiter}){quote}(?:[^{quote}]|{quote}{quote})*{quote}(?={delimiter}|$)"
+        quoted = rf"(^|{delimiter}){quote}(?:[^{quote}]|{quote}{quote})*+{quote}(?={delimiter}|$)"
         opening = re.compile(_OPENING_QUOTE.format(quote=quote))
         rest = re.sub(quoted, r"\1", record.rstrip("\r\n"))
+        backslash = f"\\{self.quote}" in record
         return any(
-            field.count(self.quote) % 2 == 1 and opening.search(field)
+            field.count(self.quote) % 2 == 1 and (backslash or opening.search(field))
             for field in rest.split(self.delimiter)
         )
 

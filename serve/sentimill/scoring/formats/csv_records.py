@@ -26,7 +26,7 @@ from sentimill.scoring.formats.encodings import encoding_of
 from sentimill.scoring.formats.kinds import Kind, kind_of
 from sentimill.scoring.formats.table import Layout, Position
 
-__all__ = ["DelimitedRows", "Record", "RecordReader", "Row", "open_rows"]
+__all__ = ["DelimitedRows", "Record", "RecordReader", "Row", "open_rows", "ragged"]
 
 MAX_RECORD_BYTES: Final = 8 << 20
 """The longest record that spans lines: `csv` holds it at four to eight bytes per character."""
@@ -42,6 +42,8 @@ _CUT_BYTES: Final = 2 << 20
 
 _DELIMITERS: Final = {"csv": ",", "tsv": "\t"}
 _SAMPLE_BYTES: Final = 4096
+_NO_NAMES: Final = ' \t\r\n\v\f,;|"'
+"""A line of these alone is no header: spreadsheets write blank rows as delimiters."""
 
 
 class Record(NamedTuple):
@@ -75,8 +77,8 @@ class _Pending:
 class RecordReader:
     """A delimited file with a header row, opened.
 
-    preamble: the bytes before the header: blank lines, and a line such as `sep=;`. header: the
-    bytes of the header without its line end. end: that line end. start: where the rows begin.
+    preamble: the bytes before the header: lines without a name, and a line such as `sep=;`. header:
+    the bytes of the header without its line end. end: that line end. start: where the rows begin.
     """
 
     def __init__(
@@ -128,7 +130,7 @@ class RecordReader:
             number += 1
             text = self.encoding.decode(raw)[0].removeprefix("\ufeff")
             declared = declared_delimiter(text) or declared
-            if text.strip() and declared_delimiter(text) is None:
+            if text.strip(_NO_NAMES) and declared_delimiter(text) is None:
                 break
             self.preamble += raw
         else:
@@ -170,12 +172,13 @@ class RecordReader:
                 fields = self._read_loosely(pending.lines)
             if pending.long:
                 fields, error = self._split_long(pending.lines[0], number + 1)
-            elif error is None and len(pending.lines) == 1 and self._opens_inside(fields, pending):
-                error = self._bad_quotes("opens a quote inside a field", number + 1, 1)
-            if error is None and fields and tuple(fields) == self.columns:
+            raw = pending.lines[0] if len(pending.lines) == 1 else b"".join(pending.lines)
+            if error is None and not pending.long and self._opens_inside(fields, raw):
+                what = "opens a quote inside a field"
+                error = self._bad_quotes(what, number + 1, len(pending.lines))
+            if error is None and fields and self._is_header(fields):
                 why = "the row repeats the header, as in files that were joined: delete the row"
                 error = TextError(why, reason="REPEATED_HEADER")
-            raw = pending.lines[0] if len(pending.lines) == 1 else b"".join(pending.lines)
             yield Record(fields, error, raw, number + 1, len(pending.lines), pending.valid)
             number += len(pending.lines)
             pending.lines.clear()
@@ -218,9 +221,11 @@ class RecordReader:
 
     def _explain(self, broken: csv.Error, pending: _Pending, line: int) -> TextError:
         if pending.ended:
-            why = "the row opens a quote that is never closed, so it holds the last"
-            why += f" {len(pending.lines)} lines of the file: close it, or add --quote none where"
-            why += " quotes are characters like any other"
+            why = "the row opens a quote that is never closed, so it holds the rest of the file"
+            why += (
+                f" (lines: {len(pending.lines):,}): close it, or add --quote none where quotes are"
+            )
+            why += " characters like any other"
             return TextError(why, reason="UNCLOSED_QUOTE")
         if "new-line character" in str(broken):
             why = "the row has a line end (CR) inside a field: put quotes around the field"
@@ -233,11 +238,17 @@ class RecordReader:
         why += " characters like any other, or --escape '\\' where a backslash escapes them"
         return TextError(why, reason="BAD_QUOTES")
 
-    def _opens_inside(self, fields: list[str], pending: _Pending) -> bool:
+    def _opens_inside(self, fields: list[str], raw: bytes) -> bool:
         quote = self.dialect.quote
         if quote is None or not any(quote in value for value in fields):
             return False
-        return self.dialect.opens_inside(self.encoding.decode(pending.lines[0])[0])
+        return self.dialect.opens_inside(self.encoding.decode(raw)[0])
+
+    def _is_header(self, fields: list[str]) -> bool:
+        """Say whether a record is the header again; a joined file may bring its byte-order mark."""
+        if fields[0].startswith("\ufeff"):
+            fields = [fields[0][1:].strip(self.dialect.quote), *fields[1:]]
+        return tuple(fields) == self.columns
 
     def _read_loosely(self, lines: list[bytes]) -> list[str]:
         """Return the fields that a tolerant reader finds in a record that breaks the rules."""
@@ -281,6 +292,14 @@ class RecordReader:
         return self.encoding.decode(raw[begin : begin + _CUT_BYTES])[0][:-4]
 
 
+def ragged(fields: int, width: int, delimiter: str) -> TextError:
+    """Return the error of a row with more or fewer *fields* than the header has."""
+    why = f"the row has {fields} fields and the header {width}: "
+    more = f"put quotes around a text that contains {delimiter!r}"
+    remedy = more if fields > width else "give each column a field, if only an empty one"
+    return TextError(why + remedy, reason="RAGGED_ROW")
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One row. number: from 1, the header not counted. line: its first line in the file, from 1.
@@ -310,9 +329,7 @@ class DelimitedRows:
             number += 1
             error = record.error
             if error is None and len(record.fields) != width:
-                why = f"the row has {len(record.fields)} fields and the header {width}: put quotes"
-                why += f" around a text that contains {self._reader.dialect.delimiter!r}"
-                error = TextError(why, reason="RAGGED_ROW")
+                error = ragged(len(record.fields), width, self._reader.dialect.delimiter)
             if error is None and not record.valid:
                 why = f"the row is not valid {self._reader.encoding.codec}: save the file as UTF-8,"
                 error = TextError(f"{why} or name its encoding", reason="UNDECODABLE_ROW")

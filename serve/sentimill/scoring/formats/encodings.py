@@ -96,7 +96,8 @@ def encoding_of(name: str, wanted: str, first: bytes) -> Encoding:
         why = f"{name} is {said.upper()}, as its byte-order mark says: add --encoding {said}"
         raise TableError(why, reason="NOT_UTF8")
     elif unmarked is not None and not codec.startswith(("utf-16", "utf-32")):
-        why = f"{name} is UTF-16 without a byte-order mark: add --encoding {unmarked}"
+        why = f"{name} is {unmarked[:6].upper()} without a byte-order mark: add --encoding"
+        why += f" {unmarked}"
         raise TableError(why, reason="NOT_UTF8")
     unit = 4 if codec.startswith("utf-32") else 2 if codec.startswith("utf-16") else 1
     if unit == 1 and not _contains_ascii(codec):
@@ -107,13 +108,19 @@ def encoding_of(name: str, wanted: str, first: bytes) -> Encoding:
 
 
 def _wide_without_mark(first: bytes) -> str | None:
-    """Return the UTF-16 that *first* is in when nearly every other byte of it is zero."""
-    pairs = len(first) // 2
-    low, high = first[0 : 2 * pairs : 2].count(0), first[1 : 2 * pairs : 2].count(0)
-    if pairs >= 4 and high > 0.6 * pairs and low < 0.1 * pairs:
-        return "utf-16-le"
-    if pairs >= 4 and low > 0.6 * pairs and high < 0.1 * pairs:
-        return "utf-16-be"
+    """Return the UTF-16 or UTF-32 that *first* is in, which shows in the zero bytes of its ASCII.
+
+    Most of the characters are ASCII, or at least the line ends are.
+    """
+    for codec, unit in (("utf-32-le", 4), ("utf-32-be", 4), ("utf-16-le", 2), ("utf-16-be", 2)):
+        little = codec.endswith("le")
+        count = len(first) // unit
+        zeros = [first[k : count * unit : unit].count(0) for k in range(unit)]
+        low, high = (zeros[0], min(zeros[1:])) if little else (zeros[-1], min(zeros[:-1]))
+        newline = "\n".encode(codec)
+        lines = any(first.startswith(newline, at) for at in range(0, count * unit, unit))
+        if count >= 4 and low < 0.1 * count and (high > 0.6 * count or (lines and high >= 4)):
+            return codec
     return None
 
 

@@ -20,6 +20,7 @@ _STRUCTURE: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|["{}\[\]]', re.DOTALL)
 _SCALAR: Final = re.compile(rb"[^\s,\]]+(?=[\s,\]])")
 _OPENING: Final = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[\s*")
 _COMMA: Final = re.compile(rb"\s*,\s*")
+_LAST_COMMA: Final = re.compile(rb"\s*,\s*\]")
 _CLOSING: Final = re.compile(rb"\s*\]\s*")
 
 
@@ -47,6 +48,7 @@ def elements(file: BinaryIO, name: str, *, begun: bool) -> Iterator[tuple[bytes,
         if separator is None or end is None:
             if separator is None and data[at:].strip(_MARK_AND_BLANKS):
                 raise _no_array(name, data[at:], count if begun else None)
+            _check_comma(name, data, at, count)
             if len(data) - at > MAX_ROW_BYTES:
                 why = f"{name} has an element of more than {MAX_ROW_BYTES >> 20} MiB"
                 raise TableError(f"{why}: write one object per row", reason="RECORD_TOO_LARGE")
@@ -95,8 +97,15 @@ def _no_array(name: str, data: bytes, count: int | None) -> TableError:
         return TableError(why, reason="NOT_A_JSON_ARRAY")
     why = f"{name} is no JSON array, it begins with {_shown(data)}"
     if data.lstrip().startswith(b"{"):
-        why += ": add --format jsonl if it has one object per line"
+        why += ": add --format jsonl if it has one object per line, or write the array of its rows"
     return TableError(why, reason="NOT_A_JSON_ARRAY")
+
+
+def _check_comma(name: str, data: bytes, at: int, count: int) -> None:
+    """Refuse a comma behind the last element, which JavaScript allows and JSON does not."""
+    if count and _LAST_COMMA.match(data, at):
+        why = f"{name} has a comma behind element {count}, the last of its array: delete it"
+        raise TableError(why, reason="NOT_A_JSON_ARRAY")
 
 
 def _shown(data: bytes) -> str:

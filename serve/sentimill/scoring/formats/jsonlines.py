@@ -36,6 +36,7 @@ from sentimill.text.cleaning import join_texts
 __all__ = ["JsonTable"]
 
 _BLANKS: Final = b" \t\r\n"
+_SAMPLE_BYTES: Final = 4096
 _ESCAPED: Final = re.compile("[\udc80-\udcff]")
 _Value = msgspec.Raw | msgspec.UnsetType
 _RawRow = dict[str, msgspec.Raw]
@@ -94,10 +95,12 @@ class JsonTable:
         self._text_keys = layout.text_columns
         self._keep = layout.keep
         self._update = layout.update
-        first = stream.file.peek(4)[:4]
+        first = stream.file.peek(_SAMPLE_BYTES)[:_SAMPLE_BYTES]
+        start = first.removeprefix(codecs.BOM_UTF8).lstrip()
+        self._looks_like_array = not self._array and start.startswith(b"[")
         if not first:
             raise TableError(f"{name} is empty: it needs a row", reason="EMPTY_FILE")
-        if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in first:
+        if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in first[:4]:
             why = f"{name} is not UTF-8, as JSON has to be: convert it to UTF-8"
             raise TableError(why, reason="NOT_UTF8")
         # Only these keys are built; all others are skipped.
@@ -192,13 +195,15 @@ class JsonTable:
             why += " another --prefix, or fill their gaps with --where-missing"
             raise TableError(why, reason="COLUMN_COLLISION")
         if set(errors) == {"NOT_AN_OBJECT"}:
-            where = "elements" if self._array else "lines"
-            why = f"{self._name}: none of its first {len(errors)} {where} is a JSON object"
-            if not self._array:
-                why += ", as JSON Lines needs them: add --format json if the file is one JSON array"
+            first = rows.texts[0]
+            why = f"{self._name} has no JSON object in its first rows ({first})"
+            if self._looks_like_array:
+                why += ": add --format json, because the file is one JSON array"
+            elif not self._array:
+                why += ": write one object per line, and end each line with LF"
             raise TableError(why, reason="NOT_AN_OBJECT")
         if set(errors) == {"MISSING_TEXT"}:
-            why = f"{self._name}: none of its first {len(errors)} rows has the key"
+            why = f"{self._name} has no row, of its first {len(errors):,}, with the key"
             why += f" {' or '.join(map(repr, self._text_keys))}: name one with --text-column"
             raise TableError(why, reason="MISSING_COLUMN")
 
@@ -251,10 +256,11 @@ class JsonTable:
         ]
         values = [row.get(key) for key in self._text_keys]
         for key, value in zip(self._text_keys, values, strict=True):
-            if value is not None and not isinstance(value, str):
+            # NaN is how a data frame writes a missing text.
+            if value is not None and value == value and not isinstance(value, str):
                 why = f"{key!r} is a {type(value).__name__} and no string"
                 return TextError(why, reason="NOT_TEXT"), old
-        text = self._joined(values)
+        text = self._joined([value if isinstance(value, str) else None for value in values])
         if isinstance(text, str) and _ESCAPED.search(text) and not _decodes(line):
             return TextError("the text is not valid UTF-8", reason="UNDECODABLE_ROW"), old
         return text, old

@@ -8,7 +8,8 @@ from typing import Final, Literal, NamedTuple, get_args
 from sentimill.errors import TableError
 
 __all__ = [
-    "Compression", "Kind", "KindName", "check_content", "kind_of", "promises_format", "stem_of",
+    "PEEK_BYTES", "Compression", "Kind", "KindName", "check_content", "kind_of", "promises_format",
+    "stem_of",
 ]  # fmt: skip
 
 KindName = Literal["csv", "tsv", "jsonl", "json", "parquet", "xlsx"]
@@ -27,11 +28,28 @@ _SUFFIXES: Final[dict[str, KindName]] = {
 }
 _COMPRESSED: Final[dict[str, Compression]] = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd"}
 _SHORT: Final[dict[Compression, str]] = {"": "", "gzip": ".gz", "zstd": ".zst"}
-_FILES: Final = (
-    ("parquet", b"PAR1", "a Parquet file"),
-    ("xlsx", b"PK\x03\x04", "an Excel workbook"),
+# pzstd begins with a skippable frame.
+_MAGIC: Final[dict[Compression, str]] = {
+    "gzip": r"\x1f\x8b",
+    "zstd": r"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18",
+}
+_FOREIGN: Final = (
+    (_MAGIC["gzip"], "compressed with gzip", "{}.gz"),
+    (_MAGIC["zstd"], "compressed with zstd", "{}.zst"),
+    ("PAR1", "a Parquet file", "parquet"),
+    (r"PK\x03\x04.{26}(\[Content_|_rels/|docProps/|xl/)", "an Excel workbook", "xlsx"),
+    (r"PK\x03\x04", "a ZIP archive", ""),
+    (r"7z\xbc\xaf", "a 7z archive", ""),
+    ("BZh[1-9]", "compressed with bzip2", ""),
+    (r"\xfd7zXZ", "compressed with xz", ""),
+    (r"\xd0\xcf\x11\xe0", "an old Excel workbook (.xls)", ""),
+    ("%PDF-", "a PDF document", ""),
+    ("SQLite format 3", "an SQLite database", ""),
 )
-_MAGIC: Final[dict[Compression, bytes]] = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
+"""What the first bytes of a file say, and the format that reads such a file, if there is one."""
+
+PEEK_BYTES: Final = 64
+"""How many first bytes of a file `check_content` looks at."""
 
 
 _UNKNOWN: Final = re.compile(
@@ -91,20 +109,35 @@ def stem_of(name: str) -> str:
     return name
 
 
-def check_content(name: str, kind: Kind, first: bytes) -> None:
+def check_content(name: str, kind: Kind, first: bytes, *, inside: bool = False) -> None:
     """Raise TableError when the *first* bytes of the file *name* show another format than *kind*.
 
-    Every message ends with the value of --format that reads the file.
+    inside: they are the first bytes after decompression.
     """
-    for compression, magic in _MAGIC.items():
-        if first.startswith(magic) and compression != kind.compression and kind.name != "parquet":
-            remedy = Kind(kind.name, compression).option
-            why = f"{name} is compressed with {compression}, but its name does not say so"
-            raise TableError(f"{why}: add --format {remedy}", reason="BAD_COMPRESSION")
-    if kind.compression and first and not first.startswith(_MAGIC[kind.compression]):
+
+    def begins(magic: str) -> bool:
+        return re.match(magic.encode("latin-1"), first, re.DOTALL) is not None
+
+    packed = bool(kind.compression) and not inside
+    if packed and begins(_MAGIC[kind.compression]):
+        return
+    for magic, what, option in _FOREIGN:
+        if begins(magic):
+            remedy = _remedy(option.format(kind.name))
+            if inside:
+                what, remedy = f"{what} inside its {kind.compression}", "unpack it once"
+            elif option:
+                what += ", but its name does not say so"
+            else:
+                remedy = f"unpack it, or convert it to {kind.name}"
+            reason = "BAD_COMPRESSION" if "compressed" in what else "WRONG_FORMAT"
+            raise TableError(f"{name} is {what}: {remedy}", reason=reason)
+    if packed and first:
         why = f"{name} is not compressed with {kind.compression}, although its name says so"
-        raise TableError(f"{why}: add --format {kind.name}", reason="BAD_COMPRESSION")
-    for name_, magic, what in _FILES:
-        if kind.name != name_ and first.startswith(magic):
-            why = f"{name} is {what}, but its name does not say so: add --format {name_}, and name"
-            raise TableError(f"{why} the output .{name_}", reason="WRONG_FORMAT")
+        raise TableError(f"{why}: {_remedy(kind.name)}", reason="BAD_COMPRESSION")
+
+
+def _remedy(option: str) -> str:
+    """Return what reads a file of the format *option*; only `score` has --format."""
+    new = f", and name the output .{option}" if option in ("parquet", "xlsx") else ""
+    return f"let its name end in .{option}, or let score read it with --format {option}{new}"

@@ -44,7 +44,8 @@ class ParquetTable:
         try:
             self.file = pq.ParquetFile(file)
         except (pa.ArrowInvalid, OSError) as error:
-            why = f"{name} is not a whole Parquet file ({error}): copy it again"
+            why = f"{name} is not a whole Parquet file ({error}): copy it again, or name its format"
+            why += " with --format"
             raise TableError(why, reason="UNREADABLE") from error
         self.name = name
         self.raw = file
@@ -161,7 +162,8 @@ def is_text(kind: pa.DataType) -> bool:
 
 def _is_bytes(kind: pa.DataType) -> bool:
     """Say whether *kind* is text whose writer left out that it is text, as Spark used to."""
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    types = pa.types
+    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
 
 
 def _decoded(column: pa.Array) -> list[str | TextError | None]:

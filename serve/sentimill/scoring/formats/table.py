@@ -25,6 +25,7 @@ __all__ = [
     "count_answers",
     "find_column",
     "has_answer",
+    "list_columns",
 ]
 
 WINDOW_BYTES: Final = 4 << 20
@@ -110,11 +111,22 @@ def find_column(name: str, columns: Sequence[str], wanted: str) -> int:
     if count:
         why = f"{name} has {count} columns named {wanted!r}: rename all but one"
         raise TableError(why, reason="DUPLICATE_COLUMN")
-    found = ", ".join(columns[:20])
+    found = list_columns(columns)
     why = f"{name} has no column {wanted!r}; it has {found}: name one with --text-column"
-    if len(columns) == 1 and any(mark in found for mark in ",;|\t"):
-        why += ", or its delimiter with --delimiter"
+    if len(columns) == 1:
+        before, _, after = columns[0].partition(wanted)
+        marks = [mark for mark in (before[-1:], after[:1]) if wanted in columns[0] and mark]
+        if marks and not marks[0].isalnum():
+            why += f", or its delimiter with --delimiter {marks[0]!r}"
+        else:
+            why += ", and delete the lines above the header, if there are any"
     raise TableError(why, reason="MISSING_COLUMN")
+
+
+def list_columns(columns: Sequence[str]) -> str:
+    """Return the names of *columns* for a message: 20 at most, and 100 characters of each."""
+    more = f" and {len(columns) - 20} more" if len(columns) > 20 else ""
+    return ", ".join(name[:100] for name in columns[:20]) + more
 
 
 def count_answers(
@@ -143,4 +155,5 @@ def count_answers(
 
 def has_answer(label: object) -> bool:
     """Say whether a row is answered: its label is neither null nor blank, in every format."""
-    return label is not None and bool(str(label).strip())
+    text = label.decode("utf-8", "replace") if isinstance(label, bytes) else str(label)
+    return label is not None and bool(text.strip())

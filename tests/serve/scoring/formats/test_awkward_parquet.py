@@ -142,6 +142,28 @@ def with_arrow(path: Path) -> None:
     )
 
 
+def with_rare_types(path: Path) -> None:
+    """Write INT96 in a list, 256-bit decimals, time zones, views, and row groups without rows."""
+    table = pa.table(
+        {
+            "a.b": pa.array(range(4), pa.uint64()),
+            "text": pa.array(["good", "bad", None, "the"], pa.string_view()),
+            "a": pa.array([{"b": [dt.datetime(9999, 12, 31)]}] * 4),
+            "text.x": pa.array(
+                [Decimal("1e70"), None, Decimal(1), Decimal(-3)], pa.decimal256(76, 2)
+            ),
+            "zone": pa.array(range(4), pa.timestamp("us", "Asia/Kathmandu")),
+            "bytes": pa.array([b"\xff", None, b"", b"a"], pa.binary_view()),
+            "ns": pa.array(range(4), pa.time64("ns")),
+            "n" * 70_000: pa.array([True, None, False, True]),
+        }
+    )
+    options: dict[str, Any] = {"use_deprecated_int96_timestamps": True, "compression": "brotli"}
+    with pq.ParquetWriter(path, table.schema, **options) as writer:
+        for rows in (0, 4, 0, 0, 3, 0):
+            writer.write_table(table.slice(0, rows))
+
+
 def with_one_name_twice(path: Path) -> None:
     """Write two columns of one name, as joins make them."""
     arrays = [pa.array(texts(40)), pa.array(range(40)), pa.array(range(40, 80))]
@@ -149,7 +171,7 @@ def with_one_name_twice(path: Path) -> None:
 
 
 WRITERS = [with_int96, with_polars, with_duckdb, with_fastparquet, with_pandas, with_arrow]
-EVERY = [*WRITERS, with_one_name_twice]
+EVERY = [*WRITERS, with_rare_types, with_one_name_twice]
 
 
 def chunks(path: Path, columns: int) -> list[dict[str, Any]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import io
 import json
+import lzma
 import re
 from pathlib import Path
 
@@ -31,7 +33,7 @@ def table(data: bytes, encoding: str = "utf-8-sig", **dialect: str) -> list[list
 
 def outcomes(data: bytes) -> list[str]:
     """Return of each scored row its label, or the reason why it has none."""
-    header, *rows = table(data)
+    header, *rows = (row for row in table(data) if any(row))
     label, error = header.index("sentiment_label"), -1
     return [row[label] or row[error] for row in rows if row]
 
@@ -57,6 +59,7 @@ def outcomes(data: bytes) -> list[str]:
         (b"id,text\n", []),
         (b"id,text", []),
         (b"text,x,x\ngood,1,2\n", ["positive"]),
+        (b",,\nid,text,x\n1,good,2\n", ["positive"]),
         (b"id,text,x\n1,good,caf\xe9\n", ["positive"]),
     ],
 )
@@ -105,7 +108,7 @@ def test_a_quote_that_is_never_closed_is_a_bad_row(tmp_path: Path, scorer: Local
 
     assert outcomes(out) == ["positive", "UNCLOSED_QUOTE"]
     assert table(out)[2][1] == "open\n3,bad"
-    assert "holds the last 2 lines of the file" in listed
+    assert "holds the rest of the file (lines: 2)" in listed
 
 
 @pytest.mark.parametrize(
@@ -118,6 +121,8 @@ def test_a_quote_that_is_never_closed_is_a_bad_row(tmp_path: Path, scorer: Local
         ),
         (b'id,text\n1,"good" indeed\n2,bad\n', ["BAD_QUOTES", "negative"], "line 2"),
         (b'id,text\n1,said "good\n2,bad\n', ["BAD_QUOTES", "negative"], "line 2"),
+        (b'id,text\n"1\n",a "good\n2,bad\n', ["BAD_QUOTES", "negative"], "lines 2 to 3"),
+        (b'text,x\n"good \\",so"\nbad,6\n', ["BAD_QUOTES", "negative"], "line 2"),
         (b'id\ttext\n1\t"Great phone\n2\t"bad"\n3\tbad\n', ["BAD_QUOTES", "negative"], "2 to 3"),
     ],
 )
@@ -176,11 +181,24 @@ def test_the_header_line_decides_the_delimiter(
     assert re.findall(rb"positive|negative", after) == [b"positive", b"negative"]
 
 
-def test_a_repeated_header_is_a_bad_row(tmp_path: Path, scorer: LocalScorer) -> None:
+@pytest.mark.parametrize(
+    "header", [b"id,text\n", b"\xef\xbb\xbfid,text\n", b'\xef\xbb\xbf"id",text\n']
+)
+def test_a_repeated_header_is_a_bad_row(tmp_path: Path, scorer: LocalScorer, header: bytes) -> None:
     """As in a file made by `cat a.csv b.csv`, whose rows are otherwise answered."""
-    data = b"id,text\n1,good\nid,text\n2,bad\n"
+    data = header + b"1,good\n" + header + b"2,bad\n"
 
     assert outcomes(score(tmp_path, scorer, data)[1]) == ["positive", "REPEATED_HEADER", "negative"]
+
+
+def test_a_message_quotes_a_few_columns(tmp_path: Path) -> None:
+    """A page of HTML named .csv is one header of many long names."""
+    (tmp_path / "in.csv").write_bytes(b",".join([b"x" * 1000] * 30) + b"\n")
+
+    with pytest.raises(TableError, match="and 10 more: name one with --text-column") as caught:
+        job(tmp_path / "in.csv", tmp_path / "out.csv").plan()
+
+    assert len(str(caught.value)) < 2500
 
 
 def test_several_text_columns_are_one_text(tmp_path: Path, scorer: LocalScorer) -> None:
@@ -197,9 +215,16 @@ def test_several_text_columns_are_one_text(tmp_path: Path, scorer: LocalScorer) 
     [
         (b"", "EMPTY_FILE", "is empty: it needs a header row"),
         (b"id,review\n1,a\n", "MISSING_COLUMN", "it has id, review: name one with --text-column"),
-        (b"id~text\n1~a\n", "MISSING_COLUMN", "it has id~text: name one with --text-column"),
+        (b"id~text\n1~a\n", "MISSING_COLUMN", "or its delimiter with --delimiter '~'"),
         (b"id;text,x\n1;a,b\n", "MISSING_COLUMN", "it has id;text, x: name one"),
         (b"\n1,good\n", "MISSING_COLUMN", "no column 'text'"),
+        (b"May\nid,text\n1,a\n", "MISSING_COLUMN", "delete the lines above the header"),
+        (b"\xd0\xcf\x11\xe0", "WRONG_FORMAT", "an old Excel workbook (.xls): unpack it, or conv"),
+        (bz2.compress(b"id,text\n"), "BAD_COMPRESSION", "compressed with bzip2: unpack it"),
+        (lzma.compress(b"id,text\n"), "BAD_COMPRESSION", "compressed with xz: unpack it"),
+        (b"PK\x03\x04" + bytes(26) + b"a.csv", "WRONG_FORMAT", "a ZIP archive: unpack it"),
+        ("text\ngood\n".encode("utf-32-be"), "NOT_UTF8", "UTF-32 without a byte-order mark"),
+        (("评论,text\n" + "好" * 99).encode("utf-16-be"), "NOT_UTF8", "add --encoding utf-16-be"),
         (b"text,text\na,b\n", "DUPLICATE_COLUMN", "2 columns named 'text': rename all but one"),
         ("text\ngood\n".encode("utf-16"), "NOT_UTF8", "add --encoding utf-16"),
         (b"t\xe9xt\ngood\n", "NOT_UTF8", "--encoding cp1252"),

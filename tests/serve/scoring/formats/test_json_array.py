@@ -74,6 +74,7 @@ def test_gaps_are_filled(tmp_path: Path, scorer: LocalScorer) -> None:
         (b'{"text":"good"}\n{"text":"bad"}\n', "NOT_A_JSON_ARRAY"),
         (b'[{"text":"good"} {"text":"bad"}]', "NOT_A_JSON_ARRAY"),
         (b'[{"text":"good"}] []', "NOT_A_JSON_ARRAY"),
+        (b'[{"text":"good"}, ]', "NOT_A_JSON_ARRAY"),
         (b'[{"text":"good"}, {"text":"ba', "TRUNCATED"),
         (b'[{"text":"good"}', "TRUNCATED"),
         (b'["good", "bad"]', "NOT_AN_OBJECT"),

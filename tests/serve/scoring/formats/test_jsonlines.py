@@ -102,16 +102,20 @@ def test_blank_lines_and_the_byte_order_mark_stay(tmp_path: Path, scorer: LocalS
 
 
 @pytest.mark.parametrize(
-    ("data", "reason"),
+    ("data", "reason", "says"),
     [
-        (b"", "EMPTY_FILE"),
-        ('{"text":"a"}'.encode("utf-16"), "NOT_UTF8"),
-        (b'{"review":"a"}\n{"review":"b"}\n', "MISSING_COLUMN"),
-        (b'{"text":"a","sentiment_score":1}\n', "COLUMN_COLLISION"),
+        (b"", "EMPTY_FILE", "it needs a row"),
+        ('{"text":"a"}'.encode("utf-16"), "NOT_UTF8", "convert it to UTF-8"),
+        (b'{"review":"a"}\n{"review":"b"}\n', "MISSING_COLUMN", "name one with --text-column"),
+        (b'{"text":"a","sentiment_score":1}\n', "COLUMN_COLLISION", "another --prefix"),
+        (b'[\n  {\n  "text": "a"\n  }\n]\n', "NOT_AN_OBJECT", "add --format json, because"),
+        (b'{\n  "text": "a"\n}\n', "NOT_AN_OBJECT", "write one object per line"),
+        (b'{"text":"a"}\r{"text":"b"}\r', "NOT_AN_OBJECT", "end each line with LF"),
+        (b"id,text\n1,a\n", "NOT_AN_OBJECT", "write one object per line"),
     ],
 )
 def test_a_file_of_another_kind_is_refused(
-    tmp_path: Path, scorer: LocalScorer, data: bytes, reason: str
+    tmp_path: Path, scorer: LocalScorer, data: bytes, reason: str, says: str
 ) -> None:
     """When not one of its first rows can be answered."""
     (tmp_path / "in.jsonl").write_bytes(data)
@@ -120,6 +124,7 @@ def test_a_file_of_another_kind_is_refused(
         job(tmp_path / "in.jsonl", tmp_path / "out.jsonl").run(scorer)
 
     assert caught.value.reason == reason
+    assert says in str(caught.value)
     assert not (tmp_path / "out.jsonl").exists()
 
 
