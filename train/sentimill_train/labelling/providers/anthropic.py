@@ -7,20 +7,15 @@ the endpoint refuses it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Final, Literal
 
 import msgspec
 
-from sentimill.errors import UsageError
 from sentimill_train.labelling.providers.anthropic_batches import AnthropicBatches
-from sentimill_train.labelling.providers.endpoint import failure_of_status, filed_name
+from sentimill_train.labelling.providers.endpoint import Endpoint, filed_name
 from sentimill_train.labelling.requests.messages import Failure, Question, Reply, Usage
-
-if TYPE_CHECKING:
-    import anthropic
-
-_T = TypeVar("_T")
+from sentimill_train.optional_packages import check_installed
 
 __all__ = ["ANTHROPIC_URL", "AnthropicTeacher"]
 
@@ -36,22 +31,14 @@ class AnthropicTeacher:
     offers_logprobs = False
 
     def __init__(self, model: str, *, url: str = ANTHROPIC_URL, key: str, timeout_s: float) -> None:
-        try:
-            import anthropic
-        except ImportError as error:
-            raise UsageError(
-                "asking a Claude model needs anthropic: pip install 'sentimill[anthropic]'",
-                reason="EXTRA_MISSING",
-            ) from error
+        check_installed("asking a Claude model", "anthropic", extra="anthropic")
+        import anthropic
+
         self.model = model
         self.url = url
-        self._anthropic = anthropic
         self._fields = set(_FIELDS)
-        self._client: anthropic.AsyncAnthropic = anthropic.AsyncAnthropic(
-            api_key=key,
-            base_url=url,
-            timeout=timeout_s,
-            max_retries=0,  # retries are ours: the budget must know of each
+        self._endpoint = Endpoint(
+            anthropic, "AsyncAnthropic", self._leave_out, url=url, key=key, timeout_s=timeout_s
         )
 
     @property
@@ -78,52 +65,11 @@ class AnthropicTeacher:
 
     async def send(self, question: Question) -> str | Failure:
         """Send one message. Cancelling it may leave it billed."""
-        body = self.body(question)
-        return await self._attempt(
-            lambda: self._client.post("/v1/messages", body=body, cast_to=str), body
-        )
-
-    async def post(self, path: str, data: bytes) -> str | Failure:
-        """Send a JSON document and return the body as it came."""
-        return await self._attempt(lambda: self._client.post(path, content=data, cast_to=str), {})
-
-    async def get(self, path: str) -> str | Failure:
-        """Fetch a body as it came."""
-        return await self._attempt(lambda: self._client.get(path, cast_to=str), {})
-
-    async def _attempt(
-        self, call: Callable[[], Awaitable[_T]], body: Mapping[str, object]
-    ) -> _T | Failure:
-        """Make a call of the library; network errors are returned as failures."""
-        sdk = self._anthropic
-        try:
-            return await call()
-        except sdk.APITimeoutError:
-            return Failure(reason="TIMEOUT", retry=True, at_risk=True)
-        except sdk.APIConnectionError as error:
-            unsent = type(error.__cause__).__name__ == "ConnectError"
-            return Failure(reason="CONNECTION", retry=True, at_risk=not unsent)
-        except sdk.APIStatusError as error:
-            return self.refusal(
-                error.status_code, error.message, body, headers=error.response.headers
-            )
-
-    def refusal(
-        self,
-        status: int,
-        said: str,
-        body: Mapping[str, object],
-        *,
-        headers: Mapping[str, str] | None = None,
-    ) -> Failure:
-        """Return the failure for an error, and leave out a field that the error complains of."""
-        if status == 400 and self._give_up_field(said.lower(), body):
-            return Failure(reason="UNKNOWN_FIELD", retry=True, free=True)
-        return failure_of_status(status, None, headers or {})
+        return await self._endpoint.post("/v1/messages", self.body(question))
 
     def batches(self) -> AnthropicBatches:
         """Return its batch API."""
-        return AnthropicBatches(self)
+        return AnthropicBatches(self._endpoint)
 
     def read(self, raw: str) -> Reply | None:
         """Decode the body of a message."""
@@ -147,9 +93,9 @@ class AnthropicTeacher:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.close()
+        await self._endpoint.close()
 
-    def _give_up_field(self, said: str, body: Mapping[str, object]) -> bool:
+    def _leave_out(self, said: str, body: Mapping[str, object]) -> bool:
         for field in _FIELDS:
             if field in said:
                 self._fields.discard(field)

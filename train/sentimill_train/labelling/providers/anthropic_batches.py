@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
-from sentimill_train.labelling.providers.endpoint import perhaps_done
+from sentimill_train.labelling.providers.endpoint import Endpoint, perhaps_done
 from sentimill_train.labelling.requests.batch_api import BatchResult, BatchStatus, FoundParts
 from sentimill_train.labelling.requests.messages import Failure
 
@@ -79,24 +79,11 @@ class _Line(msgspec.Struct):
     result: _Result
 
 
-class Transport(Protocol):
-    """The calls that a batch API makes. They return a `Failure` instead of raising."""
-
-    async def post(self, path: str, data: bytes) -> str | Failure:
-        """Send a JSON document and return the body as it came."""
-
-    async def get(self, path: str) -> str | Failure:
-        """Fetch a body as it came."""
-
-    def refusal(self, status: int, message: str, body: Mapping[str, object]) -> Failure:
-        """Return what an error of one request means."""
-
-
 class AnthropicBatches:
     """Anthropic's Message Batches ("Batch processing" and its reference, November 2026)."""
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
 
     def request(self, part: str, number: int, body: Mapping[str, object]) -> bytes:
         """Return an element of the list. Its id has 64 characters at most: 46, a dash, digits."""
@@ -106,7 +93,7 @@ class AnthropicBatches:
     async def submit(self, part: str, requests: Sequence[bytes]) -> str | Failure:
         """Create the batch."""
         data = b'{"requests":[' + b",".join(requests) + b"]}"
-        raw = await self._transport.post(_PATH, data)
+        raw = await self._endpoint.post_bytes(_PATH, data)
         if isinstance(raw, Failure):
             return perhaps_done(raw)
         return msgspec.json.decode(raw, type=_Remote).id
@@ -117,7 +104,7 @@ class AnthropicBatches:
         unsure: set[str] = set()
         after = ""
         while True:
-            raw = await self._transport.get(f"{_PATH}?limit={_PAGE}{after}")
+            raw = await self._endpoint.get(f"{_PATH}?limit={_PAGE}{after}")
             if isinstance(raw, Failure):
                 return raw
             page = msgspec.json.decode(raw, type=_Page)
@@ -141,7 +128,7 @@ class AnthropicBatches:
 
     async def status(self, name: str) -> BatchStatus | Failure:
         """Return the status of a part. Results are deleted after 29 days."""
-        raw = await self._transport.get(f"{_PATH}/{name}")
+        raw = await self._endpoint.get(f"{_PATH}/{name}")
         if isinstance(raw, Failure):
             return raw
         remote = msgspec.json.decode(raw, type=_Remote)
@@ -157,7 +144,7 @@ class AnthropicBatches:
 
     async def fetch(self, file: str) -> str | Failure:
         """Fetch the results."""
-        return await self._transport.get(file)
+        return await self._endpoint.get(file)
 
     def read_result(self, text: str, body: Mapping[str, object]) -> BatchResult:
         """Read a line of the results, which come in any order."""
@@ -172,7 +159,9 @@ class AnthropicBatches:
             )
         problem = result.error.error if result.error else _Problem()
         status = _STATUS.get(problem.type, 500)
-        return BatchResult(number, None, self._transport.refusal(status, problem.message, body))
+        return BatchResult(
+            number, None, self._endpoint.refusal(status, None, problem.message, body)
+        )
 
 
 def _results(name: str) -> str:

@@ -1,21 +1,95 @@
-"""What all endpoints share: names in the store, and the meaning of HTTP statuses."""
+"""What the endpoints of all providers share: calls, names in the store, the meaning of statuses."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Final
+from types import ModuleType
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from sentimill_train.labelling.requests.messages import Failure
 
-__all__ = ["failure_of_status", "filed_name", "perhaps_done", "retry_after_s"]
+__all__ = ["Endpoint", "failure_of_status", "filed_name", "perhaps_done", "retry_after_s"]
+
+_T = TypeVar("_T")
 
 _AT_RISK: Final = frozenset({408, 504})  # a gateway gave up; the model behind it may have answered
 _RETRY: Final = frozenset({408, 409, 425, 429})
 _FATAL: Final = frozenset({401, 402, 403, 404, 405})
+
+
+class Endpoint:
+    """The endpoint of a provider, called through its SDK. Errors are returned as failures.
+
+    sdk: `openai` or `anthropic`, which have the same error classes. client: the class of its
+    client. leave_out: is told what an endpoint complains of in a request, leaves that out of later
+    requests, and says whether it did.
+    """
+
+    def __init__(
+        self,
+        sdk: ModuleType,
+        client: str,
+        leave_out: Callable[[str, Mapping[str, object]], bool],
+        *,
+        url: str,
+        key: str,
+        timeout_s: float,
+    ) -> None:
+        self._sdk = sdk
+        self._leave_out = leave_out
+        # Retries are ours: the budget must know of each.
+        self.client: Any = getattr(sdk, client)(
+            api_key=key, base_url=url, timeout=timeout_s, max_retries=0
+        )
+
+    async def post(self, path: str, body: Mapping[str, object]) -> str | Failure:
+        """Send JSON and return the body as it came; the typed calls would parse it first."""
+        return await self.attempt(lambda: self.client.post(path, body=body, cast_to=str), body)
+
+    async def post_bytes(self, path: str, data: bytes) -> str | Failure:
+        """Send a JSON document that is already encoded."""
+        return await self.attempt(lambda: self.client.post(path, content=data, cast_to=str), {})
+
+    async def get(self, path: str) -> str | Failure:
+        """Fetch a body as it came."""
+        return await self.attempt(lambda: self.client.get(path, cast_to=str), {})
+
+    async def attempt(
+        self, call: Callable[[], Awaitable[_T]], body: Mapping[str, object]
+    ) -> _T | Failure:
+        """Make any call of the SDK. body: what it sends."""
+        try:
+            return await call()
+        except self._sdk.APITimeoutError:
+            return Failure(reason="TIMEOUT", retry=True, at_risk=True)
+        except self._sdk.APIConnectionError as error:
+            unsent = type(error.__cause__).__name__ == "ConnectError"
+            return Failure(reason="CONNECTION", retry=True, at_risk=not unsent)
+        except self._sdk.APIStatusError as error:
+            said = f"{getattr(error, 'param', '')} {error.message}"
+            code = getattr(error, "code", None)
+            return self.refusal(error.status_code, code, said, body, error.response.headers)
+
+    def refusal(
+        self,
+        status: int,
+        code: str | None,
+        said: str,
+        body: Mapping[str, object],
+        headers: Mapping[str, str] | None = None,
+    ) -> Failure:
+        """Return the failure for an error. A field that it complains of is left out from now on."""
+        if status in (400, 422) and self._leave_out(said.lower(), body):
+            return Failure(reason="UNKNOWN_FIELD", retry=True, free=True)
+        return failure_of_status(status, code, headers or {})
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.client.close()
 
 
 def filed_name(provider: str, model: str, url: str, own_url: str) -> str:

@@ -6,20 +6,15 @@ a question is first sent with all fields, and loses a field once the endpoint re
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Final, Literal
 
 import msgspec
 
-from sentimill.errors import UsageError
-from sentimill_train.labelling.providers.endpoint import failure_of_status, filed_name
+from sentimill_train.labelling.providers.endpoint import Endpoint, filed_name
 from sentimill_train.labelling.providers.openai_batches import OpenAIBatches
 from sentimill_train.labelling.requests.messages import Failure, Question, Reply, TokenShares, Usage
-
-if TYPE_CHECKING:
-    import openai
-
-_T = TypeVar("_T")
+from sentimill_train.optional_packages import check_installed
 
 __all__ = ["OPENAI_URL", "OpenAITeacher"]
 
@@ -35,24 +30,16 @@ class OpenAITeacher:
     """A chat model. `close` it on the loop that used it."""
 
     def __init__(self, model: str, *, url: str = OPENAI_URL, key: str, timeout_s: float) -> None:
-        try:
-            import openai
-        except ImportError as error:
-            raise UsageError(
-                f"asking a teacher needs {error.name}: pip install 'sentimill[label]'",
-                reason="EXTRA_MISSING",
-            ) from error
+        check_installed("asking a teacher", "openai", extra="label")
+        import openai
+
         self.model = model
         self.url = url
-        self._openai = openai
         self._fields = {"response_format", "reasoning_effort", "logprobs", "temperature"}
         self._efforts = list(_EFFORTS)
         self._limit_field = "max_completion_tokens"
-        self._client: openai.AsyncOpenAI = openai.AsyncOpenAI(
-            api_key=key,
-            base_url=url,
-            timeout=timeout_s,
-            max_retries=0,  # retries are ours: the budget must know of each
+        self._endpoint = Endpoint(
+            openai, "AsyncOpenAI", self._leave_out, url=url, key=key, timeout_s=timeout_s
         )
 
     @property
@@ -88,56 +75,11 @@ class OpenAITeacher:
 
     async def send(self, question: Question) -> str | Failure:
         """Send one chat completion. Cancelling it may leave it billed."""
-        return await self.post("/chat/completions", self.body(question))
-
-    async def post(self, path: str, body: Mapping[str, object]) -> str | Failure:
-        """Send JSON and return the body as it came; the typed calls would parse it first."""
-        return await self._attempt(lambda: self._client.post(path, body=body, cast_to=str), body)
-
-    async def get(self, path: str) -> str | Failure:
-        """Fetch a body as it came."""
-        return await self._attempt(lambda: self._client.get(path, cast_to=str), {})
-
-    async def upload(self, name: str, data: bytes) -> str | Failure:
-        """Upload a file of batch requests and return its id."""
-        found = await self._attempt(
-            lambda: self._client.files.create(file=(name, data), purpose="batch"), {}
-        )
-        return found if isinstance(found, Failure) else found.id
-
-    async def _attempt(
-        self, call: Callable[[], Awaitable[_T]], body: Mapping[str, object]
-    ) -> _T | Failure:
-        try:
-            return await call()
-        except self._openai.APITimeoutError:
-            return Failure(reason="TIMEOUT", retry=True, at_risk=True)
-        except self._openai.APIConnectionError as error:
-            unsent = type(error.__cause__).__name__ == "ConnectError"
-            return Failure(reason="CONNECTION", retry=True, at_risk=not unsent)
-        except self._openai.APIStatusError as error:
-            said = f"{error.param or ''} {error.message}"
-            return self.refusal(
-                error.status_code, error.code, said, body, headers=error.response.headers
-            )
-
-    def refusal(
-        self,
-        status: int,
-        code: str | None,
-        said: str,
-        body: Mapping[str, object],
-        *,
-        headers: Mapping[str, str] | None = None,
-    ) -> Failure:
-        """Return the failure for an error, and leave out a field that the error complains of."""
-        if status in (400, 422) and self._give_up_field(said.lower(), body):
-            return Failure(reason="UNKNOWN_FIELD", retry=True, free=True)
-        return failure_of_status(status, code, headers or {})
+        return await self._endpoint.post("/chat/completions", self.body(question))
 
     def batches(self) -> OpenAIBatches:
         """Return its batch API."""
-        return OpenAIBatches(self)
+        return OpenAIBatches(self._endpoint)
 
     def read(self, raw: str) -> Reply | None:
         """Decode the body of a chat completion."""
@@ -169,9 +111,9 @@ class OpenAITeacher:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.close()
+        await self._endpoint.close()
 
-    def _give_up_field(self, said: str, body: Mapping[str, object]) -> bool:
+    def _leave_out(self, said: str, body: Mapping[str, object]) -> bool:
         """Leave out the field that the endpoint complains of; False where it names none of ours."""
         if "max_completion_tokens" in said or "max_tokens" in said:
             other = "max_tokens" if "max_completion_tokens" in body else "max_completion_tokens"

@@ -1,15 +1,15 @@
-"""OpenAI's batch API: a file of requests is uploaded, then made a batch with our own name in it."""
+"""OpenAI's batch API: a file of requests is uploaded, and a batch with our name is made from it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
-from sentimill_train.labelling.providers.endpoint import perhaps_done
+from sentimill_train.labelling.providers.endpoint import Endpoint, perhaps_done
 from sentimill_train.labelling.requests.batch_api import BatchResult, BatchStatus, FoundParts
 from sentimill_train.labelling.requests.messages import Failure
 
@@ -60,29 +60,11 @@ class _Problem(msgspec.Struct):
     error: _Error
 
 
-class Transport(Protocol):
-    """The calls that a batch API makes. They return a `Failure` instead of raising."""
-
-    async def post(self, path: str, body: Mapping[str, object]) -> str | Failure:
-        """Send JSON and return the body as it came."""
-
-    async def get(self, path: str) -> str | Failure:
-        """Fetch a body as it came."""
-
-    async def upload(self, name: str, data: bytes) -> str | Failure:
-        """Upload a file of requests and return its id."""
-
-    def refusal(
-        self, status: int, code: str | None, message: str, body: Mapping[str, object]
-    ) -> Failure:
-        """Return what an error of one request means."""
-
-
 class OpenAIBatches:
     """OpenAI's batch API (API reference, "Batch", November 2026)."""
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
         self._uploaded: dict[str, str] = {}
 
     def request(self, part: str, number: int, body: Mapping[str, object]) -> bytes:
@@ -93,17 +75,19 @@ class OpenAIBatches:
     async def submit(self, part: str, requests: Sequence[bytes]) -> str | Failure:
         """Upload the file, once, and make it a batch."""
         if part not in self._uploaded:
-            file = await self._transport.upload(f"{part}.jsonl", b"\n".join(requests))
+            create = self._endpoint.client.files.create
+            lines = (f"{part}.jsonl", b"\n".join(requests))
+            file = await self._endpoint.attempt(lambda: create(file=lines, purpose="batch"), {})
             if isinstance(file, Failure):
                 return replace(file, at_risk=False)  # a file alone costs nothing
-            self._uploaded[part] = file
+            self._uploaded[part] = file.id
         body = {
             "input_file_id": self._uploaded[part],
             "endpoint": _ENDPOINT,
             "completion_window": "24h",
             "metadata": {"sentimill_part": part},
         }
-        raw = await self._transport.post("/batches", body)
+        raw = await self._endpoint.post("/batches", body)
         if isinstance(raw, Failure):
             return perhaps_done(raw)
         return msgspec.json.decode(raw, type=_Remote).id
@@ -113,7 +97,7 @@ class OpenAIBatches:
         names: dict[str, str] = {}
         after = ""
         while len(names) < len(parts):
-            raw = await self._transport.get(f"/batches?limit={_PAGE}{after}")
+            raw = await self._endpoint.get(f"/batches?limit={_PAGE}{after}")
             if isinstance(raw, Failure):
                 return raw
             page = msgspec.json.decode(raw, type=_Page)
@@ -128,7 +112,7 @@ class OpenAIBatches:
 
     async def status(self, name: str) -> BatchStatus | Failure:
         """Return the status of a part. A part that failed was refused as a whole."""
-        raw = await self._transport.get(f"/batches/{name}")
+        raw = await self._endpoint.get(f"/batches/{name}")
         if isinstance(raw, Failure):
             return raw
         remote = msgspec.json.decode(raw, type=_Remote)
@@ -145,7 +129,7 @@ class OpenAIBatches:
 
     async def fetch(self, file: str) -> str | Failure:
         """Fetch the file of the replies, or that of the errors."""
-        return await self._transport.get(file)
+        return await self._endpoint.get(file)
 
     def read_result(self, text: str, body: Mapping[str, object]) -> BatchResult:
         """Read a line of either file."""
@@ -161,5 +145,5 @@ class OpenAIBatches:
         except msgspec.DecodeError:
             error = _Error()
         said = f"{error.param or ''} {error.message or ''}"
-        failure = self._transport.refusal(line.response.status_code, error.code, said, body)
+        failure = self._endpoint.refusal(line.response.status_code, error.code, said, body)
         return BatchResult(number, None, failure)
