@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal
 from urllib.parse import urlsplit
 
 from sentimill.errors import UsageError
-from sentimill_train.labelling.prompt import Prompt, Shot, load_prompt
+from sentimill_train.labelling.prompt import Prompt
 from sentimill_train.labelling.requests.batch_api import ModelTeacher
-from sentimill_train.labelling.requests.messages import Mode
-from sentimill_train.labelling.requests.request_loop import (
-    MakeQuestion,
-    RequestRunner,
-    stored_answer,
-)
+from sentimill_train.labelling.requests.request_loop import MakeQuestion, stored_answer
 from sentimill_train.labelling.requests.response_cache import ResponseCache
 from sentimill_train.labelling.soft_labels import agreement, fit_temperature, of_votes, temper
 
 __all__ = [
     "Annotator",
-    "PromptFile",
     "Soft",
     "TeacherSpec",
-    "choose_mode",
     "open_teacher",
     "questions_about",
 ]
@@ -77,27 +69,9 @@ def open_teacher(spec: TeacherSpec, *, key: str | None, timeout_s: float) -> Mod
             f"there is no key for {spec.provider}: set {variable} in the environment",
             reason="MISSING_KEY",
         )
-    if spec.provider == "anthropic":
-        return AnthropicTeacher(
-            spec.model, url=spec.url or ANTHROPIC_URL, key=key or "none", timeout_s=timeout_s
-        )
-    return OpenAITeacher(
-        spec.model, url=spec.url or OPENAI_URL, key=key or "none", timeout_s=timeout_s
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class PromptFile:
-    """A prompt file with its labels, before the mode of the answers is known."""
-
-    path: Path
-    labels: tuple[str, ...]
-    shots: tuple[Shot, ...] = ()
-    meanings: Mapping[str, str] | None = None
-
-    def bind(self, mode: Mode) -> Prompt:
-        """Return the prompt for a mode."""
-        return load_prompt(self.path, self.labels, mode, self.shots, self.meanings)
+    claude = spec.provider == "anthropic"
+    opened, url = (AnthropicTeacher, ANTHROPIC_URL) if claude else (OpenAITeacher, OPENAI_URL)
+    return opened(spec.model, url=spec.url or url, key=key or "none", timeout_s=timeout_s)
 
 
 @dataclass(slots=True)
@@ -154,34 +128,3 @@ def questions_about(annotator: Annotator, texts: Iterable[str]) -> Iterator[Make
     for text in texts:
         for vote in range(annotator.votes):
             yield functools.partial(annotator.prompt.question, name, text, vote)
-
-
-async def choose_mode(
-    teacher: ModelTeacher,
-    file: PromptFile,
-    store: ResponseCache,
-    runner: RequestRunner,
-    *,
-    votes: int,
-    text: str,
-) -> Mode:
-    """Ask one question to find out whether an endpoint gives log-probabilities; remember it.
-
-    Without them the mode is votes where more than one is asked for, else stated shares.
-    """
-    fact = f"mode {teacher.name} {votes}"
-    known = store.fact(fact)
-    if known in get_args(Mode):
-        return cast(Mode, known)
-    mode: Mode = "votes" if votes > 1 else "stated"
-    if teacher.offers_logprobs:
-        prompt = file.bind("logprobs")
-        question = prompt.question(teacher.name, text)
-        await runner.run([functools.partial(prompt.question, teacher.name, text, 0)])
-        replies = [teacher.read(raw) for raw in store.replies(question.key)]
-        if any(reply is not None and reply.tokens for reply in replies):
-            mode = "logprobs"
-        elif runner.tally.stopped is not None or not any(replies):
-            return mode  # the question got no answer, so nothing is known
-    await store.remember(fact, mode)
-    return mode

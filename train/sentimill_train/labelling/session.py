@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from typing import Final
 
 import msgspec
 
 from sentimill.errors import UsageError
-from sentimill_train.labelling.annotator import Annotator, PromptFile, choose_mode
+from sentimill_train.labelling.annotator import Annotator
 from sentimill_train.labelling.job import LabelJob
-from sentimill_train.labelling.prompt import Shot
+from sentimill_train.labelling.prompt import Prompt, Shot, load_prompt
 from sentimill_train.labelling.requests.batch_api import ModelTeacher
 from sentimill_train.labelling.requests.budget import Budget
 from sentimill_train.labelling.requests.messages import Mode
@@ -24,8 +24,6 @@ __all__ = ["Priced", "Session"]
 Priced = tuple[ModelTeacher, Quote | None]
 """A teacher and its price; None where the price is unknown."""
 
-_GUESS: Final[dict[bool, Mode]] = {False: "logprobs", True: "votes"}
-
 
 class Session:
     """What the steps of a run share. One event loop uses it."""
@@ -36,7 +34,7 @@ class Session:
         self.job = job
         self.store = store
         self.budget = budget
-        self.file = PromptFile(job.prompt, job.labels, tuple(shots), job.meanings)
+        self._shots = shots
 
     @classmethod
     async def open(cls, job: LabelJob, store: ResponseCache, shots: Sequence[Shot] = ()) -> Session:
@@ -75,26 +73,46 @@ class Session:
 
     def likely_annotator(self, teacher: ModelTeacher) -> Annotator:
         """Return the annotator that a teacher most likely becomes, without a call."""
-        known = self.store.fact(f"mode {teacher.name} {self.job.votes}")
-        mode = self._wanted() or (msgspec.convert(known, Mode) if known else None)
-        guess = _GUESS[self.job.votes > 1 and not teacher.offers_logprobs]
-        return self._judge(teacher, mode or guess)
+        guess: Mode = "votes" if self.job.votes > 1 and not teacher.offers_logprobs else "logprobs"
+        return self._annotator(teacher, self._known_mode(teacher) or guess)
 
     async def annotator(self, priced: Priced, text: str) -> tuple[Annotator, str | None]:
-        """Return the annotator, and why the run must stop if finding out its mode stopped it."""
+        """Return the annotator, and why the run must stop if finding out its mode stopped it.
+
+        One question about *text* shows whether the endpoint gives log-probabilities. Without them
+        the mode is votes where more than one is asked for, else stated shares.
+        """
         teacher, _ = priced
-        wanted = self._wanted()
-        if wanted is not None:
-            return self._judge(teacher, wanted), None
-        runner = self.runner(priced, concurrency=1)
-        mode = await choose_mode(
-            teacher, self.file, self.store, runner, votes=self.job.votes, text=text
-        )
-        return self._judge(teacher, mode), runner.tally.stopped
+        if (known := self._known_mode(teacher)) is not None:
+            return self._annotator(teacher, known), None
+        mode: Mode = "votes" if self.job.votes > 1 else "stated"
+        if teacher.offers_logprobs:
+            prompt, runner = self._prompt("logprobs"), self.runner(priced, concurrency=1)
+            await runner.run([functools.partial(prompt.question, teacher.name, text, 0)])
+            raws = self.store.replies(prompt.key(teacher.name, text))
+            replies = [reply for raw in raws if (reply := teacher.read(raw)) is not None]
+            if any(reply.tokens for reply in replies):
+                mode = "logprobs"
+            elif runner.tally.stopped is not None or not replies:
+                # The question got no answer, so nothing is known, and nothing is remembered.
+                return self._annotator(teacher, mode), runner.tally.stopped
+        await self.store.remember(self._fact(teacher), mode)
+        return self._annotator(teacher, mode), None
 
-    def _wanted(self) -> Mode | None:
-        return None if self.job.soft == "auto" else self.job.soft
+    def _known_mode(self, teacher: ModelTeacher) -> Mode | None:
+        """Return the mode that the job names, or that an earlier run found out."""
+        if self.job.soft != "auto":
+            return self.job.soft
+        known = self.store.fact(self._fact(teacher))
+        return None if known is None else msgspec.convert(known, Mode)
 
-    def _judge(self, teacher: ModelTeacher, mode: Mode) -> Annotator:
+    def _fact(self, teacher: ModelTeacher) -> str:
+        return f"mode {teacher.name} {self.job.votes}"
+
+    def _prompt(self, mode: Mode) -> Prompt:
+        job = self.job
+        return load_prompt(job.prompt, job.labels, mode, self._shots, job.meanings)
+
+    def _annotator(self, teacher: ModelTeacher, mode: Mode) -> Annotator:
         votes = max(2, self.job.votes) if mode == "votes" else 1
-        return Annotator(teacher, self.file.bind(mode), votes)
+        return Annotator(teacher, self._prompt(mode), votes)
