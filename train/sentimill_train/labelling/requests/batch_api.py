@@ -1,4 +1,4 @@
-"""What a provider's batch API does, in no provider's words, and a teacher that has one.
+"""The interface of a provider's batch API, and of a teacher that has one.
 
 A part is a number of requests that is submitted together; providers call it a batch.
 """
@@ -16,11 +16,12 @@ __all__ = ["BatchApi", "BatchResult", "BatchStatus", "FoundParts", "ModelTeacher
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchStatus:
-    """What a provider says of a part.
+    """The state of a part at the provider.
 
-    status: in its own words, for the reason of requests without a result. over: no more results
-    will come. files: where the results are. full: the provider took none of it, because too much is
-    queued there. refused: the provider takes no such part. gone: the results were deleted there.
+    status: the provider's word for it, which becomes the reason of requests without a result. over:
+    no more results will come. files: where the results are. full: the provider refused the part
+    because too much is queued. refused: the provider refused it for another reason. gone: the
+    provider has deleted the results.
     """
 
     status: str
@@ -42,7 +43,7 @@ class BatchResult:
 
 @dataclass(frozen=True, slots=True)
 class FoundParts:
-    """The provider's names of parts by ours. unsure: parts that only time can tell of."""
+    """The provider's names of parts by our names. unsure: parts to look for again later."""
 
     names: Mapping[str, str]
     unsure: Collection[str] = ()
@@ -67,7 +68,7 @@ class BatchApi(Protocol):
         """
 
     async def status(self, name: str) -> BatchStatus | Failure:
-        """Return what the provider says of a part."""
+        """Return the state of a part."""
 
     async def fetch(self, file: str) -> str | Failure:
         """Return a file of results, a JSON document a line."""

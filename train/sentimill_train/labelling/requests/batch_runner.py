@@ -1,4 +1,4 @@
-"""Asks through a batch API: half the price, answers within a day, and the run may end in between.
+"""Asks through a batch API, at half the price. Answers come within a day; the run may end before.
 
 Parts within the provider's limits are written to the store, submitted, polled and collected. A part
 that a killed run submitted is found again by the name in it, so nothing is paid for twice. The
@@ -25,9 +25,9 @@ from sentimill_train.labelling.requests.request_loop import (
     Tally,
     body_bytes,
     stored_answer,
+    weigh_reply,
 )
 from sentimill_train.labelling.requests.response_cache import Batch, ResponseCache
-from sentimill_train.labelling.requests.response_parser import read_answer
 
 __all__ = ["BatchLimits", "BatchRunner"]
 
@@ -92,13 +92,13 @@ class BatchRunner:
         """Submit nothing more and stop waiting; the parts stay with the provider."""
         self.tally.stopped = self.tally.stopped or reason
 
-    async def run(self, questions_about: Iterable[MakeQuestion]) -> Tally:
+    async def run(self, questions: Iterable[MakeQuestion]) -> Tally:
         """Collect what earlier runs submitted, then ask until no question is left."""
         self._budget.reserved += self._store.reserved_in_batches()
         parts = self._store.open_batches(self._teacher.name)
         while parts and self.tally.stopped is None:
             parts = await self._poll(parts)
-        shared = iter(questions_about)
+        shared = iter(questions)
         more = True
         while self.tally.stopped is None:
             while (more or self._again) and len(parts) < self._parts_at_once:
@@ -175,7 +175,7 @@ class BatchRunner:
     async def _find(self, parts: list[Batch]) -> list[Batch]:
         """Find the parts of which it is unknown whether the provider received them.
 
-        Parts that it never received are released; parts that only time can tell of stay unnamed.
+        Parts that it never received are released. The unsure ones stay without a name.
         """
         sizes = {
             batch.part: len(list(self._store.open_calls(batch.part)))
@@ -261,17 +261,11 @@ class BatchRunner:
         spent = at_risk = 0
         failure = line.failure
         if line.raw is not None:
-            reply = self._teacher.read(line.raw)
-            if reply is not None and reply.usage is not None:
-                spent = self._price.cost(reply.usage)
-                self.tally.tokens_in += reply.usage.tokens_in
-                self.tally.tokens_out += reply.usage.tokens_out
-            else:
-                at_risk = reserved  # the reply does not say what it cost
-            if line.number in self._asked:
-                answer = read_answer(reply, self._asked[line.number][1])
-                if not isinstance(answer, tuple):
-                    failure = Failure(reason=answer, retry=True)
+            _, question = self._asked.get(line.number, (None, None))
+            spent, at_risk, fault = weigh_reply(
+                line.raw, question, reserved, self._teacher, self._price, self.tally
+            )
+            failure = None if fault is None else Failure(reason=fault, retry=True)
         outcome = failure.reason if failure and line.raw is None else "REPLY"
         await self._store.finish(line.number, outcome, spent=spent, at_risk=at_risk, raw=line.raw)
         await self._budget.settle(reserved, spent=spent, at_risk=at_risk)

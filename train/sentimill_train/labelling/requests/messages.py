@@ -1,4 +1,4 @@
-"""What passes between the request loop and a provider: questions, replies and failures."""
+"""The messages between the request loop and a provider: questions, replies and failures."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Mode = Literal["logprobs", "votes", "stated"]
 """Where shares come from: the token's probabilities, several answers, or stated numbers."""
 
 TokenShares = tuple[str, tuple[tuple[str, float], ...]]
-"""One token of an answer, and the likeliest tokens at its place with their log-probabilities."""
+"""A token of an answer, and the most probable tokens at its place with their log-probabilities."""
 
 _MESSAGE_TOKENS: Final = 256
-"""What a chat template may add around the messages: role marks, a date, a default preamble."""
+"""How many tokens a chat template may add: role marks, a date, a default preamble."""
 
 
 class Key(NamedTuple):
@@ -67,7 +67,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens that a reply was billed for. Cached tokens are a part of the tokens in."""
+    """The tokens that a reply was billed for. tokens_in includes the cached tokens."""
 
     tokens_in: int
     tokens_out: int
@@ -79,8 +79,8 @@ class Usage:
 class Reply:
     """A stored reply, decoded but not yet parsed.
 
-    stop: why the model stopped; `refusal` stands for any kind of it. tokens: empty where the
-    endpoint gave no log-probabilities. usage: None where the reply says nothing of its cost.
+    stop: why the model stopped; `refusal` includes content filters. tokens: empty where the
+    endpoint gave no log-probabilities. usage: None where the reply does not say what it cost.
     """
 
     content: str
@@ -116,13 +116,13 @@ class Teacher(Protocol):
         """Its name in the store: provider, model, and the host where it is not the provider's."""
 
     def body(self, question: Question) -> dict[str, object]:
-        """Return the request as JSON, which is also what a batch file holds."""
+        """Return the request as JSON. A batch has the same JSON."""
 
     async def send(self, question: Question) -> str | Failure:
         """Return the reply's body as it came, or a failure. Network errors never raise."""
 
     def read(self, raw: str) -> Reply | None:
-        """Decode a reply's body; None where it is none."""
+        """Decode the body of a reply. Returns None where the body is no reply."""
 
 
 def most_tokens_in(body_bytes: int) -> int:

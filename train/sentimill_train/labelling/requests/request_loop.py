@@ -28,6 +28,7 @@ __all__ = [
     "Tally",
     "body_bytes",
     "stored_answer",
+    "weigh_reply",
 ]
 
 _LOG: Final = logging.getLogger(__name__)
@@ -88,6 +89,23 @@ def stored_answer(
     return None
 
 
+def weigh_reply(
+    raw: str, question: Question | None, reserved: int, teacher: Teacher, price: Price, tally: Tally
+) -> tuple[int, int, str | None]:
+    """Return what a reply cost, what it may have cost, and why it is of no use, None where it is.
+
+    question: None where an earlier run asked it. The tokens are added to *tally*.
+    """
+    reply = teacher.read(raw)
+    answer = None if question is None else read_answer(reply, question)
+    fault = answer if isinstance(answer, str) else None
+    if reply is None or reply.usage is None:
+        return 0, reserved, fault  # the reply does not say what it cost
+    tally.tokens_in += reply.usage.tokens_in
+    tally.tokens_out += reply.usage.tokens_out
+    return price.cost(reply.usage), 0, fault
+
+
 class RequestRunner:
     """Asks one teacher many questions. One event loop uses it, once."""
 
@@ -110,7 +128,7 @@ class RequestRunner:
         self._limiter = limiter
         self._price = price
         self._concurrency = concurrency
-        self._patience = retries
+        self._retries = retries
         self.progress = progress
         self._under_way: set[Key] = set()
         self._widen = 1
@@ -120,9 +138,9 @@ class RequestRunner:
         """Send nothing more; calls under way are waited for."""
         self.tally.stopped = self.tally.stopped or reason
 
-    async def run(self, questions_about: Iterable[MakeQuestion]) -> Tally:
+    async def run(self, questions: Iterable[MakeQuestion]) -> Tally:
         """Ask until no question is left, the budget is reached, or the endpoint stops answering."""
-        shared = iter(questions_about)
+        shared = iter(questions)
         async with asyncio.TaskGroup() as group:
             for _ in range(self._concurrency):
                 group.create_task(self._work(shared))
@@ -155,8 +173,8 @@ class RequestRunner:
     async def _retry(self, ask: MakeQuestion) -> str | None:
         """Ask a question until it is answered; return None, or why it was not."""
         reason = "STOPPED"
-        deaf = bad = 0
-        while deaf + bad < self._patience.attempts and bad < self._patience.answers:
+        unanswered = unusable = 0
+        while unanswered + unusable < self._retries.attempts and unusable < self._retries.answers:
             if self.tally.stopped is not None:
                 return reason
             outcome = await self._call(ask(self._widen))
@@ -169,10 +187,10 @@ class RequestRunner:
                 return reason
             self.progress()
             if outcome.heard:
-                bad += 1
+                unusable += 1
             elif not outcome.free:
-                await self._limiter.sleep(self._wait_s(deaf, outcome))
-                deaf += 1
+                await self._limiter.sleep(self._wait_s(unanswered, outcome))
+                unanswered += 1
         return reason
 
     async def _call(self, question: Question) -> Failure | None:
@@ -209,23 +227,17 @@ class RequestRunner:
         """Return what a call cost, what it may have cost, and why it did not help, if so."""
         if isinstance(result, Failure):
             return 0, reserved if result.at_risk else 0, result
-        reply = self._teacher.read(result)
-        spent, at_risk = 0, 0
-        if reply is None or reply.usage is None:
-            at_risk = reserved  # the reply does not say what it cost
-        else:
-            spent = self._price.cost(reply.usage)
-            self.tally.tokens_in += reply.usage.tokens_in
-            self.tally.tokens_out += reply.usage.tokens_out
-        answer = read_answer(reply, question)
-        if isinstance(answer, tuple):
+        spent, at_risk, fault = weigh_reply(
+            result, question, reserved, self._teacher, self._price, self.tally
+        )
+        if fault is None:
             return spent, at_risk, None
-        if answer == "TRUNCATED":
+        if fault == "TRUNCATED":
             self._widen = min(_WIDEST, max(self._widen, 2 * question.widen))
-        return spent, at_risk, Failure(reason=answer, retry=True, heard=True)
+        return spent, at_risk, Failure(reason=fault, retry=True, heard=True)
 
     def _wait_s(self, attempt: int, failure: Failure) -> float:
-        wait = backoff_s(attempt, first_s=self._patience.first_wait_s)
+        wait = backoff_s(attempt, first_s=self._retries.first_wait_s)
         if failure.retry_after_s is not None:
             self._limiter.pause(failure.retry_after_s)
             return failure.retry_after_s + wait
@@ -239,5 +251,5 @@ class RequestRunner:
         if failure.heard and self.tally.answered + self.tally.stored:
             return
         self._failed_in_a_row += 1
-        if self._failed_in_a_row >= self._patience.consecutive_failures:
+        if self._failed_in_a_row >= self._retries.consecutive_failures:
             self.stop("NO_ANSWERS")

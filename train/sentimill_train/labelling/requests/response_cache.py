@@ -1,4 +1,4 @@
-"""The answer store: every reply as it came, in SQLite, on disk before it is parsed.
+"""The answer store: SQLite has every reply as it came, on disk before it is parsed.
 
 A row is a call. It is written before the call is sent, with what the call may cost at worst, and
 completed when the reply is here. A run that was killed therefore leaves behind exactly the calls

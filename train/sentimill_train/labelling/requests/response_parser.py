@@ -23,9 +23,9 @@ _THINKING: Final = re.compile(r"<think>.*?</think>", re.DOTALL)
 _LABEL_VALUE: Final = re.compile(r'"label"\s*:\s*"')
 _NOT_A_LETTER: Final = re.compile(r"[^A-Z]")
 _LEAST_MASS: Final = 0.5
-"""Of the token's probability, how much must lie on the letters for the rest to be ignored."""
+"""The share of the token's probability that must lie on the letters. The rest is ignored."""
 _SUM_TOLERANCE: Final = 10
-"""How far from 100 stated shares may sum and still be taken for rounding."""
+"""How far the sum of stated shares may be from 100. Up to here it is taken for rounding."""
 
 
 def read_answer(reply: Reply | None, question: Question) -> tuple[float, ...] | Unusable:
