@@ -311,9 +311,10 @@ def test_plan_comes_first_and_may_be_refused(tmp_path: Path) -> None:
     assert all(word in shown[0] for word in ("20 rows", "tokens", "cost", "budget", "time"))
 
 
-def test_estimate_holds(tmp_path: Path) -> None:
-    """The plan's cost is within a quarter of what the run costs."""
-    job = job_in(tmp_path, rows=100)
+@pytest.mark.parametrize("gold_every", [0, 2])
+def test_estimate_holds(tmp_path: Path, gold_every: int) -> None:
+    """The plan's cost is within a quarter of what the run costs, gold rows included."""
+    job = job_in(tmp_path, rows=100, gold_every=gold_every)
     with teacher_server() as server:
         report = run(job, server)
 

@@ -16,7 +16,7 @@ from sentimill_train.labelling.token_prices import Quote
 __all__ = ["CallRates", "CostEstimate", "Workload", "estimate_cost", "format_estimate"]
 
 _CALL_S: Final = 1.5
-"""How long a call is taken to last: the usual order of a hosted model with a short answer."""
+"""The assumed duration of a call, as usual for a hosted model with a short answer."""
 
 _SCHEMA_TOKENS: Final = 40  # a provider adds the schema to the prompt
 _OUT_TOKENS: Final = {"logprobs": 8, "votes": 8, "stated": 26}
@@ -24,7 +24,7 @@ _OUT_TOKENS: Final = {"logprobs": 8, "votes": 8, "stated": 26}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """What there is to ask. sample: some of the texts, as they will be sent."""
+    """How much there is to ask. sample: some of the texts, as they will be sent."""
 
     rows: int
     texts: int
@@ -44,7 +44,7 @@ class CallRates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CostEstimate:
-    """What one teacher will cost. cost, worst: picodollars; None where the price is unknown."""
+    """The estimate for one teacher. cost, worst: picodollars; None where the price is unknown."""
 
     teacher: str
     load: Workload
@@ -97,8 +97,8 @@ def format_estimate(plan: CostEstimate, budget: Budget) -> str:
     load = plan.load
     votes = f" x {load.votes} votes" if load.votes > 1 else ""
     lines = [
-        f"{plan.teacher}: {load.rows:,} rows, {load.texts:,} different texts{votes}, "
-        f"{load.stored:,} answers already stored, {plan.calls:,} calls to make",
+        f"{plan.teacher}: {load.rows:,} rows to label, {load.texts:,} different texts to ask about"
+        f"{votes}, {load.stored:,} answers already stored, {plan.calls:,} calls to make",
         f"  tokens  {plan.tokens_in:,} in, {plan.tokens_out:,} out "
         f"(estimated on {len(load.sample)} rows)",
     ]

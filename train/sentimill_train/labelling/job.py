@@ -64,7 +64,11 @@ class Item:
 
 @dataclass(slots=True)
 class InputScan:
-    """What the first reading found. gold: (text, index of the label). sample: texts as sent."""
+    """What the first reading found.
+
+    texts: the different texts to ask about, with those of gold. gold: (text, index of the label).
+    sample: some of the texts, as sent.
+    """
 
     rows: int = 0
     asked_rows: int = 0
@@ -127,6 +131,8 @@ def scan_input(job: LabelJob) -> InputScan:
     )
     shown = {shot.text for shot in found.shots}
     found.gold = [(text, k) for _, text, k in sorted(gold, reverse=True) if text not in shown]
+    if not job.relabel:  # otherwise they are counted already
+        found.texts += len(found.gold)
     found.sample = [text for _, text in sorted(sample, reverse=True)]
     return found
 

@@ -60,7 +60,11 @@ __all__ = ["Labeller", "RunObserver"]
 
 @dataclass(frozen=True, slots=True)
 class RunObserver:
-    """Callbacks of a run. plan: shows the estimate, False stops the run. tick: per question."""
+    """Callbacks of a run.
+
+    plan: is shown the estimate, and returns False to stop the run. tick: is called after each
+    question.
+    """
 
     plan: Callable[[str], bool]
     tick: Callable[[int, int, Tally, Budget], None] = lambda done, total, tally, budget: None
@@ -154,8 +158,7 @@ class Labeller:
             annotator, stopped = await session.annotator(priced, first or "")
             tally = Tally(stopped=stopped)
             if stopped is None:
-                total = (found.texts + len(found.gold)) * annotator.votes
-                runner = self._asker(priced, session, total)
+                runner = self._asker(priced, session, found.texts * annotator.votes)
                 with _on_signal(functools.partial(runner.stop, "INTERRUPTED")):
                     tally = await runner.run(questions_about(annotator, self._texts(found)))
             tallies.append(tally)
