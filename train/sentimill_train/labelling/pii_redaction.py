@@ -1,7 +1,7 @@
 """Masks personal data before a text leaves the machine.
 
-The masks are patterns: they find addresses and numbers, not names or streets. They rather mask too
-much than too little.
+Regular expressions find addresses and numbers, but no names or streets. In doubt they mask too much
+rather than too little.
 """
 
 from __future__ import annotations

@@ -214,7 +214,7 @@ def load_prompt(
 
 
 def shorten(text: str, words: int) -> str:
-    """Return *text* with at most *words* words: its first quarter and its last three quarters."""
+    """Return at most *words* words of *text*: a quarter of them its first, the others its last."""
     parts = text.split(" ")
     if len(parts) <= words:
         return text

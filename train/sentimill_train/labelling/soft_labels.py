@@ -23,7 +23,7 @@ __all__ = [
 Shares = tuple[float, ...]
 
 LEAST_GOLD: Final = 20
-"""Gold rows below which a temperature would be noise."""
+"""With fewer gold rows a temperature would be noise."""
 
 _FLOOR: Final = 1e-4  # a share of 0 would make one wrong row decide the temperature
 
@@ -38,7 +38,7 @@ def of_votes(votes: Sequence[Shares]) -> Shares:
 
 
 def temper(shares: Shares, temperature: float) -> Shares:
-    """Return shares raised to 1/temperature and scaled to sum to 1; above 1 is less sure."""
+    """Return shares raised to 1/temperature and scaled to sum to 1. A higher one is less sure."""
     if temperature == 1.0:
         return shares
     powers = [max(share, _FLOOR) ** (1 / temperature) for share in shares]

@@ -48,7 +48,7 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """A price and where it comes from, for people. live: outside the batch API."""
+    """The price of a run's calls, the price outside the batch API, and their source in words."""
 
     price: Price
     live: Price
