@@ -77,7 +77,7 @@ def cost(
     report: Annotated[Path | None, typer.Option(help="HTML file to write, with charts.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Cost a million reviews by large models and by a student, and where the student pays back."""
+    """Show what reviews cost by large models and by a student, and when the student pays back."""
     rates = load_rates(prices)
     larges = choose(rates, tuple(model or ()))
     rented = rates.machine(machine or rates.measured.machine)

@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sentimill.errors import UsageError
-from sentimill_train.cli.table_options import (
-    Delimiter,
-    Encoding,
-    Escape,
-    LabelColumn,
-    QuoteChar,
-    TextColumn,
-    columns_of,
-)
+from sentimill_train.cli import table_options as table
 
 if TYPE_CHECKING:
     from sentimill_train.curation.label_errors import Embed
@@ -73,12 +65,12 @@ def curate(
     scratch: Annotated[
         Path | None, typer.Option(help="Folder for temporary files, as large as the input.")
     ] = None,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
-    delimiter: Delimiter = None,
-    quote: QuoteChar = '"',
-    escape: Escape = None,
-    encoding: Encoding = "utf-8",
+    text_column: table.TextColumn = None,
+    label_column: table.LabelColumn = None,
+    delimiter: table.Delimiter = None,
+    quote: table.QuoteChar = '"',
+    escape: table.Escape = None,
+    encoding: table.Encoding = "utf-8",
 ) -> None:
     """Remove leaks and repeats from the training rows of a labelled set, and report label errors.
 
@@ -98,14 +90,7 @@ def curate(
         out=out,
         labels=names,
         holdout=tuple(holdout or ()),
-        columns=columns_of(
-            text_column,
-            label_column,
-            delimiter=delimiter,
-            quote=quote,
-            escape=escape,
-            encoding=encoding,
-        ),
+        columns=table.columns_of(text_column, label_column, delimiter, quote, escape, encoding),
         near=near if near < 1 else None,
         drop_label_errors=drop_label_errors,
         class_ratio=class_ratio,

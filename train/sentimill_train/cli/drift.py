@@ -7,14 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from sentimill_train.cli.table_options import (
-    Delimiter,
-    Encoding,
-    Escape,
-    QuoteChar,
-    TextColumn,
-    columns_of,
-)
+from sentimill_train.cli import table_options as table
 from sentimill_train.optional_packages import check_installed
 
 if TYPE_CHECKING:
@@ -48,19 +41,19 @@ def drift(
             show_default="the label mix alone is tested",
         ),
     ] = None,
-    text_column: TextColumn = None,
-    delimiter: Delimiter = None,
-    quote: QuoteChar = '"',
-    escape: Escape = None,
-    encoding: Encoding = "utf-8",
+    text_column: table.TextColumn = None,
+    delimiter: table.Delimiter = None,
+    quote: table.QuoteChar = '"',
+    escape: table.Escape = None,
+    encoding: table.Encoding = "utf-8",
     most: Annotated[int, typer.Option(min=50, help="Rows drawn at random from each file.")] = 1000,
     alpha: Annotated[
         float, typer.Option(min=1e-6, max=0.5, help="Probability of a false alarm, over all tests.")
     ] = 0.01,
-    seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0,
     json: Annotated[Path | None, typer.Option(help="Write every figure here.")] = None,
 ) -> None:
-    """Tell whether recent texts still resemble those that a bundle was judged on.
+    """Test whether recent texts still resemble those that a bundle was judged on.
 
     Exit code 0 when nothing has moved, 5 when something has.
     """
@@ -76,13 +69,7 @@ def drift(
     job = DriftJob(
         on=on,
         against=against,
-        columns=columns_of(
-            text_column,
-            delimiter=delimiter,
-            quote=quote,
-            escape=escape,
-            encoding=encoding,
-        ),
+        columns=table.columns_of(text_column, None, delimiter, quote, escape, encoding),
         most=most,
         alpha=alpha,
         seed=seed,
@@ -91,24 +78,24 @@ def drift(
     if json is not None:
         write_atomically(json, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
     out = Console(highlight=False)
-    out.print(_table(found))
+    out.print(_shifts(found))
     out.print(_sentence(found), markup=False)
     if found.moved:
         raise typer.Exit(MOVED)
 
 
-def _table(found: Drift) -> Table:
+def _shifts(found: Drift) -> Table:
     from rich.table import Table
 
-    table = Table(title=f"{found.recent.drawn} recent texts, {found.bundle}", title_justify="left")
-    table.add_column("what")
+    shown = Table(title=f"{found.recent.drawn} recent texts, {found.bundle}", title_justify="left")
+    shown.add_column("what")
     for name in ("earlier", "recent", "distance", "limit", "p"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict")
+        shown.add_column(name, justify="right", no_wrap=True)
+    shown.add_column("verdict")
     for shift in found.shifts:
         means = ["" if mean is None else f"{mean:.3g}" for mean in (shift.earlier, shift.recent)]
         tested = shift.value is not None and shift.p is not None
-        table.add_row(
+        shown.add_row(
             shift.name,
             *means,
             f"{shift.statistic} {shift.value:.3f}" if tested else "",
@@ -116,7 +103,7 @@ def _table(found: Drift) -> Table:
             f"{shift.p:.2g}" if tested else "",
             ("moved" if shift.moved else "as before") if tested else "not tested",
         )
-    return table
+    return shown
 
 
 def _sentence(found: Drift) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
+from sentimill.bundle.reference import reference_bundle
 from sentimill_train.cli import table_options as table
 from sentimill_train.optional_packages import check_installed
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from sentimill.bundle.reference import reference_bundle
     from sentimill.classifier import Classifier
     from sentimill_train.data.schema import Columns
     from sentimill_train.evaluation.evaluate import Contender
@@ -150,14 +150,7 @@ def evaluate(
     from sentimill_train.evaluation.report import render_report, worst_mistakes
 
     console = Console(stderr=True, highlight=False)
-    columns = table.columns_of(
-        text_column,
-        label_column,
-        delimiter=delimiter,
-        quote=quote,
-        escape=escape,
-        encoding=encoding,
-    )
+    columns = table.columns_of(text_column, label_column, delimiter, quote, escape, encoding)
     classifier = Classifier.load(bundle or reference_bundle(), precision=precision)
     manifest = classifier.bundle.manifest
     others = [Classifier.load(other, precision=precision) for other in against or []]

@@ -6,22 +6,13 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sentimill.errors import UsageError
-from sentimill_train.cli.table_options import (
-    Delimiter,
-    Encoding,
-    Escape,
-    LabelColumn,
-    QuoteChar,
-    TextColumn,
-    columns_of,
-)
+from sentimill_train.cli import table_options as table
 
 if TYPE_CHECKING:
     from sentimill_train.labelling.job import LabelJob
@@ -46,17 +37,21 @@ def label(
         str, typer.Option(help="Most US dollars that all runs with this store may cost, or `none`.")
     ] = "1.00",
     base_url: Annotated[
-        str | None, typer.Option(help="Endpoint of the teachers that name none.")
+        str | None, typer.Option(help="Endpoint of every teacher without one of its own.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before the first call.")] = False,
     labels: Annotated[str, typer.Option(help="Labels in order.")] = "negative,neutral,positive",
     soft: Annotated[
-        str, typer.Option(help="Where shares come from: auto, logprobs, votes or stated.")
+        str, typer.Option(help="Source of the shares: auto, logprobs, votes or stated.")
     ] = "auto",
-    votes: Annotated[int, typer.Option(min=1, help="Answers to each text without logprobs.")] = 1,
-    shots: Annotated[int, typer.Option(min=0, help="Gold rows of each label in the prompt.")] = 0,
+    votes: Annotated[
+        int, typer.Option(min=1, help="Answers to ask for a text, without logprobs.")
+    ] = 1,
+    shots: Annotated[
+        int, typer.Option(min=0, help="Gold rows of each label to show in the prompt.")
+    ] = 0,
     gold_rows: Annotated[
-        int, typer.Option(min=0, help="Rows with a label that measure the teacher.")
+        int, typer.Option(min=0, help="Most rows with a label to measure the teacher on.")
     ] = 200,
     relabel: Annotated[
         bool, typer.Option("--relabel", help="Also ask about rows that have a label.")
@@ -64,37 +59,40 @@ def label(
     redact: Annotated[
         bool, typer.Option("--redact", help="Mask e-mail, web, phone and card numbers.")
     ] = False,
-    max_words: Annotated[int, typer.Option(min=8, help="Longer texts lose their middle.")] = 400,
+    max_words: Annotated[int, typer.Option(min=8, help="A longer text loses its middle.")] = 400,
     price_in: Annotated[
-        float | None, typer.Option(min=0.0, help="Dollars a million tokens sent.")
+        float | None, typer.Option(min=0.0, help="US dollars for a million tokens sent.")
     ] = None,
     price_out: Annotated[
-        float | None, typer.Option(min=0.0, help="Dollars a million tokens answered.")
+        float | None, typer.Option(min=0.0, help="US dollars for a million tokens answered.")
     ] = None,
-    prices: Annotated[Path | None, typer.Option(help="Price table to use.")] = None,
+    prices: Annotated[
+        Path | None, typer.Option(help="Price table to use in place of ours.")
+    ] = None,
     rpm: Annotated[float | None, typer.Option(min=0.01, help="Requests a minute at most.")] = None,
     tpm: Annotated[float | None, typer.Option(min=1.0, help="Tokens a minute at most.")] = None,
     concurrency: Annotated[int, typer.Option(min=1, max=1000, help="Calls at once.")] = 16,
     timeout_s: Annotated[float, typer.Option(min=0.05, help="Seconds a call may take.")] = 60.0,
-    attempts: Annotated[int, typer.Option(min=1, help="Most calls for one question.")] = 8,
+    attempts: Annotated[int, typer.Option(min=1, help="Most calls to answer one question.")] = 8,
     batch: Annotated[
         bool, typer.Option("--batch", help="Use the batch API: half the price, up to a day.")
     ] = False,
     batch_rows: Annotated[int, typer.Option(min=1, max=50_000, help="Rows in one batch.")] = 50_000,
     poll_s: Annotated[float, typer.Option(min=0.01, help="Seconds between polls.")] = 60.0,
     store: Annotated[
-        Path | None, typer.Option(help="File that stores the answers; OUT.answers.sqlite.")
+        Path | None,
+        typer.Option(help="File that stores the answers.", show_default="OUT.answers.sqlite"),
     ] = None,
     label_help: Annotated[
         Path | None, typer.Option(help='TOML file with a line LABEL = "meaning" for each label')
     ] = None,
     prompt: Annotated[Path | None, typer.Option(help="A prompt file of your own.")] = None,
-    text_column: TextColumn = None,
-    label_column: LabelColumn = None,
-    delimiter: Delimiter = None,
-    quote: QuoteChar = '"',
-    escape: Escape = None,
-    encoding: Encoding = "utf-8",
+    text_column: table.TextColumn = None,
+    label_column: table.LabelColumn = None,
+    delimiter: table.Delimiter = None,
+    quote: table.QuoteChar = '"',
+    escape: table.Escape = None,
+    encoding: table.Encoding = "utf-8",
     probe_injection: Annotated[
         bool,
         typer.Option(
@@ -103,12 +101,14 @@ def label(
         ),
     ] = False,
 ) -> None:
-    """Label reviews by asking frontier models, within a budget that cannot be passed."""
+    """Label reviews by asking frontier models. The cost never exceeds the budget."""
+    from sentimill_train.labelling.annotator import TeacherSpec, open_teacher
     from sentimill_train.labelling.cost_estimate import CallRates
     from sentimill_train.labelling.job import LabelJob
     from sentimill_train.labelling.prompt import load_meanings, prompt_for
     from sentimill_train.labelling.requests.batch_runner import BatchLimits
     from sentimill_train.labelling.requests.request_loop import RetryLimits
+    from sentimill_train.labelling.token_prices import PRICES, price_of
 
     if not teacher:
         raise UsageError("no teacher was named: add --teacher openai:MODEL", reason="NO_TEACHER")
@@ -129,14 +129,7 @@ def label(
         out=out,
         store=store or out.with_name(out.name + ".answers.sqlite"),
         labels=names,
-        columns=columns_of(
-            text_column,
-            label_column,
-            delimiter=delimiter,
-            quote=quote,
-            escape=escape,
-            encoding=encoding,
-        ),
+        columns=table.columns_of(text_column, label_column, delimiter, quote, escape, encoding),
         budget=_picodollars(budget),
         soft=soft,  # type: ignore[arg-type] # checked above
         votes=votes,
@@ -150,48 +143,25 @@ def label(
         rates=CallRates(requests_per_minute=rpm, tokens_per_minute=tpm, concurrency=concurrency),
         retries=RetryLimits(attempts=attempts),
     )
-    table = _Prices(prices, given, batch)
-    teachers = [_open(name, base_url, timeout_s, table) for name in teacher]
+    teachers = []
+    for spec in (TeacherSpec.parse(name, base_url) for name in teacher):
+        key = os.environ.get(f"{spec.provider.upper()}_API_KEY") or None
+        # The table has the prices of the providers' own hosts only.
+        known = spec.url is None or prices is not None or given is not None
+        quote_ = (
+            price_of(spec.provider, spec.model, table=prices or PRICES, given=given, batch=batch)
+            if known
+            else None
+        )
+        teachers.append((open_teacher(spec, key=key, timeout_s=timeout_s), quote_))
     if probe_injection:
         _probe(job, teachers)
         return
     limits = BatchLimits(rows=batch_rows, poll_s=poll_s) if batch else None
-    _hush()
-    _label(job, teachers, limits, yes=yes)
-
-
-def _hush() -> None:
-    """Keep the HTTP library's line a request out of the live line, unless debugging."""
     if not logging.getLogger().isEnabledFor(logging.DEBUG):
+        # The HTTP library logs a line a request, which would break the progress line.
         logging.getLogger("httpx2").setLevel(logging.WARNING)
-
-
-@dataclass(frozen=True, slots=True)
-class _Prices:
-    table: Path | None
-    given: tuple[float, float] | None
-    batch: bool
-
-
-def _open(
-    name: str, base_url: str | None, timeout_s: float, prices: _Prices
-) -> tuple[ModelTeacher, Quote | None]:
-    """Return a teacher and its price. The table only holds prices of the providers' own hosts."""
-    from sentimill_train.labelling.annotator import TeacherSpec, open_teacher
-    from sentimill_train.labelling.token_prices import PRICES, price_of
-
-    spec = TeacherSpec.parse(name, base_url)
-    key = os.environ.get(f"{spec.provider.upper()}_API_KEY") or None
-    quote = None
-    if spec.url is None or prices.table is not None or prices.given is not None:
-        quote = price_of(
-            spec.provider,
-            spec.model,
-            table=prices.table or PRICES,
-            given=prices.given,
-            batch=prices.batch,
-        )
-    return open_teacher(spec, key=key, timeout_s=timeout_s), quote
+    _label(job, teachers, limits, yes=yes)
 
 
 def _label(

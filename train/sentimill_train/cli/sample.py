@@ -8,14 +8,7 @@ from typing import Annotated
 import typer
 
 from sentimill.bundle.reference import reference_bundle
-from sentimill_train.cli.table_options import (
-    Delimiter,
-    Encoding,
-    Escape,
-    QuoteChar,
-    TextColumn,
-    columns_of,
-)
+from sentimill_train.cli import table_options as table
 
 __all__ = ["sample"]
 
@@ -35,11 +28,11 @@ def sample(
         typer.Option(help="Rows to label, as JSON lines.", show_default="FILE.to-label.jsonl"),
     ] = None,
     budget: Annotated[int, typer.Option(min=1, help="Number of rows to pick.")] = 500,
-    text_column: TextColumn = None,
-    delimiter: Delimiter = None,
-    quote: QuoteChar = '"',
-    escape: Escape = None,
-    encoding: Encoding = "utf-8",
+    text_column: table.TextColumn = None,
+    delimiter: table.Delimiter = None,
+    quote: table.QuoteChar = '"',
+    escape: table.Escape = None,
+    encoding: table.Encoding = "utf-8",
     exclude: Annotated[
         list[str] | None, typer.Option(help="File whose texts have labels already; repeatable.")
     ] = None,
@@ -60,13 +53,7 @@ def sample(
         source=recent,
         out=out,
         budget=budget,
-        columns=columns_of(
-            text_column,
-            delimiter=delimiter,
-            quote=quote,
-            escape=escape,
-            encoding=encoding,
-        ),
+        columns=table.columns_of(text_column, None, delimiter, quote, escape, encoding),
         most=most,
         exclude=tuple(exclude or ()),
         seed=seed,

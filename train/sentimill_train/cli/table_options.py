@@ -65,7 +65,6 @@ Encoding = Annotated[
 def columns_of(
     text: list[str] | None,
     label: str | None = None,
-    *,
     delimiter: str | None = None,
     quote: str = '"',
     escape: str | None = None,

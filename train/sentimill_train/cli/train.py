@@ -91,14 +91,7 @@ def train(
         raise UsageError(
             f"--learning-rate {learning_rate} is not above 0", reason="BAD_LEARNING_RATE"
         )
-    columns = table.columns_of(
-        text_column,
-        label_column,
-        delimiter=delimiter,
-        quote=quote,
-        escape=escape,
-        encoding=encoding,
-    )
+    columns = table.columns_of(text_column, label_column, delimiter, quote, escape, encoding)
     names = None if labels == _FOUND else _split(labels)
     start = starting_point(base, preset)
     continues = preset != "tiny" and goes_on(start, names or ())
