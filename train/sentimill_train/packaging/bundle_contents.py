@@ -23,7 +23,7 @@ from sentimill_train.evaluation.result import Judgement
 from sentimill_train.export.onnx import Graph
 from sentimill_train.model.pretrained import Pretrained
 from sentimill_train.packaging.card_findings import findings
-from sentimill_train.packaging.model_card import Card, model_card
+from sentimill_train.packaging.model_card import model_card
 from sentimill_train.packaging.source_commit import commit_of
 
 __all__ = ["GOLDEN_TEXTS", "BundleContents", "golden_of"]
@@ -105,26 +105,12 @@ class BundleContents:
 
     def documents(self, judgement: Judgement, report: str) -> dict[str, bytes]:
         """Return the model card, the figures and the report."""
+        found = findings(judgement, self.calibration.abstention)
         return {
-            "README.md": model_card(self._card(judgement)).encode(),
+            "README.md": model_card(self.manifest({}), found, self.notes).encode(),
             "metrics.json": msgspec.json.format(msgspec.json.encode(judgement), indent=2) + b"\n",
             "report.html": report.encode(),
         }
-
-    def _card(self, judgement: Judgement) -> Card:
-        return Card(
-            name=self.name,
-            labels=self.labels,
-            base=self.pretrained.as_base(),
-            sources=self.sources,
-            training=self._training(),
-            max_tokens=self.max_tokens,
-            truncation=self.truncation,
-            temperature=self.calibration.temperature,
-            findings=findings(judgement, self.calibration.abstention),
-            notes=self.notes,
-            languages=self.languages,
-        )
 
     def manifest(self, files: dict[str, File], judgement: Judgement | None = None) -> Manifest:
         """Return the manifest over *files*; without a judgement it has no figures."""

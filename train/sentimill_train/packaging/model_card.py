@@ -2,46 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Final
 
-from sentimill.bundle.manifest import Base, Source
+from sentimill.bundle.manifest import Base, Manifest, Source
 from sentimill_train.reporting.markdown import cell, markdown_table
 
-__all__ = ["Card", "model_card"]
-
+__all__ = ["model_card"]
 
 _LANGUAGES: Final = {"en": "English"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Card:
-    """What a card is written from. findings: from `sentimill_train.packaging.card_findings`.
+def model_card(model: Manifest, findings: str, notes: str = "") -> str:
+    """Return the card in Markdown. It says only what is known of this model.
 
-    notes: Markdown by whoever trained the model, such as the source and the terms of the reviews.
-    languages: ISO 639-1 codes; empty where they are not known.
+    findings: from `sentimill_train.packaging.card_findings`. notes: Markdown by whoever trained the
+    model, such as the source and the terms of the reviews.
     """
+    rows = [(name, str(value)) for name, value in model.training.items()]
+    settings = markdown_table(("setting", "value"), rows)
+    return f"""# {model.name}
 
-    name: str
-    labels: tuple[str, ...]
-    base: Base
-    sources: tuple[Source, ...]
-    training: Mapping[str, str | int | float | bool | None]
-    max_tokens: int
-    truncation: str
-    temperature: float
-    findings: str
-    notes: str = ""
-    languages: tuple[str, ...] = ()
-
-
-def model_card(card: Card) -> str:
-    """Return the card in Markdown. It says only what is known of this model."""
-    settings = markdown_table(("setting", "value"), [(n, str(v)) for n, v in card.training.items()])
-    return f"""# {card.name}
-
-This model labels {_texts(card)} as {_either(card.labels)}. It was made with Sentimill.
+This model labels {_texts(model)} as {_either(model.labels)}. It was made with Sentimill.
 
     sentimill classify "Works as promised." --bundle .
 
@@ -54,10 +36,10 @@ to be too confident.
 
 ## How it was trained
 
-{_student(card)}, the mean of its token states, and a linear head. The base is {_line(card.base)}.
-A text longer than {card.max_tokens} tokens is cut ({card.truncation}). The weights are those of the
-best epoch on the validation split{_interpolated(card)}. Logits are divided by the
-temperature {card.temperature:.4f}, which was fitted on the same split.
+{_student(model)}, the mean of its token states, and a linear head. The base is {_line(model.base)}.
+A text longer than {model.max_tokens} tokens is cut ({model.truncation}). The weights are those of
+the best epoch on the validation split{_interpolated(model)}. Logits are divided by the
+temperature {model.precision("fp32").temperature:.4f}, which was fitted on the same split.
 
 {settings}
 
@@ -66,33 +48,33 @@ temperature {card.temperature:.4f}, which was fitted on the same split.
 The texts are not in this folder. `report.html` names the worst mistakes by their row alone. A text
 in the test split is in no other split.
 
-{_sources(card.sources)}
+{_sources(model.sources)}
 
-{_earlier_sources(card.base.sources)}{_notes(card)}{card.findings}
+{_earlier_sources(model.base.sources)}{_notes(notes)}{findings}
 ## Limits
 
 - The labels are only as good as their source. A model that learns from stars learns how people
   rate, which is not always what they write.
 - Texts in languages other than those of the training data were not measured.
-- The {"end" if card.truncation == "head" else "middle"} of a long text is not read.
+- The {"end" if model.truncation == "head" else "middle"} of a long text is not read.
 """
 
 
-def _texts(card: Card) -> str:
-    known = [_LANGUAGES.get(code, code) for code in card.languages]
+def _texts(model: Manifest) -> str:
+    known = [_LANGUAGES.get(code, code) for code in model.languages]
     return f"{' and '.join(known)} texts" if known else "texts"
 
 
-def _student(card: Card) -> str:
-    if card.training.get("preset") == "tiny":
+def _student(model: Manifest) -> str:
+    if model.training.get("preset") == "tiny":
         return "The student is two random layers, with the tokenizer of the base"
-    if card.training.get("preset") == "minilm-l3":
+    if model.training.get("preset") == "minilm-l3":
         return "The student is the encoder of the base with three of its layers"
     return "The student is the encoder of the base"
 
 
-def _interpolated(card: Card) -> str:
-    share = card.training.get("interpolated_share")
+def _interpolated(model: Manifest) -> str:
+    share = model.training.get("interpolated_share")
     if not isinstance(share, float) or share == 1:
         return ""
     return f",\nblended with {1 - share:.0%} of those of the base, so that the model forgets less"
@@ -116,8 +98,8 @@ def _earlier_sources(sources: Sequence[Source]) -> str:
     return f"Its base was trained on\n\n{_sources(sources)}\n\n" if sources else ""
 
 
-def _notes(card: Card) -> str:
-    return f"{card.notes.strip()}\n\n" if card.notes.strip() else ""
+def _notes(notes: str) -> str:
+    return f"{notes.strip()}\n\n" if notes.strip() else ""
 
 
 def _either(labels: tuple[str, ...]) -> str:
