@@ -17,7 +17,7 @@ from sentimill_train.export.acceptance import (
     MANY_LABELS,
     SURE_AGREEMENT,
     PrecisionCheck,
-    check_precision,
+    compare_answers,
     is_invariant,
 )
 from sentimill_train.metrics.classification import Answers, Floats
@@ -52,14 +52,20 @@ def check(
     labelled: int = MANY_LABELS,
 ) -> PrecisionCheck:
     """Return the outcome for a precision that gave the probs *found*."""
-    return check_precision(
-        "int8",
-        answers(PROBS[: len(found)], labelled),
-        answers(found, labelled),
+    agreement, sure_agreement, f1_drop, ece_change = compare_answers(
+        answers(PROBS[: len(found)], labelled), answers(found, labelled)
+    )
+    return PrecisionCheck(
+        precision="int8",
+        engine="an engine",
+        rows=len(found),
+        agreement=agreement,
+        sure_agreement=sure_agreement,
+        macro_f1_drop=f1_drop,
+        ece_change=ece_change,
         invariant=invariant,
         golden=golden,
         max_logit_difference=0.1,
-        engine="an engine",
         temperature=1.25,
         fitted_on=fitted_on,
     )

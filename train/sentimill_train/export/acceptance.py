@@ -22,8 +22,8 @@ __all__ = [
     "NotJudged",
     "Outcome",
     "PrecisionCheck",
-    "check_precision",
     "check_row_count",
+    "compare_answers",
     "is_invariant",
 ]
 
@@ -149,22 +149,13 @@ def check_row_count(rows: int) -> None:
         )
 
 
-def check_precision(
-    precision: str,
-    reference: Answers,
-    found: Answers,
-    *,
-    invariant: bool,
-    golden: bool,
-    max_logit_difference: float,
-    engine: str,
-    temperature: float,
-    fitted_on: int = 0,
-    threshold: float | None = None,
-) -> PrecisionCheck:
-    """Compare the answers of *precision* with those of fp32 to the same held-out rows.
+def compare_answers(
+    reference: Answers, found: Answers
+) -> tuple[float, float, Figure | None, Figure | None]:
+    """Return `agreement`, `sure_agreement`, `macro_f1_drop` and `ece_change` of a `PrecisionCheck`.
 
-    The gold of a row without a label is NO_LABEL.
+    reference, found: what fp32 and the other precision say of the same held-out rows. The gold of a
+    row without a label is NO_LABEL.
 
     Raises:
         InputError: TOO_FEW_ROWS.
@@ -173,22 +164,7 @@ def check_precision(
     check_row_count(rows)
     other = float((reference.predicted != found.predicted).sum())
     bound = error_bound(np.array([other]), np.array([float(rows)]), 1 - _SURENESS)
-    f1, calibration = _changes(reference, found)
-    return PrecisionCheck(
-        precision=precision,
-        engine=engine,
-        rows=rows,
-        agreement=1 - other / rows,
-        sure_agreement=1 - float(bound[0]),
-        macro_f1_drop=f1,
-        ece_change=calibration,
-        invariant=invariant,
-        golden=golden,
-        max_logit_difference=max_logit_difference,
-        temperature=temperature,
-        fitted_on=fitted_on,
-        threshold=threshold,
-    )
+    return 1 - other / rows, 1 - float(bound[0]), *_changes(reference, found)
 
 
 def _changes(reference: Answers, found: Answers) -> tuple[Figure | None, Figure | None]:

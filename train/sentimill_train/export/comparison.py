@@ -20,7 +20,7 @@ from sentimill_train.export.acceptance import (
     NotJudged,
     Outcome,
     PrecisionCheck,
-    check_precision,
+    compare_answers,
     is_invariant,
 )
 from sentimill_train.export.acceptance_rows import GateRows
@@ -108,14 +108,20 @@ class Comparison:
         self._say(f"answering {len(rows) + self._fitted_on:,} rows in {precision}")
         logits = self._logits(run, rows)
         temperature, threshold = self._calibrated(precision, run)
-        return check_precision(
-            precision,
-            self._answers(self._reference, self._temperature),
-            self._answers(logits, temperature),
+        agreement, sure_agreement, f1_drop, ece_change = compare_answers(
+            self._answers(self._reference, self._temperature), self._answers(logits, temperature)
+        )
+        return PrecisionCheck(
+            precision=precision,
+            engine=_ENGINES[precision],
+            rows=len(rows),
+            agreement=agreement,
+            sure_agreement=sure_agreement,
+            macro_f1_drop=f1_drop,
+            ece_change=ece_change,
             invariant=is_invariant(run, rows, pad_id),
             golden=self._replays(run, precision, temperature),
             max_logit_difference=float(np.abs(logits - self._reference).max()),
-            engine=_ENGINES[precision],
             temperature=temperature,
             fitted_on=0 if precision == _FP32 else self._fitted_on,
             threshold=threshold,
