@@ -22,7 +22,7 @@ from sentimill_train.data.schema import Example
 from sentimill_train.data.tokenized import tokenise
 from sentimill_train.model.student import load_student, predict
 from sentimill_train.monitoring.drift import Drift, DriftJob, find_drift
-from sentimill_train.monitoring.observations import embeddings, look
+from sentimill_train.monitoring.observations import embeddings, observe
 from tiny_bundle import write_tiny_bundle
 from tiny_bundle_with_weights import write_weighted_bundle
 
@@ -153,7 +153,7 @@ def test_words_without_a_token_of_their_own_are_counted(bundle: Path) -> None:
     """Unknown ones and those taken apart alike, before anything is cut to max_tokens."""
     classifier = Classifier.load(bundle, threads=1)  # reads at most 16 tokens
 
-    seen = look(classifier, ["good zebra", "", "the " * 30])
+    seen = observe(classifier, ["good zebra", "", "the " * 30])
 
     assert seen.kept.tolist() == [0, 2]
     assert seen.words.tolist() == [2, 30]

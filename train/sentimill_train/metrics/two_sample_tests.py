@@ -1,7 +1,7 @@
-"""Has a distribution moved? Three two-sample tests, each with a size that a person can picture.
+"""Has a distribution moved? Three two-sample tests, each with a distance that is easy to picture.
 
-On many rows any two months differ significantly, so a test alone would cry wolf: what moved must
-be unlikely by chance and also large.
+On many rows any two months differ significantly, so a test alone would give false alarms. A shift
+must be unlikely by chance and also large.
 """
 
 from __future__ import annotations

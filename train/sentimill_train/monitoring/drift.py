@@ -28,7 +28,7 @@ from sentimill_train.metrics.two_sample_tests import (
     mix_shift,
     spread,
 )
-from sentimill_train.monitoring.observations import Observed, embeddings, look
+from sentimill_train.monitoring.observations import Observed, embeddings, observe
 from sentimill_train.monitoring.recent_rows import Drawn, draw_rows
 
 __all__ = ["FEWEST_ROWS", "Drift", "DriftJob", "SampleCounts", "Shift", "find_drift"]
@@ -112,7 +112,7 @@ class _Side:
     seen: Observed
     points: Floats | None
 
-    def looked(self) -> SampleCounts:
+    def counts(self) -> SampleCounts:
         rows = len(self.drawn.rows)
         return SampleCounts(
             rows_in_file=self.drawn.rows_in_file,
@@ -141,8 +141,8 @@ def find_drift(classifier: Classifier, job: DriftJob) -> Drift:
     return Drift(
         bundle=f"{manifest.name} {manifest.version}",
         digest=classifier.bundle.digest,
-        recent=recent.looked(),
-        earlier=None if earlier is None else earlier.looked(),
+        recent=recent.counts(),
+        earlier=None if earlier is None else earlier.counts(),
         label_mix={label: count / total for label, count in counts.items()},
         alpha=job.alpha,
         level=level,
@@ -153,7 +153,7 @@ def find_drift(classifier: Classifier, job: DriftJob) -> Drift:
 def _side(classifier: Classifier, job: DriftJob, source: str, *, embed: bool) -> _Side:
     drawn = draw_rows(source, columns=job.columns, most=job.most, seed=job.seed)
     texts = drawn.texts
-    seen = look(classifier, texts)
+    seen = observe(classifier, texts)
     if len(seen.kept) < FEWEST_ROWS:
         raise InputError(
             f"{source} has {len(seen.kept)} texts that can be read, and a test needs"

@@ -15,7 +15,7 @@ from sentimill.errors import InputError, TextError
 from sentimill.text.cleaning import clean
 from sentimill_train.metrics.classification import Floats
 
-__all__ = ["Observed", "embeddings", "look"]
+__all__ = ["Observed", "embeddings", "observe"]
 
 _CHARACTERS = 20_000  # that are counted of a text, so that a whole book in a cell takes no minute
 
@@ -45,7 +45,7 @@ class Observed:
         return dict(zip(labels, found.tolist(), strict=True))
 
 
-def look(classifier: Classifier, texts: Sequence[str]) -> Observed:
+def observe(classifier: Classifier, texts: Sequence[str]) -> Observed:
     """Classify *texts* and count their words.
 
     Raises:
@@ -71,7 +71,7 @@ def look(classifier: Classifier, texts: Sequence[str]) -> Observed:
 def embeddings(classifier: Classifier, texts: Sequence[str]) -> Floats | None:
     """Return what the head reads of each text (rows, hidden), None where the bundle has no weights.
 
-    Every text must be one that `look` kept. The mean of the encoder's states, by torch, at the
+    Every text must be one that `observe` kept. The mean of the encoder's states, by torch, at the
     bundle's own max_tokens.
     """
     from sentimill_train.model.student import embed, load_student

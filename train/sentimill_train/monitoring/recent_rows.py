@@ -1,4 +1,4 @@
-"""Rows of a file as they came in, drawn by chance: what `drift` and `sample` look at."""
+"""Draws rows of a file at random, for `drift` and `sample`."""
 
 from __future__ import annotations
 
