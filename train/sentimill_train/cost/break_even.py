@@ -34,12 +34,13 @@ class Large:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Everything that the comparison rests on; each field is an option of `sentimill cost`.
+    """The assumptions of the comparison. Each field is an option of `sentimill cost`.
 
-    Tokens are the large model's. prompt_tokens: the instruction and examples of one call;
-    reviews_a_call: how many reviews share them. utilisation: of the measured rate, what a real job
-    keeps. replicas: machines that are always on; 0 is a batch job. months: how long the student
-    serves before it is made anew. gold rows are labelled by people, label rows by the large model.
+    Tokens are those of the large model. prompt_tokens: the instruction and examples of one call;
+    reviews_a_call: how many reviews share them. utilisation: the share of the measured rate that a
+    real job reaches. replicas: machines that are always on; 0 is a batch job. months: how long the
+    student serves before it is trained again. People label the gold rows, and the large model the
+    label rows.
     """
 
     prompt_tokens: float = 120.0
@@ -126,10 +127,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swing:
-    """One bar of the tornado: an assumption at half and at double its value.
+    """One bar of the tornado chart: an assumption at half and at double its value.
 
-    Break-even volumes in reviews, ratios in times; low and high belong to the assumption's value,
-    not to the outcome's.
+    Break-even volumes are in reviews, and ratios say how many times as much the large model costs.
+    `low` and `high` belong to the value of the assumption, not to the outcome.
     """
 
     name: str
@@ -142,7 +143,7 @@ class Swing:
 
     @property
     def width(self) -> float:
-        """How far the break-even moves, as a factor of 1 or more."""
+        """By which factor the break-even moves, 1 or more."""
         pair = sorted((self.break_even_low, self.break_even_high))
         return math.inf if pair[0] == 0 or math.isinf(pair[1]) else pair[1] / pair[0]
 
@@ -152,7 +153,7 @@ _SHARES: Final = frozenset({"utilisation"})
 
 
 def sensitivity(plan: Plan, large: Large) -> list[Swing]:
-    """Halve and double every assumption in turn, the widest swing of the break-even first."""
+    """Halve and double each assumption, and return the swings, the widest break-even first."""
     swings: list[Swing] = []
     for name in Plan.__dataclass_fields__:
         value = float(getattr(plan, name))

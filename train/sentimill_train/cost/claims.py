@@ -102,7 +102,7 @@ def choose(rates: Rates, models: tuple[str, ...]) -> list[Large]:
 
 
 def study(plan: Plan, larges: list[Large], volume: float, notes: tuple[str, ...]) -> Study:
-    """Cost every large model against the student; the tornado is drawn against the first."""
+    """Compare every large model with the student. The tornado chart is that of the first."""
     total = plan.student_total(volume)
     lines = tuple(_line(plan, large, volume) for large in larges)
     return Study(
@@ -144,7 +144,7 @@ def _line(plan: Plan, large: Large, volume: float) -> Line:
 
 
 def _findings(lines: Sequence[Line]) -> Iterator[str]:
-    """Say of each claim where it holds and where not."""
+    """Yield a sentence for each claim and outcome: against which models it holds or fails."""
     for held, words in ((True, "holds"), (False, "does not hold")):
         if names := [line.name for line in lines if line.hundredth is held]:
             yield f"a hundredth of the cost, machine time alone: {words} against {', '.join(names)}"

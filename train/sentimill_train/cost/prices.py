@@ -1,4 +1,4 @@
-"""Dated prices: hosted models by token, machines by hour; and the rate measured for the student.
+"""Prices with dates (hosted models by token, machines by hour), and the student's measured rate.
 
 The model prices are the teacher's own table, so labelling and serving use the same prices.
 """
@@ -47,7 +47,7 @@ class _Market(msgspec.Struct, frozen=True):
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that is looked up. batch_factor: what a batch costs of the online price.
+    """All prices and rates. batch_factor: the price of a batch, as a share of the online price.
 
     checked: when model prices were read, ISO date; machines_checked likewise. tiers: the models
     that stand for each, the first as its default.

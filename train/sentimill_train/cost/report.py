@@ -1,4 +1,4 @@
-"""The study as one HTML file that loads nothing and runs nothing, with its two charts."""
+"""Writes the study as one HTML file with two charts. The page loads nothing and has no scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokenised examples in flat arrays, and the batches that training and evaluation take of them.
+"""Tokenised examples in flat arrays, and the batches that training and evaluation take from them.
 
 Texts are tokenised once, by the same `TextEncoder` that serves. A million reviews are then a few
 hundred megabytes of int32, not a million Python lists.
@@ -21,7 +21,7 @@ from sentimill_train.data.schema import Example
 __all__ = ["NO_LABEL", "Refused", "Rows", "join_rows", "pad_rows", "plan_epoch", "tokenise"]
 
 NO_LABEL: Final = -1
-"""The gold of a row that has no label, and learns from shares alone."""
+"""The gold of a row without a label. The student learns from its shares alone."""
 
 _CHUNK_ROWS: Final = 4096
 _WINDOW_BATCHES: Final = 50
@@ -32,10 +32,10 @@ _BLUR: Final = 0.1
 class Rows:
     """Examples as numbers.
 
-    ids: (all tokens,) int32, row i is ids[starts[i]:starts[i + 1]]. gold: (rows,) int64, an index
+    ids: (all tokens,) int32; row i is ids[starts[i]:starts[i + 1]]. gold: (rows,) int64, an index
     into the labels, or NO_LABEL. soft: (rows, labels) float32, the teacher's shares, all zero in a
     row that has none. weight: (rows,) float32, how much a row counts in the loss. allowed: (rows,
-    labels) bool, the labels that whoever chose the gold label could choose from.
+    labels) bool, the labels from which the gold label was chosen.
     """
 
     ids: NDArray[np.int32]
@@ -50,7 +50,7 @@ class Rows:
         return len(self.gold)
 
     def sha256(self) -> str:
-        """Return a digest of all of it, in hexadecimal."""
+        """Return a digest of all arrays, in hexadecimal."""
         digest = hashlib.sha256()
         arrays = (self.ids, self.starts, self.gold, self.soft, self.weight, self.allowed)
         for array in arrays:
