@@ -1,1 +1,1 @@
-"""What `bench.py` and `bench_gpu.py` are made of: contestants, races, records, and their page."""
+"""The proof: `run.py` and `run_gpu.py` race the student against a large model and report on it."""

@@ -1,4 +1,4 @@
-"""The student's race: every precision and engine by every path, and the baselines."""
+"""Times the student in every precision, on every engine and by every path, and the baselines."""
 
 from __future__ import annotations
 

@@ -31,16 +31,16 @@ _ITEMS: Final = 256
 
 
 def encoded(classifier: Classifier, texts: Sequence[str]) -> list[Encoded]:
-    """Tokenise; a review that cannot be classified has no place in a benchmark and is left out."""
+    """Tokenise *texts*. A review that cannot be classified is left out of the benchmark."""
     return [found for found in classifier.encoder.encode(texts) if isinstance(found, Encoded)]
 
 
 def engine_run(
     classifier: Classifier, rows: Sequence[Encoded], *, batch_tokens: int | None = None
 ) -> Callable[[], None]:
-    """Return a run of the engine alone over texts already tokenised, in batches of like length.
+    """Return a run of the engine alone over tokenised texts, in batches of similar length.
 
-    As many calls go at once as the server would have.
+    It makes as many calls at the same time as the server would.
     """
     lengths = [classifier.padded_length(len(row.ids)) for row in rows]
     plan = plan_batches(lengths, batch_tokens or classifier.batch_tokens)
@@ -54,7 +54,7 @@ def engine_run(
 
 @contextmanager
 def served(bundle: Path, **options: object) -> Iterator[str]:
-    """Serve *bundle* beside this process, with its defaults but for *options*, and yield where."""
+    """Serve *bundle* in a second process, with *options* besides the defaults. Yield where."""
     defaults = argparse.Namespace(bundle=bundle, engine="auto", batch_tokens=None, threads=None)
     named = {f"--{name.replace('_', '-')}": value for name, value in options.items()}
     with running_server(defaults, named) as server:
@@ -64,7 +64,7 @@ def served(bundle: Path, **options: object) -> Iterator[str]:
 def callers(
     address: str, texts: Sequence[str], *, count: int, items: int = 64
 ) -> Callable[[], None]:
-    """Return a run of *count* callers that together send every text once, *items* a call."""
+    """Return a run in which *count* callers together send every text once, *items* in each call."""
     calls = [list(texts[i : i + items]) for i in range(0, len(texts), items)]
     client = Client(address, timeout_seconds=120)
 
@@ -78,13 +78,13 @@ def callers(
 
 
 class Senders:
-    """Callers that send ready bytes, each over a connection of its own, and only keep the answers.
+    """Callers that send encoded requests, each over its own connection, and only keep the answers.
 
-    The client's own work is then next to none, as it is where callers are other machines.
+    So the client does almost no work, as if the callers were on other machines.
     """
 
     def __init__(self, address: str, texts: Sequence[str], *, callers: int, times: int) -> None:
-        """Send *texts* so many *times* in each run, but for the last that fill no call."""
+        """Send *texts* so many *times* in each run. The last that fill no call are left out."""
         self.items = min(_ITEMS, len(texts))
         self._requests = requests_of(texts, self.items) * times
         self.reviews = len(self._requests) * self.items
@@ -93,7 +93,7 @@ class Senders:
         self._answers: list[bytes] = []
 
     def run(self) -> None:
-        """Send all of them once."""
+        """Send every call once."""
         self._answers = asyncio.run(self._send())
 
     def check(self) -> None:
@@ -127,7 +127,7 @@ def write_csv(path: Path, texts: Sequence[str]) -> None:
 
 
 def score_run(bundle: Path, source: Path, target: Path) -> Callable[[], None]:
-    """Return a run of `sentimill score` as a user types it: start and loading included."""
+    """Return a run of `sentimill score` as a user types it, with its start and loading."""
     command: list[str | Path] = [
         SENTIMILL,
         "score",

@@ -1,7 +1,7 @@
-"""A large generic decoder used the fastest fair way: one forward pass a review, one token read.
+"""A large generic decoder, used in the fastest fair way: one forward pass and one token a review.
 
-The instruction's keys and values are computed once and shared by every row; reviews of like length
-go together; the output matrix is applied at the last token alone. Nothing is generated.
+The keys and values of the instruction are computed once and shared by all rows. Reviews of similar
+length share a batch. The output matrix is applied at the last token alone. Nothing is generated.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _REVIEW_TOKENS: Final = 512
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """A model with its tokenizer. random: its weights are, so its answers mean nothing."""
+    """A model with its tokenizer. random: its weights are random, so its answers mean nothing."""
 
     # A causal language model of transformers, whose own types do not cover what is called here.
     model: Any
@@ -47,7 +47,7 @@ class Loaded:
 
 
 def make_random(shape: DecoderShape, encode: Encode, *, dtype: torch.dtype, device: str) -> Loaded:
-    """Build the real architecture with random weights: right speed, meaningless answers."""
+    """Build the real architecture with random weights: its speed is real, its answers are not."""
     torch.manual_seed(0)
     with torch.device(device):
         model: Any = AutoModelForCausalLM.from_config(_config(shape), dtype=dtype)
@@ -86,21 +86,21 @@ class Decoder:
 
     @property
     def prompt_tokens(self) -> int:
-        """Tokens of the instruction; `before` is computed once, `after` for every review."""
+        """The tokens of the instruction: `before` is computed once, `after` for every review."""
         return len(self._before) + len(self._after)
 
     @property
     def cached_tokens(self) -> int:
-        """Tokens whose keys and values all rows share."""
+        """The number of tokens whose keys and values all rows share."""
         return len(self._before)
 
     def weights_mib(self) -> float:
-        """Memory of the parameters."""
+        """The memory that the parameters take."""
         size: int = sum(p.numel() * p.element_size() for p in self._model.parameters())
         return size / 2**20
 
     def rows(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return what is computed for each review: its own tokens and the cue for the answer."""
+        """Return the ids that are computed for each review: its own, and the cue for the answer."""
         found: list[list[int]] = []
         for text in texts:
             ids = self._encode(text)
@@ -119,7 +119,7 @@ class Decoder:
         return probs
 
     def forward(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
-        """One batch. Rows are padded on the right, where causal attention never looks."""
+        """Compute one batch. Rows are padded on the right, where causal attention never looks."""
         longest = max(map(len, rows))
         ids = torch.zeros((len(rows), longest), dtype=torch.long)
         for i, row in enumerate(rows):
@@ -158,7 +158,7 @@ def _config(shape: DecoderShape) -> PreTrainedConfig:
 
 
 def _folded(encode: Encode, vocabulary: int) -> Encode:
-    """Keep ids of a stand-in tokenizer within the random model's vocabulary."""
+    """Map the ids of a stand-in tokenizer into the vocabulary of the random model."""
 
     def folded(text: str) -> list[int]:
         return [i % vocabulary for i in encode(text)]

@@ -1,4 +1,4 @@
-"""The student against the large model: same reviews, same machine, same run, turn by turn."""
+"""Times the student and the large model in turns, in one run on the same machine and reviews."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def large_model(
 ) -> Loaded:
     """Load the checkpoint, or build the shape with random weights. precision: fp32 or bf16.
 
-    Random weights come with the student's tokenizer, because the shapes' own are not at hand: only
-    the number of tokens matters for speed, and the report gives it.
+    A model with random weights gets the student's tokenizer, because its own is not available here.
+    Only the number of tokens matters for its speed, and the report gives that number.
     """
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     if checkpoint is not None:
@@ -106,10 +106,10 @@ def duel(
 def carried(
     student: Speed, large: Speed, shape: DecoderShape, to: DecoderShape, here: Machine
 ) -> Iterator[Ratio]:
-    """Carry a measured ratio over to a bigger shape in two ways.
+    """Estimate the ratio of a bigger shape from a measured one, in two ways.
 
-    By operations: the bigger shape keeps the smaller one's efficiency. At the machine's whole
-    matrix rate: the bigger shape loses nothing at all, which no real run achieves; the student
+    By operations: the bigger shape is as efficient as the smaller one. At the machine's whole
+    matrix rate: the bigger shape loses nothing at all, which no real run achieves, and the student
     keeps its measured rate.
     """
     cached = large.prompt_tokens
@@ -126,7 +126,7 @@ def carried(
 
 
 def over_endpoint(endpoint: Endpoint, texts: Sequence[str], *, rounds: int) -> Speed:
-    """Time an endpoint; tokens are the reviews' words, because it alone knows its tokenizer."""
+    """Time an endpoint. Its tokens are counted in words, because its tokenizer is not known."""
     seconds = race({"endpoint": lambda: endpoint.classify(texts)}, rounds=rounds)["endpoint"]
     return Speed(
         name=f"endpoint {endpoint.model}",
@@ -143,7 +143,7 @@ def over_endpoint(endpoint: Endpoint, texts: Sequence[str], *, rounds: int) -> S
 def large_speed(
     name: str, path: str, decoder: Decoder, shape: DecoderShape, texts: Sequence[str]
 ) -> Speed:
-    """Return what there is to say of the large model before it has run: no seconds yet."""
+    """Return the record of the large model before it has run, so without any seconds."""
     rows = decoder.rows(texts)
     cached = decoder.cached_tokens
     return Speed(

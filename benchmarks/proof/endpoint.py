@@ -1,7 +1,7 @@
-"""A large model behind any OpenAI-compatible endpoint: one token asked for, its probabilities read.
+"""A large model behind any OpenAI-compatible endpoint: asks for one token, reads its probabilities.
 
-Plain HTTP from the standard library, so that a benchmark of a local server needs no SDK. The key,
-if any, comes from OPENAI_API_KEY.
+It uses HTTP from the standard library, so that a benchmark of a local server needs no SDK. The key,
+if there is one, comes from OPENAI_API_KEY.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Endpoint"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A chat endpoint. url: up to and with /v1. callers: requests under way at once."""
+    """A chat endpoint. url: ends with /v1. callers: how many requests it gets at the same time."""
 
     url: str
     model: str

@@ -1,4 +1,4 @@
-"""What a benchmark of the teacher's room ran on, and where its JSON goes."""
+"""Describes the machine of a labelling benchmark, and writes its JSON."""
 
 from __future__ import annotations
 

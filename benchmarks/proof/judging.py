@@ -1,4 +1,4 @@
-"""Quality of every model on the same held-out reviews, and the cascade between two of them."""
+"""Judges every model on the same held-out reviews, and the cascade of two of them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ __all__ = ["cascade_points", "judge", "qualities", "retained", "student_probs", 
 
 
 def student_probs(classifier: Classifier, examples: Sequence[Example]) -> Floats:
-    """Return the student's probs (reviews, labels); even ones for a text that it refuses."""
+    """Return the student's probs (reviews, labels). A text that it refuses gets equal probs."""
     even = [1 / len(classifier.labels)] * len(classifier.labels)
     answers = classifier.classify([example.text for example in examples])
     return np.array([one.probs if isinstance(one, Prediction) else even for one in answers])
 
 
 def two_class(answers: Answers) -> np.typing.NDArray[np.bool_]:
-    """Return right or wrong for each row that is not neutral, with the neutral column left out."""
+    """Return for each row that is not neutral whether the answer of two classes is right."""
     bad, middle, good = map(answers.labels.index, ("negative", "neutral", "positive"))
     rows = answers.gold != middle
     leans = answers.probs[rows, good] > answers.probs[rows, bad]
@@ -54,7 +54,7 @@ def judge(name: str, dataset: str, answers: Answers) -> Iterator[Quality]:
 def qualities(
     settings: Settings, classifier: Classifier, rivals: Sequence[Baseline]
 ) -> tuple[list[Quality], Figure]:
-    """Judge student and rivals on test splits, and beside the teacher on rows none of them learnt.
+    """Judge student and rivals on test splits, and with the teacher on rows that none learnt.
 
     The second value is the share of the teacher's two-class accuracy that the student retains.
     """
@@ -74,7 +74,7 @@ def qualities(
 
 
 def retained(student: Answers, teacher: Answers) -> Figure:
-    """Return the student's two-class accuracy over the teacher's, rows drawn in pairs."""
+    """Return the student's two-class accuracy divided by the teacher's, by a paired bootstrap."""
     ours, theirs = (two_class(one).astype(float) for one in (student, teacher))
     drawn = resample(len(ours), lambda w: (w @ ours) / (w @ theirs), draws=DRAWS, seed=0)
     low, high = np.quantile(drawn, [0.025, 0.975]).tolist()
@@ -82,7 +82,7 @@ def retained(student: Answers, teacher: Answers) -> Figure:
 
 
 def cascade_points(settings: Settings, classifier: Classifier, rate: float) -> list[CascadePoint]:
-    """Draw the cascade's curve; rate: the student's reviews a second."""
+    """Return the curve of the cascade. rate: the student's reviews a second."""
     rows = taught(settings.data, settings.pseudo, settings.teacher_set)
     random.Random(2).shuffle(rows)
     plan = Plan(

@@ -1,4 +1,4 @@
-"""What `record.surroundings` leaves out: how fast the machine multiplies, what it uses up."""
+"""What `record.surroundings` leaves out: the machine's matrix rate and its energy counter."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _RAPL: Final = Path("/sys/class/powercap")
 
 
 def machine(*, size: int = 512) -> Machine:
-    """Describe this machine. size: of the square product.
+    """Describe this machine. size: of the square matrices that are multiplied.
 
-    It is small, because a processor without instructions for bf16 takes minutes for a large one.
+    They are small, because a processor without bf16 instructions takes minutes for large ones.
     """
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
     device = "cuda" if gpu else "cpu"
@@ -60,7 +60,7 @@ def matmul_flops(dtype: torch.dtype, *, size: int, device: str, repeats: int = 5
 
 
 def fastest_dtype(here: Machine) -> str:
-    """Return fp32 or bf16, whichever this machine multiplies faster: what a large model gets."""
+    """Return fp32 or bf16, whichever this machine multiplies faster. The large model runs in it."""
     return max(("fp32", "bf16"), key=here.matmul_flops.__getitem__)
 
 

@@ -1,4 +1,4 @@
-"""One self-contained page from the runs' JSON: no network, no script, plots as inline SVG.
+"""Makes one page from the JSON of the runs. It loads nothing, and its plots are inline SVG.
 
 python -m benchmarks.proof.readme_tables benchmarks/results/proof-cpu.json [proof-gpu.json]
 """
@@ -23,13 +23,13 @@ __all__ = ["cost_of", "fastest", "render"]
 
 
 def fastest(proof: Proof) -> Speed:
-    """Return the student's fastest way that takes text: what a job would use."""
+    """Return the student's fastest way to answer texts, which is what a job would use."""
     whole = [s for s in proof.speeds if s.kind == "student" and s.path in {"classify", "score"}]
     return max(whole, key=lambda speed: speed.rate)
 
 
 def cost_of(proof: Proof) -> Study:
-    """Cost the plan that `sentimill cost` shows, at this run's measured rate and price."""
+    """Return the costs that `sentimill cost` shows, with this run's measured rate and price."""
     rates = load_rates()
     rate = fastest(proof).rate
     plan = Plan(
@@ -42,7 +42,7 @@ def cost_of(proof: Proof) -> Study:
 
 
 def render(proofs: Sequence[Proof]) -> str:
-    """Return the page for some runs, the first of which is costed."""
+    """Return the page for some runs. The costs are those of the first."""
     cost = cost_of(proofs[0])
     runs = [_run(proof, cost) for proof in proofs]
     values = {"runs": runs, "cost": cost, "cost_plots": cost_charts(cost)}

@@ -1,7 +1,7 @@
-"""What the large model is asked: zero-shot or few-shot, answered by one token.
+"""The prompts of the large model: zero-shot or few-shot, answered by one token.
 
 The instruction comes first and is the same for every review, so its keys and values are computed
-once. The examples are our own sentences.
+once. The examples are sentences of our own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Timing contestants against one another: warmed up, interleaved, repeated; and their ratios.
+"""Times contestants in turns, after a warm-up and over several rounds, and computes their ratios.
 
-A machine drifts. Contestants that take turns drift together, so a ratio of one round against the
-same round is steadier than either time.
+The speed of a machine drifts. Contestants that take turns drift together, so the ratio of two times
+of the same round is steadier than either time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["race", "ratio_of"]
 
 
 def race(runs: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, list[float]]:
-    """Return seconds by contestant, one entry a round, after one warm-up each."""
+    """Return the seconds of each contestant, one entry a round. Each runs once to warm up."""
     for run in runs.values():
         run()
     seconds: dict[str, list[float]] = {name: [] for name in runs}
@@ -33,10 +33,10 @@ def race(runs: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, 
 def ratio_of(
     student: Speed, large: Speed, *, factor: float = 1.0, basis: str = "measured", seed: int = 0
 ) -> Ratio:
-    """Return student over large with a bootstrap 95 % interval over the rounds.
+    """Return how many times as fast the student is, with a bootstrap 95 % interval over the rounds.
 
-    factor: what carries the large model's rate over to another shape, such as operations of the
-    bigger over operations of the measured one.
+    factor: multiplies the ratio for another shape of the large model, such as the operations of the
+    bigger shape divided by those of the measured one.
     """
     pairs = np.array(student.rates) / np.array(large.rates) * factor
     draw = np.random.default_rng(seed)

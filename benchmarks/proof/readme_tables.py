@@ -1,9 +1,9 @@
-"""The proof's page, the README's part, the guide's, and the rate of `sentimill cost`, from a run.
+"""Writes the proof's page, its part of README and docs/, and the rate of `sentimill cost`.
 
     python -m benchmarks.proof.readme_tables benchmarks/results/proof-cpu.json [proof-gpu.json ...]
 
-Nothing is measured here, so it may be run again at any time. The first file is the one that the
-README, docs/when-to-use.md and `sentimill cost` tell of; of one from a GPU the README tells too.
+Nothing is measured here, so it may be run again at any time. README, docs/when-to-use.md and
+`sentimill cost` have the figures of the first file. README also has those of a file from a GPU.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ROOT = Path(__file__).parents[2]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the four."""
+    """Write all four."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=Path, nargs="+", help="JSON files of one run each")
     parser.add_argument("--out", type=Path, default=_ROOT / "benchmarks/results/proof.html")

@@ -1,4 +1,4 @@
-"""What a run writes down: raw samples first, with the machine, the commit and the settings.
+"""What a run records: the raw samples, with the machine, the commit and the settings.
 
 Every figure in the report and in the README is computed from these records, and from nothing else.
 """
@@ -36,10 +36,10 @@ Around: TypeAlias = dict[str, str | int | float | list[str] | None]
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """Where it ran. around: as `record.surroundings`, and a few facts more.
+    """The machine of a run. around: the facts of `record.surroundings`, and a few more.
 
-    matmul_flops: measured floating-point operations a second, by precision, of one large square
-    product in torch: the practical ceiling of everything here.
+    matmul_flops: floating-point operations a second, by precision, measured on the product of two
+    large square matrices in torch. It is the practical ceiling of everything here.
     """
 
     around: Around
@@ -48,19 +48,19 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """The card, or the cores and the processor."""
+        """The name of the GPU, or of the processor with its cores."""
         return self.gpu or f"{self.around['cores']} cores of {self.around['cpu']}"
 
 
 class Speed(msgspec.Struct, frozen=True, kw_only=True):
-    """One contestant's timings.
+    """The timings of one contestant.
 
     kind: student, large or baseline. path: forward, engine, classify, grpc, score, endpoint, duel.
-    reviews: in one round. tokens: that were computed for them; prompt_tokens: those of the
-    instruction, which are kept in the KV cache. seconds: one entry a round, all rounds interleaved
-    with the other contestants'. flops: operations a review, by formula. weights_mib: of the model;
-    peak_mib: of the process so far, with every contestant before. joules: a review, where the
-    machine tells. random_weights: the speed is real and the answers mean nothing.
+    reviews: their number in one round. tokens: the number computed for them. prompt_tokens: those
+    of the instruction, which are kept in the KV cache. seconds: one entry a round; the contestants
+    take turns. flops: operations a review, by formula. weights_mib: the memory of the model.
+    peak_mib: the peak of the process so far, with every contestant before. joules: energy a review,
+    where the machine shows it. random_weights: the speed is real and the answers mean nothing.
     """
 
     name: str
@@ -90,15 +90,15 @@ class Speed(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def token_rate(self) -> float:
-        """Tokens computed a second, the median of the rounds."""
+        """Computed tokens a second, the median of the rounds."""
         return self.tokens / statistics.median(self.seconds)
 
 
 class Ratio(msgspec.Struct, frozen=True, kw_only=True):
     """How many times faster *student* is than *large*, round against round.
 
-    halves: the ratio of the medians in the first and in the second half of the rounds: the run
-    against its repetition. basis: measured, or how it was carried over to another shape.
+    halves: the ratio of the medians in the first and in the second half of the rounds, which show
+    whether it repeats. basis: `measured`, or how it was estimated for another shape.
     """
 
     student: str
@@ -111,7 +111,7 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def repeats(self) -> bool:
-        """The two halves are within 10 % of one another."""
+        """Whether the two halves are within 10 % of one another."""
         return max(self.halves) <= 1.1 * min(self.halves)
 
 
@@ -125,7 +125,7 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CascadePoint(msgspec.Struct, frozen=True, kw_only=True):
-    """One threshold. handed_over: share of reviews that the large model answers, 0 to 1.
+    """One threshold. handed_over: the share of reviews that the large model answers, 0 to 1.
 
     accuracy: on the rows that the threshold was not chosen on.
     """
@@ -138,7 +138,7 @@ class CascadePoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Scaling(msgspec.Struct, frozen=True, kw_only=True):
-    """Throughput over one quantity; bound: reviews a second that the matrix rate allows."""
+    """Throughput over one quantity. bound: the reviews a second that the matrix rate allows."""
 
     axis: str
     value: float
@@ -148,7 +148,7 @@ class Scaling(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
-    """One run. retained: of the teacher's two-class accuracy, on the same rows.
+    """One run. retained: the student's share of the teacher's two-class accuracy, on the same rows.
 
     missing: what could not be measured here, and why.
     """

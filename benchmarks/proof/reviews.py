@@ -1,7 +1,7 @@
-"""Real reviews with labels, read from a folder of Parquet files; no text is kept anywhere.
+"""Reads real reviews with labels from a folder of Parquet files. No text is kept anywhere.
 
-Test splits are timed and judged. The teacher's labels are for rows of other splits, so only those
-of sets that the student learnt nothing from count as held out.
+Test splits are timed and judged. The teacher labelled rows of other splits, so its rows are held
+out only where the student learnt nothing from the set.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Cheap rivals, fitted on real reviews: TF-IDF and static vectors under a linear head.
+"""Cheap rivals, fitted on real reviews: TF-IDF and static vectors, each with a linear head.
 
-They are no straw men: on these reviews TF-IDF with logistic regression comes close.
+They are serious rivals: on these reviews TF-IDF with logistic regression comes close.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["fit_rivals", "minilm", "pipeline_run"]
 def fit_rivals(
     classifier: Classifier, train: Sequence[Example], validation: Sequence[Example]
 ) -> list[Baseline]:
-    """Fit both; without static vectors where the bundle has no weights beside its graphs."""
+    """Fit both. There are no static vectors where the bundle has graphs and no weights."""
     labels = classifier.labels
     words = tfidf_features(characters=False)
     found = [fit_baseline("TF-IDF", words, train, validation, labels)]
@@ -50,9 +50,9 @@ def minilm() -> BertForSequenceClassification:
 
 
 def pipeline_run(rows: Sequence[NDArray[np.int64]], *, batch: int = 32) -> Callable[[], None]:
-    """Return a run of the student's shape in plain transformers: torch, batches as they come.
+    """Return a run of the student's shape in plain transformers and torch, without sorting batches.
 
-    Speed only: the weights are random, and the ids are the student's own.
+    It measures speed alone: the weights are random, and the ids are the student's own.
     """
     model = minilm().eval()
     vocabulary = model.config.vocab_size

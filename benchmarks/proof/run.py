@@ -4,8 +4,8 @@
 
 The bound first: at equal efficiency the ratio of speeds is the ratio of operations a review, some
 hundreds for a 0.5B shape and some thousands for 8B. Then the measurement: contestants take turns
-on the same reviews. Writes results/proof-cpu.json; `proof_page.py` makes the report, the README's
-tables and the rate of `sentimill cost` from that file and from nothing else.
+on the same reviews. Writes results/proof-cpu.json. `readme_tables.py` makes the report, the
+README's tables and the rate of `sentimill cost` from that file and from nothing else.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _public(arguments: Sequence[str]) -> list[str]:
-    """Leave out where folders lie on this machine."""
+    """Replace the folders of this machine by their names."""
     return [Path(one).name if "/" in one and "://" not in one else one for one in arguments]
 
 

@@ -9,7 +9,7 @@ fp16 graph in onnxruntime-gpu, and the student served over gRPC; before them the
 32, 128 and 256 tokens. A bundle without fp16 is refused on a GPU: it would run on the CPU. What the
 machine lacks is named under `missing`, and never guessed.
 
-On a CPU it runs too, with a tiny shape: that is how it is tested, and no figure of a GPU.
+It also runs on a CPU, with a tiny shape. That is how it is tested, and gives no figure of a GPU.
 """
 
 from __future__ import annotations
@@ -64,14 +64,14 @@ _SHORTEST, _LONGEST = 10, 220
 
 @dataclass(slots=True)
 class _Field:
-    """The contestants of a race. missing: what this machine could not enter."""
+    """The contestants of a race. missing: those that this machine cannot run."""
 
     speeds: dict[str, Speed] = field(default_factory=dict)
     runs: dict[str, Callable[[], object]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
     def add(self, speed: Speed, run: Callable[[], object]) -> None:
-        """Enter a contestant; its seconds come after the race."""
+        """Add a contestant. Its seconds are filled in after the race."""
         self.speeds[speed.name], self.runs[speed.name] = speed, run
 
 
@@ -151,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def check_half(bundle: Path) -> None:
-    """Raise SystemExit where *bundle* has no fp16: it is then no bundle for a GPU."""
+    """Raise SystemExit where *bundle* has no fp16, because it would not run on the GPU."""
     precisions = list(open_bundle(bundle).manifest.precisions)
     if "fp16" not in precisions:
         raise SystemExit(
@@ -162,7 +162,7 @@ def check_half(bundle: Path) -> None:
 
 
 def synthetic(count: int) -> list[str]:
-    """Make texts of the review sets' lengths, where the sets themselves cannot travel."""
+    """Make texts as long as those of the review sets, for machines that lack the sets."""
     draw = random.Random(0)
     words = tuple("abcdefghijklmnop")  # what a review says does not matter to its speed
     sizes = (draw.randint(_SHORTEST, _LONGEST) for _ in range(count))
@@ -170,7 +170,7 @@ def synthetic(count: int) -> list[str]:
 
 
 def _again(file: Path, count: int) -> list[str]:
-    """Return *count* reviews of *file*, from its first again where it has fewer."""
+    """Return *count* reviews of *file*, repeating them where it has fewer."""
     lines = file.read_text(encoding="utf-8").split("\n")[:-1]
     return [*islice(cycle(lines), count)]
 
@@ -178,7 +178,7 @@ def _again(file: Path, count: int) -> list[str]:
 def _enter_torch(
     entered: _Field, given: argparse.Namespace, rows: Sequence[Encoded], device: str
 ) -> None:
-    """Enter the shape in torch without padding."""
+    """Add the shape in torch without padding to the race."""
     half = torch.float16 if device == "cuda" else torch.float32
     plain = VarlenStudent(dtype=half, device=device)
     run = plain.batches([row.ids for row in rows], tokens=given.batch_tokens)
@@ -190,7 +190,7 @@ def _enter_torch(
 def _enter_engine(
     entered: _Field, given: argparse.Namespace, graph: Classifier, rows: Sequence[Encoded]
 ) -> None:
-    """Enter the bundle's own graph."""
+    """Add the bundle's own graph to the race."""
     name = f"student onnxruntime {graph.engine.info().provider}"
     run = engine_run(graph, rows, batch_tokens=given.batch_tokens)
     entered.add(_student(name, "engine", graph.precision, rows), run)
@@ -204,7 +204,7 @@ def _enter_served(
     rows: Sequence[Encoded],
     workers: int,
 ) -> Senders:
-    """Enter a server of so many processes, which starts now."""
+    """Start a server with this many processes, and add it to the race."""
     options = {"workers": workers, "batch_tokens": given.batch_tokens}
     address = stack.enter_context(served(given.bundle, **options))
     # A process lets a million tokens wait, which is 23 calls.
@@ -219,7 +219,7 @@ def _enter_served(
 
 
 def _by_length(graph: Classifier, given: argparse.Namespace, flops: float) -> list[Scaling]:
-    """Return the engine's rate on reviews of one length each, beside what *flops* allow."""
+    """Return the engine's rate on reviews of one length, and the rate that *flops* allow."""
     longest = graph.bundle.manifest.max_tokens
     lengths = sorted({min(tokens, longest) for tokens in _LENGTHS})
     cases = {tokens: (tokens, given.batch_tokens) for tokens in lengths}
@@ -227,7 +227,7 @@ def _by_length(graph: Classifier, given: argparse.Namespace, flops: float) -> li
 
 
 def _by_batch(graph: Classifier, given: argparse.Namespace, flops: float) -> list[Scaling]:
-    """Return the engine's rate on reviews of 128 tokens by how many tokens go in one call."""
+    """Return the engine's rate on reviews of 128 tokens, by the number of tokens in a call."""
     tokens = min(128, graph.bundle.manifest.max_tokens)
     sizes = [part * given.batch_tokens // 8 for part in (1, 2, 4, 8, 16)]
     cases = {size: (tokens, size) for size in sizes}
@@ -295,7 +295,7 @@ def _student(
 
 
 def _synced(run: Callable[[], object], device: str) -> Callable[[], object]:
-    """A GPU answers before it is done; wait for it inside the timed span."""
+    """Wait for the GPU inside the timed span, because it answers before it has finished."""
 
     def synced() -> None:
         run()

@@ -1,7 +1,7 @@
 """How the student's throughput grows: with length, batch, threads, processes and callers.
 
-The bound beside each figure is the machine's measured matrix rate over the operations of the
-padded batch: what no engine can pass at that precision.
+The bound next to each figure is the machine's measured matrix rate divided by the operations of the
+padded batch. No engine can pass it at that precision.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _WORKER: Final = "benchmarks.proof.throughput"
 
 
 def by_length(classifier: Classifier, matmul_flops: float, seconds: float) -> list[Scaling]:
-    """Batches of 2,048 tokens, ever longer reviews."""
+    """Time batches of 2,048 tokens with longer and longer reviews."""
     longest = classifier.bundle.manifest.max_tokens
     found: list[Scaling] = []
     for tokens in (16, 32, 64, 128, 256):
@@ -50,7 +50,7 @@ def by_length(classifier: Classifier, matmul_flops: float, seconds: float) -> li
 
 
 def by_rows(classifier: Classifier, matmul_flops: float, seconds: float) -> list[Scaling]:
-    """Reviews of 64 tokens, ever larger batches."""
+    """Time reviews of 64 tokens in larger and larger batches."""
     tokens = min(64, classifier.bundle.manifest.max_tokens)
     bound = matmul_flops / MINILM_L6.flops(tokens)
     return [
@@ -65,7 +65,7 @@ def by_rows(classifier: Classifier, matmul_flops: float, seconds: float) -> list
 
 
 def by_threads(bundle: Path, cores: int, matmul_flops: float, seconds: float) -> list[Scaling]:
-    """Batches of 32 reviews of 64 tokens, ever more engine threads, up to the cores."""
+    """Time batches of 32 reviews of 64 tokens with more and more threads, up to the cores."""
     found: list[Scaling] = []
     for threads in _doubling(cores):
         classifier = Classifier.load(bundle, threads=threads)
@@ -77,7 +77,7 @@ def by_threads(bundle: Path, cores: int, matmul_flops: float, seconds: float) ->
 
 
 def by_processes(bundle: Path, cores: int, matmul_flops: float, seconds: float) -> list[Scaling]:
-    """As many one-threaded processes as cores, each with its own engine, all at once."""
+    """Time as many one-threaded processes as there are cores, each with its own engine, at once."""
     found: list[Scaling] = []
     for count in _doubling(cores):
         command = [sys.executable, "-m", _WORKER, str(bundle), str(seconds)]
@@ -93,7 +93,7 @@ def by_processes(bundle: Path, cores: int, matmul_flops: float, seconds: float) 
 def by_callers(
     bundle: Path, texts: Sequence[str], counts: Sequence[int], seconds: float
 ) -> list[Scaling]:
-    """The gRPC service under ever more callers, 64 reviews a call."""
+    """Time the gRPC service with more and more callers, 64 reviews a call."""
     with served(bundle) as address:
         return [
             _point(
@@ -109,9 +109,9 @@ def by_callers(
 def by_training_rows(
     row_counts: Sequence[int], seconds: float, *, tokens: int = 128
 ) -> list[Scaling]:
-    """Seconds of one training epoch over rows, from timed steps of 8 rows; value is in rows.
+    """Estimate the seconds of a training epoch by its rows, from timed steps of 8 rows.
 
-    The field that holds reviews a second is what the optimiser gets through.
+    value: the number of rows. The field for reviews a second has the rate of the training.
     """
     model = minilm()
     optimiser = torch.optim.AdamW(model.parameters())
@@ -139,7 +139,7 @@ def by_training_rows(
 def billion_a_day(
     reviews_per_second: float, usd_hour: float, *, utilisation: float, bytes_a_review: float
 ) -> list[Scaling]:
-    """Return, on paper, what a billion reviews a day take: machines, dollars, gigabytes."""
+    """Return an estimate of the machines, dollars and gigabytes for a billion reviews a day."""
     needed = 1e9 / _SECONDS_A_DAY
     machines = -(-needed // (reviews_per_second * utilisation))
     note = f"at {utilisation:.0%} of the measured rate"

@@ -1,4 +1,4 @@
-"""What a run may be told: which bundle, which reviews, how many, how often."""
+"""The options of a run: which bundle, which reviews, how many, how often."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ _QUICK: Final[dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """One run's settings; the defaults take about 25 minutes on two cores.
+    """The settings of one run. The defaults take about 25 minutes on two cores.
 
-    more: other bundles of the same student, such as its fp32. reviews: timed for students and
-    baselines; large_reviews: for the large model, which is slow. rounds: of each race. shape: of
-    the large model where there is no checkpoint. teacher_set: the set whose rows with a teacher's
-    labels the student learnt nothing of. training: rows a set that the baselines learn from.
-    judged: rows a set that are judged. point_seconds: how long each point of the scaling section
-    is timed. usd_hour: price of a machine like this one.
+    more: other bundles of the same student, such as its fp32. reviews: how many are timed for
+    students and baselines; large_reviews: how many for the large model, which is slow. rounds: the
+    rounds of each race. shape: the large model's shape where there is no checkpoint. teacher_set:
+    the set with a teacher's labels from which the student learnt nothing. training: how many rows
+    of each set the baselines learn from. judged: how many rows of each set are judged.
+    point_seconds: how long each point of the scaling section is timed. usd_hour: the price of a
+    machine like this one.
     """
 
     bundle: Path
@@ -60,7 +61,7 @@ class Settings:
     utilisation: float
 
     def shown(self) -> dict[str, str | int | float | bool | None]:
-        """Return the settings for the record, folders by their names alone."""
+        """Return the settings for the record, with the names of folders in place of their paths."""
         found: dict[str, str | int | float | bool | None] = {}
         for field in fields(self):
             value = getattr(self, field.name)

@@ -1,9 +1,9 @@
-"""Model shapes by name, and the floating-point operations that one review costs each.
+"""Model shapes by name, and the floating-point operations that one review costs in each.
 
 A multiply-add is two operations. Through the matrices a token costs two a weight (Kaplan et al.,
 "Scaling Laws for Neural Language Models", 2020, section 2.1). In attention a token at position p
 compares itself with p + 1 keys and sums as many values, each 2d operations a layer: 4d(p + 1).
-tests/benchmarks/test_model_shapes.py holds both against torch's own counter.
+tests/benchmarks/test_model_shapes.py compares both with torch's own counter.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ class DecoderShape:
 
     @property
     def layer_weights(self) -> int:
-        """Weights of all layers that a token is multiplied with; no embeddings, norms, biases."""
+        """The weights of all layers that a token is multiplied with, without norms and biases."""
         kv = self.hidden // self.heads * self.kv_heads
         attention = 2 * self.hidden * self.hidden + 2 * self.hidden * kv
         return self.layers * (attention + 3 * self.hidden * self.inner)
 
     @property
     def weights(self) -> int:
-        """All matrices, embeddings included."""
+        """The weights of all matrices, embeddings included."""
         embeddings = self.hidden * self.vocabulary * (1 if self.tied else 2)
         return self.layer_weights + embeddings
 
     def flops(self, *, cached: int, tokens: int, answers: int = 1) -> float:
-        """Operations for *tokens* after *cached* ones, with the output matrix at *answers*."""
+        """Return the operations of *tokens* after *cached* ones, with *answers* output tokens."""
         positions = tokens * cached + tokens * (tokens + 1) / 2
         attention = 4.0 * self.layers * self.hidden * positions
         head = 2.0 * self.hidden * self.vocabulary * answers
@@ -61,7 +61,7 @@ class EncoderShape:
     labels: int = 3
 
     def flops(self, tokens: float) -> float:
-        """Operations for one review of *tokens*, without padding."""
+        """Return the operations for one review of *tokens*, without padding."""
         weights = self.layers * (4 * self.hidden * self.hidden + 2 * self.hidden * self.inner)
         attention = 4.0 * self.layers * self.hidden * tokens * tokens
         return 2.0 * weights * tokens + attention + 2.0 * self.hidden * self.labels

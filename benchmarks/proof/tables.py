@@ -29,19 +29,19 @@ Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 
 def ratio_table(proof: Proof) -> Table:
-    """The student against the large model. An interval is printed where a ratio does not repeat."""
+    """Return the ratios of student and large model. A ratio that does not repeat is an interval."""
     heads = ("large model", "how it is known", "student is faster by")
     return heads, [(row.large, row.basis, _times(row)) for row in proof.ratios]
 
 
 def speed_table(proof: Proof) -> Table:
-    """Every contestant."""
+    """Return a row for every contestant."""
     heads = ("contestant", "precision", "reviews/s", "tokens/s", "operations a review", "MiB")
     return heads, [_speed(row) for row in proof.speeds]
 
 
 def quality_table(proof: Proof) -> Table:
-    """Accuracy with 95 % intervals: a row a set and number of classes, a column a model."""
+    """Return accuracy with 95 % intervals: a row a set and number of classes, a column a model."""
     models = list(dict.fromkeys(row.name for row in proof.qualities))
     found = {(row.dataset, row.classes, row.name): row.accuracy for row in proof.qualities}
     rows: list[tuple[str, ...]] = []
@@ -53,7 +53,7 @@ def quality_table(proof: Proof) -> Table:
 
 
 def cascade_table(proof: Proof) -> Table:
-    """The student alone, the best threshold, the large model for all."""
+    """Return the student alone, the best threshold, and the large model for all reviews."""
     heads = ("asks the large model", "of reviews, %", "accuracy, %", "$ a million")
     shown = [one for one in proof.cascade if one.best or one.threshold in (0.0, 1.01)]
     return heads, [
@@ -75,12 +75,12 @@ def percent(figure: Figure | None) -> str:
 
 
 def regenerate(readme: str, made: str, part: str = "proof") -> str:
-    """Return *readme* with *made* between the markers of a part, which stay."""
+    """Return *readme* with *made* between the markers of a part. The markers stay."""
     return between(readme, part, f"{made}\n")
 
 
 def readme_part(proof: Proof) -> str:
-    """Return what the README says of a run: the ratios, the speeds, quality, the cascade."""
+    """Return the README's part on a run: the ratios, the speeds, quality, the cascade."""
     around = proof.machine.around
     student = student_of(proof)
     parts = [
@@ -103,7 +103,7 @@ def readme_part(proof: Proof) -> str:
 
 
 def gpu_part(proof: Proof) -> str:
-    """Return what the README says of a run on a GPU: rates beside the engine's and the large's."""
+    """Return the README's part on a GPU run: rates, and those of the engine and the large model."""
     around = proof.machine.around
     engine = next(row for row in proof.speeds if row.path == "engine")
     large = max((row for row in proof.speeds if row.kind == "large"), key=lambda row: row.rate)
@@ -139,7 +139,7 @@ def gpu_part(proof: Proof) -> str:
 
 
 def cost_part(proof: Proof, cost: Study) -> str:
-    """Return what the guide to choosing says: costs by model, break-even, and what is kept."""
+    """Return the part of docs/when-to-use.md: costs by model, break-even, and retained accuracy."""
     student = f"{cost.student_usd_million:,.2f}"
     heads = ("who answers", "$ a million reviews", "times the student", "pays back from")
     rows: list[tuple[str, ...]] = [("the student, machine time alone", student, "1", "")]

@@ -1,8 +1,8 @@
-"""Reviews a second of one engine, timed over a span. As a program, with one thread, for scaling.py.
+"""Times one engine in reviews a second. As a program it has one thread, for `scaling.py`.
 
     python -m benchmarks.proof.throughput BUNDLE SECONDS
 
-It knows neither torch nor transformers, so that a process of its own is ready in a moment.
+It imports neither torch nor transformers, so that its process is ready in a moment.
 """
 
 from __future__ import annotations

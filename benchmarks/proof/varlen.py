@@ -1,7 +1,7 @@
-"""MiniLM's shape in torch without padding: all reviews of a batch end to end in one row.
+"""MiniLM's shape in torch without padding: all reviews of a batch stand in one row.
 
-Attention between reviews is cut by nested (jagged) tensors, for which torch runs its
-variable-length kernels on a GPU. Weights are random: this measures what the shape could do.
+Nested (jagged) tensors keep attention within each review, and torch runs its variable-length
+kernels for them on a GPU. The weights are random: this measures what the shape could do.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Layer(nn.Module):
         self.norm2 = nn.LayerNorm(hidden)
 
     def forward(self, x: Tensor, offsets: Tensor) -> Tensor:
-        """x: (tokens, hidden); offsets: (reviews + 1,) where each review begins."""
+        """Return states. x: (tokens, hidden). offsets: (reviews + 1,), where each review begins."""
         tokens, hidden = x.shape
         parts = self.qkv(x).view(tokens, 3, _HEADS, hidden // _HEADS).unbind(1)
         q, k, v = (torch.nested.nested_tensor_from_jagged(p.contiguous(), offsets) for p in parts)
@@ -48,7 +48,7 @@ class _Layer(nn.Module):
 
 
 class VarlenStudent:
-    """A MiniLM-L6 with a mean-pooled head. ids in, logits (reviews, labels) out."""
+    """A MiniLM-L6 with a mean-pooled head, from ids to logits (reviews, labels)."""
 
     def __init__(self, *, dtype: torch.dtype, device: str) -> None:
         torch.manual_seed(0)
@@ -81,7 +81,7 @@ class VarlenStudent:
         return logits
 
     def batches(self, rows: Sequence[NDArray[np.int64]], *, tokens: int) -> Callable[[], None]:
-        """Return a run over *rows*, about *tokens* of them a call, in the order they came."""
+        """Return a run over *rows* in their order, with about *tokens* tokens a call."""
         planned = list(_cut(rows, tokens))
 
         def run() -> None:

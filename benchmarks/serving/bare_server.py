@@ -1,8 +1,8 @@
-"""A server of grpc.aio with nothing of ours in it: what a cut call leaves there is the library's.
+"""A grpc.aio server without any code of ours. What a cut call leaves in it comes from the library.
 
     python -m benchmarks.serving.bare_server SECONDS
 
-Answers every Classify after SECONDS, as a process of its own until its standard input ends.
+It answers every Classify after SECONDS, in its own process, until its standard input ends.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sentimill.server.sentiment_service import SERVICE
 
 
 async def main(seconds: float) -> None:
-    """Serve on a free port, and say which one."""
+    """Serve on a free port, and print the port."""
 
     async def answer(request: bytes, _: object) -> bytes:
         await asyncio.sleep(seconds)

@@ -1,4 +1,4 @@
-"""Do calls that end badly leave anything behind, or touch their neighbours?
+"""Do calls that end badly leave anything behind, or disturb other calls?
 
     python -m benchmarks.serving.cancelled_calls --bundle bundles/reference --data FOLDER
 
@@ -51,7 +51,7 @@ CALM_SECONDS: Final = 60.0
 
 
 class Neighbours:
-    """Callers that do nothing wrong. answered: texts; each was compared with *expected*."""
+    """Healthy callers. answered: the number of their texts, each compared with *expected*."""
 
     def __init__(self, server: Server, texts: Sequence[str], expected: Sequence[Prediction]):
         self._server, self._texts, self._expected = server, texts, expected
@@ -79,7 +79,7 @@ class Neighbours:
                 self.calls += 1
 
     async def beside(self, callers: int, work: Awaitable[Counter[str]]) -> Counter[str]:
-        """Call while *work* goes on, and return what it gives; an error in a call is raised."""
+        """Call while *work* runs, and return its result. An error in a call is raised."""
         self._stop = False
         tasks = [asyncio.create_task(self.call(seed)) for seed in range(callers)]
         try:
@@ -90,9 +90,9 @@ class Neighbours:
 
 
 async def cut(server: Server, texts: Sequence[str], usual: float, choose: random.Random) -> str:
-    """Make one call, give it up at a random moment within twice the *usual* time; say how it ended.
+    """Make a call, give it up at random within twice the *usual* time, and return how it ended.
 
-    One in two is cancelled; of the others the connection is closed.
+    Half of the calls are cancelled. The connection of the others is closed.
     """
     asked = request_of(choose.sample(texts, choose.randint(1, 16)))
     moment = choose.uniform(0, 2 * usual)
@@ -110,7 +110,7 @@ async def cut(server: Server, texts: Sequence[str], usual: float, choose: random
 
 
 def made_up(count: int, seed: int, texts: Sequence[str]) -> list[bytes]:
-    """Return *count* bodies: any bytes, or a request with some of its bytes changed."""
+    """Return *count* message bodies: random bytes, or requests with some of their bytes changed."""
     found: list[bytes] = []
     whole = request_of(texts)
     change = strategies.tuples(strategies.integers(0, len(whole) - 1), strategies.integers(0, 255))
@@ -135,14 +135,14 @@ def made_up(count: int, seed: int, texts: Sequence[str]) -> list[bytes]:
 
 
 async def send(server: Server, body: bytes) -> str:
-    """Send *body* as a call, and return its code; `answered`: it was a request after all."""
+    """Send *body* as a call, and return its code, or `answered` where it was a valid request."""
     async with grpc.aio.insecure_channel(server.address) as channel:
         code = await method_of(channel)(body, timeout=120).code()
     return "answered" if code is grpc.StatusCode.OK else str(code.name)
 
 
 def left_open(server: Server) -> dict[str, float]:
-    """Return what a leak would show in: files, threads, resident bytes, and what is under way."""
+    """Return the figures that show a leak: files, threads, resident bytes, calls under way."""
     figures = server.figures()
     return {
         "open_files": figures["process_open_fds"],
@@ -154,7 +154,7 @@ def left_open(server: Server) -> dict[str, float]:
 
 
 async def calm(server: Server) -> dict[str, float]:
-    """Wait until nothing is under way, and return what is open then."""
+    """Wait until no call is under way, and return the figures of `left_open`."""
     end = time.monotonic() + CALM_SECONDS
     while True:
         found = await asyncio.to_thread(left_open, server)
@@ -169,7 +169,7 @@ async def calm(server: Server) -> dict[str, float]:
 async def abuse(
     jobs: Sequence[Job], at_once: int, watch: Callable[[int], None] = lambda done: None
 ) -> Counter[str]:
-    """Run *jobs*, some at once, and return how they ended; *watch* is told of every twentieth."""
+    """Run *jobs*, some at once, and return how they ended. *watch* is called at every twentieth."""
     found: Counter[str] = Counter()
     coming = iter(jobs)
 
@@ -184,7 +184,7 @@ async def abuse(
 
 
 async def measure(server: Server, options: argparse.Namespace) -> dict[str, Any]:
-    """Warm up, cut, send what is no request, and look at what is left."""
+    """Warm up, cut calls, send invalid messages, and compare what is left."""
     texts = read_reviews(options.data, options.texts)
     classifier = Classifier.load(options.bundle, engine=options.engine, threads=options.threads)
     neighbours = Neighbours(server, texts, predictions(classifier, texts))
@@ -228,7 +228,7 @@ async def measure(server: Server, options: argparse.Namespace) -> dict[str, Any]
 
 
 class Memory:
-    """Resident bytes of a process, over the calls that were made."""
+    """The resident bytes of a process, by the number of calls made so far."""
 
     def __init__(self, pid: int):
         self._pid = pid
@@ -236,12 +236,12 @@ class Memory:
         self.resident: list[float] = []
 
     def look(self, calls: int) -> None:
-        """Note how much there is after so many *calls*."""
+        """Record the resident bytes after so many *calls*."""
         self._calls.append(calls)
         self.resident.append(1024.0 * process_status("VmRSS", self._pid))
 
     def slope(self) -> float:
-        """Return the bytes that a call adds, over the second half: the first still sets up."""
+        """Return the bytes that a call adds in the second half. The first half still sets up."""
         half = len(self._calls) // 2
         if half < 3:
             return 0.0
@@ -249,7 +249,7 @@ class Memory:
 
 
 async def bare(texts: Sequence[str], usual: float, options: argparse.Namespace) -> float:
-    """Return the bytes that a call leaves which is cut on a server of nothing but grpc.aio."""
+    """Return the bytes that a cut call leaves on the server of `bare_server.py`."""
     command = [sys.executable, "-m", "benchmarks.serving.bare_server", str(usual)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -265,7 +265,7 @@ async def bare(texts: Sequence[str], usual: float, options: argparse.Namespace) 
 
 
 def predictions(classifier: Classifier, texts: Sequence[str]) -> list[Prediction]:
-    """Return what the engine answers in this process."""
+    """Return the answers of the engine in this process."""
     found = classifier.classify(texts)
     kept = [one for one in found if isinstance(one, Prediction)]
     if len(kept) < len(found):

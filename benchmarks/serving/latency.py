@@ -1,4 +1,4 @@
-"""How does latency rise with load, and what is left of the service at three times its capacity?
+"""How does latency rise with load, and how does the service do at three times its capacity?
 
 Bound: at any load a call takes at least the engine call that it is in, so latencies stand beside
 the time of one full batch of the bare engine. Capacity is the closed-loop rate with the same
@@ -97,7 +97,7 @@ def full_batch(classifier: Classifier, batch_tokens: int) -> float:
 
 
 def _capacity(server: Server, texts: Sequence[str], settings: argparse.Namespace) -> float:
-    """Return how many requests a second come out when callers always have one more."""
+    """Return the requests a second that are answered when every caller always has a next one."""
     size: int = settings.texts_a_request
     load = Load(size, max(8, 2 * settings.batch_tokens // (64 * size)))
     return asyncio.run(drive(server, texts, load, settings.seconds)).texts / size
@@ -128,7 +128,7 @@ def _curve(
     batch_seconds: float,
     settings: argparse.Namespace,
 ) -> list[dict[str, object]]:
-    """Return one row a load, over all rounds."""
+    """Return one row for each load, over all rounds."""
     calls: dict[float, list[Call]] = {load: [] for load in settings.loads}
     rates: dict[float, list[float]] = {load: [] for load in settings.loads}
     for _ in range(settings.rounds):
@@ -157,7 +157,7 @@ def _counted(calls: Sequence[Call]) -> list[Call]:
 
 
 def _row(calls: Sequence[Call]) -> dict[str, object]:
-    """Return the figures of calls: latencies are of those that were answered."""
+    """Return the figures of calls. The latencies are those of answered calls."""
     good = [call.seconds for call in calls if call.code == "OK"]
     return {
         "calls": len(calls),
@@ -169,7 +169,7 @@ def _row(calls: Sequence[Call]) -> dict[str, object]:
 def _overload(
     server: Server, texts: Sequence[str], requests: Sequence[bytes], settings: argparse.Namespace
 ) -> dict[str, object]:
-    """Return what is left at `--times` capacity, and how soon it is over."""
+    """Return the figures at `--times` the capacity, and how long the recovery takes."""
     capacity = _capacity(server, texts, settings)
     before = _counted(_offer(server, requests, settings, rate=NORMAL * capacity))
     with _memory(server) as resident:
@@ -207,10 +207,10 @@ def _overload(
 
 
 def recovered_after(calls: Sequence[Call], usual: float) -> float:
-    """Return from which second on latency was *usual* seconds again, infinity for never.
+    """Return the second from which latency was *usual* again, infinity where it never was.
 
-    It is again where the calls of the next `CALM_SECONDS` were all answered, with a median of at
-    most twice the usual: a single second has too few calls to say.
+    It is usual where the calls of the next `CALM_SECONDS` were all answered, with a median of at
+    most twice the usual seconds. A single second has too few calls to judge by.
     """
     last = max((call.due for call in calls), default=0.0)
     for second in range(math.ceil(last)):
@@ -223,9 +223,9 @@ def recovered_after(calls: Sequence[Call], usual: float) -> float:
 
 @contextmanager
 def _memory(server: Server) -> Iterator[list[float]]:
-    """Fill a list with the server's resident bytes, one a second, from the system and not by HTTP.
+    """Fill a list with the server's resident bytes, one a second.
 
-    Asking the server would be one more load on it.
+    They come from the operating system, because asking the server would add to its load.
     """
     found: list[float] = []
     stop = threading.Event()
@@ -246,7 +246,7 @@ def _memory(server: Server) -> Iterator[list[float]]:
 
 
 def plot(path: Path, result: dict[str, object]) -> None:
-    """Draw the curve: one line a quantile, and the time of a full batch."""
+    """Draw the curve: a line for each quantile, and the time of a full batch."""
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullLocator

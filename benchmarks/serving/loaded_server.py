@@ -1,4 +1,4 @@
-"""A `sentimill serve` of one's own, and callers who keep it busy."""
+"""Runs `sentimill serve` for a benchmark, and callers that keep it busy."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LEAD = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Callers that each send the next request when the last is answered."""
+    """Callers that each send the next request when the last one is answered."""
 
     texts_a_request: int
     callers: int
@@ -55,14 +55,14 @@ class Server:
     pid: int
 
     def figures(self) -> dict[str, float]:
-        """Return every sample of the server's metrics now."""
+        """Return every current sample of the server's metrics."""
         page = urllib.request.urlopen(self.metrics, timeout=30).read().decode()
         lines = (line.rsplit(" ", 1) for line in page.splitlines() if line[0] != "#")
         return {name: float(value) for name, value in lines}
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Stop the server for a while, as it stands: no call is lost, and it takes no time."""
+        """Suspend the server for a while (SIGSTOP). No call is lost, and it uses no processor."""
         os.kill(self.pid, signal.SIGSTOP)
         try:
             yield
@@ -79,7 +79,7 @@ class Server:
 def running_server(
     settings: argparse.Namespace, more: Mapping[str, object] | None = None
 ) -> Iterator[Server]:
-    """Run `sentimill serve` with *settings* and *more* options; "" is the value of a flag."""
+    """Run `sentimill serve` with *settings* and *more* options. A flag has the value ""."""
     options: dict[str, object] = {
         "--bundle": settings.bundle,
         "--engine": settings.engine,
@@ -115,7 +115,7 @@ def running_server(
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What came back in a second."""
+    """The answers of one second."""
 
     texts: float
     tokens: float
@@ -124,8 +124,8 @@ class Rate:
 async def drive(server: Server, texts: Sequence[str], load: Load, seconds: float) -> Rate:
     """Keep *load* on the server for so many *seconds*, and count the answers after the lead.
 
-    By all of that time, and not by that from the first answer to the last: those of one batch come
-    together, so that span would hold one batch more than it took to compute.
+    The rate is by all of that time, not by the time from the first answer to the last. The answers
+    of a batch come together, so that span would hold one batch more than it took to compute.
     """
     counting = time.perf_counter() + seconds * LEAD
     end = time.perf_counter() + seconds
@@ -142,7 +142,7 @@ async def drive(server: Server, texts: Sequence[str], load: Load, seconds: float
 async def under_load(
     server: Server, texts: Sequence[str], load: Load
 ) -> AsyncIterator[list[tuple[float, bytes]]]:
-    """Keep *load* on the server; give a list that each answer is added to, with when it came.
+    """Keep *load* on the server; yield a list to which each answer is added with its time.
 
     At the end it waits for the last answers.
     """
@@ -179,7 +179,7 @@ def results_of(data: bytes) -> list[pb.ClassifyResult]:
 
 
 def server_options(says: str) -> argparse.ArgumentParser:
-    """Return a parser of what `running_server` and its reviews need; *says*: a docstring."""
+    """Return a parser of the options of `running_server` and its reviews. *says*: a docstring."""
     parser = argparse.ArgumentParser(description=says.partition("\n")[0])
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)

@@ -1,4 +1,4 @@
-"""What do the metrics cost? The served rate, and the server's processor time, with and without.
+"""What do the metrics cost? Compares rate and processor time of servers with and without them.
 
     python -m benchmarks.serving.metrics_overhead --bundle bundles/mine \
         --out results/metrics-overhead.json
@@ -85,7 +85,7 @@ class Silent(Metrics):
 
 
 def serve(bundle: Path, silent: bool) -> None:
-    """Serve *bundle* and say where."""
+    """Serve *bundle* and print the address."""
     if silent:
         sentimill.server.lifecycle.Metrics = Silent  # type: ignore[attr-defined] # for this alone
 
@@ -96,7 +96,7 @@ def serve(bundle: Path, silent: bool) -> None:
 
 
 class Server:
-    """One of them, as a process."""
+    """One of the servers, as a process."""
 
     def __init__(self, bundle: Path, *flags: str) -> None:
         command = [
@@ -124,7 +124,7 @@ class Server:
 
 
 def counting_us(texts: int) -> float:
-    """Return the microseconds in which a call of *texts* texts, in one batch, is counted."""
+    """Return the microseconds that it takes to count a call of *texts* texts in one batch."""
     metrics = Metrics()
     answers = [Prediction("positive", Probs((0.1, 0.1, 0.8)), 0.7, 0.8, False, False, 12)] * texts
 
@@ -146,7 +146,7 @@ def counting_us(texts: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one turn gave."""
+    """The figures of one turn."""
 
     texts_per_second: float
     cpu_us_per_call: float

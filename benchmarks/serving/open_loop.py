@@ -1,4 +1,4 @@
-"""Calls that come when they come, whether the server keeps up or not.
+"""Open-loop load: calls come at random times, whether the server keeps up or not.
 
 Arrivals are a Poisson process, and each latency is from the moment when the call was due: a server
 that stalls cannot hide it by slowing its callers (coordinated omission).
@@ -25,7 +25,7 @@ CHANNELS = 4
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call. due: seconds after the first could come; seconds: from then to its end."""
+    """One call. due: when it was due, in seconds after the start. seconds: from then to its end."""
 
     due: float
     seconds: float
@@ -79,7 +79,7 @@ def codes(calls: Sequence[Call]) -> dict[str, int]:
 
 
 def quantile(seconds: Sequence[float], share: float) -> float | None:
-    """Return the *share*-quantile by rank; None of so few that it would be the largest alone."""
+    """Return the *share*-quantile by rank, None where it would only be the largest value."""
     ordered = sorted(seconds)
     if len(ordered) * (1 - share) < 1:
         return None

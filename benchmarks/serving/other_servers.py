@@ -1,4 +1,4 @@
-"""Sentimill's server beside the servers that people would use instead: same graph, same texts.
+"""Compares Sentimill's server with other servers, on the same graph and the same texts.
 
     sh benchmarks/serving/peers/install.sh PEERS
     python -m benchmarks.serving.other_servers --bundle bundles/mine [--same bundles/its-fp32] \
@@ -80,7 +80,7 @@ def _v2(shape: list[int]) -> Callable[[str], object]:
 
 
 def _mlserver(home: Path, port: int, batch: int) -> Sequence[str]:
-    """Write what MLServer reads its settings from, and return the command."""
+    """Write the settings files of MLServer, and return the command."""
     folder = home / f"app-{batch}"
     (folder / "sentiment").mkdir(parents=True, exist_ok=True)
     ports = {"http_port": port, "grpc_port": port + 1, "metrics_port": port + 2}
@@ -133,17 +133,17 @@ class Running:
 
     @property
     def name(self) -> str:
-        """What the result calls it."""
+        """Its name in the result."""
         return f"{self.peer.name}, batches of {self.batch}"
 
     def signal(self, number: signal.Signals) -> None:
-        """Send *number* to all its processes; none may be left."""
+        """Send the signal *number* to all its processes, if there are any."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, number)
 
 
 def free_port() -> int:
-    """Return a port with two free ones after it, as far as one can know."""
+    """Return a port that is free now, like the two ports after it."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
@@ -238,7 +238,7 @@ async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked:
 
 async def load_peer(running: Running, texts: Sequence[str], tokens: Sequence[int],
                     seconds: float) -> float:  # fmt: skip
-    """Keep the callers on a peer and return useful tokens a second after the lead."""
+    """Let the callers call a peer, and return its useful tokens a second after the lead."""
     asked = cycle([(request(running.peer, text), n) for text, n in zip(texts, tokens, strict=True)])
     answers: list[tuple[float, int]] = []
     began = time.perf_counter()
@@ -314,7 +314,7 @@ def main() -> None:
 def result(
     settings: argparse.Namespace, rates: dict[str, list[float]], precision: str, chosen: str
 ) -> dict[str, Any]:
-    """Return the medians, and how many times as fast ours is as each peer, round against round."""
+    """Return the medians, and the ratio of our rate to that of each peer in the same round."""
     ours = [name for name in rates if name.startswith("sentimill")]
     return {
         "question": "served rate by that of other servers, same graph, texts, threads",

@@ -39,7 +39,7 @@ QUERIES: Final = {
 
 
 def main() -> None:
-    """Induce it, wait for the alert to end, and draw."""
+    """Cause an overload, wait until the alert ends, and draw the picture."""
     parser = server_options(__doc__)
     parser.add_argument("--texts", type=int, default=512)
     parser.add_argument("--seconds", type=float, nargs=3, default=[30.0, 60.0, 60.0])
@@ -67,7 +67,7 @@ def main() -> None:
 def induce(
     server: Server, watch: Prometheus, settings: argparse.Namespace
 ) -> tuple[float, list[tuple[str, float]]]:
-    """Offer the parts in turn; return when it began (Unix time), and when each part did after."""
+    """Offer the parts in turn; return the start (Unix time), and when each part began after it."""
     texts = read_reviews(settings.data, settings.texts)
     requests = requests_of(texts, TEXTS_A_REQUEST)
     load = Load(TEXTS_A_REQUEST, 64)
@@ -92,7 +92,7 @@ def spans(series: list[dict[str, Any]], began: float) -> dict[str, list[float]]:
 
 
 def draw(path: Path, found: dict[str, Any], began: float, marks: list[tuple[str, float]]) -> None:
-    """Draw calls, waiting texts and the alert over one another."""
+    """Draw calls, waiting texts and the alert in three charts, one above the other."""
     import matplotlib
     from matplotlib.figure import Figure
 

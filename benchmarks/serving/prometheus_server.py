@@ -1,4 +1,4 @@
-"""A real Prometheus with the shipped rules, for minutes what is for hours in service."""
+"""Runs a real Prometheus with the shipped rules, whose time windows are shortened."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def hasten(rules: str, faster: int) -> str:
 
 
 class Prometheus:
-    """A running one."""
+    """A running Prometheus."""
 
     def __init__(self, address: str) -> None:
-        """Take where it listens, `host:port`."""
+        """Store the address, `host:port`."""
         self._address = address
 
     def ask(self, path: str, **query: str) -> Any:
-        """Return the data of one answer of the API."""
+        """Ask the API once, and return the data of its answer."""
         url = f"http://{self._address}/api/v1/{path}?{urllib.parse.urlencode(query)}"
         with urllib.request.urlopen(url, timeout=ANSWER_SECONDS) as answer:
             return json.load(answer)["data"]
@@ -87,7 +87,7 @@ def prometheus(program: str, folder: Path, target: str, *, faster: int) -> Itera
 
 
 def _listening(log: Path) -> str:
-    """Return the address that the log names, empty before."""
+    """Return the address that the log names, an empty text before it does."""
     found = re.search(r'"Listening on" address=(\S+)', log.read_text())
     return found[1] if found else ""
 

@@ -1,4 +1,4 @@
-"""Does a server that gets another bundle again and again under load fail calls, or grow?
+"""Does a server that reloads its bundle again and again under load fail calls, or grow?
 
 Bound: no call fails, and memory is flat. Two models are held for a moment at each reload, so what
 counts is the resident memory between reloads: its slope over the second half, by the median of
@@ -83,14 +83,14 @@ def main() -> None:
 
 
 def _lead(link: Path, folder: Path) -> None:
-    """Let *link* lead to *folder*, with no moment in between."""
+    """Let *link* lead to *folder*, atomically."""
     new = link.with_suffix(".new")
     new.symlink_to(folder)
     new.replace(link)
 
 
 def _reload(server: Server, began: float) -> dict[str, float]:
-    """Ask for a reload, wait until the model before has gone, and return the figures then."""
+    """Ask for a reload, wait until the old model is closed, and return the figures."""
     name = 'sentimill_reloads_total{{result="{}"}}'
     before = server.figures()
     since = time.perf_counter()
@@ -122,7 +122,7 @@ def _reload(server: Server, began: float) -> dict[str, float]:
 def _calls(
     server: Server, requests: list[bytes], settings: argparse.Namespace
 ) -> Iterator[list[Call]]:
-    """Send calls at `--rate` meanwhile, in slices of two seconds; all of them are in the list."""
+    """Send calls at `--rate` in slices of two seconds, and yield the list of all calls."""
     found: list[Call] = []
     stop = threading.Event()
 
@@ -150,10 +150,10 @@ def _calls(
 
 
 def _slope(x: list[float], y: list[float]) -> tuple[float, float, float]:
-    """Return the slope of *y* over *x* and its 95 % interval: the median of all pairs'.
+    """Return the slope of *y* over *x* with its 95 % interval: the median slope of all pairs.
 
     Theil 1950, Sen 1968. Memory jumps by tens of MiB where the allocator gives pages back, and one
-    such point at the end would turn a least-squares slope round.
+    such point at the end would change the sign of a least-squares slope.
     """
     slope, _, low, high = theilslopes(y, x)
     return float(slope), float(low), float(high)

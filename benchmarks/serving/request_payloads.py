@@ -1,4 +1,4 @@
-"""Calls as they go over the wire, so that a client's own work is no part of what is measured."""
+"""Encoded calls, so that the work of a client is no part of what is measured."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["method_of", "request_of", "requests_of"]
 
 
 def method_of(channel: grpc.aio.Channel) -> grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]:
-    """Return Classify of *channel*, which takes and gives bytes."""
+    """Return the method Classify of *channel*, from bytes to bytes."""
     method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
     method = channel.unary_unary(f"/{SERVICE}/Classify")
     return method
@@ -26,5 +26,5 @@ def request_of(texts: Sequence[str]) -> bytes:
 
 
 def requests_of(texts: Sequence[str], size: int) -> list[bytes]:
-    """Return requests of *size* texts each; what is left over is left out."""
+    """Return requests of *size* texts each. The last texts that fill no request are left out."""
     return [request_of(texts[i : i + size]) for i in range(0, len(texts) - size + 1, size)]

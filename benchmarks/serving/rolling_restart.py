@@ -40,7 +40,7 @@ _WAIT_SECONDS: Final = 120.0
 
 
 class Replica:
-    """One server, which comes back on the ports that it had."""
+    """One server, which restarts on the same ports."""
 
     def __init__(self, settings: argparse.Namespace) -> None:
         self._settings = settings
@@ -57,7 +57,7 @@ class Replica:
         return self.server
 
     def stop(self) -> None:
-        """Have it go, and return when it has."""
+        """Stop it, and return when it has ended."""
         self._running.close()
 
     def where(self) -> tuple[str, str]:
@@ -118,7 +118,7 @@ def capacity(server: Server, texts: Sequence[str]) -> float:
 
 @contextmanager
 def balancer(socket: Path, replicas: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """Run HAProxy as shipped, and yield where it listens.
+    """Run HAProxy as shipped, and yield its address.
 
     replicas: host:port of gRPC and of HTTP, of two.
 
@@ -145,7 +145,7 @@ def balancer(socket: Path, replicas: Sequence[tuple[str, str]]) -> Iterator[str]
 
 
 def until_answering(replica: Replica) -> None:
-    """Wait until calls come to *replica* again.
+    """Wait until *replica* answers calls again.
 
     Raises:
         SystemExit: none come.
@@ -158,7 +158,7 @@ def until_answering(replica: Replica) -> None:
 
 
 class Calling(threading.Thread):
-    """Calls that keep coming, until it is told to finish."""
+    """Sends calls at a steady rate, until it is told to finish."""
 
     def __init__(self, address: str, requests: Sequence[bytes], rate: float) -> None:
         super().__init__(name="calling", daemon=True)  # an error above ends the program
@@ -168,7 +168,7 @@ class Calling(threading.Thread):
         self._enough = threading.Event()
 
     def run(self) -> None:
-        """Offer ten seconds' calls after ten seconds' calls."""
+        """Send calls in slices of ten seconds."""
         address, requests, rate = self._offered
         self._began = time.perf_counter()
         turn = 0
@@ -185,7 +185,7 @@ class Calling(threading.Thread):
         return time.perf_counter() - self._began
 
     def finish(self) -> list[Call]:
-        """Let the calls under way end, and return all."""
+        """Wait for the calls under way, and return all calls."""
         self._enough.set()
         self.join()
         return self._calls

@@ -56,7 +56,7 @@ class Turns:
     useful_share: list[float]
 
     def ratios(self) -> list[float]:
-        """Return each served rate by the mean of the two offline rates around it."""
+        """Return each served rate divided by the mean of the offline rates before and after it."""
         around = (sum(two) / 2 for two in pairwise(self.offline))
         return [rate / mean for rate, mean in zip(self.served, around, strict=True)]
 
@@ -96,8 +96,8 @@ def main() -> None:
 def in_order(tokens: Sequence[int], lengths: Sequence[int], budget: int) -> float:
     """Return the useful share of batches that are filled in order of arrival up to *budget*.
 
-    tokens: of each text. lengths: what the engine computes for each. A text longer than the budget
-    is a batch of its own.
+    tokens: the tokens of each text. lengths: how many the engine computes for it. A text longer
+    than the budget is a batch of its own.
     """
     padded = rows = longest = 0
     for length in lengths:
@@ -112,7 +112,7 @@ def in_order(tokens: Sequence[int], lengths: Sequence[int], budget: int) -> floa
 def _offline(
     classifier: Classifier, rows: Sequence[np.ndarray], budget: int
 ) -> Callable[[], float]:
-    """Return what runs the next part of *rows* on the bare engine: useful tokens a second."""
+    """Return a function that runs the next part of *rows* and returns useful tokens a second."""
     lengths = [classifier.padded_length(len(row)) for row in rows]
     batches = [[rows[i] for i in batch] for batch in plan_batches(lengths, budget)]
     parts = cycle([batches[i::PARTS] for i in range(PARTS) if batches[i::PARTS]])
@@ -127,7 +127,7 @@ def _offline(
 
 
 def _best_of(classifier: Classifier, rows: Sequence[np.ndarray], budget: int) -> float:
-    """Return the median rate over all parts; the first run of all warms up."""
+    """Return the median rate over all parts. The first run warms up."""
     run = _offline(classifier, rows, budget)
     return median([run() for _ in range(PARTS + 1)][1:])
 
@@ -141,8 +141,8 @@ async def in_turns(
 ) -> Turns:
     """Keep *load* on the server, and let it and *offline* take turns.
 
-    Served tokens are counted as they are computed: a request of 64 texts is answered as a whole,
-    after some ten seconds on two cores.
+    Served tokens are counted as they are computed, because a request of 64 texts is answered as a
+    whole, after some ten seconds on two cores.
     """
     turns = Turns([], [], [])
 
@@ -170,7 +170,7 @@ async def in_turns(
 
 
 def _summary(load: Load, turns: Turns) -> dict[str, object]:
-    """Return the medians over the turns, and the ratio of each."""
+    """Return the medians over the turns, and the ratio of each turn."""
     ratios = turns.ratios()
     found: dict[str, object] = {
         **asdict(load),

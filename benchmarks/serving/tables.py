@@ -31,7 +31,7 @@ def fill(guide: str, results: Path) -> str:
 
 
 def _engine(found: Found) -> str:
-    """Say what was measured on the same threads and batches as plain fp32, at each budget."""
+    """Return a sentence on the engine's speed relative to plain fp32, at each budget."""
     of: dict[str, dict[int, Found]] = {}
     for row in found["rows"]:
         case = row["case"]
@@ -57,7 +57,7 @@ def _engine(found: Found) -> str:
 
 
 def _at(budget: int, row: Found, plain: Mapping[int, Found]) -> str:
-    """Say how fast against plain fp32 at the same budget, where that was measured."""
+    """Return the speed relative to plain fp32 at the same budget, where that was measured."""
     if row["speedup"] is not None:
         return f"{row['speedup']:.2f} at {budget:,}"
     return f"{row['texts_per_second']:.0f} {'a second ' if plain else ''}at {budget:,}"
@@ -98,7 +98,7 @@ def _latency(found: Found, *, curve: str = "latency") -> str:
 
 
 def _batches(row: Found | None, found: Found) -> str:
-    """Say p99 at 70 % load in full batches, beside that of the simplest queue at that load.
+    """Return p99 at 70 % load in full batches, and that of the simplest queue at that load.
 
     One server, calls at random, each served in the same time (M/D/1): a million simulated calls
     have their p99 at 7.4 times that.
@@ -133,7 +133,7 @@ def _peers(found: Found) -> str:
 
 
 def _at_best(peers: Mapping[str, float]) -> list[str]:
-    """Say how many times as fast ours is as each peer, of whose runs the fastest counts."""
+    """Return how many times as fast ours is as each peer, by the peer's fastest run."""
     least: dict[str, float] = {}
     for run, times in peers.items():
         name = run.partition(",")[0]
