@@ -154,13 +154,13 @@ def label(
             else None
         )
         teachers.append((open_teacher(spec, key=key, timeout_s=timeout_s), quote_))
+    if not logging.getLogger().isEnabledFor(logging.DEBUG):
+        # The HTTP library logs a line a request, which would break the progress line.
+        logging.getLogger("httpx2").setLevel(logging.WARNING)
     if probe_injection:
         _probe(job, teachers)
         return
     limits = BatchLimits(rows=batch_rows, poll_s=poll_s) if batch else None
-    if not logging.getLogger().isEnabledFor(logging.DEBUG):
-        # The HTTP library logs a line a request, which would break the progress line.
-        logging.getLogger("httpx2").setLevel(logging.WARNING)
     _label(job, teachers, limits, yes=yes)
 
 
