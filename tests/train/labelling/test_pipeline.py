@@ -141,7 +141,7 @@ def test_budget_stops_cleanly_and_a_larger_one_goes_on(tmp_path: Path) -> None:
 def test_200_workers_never_pass_the_budget(tmp_path: Path, faulty: bool) -> None:
     """By the server's count, lost replies included, whatever goes wrong."""
     answers_paid = 150
-    behaviour = Behaviour(faults=EVERY_FAULT if faulty else {}, hang_s=2.0, latency_s=0.005)
+    behaviour = Behaviour(faults=EVERY_FAULT if faulty else {}, hang_s=0.5, latency_s=0.005)
     one = (300 * PRICE[0] + 4 * PRICE[1]) / 1e6
     job = job_in(tmp_path, rows=600, concurrency=200, budget=int(answers_paid * one * PICO))
     with teacher_server(behaviour) as server, pytest.raises(SomeRowsFailed, match="budget"):
