@@ -32,23 +32,21 @@ def write_table(markdown: Path, state: dict[str, Any]) -> None:
         for line in state["table"]
     ]
     plots = [_plot(markdown, state["table"], noise) for noise in settings["noise"]]
-    trial = ", **a trial with random layers: no result**" if settings["tiny"] else ""
     lines = [
         "# What curation buys",
         "",
-        f"Students on n of {settings['pool_rows']:,} star-rated rows with"
+        "A logistic regression on the embeddings of the reference student, fitted to n of"
+        f" {settings['pool_rows']:,} rows of {', '.join(settings['sets'])}, with"
         f" {settings['repeats']:.0%} repeats and leaks added, and a share of labels replaced."
-        f" Judged on {settings['test_rows']:,} clean test rows of eight sets. Mean and standard"
-        " deviation over seeds; the last column is the accuracy in points less that of raw rows,"
-        " seed by seed.",
+        f" Judged on {settings['test_rows']:,} clean test rows. Mean and standard deviation over"
+        " seeds; the last column is the accuracy in points less that of raw rows, seed by seed.",
         "",
         *(f"![accuracy by rows]({plot.name})" for plot in plots),
         "",
         markdown_table(heads, rows),
         "",
-        f"{machine['cpu']}, {machine['cores']} cores, commit {machine['commit']}, {machine['utc']}"
-        f"{trial}; about {settings['budget_rows']:,} rows shown a run, at most"
-        f" {settings['max_tokens']} tokens each. Made by `python -m benchmarks.training.curation`.",
+        f"{machine['cpu']}, {machine['cores']} cores, commit {machine['commit']}, {machine['utc']}."
+        " Made by `python -m benchmarks.training.curation`.",
         "",
     ]
     markdown.write_text("\n".join(lines), encoding="utf-8")

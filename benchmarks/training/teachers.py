@@ -18,19 +18,33 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import pyarrow.parquet as pq
+
 from benchmarks.proof.host import RESULTS
 from benchmarks.runs import cell, resumed, spread_of
-from benchmarks.training.curation import MAX_TOKENS, SEEDS, Bench, parted, test_rows
-from sentimill_train.data.schema import Example
+from sentimill.text.tokenizer import TextEncoder
+from sentimill_train.calibration.temperature import find_temperature
+from sentimill_train.data.examples import read_examples
+from sentimill_train.data.schema import SENTIMENTS, Example
+from sentimill_train.data.tokenized import Rows, tokenise
+from sentimill_train.evaluation.result import measured
+from sentimill_train.metrics.classification import Answers
+from sentimill_train.model.pretrained import Pretrained, find_pretrained
+from sentimill_train.model.student import Preset, Student, new_student, predict
 from sentimill_train.reporting.markdown import markdown_table
-from sentimill_train.training.loop import FitConfig
+from sentimill_train.training.loop import FitConfig, fit, seed_everything
 
+SEEDS: Final = (0, 1, 2)
+MAX_TOKENS: Final = 64
+VALIDATION_SHARE: Final = 0.1
 ARMS: Final = ("shares", "labels", "stars", "mixed")
 TESTS: Final = {
     "stars": ("yelp_kaggle10k", "amazon_finefood5k", "hotels_tripadvisor5k", "womens_clothing"),
@@ -38,6 +52,107 @@ TESTS: Final = {
 }
 ROWS_A_SET: Final = {"stars": 200, "people": 400}
 FIGURES: Final = ("accuracy", "macro_f1", "two_class", "ece")
+
+
+def test_rows(data: Path, names: Sequence[str], a_set: int) -> list[Example]:
+    """Return the same rows in every run: of each set those with the smallest hashes."""
+    found: list[Example] = []
+    for name in names:
+        columns = ["id", "text", "label", "split"]
+        table = pq.read_table(data / f"{name}.parquet", columns=columns).to_pylist()
+        rows = [row for row in table if row["split"] == "test" and row["label"] in SENTIMENTS]
+        rows.sort(key=lambda row: hashlib.sha256(row["id"].encode()).digest())
+        found += [
+            Example(id=row["id"], text=row["text"], label=row["label"], domain=name, source=name)
+            for row in rows[:a_set]
+        ]
+    return found
+
+
+def parted(labelled: str) -> tuple[list[Example], list[Example]]:
+    """Return the pool and a validation part that no arm trains on, chosen by hash."""
+    pool: list[Example] = []
+    validation: list[Example] = []
+    for example in read_examples(labelled):
+        digest = hashlib.sha256(b"validation " + example.id.encode()).digest()
+        inside = int.from_bytes(digest[:4]) < VALIDATION_SHARE * 2**32
+        (validation if inside else pool).append(example)
+    return pool, validation
+
+
+class Bench:
+    """What the runs share."""
+
+    def __init__(self, test: Sequence[Example], validation: Sequence[Example], tiny: bool) -> None:
+        self.tiny = tiny
+        self.pretrained: Pretrained = find_pretrained()
+        self.encoder = TextEncoder.from_bytes(
+            self.pretrained.tokenizer_json(), max_tokens=MAX_TOKENS, truncation="head-tail"
+        )
+        self.test = self.rows(test)
+        self.domains = [example.domain or "" for example in test]
+        self.validation = self.rows(validation)
+
+    def rows(self, examples: Sequence[Example]) -> Rows:
+        """Tokenise, and insist that every row can be read."""
+        rows, refused = tokenise(examples, self.encoder, SENTIMENTS)
+        assert not refused, f"{len(refused)} rows cannot be read"
+        return rows
+
+    def run(
+        self, train: Sequence[Example], seed: int, budget_rows: int, soft_weight: float = 0.5
+    ) -> tuple[Student, dict[str, Any]]:
+        """Train a student, and return it with how it went."""
+        from tokenizers import Tokenizer
+
+        rows = self.rows(train)
+        seed_everything(seed)
+        vocabulary = Tokenizer.from_buffer(self.pretrained.tokenizer_json()).get_vocab_size()
+        preset: Preset = "tiny" if self.tiny else "minilm-l6"
+        student = new_student(preset, self.pretrained, SENTIMENTS, vocabulary=vocabulary)
+        epochs = max(1, round(budget_rows / len(rows)))
+        # No early stop before the learning rate has come down: patience is the number of epochs.
+        config = FitConfig(epochs=epochs, seed=seed, patience=epochs, soft_weight=soft_weight)
+        fitted = fit(student, rows, self.validation, config)
+        return student, {
+            "rows": len(rows),
+            "epochs": epochs,
+            "best_epoch": fitted.best_epoch,
+            "train_seconds": round(fitted.seconds, 1),
+            "temperature": find_temperature(
+                predict(student, self.validation), self.validation.gold
+            ),
+            "validation_macro_f1": fitted.macro_f1,
+        }
+
+    def probs(self, student: Student, temperature: float) -> Any:
+        """Return the calibrated probs of every test row (rows, labels)."""
+        return _softmax(predict(student, self.test) / temperature)
+
+    def judged(self, probs: Any, names: Sequence[str]) -> dict[str, Any]:
+        """Return the figures on the test rows of *names*, together and of each set."""
+        of = {name: [i for i, d in enumerate(self.domains) if d == name] for name in names}
+        whole = self._measured(probs, [i for which in of.values() for i in which])
+        by_set = {
+            name: {key: part.get(key) for key in ("accuracy", "two_class")}
+            for name, which in of.items()
+            if which and (part := self._measured(probs, which))
+        }
+        return {**whole, "by_set": by_set}
+
+    def _measured(self, probs: Any, which: Sequence[int]) -> dict[str, Any]:
+        found = measured(Answers(SENTIMENTS, self.test.gold[which], probs[which]))
+        return {
+            "accuracy": found["accuracy"],
+            "macro_f1": found["macro_f1"],
+            "two_class": found.get("two_class_accuracy"),
+            "ece": found["ece"],
+        }
+
+
+def _softmax(logits: Any) -> Any:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def taught(arm: str, rows: Sequence[Example], given: dict[str, str]) -> list[Example]:

@@ -47,7 +47,8 @@ def test_commands_and_programs_of_the_guide_run(
 ) -> None:
     """In the order in which a reader meets them, with a tiny bundle and a teacher of our own."""
     monkeypatch.chdir(tmp_path)
-    write_labelled(tmp_path / "reviews.csv")
+    for name in ("reviews.csv", "held-out.csv"):
+        write_labelled(tmp_path / name)
     made = write_tiny_bundle(tmp_path / "bundles/mine")
 
     with live_server(Serve(bundle=made.path, port=0, metrics_port=0)) as serving:

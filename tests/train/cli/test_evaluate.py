@@ -88,6 +88,18 @@ def test_baselines_are_fitted_and_named(bundle: Path, tmp_path: Path) -> None:
     assert "static vectors" in done.stderr
 
 
+def test_without_a_bundle_the_reference_student_is_judged(tmp_path: Path) -> None:
+    """The default of the help text works."""
+    rows = write_reviews(tmp_path / "mine.jsonl", 30)
+
+    done = CliRunner().invoke(
+        app, ["--on", rows, "--draws", "100", "--behaviour-cases", "1"], catch_exceptions=False
+    )
+
+    assert done.exit_code == 0
+    assert "reference" in done.stdout
+
+
 def test_the_command_is_light_to_import() -> None:
     """`sentimill --help` loads the command, and so must not load what it needs to run."""
     code = "import sys, sentimill_train.cli.evaluate; print(*sys.modules)"

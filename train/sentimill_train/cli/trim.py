@@ -27,6 +27,10 @@ def trim(
     on: Annotated[list[str], typer.Option(help="reviews whose words are counted; may be repeated")],
     keep: Annotated[int, typer.Option(help="word pieces to keep, of about 30,000")],
     text_column: table.TextColumn = None,
+    delimiter: table.Delimiter = None,
+    quote: table.QuoteChar = '"',
+    escape: table.Escape = None,
+    encoding: table.Encoding = "utf-8",
 ) -> None:
     """Keep only the word pieces that reviews use, for a smaller model: a base for `train`.
 
@@ -34,19 +38,15 @@ def trim(
     with the result, and judge it.
     """
     with needed_for("trimming"):
-        from sentimill_train.data.examples import read_examples
-        from sentimill_train.data.schema import SENTIMENTS
+        from sentimill_train.data.examples import stream_texts
         from sentimill_train.model.pretrained import find_pretrained
         from sentimill_train.model.vocabulary import trim_encoder
     if out.exists():
         raise UsageError(f"{out} exists: remove it, or name another folder", reason="OUTPUT_EXISTS")
-    texts = [
-        example.text
-        for source in on
-        for example in read_examples(
-            source, columns=table.columns_of(text_column), labels=SENTIMENTS
-        )
-    ]
+    columns = table.columns_of(
+        text_column, delimiter=delimiter, quote=quote, escape=escape, encoding=encoding
+    )
+    texts = [text for source in on for text, _ in stream_texts(source, columns)]
     pieces, share = trim_encoder(find_pretrained(base), out, texts, keep)
     typer.echo(
         f"{out}: {pieces} word pieces, {share:.1%} of those in {len(texts)} reviews\n"

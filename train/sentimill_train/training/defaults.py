@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Defaults", "defaults_for"]
+__all__ = ["Defaults", "defaults_for", "replayed_rows"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,3 +32,8 @@ def defaults_for(*, continues: bool, lora: bool) -> Defaults:
     if continues:
         return Defaults(epochs=3, learning_rate=5e-5, head_factor=1.0, dropout=0.1)
     return Defaults(epochs=5, learning_rate=1e-4, head_factor=10.0, dropout=None)
+
+
+def replayed_rows(own: int) -> int:
+    """Return how many of the packaged reviews are learnt again among *own* rows."""
+    return max(1000, own // 4)

@@ -20,6 +20,7 @@ from sentimill_train.data.readers import digest_of
 from sentimill_train.data.schema import SENTIMENTS, Columns, Example, Split
 from sentimill_train.data.splits import Parted, sample_rows, split_of, text_key
 from sentimill_train.data.tokenized import Refused, Rows, tokenise
+from sentimill_train.training.defaults import replayed_rows
 from sentimill_train.training.targets import human_labels, mix_shares
 from sentimill_train.training.teacher_logits import find_logits, text_keys, write_logits
 from sentimill_train.training.teacher_model import Teacher
@@ -40,6 +41,8 @@ JUDGED_ROWS: Final[Mapping[Split, int]] = {"validation": 20_000, "test": 50_000}
 0.8 points wide, and the time of an epoch should go into training."""
 
 _PACKAGED: Final = ("starter", "hard-kinds")
+_REPLAY_VALIDATION: Final = 200
+"""Rows that help to choose the share of the new weights: all of them took as long as a training."""
 _UNKNOWN: Final = 0.02  # of the word pieces; English reviews have 0.0005 or less
 _LOG: Final = logging.getLogger(__name__)
 
@@ -136,7 +139,7 @@ def read_replay(
     """Return the rows to replay with the *own* reviews: all rows of *anchors*, and *packaged*.
 
     The packaged reviews are those that come with the package (labels: `SENTIMENTS`), at most as
-    many as `_replayed_rows` of the own ones. Of *anchors* the texts count, not their labels. A text
+    many as `replayed_rows` of the own ones. Of *anchors* the texts count, not their labels. A text
     that is among the own reviews is not replayed.
     """
     train: list[Example] = []
@@ -147,8 +150,9 @@ def read_replay(
             split = example.split or split_of(example.text)
             if split != "test":
                 (train if split == "train" else validation).append(example)
-        chosen = np.random.default_rng(seed).permutation(len(train))[: _replayed_rows(len(own))]
+        chosen = np.random.default_rng(seed).permutation(len(train))[: replayed_rows(len(own))]
         train = [train[i] for i in np.sort(chosen)]
+        validation = sample_rows(validation, _REPLAY_VALIDATION)
     for source in anchors:
         texts = enumerate(stream_texts(source, columns))
         train += [Example(id=f"{source}-{i}", text=text, source=source) for i, (text, _) in texts]
@@ -159,10 +163,6 @@ def read_replay(
         return None
     first, second = (tokenise(each, encoder, labels)[0] for each in splits)
     return Replay(train=first, validation=second)
-
-
-def _replayed_rows(own: int) -> int:
-    return max(1000, own // 4)
 
 
 def learn_from_teacher(

@@ -20,7 +20,7 @@ from sentimill_train.training.state import weights_of
 
 __all__ = ["SHARES", "interpolate", "mix"]
 
-SHARES: Final = tuple(eighths / 8 for eighths in range(2, 9))
+SHARES: Final = (0.25, 0.5, 0.75, 1.0)
 """The shares of the new weights that are tried."""
 
 _MOST_ROWS: Final = 4000  # of each set; all shares are judged on the same rows
