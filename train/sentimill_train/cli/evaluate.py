@@ -143,7 +143,6 @@ def evaluate(
     from rich.console import Console
 
     from sentimill.atomic_write import write_atomically
-    from sentimill.bundle.reference import reference_bundle
     from sentimill.classifier import Classifier
     from sentimill_train.evaluation.behaviour import OWN_SUITE, read_cases
     from sentimill_train.evaluation.evaluate import bundle_contender, judge_bundle
