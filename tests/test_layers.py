@@ -24,6 +24,7 @@ TRAIN_MAY_USE = {
     "classifier",
     "atomic_write",
     "engine",  # an exported graph is judged by the session that serves it
+    "evidence",
 }
 
 # Every command that takes a delimited file reads it as `score` does.
@@ -41,9 +42,11 @@ SERVE_LIBRARIES = {
     "huggingface_hub": r"bundle\.locate",
     "msgspec": r".*",
     "narwhals": r"dataframes",
+    "nupunkt": r"evidence\.sentences",
     "numpy": r".*",
     "openpyxl": r"scoring\.formats\.excel",
     "xlsxwriter": r"scoring\.formats\.excel",
+    "onnx": r"evidence\.states",
     "onnxruntime": r"engine\.\w+",
     "opentelemetry": r"observability\.tracing",
     "openvino": r"engine\.\w+",
@@ -55,6 +58,7 @@ SERVE_LIBRARIES = {
     "tokenizers": r"text\.\w+",
     "tokie": r"text\.fast_tokenizer",
     "typer": r"cli\.\w+",
+    "usearch": r"evidence\.index",
 }
 TRAIN_LIBRARIES = {
     "anthropic": r"labelling\.providers\.anthropic",
@@ -83,17 +87,21 @@ SERVE_ARROWS = {
     "text": {"errors", "types", "installed_packages"},
     "engine": {"errors", "installed_packages"},
     "decisions": set[str](),
-    "classifier": {"errors", "types", "progress", "decisions", "bundle", "text", "engine"},
+    "evidence": {"errors", "types", "atomic_write", "bundle", "decisions"},
+    "classifier": {
+        "errors", "types", "progress", "decisions", "bundle", "text", "engine", "evidence",
+    },
     "dataframes": {"errors", "types", "bundle", "text", "classifier", "client", "scoring"},
     "observability": {"errors"},
     "batching": {"errors", "engine", "observability"},
     "client": {"errors", "types", "progress", "v1"},
     "scoring": {
-        "errors", "types", "atomic_write", "bundle", "text", "engine", "classifier", "client",
+        "errors", "types", "atomic_write", "bundle", "text", "engine", "evidence", "classifier",
+        "client",
     },
     "server": {
-        "errors", "types", "v1", "bundle", "text", "engine", "classifier", "observability",
-        "batching",
+        "errors", "types", "v1", "bundle", "text", "engine", "evidence", "classifier",
+        "observability", "batching",
     },
 }  # fmt: skip
 # The order inside the engine: types, then what ranks and opens, then backends, then the factory.

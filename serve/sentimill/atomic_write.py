@@ -17,6 +17,7 @@ from typing import IO
 
 __all__ = [
     "move_into_place",
+    "new_folder",
     "open_atomically",
     "sync_folder",
     "write_atomically",
@@ -48,6 +49,30 @@ def open_atomically(path: Path) -> Iterator[IO[bytes]]:
         move_into_place(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Make a folder that appears as *path* when the block ends well, and otherwise not at all.
+
+    A folder that is there is replaced. The folder above is made where it is missing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield work
+        work.chmod(0o755)
+        if path.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+            path.rename(old / path.name)
+            work.rename(path)
+            shutil.rmtree(old)
+        else:
+            work.rename(path)
+        sync_folder(path.parent)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
         raise
 
 

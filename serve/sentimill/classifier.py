@@ -33,6 +33,8 @@ from sentimill.engine.factory import start_engine
 from sentimill.engine.hardware import Machine
 from sentimill.engine.selection import rank_engines
 from sentimill.errors import BundleError, EngineError, TextError, UsageError
+from sentimill.evidence.sentences import Explanation
+from sentimill.evidence.states import with_states
 from sentimill.progress import progress_bar
 from sentimill.text.tokenizer import Encoded, TextEncoder, Truncation, pad
 from sentimill.types import AbstainReason, Prediction, Probs, list_of_texts, text_of
@@ -101,12 +103,13 @@ class Classifier:
         provider: Provider = "auto",
         threads: int | None = None,
         detect_language: bool = True,
+        states: bool = False,
     ) -> Classifier:
         """Open, check and load a bundle, and replay its golden texts.
 
         bundle: a folder, or `hub:owner/name[@revision]` for a bundle on the Hugging Face Hub; None
         loads the reference student. detect_language: abstain on texts in none of the bundle's
-        languages.
+        languages. states: compute the pooled state of each text too, see `embed`.
 
         Raises:
             BundleError: the folder does not verify, or its golden texts get other answers here.
@@ -119,11 +122,12 @@ class Classifier:
         manifest = opened.manifest
         _check_precision(precision, manifest)
         choices = rank_engines(wish, list(manifest.precisions), Machine.here())
-        started, choice = start_engine(
-            choices,
-            lambda choice: opened.read(manifest.graph_file(choice.precision, choice.provider)),
-            threads=threads,
-        )
+
+        def graph_of(choice: EngineChoice) -> bytes:
+            graph = opened.read(manifest.graph_file(choice.precision, choice.provider))
+            return with_states(graph) if states else graph
+
+        started, choice = start_engine(choices, graph_of, threads=threads)
         return cls(opened, started, choice, detect_language=detect_language)
 
     @property
@@ -151,28 +155,49 @@ class Classifier:
         *,
         batch_tokens: int | None = None,
         progress: bool = False,
+        explain: bool = False,
     ) -> list[Prediction | TextError]:
         """Return one result for each text, in order: its prediction, or its TextError.
 
         texts: a list, a pandas or polars Series, a numpy array or an Arrow array. A missing value
         and a value that is no string get a TextError too. Texts are sorted by length inside, so a
-        mixed list costs little padding. progress: show a progress bar.
+        mixed list costs little padding. progress: show a progress bar. explain: split each text and
+        answer its sentences too, see `Prediction.sentences`.
 
         Raises EngineError when the engine fails, InputError when *texts* is a single string.
         """
         items = [text_of(item) for item in list_of_texts(texts)]
-        results: list[Prediction | TextError | None] = [None] * len(items)
-        good: list[tuple[int, Encoded]] = []
-        encoded = iter(self.encoder.encode([item for item in items if isinstance(item, str)]))
-        for i, item in enumerate(items):
-            found = next(encoded) if isinstance(item, str) else item
-            if isinstance(found, TextError):
-                found.position = i
-                results[i] = found
-            else:
-                good.append((i, found))
-        rows = [each.ids for _, each in good]
-        batches = list(plan_batches([*map(len, rows)], batch_tokens or self.batch_tokens))
+        if explain:
+            explanation = Explanation(items)
+            items = list(explanation)
+        encoded, logits = self._compute(items, batch_tokens or self.batch_tokens, progress)
+        answered = iter(self.decide(logits, [one for one in encoded if isinstance(one, Encoded)]))
+        results = [next(answered) if isinstance(one, Encoded) else one for one in encoded]
+        return explanation.attach(results, self.labels) if explain else results
+
+    def embed(
+        self, texts: Sequence[str], *, progress: bool = False
+    ) -> tuple[list[Encoded | TextError], NDArray[np.float32], NDArray[np.float32]]:
+        """Return the tokens of each text, or its error; and for those with tokens two arrays.
+
+        The arrays are the pooled states (texts, hidden) and the probs (texts, labels). Needs a
+        classifier that was loaded with `states`.
+        """
+        encoded, logits = self._compute(texts, self.batch_tokens, progress)
+        size = len(self.labels)
+        return encoded, logits[:, size:], probabilities(logits[:, :size], self._temperature)
+
+    def _compute(
+        self, items: Sequence[str | TextError], batch_tokens: int, progress: bool
+    ) -> tuple[list[Encoded | TextError], NDArray[np.float32]]:
+        """Return the tokens or the error of each item, and the logits of those with tokens."""
+        found = iter(self.encoder.encode([item for item in items if isinstance(item, str)]))
+        encoded = [next(found) if isinstance(item, str) else item for item in items]
+        for i, one in enumerate(encoded):
+            if isinstance(one, TextError):
+                one.position = i
+        rows = [one.ids for one in encoded if isinstance(one, Encoded)]
+        batches = list(plan_batches([*map(len, rows)], batch_tokens))
         with progress_bar(len(rows), shown=progress) as advance:
 
             def run(batch: Rows, other_calls: int) -> NDArray[np.float32]:
@@ -181,11 +206,11 @@ class Classifier:
                 return logits
 
             computed = self.at_once(run, [[rows[k] for k in batch] for batch in batches])
-        for batch, logits in zip(batches, computed, strict=True):
-            predictions = self.decide(logits, [good[k][1] for k in batch])
-            for k, prediction in zip(batch, predictions, strict=True):
-                results[good[k][0]] = prediction
-        return [result for result in results if result is not None]
+        values = computed[0].shape[1] if computed else len(self.labels)
+        logits = np.empty((len(rows), values), dtype=np.float32)
+        for batch, part in zip(batches, computed, strict=True):
+            logits[batch] = part
+        return encoded, logits
 
     def at_once(self, work: Callable[[Rows, int], T], batches: Sequence[Rows]) -> list[T]:
         """Return the result of *work* for each of *batches*, in order.
@@ -231,8 +256,8 @@ class Classifier:
 
     def decide(self, logits: NDArray[np.float32], encoded: Sequence[Encoded]) -> list[Prediction]:
         """Turn logits (rows, labels) into calibrated answers."""
-        probs = probabilities(logits, self._temperature)
         labels, digest = self.labels, self.bundle.digest
+        probs = probabilities(logits[:, : len(labels)], self._temperature)
         foreign = np.array([text.foreign for text in encoded], dtype=bool)
         made = decide(probs, labels, self.threshold, foreign)
         scores: list[float | None] = [None] * len(probs)
@@ -284,7 +309,8 @@ class Classifier:
             BundleError: the answer is wrong.
         """
         expected, ids = self._probe
-        self._check_golden(expected, probabilities(self.run([ids]), self._temperature)[0].tolist())
+        logits = self.run([ids])[:, : len(self.labels)]
+        self._check_golden(expected, probabilities(logits, self._temperature)[0].tolist())
 
     def _shortest_golden(self) -> tuple[Golden, NDArray[np.int64]]:
         """Return the golden text with the fewest tokens, and its token ids."""

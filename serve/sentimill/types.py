@@ -12,13 +12,16 @@ from typing import Final, Literal, SupportsIndex, TypeAlias, overload
 from sentimill.errors import EngineError, InputError, TextError
 
 __all__ = [
+    "EXPLAINED_SHARE",
     "MAX_TEXT_BYTES",
     "AbstainReason",
     "Limits",
     "Model",
+    "Neighbour",
     "Prediction",
     "Probs",
     "Result",
+    "Sentence",
     "check_size",
     "list_of_texts",
     "text_of",
@@ -26,6 +29,9 @@ __all__ = [
 
 MAX_TEXT_BYTES: Final = 1 << 20
 """The largest text accepted, in bytes of UTF-8. A longer text is a whole file in one cell."""
+
+EXPLAINED_SHARE: Final = 16
+"""A request may have so many times fewer texts where their sentences are answered too."""
 
 AbstainReason = Literal["LOW_CONFIDENCE", "UNSUPPORTED_LANGUAGE"]
 """Why a model abstained: its confidence is below the threshold, or it cannot read the language."""
@@ -76,6 +82,36 @@ class Probs(tuple[float, ...]):
 
 
 @dataclass(frozen=True, slots=True)
+class Sentence:
+    """One sentence of a text, and what it does to the answer.
+
+    start, end: its place in the text as it came, in characters. label, probs: the answer to the
+    sentence alone. change: the score of the text minus its score without the sentence: below 0
+    where the sentence makes the text more negative. Where the labels are not sentiments, it is of
+    the probability of the text's label. None where nothing is left without the sentence.
+    """
+
+    start: int
+    end: int
+    label: str
+    probs: Probs
+    change: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """One of the labelled reviews of an index that are most like a text.
+
+    similarity: the cosine of the two pooled states, -1 to 1. text: empty unless the index has it.
+    """
+
+    id: str
+    label: str
+    similarity: float
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """One answer.
 
@@ -85,7 +121,8 @@ class Prediction:
     guess; `abstain_reason` says why. truncated: part of the text was left out. tokens: how many
     tokens the model read. answered_by: `large` where a client's fallback gave label and probs in
     the student's place. model_digest: the sha256 of the manifest of the bundle that answered, empty
-    where it is not known.
+    where it is not known. sentences: where the caller asked for them. neighbours: where there is an
+    index, the nearest first.
     """
 
     label: str
@@ -98,6 +135,8 @@ class Prediction:
     answered_by: Literal["student", "large"] = "student"
     abstain_reason: AbstainReason | None = None
     model_digest: str = ""
+    sentences: tuple[Sentence, ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()
 
 
 Result: TypeAlias = Prediction | TextError | EngineError

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
 
-from sentimill.atomic_write import sync_folder, write_durably
+from sentimill.atomic_write import new_folder, write_durably
 from sentimill.bundle.manifest import MANIFEST, File, Manifest
 from sentimill.bundle.reader import Bundle, open_bundle
 from sentimill.errors import UsageError
@@ -34,25 +32,11 @@ def write_bundle(
         UsageError: *path* is a bundle and *overwrite* is not given, or it is something else.
     """
     check_writable(path, overwrite=overwrite)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
+    with new_folder(path) as work:
         listed = {name: _put(work / name, source) for name, source in sorted(files.items())}
         text = msgspec.json.format(msgspec.json.encode(manifest(listed)), indent=2)
         _put(work / MANIFEST, text + b"\n")
         open_bundle(work).verify()
-        work.chmod(0o755)
-        if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-            path.rename(old / path.name)
-            work.rename(path)
-            shutil.rmtree(old)
-        else:
-            work.rename(path)
-        sync_folder(path.parent)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
     return open_bundle(path)
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from typing import Annotated, Final
 
@@ -40,6 +41,8 @@ __all__ = ["Table", "classify"]
 _CHUNK: Final = 1024
 """Texts that are classified before their answers are written."""
 
+_COLOURS: Final = {"negative": "red", "neutral": "yellow", "positive": "green"}
+
 _Answers = Sequence[Prediction | SentimillError]
 
 
@@ -57,6 +60,12 @@ def classify(
     as_json: Annotated[
         bool,
         typer.Option("--json", help="Write one JSON object a line.", rich_help_panel=OUTPUT),
+    ] = False,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain", help="Answer each sentence too; coloured, or JSON.", rich_help_panel=OUTPUT
+        ),
     ] = False,
     bundle: BundleOption = None,
     server: ServerOption = None,
@@ -90,17 +99,21 @@ def classify(
         if server is not None:
             from sentimill.client.client import Client
 
-            answer = stack.enter_context(Client(server, security=security)).classify
+            answer = partial(
+                stack.enter_context(Client(server, security=security)).classify, explain=explain
+            )
         else:
-            answer = Classifier.load(
+            classifier = Classifier.load(
                 bundle,
                 precision=precision,
                 engine=engine,
                 provider=provider,
                 threads=threads,
                 detect_language=not no_detect_language,
-            ).classify
-        show = _as_json if as_json else Table() if sys.stdout.isatty() else _as_tabs
+            )
+            answer = partial(classifier.classify, explain=explain)
+        on_terminal = sys.stdout.isatty() and not as_json
+        show = Table() if on_terminal else _as_json if as_json or explain else _as_tabs
         failed = asked = 0
         for chunk in _chunks(texts or _stdin_lines()):
             # A lone surrogate cannot be written; its answer is an error that says so.
@@ -122,6 +135,11 @@ def _as_json(texts: Sequence[str], answers: _Answers) -> None:
             del found["answered_by"], found["model_digest"]
             if answer.probs.labels:
                 found["probs"] = dict(answer.probs)
+            for made, one in zip(found["sentences"], answer.sentences, strict=True):
+                made["probs"] = dict(one.probs)
+            for name in ("sentences", "neighbours"):  # only where somebody asked for them
+                if not found[name]:
+                    del found[name]
         else:
             found = {"error": answer.reason, "message": str(answer)}
         typer.echo(json.dumps({"text": text, **found}, ensure_ascii=False))
@@ -161,6 +179,17 @@ class Table:
             else:
                 shown = f"{answer.reason:<17}"
             yield f"{label:<{self._width}}  {shown}  {one_line(text)}"
+            if isinstance(answer, Prediction):
+                yield from _evidence(text, answer)
+
+
+def _evidence(text: str, answer: Prediction) -> Iterator[str]:
+    """Yield a line for each sentence, in the colour of its label, with its part in the answer."""
+    for one in answer.sentences:
+        change = "" if one.change is None else f"{one.change:+.2f}"
+        said = one_line(text[one.start : one.end])
+        colour = _COLOURS.get(one.label, "cyan")
+        yield typer.style(f"    {change:>5}  {one.label:<10}  {said}", fg=colour)
 
 
 def _fields(answer: Prediction | SentimillError) -> list[str]:

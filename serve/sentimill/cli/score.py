@@ -115,6 +115,12 @@ def score(
         bool,
         typer.Option("--probs", help="Add a probability per label.", rich_help_panel=OUTPUT),
     ] = False,
+    explain_column: Annotated[
+        bool,
+        typer.Option(
+            "--explain-column", help="Add the sentences, as JSON.", rich_help_panel=OUTPUT
+        ),
+    ] = False,
     prefix: Annotated[
         str, typer.Option(help="Start of the added columns' names.", rich_help_panel=OUTPUT)
     ] = "sentiment_",
@@ -230,6 +236,7 @@ def score(
         target_kind=output_format,
         prefix=prefix,
         probs=probs,
+        explain=explain_column,
         overwrite=overwrite,
         restart=restart,
         max_errors=max_errors,
@@ -261,7 +268,7 @@ def score(
         stop = stack.enter_context(stop_on_signals())
         scorer: Scorer
         if server is not None:
-            made = ServerScorer(server, security=security, stop=stop)
+            made = ServerScorer(server, security=security, stop=stop, explain=explain_column)
             scorer = stack.enter_context(closing(made))
         else:
             scorer = LocalScorer(
@@ -274,6 +281,7 @@ def score(
                     detect_language=not no_detect_language,
                 ),
                 batch_tokens=batch_tokens,
+                explain=explain_column,
             )
         if dry_run:
             typer.echo(json.dumps(try_out(job, scorer), indent=2))

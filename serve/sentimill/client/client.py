@@ -68,7 +68,12 @@ class Client:
         self._turn = cycle(self._channels)
 
     def classify(
-        self, texts: Iterable[object], *, bulk: bool = False, progress: bool = False
+        self,
+        texts: Iterable[object],
+        *,
+        bulk: bool = False,
+        progress: bool = False,
+        explain: bool = False,
     ) -> list[Result]:
         """Return one result a text, in order; a text that cannot be classified gets its error.
 
@@ -78,11 +83,13 @@ class Client:
         texts: a list, a pandas or polars Series, a numpy array or an Arrow array. A long list is
         sent as several requests of at most 256 texts, or fewer where `model` told the client of
         lower limits. bulk: let interactive callers go first. progress: show a progress bar.
+        explain: answer the sentences of each text too, see `Prediction.sentences`.
 
         Raises `UnavailableError`, `DeadlineError`, `InputError` or another `SentimillError` when a
         whole request failed.
         """
         answers = Answers(list_of_texts(texts))
+        requests = requests_of(answers, bulk=bulk, limits=self._limits, explain=explain)
         under_way: deque[tuple[list[int], _Future]] = deque()
         with progress_bar(len(answers.texts), shown=progress) as advance:
 
@@ -92,7 +99,7 @@ class Client:
                 advance(len(positions))
 
             try:
-                for positions, request in requests_of(answers, bulk=bulk, limits=self._limits):
+                for positions, request in requests:
                     if len(under_way) == self._concurrency:
                         finish()
                     under_way.append((positions, self._begin("Classify", request)))
@@ -174,7 +181,12 @@ class AsyncClient:
         self._turn = cycle(self._channels)
 
     async def classify(
-        self, texts: Iterable[object], *, bulk: bool = False, progress: bool = False
+        self,
+        texts: Iterable[object],
+        *,
+        bulk: bool = False,
+        progress: bool = False,
+        explain: bool = False,
     ) -> list[Result]:
         """See `Client.classify`.
 
@@ -182,6 +194,7 @@ class AsyncClient:
             (await client.classify(["Good!"], bulk=True))[0].label      # "positive"
         """
         answers = Answers(list_of_texts(texts))
+        requests = requests_of(answers, bulk=bulk, limits=self._limits, explain=explain)
         under_way: deque[tuple[list[int], asyncio.Task[bytes]]] = deque()
         with progress_bar(len(answers.texts), shown=progress) as advance:
 
@@ -191,7 +204,7 @@ class AsyncClient:
                 advance(len(positions))
 
             try:
-                for positions, request in requests_of(answers, bulk=bulk, limits=self._limits):
+                for positions, request in requests:
                     if len(under_way) == self._concurrency:
                         await finish()
                     task = asyncio.create_task(self._call("Classify", request))

@@ -9,12 +9,14 @@ from typing import Final
 from sentimill.client.channel import reason_of
 from sentimill.errors import OUTCOMES, EngineError, InputError, TextError
 from sentimill.types import (
+    EXPLAINED_SHARE,
     AbstainReason,
     Limits,
     Model,
     Prediction,
     Probs,
     Result,
+    Sentence,
     check_size,
     text_of,
 )
@@ -84,7 +86,7 @@ def check_settings(timeout_seconds: float, channels: int, concurrency: int) -> N
 
 
 def requests_of(
-    answers: Answers, *, bulk: bool, limits: Limits | None = None
+    answers: Answers, *, bulk: bool, limits: Limits | None = None, explain: bool = False
 ) -> Iterator[tuple[list[int], pb.ClassifyRequest]]:
     """Yield requests within the limits on items and bytes, with the positions of their texts.
 
@@ -96,7 +98,13 @@ def requests_of(
         # Half of the queue: bulk work may not fill all of it, and other callers need the rest.
         most_items = max(1, min(most_items, limits.max_items, limits.max_waiting_texts // 2))
         most_bytes = min(most_bytes, limits.max_request_bytes)
+    if explain:
+        most_items = max(1, most_items // EXPLAINED_SHARE)
     priority = pb.PRIORITY_BULK if bulk else pb.PRIORITY_INTERACTIVE
+
+    def request() -> tuple[list[int], pb.ClassifyRequest]:
+        return positions, pb.ClassifyRequest(items=items, priority=priority, explain=explain)
+
     positions: list[int] = []
     items: list[pb.ClassifyItem] = []
     size = 0
@@ -108,13 +116,13 @@ def requests_of(
             continue
         more = len(data) + _ITEM_BYTES
         if items and (len(items) == most_items or size + more > most_bytes):
-            yield positions, pb.ClassifyRequest(items=items, priority=priority)
+            yield request()
             positions, items, size = [], [], 0
         positions.append(position)
         items.append(pb.ClassifyItem(utf8=data))
         size += more
     if items:
-        yield positions, pb.ClassifyRequest(items=items, priority=priority)
+        yield request()
 
 
 def model_of(data: bytes) -> Model:
@@ -166,4 +174,14 @@ def _prediction(got: pb.Prediction, labels: tuple[str, ...], digest: str) -> Pre
             got.abstain_reason, "LOW_CONFIDENCE" if got.abstained else None
         ),
         model_digest=digest,
+        sentences=tuple(
+            Sentence(
+                start=one.start,
+                end=one.end,
+                label=one.label,
+                probs=Probs(one.probs, labels),
+                change=one.change if one.HasField("change") else None,
+            )
+            for one in got.sentences
+        ),
     )

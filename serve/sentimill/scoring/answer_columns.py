@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,7 +17,7 @@ from sentimill.errors import SentimillError
 __all__ = ["COLUMNS", "AnswerColumns", "AnswerSchema", "Answers"]
 
 COLUMNS: Final = ("label", "score", "confidence", "abstained", "abstain_reason", "error")
-"""The added columns, each after the prefix; `prob_<label>` follow on request."""
+"""The added columns, each after the prefix; `prob_<label>` and `sentences` follow on request."""
 
 _REASONS: Final = pa.array(["LOW_CONFIDENCE", "UNSUPPORTED_LANGUAGE"])
 
@@ -29,7 +29,8 @@ class Answers:
     probs: (rows, labels) float32 in the order of the labels, NaN where there is none. A row is in
     `errors` when it has no answer, and in neither when it needed none. foreign: the rows in a
     language that the model was not made for. Tokens are counted as the engine saw them. A server
-    does not report the padded tokens, so both counts are then of the useful ones.
+    does not report the padded tokens, so both counts are then of the useful ones. sentences: of
+    each row as JSON, None where it has no answer; empty where nobody asked for them.
     """
 
     probs: NDArray[np.float32]
@@ -37,6 +38,7 @@ class Answers:
     foreign: Collection[int] = ()
     useful_tokens: int = 0
     padded_tokens: int = 0
+    sentences: Sequence[str | None] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +52,12 @@ class AnswerSchema:
     threshold: float | None
     prefix: str
     with_probs: bool
+    with_sentences: bool = False
     names: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         extra = [f"prob_{label}" for label in self.labels] if self.with_probs else []
+        extra += ["sentences"] * self.with_sentences
         names = tuple(self.prefix + name for name in (*COLUMNS, *extra))
         object.__setattr__(self, "names", names)
 
@@ -85,12 +89,16 @@ class AnswerSchema:
                 pa.array(np.ascontiguousarray(filled[:, k]), mask=missing)
                 for k in range(len(self.labels))
             ]
+        if self.with_sentences:
+            found = answers.sentences or [None] * len(probs)
+            columns.append(pa.array(found, pa.string()))
         return AnswerColumns(names=self.names, arrays=tuple(columns))
 
     def schema(self) -> pa.Schema:
         """Return the names and types of the added columns."""
         types = [pa.string(), pa.float32(), pa.float32(), pa.bool_(), pa.string(), pa.string()]
-        types += [pa.float32()] * (len(self.names) - len(types))
+        types += [pa.float32()] * (len(self.names) - len(types) - self.with_sentences)
+        types += [pa.string()] * self.with_sentences
         return pa.schema(list(zip(self.names, types, strict=True)))
 
 

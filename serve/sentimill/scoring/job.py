@@ -21,7 +21,7 @@ from sentimill.scoring.output_format import OutputFormat
 from sentimill.scoring.pipeline import StopRules
 from sentimill.scoring.planning import Unit, open_table, plan
 from sentimill.scoring.runner import Progress, Run, Summary, refuse_existing
-from sentimill.scoring.scorers import Scorer
+from sentimill.scoring.scorers import Model, Scorer
 from sentimill.scoring.storage import (
     STANDARD,
     identity,
@@ -49,7 +49,8 @@ class Score:
     sources: paths, fsspec addresses, patterns, or `-`. target: a file, a folder that ends in `/`,
     or `-`. kind, target_kind: formats such as `csv.gz` where the names do not tell them. work: the
     folder for unfinished output; None means one next to the target. restart: delete what an
-    interrupted job left. strict: a blank text is an error.
+    interrupted job left. strict: a blank text is an error. explain: add a column with the
+    sentences; the scorer must explain too.
     """
 
     sources: tuple[str, ...]
@@ -59,6 +60,7 @@ class Score:
     target_kind: str | None = None
     prefix: str = "sentiment_"
     probs: bool = False
+    explain: bool = False
     overwrite: bool = False
     restart: bool = False
     max_errors: int | None = None
@@ -69,7 +71,7 @@ class Score:
         """Return the units. Raises what can be known before a model is loaded."""
         units = plan(self.sources, self.target, kind=self.kind, target_kind=self.target_kind)
         # The labels are not known yet; the columns that every model adds are.
-        columns = AnswerSchema((), None, self.prefix, with_probs=False)
+        columns = AnswerSchema((), None, self.prefix, with_probs=False, with_sentences=self.explain)
         for name in self.layout.text_columns:
             if name in columns.names:
                 why = f"--text-column {name!r} is a column that score adds: choose another --prefix"
@@ -107,7 +109,7 @@ class Score:
         """
         units = self.plan()
         model = scorer.model()
-        columns = AnswerSchema(model.labels, model.threshold, self.prefix, with_probs=self.probs)
+        columns = self.columns(model)
         if self.probs:  # only now their names are known
             self._check(units, columns)
         limits = StopRules(stop or threading.Event(), self.max_errors, self.strict)
@@ -126,6 +128,16 @@ class Score:
             finally:
                 journal.close()
             return summary
+
+    def columns(self, model: Model) -> AnswerSchema:
+        """Return the columns that the answers of *model* add."""
+        return AnswerSchema(
+            model.labels,
+            model.threshold,
+            self.prefix,
+            with_probs=self.probs,
+            with_sentences=self.explain,
+        )
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -195,6 +207,7 @@ class Score:
             "--text-column": ",".join(layout.text_columns),
             "--prefix": self.prefix,
             "--probs": str(self.probs),
+            "--explain-column": str(self.explain),
             "--delimiter": repr(layout.delimiter),
             "--quote": repr(layout.quote),
             "--escape": repr(layout.escape),

@@ -107,7 +107,9 @@ class _Units:
             threads=cluster.threads or _assigned_cpus() or max(1, int(cluster.num_cpus)),
             detect_language=cluster.detect_language,
         )
-        self._scorer = LocalScorer(classifier, batch_tokens=cluster.batch_tokens)
+        self._scorer = LocalScorer(
+            classifier, batch_tokens=cluster.batch_tokens, explain=job.explain
+        )
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Score the unit of *row* and return what was done, or the error that ended it."""

@@ -16,6 +16,7 @@ from sentimill.errors import (
     SentimillError,
     TextError,
 )
+from sentimill.evidence.sentences import Explanation, sentences_json
 from sentimill.scoring.answer_columns import Answers
 from sentimill.text.tokenizer import Encoded
 
@@ -40,6 +41,7 @@ class Prepared:
 
     texts: Texts
     encoded: Sequence[Encoded | TextError | None]
+    explanation: Explanation | None = None
 
 
 class Scorer(Protocol):
@@ -59,10 +61,16 @@ class Scorer(Protocol):
 
 
 class LocalScorer:
-    """Runs the classifier in this process, in batches of texts of like length."""
+    """Runs the classifier in this process, in batches of texts of like length.
 
-    def __init__(self, classifier: Classifier, *, batch_tokens: int | None = None) -> None:
+    explain: answer the sentences of each text too.
+    """
+
+    def __init__(
+        self, classifier: Classifier, *, batch_tokens: int | None = None, explain: bool = False
+    ) -> None:
         self._classifier = classifier
+        self._explain = explain
         self._encoder = classifier.new_encoder()
         self._batch_tokens = batch_tokens or classifier.batch_tokens
         self._temperature = classifier.bundle.manifest.precision(classifier.precision).temperature
@@ -78,6 +86,10 @@ class LocalScorer:
 
     def prepare(self, texts: Texts) -> Prepared:
         """See `Scorer.prepare`: tokenise."""
+        given, explanation = texts, None
+        if self._explain:
+            explanation = Explanation(texts)
+            texts = list(explanation)
         encoded: list[Encoded | TextError | None] = [
             text if isinstance(text, TextError) else None for text in texts
         ]
@@ -85,7 +97,7 @@ class LocalScorer:
         found = self._encoder.encode([text for text in texts if isinstance(text, str)])
         for place, result in zip(positions, found, strict=True):
             encoded[place] = result
-        return Prepared(texts, encoded)
+        return Prepared(given, encoded, explanation)
 
     def answer(self, prepared: Prepared) -> Answers:
         """See `Scorer.answer`: batches of like length; one that fails is split."""
@@ -110,7 +122,22 @@ class LocalScorer:
             padded += self._classifier.computed_tokens([len(rows[k]) for k in batch])
             probs[[positions[k] for k in batch]] = found
             errors |= {positions[batch[k]]: error for k, error in failed.items()}
-        return Answers(probs, errors, foreign, sum(map(len, rows)), padded)
+        tokens = sum(map(len, rows))
+        if (explanation := prepared.explanation) is None:
+            return Answers(probs, errors, foreign, tokens, padded)
+        count = len(prepared.texts)
+        parts = [None if np.isnan(row[0]) else row.tolist() for row in probs]
+        sentences = explanation.sentences(parts, self._classifier.labels)
+        own_errors = {i: error for i, error in errors.items() if i < count}
+        own_foreign = [i for i in foreign if i < count]
+        return Answers(
+            probs[:count],
+            own_errors,
+            own_foreign,
+            tokens,
+            padded,
+            [*map(sentences_json, sentences)],
+        )
 
     def _run(
         self, rows: Sequence[NDArray[np.int64]], other_calls: int

@@ -22,6 +22,7 @@ from sentimill.errors import (
     UnavailableError,
     UsageError,
 )
+from sentimill.evidence.sentences import sentences_json
 from sentimill.scoring.answer_columns import Answers
 from sentimill.scoring.scorers import Model, Prepared, Texts
 from sentimill.types import Prediction
@@ -50,7 +51,8 @@ class ServerScorer:
     """Asks a running server, with bulk priority; waits and asks again while it is full.
 
     patience_s: how long a server may refuse before the job gives up; what is done then is saved.
-    The last request may take a minute longer. stop: setting it ends a wait at once.
+    The last request may take a minute longer. stop: setting it ends a wait at once. explain: ask
+    for the sentences of each text too.
     """
 
     def __init__(
@@ -60,9 +62,11 @@ class ServerScorer:
         security: Security | None = None,
         patience_s: float = 600.0,
         stop: threading.Event | None = None,
+        explain: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._address = address
+        self._explain = explain
         self._stop = stop or threading.Event()
         self._clock = clock
         self._patience_s = min(patience_s, _FIRST_PATIENCE_S)
@@ -99,6 +103,7 @@ class ServerScorer:
         probs = np.full((len(texts), len(self._model.labels)), np.nan, dtype=np.float32)
         tokens = 0
         foreign: list[int] = []
+        sentences: list[str | None] = [None] * (len(texts) if self._explain else 0)
         for chunk, results in zip(
             chunks, self._threads.map(lambda chunk: self._ask(texts, chunk), chunks), strict=True
         ):
@@ -107,13 +112,15 @@ class ServerScorer:
                     self._check_model(result.model_digest in (self._model.digest, ""))
                     probs[place] = result.probs
                     tokens += result.tokens
+                    if self._explain:
+                        sentences[place] = sentences_json(result.sentences)
                     if result.abstain_reason == "UNSUPPORTED_LANGUAGE":
                         foreign.append(place)
                 else:
                     errors[place] = result
         # The digest does not tell the precision, which decides the last bits of a figure.
         self._check_model(self.model() == self._model)
-        return Answers(probs, errors, foreign, tokens, tokens)
+        return Answers(probs, errors, foreign, tokens, tokens, sentences)
 
     def close(self) -> None:
         """Close the connection."""
@@ -141,7 +148,9 @@ class ServerScorer:
         one = len(wanted) == 1
         try:
             return self._patiently(
-                lambda: self._client.classify(wanted, bulk=True), since, also_late=one
+                lambda: self._client.classify(wanted, bulk=True, explain=self._explain),
+                since,
+                also_late=one,
             )
         except DeadlineError as error:
             if one or error.reason != _LATE or self._clock() - since > self._patience_s:

@@ -47,7 +47,7 @@ def try_out(job: Score, scorer: Scorer) -> dict[str, object]:
     """
     units = job.plan()
     model = scorer.model()
-    columns = AnswerSchema(model.labels, model.threshold, job.prefix, with_probs=job.probs)
+    columns = job.columns(model)
     with open_table(units[0], job.layout, columns) as table:
         form = OutputFormat(units[0], table, job.layout, columns)
         form.head()

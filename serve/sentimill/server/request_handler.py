@@ -26,11 +26,12 @@ from sentimill.errors import (
     TextError,
     UnavailableError,
 )
+from sentimill.evidence.sentences import Explanation
 from sentimill.server.access.auth import ANONYMOUS, Caller, TokenAuth
 from sentimill.server.error_interceptor import CallBoundary
 from sentimill.server.model_slot import ModelSlot
 from sentimill.text.tokenizer import Encoded
-from sentimill.types import Prediction
+from sentimill.types import EXPLAINED_SHARE, Prediction
 
 __all__ = ["Answers", "Limits", "Request", "RequestHandler"]
 
@@ -61,7 +62,8 @@ class Request:
     """The texts of one request, which are read in another thread, and who sent them.
 
     count: how many texts there are. caller: has the quota. sender: whose share of queue and engine
-    the request uses. seconds_left: until the caller's deadline, None for none.
+    the request uses. seconds_left: until the caller's deadline, None for none. explain: answer the
+    sentences of each text too.
     """
 
     texts: Iterable[str | TextError]
@@ -70,6 +72,7 @@ class Request:
     sender: str
     seconds_left: float | None
     bulk: bool = False
+    explain: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,25 +167,32 @@ class RequestHandler:
         if not self.healthy:
             why = "the engine failed and is being restarted: another server may answer"
             raise UnavailableError(why, reason="ENGINE_FAILED")
-        if not 1 <= request.count <= self.limits.max_items:
+        most = self.limits.max_items
+        if request.explain:
+            most = max(1, most // EXPLAINED_SHARE)
+        if not 1 <= request.count <= most:
             raise InputError(
-                f"items has {request.count} texts, the limits are 1 and"
-                f" {self.limits.max_items}: split the list into several requests",
+                f"items has {request.count} texts, the limits are 1 and {most}: split the list into"
+                " several requests",
                 reason="ITEM_COUNT",
                 field="items",
             )
+        explanation = Explanation(request.texts) if request.explain else None
+        texts = request.texts if explanation is None else explanation
         left, limit = request.seconds_left, None
         if left is None:
             left = limit = self.limits.default_deadline_seconds
         try:
             # gRPC itself cancels a call that set a deadline.
             async with asyncio.timeout(limit):
-                model, encoded, answer, tokenized = await self._compute(request, arrived, left)
+                model, encoded, answer, tokenized = await self._compute(
+                    request, texts, arrived, left
+                )
         except TimeoutError:
             why = f"no answer in {limit} s, the limit for calls without a deadline: set a deadline"
             raise DeadlineError(why, reason="DEADLINE_EXCEEDED") from None
         # The model may be closed by now; what is left needs no engine.
-        results = self._results(model, encoded, answer)
+        results = self._results(model, encoded, answer, explanation)
         queued = max(answer.queue_seconds, 0.0)
         if not request.bulk:  # bulk work may wait for long, and a fleet must not grow for it
             self.boundary.metrics.queue_seconds.observe(queued)
@@ -197,7 +207,11 @@ class RequestHandler:
         )
 
     async def _compute(
-        self, request: Request, arrived: float, left: float
+        self,
+        request: Request,
+        texts: Iterable[str | TextError],
+        arrived: float,
+        left: float,
     ) -> tuple[Classifier, list[Encoded | TextError], Answer, float]:
         """Admit, tokenize and run; return the model, the tokens, the logits, and the time between.
 
@@ -209,7 +223,8 @@ class RequestHandler:
         try:
             request.caller.spend(count, arrived)
             with self._slot.use() as model:
-                encoded = await model.encode(request.texts)
+                encoded = await model.encode(texts)
+                request.caller.give_back(count - len(encoded))  # the sentences are a debt
                 tokenized = time.monotonic()
                 self.boundary.metrics.tokenize_seconds.observe(tokenized - arrived)
                 good = [text.ids for text in encoded if isinstance(text, Encoded)]
@@ -219,7 +234,7 @@ class RequestHandler:
                         new_tokens, left - (tokenized - arrived), bulk=bulk, caller=sender
                     )
                 except (InputError, UnavailableError):
-                    request.caller.give_back(count)
+                    request.caller.give_back(len(encoded))
                     raise
                 tokens = new_tokens
                 answer = Answer([], 0.0, 0.0)
@@ -232,9 +247,13 @@ class RequestHandler:
         return model.classifier, encoded, answer, tokenized
 
     def _results(
-        self, classifier: Classifier, encoded: list[Encoded | TextError], answer: Answer
+        self,
+        classifier: Classifier,
+        encoded: list[Encoded | TextError],
+        answer: Answer,
+        explanation: Explanation | None,
     ) -> list[Prediction | SentimillError]:
-        """Put predictions and errors back in request order."""
+        """Put predictions and errors back in request order, and sentences into their answers."""
         rows = iter(answer.logits)
         got = [text if isinstance(text, TextError) else next(rows) for text in encoded]
         good = [
@@ -250,6 +269,8 @@ class RequestHandler:
         results: list[Prediction | SentimillError] = [
             row if isinstance(row, SentimillError) else next(answered) for row in got
         ]
+        if explanation is not None:
+            results = explanation.attach(results, classifier.labels)
         self.boundary.metrics.observe_answers(
             [one for one in results if isinstance(one, Prediction)],
             [one.reason for one in results if isinstance(one, SentimillError)],

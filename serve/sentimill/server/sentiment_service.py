@@ -146,6 +146,7 @@ class SentimentService:
                 sender=self._requests.sender(caller, context),
                 seconds_left=seconds_left(context),
                 bulk=bulk,
+                explain=request.explain,
             )
         )
         return _response(answers, request.items)
@@ -225,4 +226,8 @@ def _prediction(prediction: Prediction) -> pb.Prediction:
         truncated=prediction.truncated,
         tokens=prediction.tokens,
         abstain_reason=_ABSTAIN_REASONS[prediction.abstain_reason],
+        sentences=[
+            pb.Sentence(start=s.start, end=s.end, label=s.label, probs=s.probs, change=s.change)
+            for s in prediction.sentences
+        ],
     )

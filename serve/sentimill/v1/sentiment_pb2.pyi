@@ -35,12 +35,14 @@ class ClassifyItem(_message.Message):
     def __init__(self, text: _Optional[str] = ..., utf8: _Optional[bytes] = ...) -> None: ...
 
 class ClassifyRequest(_message.Message):
-    __slots__ = ("items", "priority")
+    __slots__ = ("items", "priority", "explain")
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     items: _containers.RepeatedCompositeFieldContainer[ClassifyItem]
     priority: Priority
-    def __init__(self, items: _Optional[_Iterable[_Union[ClassifyItem, _Mapping]]] = ..., priority: _Optional[_Union[Priority, str]] = ...) -> None: ...
+    explain: bool
+    def __init__(self, items: _Optional[_Iterable[_Union[ClassifyItem, _Mapping]]] = ..., priority: _Optional[_Union[Priority, str]] = ..., explain: _Optional[bool] = ...) -> None: ...
 
 class ClassifyResponse(_message.Message):
     __slots__ = ("results", "model_digest", "timings", "labels")
@@ -81,7 +83,7 @@ class ClassifyResult(_message.Message):
     def __init__(self, prediction: _Optional[_Union[Prediction, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
 
 class Prediction(_message.Message):
-    __slots__ = ("label", "probs", "score", "confidence", "abstained", "truncated", "tokens", "abstain_reason")
+    __slots__ = ("label", "probs", "score", "confidence", "abstained", "truncated", "tokens", "abstain_reason", "sentences")
     LABEL_FIELD_NUMBER: _ClassVar[int]
     PROBS_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
@@ -90,6 +92,7 @@ class Prediction(_message.Message):
     TRUNCATED_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     ABSTAIN_REASON_FIELD_NUMBER: _ClassVar[int]
+    SENTENCES_FIELD_NUMBER: _ClassVar[int]
     label: str
     probs: _containers.RepeatedScalarFieldContainer[float]
     score: float
@@ -98,7 +101,22 @@ class Prediction(_message.Message):
     truncated: bool
     tokens: int
     abstain_reason: AbstainReason
-    def __init__(self, label: _Optional[str] = ..., probs: _Optional[_Iterable[float]] = ..., score: _Optional[float] = ..., confidence: _Optional[float] = ..., abstained: _Optional[bool] = ..., truncated: _Optional[bool] = ..., tokens: _Optional[int] = ..., abstain_reason: _Optional[_Union[AbstainReason, str]] = ...) -> None: ...
+    sentences: _containers.RepeatedCompositeFieldContainer[Sentence]
+    def __init__(self, label: _Optional[str] = ..., probs: _Optional[_Iterable[float]] = ..., score: _Optional[float] = ..., confidence: _Optional[float] = ..., abstained: _Optional[bool] = ..., truncated: _Optional[bool] = ..., tokens: _Optional[int] = ..., abstain_reason: _Optional[_Union[AbstainReason, str]] = ..., sentences: _Optional[_Iterable[_Union[Sentence, _Mapping]]] = ...) -> None: ...
+
+class Sentence(_message.Message):
+    __slots__ = ("start", "end", "label", "probs", "change")
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    PROBS_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    start: int
+    end: int
+    label: str
+    probs: _containers.RepeatedScalarFieldContainer[float]
+    change: float
+    def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ..., label: _Optional[str] = ..., probs: _Optional[_Iterable[float]] = ..., change: _Optional[float] = ...) -> None: ...
 
 class Timings(_message.Message):
     __slots__ = ("tokenize_seconds", "queue_seconds", "engine_seconds", "total_seconds")

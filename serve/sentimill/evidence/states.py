@@ -1,0 +1,60 @@
+"""The pooled state of a text: what the head of the student turns into logits.
+
+A bundle's graph gives logits alone. The graph is extended when it is loaded, so no bundle has to be
+exported again, and every engine and the server's queue pass the longer rows on as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sentimill.errors import BundleError, UsageError
+
+__all__ = ["with_states"]
+
+_OUTPUT: Final = "logits_and_states"
+
+
+def with_states(graph: bytes) -> bytes:
+    """Return an ONNX *graph* whose rows have the pooled state of the text behind the logits.
+
+    The pooled state is the input of the last product with a matrix, which is the head. The head may
+    take several equal rows a text, of which a Gather keeps one: the state is taken by the same.
+
+    Raises:
+        UsageError: the package onnx is missing.
+        BundleError: the graph does not end in such a head.
+    """
+    try:
+        import onnx
+        from onnx import helper
+    except ImportError as error:
+        why = f"an index needs the package onnx ({error}): pip install 'sentimill[evidence]'"
+        raise UsageError(why, reason="EXTRA_MISSING") from error
+    model = onnx.load_model_from_string(graph)
+    makers = {name: n for n in model.graph.node for name in n.output if n.op_type != "Constant"}
+    (output,) = model.graph.output
+    node, picks = makers[output.name], None
+    while node.op_type not in ("MatMul", "Gemm"):
+        picks = node if node.op_type == "Gather" else picks
+        inputs = [makers[name] for name in node.input if name in makers]
+        if len(inputs) != 1:
+            raise BundleError(
+                "the model has no linear head at its end, so it has no states to compare texts by:"
+                " use a bundle that `sentimill train` wrote",
+                reason="BUNDLE_NO_STATES",
+            )
+        node = inputs[0]
+    state = node.input[0]
+    if picks is not None:
+        picked = helper.make_node("Gather", [state, picks.input[1]], ["state"], axis=1)
+        model.graph.node.append(picked)
+        state = "state"
+    for name in (output.name, state):  # an fp16 graph may have either in fp16
+        model.graph.node.append(helper.make_node("Cast", [name], [f"{name}_fp32"], to=1))
+    both = [f"{output.name}_fp32", f"{state}_fp32"]
+    model.graph.node.append(helper.make_node("Concat", both, [_OUTPUT], axis=1))
+    model.graph.output.pop()
+    model.graph.output.append(helper.make_tensor_value_info(_OUTPUT, 1, ["rows", "values"]))
+    extended: bytes = model.SerializeToString()
+    return extended
