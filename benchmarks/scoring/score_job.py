@@ -8,6 +8,7 @@ output is whole or absent whatever happens, and that a resumed job ends with the
     python -m benchmarks.scoring.score_job ratio    --bundle bundles/demo --data shared/data
     python -m benchmarks.scoring.score_job pipeline --rows 5000000
     python -m benchmarks.scoring.score_job faults   --kills 100
+    python -m benchmarks.scoring.score_job records
     python -m benchmarks.scoring.score_job equal    --bundle bundles/demo --data shared/data
     python -m benchmarks.scoring.score_job peers    --bundle bundles/demo --data shared/data
 """
@@ -33,6 +34,7 @@ import pyarrow.parquet as pq
 from benchmarks.record import RESULTS, peak_mib, surroundings
 from benchmarks.scoring.faults import faults
 from benchmarks.scoring.other_scorers import peers
+from benchmarks.scoring.records import records
 from benchmarks.scoring.tables import fill
 from sentimill.classifier import Classifier, plan_batches
 from sentimill.scoring.job import Score
@@ -48,7 +50,8 @@ def main() -> None:
     """Run one question and write its answer to results/, and as the last line to stdout."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "question", choices=["ratio", "pipeline", "memory", "faults", "equal", "peers"]
+        "question",
+        choices=["ratio", "pipeline", "memory", "faults", "records", "equal", "peers"],
     )
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--data", type=Path, help="folder of labelled reviews")
@@ -79,6 +82,8 @@ def answer(chosen: argparse.Namespace, folder: Path) -> dict[str, object]:
     """Measure what was asked for."""
     if chosen.question == "faults":
         return faults(folder, chosen.kills)
+    if chosen.question == "records":
+        return records(folder)
     if chosen.question == "pipeline":
         return pipeline(chosen.rows, chosen.repeats)
     if chosen.question == "memory":

@@ -7,7 +7,7 @@ answers alone, and `parquet_writer` makes the file from the input and that strea
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,6 +26,10 @@ from sentimill.scoring.formats.table import (
 from sentimill.text.cleaning import join_texts
 
 __all__ = ["ParquetTable", "is_text", "message"]
+
+
+_SHARED: Final = frozenset({"PLAIN", "RLE", "BIT_PACKED", "PLAIN_DICTIONARY", "RLE_DICTIONARY"})
+"""The encodings that Arrow reads as dictionaries."""
 
 
 class ParquetTable:
@@ -66,6 +70,7 @@ class ParquetTable:
         self.keep = layout.keep
         found = count_answers(name, self.columns, columns.names, layout.update, last=False)
         self.update = found > 0
+        self._texts_file = pq.ParquetFile(file, read_dictionary=self._repeating())
 
     def head(self, added: Sequence[str]) -> bytes:
         """See `Table.head`: an Arrow stream begins with its schema."""
@@ -114,10 +119,21 @@ class ParquetTable:
             if skip >= rows:
                 continue
             size = self._batch_rows(group, rows)
-            for batch in self.file.iter_batches(size, row_groups=[group], columns=wanted):
+            for batch in self._texts_file.iter_batches(size, row_groups=[group], columns=wanted):
                 if skip < len(batch):
                     yield batch.slice(skip)
                 skip = max(0, skip - len(batch))
+
+    def _repeating(self) -> list[str]:
+        """Return the text columns to read as dictionaries, as far as Arrow can.
+
+        A long text that is stored once may fill thousands of rows.
+        """
+        metadata = self.file.metadata
+        groups = [metadata.row_group(k) for k in range(metadata.num_row_groups)]
+        chunks = [group.column(k) for group in groups for k in range(metadata.num_columns)]
+        other = {c.path_in_schema for c in chunks if not _SHARED.issuperset(c.encodings)}
+        return [name for name in self._text_columns if name not in other]
 
     def _batch_rows(self, group: int, rows: int) -> int:
         metadata = self.file.metadata.row_group(group)
@@ -168,8 +184,9 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 def _decoded(column: pa.Array) -> list[str | TextError | None]:
     """Return the texts of *column*; Parquet does not promise that they are valid UTF-8."""
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
+    if pa.types.is_dictionary(column.type):  # a text that is there often stays one object
+        values = _decoded(column.dictionary)
+        return [None if k is None else values[k] for k in column.indices.to_pylist()]
     if not _is_bytes(column.type):
         try:
             plain: list[str | TextError | None] = column.to_pylist()

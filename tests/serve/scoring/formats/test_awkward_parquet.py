@@ -269,7 +269,13 @@ def test_only_columns_copies_the_named_ones(
 
 @pytest.mark.parametrize(
     "kind",
-    [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())],
+    [
+        pa.string(),
+        pa.large_string(),
+        pa.string_view(),
+        pa.binary(),
+        pa.dictionary(pa.int8(), pa.string()),
+    ],
 )
 def test_gaps_are_filled_in_any_type_of_text(
     tmp_path: Path, scorer: LocalScorer, kind: pa.DataType
@@ -289,7 +295,8 @@ def test_gaps_are_filled_in_any_type_of_text(
 
     found = read(f"select sentiment_label, sentiment_score, seen from '{target}'").fetchall()
     expected = ["mine", "positive", "positive", "positive", "yours"]
-    assert [row[0] for row in found] == expected
+    labels = [row[0].decode() if isinstance(row[0], bytes) else row[0] for row in found]
+    assert labels == expected
     assert [row[1] for row in found] == [0.25, *[pytest.approx(0.8017847)] * 3, 0.5]
     assert pq.ParquetFile(target).schema_arrow.field("sentiment_label").type == kind
     assert (

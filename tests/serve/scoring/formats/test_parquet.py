@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from scoring_jobs import SMALL_WINDOW_BYTES, job, score
-from sentimill.errors import TableError
-from sentimill.scoring.formats.table import Layout
+from sentimill.errors import TableError, TextError
+from sentimill.scoring.answer_columns import AnswerSchema
+from sentimill.scoring.formats.table import Layout, Position
+from sentimill.scoring.planning import open_table
 from sentimill.scoring.scorers import LocalScorer
 
 FILES = {"source": "in.parquet", "target": "out.parquet"}
@@ -82,6 +84,7 @@ def test_every_other_column_is_untouched(tmp_path: Path, scorer: LocalScorer) ->
         pa.large_string(),
         pa.string_view(),
         pa.binary(),
+        pa.binary_view(),
         pa.dictionary(pa.int16(), pa.string()),
     ],
 )
@@ -95,6 +98,23 @@ def test_text_may_be_stored_in_many_ways(
     assert found["sentiment_label"].to_pylist() == ["positive", None, "negative"]
     assert found["sentiment_error"].to_pylist() == [None, "MISSING_TEXT", None]
     assert found["text"].to_pylist() == table["text"].to_pylist()
+
+
+@pytest.mark.parametrize("encoding", [None, "DELTA_LENGTH_BYTE_ARRAY", "DELTA_BYTE_ARRAY"])
+def test_a_text_that_is_stored_once_is_held_once(tmp_path: Path, encoding: str | None) -> None:
+    """Thousands of rows with one long text cost the memory of one, where Parquet stores one."""
+    options = {"use_dictionary": encoding is None, "column_encoding": encoding}
+    table = pa.table({"text": ["good " * 1000] * 2000 + [None]})
+    (tmp_path / "in.parquet").write_bytes(parquet(table, **options))
+    (unit,) = job(tmp_path / "in.parquet", tmp_path / "out.parquet").plan()
+    with open_table(unit, Layout(), AnswerSchema(("a", "b"), None, "x_", with_probs=False)) as read:
+        windows = [window.texts for window in read.windows(Position())]
+    texts = [text for window in windows for text in window]
+
+    assert texts[:-1] == table["text"].to_pylist()[:-1]
+    assert isinstance(texts[-1], TextError)
+    assert len(windows) > 2
+    assert len({id(text) for text in texts[:-1]}) == 1 or encoding is not None
 
 
 def test_bytes_that_are_no_text_are_a_bad_row(tmp_path: Path, scorer: LocalScorer) -> None:
