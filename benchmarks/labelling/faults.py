@@ -72,7 +72,7 @@ def server_says(server: TeacherServer) -> dict[str, Any]:
 
 
 def faults(folder: Path, rows: int) -> dict[str, Any]:
-    """Run 1."""
+    """Label with every kind of fault, and compare the store with the server's count."""
     write_reviews(folder / "in.jsonl", rows)
     behaviour = Behaviour(faults=dict.fromkeys(KINDS, EACH), hopeless=HOPELESS, hang_s=30.0)
     started = time.monotonic()
@@ -115,7 +115,7 @@ def _good(raw: str) -> bool:
 
 
 def kills(folder: Path, rows: int) -> dict[str, Any]:
-    """Run 2."""
+    """Kill the run at random moments, and compare its result with an uninterrupted run."""
     import hashlib
 
     calm, wild = folder / "calm", folder / "wild"
@@ -165,7 +165,7 @@ def kills(folder: Path, rows: int) -> dict[str, Any]:
 
 
 def race(folder: Path, rows: int) -> dict[str, Any]:
-    """Run 3, without and with faults."""
+    """Race 200 workers for the budget, without and with faults."""
     found: dict[str, Any] = {}
     one = (300 * PRICE[0] + 4 * PRICE[1]) / 1e6
     for name, each in (("calm", 0.0), ("faulty", EACH)):
@@ -189,7 +189,7 @@ def race(folder: Path, rows: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run what was asked for."""
+    """Run the questions that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("which", choices=["faults", "kills", "race"])
     parser.add_argument("--rows", type=int, default=20_000)

@@ -2,10 +2,10 @@
 
     python -m benchmarks.labelling.frontier --pseudo DIR --data DIR [--write labelled.jsonl]
 
-The bound: stars are their writer's verdict, the teacher judged the words. They cannot agree where a
-three-star text leans, so three-class agreement measures the stars as much as the teacher; the
-two-class figure leaves out every row that either side calls neutral. No text leaves this machine;
-`--write` joins labels and texts for `sentimill curate` and `sentimill train`.
+The bound: stars are the verdict of the writer, and the teacher judged the words. They cannot agree
+where a three-star text leans to one side, so three-class agreement measures the stars as much as
+the teacher. The two-class figure leaves out every row that either side calls neutral. No text leaves
+this machine. `--write` joins labels and texts for `sentimill curate` and `sentimill train`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def joined(pseudo: Path, data: Path) -> list[dict[str, Any]]:
 
 
 def agreement(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return agreement of `label` with `given` on all classes, and where both are polar."""
+    """Return how often `label` is `given`, on all rows and on those where neither is neutral."""
     polar = [row for row in rows if "neutral" not in (row["label"], row["given"])]
     confusion = Counter((row["given"], row["label"]) for row in rows)
     return {
@@ -70,7 +70,7 @@ def _share(rows: list[dict[str, Any]]) -> float:
 
 
 def main() -> None:
-    """Write the figures, and the joined rows where they are wanted."""
+    """Write the figures, and with --write the joined rows."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pseudo", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True)

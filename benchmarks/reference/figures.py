@@ -135,7 +135,7 @@ def without_their_texts(judgement: dict[str, Any]) -> dict[str, Any]:
 
 
 def reached(judgement: dict[str, Any], name: str, figure: str, floor: float) -> dict[str, Any]:
-    """Return what became of one floor."""
+    """Return whether one floor was reached, with the figure."""
     found = next(one for one in judgement["sets"] if one["name"] == name)["figures"][figure]
     return {
         "set": name,
@@ -147,13 +147,13 @@ def reached(judgement: dict[str, Any], name: str, figure: str, floor: float) -> 
 
 
 def calibrated(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Return the ECE in domain, with its interval, beside what it may be at most."""
+    """Return the in-domain ECE with its interval, and the limit for it."""
     ece = metrics["sets"][0]["figures"]["ece"]
     return {**ece, "at_most": IN_DOMAIN_ECE, "reached": ece["value"] <= IN_DOMAIN_ECE}
 
 
 def not_beaten(rivals: list[dict[str, Any]]) -> list[str]:
-    """Return a line for each rival on where the student is not clearly better than it."""
+    """Return a line for each rival: the sets on which the student is not clearly better."""
     return [
         msgspec.convert(rival, Rival).sentence().replace("The bundle", "- the student", 1)
         for rival in rivals
@@ -161,7 +161,7 @@ def not_beaten(rivals: list[dict[str, Any]]) -> list[str]:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Return the figures as Markdown: a row a set, then what was set out for, then behaviour."""
+    """Return the figures as Markdown: a row for each set, then the floors, then behaviour."""
     judgement = result["judgement"]
     rivals = judgement["rivals"]
     head = ["test rows of", "rows", "two-class, %", "macro-F1, %", "accuracy, %", "ECE"]
@@ -203,7 +203,7 @@ def behaviour(judgement: dict[str, Any]) -> list[str]:
 
 
 def checklist(judgement: dict[str, Any]) -> str:
-    """Return a table of CheckList's tests beside what its paper gives; empty without any."""
+    """Return a table of CheckList's tests with the rates of its paper; empty without any."""
     lines = [
         (
             one["test"],

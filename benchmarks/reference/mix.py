@@ -96,7 +96,7 @@ class Mix:
 
 
 def main() -> None:
-    """Write the files, and say on stderr what is in them."""
+    """Write the files, and print on stderr what is in them."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of Parquet files")
     parser.add_argument("--pseudo", type=Path, required=True, help="shares of whole reviews")
@@ -133,7 +133,7 @@ def main() -> None:
 
 
 def write(file: Path, rows: list[Row]) -> None:
-    """Write *rows*, and say on stderr what is in them."""
+    """Write *rows*, and print on stderr what is in them."""
     with file.open("w", encoding="utf-8") as out:
         out.writelines(
             json.dumps({"split": "train", **row}, ensure_ascii=False) + "\n" for row in rows
@@ -205,7 +205,7 @@ def packaged_rows(names: Sequence[str] = PACKAGED) -> dict[str, list[Row]]:
 
 
 def allowed(rows: list[Row], judged: set[str]) -> list[Row]:
-    """Return the rows none of whose forms is *judged*."""
+    """Return the rows without any form that is in *judged*."""
     return [row for row in rows if judged.isdisjoint(forms(row["text"]))]
 
 
@@ -238,7 +238,7 @@ def read(data: Path, name: str) -> list[Row]:
 
 
 def plain(text: str) -> str:
-    """Return the form in which two texts count as the same here: letters and digits alone."""
+    """Return the letters and digits of a text. Texts with the same ones count as equal here."""
     return re.sub(r"[^a-z0-9]+", " ", normalise(text)).strip()
 
 
@@ -252,12 +252,12 @@ def forms(text: str) -> set[str]:
 
 
 def forms_if_judged(row: Row) -> set[str]:
-    """Return the forms of a row that a figure may be taken on, none of others."""
+    """Return the forms of a row that may be judged on; no forms of other rows."""
     return forms(row["text"]) if row["split"] in ("validation", "test") else set()
 
 
 def line_broken(text: str) -> str:
-    """Return *text* with the line breaks of HTML as such."""
+    """Return *text* with the line breaks of HTML replaced by newlines."""
     return text.replace("<br />", "\n")
 
 

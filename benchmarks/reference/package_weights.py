@@ -37,8 +37,8 @@ Facts = dict[str, str | int | float | bool | None]
 class PackageWeights(Train):
     """A run of `train` whose student is trained already.
 
-    weights: a safetensors file with the names of `Student`, in any float type. facts: how they came
-    about. made_from: the encoder that they began as, see `find_pretrained`.
+    weights: a safetensors file with the names of `Student`, in any float type. facts: how they were
+    trained. made_from: the encoder that the training started from, see `find_pretrained`.
     """
 
     weights: Path
@@ -84,7 +84,7 @@ class PackageWeights(Train):
 
 
 def main() -> None:
-    """Write the bundle, and print what its gate says."""
+    """Write the bundle, and print the result of its gate."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--base", required=True, help="where tokenizer and configuration come from")

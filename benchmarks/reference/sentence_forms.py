@@ -1,4 +1,4 @@
-"""Sentences whose form decides what they say: negation, hopes that failed, answers, other people.
+"""Makes sentences whose form decides their sentiment: negation, hopes that failed, other people.
 
     python -m benchmarks.reference.sentence_forms --out forms.jsonl
 
@@ -49,7 +49,7 @@ def pick(draw: Draw, kind: str) -> str:
 
 
 class Words:
-    """One draw of everything that a form may need; what it does not use is not missed."""
+    """One draw of all words that a form may need. A form uses some of them."""
 
     def __init__(self, draw: Draw) -> None:
         self.draw = draw
@@ -94,7 +94,7 @@ BELIED: Final = {"+": "-", "-": "+", "0": "0"}
 
 
 def said(w: Words) -> Made:
-    """Say a word of a thing, and mean it."""
+    """Say a word of a thing, without a denial."""
     word, sign = w.quality()
     form = w.draw.choice(
         [
@@ -186,7 +186,7 @@ _SINGULAR: Final = ("my s", "my h", "my w", "my m", "my f", "my b", "every", "th
 
 
 def of_others(w: Words) -> Made:
-    """Set what others say against what I say: mine counts, whichever comes first."""
+    """Contrast the opinion of others with mine. Mine counts, whichever comes first."""
     theirs, mine, sign = w.pair()
     other = w.other
     says, say = ("thinks", "calls") if other.startswith(_SINGULAR) else ("think", "call")
@@ -220,7 +220,7 @@ def of_others(w: Words) -> Made:
 
 
 def answered(w: Words) -> Made:
-    """Ask, and answer with a word."""
+    """Ask a question, and answer it with a word."""
     word, sign = w.quality()
     ask = w.draw.choice(
         [
@@ -250,7 +250,7 @@ def answered(w: Words) -> Made:
 
 
 def over_time(w: Words) -> Made:
-    """Tell of then and now: now counts."""
+    """Contrast then and now. Now counts."""
     then, now, sign = w.pair()
     before, after = (w.hate, w.love) if sign == "+" else (w.love, w.hate)
     is_now = "are" if w.it == "they" else w.draw.choice(["is", "feels"])
@@ -270,7 +270,7 @@ def over_time(w: Words) -> Made:
 
 
 def felt(w: Words) -> Made:
-    """Say what one does and does not do with a thing."""
+    """Say what the writer does or does not do with a thing."""
     made: list[Made] = [
         (f"I {w.love} {w.thing}", "+"),
         (f"I {w.hate} {w.thing}", "-"),
@@ -303,7 +303,7 @@ def felt(w: Words) -> Made:
 
 
 def without(w: Words) -> Made:
-    """Say what was not there: trouble that is missed by nobody, or a merit."""
+    """Say what was absent: a trouble, which is good, or a merit, which is bad."""
     made: list[Made] = [
         (f"no {w.trouble} with {w.thing}", "+"),
         (f"{w.thing} came without any {w.trouble}", "+"),
@@ -380,7 +380,7 @@ def rows(count: int, seed: int = 0) -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
-    """Write them."""
+    """Write the sentences."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="file to write (.jsonl)")
     parser.add_argument("--rows", type=int, default=ROWS)

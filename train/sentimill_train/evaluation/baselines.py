@@ -113,8 +113,8 @@ def _cleaned(text: str) -> str:
 def tfidf_features(*, characters: bool = True) -> Features:
     """Return TF-IDF of words and word pairs, and with *characters* of 3 to 5 letters in a word.
 
-    Logarithmic counts; `!` and `?` count as words, since they tell. Letters cost most of the time
-    and help with misspellings.
+    Counts are logarithmic. `!` and `?` count as words, because they carry sentiment. The letters take
+    most of the time, and help with misspellings.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import make_union

@@ -43,9 +43,9 @@ _TEXTS_AT_ONCE: Final = 4096
 class Case(msgspec.Struct, frozen=True, kw_only=True):
     """One case: a row of a suite file.
 
-    texts: one for MFT, else the original and its variants. expected: labels for MFT, one label a
-    text for PAIR, `same` for INV, a direction for DIR. test: cases of one name are counted
-    together.
+    texts: one for MFT, otherwise the original and its variants. expected: labels for MFT, one label
+    for each text for PAIR, `same` for INV, a direction for DIR. test: the cases of one test are
+    counted together.
     """
 
     suite: str

@@ -1,4 +1,4 @@
-"""Judges a bundle: sets, behaviour and rivals in, one `Judgement` out. The same path for all users.
+"""Judges a bundle on sets, on behaviour and against rivals, and returns one `Judgement`.
 
 `sentimill evaluate` and the end of `sentimill train` both come through here, with a `Classifier`,
 so what is judged is the exported graph and not the model that training still holds.
@@ -136,8 +136,8 @@ def baseline_contenders(
     """Fit the baselines on the labelled rows of *train* and return them as contenders.
 
     encoder, weights: the tokenizer and model.safetensors of the base encoder; without them, and
-    without word vectors among the weights, there is no static baseline. Hard labels only: shares
-    of a teacher are what the student has more.
+    without word vectors among the weights, there is no static baseline. The baselines learn from
+    hard labels alone: a teacher's shares are an advantage of the student.
     """
     labelled = [example for example in train if example.label in labels]
     fit_on = sample_rows(labelled, BASELINE_ROWS)

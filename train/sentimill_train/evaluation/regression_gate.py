@@ -17,9 +17,9 @@ LEVEL: Final = 0.05
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """One figure on one set. p: one-sided, that the new bundle is no worse; adjusted by Holm.
+    """One figure on one set. p: one-sided, that the new bundle is no worse. adjusted: p by Holm.
 
-    lost: how much may be lost all the same, at 97.5 % sureness; None where nothing says how much.
+    lost: how much may be lost all the same, at 97.5 % confidence; None where it is not known.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What the gate found. `checks` are two a set, accuracy and macro-F1, in the order given."""
+    """The result of the gate. `checks` has accuracy and macro-F1 of each set, in their order."""
 
     checks: tuple[Check, ...]
 

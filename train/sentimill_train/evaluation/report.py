@@ -59,7 +59,7 @@ class Mistake:
 
 
 def worst_mistakes(answered: Answered, most: int = 20, *, texts: bool = True) -> list[Mistake]:
-    """Return the wrong answers of highest confidence: bad labels as often as bad answers."""
+    """Return the wrong answers with the highest confidence. Often the label is wrong instead."""
     answers = answered.answers
     confidence, predicted = answers.confidence, answers.predicted
     wrong = [int(i) for i in (-confidence).argsort(kind="stable") if not answers.correct[i]]

@@ -1,4 +1,4 @@
-"""Kinds of reviews: on which of them is a model weak?"""
+"""Slices of a set by kind of review, which show where a model is weak."""
 
 from __future__ import annotations
 

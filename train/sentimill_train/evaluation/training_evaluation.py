@@ -87,7 +87,7 @@ def read_evaluation(
     columns: Columns,
     trained_on: Sequence[Sequence[Source]],
 ) -> EvaluationInputs:
-    """Read all that the evaluation needs, so that what is wrong is said before training.
+    """Read all that the evaluation needs, so that a fault in it is reported before training.
 
     A text that is trained on is taken out of every other set. trained_on: the files of this
     training and those of its base; the files of the gate's bundle are added to them.

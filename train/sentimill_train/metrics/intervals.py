@@ -1,4 +1,4 @@
-"""Intervals: how far a figure would move on another sample of rows like these."""
+"""Confidence intervals: how far a figure would move on another sample of such rows."""
 
 from __future__ import annotations
 

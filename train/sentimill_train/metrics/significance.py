@@ -1,4 +1,4 @@
-"""Two models on the same rows: how much better, and whether that could be luck."""
+"""Compares two models on the same rows: how much better one is, and whether by chance."""
 
 from __future__ import annotations
 

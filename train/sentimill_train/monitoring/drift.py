@@ -51,7 +51,7 @@ class Shift(msgspec.Struct, frozen=True, kw_only=True):
     """One test. moved: the statistic is at its limit or over it, and p is under the level.
 
     against: `bundle` or `earlier`; None, with no value, where there was nothing to compare with.
-    earlier, recent: the means of the two sides, of what has one.
+    earlier, recent: the means of the two sides, where the measure has a mean.
     """
 
     name: Name
