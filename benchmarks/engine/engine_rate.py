@@ -37,8 +37,6 @@ from sentimill.engine.hardware import usable_cores
 from sentimill.errors import UsageError
 from sentimill.text.tokenizer import Encoded
 
-__all__ = ["Case", "exact_texts", "main", "speedups"]
-
 Rows = list[NDArray[np.int64]]
 FLOP_A_TOKEN = 22.5e6
 """The matrix products of a MiniLM-L6 for one token, without attention's quadratic part."""

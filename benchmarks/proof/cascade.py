@@ -14,8 +14,6 @@ from benchmarks.proof.record import CascadePoint
 from sentimill_train.metrics.classification import Answers, Floats
 from sentimill_train.metrics.intervals import share
 
-__all__ = ["THRESHOLDS", "curve"]
-
 THRESHOLDS: Final = (0.0, 0.4, 0.45, *(round(0.5 + 0.025 * n, 3) for n in range(20)), 0.99, 1.01)
 """Confidence below which a review is handed over: 0 never, 1.01 always."""
 

@@ -21,8 +21,6 @@ from sentimill.engine.base import EngineName, Precision
 from sentimill.errors import SentimillError
 from sentimill_train.evaluation.baselines import Baseline
 
-__all__ = ["engines_of", "student_race"]
-
 _CALLERS: Final = 8
 _ENGINES: Final[tuple[EngineName, ...]] = ("onnx", "openvino")
 _PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "bf16", "int8")

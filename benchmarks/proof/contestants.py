@@ -22,8 +22,6 @@ from sentimill.classifier import plan_batches
 from sentimill.text.tokenizer import Encoded
 from sentimill.v1 import sentiment_pb2 as pb
 
-__all__ = ["Senders", "callers", "encoded", "engine_run", "score_run", "served", "write_csv"]
-
 SENTIMILL: Final = Path(sys.executable).parent / "sentimill"
 
 _ITEMS: Final = 256

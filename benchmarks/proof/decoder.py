@@ -27,8 +27,6 @@ from benchmarks.proof.prompts import LABELS, Prompt
 from benchmarks.proof.shapes import DecoderShape
 from sentimill.classifier import plan_batches
 
-__all__ = ["Decoder", "Encode", "Loaded", "load_checkpoint", "make_random"]
-
 Encode = Callable[[str], list[int]]
 """Text to token ids, without special tokens."""
 

@@ -20,8 +20,6 @@ from benchmarks.proof.shapes import MINILM_L6, DecoderShape
 from benchmarks.record import peak_mib
 from sentimill import Classifier, Prediction
 
-__all__ = ["carried", "duel", "large_model", "large_speed", "over_endpoint"]
-
 _STUDENT_SECONDS = 1.0
 """A round of the student repeats the same call until about this long, to be measurable."""
 

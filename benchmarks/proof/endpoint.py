@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 
 from benchmarks.proof.prompts import LABELS, Prompt
 
-__all__ = ["Endpoint"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:

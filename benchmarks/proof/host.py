@@ -12,8 +12,6 @@ from typing import Any
 
 from benchmarks.record import RESULTS, cpu_name
 
-__all__ = ["RESULTS", "machine", "write_result"]
-
 
 def machine() -> dict[str, Any]:
     """Return the machine, its load and the commit."""

@@ -22,8 +22,6 @@ from sentimill_train.evaluation.labelled_set import gold_of
 from sentimill_train.metrics.classification import Answers, Floats
 from sentimill_train.metrics.intervals import DRAWS, Figure, resample, share
 
-__all__ = ["cascade_points", "judge", "qualities", "retained", "student_probs", "two_class"]
-
 
 def student_probs(classifier: Classifier, examples: Sequence[Example]) -> Floats:
     """Return the student's probs (reviews, labels). A text that it refuses gets equal probs."""

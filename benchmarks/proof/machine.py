@@ -14,8 +14,6 @@ from benchmarks.proof.record import Around, Machine
 from benchmarks.record import surroundings
 from sentimill.installed_packages import package_version
 
-__all__ = ["energy_joules", "fastest_dtype", "machine", "matmul_flops"]
-
 _MORE: Final = ("torch", "transformers", "scikit-learn")
 _RAPL: Final = Path("/sys/class/powercap")
 

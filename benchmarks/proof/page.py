@@ -19,8 +19,6 @@ from sentimill_train.cost.report import cost_charts, count
 from sentimill_train.reporting import charts
 from sentimill_train.reporting import html as pages
 
-__all__ = ["cost_of", "fastest", "render"]
-
 
 def fastest(proof: Proof) -> Speed:
     """Return the student's fastest way to answer texts, which is what a job would use."""

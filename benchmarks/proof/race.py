@@ -14,8 +14,6 @@ import numpy as np
 
 from benchmarks.proof.record import Ratio, Speed
 
-__all__ = ["race", "ratio_of"]
-
 
 def race(runs: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, list[float]]:
     """Return the seconds of each contestant, one entry a round. Each runs once to warm up."""

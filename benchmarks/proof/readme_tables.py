@@ -19,8 +19,6 @@ from benchmarks.proof.record import Proof, read_proof
 from benchmarks.proof.tables import cost_part, gpu_part, readme_part, regenerate
 from sentimill_train.cost.prices import MEASURED, Measured
 
-__all__ = ["main", "measured_of"]
-
 _ROOT = Path(__file__).parents[2]
 
 

@@ -13,21 +13,6 @@ import msgspec
 
 from sentimill_train.metrics.intervals import Figure
 
-__all__ = [
-    "BY_LENGTH",
-    "Around",
-    "CascadePoint",
-    "Machine",
-    "Proof",
-    "Quality",
-    "Ratio",
-    "Scaling",
-    "Speed",
-    "read_proof",
-    "write_proof",
-]
-
-
 BY_LENGTH: Final = "tokens a review"
 """An axis of `Scaling`."""
 

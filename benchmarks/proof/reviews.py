@@ -16,8 +16,6 @@ import pyarrow.parquet as pq
 
 from sentimill_train.data.schema import Example
 
-__all__ = ["QUALITY_SETS", "SPEED_SETS", "load", "sample", "taught"]
-
 SPEED_SETS: Final = ("yelp_kaggle10k", "amazon_blitzer30k", "womens_clothing", "mcdonalds")
 """Where the reviews that are timed come from: long and short, four kinds of business."""
 

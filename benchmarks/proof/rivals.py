@@ -22,8 +22,6 @@ from sentimill_train.evaluation.baselines import (
     word_table,
 )
 
-__all__ = ["fit_rivals", "minilm", "pipeline_run"]
-
 
 def fit_rivals(
     classifier: Classifier, train: Sequence[Example], validation: Sequence[Example]

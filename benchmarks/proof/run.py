@@ -42,8 +42,6 @@ from benchmarks.proof.shapes import DECODERS
 from sentimill import Classifier
 from sentimill.engine.hardware import usable_cores
 
-__all__ = ["main"]
-
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and write one JSON file."""

@@ -47,8 +47,6 @@ from sentimill.bundle.reader import open_bundle
 from sentimill.engine.hardware import usable_providers
 from sentimill.text.tokenizer import Encoded
 
-__all__ = ["check_half", "main", "synthetic"]
-
 _LENGTHS = (32, 128, 256)
 """Tokens of the reviews that the engine's rate is also told for."""
 

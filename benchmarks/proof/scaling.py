@@ -21,16 +21,6 @@ from benchmarks.proof.shapes import MINILM_L6
 from benchmarks.proof.throughput import batch_of, rate_of
 from sentimill import Classifier
 
-__all__ = [
-    "billion_a_day",
-    "by_callers",
-    "by_length",
-    "by_processes",
-    "by_rows",
-    "by_threads",
-    "by_training_rows",
-]
-
 _SECONDS_A_DAY: Final = 86_400
 _STEP_ROWS: Final = 8
 _WORKER: Final = "benchmarks.proof.throughput"

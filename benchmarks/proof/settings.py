@@ -14,8 +14,6 @@ from benchmarks.record import RESULTS
 from sentimill.bundle.reference import reference_bundle
 from sentimill_train.data.schema import Example
 
-__all__ = ["Settings", "parse"]
-
 _QUICK: Final[dict[str, Any]] = {
     "reviews": 16,
     "large_reviews": 3,

@@ -11,8 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["DECODERS", "MINILM_L6", "DecoderShape", "EncoderShape"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecoderShape:

@@ -10,20 +10,6 @@ from sentimill_train.cost.report import count
 from sentimill_train.metrics.intervals import Figure
 from sentimill_train.reporting.markdown import markdown_table
 
-__all__ = [
-    "Table",
-    "cascade_table",
-    "cost_part",
-    "gpu_part",
-    "percent",
-    "quality_table",
-    "ratio_table",
-    "readme_part",
-    "regenerate",
-    "speed_table",
-    "student_of",
-]
-
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 """Heads, and rows of as many cells."""
 

@@ -16,8 +16,6 @@ import numpy as np
 
 from sentimill import Classifier
 
-__all__ = ["batch_of", "rate_of"]
-
 
 def rate_of(run: Callable[[], object], reviews: int, seconds: float) -> float:
     """Return reviews a second over at least *seconds*, after one warm-up."""

@@ -17,8 +17,6 @@ from torch.nn import functional as fn
 
 from benchmarks.proof.shapes import MINILM_L6
 
-__all__ = ["VarlenStudent"]
-
 _HEADS = 12
 _VOCABULARY = 30_522
 _POSITIONS = 512

@@ -35,7 +35,7 @@ from sklearn.metrics import log_loss
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks.proof.host import RESULTS
+from benchmarks.record import RESULTS
 from benchmarks.runs import resumed, spread_of
 from benchmarks.training.curation_table import write_table
 from benchmarks.training.own_reviews import parted

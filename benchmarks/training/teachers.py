@@ -28,7 +28,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow.parquet as pq
 
-from benchmarks.proof.host import RESULTS
+from benchmarks.record import RESULTS
 from benchmarks.runs import cell, resumed, spread_of
 from sentimill.text.tokenizer import TextEncoder
 from sentimill_train.calibration.temperature import find_temperature

@@ -15,8 +15,6 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
-__all__ = ["HOURS_A_MONTH", "Large", "Plan", "Swing", "sensitivity"]
-
 HOURS_A_MONTH: Final = 730.0
 """8,760 hours a year over 12, the convention of the clouds' own calculators."""
 

@@ -14,8 +14,6 @@ from typing import Final, Literal
 from sentimill_train.cost.break_even import Large, Plan, Swing, sensitivity
 from sentimill_train.cost.prices import Rates
 
-__all__ = ["CLAIMED_VOLUMES", "VOLUMES", "Line", "PaysBack", "Study", "choose", "study"]
-
 PaysBack = Literal["sooner", "as claimed", "later", "never"]
 
 _CLAIMED_RATIO: Final = 100.0

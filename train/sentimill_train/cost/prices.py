@@ -13,8 +13,6 @@ import msgspec
 from sentimill.errors import UsageError
 from sentimill_train.labelling.token_prices import PRICES, Listed, read_table
 
-__all__ = ["MEASURED", "Machine", "Measured", "Rates", "load_rates"]
-
 _MARKET: Final = Path(__file__).parents[1] / "resources" / "large_model_prices.json"
 MEASURED: Final = Path(__file__).parents[1] / "resources" / "measured_rates.json"
 

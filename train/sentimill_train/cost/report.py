@@ -10,8 +10,6 @@ from sentimill_train.cost.claims import CLAIMED_VOLUMES, Study
 from sentimill_train.reporting import charts
 from sentimill_train.reporting import html as pages
 
-__all__ = ["cost_charts", "count", "render_cost"]
-
 _SHOWN_SWINGS: Final = 12
 
 

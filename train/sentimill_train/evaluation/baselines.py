@@ -24,15 +24,6 @@ from sentimill_train.metrics.classification import Floats, Ints, macro_f1_of
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
 
-__all__ = [
-    "Baseline",
-    "Features",
-    "fit_baseline",
-    "static_features",
-    "tfidf_features",
-    "word_table",
-]
-
 _STRENGTHS: Final = (1.0, 4.0, 16.0, 64.0)  # inverse regularisation; the best is kept
 _TEXTS_AT_ONCE: Final = 4096
 _MOST_FEATURES: Final = 300_000
@@ -113,8 +104,8 @@ def _cleaned(text: str) -> str:
 def tfidf_features(*, characters: bool = True) -> Features:
     """Return TF-IDF of words and word pairs, and with *characters* of 3 to 5 letters in a word.
 
-    Counts are logarithmic. `!` and `?` count as words, because they carry sentiment. The letters take
-    most of the time, and help with misspellings.
+    Counts are logarithmic. `!` and `?` count as words, because they carry sentiment. The letters
+    take most of the time, and help with misspellings.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import make_union

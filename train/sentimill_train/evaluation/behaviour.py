@@ -28,8 +28,6 @@ from sentimill.errors import TableError
 from sentimill_train.metrics.classification import Floats
 from sentimill_train.metrics.intervals import Figure, share
 
-__all__ = ["OWN_SUITE", "Case", "Result", "judge_case", "read_cases", "run_cases"]
-
 OWN_SUITE: Final = Path(__file__).parents[1] / "resources" / "behaviour.jsonl"
 """The suite that comes with the package."""
 

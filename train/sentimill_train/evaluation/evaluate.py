@@ -36,8 +36,6 @@ from sentimill_train.evaluation.result import Judged, Judgement, judge_rival, ju
 from sentimill_train.metrics.classification import Floats
 from sentimill_train.metrics.intervals import DRAWS
 
-__all__ = ["Contender", "baseline_contenders", "bundle_contender", "judge_bundle"]
-
 _FEWEST_LABELS: Final = 2  # a baseline needs two labels, so two rows
 BASELINE_ROWS: Final = 50_000
 """Of more rows the baselines are fitted on a sample: their features are held in memory."""

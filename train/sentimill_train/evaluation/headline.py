@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from sentimill.bundle.manifest import Manifest
 from sentimill_train.evaluation.result import Judgement, SetResult
 
-__all__ = ["headline"]
-
 _MOST_WEAK = 2
 _FEW_ROWS = 100
 

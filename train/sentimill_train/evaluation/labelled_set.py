@@ -19,8 +19,6 @@ from sentimill_train.data.schema import Columns, Example
 from sentimill_train.data.splits import assign, sample_rows, split_of, text_key
 from sentimill_train.metrics.classification import Answers
 
-__all__ = ["Answered", "Part", "Sample", "answer", "read_sample", "with_unique_names"]
-
 Part = Literal["auto", "train", "validation", "test", "all"]
 
 _ROWS_AT_ONCE: Final = 4096  # texts in one call: enough for equal lengths, little memory

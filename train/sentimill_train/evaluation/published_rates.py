@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["PUBLISHED"]
-
 PUBLISHED: Final = {
     "neutral words in context": (94.6, 81.8),
     "Sentiment-laden words in context": (0.0, 0.2),

@@ -10,8 +10,6 @@ import msgspec
 
 from sentimill_train.metrics.significance import Comparison, most_lost
 
-__all__ = ["LEVEL", "Check", "Verdict", "decide"]
-
 LEVEL: Final = 0.05
 """Chance of refusing a bundle that is as good as the previous one, over all sets together."""
 

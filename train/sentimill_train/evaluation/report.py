@@ -15,8 +15,6 @@ from sentimill_train.metrics.intervals import Figure
 from sentimill_train.reporting import charts
 from sentimill_train.reporting.html import render
 
-__all__ = ["Epoch", "Mistake", "render_report", "worst_mistakes"]
-
 _SHOWN_CHARACTERS: Final = 700
 
 _MEASURES: Final = {

@@ -34,18 +34,6 @@ from sentimill_train.metrics.classification import (
 from sentimill_train.metrics.intervals import DRAWS, Figure, figures, share
 from sentimill_train.metrics.significance import Comparison, compare
 
-__all__ = [
-    "Judged",
-    "Judgement",
-    "LabelResult",
-    "Rival",
-    "RivalResult",
-    "SetResult",
-    "judge_rival",
-    "judge_set",
-    "measured",
-]
-
 Measure = Callable[[Answers, Floats], Floats]
 
 

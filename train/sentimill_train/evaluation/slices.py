@@ -14,8 +14,6 @@ from sentimill_train.data.schema import Example
 from sentimill_train.metrics.classification import Answers, macro_f1_of
 from sentimill_train.metrics.intervals import Figure, share
 
-__all__ = ["MIN_ROWS", "Slice", "kinds_of", "slice_by_kind"]
-
 MIN_ROWS: Final = 20
 """Rows below which a slice is left out: its interval would span 40 points."""
 

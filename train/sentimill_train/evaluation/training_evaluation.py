@@ -25,15 +25,6 @@ from sentimill_train.evaluation.regression_gate import Verdict, decide
 from sentimill_train.evaluation.report import Epoch, render_report, worst_mistakes
 from sentimill_train.evaluation.result import Judgement
 
-__all__ = [
-    "Evaluated",
-    "EvaluationConfig",
-    "EvaluationInputs",
-    "evaluate_draft",
-    "load_for_evaluation",
-    "read_evaluation",
-]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationConfig:

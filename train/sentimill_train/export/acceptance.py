@@ -15,18 +15,6 @@ from sentimill_train.export.onnx import Run
 from sentimill_train.metrics.classification import Answers, Floats, ece, macro_f1
 from sentimill_train.metrics.intervals import Figure, error_bound, figures
 
-__all__ = [
-    "FEWEST_ROWS",
-    "MANY_LABELS",
-    "SURE_AGREEMENT",
-    "NotJudged",
-    "Outcome",
-    "PrecisionCheck",
-    "check_row_count",
-    "compare_answers",
-    "is_invariant",
-]
-
 FEWEST_ROWS: Final = 300
 """Rows that the gate needs, with or without labels. With fewer even full agreement would not show
 `SURE_AGREEMENT`: 0.99 ** 299 is just below 5 %."""

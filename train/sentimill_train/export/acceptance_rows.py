@@ -12,8 +12,6 @@ from sentimill_train.data.splits import normalise
 from sentimill_train.data.tokenized import Rows, tokenise
 from sentimill_train.evaluation.labelled_set import Part, Sample, read_sample
 
-__all__ = ["GateRows", "read_gate_rows"]
-
 
 @dataclass(frozen=True, slots=True)
 class GateRows:

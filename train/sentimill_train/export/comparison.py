@@ -29,8 +29,6 @@ from sentimill_train.export.quantization.embeddings import quantize_embeddings, 
 from sentimill_train.export.quantization.int8 import int8_graph
 from sentimill_train.metrics.classification import Answers
 
-__all__ = ["Comparison"]
-
 _FP32: Final = "fp32"
 _CPU: Final = "ONNX Runtime on the CPU"
 _ENGINES: Final = {

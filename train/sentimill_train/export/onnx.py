@@ -29,20 +29,6 @@ from sentimill.text.tokenizer import pad
 from sentimill_train.data.tokenized import Rows, pad_rows
 from sentimill_train.model.student import Student, load_student, pad_id_of
 
-__all__ = [
-    "OPSET",
-    "PARITY_LIMIT",
-    "Graph",
-    "Run",
-    "check_fused",
-    "check_parity",
-    "export_fp32",
-    "graph_logits",
-    "open_graph",
-    "parity_batches",
-    "quiet",
-]
-
 Run = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
 """Ids and mask (rows, tokens) in, logits (rows, labels) out."""
 

@@ -14,8 +14,6 @@ from sentimill_train.export.onnx import OPSET, Graph, check_fused, check_parity,
 from sentimill_train.model.student import Student, load_student
 from sentimill_train.optional_packages import check_installed
 
-__all__ = ["check_optimum", "export_with_optimum"]
-
 
 def check_optimum() -> None:
     """Raise UsageError EXTRA_MISSING without the optimum extra."""

@@ -22,8 +22,6 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
-__all__ = ["pack_graph"]
-
 _MS: Final = "com.microsoft"
 _TOKENWISE: Final = ("Add", "BiasGelu", "FastGelu", "SkipLayerNormalization")
 """Operators besides MatMul and Attention that may stand between the embeddings and the last norm.

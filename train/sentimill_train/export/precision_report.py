@@ -9,8 +9,6 @@ from typing import Final
 
 from sentimill_train.export.acceptance import Outcome
 
-__all__ = ["card_with", "report_with"]
-
 _HEADING: Final = "## Other precisions"
 _LEAD: Final = "<nav>"  # every report has it right after its first lines
 _SMALL: Final = (

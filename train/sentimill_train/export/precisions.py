@@ -29,8 +29,6 @@ from sentimill_train.export.packed_graph import pack_graph
 from sentimill_train.export.precision_report import card_with, report_with
 from sentimill_train.export.quantization.fp16 import fp16_graph, round_to_fp16, weights_to_fp16
 
-__all__ = ["Export", "Exported", "Exporter", "LowPrecision"]
-
 LowPrecision = Literal["int8", "fp16", "bf16"]
 """A precision besides fp32."""
 Exporter = Literal["default", "optimum"]

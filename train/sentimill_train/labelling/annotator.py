@@ -15,14 +15,6 @@ from sentimill_train.labelling.requests.request_loop import MakeQuestion, stored
 from sentimill_train.labelling.requests.response_cache import ResponseCache
 from sentimill_train.labelling.soft_labels import agreement, fit_temperature, of_votes, temper
 
-__all__ = [
-    "Annotator",
-    "Soft",
-    "TeacherSpec",
-    "open_teacher",
-    "questions_about",
-]
-
 Soft = Literal["auto", "logprobs", "votes", "stated"]
 
 

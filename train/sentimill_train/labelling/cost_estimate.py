@@ -13,8 +13,6 @@ from sentimill_train.labelling.requests.messages import Teacher, Usage
 from sentimill_train.labelling.requests.request_loop import body_bytes
 from sentimill_train.labelling.token_prices import Quote
 
-__all__ = ["CallRates", "CostEstimate", "Workload", "estimate_cost", "format_estimate"]
-
 _CALL_S: Final = 1.5
 """The assumed duration of a call, as usual for a hosted model with a short answer."""
 

@@ -23,8 +23,6 @@ from sentimill_train.labelling.requests.request_loop import RequestRunner
 from sentimill_train.labelling.requests.response_cache import ResponseCache
 from sentimill_train.labelling.session import Priced, Session
 
-__all__ = ["CASES", "MOST_MOVED", "InjectionResult", "load_cases", "run_injection_test"]
-
 CASES: Final = Path(__file__).parents[1] / "resources" / "injections.jsonl"
 
 MOST_MOVED: Final = 0.02

@@ -19,8 +19,6 @@ from sentimill_train.labelling.pii_redaction import redact
 from sentimill_train.labelling.prompt import SENTIMENT, Shot, shorten
 from sentimill_train.labelling.requests.request_loop import RetryLimits
 
-__all__ = ["InputScan", "Item", "LabelJob", "failed_path", "items", "report_path", "scan_input"]
-
 _Entry = TypeVar("_Entry", bound=tuple[int | str, ...])
 
 _SAMPLE_ROWS: Final = 200

@@ -55,8 +55,6 @@ from sentimill_train.labelling.run_report import (
 from sentimill_train.labelling.session import Priced, Session
 from sentimill_train.labelling.soft_labels import combine, disagreement
 
-__all__ = ["Labeller", "RunObserver"]
-
 
 @dataclass(frozen=True, slots=True)
 class RunObserver:

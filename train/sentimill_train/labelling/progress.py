@@ -14,8 +14,6 @@ from sentimill_train.labelling.requests.request_loop import Tally
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["progress_line", "state_of"]
-
 
 def state_of(tally: Tally, budget: Budget, seconds: float) -> str:
     """Return the changing part of the line."""

@@ -23,18 +23,6 @@ from sentimill.errors import UsageError
 from sentimill_train.data.schema import SENTIMENTS
 from sentimill_train.labelling.requests.messages import Key, Mode, Question
 
-__all__ = [
-    "CLASSES",
-    "SENTIMENT",
-    "Prompt",
-    "Shot",
-    "load_meanings",
-    "load_prompt",
-    "prompt_for",
-    "shorten",
-    "text_key",
-]
-
 _PROMPTS: Final = Path(__file__).parents[1] / "resources" / "prompts"
 SENTIMENT: Final = _PROMPTS / "v1.toml"
 """The question about what the writer felt."""

@@ -15,8 +15,6 @@ from sentimill_train.labelling.requests.budget import PICO, dollars
 from sentimill_train.labelling.requests.request_loop import Tally
 from sentimill_train.labelling.requests.response_cache import ResponseCache
 
-__all__ = ["Report", "RowCounts", "make_report", "raise_unless_complete"]
-
 
 class Report(msgspec.Struct, kw_only=True):
     """The report of a run. The dollars count all runs with the same store."""

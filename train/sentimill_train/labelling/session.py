@@ -19,8 +19,6 @@ from sentimill_train.labelling.requests.request_loop import NO_COST, RequestRunn
 from sentimill_train.labelling.requests.response_cache import ResponseCache
 from sentimill_train.labelling.token_prices import Quote
 
-__all__ = ["Priced", "Session"]
-
 Priced = tuple[ModelTeacher, Quote | None]
 """A teacher and its price; None where the price is unknown."""
 

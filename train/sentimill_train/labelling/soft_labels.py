@@ -10,16 +10,6 @@ import numpy as np
 
 from sentimill_train.calibration.temperature import find_temperature
 
-__all__ = [
-    "LEAST_GOLD",
-    "agreement",
-    "combine",
-    "disagreement",
-    "fit_temperature",
-    "of_votes",
-    "temper",
-]
-
 Shares = tuple[float, ...]
 
 LEAST_GOLD: Final = 20

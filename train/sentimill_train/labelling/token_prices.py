@@ -12,8 +12,6 @@ import msgspec
 from sentimill.errors import UsageError
 from sentimill_train.labelling.requests.budget import Price
 
-__all__ = ["PRICES", "Listed", "Quote", "Table", "price_of", "read_table"]
-
 PRICES: Final = Path(__file__).parents[1] / "resources" / "teacher_prices.json"
 
 _SNAPSHOT: Final = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{8}|latest)$")

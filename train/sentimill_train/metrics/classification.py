@@ -17,32 +17,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "ECE_BINS",
-    "Answers",
-    "Bin",
-    "Floats",
-    "Ints",
-    "accuracy",
-    "brier",
-    "cells",
-    "ece",
-    "expected_stars",
-    "f1_scores",
-    "label_kappa",
-    "label_mae",
-    "label_values",
-    "macro_f1",
-    "macro_f1_of",
-    "neutral_share",
-    "nll",
-    "nll_of",
-    "quadratic_kappa",
-    "reliability",
-    "star_mae",
-    "two_class_accuracy",
-]
-
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 

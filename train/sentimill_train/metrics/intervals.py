@@ -10,8 +10,6 @@ import numpy as np
 
 from sentimill_train.metrics.classification import Floats
 
-__all__ = ["CELLS", "DRAWS", "Figure", "error_bound", "figures", "resample", "share"]
-
 DRAWS: Final = 1000
 """Bootstrap draws; Efron and Tibshirani 1993, section 13.3, ask for about 1000 for percentiles."""
 

@@ -8,8 +8,6 @@ import numpy as np
 from sentimill_train.metrics.classification import Floats, Ints, f1_scores
 from sentimill_train.metrics.intervals import CELLS, DRAWS, Figure, error_bound
 
-__all__ = ["Comparison", "compare", "mcnemar", "mcnemar_worse", "most_lost"]
-
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """The second model against the first, on one set. Differences are second minus first.

@@ -15,8 +15,6 @@ import numpy as np
 
 from sentimill_train.metrics.classification import Floats
 
-__all__ = ["AUC_LIMIT", "KS_LIMIT", "PSI_LIMIT", "Found", "embedding_shift", "mix_shift", "spread"]
-
 PSI_LIMIT: Final = 0.25
 """Over it a mix has shifted; under 0.1 is usual (Siddiqi 2006, Credit Risk Scorecards, chapter 9).
 The alert LabelMixDrift has the same."""

@@ -31,8 +31,6 @@ from sentimill_train.metrics.two_sample_tests import (
 from sentimill_train.monitoring.observations import Observed, embeddings, observe
 from sentimill_train.monitoring.recent_rows import Drawn, draw_rows
 
-__all__ = ["FEWEST_ROWS", "Drift", "DriftJob", "SampleCounts", "Shift", "find_drift"]
-
 FEWEST_ROWS: Final = 50
 """Fewer texts than this on either side tell nothing about a distribution."""
 

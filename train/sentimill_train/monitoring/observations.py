@@ -15,8 +15,6 @@ from sentimill.errors import InputError, TextError
 from sentimill.text.cleaning import clean
 from sentimill_train.metrics.classification import Floats
 
-__all__ = ["Observed", "embeddings", "observe"]
-
 _CHARACTERS = 20_000  # that are counted of a text, so that a whole book in a cell takes no minute
 
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from sentimill_train.data.examples import stream_texts
 from sentimill_train.data.schema import Columns
 
-__all__ = ["Drawn", "draw_rows"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:

@@ -25,8 +25,6 @@ from sentimill_train.data.splits import normalise, text_key
 from sentimill_train.metrics.classification import Floats
 from sentimill_train.monitoring.recent_rows import draw_rows
 
-__all__ = ["NEAR", "Picked", "SampleJob", "choose", "load_models", "pick_rows", "uncertainty"]
-
 NEAR: Final = 0.8
 """Jaccard similarity of word pairs from which on two texts are one, as in `curate`."""
 

@@ -26,8 +26,6 @@ from sentimill_train.packaging.card_findings import findings
 from sentimill_train.packaging.model_card import model_card
 from sentimill_train.packaging.source_commit import commit_of
 
-__all__ = ["GOLDEN_TEXTS", "BundleContents", "golden_of"]
-
 GOLDEN_TEXTS: Final = (
     "The battery died in a week.",
     "Not bad at all, I would buy it again.",

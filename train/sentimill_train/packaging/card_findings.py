@@ -9,8 +9,6 @@ from sentimill_train.evaluation.result import Judgement, SetResult
 from sentimill_train.metrics.intervals import Figure
 from sentimill_train.reporting.markdown import markdown_table
 
-__all__ = ["findings"]
-
 _WORST_TESTS = 5
 _WEAK_SLICES = 8
 _NO_ROWS = "\u2013"  # a dash, as in the report: 0.0 would look like a measurement

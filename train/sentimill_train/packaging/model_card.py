@@ -8,8 +8,6 @@ from typing import Final
 from sentimill.bundle.manifest import Base, Manifest, Source
 from sentimill_train.reporting.markdown import cell, markdown_table
 
-__all__ = ["model_card"]
-
 _LANGUAGES: Final = {"en": "English"}
 
 

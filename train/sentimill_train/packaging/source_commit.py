@@ -5,8 +5,6 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-__all__ = ["commit_of"]
-
 
 def commit_of(file: Path) -> str | None:
     """Return the commit of the checkout that has *file*, with `-dirty` if files were changed.

@@ -11,8 +11,6 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper
 
-__all__ = ["ActivationStats", "collect_activation_stats"]
-
 
 @dataclass(frozen=True, slots=True)
 class ActivationStats:

@@ -10,8 +10,6 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from sentimill.errors import BundleError
 
-__all__ = ["quantize_embeddings", "trim_positions"]
-
 _MOST: Final = 127
 _POSITIONS: Final = "position_embeddings.weight"
 _OFFSET: Final = 2  # RoBERTa numbers positions from behind its padding id

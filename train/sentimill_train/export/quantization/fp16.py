@@ -8,8 +8,6 @@ from onnx import TensorProto, numpy_helper
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from safetensors.numpy import load, save
 
-__all__ = ["fp16_graph", "round_to_fp16", "weights_to_fp16"]
-
 
 def fp16_graph(data: bytes) -> bytes:
     """Return the graph *data* with weights and states in fp16, for a GPU; logits stay float32.

@@ -7,8 +7,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["quantize_weight"]
-
 _PAIR_MOST: Final = 127
 _PAIR_LIMIT: Final = 128
 _DAMPING: Final = 0.01

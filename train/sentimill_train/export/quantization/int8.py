@@ -34,8 +34,6 @@ from sentimill_train.export.quantization.weight_matmuls import (
     unfuse_norms,
 )
 
-__all__ = ["int8_graph"]
-
 _MICROSOFT: Final = "com.microsoft"
 _LEAST_CHANNEL: Final = 0.01
 """The least size of a channel, as a share of the mean: an unused one must not be scaled up much."""

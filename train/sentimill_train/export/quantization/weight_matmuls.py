@@ -10,8 +10,6 @@ from onnx import GraphProto, NodeProto, helper
 
 from sentimill.errors import BundleError
 
-__all__ = ["WeightMatMul", "find_biases", "find_weight_matmuls", "make_node", "unfuse_norms"]
-
 
 @dataclass(frozen=True, slots=True)
 class WeightMatMul:

@@ -17,8 +17,6 @@ from sentimill_train.labelling.providers.endpoint import Endpoint, filed_name
 from sentimill_train.labelling.requests.messages import Failure, Question, Reply, Usage
 from sentimill_train.optional_packages import check_installed
 
-__all__ = ["ANTHROPIC_URL", "AnthropicTeacher"]
-
 ANTHROPIC_URL: Final = "https://api.anthropic.com"
 
 # In the order in which they are left out where an error names several of them.

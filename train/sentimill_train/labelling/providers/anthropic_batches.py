@@ -16,8 +16,6 @@ from sentimill_train.labelling.providers.endpoint import Endpoint, perhaps_done
 from sentimill_train.labelling.requests.batch_api import BatchResult, BatchStatus, FoundParts
 from sentimill_train.labelling.requests.messages import Failure
 
-__all__ = ["AnthropicBatches"]
-
 _PATH: Final = "/v1/messages/batches"
 _PAGE: Final = 1000  # the most that the API gives
 

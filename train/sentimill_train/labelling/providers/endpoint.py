@@ -12,8 +12,6 @@ from urllib.parse import urlsplit
 
 from sentimill_train.labelling.requests.messages import Failure
 
-__all__ = ["Endpoint", "failure_of_status", "filed_name", "perhaps_done", "retry_after_s"]
-
 _T = TypeVar("_T")
 
 _AT_RISK: Final = frozenset({408, 504})  # a gateway gave up; the model behind it may have answered

@@ -16,8 +16,6 @@ from sentimill_train.labelling.providers.openai_batches import OpenAIBatches
 from sentimill_train.labelling.requests.messages import Failure, Question, Reply, TokenShares, Usage
 from sentimill_train.optional_packages import check_installed
 
-__all__ = ["OPENAI_URL", "OpenAITeacher"]
-
 OPENAI_URL: Final = "https://api.openai.com/v1"
 
 _EFFORTS: Final = ("none", "minimal", "low")

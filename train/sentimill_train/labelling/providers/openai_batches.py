@@ -13,8 +13,6 @@ from sentimill_train.labelling.providers.endpoint import Endpoint, perhaps_done
 from sentimill_train.labelling.requests.batch_api import BatchResult, BatchStatus, FoundParts
 from sentimill_train.labelling.requests.messages import Failure
 
-__all__ = ["OpenAIBatches"]
-
 _PAGE: Final = 100
 _ENDPOINT: Final = "/v1/chat/completions"
 _WAIT_CODES: Final = frozenset({"token_limit_exceeded"})  # too much enqueued, not a bad request

@@ -11,8 +11,6 @@ from typing import Protocol
 
 from sentimill_train.labelling.requests.messages import Failure, Teacher
 
-__all__ = ["BatchApi", "BatchResult", "BatchStatus", "FoundParts", "ModelTeacher"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchStatus:

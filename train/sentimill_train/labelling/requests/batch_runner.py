@@ -29,8 +29,6 @@ from sentimill_train.labelling.requests.request_loop import (
 )
 from sentimill_train.labelling.requests.response_cache import Batch, ResponseCache
 
-__all__ = ["BatchLimits", "BatchRunner"]
-
 _LOG: Final = logging.getLogger(__name__)
 
 _T = TypeVar("_T")

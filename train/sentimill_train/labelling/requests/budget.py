@@ -12,8 +12,6 @@ from typing import Final
 
 from sentimill_train.labelling.requests.messages import Question, Usage, most_tokens_in
 
-__all__ = ["PICO", "Budget", "Price", "dollars"]
-
 PICO: Final = 10**12
 
 

@@ -6,17 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, Protocol
 
-__all__ = [
-    "Failure",
-    "Key",
-    "Mode",
-    "Question",
-    "Reply",
-    "Teacher",
-    "TokenShares",
-    "Usage",
-]
-
 Mode = Literal["logprobs", "votes", "stated"]
 """Where shares come from: the token's probabilities, several answers, or stated numbers."""
 

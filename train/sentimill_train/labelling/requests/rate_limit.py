@@ -11,8 +11,6 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-__all__ = ["RateLimiter", "backoff_s"]
-
 _FIRST_WAIT_S: Final = 0.5
 _LONGEST_WAIT_S: Final = 60.0
 

@@ -20,17 +20,6 @@ from sentimill_train.labelling.requests.rate_limit import RateLimiter, backoff_s
 from sentimill_train.labelling.requests.response_cache import ResponseCache
 from sentimill_train.labelling.requests.response_parser import read_answer
 
-__all__ = [
-    "NO_COST",
-    "MakeQuestion",
-    "RequestRunner",
-    "RetryLimits",
-    "Tally",
-    "body_bytes",
-    "stored_answer",
-    "weigh_reply",
-]
-
 _LOG: Final = logging.getLogger(__name__)
 
 NO_COST: Final = Price.of(0.0, 0.0)

@@ -20,8 +20,6 @@ from typing import IO, Final
 from sentimill.errors import InputError, UsageError
 from sentimill_train.labelling.requests.messages import Key
 
-__all__ = ["Batch", "ResponseCache", "Totals"]
-
 _VERSION: Final = 1
 _SCHEMA: Final = """
 CREATE TABLE call (

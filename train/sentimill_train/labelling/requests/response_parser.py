@@ -14,8 +14,6 @@ from typing import Final, Literal
 
 from sentimill_train.labelling.requests.messages import Question, Reply, TokenShares
 
-__all__ = ["Unusable", "read_answer"]
-
 Unusable = Literal["TRUNCATED", "REFUSED", "EMPTY", "MALFORMED"]
 
 _OBJECT: Final = re.compile(r"\{[^{}]*\}")
