@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,6 +31,14 @@ _MEASURES: Final = {
     "star_mae": ("MAE (stars)", "", False),
     "label_kappa": ("kappa (labels)", "", True),
     "label_mae": ("MAE (labels)", "", False),
+}
+
+
+_FILTERS: Final[dict[str, Callable[[float], str]]] = {
+    "percent": lambda value: f"{value * 100:.1f}",
+    "number": lambda value: f"{value:.3f}",
+    "points": lambda value: f"{value * 100:+.1f}",
+    "p": lambda value: "< 0.001" if value < 0.001 else f"{value:.3f}",
 }
 
 
@@ -102,8 +110,7 @@ def render_report(
         "published": PUBLISHED,
         "measures": _MEASURES,
     }
-    filters = {"percent": _percent, "number": _number, "points": _points, "p": _p}
-    return render("report.html.j2", values, filters)
+    return render("report.html.j2", values, _FILTERS)
 
 
 def _charts(judgement: Judgement, history: Sequence[Epoch]) -> dict[str, str]:
@@ -140,19 +147,3 @@ def _suites(judgement: Judgement) -> dict[str, list[object]]:
     for result in judgement.behaviour:
         found.setdefault(result.suite, []).append(result)
     return found
-
-
-def _percent(value: float) -> str:
-    return f"{value * 100:.1f}"
-
-
-def _number(value: float) -> str:
-    return f"{value:.3f}"
-
-
-def _points(value: float) -> str:
-    return f"{value * 100:+.1f}"
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
