@@ -30,18 +30,18 @@ def cost(
     ] = 1e6,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="provider/model, repeatable.", show_default="one of each tier"),
+        typer.Option(help="provider/model; may be repeated.", show_default="one of each tier"),
     ] = None,
     prices: Annotated[
-        Path, typer.Option(help="Another price table.", show_default="ours")
+        Path, typer.Option(help="Price table of large models.", show_default="ours")
     ] = PRICES,
     machine: Annotated[
         str | None,
-        typer.Option(help="Machine by name.", show_default="the measured one"),
+        typer.Option(help="Name of the student's machine.", show_default="the measured one"),
     ] = None,
     machine_price: Annotated[
         float | None,
-        typer.Option(min=_POSITIVE, help="US dollars an hour.", show_default="the machine's"),
+        typer.Option(min=_POSITIVE, help="Its price, US dollars an hour.", show_default="listed"),
     ] = None,
     student_rate: Annotated[
         float | None,
@@ -58,10 +58,10 @@ def cost(
     ] = 0,
     months: Annotated[float, typer.Option(min=0.1, help="How long the student serves.")] = 12.0,
     prompt_tokens: Annotated[
-        float, typer.Option(min=0, help="Instruction and examples of one call.")
+        float, typer.Option(min=0, help="Tokens of instruction and examples in a call.")
     ] = 120.0,
     review_tokens: Annotated[float, typer.Option(min=1, help="Tokens of a mean review.")] = 110.0,
-    answer_tokens: Annotated[float, typer.Option(min=1, help="Tokens of the answer.")] = 6.0,
+    answer_tokens: Annotated[float, typer.Option(min=1, help="Tokens of a mean answer.")] = 6.0,
     reviews_a_call: Annotated[
         float, typer.Option(min=1, help="Reviews that share one instruction.")
     ] = 1.0,
@@ -69,10 +69,10 @@ def cost(
         float, typer.Option(min=0, help="Reviews labelled by the large model, once.")
     ] = 5_000.0,
     gold_rows: Annotated[float, typer.Option(min=0, help="Reviews labelled by people.")] = 500.0,
-    gold_price: Annotated[float, typer.Option(min=0, help="US dollars a gold label.")] = 0.10,
+    gold_price: Annotated[float, typer.Option(min=0, help="US dollars for each of them.")] = 0.10,
     engineering_days: Annotated[float, typer.Option(min=0, help="Days of work, once.")] = 5.0,
     upkeep_days: Annotated[float, typer.Option(min=0, help="Days of work a month.")] = 0.25,
-    day_rate: Annotated[float, typer.Option(min=0, help="US dollars a day of work.")] = 600.0,
+    day_rate: Annotated[float, typer.Option(min=0, help="US dollars for a day of work.")] = 600.0,
     training_hours: Annotated[float, typer.Option(min=0, help="Machine hours to train.")] = 3.0,
     report: Annotated[Path | None, typer.Option(help="HTML file to write, with charts.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

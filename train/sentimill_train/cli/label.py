@@ -40,7 +40,7 @@ def label(
         str | None, typer.Option(help="Endpoint of every teacher without one of its own.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before the first call.")] = False,
-    labels: Annotated[str, typer.Option(help="Labels in order.")] = "negative,neutral,positive",
+    labels: Annotated[str, typer.Option(help="Labels, in order.")] = "negative,neutral,positive",
     soft: Annotated[
         str, typer.Option(help="Source of the shares: auto, logprobs, votes or stated.")
     ] = "auto",
@@ -69,9 +69,9 @@ def label(
     prices: Annotated[
         Path | None, typer.Option(help="Price table to use in place of ours.")
     ] = None,
-    rpm: Annotated[float | None, typer.Option(min=0.01, help="Requests a minute at most.")] = None,
-    tpm: Annotated[float | None, typer.Option(min=1.0, help="Tokens a minute at most.")] = None,
-    concurrency: Annotated[int, typer.Option(min=1, max=1000, help="Calls at once.")] = 16,
+    rpm: Annotated[float | None, typer.Option(min=0.01, help="Most requests a minute.")] = None,
+    tpm: Annotated[float | None, typer.Option(min=1.0, help="Most tokens a minute.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, max=1000, help="Most calls at once.")] = 16,
     timeout_s: Annotated[float, typer.Option(min=0.05, help="Seconds a call may take.")] = 60.0,
     attempts: Annotated[int, typer.Option(min=1, help="Most calls to answer one question.")] = 8,
     batch: Annotated[
@@ -86,7 +86,7 @@ def label(
     label_help: Annotated[
         Path | None, typer.Option(help='TOML file with a line LABEL = "meaning" for each label')
     ] = None,
-    prompt: Annotated[Path | None, typer.Option(help="A prompt file of your own.")] = None,
+    prompt: Annotated[Path | None, typer.Option(help="A prompt file to use.")] = None,
     text_column: table.TextColumn = None,
     label_column: table.LabelColumn = None,
     delimiter: table.Delimiter = None,

@@ -40,25 +40,25 @@ LabelColumn = Annotated[
 Delimiter = Annotated[
     str | None,
     typer.Option(
-        help="Of CSV files: one character.",
+        help="Character between the cells of a CSV file.",
         show_default="by the header line",
         rich_help_panel=_INPUT,
     ),
 ]
 QuoteChar = Annotated[
     str,
-    typer.Option(help="Of CSV files: the quote character, or none.", rich_help_panel=_INPUT),
+    typer.Option(help="Quote character of CSV files, or none.", rich_help_panel=_INPUT),
 ]
 Escape = Annotated[
     str | None,
     typer.Option(
-        help="Of CSV files: the character that escapes a quote.",
+        help="Character that escapes a quote in CSV files.",
         show_default="none",
         rich_help_panel=_INPUT,
     ),
 ]
 Encoding = Annotated[
-    str, typer.Option(help="Of CSV files, such as latin-1.", rich_help_panel=_INPUT)
+    str, typer.Option(help="Encoding of CSV files, such as latin-1.", rich_help_panel=_INPUT)
 ]
 
 
