@@ -12,7 +12,7 @@ come or not, and nothing more for each review until its machines are full.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Final
 
 HOURS_A_MONTH: Final = 730.0
@@ -146,44 +146,35 @@ class Swing:
         return math.inf if pair[0] == 0 or math.isinf(pair[1]) else pair[1] / pair[0]
 
 
-_SHARES: Final = frozenset({"utilisation"})
-"""Assumptions that cannot pass 1 when doubled."""
+_OF_LARGE: Final = ("usd_in", "usd_out")
 
 
 def sensitivity(plan: Plan, large: Large) -> list[Swing]:
     """Halve and double each assumption, and return the swings, the widest break-even first."""
     swings: list[Swing] = []
-    for name in Plan.__dataclass_fields__:
-        value = float(getattr(plan, name))
+    for name in (*Plan.__dataclass_fields__, *_OF_LARGE):
+        value = float(getattr(large if name in _OF_LARGE else plan, name))
         if value == 0 or name == "replicas":
             continue
-        high = min(1.0, value * 2) if name in _SHARES else value * 2
         low = max(1.0, value / 2) if name == "reviews_a_call" else value / 2
-        swings.append(_swing(name, low, high, [(_with(plan, name, v), large) for v in (low, high)]))
-    for name in ("usd_in", "usd_out"):
-        value = float(getattr(large, name))
-        low, high = value / 2, value * 2
-        cases = [(plan, _priced(large, name, v)) for v in (low, high)]
-        swings.append(_swing(f"large model's {name}", low, high, cases))
+        high = min(1.0, value * 2) if name == "utilisation" else value * 2  # a share is 1 at most
+        (plan_low, large_low), (plan_high, large_high) = (
+            _changed(plan, large, name, changed) for changed in (low, high)
+        )
+        swing = Swing(
+            name=f"large model's {name}" if name in _OF_LARGE else name,
+            low=low,
+            high=high,
+            break_even_low=plan_low.break_even(large_low),
+            break_even_high=plan_high.break_even(large_high),
+            ratio_low=plan_low.ratio(large_low),
+            ratio_high=plan_high.ratio(large_high),
+        )
+        swings.append(swing)
     return sorted(swings, key=lambda swing: -swing.width)
 
 
-def _with(plan: Plan, name: str, value: float) -> Plan:
-    return Plan(**{**asdict(plan), name: value})
-
-
-def _priced(large: Large, name: str, value: float) -> Large:
-    return replace(large, usd_in=value) if name == "usd_in" else replace(large, usd_out=value)
-
-
-def _swing(name: str, low: float, high: float, cases: list[tuple[Plan, Large]]) -> Swing:
-    (plan_low, large_low), (plan_high, large_high) = cases
-    return Swing(
-        name=name,
-        low=low,
-        high=high,
-        break_even_low=plan_low.break_even(large_low),
-        break_even_high=plan_high.break_even(large_high),
-        ratio_low=plan_low.ratio(large_low),
-        ratio_high=plan_high.ratio(large_high),
-    )
+def _changed(plan: Plan, large: Large, name: str, value: float) -> tuple[Plan, Large]:
+    if name in _OF_LARGE:
+        return plan, Large(**{**asdict(large), name: value})
+    return Plan(**{**asdict(plan), name: value}), large
