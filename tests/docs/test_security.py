@@ -7,8 +7,9 @@ import pytest
 from metric_families import SERIES
 from repository import ROOT
 from sentimill.observability import http_server as web
+from sentimill.server import error_interceptor as interceptor
+from sentimill.server import message_parser, server
 from sentimill.server import sentiment_service as service
-from sentimill.server import server
 from sentimill.server.request_handler import Limits
 from sentimill.types import MAX_TEXT_BYTES
 
@@ -21,6 +22,8 @@ LIMITS = Limits()
     [
         ("one text", f"{MAX_TEXT_BYTES >> 20} MiB of UTF-8"),
         ("texts in a call", f"{LIMITS.max_items:,}"),
+        ("fields of a message without texts", f"{message_parser.SMALL.most}"),
+        ("one request of health or reflection", f"{interceptor._MOST_FOREIGN_BYTES >> 10} KiB"),
         ("one call", f"{LIMITS.max_request_bytes >> 20} MiB"),
         ("bytes of calls being answered", f"{LIMITS.max_waiting_bytes >> 20} MiB"),
         ("calls and streams at a time", f"{LIMITS.max_calls:,}"),

@@ -19,8 +19,8 @@ import numpy as np
 from sentimill.bundle.manifest import Manifest
 from sentimill.errors import InputError, MissingError, SentimillError
 from sentimill.server.error_interceptor import seconds_left
-from sentimill.server.message_parser import FieldLimit, decode, parse, quoted, shortened
-from sentimill.server.request_handler import Answers, Request, RequestHandler
+from sentimill.server.message_parser import SMALL, FieldLimit, decode, parse, quoted, shortened
+from sentimill.server.request_handler import Answers, Request, RequestHandler, slices
 from sentimill.types import Prediction
 from sentimill.v1 import open_inference_pb2 as pb
 
@@ -57,10 +57,18 @@ class OpenInferenceService:
         self._version = version
         sent = pb.ModelInferRequest
         values = FieldLimit(requests.limits.max_items + _OTHER_FIELDS, _path(raw=False))
-        inside = {sent.InferInputTensor.CONTENTS_FIELD_NUMBER: values}
+        given, wanted = sent.InferInputTensor, sent.InferRequestedOutputTensor
+        # An entry of a map is a message of its key and, as field 2, its value.
+        parameter = FieldLimit(_OTHER_FIELDS, "parameters", {2: SMALL})
+        inside = {
+            given.CONTENTS_FIELD_NUMBER: values,
+            given.PARAMETERS_FIELD_NUMBER: parameter,
+        }
+        asked = {wanted.PARAMETERS_FIELD_NUMBER: parameter}
         parts = {
             sent.INPUTS_FIELD_NUMBER: FieldLimit(_OTHER_FIELDS, "inputs[0]", inside),
-            sent.OUTPUTS_FIELD_NUMBER: FieldLimit(_OTHER_FIELDS, "outputs[0]"),
+            sent.OUTPUTS_FIELD_NUMBER: FieldLimit(_OTHER_FIELDS, "outputs[0]", asked),
+            sent.PARAMETERS_FIELD_NUMBER: parameter,
         }
         self._fields = FieldLimit(_OTHER_FIELDS, "inputs", parts)
 
@@ -139,7 +147,7 @@ class OpenInferenceService:
                 answers = await self._requests.classify(asked)
             except InputError as error:  # its path is that of the other service's message
                 raise InputError(str(error), reason=error.reason, field=_path(raw=raw)) from error
-            response = _response(answers, wanted, raw=raw)
+            response = await _response(answers, wanted, raw=raw)
             response.id = request.id
             return response.SerializeToString()
 
@@ -234,10 +242,10 @@ def _wanted(request: pb.ModelInferRequest, manifest: Manifest) -> set[str]:
     return wanted or set(there)
 
 
-def _response(answers: Answers, wanted: set[str], *, raw: bool) -> pb.ModelInferResponse:
+async def _response(answers: Answers, wanted: set[str], *, raw: bool) -> pb.ModelInferResponse:
     bundle = answers.classifier.bundle
     labels = bundle.manifest.labels
-    rows = [_row(one, len(labels)) for one in answers.results]
+    rows = [_row(one, len(labels)) async for part in slices(answers.results) for one in part]
     response = pb.ModelInferResponse(
         model_name=bundle.manifest.name, model_version=bundle.manifest.version
     )

@@ -115,6 +115,15 @@ async def test_a_message_that_cannot_be_read_is_the_callers_fault(method: str) -
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+async def test_a_large_request_of_health_is_refused_before_it_is_read() -> None:
+    """It needs no token, and reading two million fields that it does not have takes 60 ms."""
+    async with guarded() as channel:
+        error = await error_of(channel, "/grpc.health.v1.Health/Check", b"\x12\x00" * 4096)
+
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "8192 bytes, the limit here is 4096" in str(error.details())
+
+
 async def test_health_can_be_watched_through_the_guard() -> None:
     """Its handler writes to the call itself and yields nothing."""
     async with guarded() as channel:

@@ -47,6 +47,24 @@ def test_two_million_empty_items_are_refused_before_they_are_built() -> None:
     assert (caught.value.reason, caught.value.field) == ("ITEM_COUNT", "items")
 
 
+@pytest.mark.parametrize("data", [EMPTY_ITEM * (2 << 20), b"\xfa\x01\x00" * (1 << 20)])
+def test_fields_that_a_message_does_not_have_are_counted_too(data: bytes) -> None:
+    """GetModel takes an empty message, and reading 4 MiB of unknown fields takes 60 ms."""
+    with pytest.raises(InputError, match="the message has more than 64 entries"):
+        parse(pb.GetModelRequest, data)
+
+
+def test_fields_of_one_item_are_counted_too() -> None:
+    """A text that is set two million times is one item."""
+    items = FieldLimit(8, "items", {1: FieldLimit(4, "items[]")})
+    item = EMPTY_ITEM * 1000
+    request = b"\x0a" + bytes([len(item) & 127 | 128, len(item) >> 7]) + item
+
+    assert len(parse(pb.ClassifyRequest, request, ITEMS).items) == 1
+    with pytest.raises(InputError, match=r"items\[\] has more than 4 entries"):
+        parse(pb.ClassifyRequest, request, items)
+
+
 def test_a_list_inside_a_message_is_counted_too() -> None:
     """In a stream the items are one level down."""
     number = pb.ClassifyStreamRequest.REQUEST_FIELD_NUMBER

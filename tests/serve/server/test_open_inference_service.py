@@ -386,6 +386,10 @@ def test_it_is_answered_only_where_it_was_asked_for(bundle: Path, asked: bool) -
     assert code is (grpc.StatusCode.OK if asked else grpc.StatusCode.UNIMPLEMENTED)
 
 
+UNKNOWN = b"\xfa\x01\x00" * 1000
+"""Fields that no message of the protocol has."""
+
+
 @pytest.mark.parametrize(
     "request_",
     [
@@ -393,8 +397,12 @@ def test_it_is_answered_only_where_it_was_asked_for(bundle: Path, asked: bool) -
         pb.ModelInferRequest(model_name="tiny", outputs=[{}] * 100_000),
         typed(*[b""] * 100_000),
         pb.ModelInferRequest(raw_input_contents=[b""] * 100_000),
+        pb.ModelInferRequest(parameters={str(i): {} for i in range(1000)}),
+        pb.ModelInferRequest(parameters={"x": pb.InferParameter.FromString(UNKNOWN)}),
+        pb.ModelInferRequest(inputs=[{"parameters": {str(i): {} for i in range(1000)}}]),
+        pb.ModelInferRequest(outputs=[{"parameters": {str(i): {} for i in range(1000)}}]),
     ],
-    ids=["inputs", "outputs", "values", "raw"],
+    ids=["inputs", "outputs", "values", "raw", "parameters", "one", "an input's", "an output's"],
 )
 async def test_long_lists_are_refused_before_they_are_built(
     bundle: Path, request_: pb.ModelInferRequest

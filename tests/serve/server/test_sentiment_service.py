@@ -27,7 +27,7 @@ from raw_calls import (
 from sentimill.engine.failures import FAILED
 from sentimill.errors import InputError
 from sentimill.server.access.auth import TokenAuth, new_token
-from sentimill.server.request_handler import Limits
+from sentimill.server.request_handler import Limits, slices
 from sentimill.server.sentiment_service import SERVICE
 from sentimill.types import MAX_TEXT_BYTES
 from sentimill.v1 import sentiment_pb2 as pb
@@ -40,6 +40,31 @@ async def test_results_come_in_request_order(bundle: Path) -> None:
         found = await classify(live, "good", "bad " * 9, "the", "good " * 5, "bad")
 
     assert outcomes(found) == ["positive", "negative", "neutral", "positive", "negative"]
+
+
+async def test_a_large_request_lets_others_in_between(bundle: Path) -> None:
+    """Its answer is made in slices, in order, and other callers need not wait for the last one."""
+    turns: list[int] = []
+
+    async def count() -> None:
+        while True:
+            turns.append(len(turns))
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    sizes, seen = [], []
+    async for part in slices(range(200)):
+        sizes.append(len(part))
+        seen.append(len(turns))
+    counting.cancel()
+    words = {"good": "positive", "": "EMPTY_TEXT", "bad": "negative"}
+    texts = [*words] * 60
+    async with live_service(bundle) as live:
+        found = await classify(live, *texts)
+
+    assert sizes == [64, 64, 64, 8]
+    assert seen == [0, 1, 2, 3]
+    assert outcomes(found) == [words[text] for text in texts]
 
 
 async def test_a_prediction_carries_every_field(bundle: Path) -> None:
