@@ -397,10 +397,14 @@ UNKNOWN = b"\xfa\x01\x00" * 1000
         pb.ModelInferRequest(model_name="tiny", outputs=[{}] * 100_000),
         typed(*[b""] * 100_000),
         pb.ModelInferRequest(raw_input_contents=[b""] * 100_000),
-        pb.ModelInferRequest(parameters={str(i): {} for i in range(1000)}),
+        pb.ModelInferRequest(parameters={str(i): pb.InferParameter() for i in range(1000)}),
         pb.ModelInferRequest(parameters={"x": pb.InferParameter.FromString(UNKNOWN)}),
-        pb.ModelInferRequest(inputs=[{"parameters": {str(i): {} for i in range(1000)}}]),
-        pb.ModelInferRequest(outputs=[{"parameters": {str(i): {} for i in range(1000)}}]),
+        pb.ModelInferRequest(
+            inputs=[{"parameters": {str(i): pb.InferParameter() for i in range(1000)}}]
+        ),
+        pb.ModelInferRequest(
+            outputs=[{"parameters": {str(i): pb.InferParameter() for i in range(1000)}}]
+        ),
     ],
     ids=["inputs", "outputs", "values", "raw", "parameters", "one", "an input's", "an output's"],
 )
