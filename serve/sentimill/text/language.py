@@ -26,6 +26,9 @@ _MOST_WANTED: Final = 0.01
 
 _READ_CHARACTERS: Final = 400
 _WORD: Final = re.compile(r"\w+")
+_LOWER_WORDS: Final = bytes(
+    code if _WORD.match(chr(code)) else ord(" ") for code in bytes(range(128)).lower()
+).ljust(256)
 
 # About a quarter of the words of ordinary English are these. This look is five times as fast as
 # the detector.
@@ -57,7 +60,7 @@ def foreign_language(text: str, wanted: frozenset[str]) -> str | None:
     called foreign.
     """
     head = text[:_READ_CHARACTERS]
-    words = _WORD.findall(head.lower())
+    words = _words(head)
     if len(words) < _LEAST_WORDS and (head.isascii() or not _is_in_another_script(head)):
         return None
     if "en" in wanted and _is_plain_english(words):
@@ -77,14 +80,21 @@ def languages_of(texts: Iterable[str]) -> tuple[str, ...]:
     A model is said to be made for English where four fifths of the texts look English. Nothing is
     claimed of other texts, since a model that abstains wrongly is worse than one that never does.
     """
-    found = [_WORD.findall(text[:_READ_CHARACTERS].lower()) for text in texts]
+    found = [_words(text[:_READ_CHARACTERS]) for text in texts]
     judged = [words for words in found if len(words) >= _LEAST_WORDS]
     english = sum(map(_is_plain_english, judged))
     return ("en",) if english and english >= _ENGLISH_TEXTS * len(judged) else ()
 
 
+def _words(head: str) -> list[str]:
+    """Return the words of *head* in lower case; those of ASCII at three times the speed."""
+    if head.isascii():
+        return head.encode().translate(_LOWER_WORDS).decode().split()
+    return _WORD.findall(head.lower())
+
+
 def _is_plain_english(words: Sequence[str]) -> bool:
-    return sum(word in _ENGLISH for word in words) >= _ENGLISH_SHARE * len(words)
+    return sum(map(_ENGLISH.__contains__, words)) >= _ENGLISH_SHARE * len(words)
 
 
 @cache
