@@ -240,7 +240,8 @@ class RecordReader:
 
     def _opens_inside(self, fields: list[str], raw: bytes) -> bool:
         quote = self.dialect.quote
-        if quote is None or not any(quote in value for value in fields):
+        # A field that came without quotes is its own value, and one with a pair opens none.
+        if quote is None or not any(value.count(quote) % 2 for value in fields):
             return False
         return self.dialect.opens_inside(self.encoding.decode(raw)[0])
 
