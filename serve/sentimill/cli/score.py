@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import os
+from collections.abc import Callable
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
 from sentimill.bundle.reference import reference_bundle
-from sentimill.classifier import Classifier
 from sentimill.cli.options import (
     ADVANCED,
     INPUT,
@@ -34,12 +35,20 @@ from sentimill.cli.options import (
 )
 from sentimill.cli.score_progress import report_end, report_progress, stop_on_signals
 from sentimill.cli.server_access import ServerAccess
+from sentimill.engine.base import Provider
+from sentimill.engine.hardware import Machine, free_gpu_mib, usable_cores
 from sentimill.errors import UsageError
 
 if TYPE_CHECKING:
-    from sentimill.scoring.scorers import Scorer  # gRPC takes a while to load
+    from sentimill.scoring.scorers import LocalScorer, Scorer  # gRPC takes a while to load
 
 __all__ = ["score"]
+
+_MOST_PROCESSES: Final = 8
+"""By default; a server of 12 on an H200 answered 4 % more than one of 8."""
+
+_PROCESS_MIB: Final = 5 << 10
+"""What a process takes of a GPU's memory, a little rounded up."""
 
 
 def score(
@@ -152,6 +161,15 @@ def score(
     precision: PrecisionOption = "auto",
     provider: ProviderOption = "auto",
     threads: ThreadsOption = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Processes, each with the model.",
+            show_default="one, and on a GPU one a core, up to 8",
+            rich_help_panel=PERFORMANCE,
+        ),
+    ] = None,
     no_detect_language: NoDetectLanguageOption = False,
     batch_tokens: BatchTokensOption = None,
     dry_run: Annotated[
@@ -206,7 +224,7 @@ def score(
     """
     from sentimill.scoring.formats.table import Layout
     from sentimill.scoring.job import Score
-    from sentimill.scoring.scorers import LocalScorer
+    from sentimill.scoring.scorers import LocalScorer, ProcessScorer
     from sentimill.scoring.server_scorer import ServerScorer
     from sentimill.scoring.summary import try_out
 
@@ -245,6 +263,9 @@ def score(
     )
     if engine == "ray" and server is not None:
         raise UsageError("--engine ray needs --bundle", reason="NO_MODEL")
+    if processes is not None and (engine == "ray" or server is not None):
+        why = "--processes is for a model on this machine: use --actors on Ray, and no such option"
+        raise UsageError(f"{why} with --server", reason="NO_MODEL")
     with ExitStack() as stack:
         if engine == "ray" and not dry_run:
             from sentimill.scoring.ray_runner import Cluster, run_on_ray
@@ -271,24 +292,43 @@ def score(
             made = ServerScorer(server, security=security, stop=stop, explain=explain_column)
             scorer = stack.enter_context(closing(made))
         else:
-            scorer = LocalScorer(
-                Classifier.load(
-                    model,
-                    precision=precision,
-                    engine="auto" if engine == "ray" else engine,
-                    provider=provider,
-                    threads=threads,
-                    detect_language=not no_detect_language,
-                ),
+            count = processes or (1 if dry_run else _default_processes(engine, provider))
+            load = partial(
+                LocalScorer.load,
+                model,
+                precision=precision,
+                engine="auto" if engine == "ray" else engine,
+                provider=provider,
+                threads=threads or max(1, usable_cores() // count),
+                detect_language=not no_detect_language,
                 batch_tokens=batch_tokens,
                 explain=explain_column,
             )
+            if count == 1:
+                scorer = load()
+            else:
+                started = ProcessScorer(partial(_load, context.obj, load), count)
+                scorer = stack.enter_context(closing(started))
         if dry_run:
             typer.echo(json.dumps(try_out(job, scorer), indent=2))
             return
         report = stack.enter_context(report_progress(target, metrics_textfile, pushgateway))
         done = job.run(scorer, report=report, stop=stop)
     report_end(done, prefix, summary, job.layout.text_columns[0])
+
+
+def _default_processes(engine: str, provider: Provider) -> int:
+    """Return how many processes keep the engine busy: a GPU is faster than one can tokenise."""
+    cuda = "CUDAExecutionProvider" in Machine.here().onnx_providers
+    if not cuda or provider == "cpu" or engine == "openvino":
+        return 1
+    return max(1, min(usable_cores(), _MOST_PROCESSES, free_gpu_mib() // _PROCESS_MIB))
+
+
+def _load(set_up_logging: Callable[[], None], load: Callable[[], LocalScorer]) -> LocalScorer:
+    """Load the model in another process, which logs as this one does."""
+    set_up_logging()
+    return load()
 
 
 def _check_writable(file: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,7 @@ from sentimill.installed_packages import package_version
 __all__ = [
     "Machine",
     "cpu_flags",
+    "free_gpu_mib",
     "give_memory_back",
     "gpus",
     "keep_few_heaps",
@@ -124,3 +126,12 @@ def gpus() -> list[str]:
     if named is not None:
         return [one.strip() for one in named.split(",") if one.strip()]
     return [str(i) for i in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
+
+
+def free_gpu_mib() -> int:
+    """Return the free memory of the first GPU that CUDA can use, in MiB; 0 if nobody can tell."""
+    asked = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
+    try:
+        return int(subprocess.check_output([*asked, "-i", gpus()[0]], timeout=30))
+    except (IndexError, OSError, ValueError, subprocess.SubprocessError):
+        return 0

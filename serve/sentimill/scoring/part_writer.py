@@ -22,7 +22,14 @@ _COMMIT_S: Final = 1.0
 
 
 class Output(Protocol):
-    """Takes the parts of one file in order."""
+    """Takes the parts of one file in order.
+
+    begun, end, counts: whether a part is there already, where the next begins, and its rows.
+    """
+
+    begun: bool
+    end: Position
+    counts: RowCounts
 
     def append(self, data: bytes, errors: bytes, end: Position, rows: RowCounts) -> None:
         """Add a part; *rows* counts the rows of this part."""
@@ -35,6 +42,10 @@ class Output(Protocol):
 
 class StreamOutput:
     """Standard output, where nothing can be continued."""
+
+    begun = False
+    end = Position()
+    counts = RowCounts()
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -54,10 +65,7 @@ class StreamOutput:
 
 
 class PartsOutput:
-    """The data of file *number* in a journal's folder, opened at its end.
-
-    `counts` and `end` tell how far it is.
-    """
+    """The data of file *number* in a journal's folder, opened at its end."""
 
     def __init__(
         self,
@@ -118,13 +126,13 @@ class PartsOutput:
     def commit(self) -> None:
         """Wait until the parts are on the disk, then write them to the journal."""
         if self._pending:
+            parts, self._pending = self._pending, []
             with writing(self._name):
                 for file in (self._file, self._errors):
                     if file.tell():
                         file.flush()
                         os.fsync(file.fileno())
-                self._journal.append(self._pending)
-            self._pending = []
+                self._journal.append(parts)
         self._committed = self._clock()
 
     def close(self) -> None:

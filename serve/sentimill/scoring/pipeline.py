@@ -2,27 +2,26 @@
 
 Each stage works on a window of its own. Reading is one window ahead of tokenising, which is one
 ahead of the engine, and writing is one behind. The tokenizer, the engine, compression and fsync all
-release the interpreter lock, so they use a core that the engine leaves free.
+release the interpreter lock, so they use a core that the engine leaves free. Where a scorer has
+several processes, each of them tokenises and runs a window of its own.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, TypeVar
-
-import msgspec
+from typing import Final, Protocol, TypeVar
 
 from sentimill.errors import EngineError, SentimillError, TableError
-from sentimill.scoring.answer_columns import Answers, AnswerSchema
+from sentimill.scoring.answer_columns import Answers
 from sentimill.scoring.checkpoint import RowCounts
-from sentimill.scoring.formats.table import Position, Table, Window
-from sentimill.scoring.part_writer import Output
+from sentimill.scoring.formats.table import Window
 from sentimill.scoring.scorers import Scorer
 
-__all__ = ["Pipeline", "StopRules"]
+__all__ = ["File", "StopRules", "run"]
 
 T = TypeVar("T")
 _END: Final = object()
@@ -66,100 +65,89 @@ class StopRules:
             raise TableError(why, reason="TOO_MANY_ERRORS")
 
 
-@dataclass(frozen=True, slots=True)
-class Pipeline:
-    """The stages that the windows of one input pass through.
+class File(Protocol):
+    """One input and its output, opened. The windows are read in another thread than the rest."""
 
-    render: makes a window and its answers into bytes of the output. report: is called with each
-    written window, from another thread: its rows, and the bytes of input that are read.
+    def windows(self) -> Iterator[Window]:
+        """Yield what is left to score."""
+        ...
+
+    def begin(self) -> None:
+        """Count what an earlier run did; called once, before any row is written."""
+        ...
+
+    def write(self, window: Window, answers: Answers) -> None:
+        """Write the rows of one window, so that they survive a crash."""
+        ...
+
+    def finish(self) -> None:
+        """Give the output its name."""
+        ...
+
+
+def run(
+    files: Iterable[File], scorer: Scorer, rules: StopRules, counts: Callable[[], RowCounts]
+) -> bool:
+    """Score *files* one after another; return False when the job was stopped before their end.
+
+    The next file is read while the last windows of one are answered and its output is finished.
+    counts: returns the rows of the job so far. Raises what `StopRules.check` raises. Whatever was
+    answered is written in every case.
     """
-
-    scorer: Scorer
-    columns: AnswerSchema
-    output: Output
-    render: Callable[[Window, Answers], bytes]
-    report: Callable[[RowCounts, int], None]
-
-    def run(self, table: Table, start: Position, rules: StopRules, before: RowCounts) -> bool:
-        """Score *table* from *start*; return False when it was stopped before its end.
-
-        before: the rows of the job so far. Raises what `StopRules.check` raises. Whatever was
-        written is in the checkpoint in every case.
-        """
-        total = before
-        engine_error: SentimillError | None = None
-        with (
-            ThreadPoolExecutor(1, "read") as read,
-            ThreadPoolExecutor(1, "tokenise") as tokenise,
-            ThreadPoolExecutor(1, "write") as write,
-        ):
-            written: Future[RowCounts] | None = None
-            windows = _ahead(table.windows(start), read)
-            prepared = _ahead(((w, self.scorer.prepare(w.texts)) for w in windows), tokenise)
-            try:
-                for window, texts in prepared:
-                    answers = self.scorer.answer(texts)
-                    engine_error = _engine_error(answers) or engine_error
-                    if written is not None:
-                        total += written.result()
-                        written = None
-                    # The last answers are saved whatever follows: they may have taken a minute.
-                    written = write.submit(self._write, window, answers, rules)
-                    rules.check(total, engine_error)
-                    if rules.stop.is_set():
-                        return False
-                if written is not None:
-                    total += written.result()
-                    written = None
-                rules.check(total, engine_error)
-                return True
-            finally:
-                if written is not None:
-                    written.result()
-
-    def _write(self, window: Window, answers: Answers, rules: StopRules) -> RowCounts:
-        """Write one window and return its rows."""
-        data = self.render(window, answers)
-        errors = {k: error for k, error in answers.errors.items() if not rules.is_blank(error)}
-        rows = RowCounts(
-            rows=len(window.texts),
-            failed=len(errors),
-            blank=len(answers.errors) - len(errors),
-            engine_failed=sum(isinstance(error, EngineError) for error in errors.values()),
-            kept=sum(text is None for text in window.texts),
-            useful_tokens=answers.useful_tokens,
-            padded_tokens=answers.padded_tokens,
+    current: File | None = None
+    engine_error: SentimillError | None = None
+    written: Future[None] | None = None
+    with (
+        ThreadPoolExecutor(1, "read") as read,
+        ThreadPoolExecutor(1, "tokenise") as tokenise,
+        ThreadPoolExecutor(1, "write") as write,
+    ):
+        begun = (
+            (file, window, scorer.prepare(window.texts) if window else None)
+            for file, window in _ahead(_windows(files), read)
         )
-        self.output.append(data, _error_lines(window, errors), window.end, rows)
-        self.report(rows, window.consumed)
-        return rows
+        try:
+            for file, window, answer in _ahead(begun, tokenise, scorer.ahead):
+                answers = answer() if answer else None
+                if written is not None:
+                    waited, written = written, None
+                    waited.result()
+                if file is not current:
+                    current = file
+                    file.begin()
+                total = counts()
+                if window is None or answers is None:
+                    rules.check(total, engine_error)
+                    written = write.submit(file.finish)
+                    continue
+                engine_error = _engine_error(answers) or engine_error
+                # The last answers are saved whatever follows: they may have taken a minute.
+                written = write.submit(file.write, window, answers)
+                rules.check(total, engine_error)
+                if rules.stop.is_set():
+                    return False
+            return True
+        finally:
+            if written is not None:
+                written.result()
+
+
+def _windows(files: Iterable[File]) -> Iterator[tuple[File, Window | None]]:
+    """Yield the windows of each of *files*, and None behind its last one."""
+    for file in files:
+        for window in file.windows():
+            yield file, window
+        yield file, None
 
 
 def _engine_error(answers: Answers) -> SentimillError | None:
     return next((e for e in answers.errors.values() if isinstance(e, EngineError)), None)
 
 
-def _ahead(items: Iterable[T], pool: Executor) -> Iterator[T]:
-    """Yield *items*; *pool* makes the next one while the caller works on this one."""
+def _ahead(items: Iterable[T], pool: Executor, count: int = 1) -> Iterator[T]:
+    """Yield *items*; *pool* makes the next *count* while the caller works on this one."""
     rest = iter(items)
-    coming = pool.submit(next, rest, _END)
-    while (item := coming.result()) is not _END:
-        coming = pool.submit(next, rest, _END)
+    coming = deque(pool.submit(next, rest, _END) for _ in range(count))
+    while (item := coming.popleft().result()) is not _END:
+        coming.append(pool.submit(next, rest, _END))
         yield item  # type: ignore[misc]  # the sentinel ended the loop
-
-
-def _error_lines(window: Window, errors: Mapping[int, SentimillError]) -> bytes:
-    """Return the lines of the errors file: the row from 1, its first line, code and message."""
-    first = window.end.rows - len(window.texts)
-    return b"".join(
-        msgspec.json.encode(
-            {
-                "row": first + place + 1,
-                "line": window.lines[place],
-                "error": error.reason,
-                "message": str(error),
-            }
-        )
-        + b"\n"
-        for place, error in sorted(errors.items())
-    )

@@ -19,7 +19,6 @@ import msgspec
 import pyarrow as pa
 
 from sentimill.bundle.reader import open_bundle
-from sentimill.classifier import Classifier
 from sentimill.engine.base import Precision, Provider
 from sentimill.errors import SentimillError, TableError, TextError, UsageError
 from sentimill.scoring.answer_columns import AnswerSchema
@@ -73,10 +72,10 @@ class AnswerBatches:
         threads: int | None = None,
     ) -> None:
         """Load the bundle, once per actor. threads: None means one for each CPU of the actor."""
-        classifier = Classifier.load(
-            bundle, precision=precision, provider=provider, threads=threads or _assigned_cpus()
+        threads = threads or _assigned_cpus()
+        self._scorer = LocalScorer.load(
+            bundle, precision=precision, provider=provider, threads=threads
         )
-        self._scorer = LocalScorer(classifier)
         model = self._scorer.model()
         self._columns = AnswerSchema(model.labels, model.threshold, prefix, with_probs=probs)
         self._text_column = text_column
@@ -88,7 +87,7 @@ class AnswerBatches:
             TextError(why, reason="MISSING_TEXT") if text is None else text
             for text in batch.column(self._text_column).to_pylist()
         ]
-        added = self._columns.add(self._scorer.answer(self._scorer.prepare(texts)))
+        added = self._columns.add(self._scorer.prepare(texts)())
         for name, array in zip(added.names, added.arrays, strict=True):
             batch = batch.append_column(name, array)
         return batch
@@ -99,16 +98,15 @@ class _Units:
 
     def __init__(self, job: Score, cluster: Cluster) -> None:
         self._job = job
-        classifier = Classifier.load(
+        self._scorer = LocalScorer.load(
             cluster.bundle,
             precision=cluster.precision,
             provider=cluster.provider,
             # Else each of several actors on a machine would start threads for all of its cores.
             threads=cluster.threads or _assigned_cpus() or max(1, int(cluster.num_cpus)),
             detect_language=cluster.detect_language,
-        )
-        self._scorer = LocalScorer(
-            classifier, batch_tokens=cluster.batch_tokens, explain=job.explain
+            batch_tokens=cluster.batch_tokens,
+            explain=job.explain,
         )
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import BinaryIO
 
-from sentimill.errors import SentimillError, TableError, UsageError
+import msgspec
+
+from sentimill.errors import EngineError, SentimillError, TableError, UsageError
 from sentimill.scoring.answer_columns import Answers, AnswerSchema
 from sentimill.scoring.checkpoint import Done, Journal, RowCounts
+from sentimill.scoring.formats.compression import reading
 from sentimill.scoring.formats.table import Layout, Position, Table, Window
 from sentimill.scoring.output_format import OutputFormat, finished_path
 from sentimill.scoring.part_writer import Output, PartsOutput, StreamOutput
-from sentimill.scoring.pipeline import Pipeline, StopRules
+from sentimill.scoring.pipeline import File, StopRules, run
 from sentimill.scoring.planning import Unit, open_table
 from sentimill.scoring.scorers import Scorer
 from sentimill.scoring.storage import (
@@ -80,96 +85,99 @@ class Run:
     _began: float = field(default_factory=time.monotonic)
     _counts: RowCounts = field(default_factory=RowCounts)
     _resumed: int = 0
-    _read_bytes: int = 0
     _total_bytes: int = 0
+    _errors: list[str] = field(default_factory=list)
 
     def to_stream(self, stream: BinaryIO) -> Summary:
         """Score the one unit to standard output."""
         (unit,) = self.units
         self._total_bytes = identity(unit.source, sample=False).size_bytes
-        with open_table(unit, self.layout, self.columns) as table:
+        with ExitStack() as opened:
             output = StreamOutput(stream)
-            form = OutputFormat(unit, table, self.layout, self.columns)
-            output.append(form.head(), b"", Position(), RowCounts())
-            self._score(unit, table, Position(), output, form)
-        return self._summary(())
+            return self._score([self._open(unit, output, 0, lambda _: output.close(), opened)])
 
     def to_files(self, journal: Journal) -> Summary:
         """Score every unit that is not done in the *journal*, and publish it."""
-        inputs = journal.header.inputs
-        self._total_bytes = sum(entry.size_bytes for entry in inputs)
-        errors: list[str] = []
+        self._total_bytes = sum(entry.size_bytes for entry in journal.header.inputs)
+        with ExitStack() as opened:
+            return self._score(self._open_all(journal, opened))
+
+    def _open_all(self, journal: Journal, opened: ExitStack) -> Iterator[File]:
+        """Open one unit after the other, in the thread that reads."""
+        before = 0
         for number, unit in enumerate(self.units):
             done = journal.done.get(number)
-            if done is None:
+            if done is not None:
+                yield _Done(self, done.counts, partial(self._publish, journal, done))
+            else:
                 if not self.overwrite:
                     refuse_existing(unit.target)
-                done = self._score_file(journal, number, unit, inputs[number])
+                output = PartsOutput(journal, number, name=unit.target)
+                opened.callback(output.close)
+                finish = partial(self._finish, journal, number, output)
+                yield self._open(unit, output, before, finish, opened)
+            before += journal.header.inputs[number].size_bytes
+
+    def _open(
+        self,
+        unit: Unit,
+        output: Output,
+        before: int,
+        finish: Callable[[OutputFormat], None],
+        opened: ExitStack,
+    ) -> File:
+        closing = ExitStack()  # an error of another file must not pass through this one's reader
+        opened.callback(closing.close)
+        table = closing.enter_context(open_table(unit, self.layout, self.columns))
+        form = OutputFormat(unit, table, self.layout, self.columns)
+        return _Opened(self, unit.source, table, form, output, before, finish, closing)
+
+    def _score(self, files: Iterable[File]) -> Summary:
+        """Run the pipeline over *files* to its end, or raise when it was stopped before."""
+        if not run(files, self.scorer, self.limits, lambda: self._counts):
+            why = f"stopped after {self._counts.rows} rows"
+            if STANDARD in (self.units[0].source, self.units[0].target):
+                why += ": a job over standard input or output cannot be continued"
             else:
-                self._counts += done.counts
-                self._resumed += done.counts.rows
-                self._publish(journal, number, unit)
-            self._read_bytes += inputs[number].size_bytes
-            if done.counts.failed:
-                errors.append(f"{unit.target}.errors.jsonl")
-        return self._summary(tuple(errors))
+                why += ", all of them saved: run the same command again to go on"
+            raise SentimillError(why, reason="INTERRUPTED")
+        seconds = time.monotonic() - self._began
+        outputs = tuple(unit.target for unit in self.units)
+        return Summary(self._counts, self._resumed, seconds, outputs, tuple(self._errors))
 
-    def _score_file(self, journal: Journal, number: int, unit: Unit, source: Identity) -> Done:
-        before = self._counts
-        with open_table(unit, self.layout, self.columns) as table:
-            form = OutputFormat(unit, table, self.layout, self.columns)
-            output = PartsOutput(journal, number, name=unit.target)
-            self._counts += output.counts
-            self._resumed += output.counts.rows
-            try:
-                if not output.begun:
-                    output.append(form.head(), b"", Position(), RowCounts())
-                self._score(unit, table, output.end, output, form)
-            finally:
-                output.close()
-            _check_unchanged(unit, source)
-            with writing(unit.target):
-                form.finish(output.path, self._check_stop)
-        counts = output.counts
-        self._counts = before + counts
-        done = Done(file=number, counts=counts)
-        with writing(unit.target):
-            journal.append([done])
-        self._publish(journal, number, unit)
-        return done
+    def resume(self, counts: RowCounts) -> None:
+        """Count rows that an earlier run has done."""
+        self._counts += counts
+        self._resumed += counts.rows
 
-    def _score(
-        self, unit: Unit, table: Table, start: Position, output: Output, form: OutputFormat
+    def wrote(self, rows: RowCounts, read_bytes: int) -> None:
+        """Count rows that are written, and report."""
+        self._counts += rows
+        seconds = time.monotonic() - self._began
+        now = self._counts.rows - self._resumed
+        self.report(Progress(self._counts, now, read_bytes, self._total_bytes, seconds))
+
+    def _finish(
+        self, journal: Journal, number: int, output: PartsOutput, form: OutputFormat
     ) -> None:
-        """Run the pipeline to the end of *table*, or raise when it was stopped before."""
-
-        def wrote(rows: RowCounts, consumed: int) -> None:
-            self._counts += rows
-            seconds = time.monotonic() - self._began
-            read = self._read_bytes + consumed
-            now = self._counts.rows - self._resumed
-            self.report(Progress(self._counts, now, read, self._total_bytes, seconds))
-
-        def render(window: Window, answers: Answers) -> bytes:
-            return form.render(window, self.columns.add(answers))
-
-        pipeline = Pipeline(self.scorer, self.columns, output, render, wrote)
-        if pipeline.run(table, start, self.limits, self._counts):
-            return
-        why = f"stopped after {self._counts.rows} rows"
-        if STANDARD in (unit.source, unit.target):
-            why += ": a job over standard input or output cannot be continued"
-        else:
-            why += ", all of them saved: run the same command again to go on"
-        raise SentimillError(why, reason="INTERRUPTED")
+        """Make the finished file from the parts of a unit, and publish it."""
+        unit = self.units[number]
+        output.close()
+        _check_unchanged(unit, journal.header.inputs[number])
+        done = Done(file=number, counts=output.counts)
+        with reading(unit.source), writing(unit.target):
+            form.finish(output.path, self._check_stop)
+            journal.append([done])
+        self._publish(journal, done)
 
     def _check_stop(self) -> None:
         if self.limits.stop.is_set():
             why = "stopped while the file was put together; every answer is saved: run the same"
             raise SentimillError(why + " command again to go on", reason="INTERRUPTED")
 
-    def _publish(self, journal: Journal, number: int, unit: Unit) -> None:
+    def _publish(self, journal: Journal, done: Done) -> None:
         """Give a finished file its name; after a crash, do the rest of these steps."""
+        number, unit = done.file, self.units[done.file]
         data = journal.folder / f"{number}.data"
         finished = finished_path(data, unit.target_kind)
         errors = journal.folder / f"{number}.errors.jsonl"
@@ -194,11 +202,87 @@ class Run:
         elif not exists(unit.target):
             why = f"{unit.target} was finished by an earlier run and is gone: use --restart"
             raise UsageError(why, reason="OUTPUT_GONE")
+        if done.counts.failed:
+            self._errors.append(listed)
 
-    def _summary(self, errors: tuple[str, ...]) -> Summary:
-        seconds = time.monotonic() - self._began
-        outputs = tuple(unit.target for unit in self.units)
-        return Summary(self._counts, self._resumed, seconds, outputs, errors)
+
+@dataclass(slots=True)
+class _Done:
+    """A unit that an earlier run has done; see `File`."""
+
+    run: Run
+    counts: RowCounts
+    finish: Callable[[], None]
+
+    def windows(self) -> Iterator[Window]:
+        return iter(())
+
+    def begin(self) -> None:
+        self.run.resume(self.counts)
+
+    def write(self, window: Window, answers: Answers) -> None:
+        raise NotImplementedError("every row is written")
+
+
+@dataclass(slots=True)
+class _Opened:
+    """A unit that is scored; see `File`. before: bytes of the inputs before it."""
+
+    run: Run
+    name: str
+    table: Table
+    form: OutputFormat
+    output: Output
+    before: int
+    end: Callable[[OutputFormat], None]
+    closing: ExitStack
+
+    def windows(self) -> Iterator[Window]:
+        with reading(self.name):
+            yield from self.table.windows(self.output.end)
+
+    def begin(self) -> None:
+        self.run.resume(self.output.counts)
+        if not self.output.begun:
+            self.output.append(self.form.head(), b"", Position(), RowCounts())
+
+    def write(self, window: Window, answers: Answers) -> None:
+        with reading(self.name):
+            data = self.form.render(window, self.run.columns.add(answers))
+        is_blank = self.run.limits.is_blank
+        errors = {k: error for k, error in answers.errors.items() if not is_blank(error)}
+        rows = RowCounts(
+            rows=len(window.texts),
+            failed=len(errors),
+            blank=len(answers.errors) - len(errors),
+            engine_failed=sum(isinstance(error, EngineError) for error in errors.values()),
+            kept=sum(text is None for text in window.texts),
+            useful_tokens=answers.useful_tokens,
+            padded_tokens=answers.padded_tokens,
+        )
+        self.output.append(data, _error_lines(window, errors), window.end, rows)
+        self.run.wrote(rows, self.before + window.consumed)
+
+    def finish(self) -> None:
+        self.end(self.form)
+        self.closing.close()
+
+
+def _error_lines(window: Window, errors: Mapping[int, SentimillError]) -> bytes:
+    """Return the lines of the errors file: the row from 1, its first line, code and message."""
+    first = window.end.rows - len(window.texts)
+    return b"".join(
+        msgspec.json.encode(
+            {
+                "row": first + place + 1,
+                "line": window.lines[place],
+                "error": error.reason,
+                "message": str(error),
+            }
+        )
+        + b"\n"
+        for place, error in sorted(errors.items())
+    )
 
 
 def refuse_existing(target: str) -> None:

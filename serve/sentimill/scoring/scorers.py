@@ -1,26 +1,38 @@
-"""Scorers answer the texts of a job. The one here runs a bundle in this process."""
+"""Scorers answer the texts of a job: a bundle in this process, or one in each of several."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sentimill.classifier import Classifier, plan_batches, probabilities
+from sentimill.engine.base import EngineName, Precision, Provider
 from sentimill.engine.failures import run_or_split
 from sentimill.errors import (
     EngineError,
     SentimillError,
     TextError,
+    UsageError,
 )
 from sentimill.evidence.sentences import Explanation, sentences_json
 from sentimill.scoring.answer_columns import Answers
 from sentimill.text.tokenizer import Encoded
 
-__all__ = ["LocalScorer", "Model", "Prepared", "Scorer", "Texts"]
+__all__ = ["LocalScorer", "Model", "ProcessScorer", "Scorer", "Texts"]
 
 Texts = Sequence[str | TextError | None]
 
@@ -35,28 +47,23 @@ class Model:
     threshold: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """Texts on their way to the engine, between `Scorer.prepare` and `Scorer.answer`."""
-
-    texts: Texts
-    encoded: Sequence[Encoded | TextError | None]
-    explanation: Explanation | None = None
-
-
 class Scorer(Protocol):
-    """Answers the texts of a window. Two threads take part, one for each method."""
+    """Answers the texts of a window. Two threads take part: one prepares, one gets the answers."""
+
+    @property
+    def ahead(self) -> int:
+        """How many windows to prepare ahead of the one whose answers are awaited."""
+        ...
 
     def model(self) -> Model:
         """Return the model that answers now."""
         ...
 
-    def prepare(self, texts: Texts) -> Prepared:
-        """Do the work that needs no engine, while the engine runs the window before."""
-        ...
+    def prepare(self, texts: Texts) -> Callable[[], Answers]:
+        """Do the work that needs no engine, and return the call that gives the answers.
 
-    def answer(self, prepared: Prepared) -> Answers:
-        """Return the answers, an error for each text that has none. Raises SentimillError."""
+        That call gives an error for each text that has no answer. It raises SentimillError.
+        """
         ...
 
 
@@ -65,6 +72,8 @@ class LocalScorer:
 
     explain: answer the sentences of each text too.
     """
+
+    ahead = 1
 
     def __init__(
         self, classifier: Classifier, *, batch_tokens: int | None = None, explain: bool = False
@@ -75,6 +84,30 @@ class LocalScorer:
         self._batch_tokens = batch_tokens or classifier.batch_tokens
         self._temperature = classifier.bundle.manifest.precision(classifier.precision).temperature
 
+    @classmethod
+    def load(
+        cls,
+        bundle: Path | str,
+        *,
+        precision: Precision = "auto",
+        engine: EngineName = "auto",
+        provider: Provider = "auto",
+        threads: int | None = None,
+        detect_language: bool = True,
+        batch_tokens: int | None = None,
+        explain: bool = False,
+    ) -> LocalScorer:
+        """Load the bundle, see `Classifier.load`."""
+        classifier = Classifier.load(
+            bundle,
+            precision=precision,
+            engine=engine,
+            provider=provider,
+            threads=threads,
+            detect_language=detect_language,
+        )
+        return cls(classifier, batch_tokens=batch_tokens, explain=explain)
+
     def model(self) -> Model:
         """See `Scorer.model`."""
         classifier = self._classifier
@@ -84,7 +117,7 @@ class LocalScorer:
             engine += f" for {'+'.join(sorted(self._encoder.languages))}"
         return Model(classifier.bundle.digest, engine, classifier.labels, classifier.threshold)
 
-    def prepare(self, texts: Texts) -> Prepared:
+    def prepare(self, texts: Texts) -> Callable[[], Answers]:
         """See `Scorer.prepare`: tokenise."""
         given, explanation = texts, None
         if self._explain:
@@ -97,11 +130,15 @@ class LocalScorer:
         found = self._encoder.encode([text for text in texts if isinstance(text, str)])
         for place, result in zip(positions, found, strict=True):
             encoded[place] = result
-        return Prepared(given, encoded, explanation)
+        return partial(self._answer, encoded, len(given), explanation)
 
-    def answer(self, prepared: Prepared) -> Answers:
-        """See `Scorer.answer`: batches of like length; one that fails is split."""
-        encoded = prepared.encoded
+    def _answer(
+        self,
+        encoded: Sequence[Encoded | TextError | None],
+        count: int,
+        explanation: Explanation | None,
+    ) -> Answers:
+        """Run batches of like length; one that fails is split. The first *count* are the texts."""
         errors: dict[int, SentimillError] = {}
         positions: list[int] = []
         foreign: list[int] = []
@@ -123,9 +160,8 @@ class LocalScorer:
             probs[[positions[k] for k in batch]] = found
             errors |= {positions[batch[k]]: error for k, error in failed.items()}
         tokens = sum(map(len, rows))
-        if (explanation := prepared.explanation) is None:
+        if explanation is None:
             return Answers(probs, errors, foreign, tokens, padded)
-        count = len(prepared.texts)
         parts = [None if np.isnan(row[0]) else row.tolist() for row in probs]
         sentences = explanation.sentences(parts, self._classifier.labels)
         own_errors = {i: error for i, error in errors.items() if i < count}
@@ -148,3 +184,104 @@ class LocalScorer:
             nothing = np.full((len(rows), len(self._classifier.labels)), np.nan, dtype=np.float32)
             return nothing, errors
         return probabilities(logits, self._temperature), errors
+
+
+class ProcessScorer:
+    """Runs a scorer in each of several processes, which answer a window at a time.
+
+    This process keeps the order of the rows, the journal and the output, so none of them depends on
+    the number of processes. load: makes a scorer; it is pickled, and called in each process.
+    """
+
+    def __init__(self, load: Callable[[], Scorer], processes: int) -> None:
+        """Start the processes and wait for them. Raises what *load* raises."""
+        self.ahead = processes + 1
+        self._threads = ThreadPoolExecutor(processes, "process")
+        self._workers = [_Worker(load) for _ in range(processes)]
+        self._idle: SimpleQueue[_Worker] = SimpleQueue()
+        try:
+            models: list[Model] = [worker.receive() for worker in self._workers]
+            self._model = models[0]
+            if any(model != self._model for model in models):
+                why = "the processes chose different engines: name one with --precision, --provider"
+                raise UsageError(f"{why} and --engine", reason="MODEL_CHANGED")
+        except BaseException:
+            self.close()
+            raise
+        for worker in self._workers:
+            self._idle.put(worker)
+
+    def model(self) -> Model:
+        """See `Scorer.model`."""
+        return self._model
+
+    def prepare(self, texts: Texts) -> Callable[[], Answers]:
+        """See `Scorer.prepare`: the first process that is free takes the texts."""
+        return self._threads.submit(self._ask, texts).result
+
+    def close(self) -> None:
+        """End the processes at once, whatever they do."""
+        for worker in self._workers:
+            worker.process.kill()
+        self._threads.shutdown(cancel_futures=True)
+        for worker in self._workers:
+            worker.process.join()
+
+    def _ask(self, texts: Texts) -> Answers:
+        worker = self._idle.get()
+        try:
+            with suppress(OSError):  # of a process that has ended, as `receive` says
+                worker.connection.send(texts)
+            answers: Answers = worker.receive()
+            return answers
+        finally:
+            self._idle.put(worker)
+
+
+class _Worker:
+    """A process that answers windows, and this side of the connection to it."""
+
+    def __init__(self, load: Callable[[], Scorer]) -> None:
+        context = get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(load, theirs), daemon=True)
+        self.process.start()
+        theirs.close()  # the other side then ends with the process
+
+    def receive(self) -> Any:
+        """Return what the process sends. Raises what it raised, and when it has ended."""
+        try:
+            found = self.connection.recv()
+        except (EOFError, OSError) as error:
+            self.process.join()
+            why = f"a process of the job ended with exit code {self.process.exitcode} (-9 is mostly"
+            why += " a lack of memory): run the same command again, which goes on from what is"
+            why += " saved, with fewer --processes"
+            raise SentimillError(why, reason="WORKER_LOST") from error
+        if isinstance(found, SentimillError):
+            raise found
+        return found
+
+
+def _work(load: Callable[[], Scorer], owner: Connection) -> None:
+    """Send the model, and then answers to the texts that come, as long as *owner* lives."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # they may come to all; the owner decides
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_owner, daemon=True).start()
+    try:
+        scorer = load()
+        owner.send(scorer.model())
+        while True:
+            owner.send(scorer.prepare(owner.recv())())
+    except SentimillError as error:
+        owner.send(error)
+    except (EOFError, OSError):
+        pass  # the owner has ended
+
+
+def _end_with_owner() -> None:
+    """End this process when the one that started it has ended, whatever this one does."""
+    owner = parent_process()
+    assert owner is not None
+    owner.join()
+    os._exit(1)

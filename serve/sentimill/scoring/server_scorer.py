@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final, TypeVar
 
 import numpy as np
@@ -24,7 +25,7 @@ from sentimill.errors import (
 )
 from sentimill.evidence.sentences import sentences_json
 from sentimill.scoring.answer_columns import Answers
-from sentimill.scoring.scorers import Model, Prepared, Texts
+from sentimill.scoring.scorers import Model, Texts
 from sentimill.types import Prediction
 
 __all__ = ["ServerScorer"]
@@ -55,6 +56,8 @@ class ServerScorer:
     for the sentences of each text too.
     """
 
+    ahead = 1
+
     def __init__(
         self,
         address: str,
@@ -84,13 +87,14 @@ class ServerScorer:
         engine = f"{found.precision} on {found.provider}"
         return Model(found.digest, engine, found.labels, found.threshold)
 
-    def prepare(self, texts: Texts) -> Prepared:
-        """See `Scorer.prepare`: the server tokenises."""
-        return Prepared(texts, ())
+    def prepare(self, texts: Texts) -> Callable[[], Answers]:
+        """See `Scorer.prepare`: the server tokenises.
 
-    def answer(self, prepared: Prepared) -> Answers:
-        """See `Scorer.answer`. Raises UsageError when another model has answered."""
-        texts = prepared.texts
+        The call raises UsageError when another model has answered.
+        """
+        return partial(self._answer, texts)
+
+    def _answer(self, texts: Texts) -> Answers:
         errors: dict[int, SentimillError] = {
             i: text for i, text in enumerate(texts) if isinstance(text, TextError)
         }

@@ -53,9 +53,9 @@ def try_out(job: Score, scorer: Scorer) -> dict[str, object]:
         form.head()
         window = next(table.windows(Position()), None)
         texts = window.texts[:_TRIAL_ROWS] if window is not None else []
-        scorer.answer(scorer.prepare(texts[:8]))  # the first call allocates memory
+        scorer.prepare(texts[:8])()  # the first call allocates memory
         began = time.monotonic()
-        answers = scorer.answer(scorer.prepare(texts))
+        answers = scorer.prepare(texts)()
         seconds = time.monotonic() - began
         if window is not None:
             _write_nowhere(form, window, answers, columns)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -28,7 +29,7 @@ from sentimill.scoring.answer_columns import Answers
 from sentimill.scoring.checkpoint import FolderLock, Journal
 from sentimill.scoring.formats.table import Layout
 from sentimill.scoring.runner import Progress
-from sentimill.scoring.scorers import LocalScorer, Model, Prepared, Texts
+from sentimill.scoring.scorers import LocalScorer, Model, Texts
 from tiny_bundle import write_tiny_bundle
 
 SMALL = Layout(window_bytes=SMALL_WINDOW_BYTES)
@@ -56,6 +57,8 @@ def write_input(path: Path) -> None:
 class Breaks:
     """A scorer that fails at its call number *at*, as a process does that is killed."""
 
+    ahead = 1
+
     def __init__(self, scorer: LocalScorer, at: int) -> None:
         self._scorer = scorer
         self._left = at
@@ -64,16 +67,17 @@ class Breaks:
         """Say what answers."""
         return self._scorer.model()
 
-    def prepare(self, texts: Texts) -> Prepared:
-        """Tokenise."""
-        return self._scorer.prepare(texts)
+    def prepare(self, texts: Texts) -> Callable[[], Answers]:
+        """Tokenise, and answer or fail."""
+        answer = self._scorer.prepare(texts)
 
-    def answer(self, prepared: Prepared) -> Answers:
-        """Answer, or fail."""
-        if not self._left:
-            raise KeyboardInterrupt
-        self._left -= 1
-        return self._scorer.answer(prepared)
+        def call() -> Answers:
+            if not self._left:
+                raise KeyboardInterrupt
+            self._left -= 1
+            return answer()
+
+        return call
 
 
 @pytest.fixture

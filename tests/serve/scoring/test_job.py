@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+from collections.abc import Callable
 from dataclasses import astuple
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from sentimill.scoring.answer_columns import Answers
 from sentimill.scoring.formats.table import Layout
 from sentimill.scoring.job import Score
 from sentimill.scoring.runner import Progress
-from sentimill.scoring.scorers import LocalScorer, Model, Prepared, Texts
+from sentimill.scoring.scorers import LocalScorer, Model, Texts
 from sentimill.scoring.summary import try_out
 from tiny_bundle import graph, write_tiny_bundle
 
@@ -77,7 +78,7 @@ def test_columns_are_what_the_classifier_says(
 def test_figures_in_text_read_back_to_the_same_bits(tmp_path: Path, scorer: LocalScorer) -> None:
     """The shortest form of a float32 loses nothing."""
     _, out = score(tmp_path, scorer, JSONL, source="in.jsonl", target="out.jsonl", probs=True)
-    direct = scorer.answer(scorer.prepare(TEXTS)).probs
+    direct = scorer.prepare(TEXTS)().probs
 
     for line, probs in zip(out.splitlines(), direct, strict=True):
         row = json.loads(line)
@@ -275,6 +276,8 @@ def test_an_engine_that_fails_on_every_text_ends_the_job(tmp_path: Path) -> None
 class Fails:
     """A scorer whose engine fails on every row of its calls from number *begin* to *end*."""
 
+    ahead = 1
+
     def __init__(self, scorer: LocalScorer, begin: int, end: int) -> None:
         self._scorer = scorer
         self._bad = range(begin, end)
@@ -284,20 +287,21 @@ class Fails:
         """Say what answers."""
         return self._scorer.model()
 
-    def prepare(self, texts: Texts) -> Prepared:
-        """Tokenise."""
-        return self._scorer.prepare(texts)
+    def prepare(self, texts: Texts) -> Callable[[], Answers]:
+        """Tokenise, and answer or fail on each row."""
+        answer = self._scorer.prepare(texts)
 
-    def answer(self, prepared: Prepared) -> Answers:
-        """Answer, or fail on each row."""
-        self._calls += 1
-        found = self._scorer.answer(prepared)
-        if self._calls - 1 not in self._bad:
-            return found
-        error = EngineError("the engine failed", reason="ENGINE_FAILED")
-        return Answers(
-            np.full_like(found.probs, np.nan), dict.fromkeys(range(len(found.probs)), error)
-        )
+        def call() -> Answers:
+            self._calls += 1
+            found = answer()
+            if self._calls - 1 not in self._bad:
+                return found
+            error = EngineError("the engine failed", reason="ENGINE_FAILED")
+            return Answers(
+                np.full_like(found.probs, np.nan), dict.fromkeys(range(len(found.probs)), error)
+            )
+
+        return call
 
 
 def test_a_dying_engine_publishes_nothing_and_no_failure_is_final(

@@ -94,7 +94,7 @@ def test_a_busy_server_is_asked_again(bundle: Path, monkeypatch: pytest.MonkeyPa
             return ask(texts, bulk=True)
 
         monkeypatch.setattr(scorer._client, "classify", sometimes)
-        answers = scorer.answer(scorer.prepare(["good"]))
+        answers = scorer.prepare(["good"])()
         scorer.close()
 
     assert (len(answers.errors), clock.pauses) == (0, [0.1, 0.2, 0.4])
@@ -116,7 +116,7 @@ def test_a_request_that_is_never_in_time_is_halved(
             return classify(asked, bulk=bulk)
 
         monkeypatch.setattr(scorer._client, "classify", slow)
-        answers = scorer.answer(scorer.prepare(texts))
+        answers = scorer.prepare(texts)()
         scorer.close()
 
     assert sizes == [5, 2, 3, 1, 2]
@@ -140,7 +140,7 @@ def test_patience_counts_time_and_not_pauses(
 
         monkeypatch.setattr(scorer._client, "classify", never)
         with pytest.raises(UnavailableError):
-            scorer.answer(scorer.prepare(["good"]))
+            scorer.prepare(["good"])()
         scorer.close()
 
     assert len(asked) == pytest.approx(calls, abs=2)
@@ -158,7 +158,7 @@ def test_the_first_stop_ends_a_wait(bundle: Path, monkeypatch: pytest.MonkeyPatc
 
         monkeypatch.setattr(scorer._client, "classify", never)
         with pytest.raises(SentimillError, match="run the same command again") as caught:
-            scorer.answer(scorer.prepare(["good"]))
+            scorer.prepare(["good"])()
         scorer.close()
 
     assert (caught.value.reason, clock.pauses) == ("INTERRUPTED", [0.1, 0.2, 0.4])
@@ -204,7 +204,7 @@ def test_the_digest_of_each_response_counts(bundle: Path, monkeypatch: pytest.Mo
 
         monkeypatch.setattr(scorer._client, "classify", other)
         with pytest.raises(UsageError, match="another model"):
-            scorer.answer(scorer.prepare(["good"]))
+            scorer.prepare(["good"])()
         scorer.close()
 
 
@@ -217,7 +217,7 @@ def test_another_model_ends_the_job(tmp_path: Path, bundle: Path) -> None:
             scorer._client.close()
             scorer._client = type(scorer._client)(later.address)
             with pytest.raises(UsageError, match="another model") as caught:
-                scorer.answer(scorer.prepare(["good"]))
+                scorer.prepare(["good"])()
         scorer.close()
 
     assert caught.value.reason == "MODEL_CHANGED"

@@ -1,0 +1,182 @@
+"""A job over several processes: the same bytes, whatever happens to one of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from multiprocessing import active_children
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from cli_in_process import Sentimill
+from scoring_jobs import SMALL_WINDOW_BYTES, job
+from sentimill.errors import BundleError, EngineError, SentimillError
+from sentimill.scoring.formats.table import Layout
+from sentimill.scoring.runner import Progress
+from sentimill.scoring.scorers import LocalScorer, ProcessScorer
+from tiny_bundle import graph, write_tiny_bundle
+
+SMALL = Layout(window_bytes=SMALL_WINDOW_BYTES)
+TEXTS = [["good", "bad " * 9, "", "the battery", "N/A"][i * i % 5] for i in range(150)]
+
+
+def write_input(path: Path) -> None:
+    """Write `TEXTS` in the format that the suffix of *path* names; row 78 is no row there is."""
+    if path.suffix == ".parquet":
+        table = pa.table({"id": range(len(TEXTS)), "text": TEXTS})
+        pq.write_table(table, path, row_group_size=40)
+        return
+    line = json.dumps if path.suffix == ".jsonl" else _as_csv
+    lines = [line({"id": i, "text": text}) for i, text in enumerate(TEXTS)]
+    lines[77] = "odd"
+    path.write_text("\n".join([*([] if path.suffix == ".jsonl" else ["id,text"]), *lines]))
+
+
+def _as_csv(row: dict[str, object]) -> str:
+    return f'{row["id"]},"{row["text"]}"'
+
+
+@pytest.fixture(scope="module")
+def two(bundle: Path) -> Iterator[ProcessScorer]:
+    """Return the tiny bundle in two processes."""
+    with closing(ProcessScorer(partial(LocalScorer.load, bundle, threads=1), 2)) as made:
+        yield made
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
+def test_two_processes_give_the_bytes_of_one(
+    tmp_path: Path, scorer: LocalScorer, two: ProcessScorer, suffix: str
+) -> None:
+    """Rows with an error stay in their place, in the output and in the list of errors."""
+    source, one, both = (tmp_path / f"{name}.{suffix}" for name in ("in", "one", "two"))
+    write_input(source)
+
+    expected = job(source, one, SMALL, probs=True).run(scorer)
+    found = job(source, both, SMALL, probs=True).run(two)
+
+    assert both.read_bytes() == one.read_bytes()
+    errors = [Path(f"{path}.errors.jsonl").read_text() for path in (one, both)]
+    assert errors[1] == errors[0]
+    assert found.counts == expected.counts
+    assert found.failed > 20
+
+
+def test_a_process_that_dies_ends_the_job_and_the_next_run_goes_on(
+    tmp_path: Path, scorer: LocalScorer, bundle: Path
+) -> None:
+    """It is told in words, and nothing is written twice or left out."""
+    source, whole, broken = (tmp_path / f"{name}.csv" for name in ("in", "whole", "broken"))
+    write_input(source)
+    job(source, whole, SMALL).run(scorer)
+    others = set(active_children())
+    load = partial(LocalScorer.load, bundle, threads=1)
+
+    with closing(ProcessScorer(load, 2)) as two:
+        first, _ = set(active_children()) - others
+
+        def kill(_: Progress) -> None:
+            first.kill()
+
+        with pytest.raises(SentimillError, match=r"exit code -9 .* run the same command") as caught:
+            job(source, broken, SMALL).run(two, report=kill)
+    assert not broken.exists()
+    summary = job(source, broken, SMALL).run(scorer)
+
+    assert caught.value.reason == "WORKER_LOST"
+    assert 0 < summary.resumed_rows < len(TEXTS)
+    assert broken.read_bytes() == whole.read_bytes()
+    assert set(active_children()) == others
+
+
+def test_a_model_that_does_not_load_is_told_as_in_one_process(tmp_path: Path) -> None:
+    """By the same error, and no process stays."""
+    others = set(active_children())
+    made = write_tiny_bundle(tmp_path / "tiny")
+    (made.path / "tokenizer.json").write_bytes(b"{}")
+
+    with pytest.raises(BundleError, match="does not verify"):
+        ProcessScorer(partial(LocalScorer.load, made.path), 2)
+
+    assert set(active_children()) == others
+
+
+def test_an_engine_that_fails_does_what_it_does_in_one_process(tmp_path: Path) -> None:
+    """One text that breaks it is a row with an error; an engine that is broken ends the job."""
+    made = write_tiny_bundle(tmp_path / "tiny", model=graph(fail_on="poison"))
+    source = tmp_path / "in.csv"
+    source.write_bytes(b"text\n" + b"good\n" * 20 + b"poison\n" + b"bad\n" * 20)
+    broken = tmp_path / "broken.csv"
+    broken.write_bytes(b"text\n" + b"poison\n" * 40)
+
+    with closing(ProcessScorer(partial(LocalScorer.load, made.path, threads=1), 2)) as two:
+        summary = job(source, tmp_path / "out.csv", SMALL).run(two)
+        with pytest.raises(EngineError, match="the engine failed on"):
+            job(broken, tmp_path / "none.csv", SMALL).run(two)
+
+    assert (summary.rows, summary.counts.engine_failed) == (41, 1)
+    assert b"poison,,,,,,ENGINE_FAILED\nbad,negative" in (tmp_path / "out.csv").read_bytes()
+    assert not (tmp_path / "none.csv").exists()
+
+
+def test_the_command_takes_the_number(sentimill: Sentimill, bundle: Path, tmp_path: Path) -> None:
+    """A server and Ray have processes of their own, so there it is refused."""
+    write_input(tmp_path / "in.csv")
+
+    for count in (1, 2):
+        options = ("--bundle", bundle, "--processes", str(count))
+        found = sentimill("score", tmp_path / "in.csv", tmp_path / f"{count}.csv", *options)
+        assert found.code == 3  # for the odd row
+    refused = sentimill(
+        "score", tmp_path / "in.csv", tmp_path / "3.csv", "--server", "x:1", "--processes", "2"
+    )
+
+    assert (tmp_path / "2.csv").read_bytes() == (tmp_path / "1.csv").read_bytes()
+    assert (refused.code, "--processes" in refused.error) == (2, True)
+
+
+PROGRAM = """
+import os, sys
+os.fsync = lambda _: None
+from sentimill.cli.main import main
+from sentimill.scoring import part_writer
+from sentimill.scoring.formats import table
+part_writer._COMMIT_S = 0.0
+table.Layout.__init__.__kwdefaults__["window_bytes"] = 20_000
+main(sys.argv[1:])
+"""
+
+
+def test_a_killed_job_leaves_no_process_and_goes_on(tmp_path: Path, bundle: Path) -> None:
+    """SIGKILL reaches the owner alone; its processes end by themselves."""
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_bytes(b'{"text":"good"}\n{"text":"bad bad"}\n' * 3000)
+    command = [sys.executable, "-c", PROGRAM, "score", str(source), str(target)]
+    command += ["--bundle", str(bundle), "--processes", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    journal = tmp_path / ".out.jsonl.score" / "journal.jsonl"
+    while not (journal.exists() and journal.read_bytes().count(b"\n") > 5):
+        assert process.poll() is None
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    handles = [os.pidfd_open(int(child)) for child in children]
+
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    for handle in handles:
+        assert select.select([handle], [], [], 30)[0], "a process outlived its owner by 30 s"
+        os.close(handle)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    assert len(handles) >= 2
+    assert (done.returncode, "by an earlier run" in done.stderr) == (0, True), done.stderr
+    rows = [json.loads(line) for line in target.read_bytes().splitlines()]
+    assert [row["sentiment_label"] for row in rows] == ["positive", "negative"] * 3000
