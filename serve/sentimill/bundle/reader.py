@@ -179,4 +179,6 @@ def _bad(path: Path, reason: str, why: str) -> BundleError:
         if reason == "UNKNOWN_SCHEMA"
         else "copy or export it again"
     )
+    if reason == "NOT_FOUND":
+        remedy = "check the name, or leave it out for the model that comes with Sentimill"
     return BundleError(f"bundle {path} does not verify: {why}; {remedy}", reason=f"BUNDLE_{reason}")

@@ -118,9 +118,9 @@ def report_end(done: Summary, prefix: str, file: Path | None, text_column: str) 
         column = "" if text_column == "text" else f" --text-column {shlex.quote(text_column)}"
         command = f"sentimill sample {shlex.quote(first)}{column}"
         console.print(
-            f"next: {command}   picks the rows whose labels would help most", markup=False
+            f"next: {command}   picks rows to label, to train a model of your own", markup=False
         )
     if done.failed:
         where = done.errors[0] if done.errors else f"the column {prefix}error"
-        why = f"{done.failed} rows have no answer, see {where}"
+        why = f"no answer for {done.failed} of {done.rows} rows, see {where}"
         raise SomeRowsFailed(why, reason="SOME_ROWS_FAILED")

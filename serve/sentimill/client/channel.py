@@ -77,6 +77,11 @@ _HANDSHAKES: Final = (
         "the server does not use TLS: connect without TLS",
     ),
     (
+        "Connection refused",
+        "UNAVAILABLE",
+        "no server listens at this address: check host and port, or start one (`sentimill serve`)",
+    ),
+    (
         "Socket closed",
         "UNAVAILABLE",
         "the server closed the connection: it may be stopping, it may require TLS (--tls-ca), or it"

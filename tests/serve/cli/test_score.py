@@ -42,7 +42,7 @@ def test_score_reports_failed_rows_by_its_exit_code(
 
     assert (found.code, found.error) == (
         3,
-        f"2 rows have no answer, see {target}.errors.jsonl",
+        f"no answer for 2 of 4 rows, see {target}.errors.jsonl",
     )
     assert target.exists()
 

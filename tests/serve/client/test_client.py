@@ -138,7 +138,7 @@ def test_threads_share_a_client(client: Client) -> None:
 
 
 def test_no_server_is_unavailable() -> None:
-    """The error is of our tree and tells the address."""
+    """The error is of our tree, and tells the address and what to do."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     with Client(f"127.0.0.1:{port}") as client, pytest.raises(UnavailableError) as caught:
@@ -146,6 +146,7 @@ def test_no_server_is_unavailable() -> None:
 
     assert caught.value.reason == "UNAVAILABLE"
     assert str(port) in str(caught.value)
+    assert "or start one (`sentimill serve`)" in str(caught.value)
 
 
 async def test_the_async_client_does_the_same(address: str) -> None:

@@ -223,10 +223,9 @@ def test_a_needed_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
 
 
 def test_stars_under_another_name_are_pointed_out(tmp_path: Path) -> None:
-    """The message says which option takes them, and that option works."""
-    source = lines(
-        tmp_path, *({"text": f"text {i}", "rating": float(1 + i % 5)} for i in range(300))
-    )
+    """The message says which option takes them, also where some rows have none, and it works."""
+    rows = [{"text": f"text {i}", "rating": float(1 + i % 5)} for i in range(300)]
+    source = lines(tmp_path, {"text": "no stars", "rating": None}, *rows)
 
     with pytest.raises(TableError, match="give --label-column rating to take them") as caught:
         part(read_examples(source), SENTIMENTS)

@@ -338,7 +338,7 @@ def star_column(source: str) -> str | None:
         named = [name for name in table.columns if _STARS.search(name)]
         rows = list(islice(table.rows(named), 100)) if named else []
     for name in named:
-        values = {str(row.get(name)).removesuffix(".0") for row in rows}
-        if values <= {"1", "2", "3", "4", "5"}:
+        values = {str(row.get(name)).removesuffix(".0") for row in rows} - {"", "None"}
+        if values and values <= {"1", "2", "3", "4", "5"}:
             return name
     return None
