@@ -38,7 +38,7 @@ return Object.fromEntries([...document.querySelectorAll('path')].map(
 def window() -> Iterator[Browser]:
     """Return one browser for all tests: to start it takes seconds."""
     with browser() as made:
-        made.look(wide=1200, high=900, dark=False)
+        made.look(wide=1200, high=680, dark=False)
         yield made
 
 
@@ -88,7 +88,7 @@ def test_the_page_shows_the_model_and_moves_under_load(window: Browser, bundle: 
             window.look(wide=390, high=844, dark=True)
             assert window.run("return document.documentElement.scrollWidth") <= 390
             keep(window, "phone-dark")
-            window.look(wide=1200, high=900, dark=False)
+            window.look(wide=1200, high=680, dark=False)
         asked = window.run(
             "return performance.getEntriesByType('resource').map((entry) => entry.name)"
         )
