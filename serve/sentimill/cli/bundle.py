@@ -48,15 +48,22 @@ def inspect(
         "digest": opened.digest,
         "created": manifest.created,
         "labels": ", ".join(manifest.labels),
+        "languages": ", ".join(manifest.languages) or "not said",
         "max tokens": f"{manifest.max_tokens} ({manifest.truncation})",
-        "threshold": "never abstains" if manifest.threshold is None else manifest.threshold,
+        "threshold": "never abstains"
+        if manifest.threshold is None
+        else f"{manifest.threshold:.4f}",
         "base": manifest.base.name,
         "precisions": ", ".join(manifest.precisions),
         "size": f"{size / 1e6:.1f} MB in {len(manifest.files)} files",
-        **{name: f"{value:.4f}" for name, value in manifest.metrics.items()},
+        **{
+            name.replace("_", " "): f"{value:.{4 if value % 1 else 0}f}"
+            for name, value in manifest.metrics.items()
+        },
     }
+    width = max(map(len, facts))
     for name, value in facts.items():
-        typer.echo(f"{name:<22} {value}")
+        typer.echo(f"{name:<{width}}  {value}")
 
 
 def verify(bundle: BundleArgument = None) -> None:

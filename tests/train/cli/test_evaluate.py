@@ -25,6 +25,8 @@ def test_figures_and_report_are_written(bundle: Path, tmp_path: Path) -> None:
     """Several files after one `--on`, a table on stdout, JSON without a review's text, a report."""
     first = write_reviews(tmp_path / "first.jsonl", 120)
     second = write_reviews(tmp_path / "second.jsonl", 60, seed=1)
+    with Path(first).open("a", encoding="utf-8") as file:
+        file.write('{"text": "N/A", "label": "positive"}\n')
     out, page = tmp_path / "metrics.json", tmp_path / "out" / "report.html"
     options = ["--bundle", str(bundle), "--on", first, second, "--against", str(bundle)]
     options += ["--draws", "100", "--target-error", "0.3", "--json", str(out)]
@@ -33,6 +35,7 @@ def test_figures_and_report_are_written(bundle: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0
     assert "macro-F1" in done.stdout
     assert "does not beat" in done.stderr
+    assert "first: left out 0 rows without a label, and 1 that cannot be classified" in done.stderr
     assert "first: Answering" in done.stderr or "first: An error" in done.stderr
     found = json.loads(out.read_bytes())
     assert [result["name"] for result in found["sets"]] == ["first", "second"]

@@ -179,6 +179,12 @@ def evaluate(
         classifier, samples, cases=cases, contenders=contenders, draws=draws, seed=seed
     )
     notes = _thresholds(answered, target_error) if target_error is not None else []
+    notes += [
+        f"{one.name}: left out {one.unlabelled} rows without a label, and {one.failed} that cannot"
+        " be classified, such as blank ones"
+        for one in judgement.sets
+        if one.unlabelled or one.failed
+    ]
     if json is not None:
         text = msgspec.json.format(msgspec.json.encode(judgement), indent=2)
         write_atomically(json, text + b"\n")
