@@ -122,3 +122,18 @@ def test_options_are_read_from_the_environment(
 
     assert one.read_text().startswith("id,text,mood_label,")
     assert two.read_text().startswith("id,text,x_label,")
+
+
+def test_a_column_with_a_comma_in_its_name_can_be_kept(
+    sentimill: Sentimill, bundle: Path, tmp_path: Path
+) -> None:
+    """It stands in quotes, as in CSV."""
+    (tmp_path / "in.csv").write_text('id,text,"price, EUR"\n1,good,2\n')
+    keep = ("--only-columns", '"price, EUR",id')
+
+    found = sentimill("score", tmp_path / "in.csv", tmp_path / "o.csv", *keep, "--bundle", bundle)
+    first, second = (tmp_path / "o.csv").read_text().splitlines()
+
+    assert found.code == 0
+    assert first.startswith('"price, EUR",id,sentiment_label')
+    assert second.startswith("2,1,positive")

@@ -47,7 +47,7 @@ def packed(data: bytes, name: str) -> bytes:
     """Return *data* as it is in a file called *name*, in two members where it is packed."""
     halves = data[: len(data) // 2], data[len(data) // 2 :]
     if name.endswith(".gz"):
-        return b"".join(map(gzip.compress, halves))
+        return b"".join(map(gzip.compress, halves)) + bytes(512)  # as tapes and blocks end
     if name.endswith(".zst"):
         skipped = b"\x50\x2a\x4d\x18\x04\0\0\0size"  # with which pzstd begins
         frames = [pa.Codec("zstd").compress(half, asbytes=True) for half in halves]

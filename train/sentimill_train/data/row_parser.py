@@ -11,7 +11,7 @@ from typing import Final, cast
 import msgspec
 
 from sentimill.errors import TableError
-from sentimill.scoring.formats.table import list_columns
+from sentimill.scoring.formats.table import find_column
 from sentimill.text.cleaning import join_texts
 from sentimill_train.data.schema import SENTIMENTS, Columns, Example, Split, sentiment_of_stars
 
@@ -46,7 +46,7 @@ class TextParser:
 
     def __init__(self, source: str, table_columns: Sequence[str], names: tuple[str, ...]) -> None:
         for name in names:
-            _check_column(source, table_columns, name, "--text-column")
+            find_column(source, table_columns, name)
         self._source = source
         self._names = names
 
@@ -90,7 +90,7 @@ class RowParser:
         self._text = TextParser(source, table_columns, columns.texts)
         for role, name in (("label", columns.label), ("weight", columns.weight)):
             if name is not None:
-                _check_column(source, table_columns, name, f"--{role}-column")
+                find_column(source, table_columns, name, f"--{role}-column")
         self._weight_column = columns.weight or ""
         self._label_column = columns.label or ("label" if "label" in table_columns else None)
         self._labels = None if labels is None else tuple(labels)
@@ -282,15 +282,6 @@ class RowParser:
 
     def _bad(self, reason: str, why: str, remedy: str) -> TableError:
         return TableError(f"{self._source}, row {self._row}: {why}; {remedy}", reason=reason)
-
-
-def _check_column(source: str, found: Sequence[str], name: str, option: str) -> None:
-    if name not in found:
-        raise TableError(
-            f"{source} has no column {name!r}, it has {list_columns(found)}: name one with"
-            f" {option}",
-            reason="MISSING_COLUMN",
-        )
 
 
 def _spellings(labels: Sequence[str]) -> dict[str, str]:

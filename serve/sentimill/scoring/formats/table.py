@@ -25,7 +25,6 @@ __all__ = [
     "count_answers",
     "find_column",
     "has_answer",
-    "list_columns",
 ]
 
 WINDOW_BYTES: Final = 4 << 20
@@ -103,16 +102,22 @@ class Table(Protocol):
         ...
 
 
-def find_column(name: str, columns: Sequence[str], wanted: str) -> int:
-    """Return the index of the one column *wanted* of the file *name*. Raises TableError."""
+def find_column(
+    name: str, columns: Sequence[str], wanted: str, option: str = "--text-column"
+) -> int:
+    """Return the index of the one column *wanted* of the file *name*. Raises TableError.
+
+    option: what names another column.
+    """
     count = list(columns).count(wanted)
     if count == 1:
         return list(columns).index(wanted)
     if count:
         why = f"{name} has {count} columns named {wanted!r}: rename all but one"
         raise TableError(why, reason="DUPLICATE_COLUMN")
-    found = list_columns(columns)
-    why = f"{name} has no column {wanted!r}; it has {found}: name one with --text-column"
+    more = f" and {len(columns) - 20} more" if len(columns) > 20 else ""
+    found = ", ".join(column[:100] for column in columns[:20]) + more
+    why = f"{name} has no column {wanted!r}; it has {found}: name one with {option}"
     if len(columns) == 1:
         before, _, after = columns[0].partition(wanted)
         marks = [mark for mark in (before[-1:], after[:1]) if wanted in columns[0] and mark]
@@ -121,12 +126,6 @@ def find_column(name: str, columns: Sequence[str], wanted: str) -> int:
         else:
             why += ", and delete the lines above the header, if there are any"
     raise TableError(why, reason="MISSING_COLUMN")
-
-
-def list_columns(columns: Sequence[str]) -> str:
-    """Return the names of *columns* for a message: 20 at most, and 100 characters of each."""
-    more = f" and {len(columns) - 20} more" if len(columns) > 20 else ""
-    return ", ".join(name[:100] for name in columns[:20]) + more
 
 
 def count_answers(

@@ -45,6 +45,7 @@ def test_answers_become_the_last_keys(tmp_path: Path, scorer: LocalScorer) -> No
         (b"{}", "MISSING_TEXT"),
         (b"{ }", "MISSING_TEXT"),
         (b'{"text":null}', "MISSING_TEXT"),
+        (b'{"text":NaN}', "MISSING_TEXT"),
         (b'{"text":3}', "NOT_TEXT"),
         (b'{"text":["good"]}', "NOT_TEXT"),
         (b'{"text":""}', "EMPTY_TEXT"),
