@@ -163,7 +163,7 @@ def _load(bundles: Sequence[Path], engine: str, precision: str, threads: int) ->
     # bf16 needs the fp32 graph alone: the engine rounds it.
     graph = "fp32" if precision == "bf16" else precision
     having = [b for b in bundles if graph in open_bundle(b).manifest.precisions]
-    folder = having[0] if having else bundles[0]  # the first one raises that it lacks the precision
+    folder = having[0] if having else bundles[0]  # which raises that it lacks the precision
     if engine == "plain" and having:
         bundle = open_bundle(folder)
         model = bundle.read(bundle.manifest.precision(precision).file)

@@ -29,7 +29,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
 
-from benchmarks.proof.host import machine, write_result  # the path comes first
+from benchmarks.proof.host import machine, write_result
 from labelling_runs import PRICE, bill, lines, whole_bill, write_reviews
 from teacher_server import KINDS, Behaviour, TeacherServer, teacher_server
 

@@ -44,7 +44,7 @@ def engines_of(bundle: Path) -> Iterator[Classifier]:
         for precision in _PRECISIONS:
             try:
                 yield Classifier.load(bundle, engine=engine, precision=precision)
-            except SentimillError:  # the bundle or the machine lacks it
+            except SentimillError:  # the bundle or the machine does not have this engine
                 continue
 
 

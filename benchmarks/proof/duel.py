@@ -89,7 +89,7 @@ def duel(
         for name, decoder in decoders.items()
     ]
     if before is not None and after is not None:
-        # One counter for the whole race: the large model's part of it, as the time is its too.
+        # The counter covers the whole race. The large model gets its share by time.
         share = {name: sum(s) / sum(map(sum, seconds.values())) for name, s in seconds.items()}
         larges = [
             msgspec.structs.replace(

@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         check_half(given.bundle)
     here = machine(size=8192 if device == "cuda" else 256)
     on_gpu = device == "cuda" and "CUDA" in usable_providers().get("providers", "")
-    if on_gpu:  # there or not at all
+    if on_gpu:
         classifier = Classifier.load(given.bundle, precision="fp16", provider="cuda")
     else:
         classifier = Classifier.load(given.bundle, engine="onnx", provider="cpu")
@@ -205,7 +205,7 @@ def _enter_served(
     """Start a server with this many processes, and add it to the race."""
     options = {"workers": workers, "batch_tokens": given.batch_tokens}
     address = stack.enter_context(served(given.bundle, **options))
-    # A process lets a million tokens wait, which is 23 calls.
+    # The queue of a process holds a million tokens, which is 23 calls.
     callers = min(given.callers, _CALLERS * workers)
     one = Senders(address, texts, callers=callers, times=min(workers, _MOST_ROUNDS))
     name = f"student gRPC, {workers} processes"

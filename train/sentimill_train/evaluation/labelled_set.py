@@ -21,7 +21,7 @@ from sentimill_train.metrics.classification import Answers
 
 Part = Literal["auto", "train", "validation", "test", "all"]
 
-_ROWS_AT_ONCE: Final = 4096  # texts in one call: enough for equal lengths, little memory
+_ROWS_AT_ONCE: Final = 4096  # texts in a call: enough for batches of like length, little memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,10 +112,10 @@ def read_sample(
     labelled = [example for example in chosen if example.label is not None]
     others = [example for example in chosen if example.label is None]
     if learnt and part != "all":
-        # Beside other files, its train rows were all for train where another had the test rows.
+        # In a training on several files, all rows of this one may have been for train.
         whole = all(len(files) == 1 for files in learnt)
         labelled = assign([e for e in examples if e.label is not None], whole=whole)[0][part]
-    # A file that was trained on may have taught by its rows without a label too.
+    # If the file was trained on, its rows without a label may have taught the model too.
     spare = () if needs_labels or learnt else tuple(others)
     if not labelled and not spare:
         raise TableError(

@@ -37,8 +37,8 @@ _ENGINES: Final = {
     "fp16": f"{_CPU}, where most products are computed in float32",
     "bf16": "OpenVINO on the CPU",
 }
-_FEWEST_FITTED: Final = 200  # to fit a temperature on: among fewer, one odd row would move it
-_CALIBRATION_TEXTS: Final = 64  # starter reviews whose activations guide the rounding: 4,000 tokens
+_FEWEST_FITTED: Final = 200  # with fewer rows, one odd row would change the temperature
+_CALIBRATION_TEXTS: Final = 64  # starter reviews, 4,000 tokens: their activations guide rounding
 
 
 class Comparison:

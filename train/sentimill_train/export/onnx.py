@@ -156,9 +156,9 @@ def _fuse(student: Student, raw: Path) -> bytes:
 
     config = student.config
     if config.model_type not in _FUSED:
-        return raw.read_bytes()  # correct, and slower
+        return raw.read_bytes()  # the graph is correct, but slower
     options = FusionOptions("bert")
-    # A session fuses norms where that is faster, which a CPU is not (`onnx_session`).
+    # The session fuses norms where that is faster, which it is not on a CPU (`onnx_session`).
     options.enable_skip_layer_norm = False
     model = optimize_model(
         str(raw),

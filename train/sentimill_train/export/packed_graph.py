@@ -181,7 +181,7 @@ def _biased(graph: _Graph, total: NodeProto) -> tuple[tuple[str, str], tuple[str
 def _check_between(graph: _Graph, states: str, last: str, lengths: str) -> None:
     """Raise unless every node between *states* and *last* works on each token alone, or attends."""
     inside = {states}
-    for node in graph.nodes:  # each comes after what it takes
+    for node in graph.nodes:  # each comes after the nodes that make its inputs
         if inside.isdisjoint(node.input):
             continue
         others = [name for name in node.input if name not in inside]

@@ -10,13 +10,13 @@ from typing import Final
 from sentimill_train.export.acceptance import Outcome
 
 _HEADING: Final = "## Other precisions"
-_LEAD: Final = "<nav>"  # every report has it right after its first lines
+_LEAD: Final = "<nav>"  # the first lines of every report end here
 _SMALL: Final = (
     '<p class="lead">This bundle is the compact form of an fp32 bundle, and the figures on this'
     ' page are of that one. This one answers in int8 alone: <a href="#precisions">Other'
     " precisions</a> says what that changes.</p>\n"
 )
-_BEFORE: Final = '<h2 id="record">'  # the section of every report that this one goes in front of
+_BEFORE: Final = '<h2 id="record">'  # this section of a report follows the new one
 _SECTION: Final = re.compile(rf'<h2 id="precisions">.*?(?={_BEFORE})', re.DOTALL)
 _ITEM: Final = re.compile(r"<li><p>(.*?)</p></li>", re.DOTALL)
 

@@ -56,7 +56,7 @@ class Shot:
     label: str
 
 
-@dataclass(frozen=True)  # no slots: `version` is worked out once and kept
+@dataclass(frozen=True)  # no slots, because `version` is cached
 class Prompt:
     """A prompt file bound to a label set, the way shares are taken, and the examples shown."""
 

@@ -262,7 +262,7 @@ def _weighted_kappa(gold: Ints, said: Ints, values: Floats, weights: Floats) -> 
     distance = (values[:, None] - values[None, :]) ** 2
     expected = (distance * chance).sum(axis=(1, 2))
     found = (distance * observed).sum(axis=(1, 2))
-    # All rows in one cell: no disagreement is possible, and none was found.
+    # Where all rows are in one cell, no disagreement is possible, and none was found.
     return np.asarray(1 - np.divide(found, expected, out=np.zeros_like(found), where=expected > 0))
 
 

@@ -70,7 +70,7 @@ def compare(
     accuracy, macro_f1 = np.concatenate(found).T
     gained = _figure((only_second - only_first) / rows, accuracy, rows)
     if only_first + only_second == 0:
-        # No draw differs either, and yet new rows may: as many as the exact bound leaves open.
+        # No draw differs either, but new rows may: as many as the exact bound allows.
         most = most_lost(only_first, rows)
         gained = msgspec.structs.replace(gained, low=-most, high=most)
     return Comparison(

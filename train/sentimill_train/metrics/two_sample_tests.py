@@ -23,11 +23,9 @@ KS_LIMIT: Final = 0.1
 AUC_LIMIT: Final = 0.6
 """Ours: given an old and a new text, a linear model tells which is which six times in ten."""
 
-_LEAST_SHARE: Final = (
-    0.001  # as in rules.yml and history.py: a label that never came is no infinity
-)
+_LEAST_SHARE: Final = 0.001  # as in rules.yml and history.py: the index stays finite
 _PERMUTATIONS: Final = 2000
-_RIDGE: Final = 0.01  # hundreds of dimensions, hundreds of rows
+_RIDGE: Final = 0.01  # strong, because there are hundreds of dimensions and only hundreds of rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from sentimill.errors import InputError, TextError
 from sentimill.text.cleaning import clean
 from sentimill_train.metrics.classification import Floats
 
-_CHARACTERS = 20_000  # that are counted of a text, so that a whole book in a cell takes no minute
+_CHARACTERS = 20_000  # the most that are counted of a text: a book in a cell would take a minute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

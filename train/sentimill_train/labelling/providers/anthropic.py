@@ -19,7 +19,7 @@ from sentimill_train.optional_packages import check_installed
 
 ANTHROPIC_URL: Final = "https://api.anthropic.com"
 
-# In the order in which they are left out where an error names several of them.
+# Where an error names several of these fields, the first is left out first.
 _FIELDS: Final = ("temperature", "thinking", "output_config")
 
 
@@ -80,7 +80,7 @@ class AnthropicTeacher:
         return Reply(
             content="".join(block.text for block in found.content if block.type == "text"),
             stop=_STOPS.get(found.stop_reason, "other"),
-            # Unlike OpenAI, Anthropic counts cached tokens beside the tokens in.
+            # Unlike OpenAI's, Anthropic's `input_tokens` does not include cached tokens.
             usage=Usage(
                 tokens_in=found.usage.input_tokens + cached + written,
                 tokens_out=found.usage.output_tokens,

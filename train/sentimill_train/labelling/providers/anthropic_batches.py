@@ -19,7 +19,7 @@ from sentimill_train.labelling.requests.messages import Failure
 _PATH: Final = "/v1/messages/batches"
 _PAGE: Final = 1000  # the most that the API gives
 
-# The statuses under which the same errors come when they are not in a batch (API, "Errors").
+# The HTTP status that each error has outside of a batch (API, "Errors").
 _STATUS: Final[Mapping[str, int]] = {
     "invalid_request_error": 400,
     "authentication_error": 401,
