@@ -1,7 +1,8 @@
 """A training that a signal stops, and then goes on: FOLDER NUMBER. Run by test_checkpoint.
 
-In a process of its own, as the program is: what a signal does to one that ran a thousand other
-tests says nothing of ours, and can end them all.
+It has a process of its own, as the program has. A worker of pytest that ran Ray may die of SIGTERM,
+although python has a handler: when Ray's core worker ends, it sets SIGTERM back to its default
+(`RayLog::UninstallSignalAction`, Ray 2.60), and `signal.getsignal` still names the old handler.
 """
 
 from __future__ import annotations

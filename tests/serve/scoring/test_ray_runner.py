@@ -34,10 +34,12 @@ ROWS = 200
 
 @pytest.fixture(scope="module")
 def _cluster() -> Iterator[None]:
-    """Start Ray with two CPUs."""
+    """Start Ray with two CPUs, and take back the handler that it leaves for SIGTERM."""
+    before = signal.getsignal(signal.SIGTERM)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=80 << 20)
     yield
     ray.shutdown()
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
