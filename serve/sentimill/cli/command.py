@@ -115,9 +115,9 @@ def _write_parameters(
             kind = "Options" if isinstance(param, TyperOption) else "Arguments"
             heading = getattr(param, "rich_help_panel", None) or kind
             sections.setdefault(heading, []).append(_shortened(*record))
-    # --help is an option of every command, so these come last.
-    if "Options" in sections:
-        sections["Options"] = sections.pop("Options")
+    for last in ("Advanced", "Options"):  # --help is an option of every command
+        if last in sections:
+            sections[last] = sections.pop(last)
     _write(sections, formatter)
 
 

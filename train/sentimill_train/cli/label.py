@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
 
 __all__ = ["label"]
 
+# The headings of `--help`.
+_teacher = partial(typer.Option, rich_help_panel="Teacher")
+_budget = partial(typer.Option, rich_help_panel="Budget")
+_input = partial(typer.Option, rich_help_panel="Input")
+_performance = partial(typer.Option, rich_help_panel="Performance")
+_advanced = partial(typer.Option, rich_help_panel="Advanced")
+
 
 def label(
     reviews: Annotated[
@@ -31,62 +39,58 @@ def label(
     out: Annotated[Path | None, typer.Argument(help="Labelled JSON lines to write.")] = None,
     teacher: Annotated[
         list[str] | None,
-        typer.Option(help="openai:MODEL, openai:MODEL@URL or anthropic:MODEL; may be repeated."),
+        _teacher(help="openai:MODEL, openai:MODEL@URL or anthropic:MODEL; may be repeated."),
     ] = None,
     budget: Annotated[
-        str, typer.Option(help="Most US dollars that all runs with this store may cost, or `none`.")
+        str, _budget(help="Most US dollars that all runs with this store may cost, or `none`.")
     ] = "1.00",
     base_url: Annotated[
-        str | None, typer.Option(help="Endpoint of every teacher without one of its own.")
+        str | None, _teacher(help="Endpoint of every teacher without one of its own.")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before the first call.")] = False,
-    labels: Annotated[str, typer.Option(help="Labels, in order.")] = "negative,neutral,positive",
+    yes: Annotated[bool, _budget("--yes", help="Do not ask before the first call.")] = False,
+    labels: Annotated[str, _teacher(help="Labels, in order.")] = "negative,neutral,positive",
     soft: Annotated[
-        str, typer.Option(help="Source of the shares: auto, logprobs, votes or stated.")
+        str, _teacher(help="Source of the shares: auto, logprobs, votes or stated.")
     ] = "auto",
-    votes: Annotated[
-        int, typer.Option(min=1, help="Answers to ask for a text, without logprobs.")
-    ] = 1,
+    votes: Annotated[int, _teacher(min=1, help="Answers to ask for a text, without logprobs.")] = 1,
     shots: Annotated[
-        int, typer.Option(min=0, help="Gold rows of each label to show in the prompt.")
+        int, _teacher(min=0, help="Gold rows of each label to show in the prompt.")
     ] = 0,
     gold_rows: Annotated[
-        int, typer.Option(min=0, help="Most rows with a label to measure the teacher on.")
+        int, _advanced(min=0, help="Most rows with a label to measure the teacher on.")
     ] = 200,
     relabel: Annotated[
-        bool, typer.Option("--relabel", help="Also ask about rows that have a label.")
+        bool, _input("--relabel", help="Also ask about rows that have a label.")
     ] = False,
     redact: Annotated[
-        bool, typer.Option("--redact", help="Mask e-mail, web, phone and card numbers.")
+        bool, _input("--redact", help="Mask e-mail, web, phone and card numbers.")
     ] = False,
-    max_words: Annotated[int, typer.Option(min=8, help="A longer text loses its middle.")] = 400,
+    max_words: Annotated[int, _input(min=8, help="A longer text loses its middle.")] = 400,
     price_in: Annotated[
-        float | None, typer.Option(min=0.0, help="US dollars for a million tokens sent.")
+        float | None, _budget(min=0.0, help="US dollars for a million tokens sent.")
     ] = None,
     price_out: Annotated[
-        float | None, typer.Option(min=0.0, help="US dollars for a million tokens answered.")
+        float | None, _budget(min=0.0, help="US dollars for a million tokens answered.")
     ] = None,
-    prices: Annotated[
-        Path | None, typer.Option(help="Price table to use in place of ours.")
-    ] = None,
-    rpm: Annotated[float | None, typer.Option(min=0.01, help="Most requests a minute.")] = None,
-    tpm: Annotated[float | None, typer.Option(min=1.0, help="Most tokens a minute.")] = None,
-    concurrency: Annotated[int, typer.Option(min=1, max=1000, help="Most calls at once.")] = 16,
-    timeout_s: Annotated[float, typer.Option(min=0.05, help="Seconds a call may take.")] = 60.0,
-    attempts: Annotated[int, typer.Option(min=1, help="Most calls to answer one question.")] = 8,
+    prices: Annotated[Path | None, _budget(help="Price table to use in place of ours.")] = None,
+    rpm: Annotated[float | None, _performance(min=0.01, help="Most requests a minute.")] = None,
+    tpm: Annotated[float | None, _performance(min=1.0, help="Most tokens a minute.")] = None,
+    concurrency: Annotated[int, _performance(min=1, max=1000, help="Most calls at once.")] = 16,
+    timeout_s: Annotated[float, _performance(min=0.05, help="Seconds a call may take.")] = 60.0,
+    attempts: Annotated[int, _performance(min=1, help="Most calls to answer one question.")] = 8,
     batch: Annotated[
-        bool, typer.Option("--batch", help="Use the batch API: half the price, up to a day.")
+        bool, _budget("--batch", help="Use the batch API: half the price, up to a day.")
     ] = False,
-    batch_rows: Annotated[int, typer.Option(min=1, max=50_000, help="Rows in one batch.")] = 50_000,
-    poll_s: Annotated[float, typer.Option(min=0.01, help="Seconds between polls.")] = 60.0,
+    batch_rows: Annotated[int, _budget(min=1, max=50_000, help="Rows in one batch.")] = 50_000,
+    poll_s: Annotated[float, _budget(min=0.01, help="Seconds between polls.")] = 60.0,
     store: Annotated[
         Path | None,
-        typer.Option(help="File that stores the answers.", show_default="OUT.answers.sqlite"),
+        _advanced(help="File that stores the answers.", show_default="OUT.answers.sqlite"),
     ] = None,
     label_help: Annotated[
-        Path | None, typer.Option(help='TOML file with a line LABEL = "meaning" for each label')
+        Path | None, _teacher(help='TOML file with a line LABEL = "meaning" for each label.')
     ] = None,
-    prompt: Annotated[Path | None, typer.Option(help="A prompt file to use.")] = None,
+    prompt: Annotated[Path | None, _teacher(help="A prompt file to use.")] = None,
     text_column: table.TextColumn = None,
     label_column: table.LabelColumn = None,
     delimiter: table.Delimiter = None,
@@ -95,7 +99,7 @@ def label(
     encoding: table.Encoding = "utf-8",
     probe_injection: Annotated[
         bool,
-        typer.Option(
+        _advanced(
             "--probe-injection",
             help="Measure whether commands in reviews change labels.",
         ),
