@@ -1,4 +1,4 @@
-"""Sentimill: customer sentiment from a small encoder that learned it from a large model.
+"""Labels English reviews as negative, neutral or positive, on your own machine.
 
 from sentimill import Classifier, Client, AsyncClient
 """
