@@ -67,7 +67,6 @@ class ResponseCache:
     """An open store. One process at a time; its methods belong to one event loop."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
         self._lock = _lock(path)
         try:
             self._read = _connect(path)
@@ -104,11 +103,6 @@ class ResponseCache:
         ).fetchone()
         return Totals(*map(int, row))
 
-    def outcomes(self) -> dict[str, int]:
-        """Return how many calls had each outcome."""
-        rows = self._read.execute("SELECT outcome, count(*) FROM call GROUP BY 1 ORDER BY 1")
-        return {str(outcome): int(count) for outcome, count in rows}
-
     def fact(self, name: str) -> str | None:
         """Return a remembered fact, such as how a teacher gives its shares."""
         row = self._read.execute("SELECT value FROM fact WHERE name = ?", (name,)).fetchone()
@@ -131,19 +125,17 @@ class ResponseCache:
         )
         return lost
 
-    async def begin(self, key: Key, reserved: int, *, batch: str | None = None) -> int:
+    async def begin(self, key: Key, reserved: int) -> int:
         """Write a call that is about to be sent, and return its number once it is on disk."""
         number = self.number()
-        await self._run(*_begin(number, key, reserved, batch))
+        await self._run(*_begin(number, key, reserved, None))
         return number
 
     async def begin_all(self, calls: Sequence[tuple[int, Key, int]], batch: Batch) -> None:
         """Write a part of a batch and its calls (number, key, reserved), all or nothing."""
-        self._enqueue(
-            "INSERT INTO batch (part, teacher) VALUES (?, ?)", (batch.part, batch.teacher)
-        )
-        for number, key, reserved in calls:
-            self._enqueue(*_begin(number, key, reserved, batch.part))
+        part = ("INSERT INTO batch (part, teacher) VALUES (?, ?)", (batch.part, batch.teacher))
+        rows = (_begin(number, key, reserved, batch.part) for number, key, reserved in calls)
+        self._waiting += [(query, values, None) for query, values in (part, *rows)]
         await self._run("SELECT 1", ())
 
     async def finish(
@@ -197,9 +189,6 @@ class ResponseCache:
     def _one(self, query: str) -> int:
         (value,) = self._read.execute(query).fetchone()
         return int(value)
-
-    def _enqueue(self, query: str, values: Sequence[object]) -> None:
-        self._waiting.append((query, values, None))
 
     async def _run(self, query: str, values: Sequence[object]) -> None:
         """Queue a statement and return when it is on disk.
