@@ -89,12 +89,10 @@ def open_graph(data: bytes) -> Run:
     return run
 
 
-def graph_logits(
-    run: Run, rows: Rows, pad_id: int, *, batch_tokens: int = BATCH_TOKENS["cpu"]
-) -> NDArray[np.float32]:
+def graph_logits(run: Run, rows: Rows, pad_id: int) -> NDArray[np.float32]:
     """Return the logits that a graph gives *rows*, in their order: (rows, labels)."""
     parts: dict[int, NDArray[np.float32]] = {}
-    for chosen in plan_batches(rows.lengths().tolist(), batch_tokens):
+    for chosen in plan_batches(rows.lengths().tolist(), BATCH_TOKENS["cpu"]):
         parts.update(zip(chosen, run(*pad_rows(rows, chosen, pad_id)), strict=True))
     return np.stack([parts[row] for row in range(len(rows))])
 

@@ -20,7 +20,7 @@ def check_optimum() -> None:
     check_installed("--exporter optimum", "optimum", extra="optimum")
 
 
-def export_with_optimum(folder: Path, *, seed: int = 0) -> Graph:
+def export_with_optimum(folder: Path) -> Graph:
     """Return the graph of the student saved in *folder*, like `export_fp32` does.
 
     Raises:
@@ -31,7 +31,7 @@ def export_with_optimum(folder: Path, *, seed: int = 0) -> Graph:
         data = _optimised(student, Path(work))
     check_fused(data, student.config)
     run = open_graph(data)
-    difference, rows = check_parity(student, run, seed=seed)
+    difference, rows = check_parity(student, run)
     return Graph(data=data, run=run, max_logit_difference=difference, parity_rows=rows)
 
 

@@ -81,10 +81,9 @@ class InjectionResult:
         return self.cases > 0 and enough and self.rate <= MOST_MOVED
 
 
-def load_cases(path: Path = CASES) -> list[Case]:
-    """Return the cases of a file of JSON lines."""
-    decoder = msgspec.json.Decoder(Case)
-    return [decoder.decode(line) for line in path.read_bytes().splitlines() if line.strip()]
+def load_cases() -> list[Case]:
+    """Return the cases that come with the package."""
+    return msgspec.json.Decoder(Case).decode_lines(CASES.read_bytes())
 
 
 def run_injection_test(job: LabelJob, teachers: Sequence[Priced]) -> list[InjectionResult]:

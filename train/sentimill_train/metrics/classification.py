@@ -154,7 +154,7 @@ def ece(answers: Answers, weights: Floats) -> Floats:
     good model puts most rows in one bin of equal width. Noise alone makes it larger than 0: on few
     rows, and on bootstrap draws, it reads high.
     """
-    mass, confidence, hits = _bins(answers, weights, ECE_BINS)
+    mass, confidence, hits = _bins(answers, weights)
     return np.asarray(np.abs(confidence - hits).sum(axis=1) / mass.sum(axis=1))
 
 
@@ -166,9 +166,9 @@ class Bin(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
 
 
-def reliability(answers: Answers, bins: int = ECE_BINS) -> list[Bin]:
+def reliability(answers: Answers) -> list[Bin]:
     """Return the bins that `ece` sums over, by rising confidence, without empty ones."""
-    mass, confidence, hits = _bins(answers, np.ones((1, len(answers.gold))), bins)
+    mass, confidence, hits = _bins(answers, np.ones((1, len(answers.gold))))
     return [
         Bin(confidence=float(c / m), accuracy=float(h / m), rows=int(m))
         for m, c, h in zip(mass[0], confidence[0], hits[0], strict=True)
@@ -176,21 +176,16 @@ def reliability(answers: Answers, bins: int = ECE_BINS) -> list[Bin]:
     ]
 
 
-def _bins(answers: Answers, weights: Floats, bins: int) -> tuple[Floats, Floats, Floats]:
+def _bins(answers: Answers, weights: Floats) -> tuple[Floats, Floats, Floats]:
     """Return mass, sum of confidence and sum of hits: (draws, bins) each."""
     order = np.argsort(answers.confidence, kind="stable")
     mass = weights[:, order]
     # The middle of a row's own mass decides its bin, so a row that was drawn often is not split.
-    middle = mass.cumsum(axis=1) - mass / 2
-    which = np.minimum((middle / mass.sum(axis=1, keepdims=True) * bins).astype(np.int64), bins - 1)
-    place = (which + np.arange(len(weights))[:, None] * bins).ravel()
-
-    def total(values: Floats) -> Floats:
-        summed = np.bincount(place, values.ravel(), minlength=len(weights) * bins)
-        return np.asarray(summed, dtype=np.float64).reshape(len(weights), bins)
-
-    confidence = total(mass * answers.confidence[order])
-    return total(mass), confidence, total(mass * answers.correct[order])
+    middle = (mass.cumsum(axis=1) - mass / 2) / mass.sum(axis=1, keepdims=True)
+    which = np.minimum((middle * ECE_BINS).astype(np.int64), ECE_BINS - 1)
+    values = (mass, mass * answers.confidence[order], mass * answers.correct[order])
+    found, confidence, hits = (_totals(which, ECE_BINS, each) for each in values)
+    return found, confidence, hits
 
 
 def expected_stars(labels: Sequence[str], probs: Floats) -> Floats:

@@ -66,11 +66,9 @@ class BatchRunner:
         limits: BatchLimits,
         *,
         price: Price = NO_COST,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        progress: Callable[[], None] = lambda: None,
     ) -> None:
         self.tally = Tally()
-        self.progress = progress
+        self.progress: Callable[[], None] = lambda: None
         self._teacher = teacher
         self._provider = teacher.batches()
         self._store = store
@@ -79,7 +77,7 @@ class BatchRunner:
         self._rows = limits.rows
         self._parts_at_once = limits.parts_at_once
         self._price = price
-        self._sleep = sleep
+
         self._asked: dict[int, tuple[MakeQuestion, Question]] = {}
         self._bodies: dict[str, Mapping[str, object]] = {}
         self._under_way: set[Key] = set()
@@ -160,7 +158,7 @@ class BatchRunner:
             _LOG.info("batch submitted part=%s id=%s calls=%d", batch.part, name, len(calls))
             return [Batch(batch.part, batch.teacher, name)]
         if name.at_risk:  # it may have arrived: look for it after a while
-            await self._sleep(self._limits.poll_s)
+            await asyncio.sleep(self._limits.poll_s)
             return [batch]
         busy = name.retry and name.reason == _BUSY
         await self._release(batch, "UNSENT", free=busy)
@@ -218,7 +216,7 @@ class BatchRunner:
         if too_many:
             self._submit_less(too_many, len(left))
         if left and len(left) == len(parts) and self.tally.stopped is None:
-            await self._sleep(self._limits.poll_s)
+            await asyncio.sleep(self._limits.poll_s)
         return left
 
     def _submit_less(self, rows: int, others: int) -> None:
@@ -326,5 +324,5 @@ class BatchRunner:
                 break
             if at_most_once and found.at_risk:
                 break
-            await self._sleep(max(found.retry_after_s or 0.0, backoff_s(attempt)))
+            await asyncio.sleep(max(found.retry_after_s or 0.0, backoff_s(attempt)))
         return found

@@ -108,7 +108,6 @@ class RequestRunner:
         price: Price = NO_COST,
         concurrency: int = 16,
         retries: RetryLimits = RetryLimits(),
-        progress: Callable[[], None] = lambda: None,
     ) -> None:
         self.tally = Tally()
         self._teacher = teacher
@@ -118,7 +117,7 @@ class RequestRunner:
         self._price = price
         self._concurrency = concurrency
         self._retries = retries
-        self.progress = progress
+        self.progress: Callable[[], None] = lambda: None
         self._under_way: set[Key] = set()
         self._widen = 1
         self._failed_in_a_row = 0
