@@ -33,11 +33,12 @@ from sentimill.engine.factory import start_engine
 from sentimill.engine.hardware import Machine
 from sentimill.engine.selection import rank_engines
 from sentimill.errors import BundleError, EngineError, TextError, UsageError
+from sentimill.evidence.index import Index, check_digest
 from sentimill.evidence.sentences import Explanation
 from sentimill.evidence.states import with_states
 from sentimill.progress import progress_bar
 from sentimill.text.tokenizer import Encoded, TextEncoder, Truncation, pad
-from sentimill.types import AbstainReason, Prediction, Probs, list_of_texts, text_of
+from sentimill.types import AbstainReason, Neighbour, Prediction, Probs, list_of_texts, text_of
 
 __all__ = [
     "BATCH_TOKENS",
@@ -90,6 +91,7 @@ class Classifier:
         self._token_step = engine.info().token_step
         self._languages = bundle.manifest.languages if detect_language else ()
         self.encoder = self.new_encoder()
+        self.index: Index | None = None
         self._replay_golden()
         self._probe = self._shortest_golden()
 
@@ -104,12 +106,14 @@ class Classifier:
         threads: int | None = None,
         detect_language: bool = True,
         states: bool = False,
+        index: Path | str | None = None,
     ) -> Classifier:
         """Open, check and load a bundle, and replay its golden texts.
 
         bundle: a folder, or `hub:owner/name[@revision]` for a bundle on the Hugging Face Hub; None
         loads the reference student. detect_language: abstain on texts in none of the bundle's
-        languages. states: compute the pooled state of each text too, see `embed`.
+        languages. states: compute the pooled state of each text too, see `embed`. index: a
+        folder that `sentimill index` wrote; answers then carry their `neighbours`.
 
         Raises:
             BundleError: the folder does not verify, or its golden texts get other answers here.
@@ -125,10 +129,15 @@ class Classifier:
 
         def graph_of(choice: EngineChoice) -> bytes:
             graph = opened.read(manifest.graph_file(choice.precision, choice.provider))
-            return with_states(graph) if states else graph
+            return with_states(graph) if states or found else graph
 
+        found = None if index is None else Index.open(index)
+        if found is not None:
+            check_digest(found, opened.digest)
         started, choice = start_engine(choices, graph_of, threads=threads)
-        return cls(opened, started, choice, detect_language=detect_language)
+        made = cls(opened, started, choice, detect_language=detect_language)
+        made.index = found
+        return made
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -258,6 +267,9 @@ class Classifier:
         """Turn logits (rows, labels) into calibrated answers."""
         labels, digest = self.labels, self.bundle.digest
         probs = probabilities(logits[:, : len(labels)], self._temperature)
+        near: Iterable[tuple[Neighbour, ...]] = repeat(())
+        if self.index is not None:
+            near = self.index.nearest(logits[:, len(labels) :])
         foreign = np.array([text.foreign for text in encoded], dtype=bool)
         made = decide(probs, labels, self.threshold, foreign)
         scores: list[float | None] = [None] * len(probs)
@@ -269,7 +281,8 @@ class Classifier:
             made.abstained.tolist(),
         )  # fmt: skip
         predictions = []
-        for best, each, score, confidence, abstained, text in zip(*columns, encoded, strict=True):
+        rows = zip(*columns, encoded, near, strict=False)
+        for best, each, score, confidence, abstained, text, neighbours in rows:
             reason: AbstainReason | None = None
             if abstained:
                 reason = "UNSUPPORTED_LANGUAGE" if text.foreign else "LOW_CONFIDENCE"
@@ -284,6 +297,7 @@ class Classifier:
                     tokens=len(text.ids),
                     abstain_reason=reason,
                     model_digest=digest,
+                    neighbours=neighbours,
                 )
             )
         return predictions

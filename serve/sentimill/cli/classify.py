@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -67,6 +68,10 @@ def classify(
             "--explain", help="Answer each sentence too; coloured, or JSON.", rich_help_panel=OUTPUT
         ),
     ] = False,
+    index: Annotated[
+        Path | None,
+        typer.Option(help="Show the nearest reviews of this index.", rich_help_panel=OUTPUT),
+    ] = None,
     bundle: BundleOption = None,
     server: ServerOption = None,
     precision: PrecisionOption = "auto",
@@ -90,6 +95,8 @@ def classify(
     if not texts and sys.stdin.isatty():
         why = "no text given: write it after the command, or pipe lines into it"
         raise UsageError(why, reason="NO_TEXT")
+    if server is not None and index is not None:
+        raise UsageError("--index needs a bundle here, not --server", reason="NO_MODEL")
     access = ServerAccess(
         tls=tls, ca=tls_ca, certificate=tls_cert, key=tls_key, token_file=token_file
     )
@@ -110,10 +117,11 @@ def classify(
                 provider=provider,
                 threads=threads,
                 detect_language=not no_detect_language,
+                index=index,
             )
             answer = partial(classifier.classify, explain=explain)
         on_terminal = sys.stdout.isatty() and not as_json
-        show = Table() if on_terminal else _as_json if as_json or explain else _as_tabs
+        show = Table() if on_terminal else _as_json if as_json or explain or index else _as_tabs
         failed = asked = 0
         for chunk in _chunks(texts or _stdin_lines()):
             # A lone surrogate cannot be written; its answer is an error that says so.
@@ -184,12 +192,15 @@ class Table:
 
 
 def _evidence(text: str, answer: Prediction) -> Iterator[str]:
-    """Yield a line for each sentence, in the colour of its label, with its part in the answer."""
-    for one in answer.sentences:
-        change = "" if one.change is None else f"{one.change:+.2f}"
-        said = one_line(text[one.start : one.end])
-        colour = _COLOURS.get(one.label, "cyan")
-        yield typer.style(f"    {change:>5}  {one.label:<10}  {said}", fg=colour)
+    """Yield a line for each sentence and neighbour, in the colour of its label, with its weight."""
+    rows = [
+        ("" if one.change is None else f"{one.change:+.2f}", one.label, text[one.start : one.end])
+        for one in answer.sentences
+    ]
+    rows += [(f"={n.similarity:.2f}", n.label, f"{n.id} {n.text}") for n in answer.neighbours]
+    for figure, label, said in rows:
+        colour = _COLOURS.get(label, "cyan")
+        yield typer.style(f"    {figure:>5}  {label:<10}  {one_line(said)}", fg=colour)
 
 
 def _fields(answer: Prediction | SentimillError) -> list[str]:

@@ -46,6 +46,7 @@ _PANELS: Final = {
     "evaluate": _MAKE,
     "export": _MAKE,
     "trim": _MAKE,
+    "index": _MAKE,
     "cost": _WATCH,
     "drift": _WATCH,
     "sample": _WATCH,
@@ -77,7 +78,11 @@ def add_command(group: typer.Typer, entry: EntryPoint) -> None:
     """Add a command that lives outside the run time; where it cannot be loaded, it says why."""
     panel = _PANELS.get(entry.name)
     try:
-        group.command(entry.name, cls=Command, rich_help_panel=panel)(entry.load())
+        loaded = entry.load()
+        if isinstance(loaded, typer.Typer):
+            group.add_typer(loaded, name=entry.name, rich_help_panel=panel)
+        else:
+            group.command(entry.name, cls=Command, rich_help_panel=panel)(loaded)
     except ImportError as error:
         why = f"`sentimill {entry.name}` is not available here: {error}"
 

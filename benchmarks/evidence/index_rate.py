@@ -1,0 +1,110 @@
+"""What does an index cost: seconds to build, bytes, milliseconds a lookup, and a classifier's rate?
+
+    python -m benchmarks.evidence.index_rate --rows 1000 10000 100000 [--data DIR]
+
+The states are random unit vectors of the student's width, which is the hardest case for an
+approximate search: no two are alike. CPU seconds of one thread are reported, since other work may
+run beside. With --data, the reference student answers the same 64 reviews with and without an index
+of the last size, in turns; the ratio of CPU seconds is what an index costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.record import RESULTS, process_status, surroundings, write_result
+from benchmarks.reviews import read_reviews
+from sentimill.bundle.reference import reference_bundle
+from sentimill.classifier import Classifier
+from sentimill.evidence.index import Index
+
+WIDTH: Final = 384
+QUERIES: Final = 200
+TEXTS: Final = 64
+REPEATS: Final = 5
+
+
+def units(rows: int, seed: int) -> NDArray[np.float32]:
+    """Return random unit vectors (rows, WIDTH)."""
+    made = np.random.default_rng(seed).standard_normal((rows, WIDTH), dtype=np.float32)
+    made /= np.linalg.norm(made, axis=1, keepdims=True)
+    return made
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """Return the CPU seconds of *work*."""
+    began = time.process_time()
+    work()
+    return time.process_time() - began
+
+
+def built(rows: int, folder: Path, digest: str) -> dict[str, Any]:
+    """Build an index of *rows* rows, write it, open it again, and return the figures."""
+    states, index = units(rows, 0), Index(digest)
+    names, labels, texts = [f"r{k}" for k in range(rows)], ["neutral"] * rows, [""] * rows
+    build = cpu_seconds(lambda: index.add(names, labels, texts, states))
+    index.save(folder)
+    before = process_status("VmRSS")
+    opened: list[Index] = []
+    load = cpu_seconds(lambda: opened.append(Index.open(folder)))
+    memory = (process_status("VmRSS") - before) / 1024
+    queries = units(QUERIES, 1)
+    lookup = cpu_seconds(lambda: [opened[0].nearest(one[None]) for one in queries]) / QUERIES
+    exact = np.argsort(-(queries @ states.T), axis=1)[:, :5]
+    found = [{int(n.id[1:]) for n in near} for near in opened[0].nearest(queries)]
+    recall = sum(len(f & set(e)) for f, e in zip(found, exact.tolist(), strict=True))
+    add = cpu_seconds(lambda: opened[0].add(["new"], ["neutral"], [""], units(1, 2)))
+    return {
+        "rows": rows,
+        "build_cpu_seconds": build,
+        "file_mib": sum(file.stat().st_size for file in folder.iterdir()) / 2**20,
+        "load_cpu_seconds": load,
+        "memory_mib": memory,
+        "lookup_cpu_ms": 1000 * lookup,
+        "recall_of_5": recall / (5 * QUERIES),
+        "add_one_cpu_seconds": add,
+    }
+
+
+def slowdown(data: Path, folder: Path) -> dict[str, float]:
+    """Return how much more CPU a classifier with the index takes, over interleaved repeats."""
+    texts = read_reviews(data, TEXTS)
+    plain = Classifier.load(reference_bundle(), engine="onnx", threads=1)
+    indexed = Classifier.load(reference_bundle(), engine="onnx", threads=1, index=folder)
+    ratios = []
+    for _ in range(REPEATS):
+        without = cpu_seconds(lambda: plain.classify(texts))
+        ratios.append(cpu_seconds(lambda: indexed.classify(texts)) / without)
+    return {"median": statistics.median(ratios), "least": min(ratios), "most": max(ratios)}
+
+
+def main() -> None:
+    """Measure, and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000])
+    parser.add_argument("--data", type=Path, help="folder of Parquet files")
+    parser.add_argument("--out", type=Path, default=RESULTS / "index_rate.json")
+    given = parser.parse_args()
+    result: dict[str, Any] = {"machine": surroundings(), "sizes": []}
+    digest = Classifier.load(reference_bundle(), threads=1).bundle.digest
+    with tempfile.TemporaryDirectory() as work:
+        for rows in given.rows:
+            result["sizes"].append(built(rows, Path(work, str(rows)), digest))
+            write_result(given.out, result)
+        if given.data:
+            folder = Path(work, str(given.rows[-1]))
+            result["cpu_ratio_with_index"] = slowdown(given.data, folder)
+    print(write_result(given.out, result))  # noqa: T201 - the result of a program
+
+
+if __name__ == "__main__":
+    main()

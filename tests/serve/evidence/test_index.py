@@ -1,0 +1,257 @@
+"""An index of labelled reviews: what it finds, how it changes, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+from typer.testing import CliRunner, Result
+
+from cli_in_process import Sentimill
+from sentimill import Classifier, Prediction
+from sentimill.bundle.manifest import Golden, Manifest
+from sentimill.bundle.reader import open_bundle
+from sentimill.engine.factory import load_engine
+from sentimill.errors import BundleError, InputError, SentimillError, UsageError
+from sentimill.evidence.index import Index
+from sentimill.evidence.states import with_states
+from sentimill_train.cli.index import index as command
+from tiny_bundle import attention_graph, graph, write_tiny_bundle
+
+REVIEWS = [
+    ("a", "good battery", "positive"),
+    ("b", "bad battery", "negative"),
+    ("c", "the battery", "neutral"),
+    ("d", "good the fine", "positive"),
+    ("e", "bad the bad", "negative"),
+    ("f", "fine fine", "neutral"),
+    ("g", "good good good", "positive"),
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a bundle whose graph has states: attention, a mean and a head."""
+    ids = np.array([[1, 4, 6, 2]])
+    logits = load_engine(attention_graph(), engine="onnx").run(ids, np.ones_like(ids))[0]
+    probs = tuple((np.exp(logits) / np.exp(logits).sum()).tolist())
+
+    def golden(manifest: Manifest) -> Manifest:
+        return replace(manifest, golden=(Golden(text="good battery", probs=probs),))
+
+    folder = tmp_path_factory.mktemp("model") / "bundle"
+    return write_tiny_bundle(folder, model=attention_graph(), change=golden).path
+
+
+def run(*args: str | Path) -> Result:
+    """Run `sentimill index` in this process; its own errors are raised."""
+    result = CliRunner().invoke(command, [str(arg) for arg in args])
+    if isinstance(result.exception, SentimillError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def write_reviews(path: Path, rows: list[tuple[str, str, str]] = REVIEWS) -> Path:
+    """Write labelled reviews as JSON lines."""
+    names = ("id", "text", "label")
+    lines = [json.dumps(dict(zip(names, row, strict=True))) for row in rows]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, model: Path) -> Path:
+    """Return an index of `REVIEWS`, with texts."""
+    reviews = write_reviews(tmp_path / "reviews.jsonl")
+    run(reviews, tmp_path / "mine.index", "--bundle", model, "--keep-texts")
+    return tmp_path / "mine.index"
+
+
+def nearest(model: Path, folder: Path, text: str) -> list[str]:
+    """Return the ids of the neighbours of *text*, the nearest first."""
+    (answer,) = Classifier.load(model, index=folder, threads=1).classify([text])
+    assert isinstance(answer, Prediction)
+    return [one.id for one in answer.neighbours]
+
+
+def test_an_answer_carries_its_nearest_reviews(model: Path, folder: Path) -> None:
+    """With label, similarity and text; a text that is in the index is its own nearest."""
+    answers = Classifier.load(model, index=folder, threads=1).classify([r[1] for r in REVIEWS])
+
+    for (name, text, label), answer in zip(REVIEWS, answers, strict=True):
+        assert isinstance(answer, Prediction)
+        first, *rest = answer.neighbours
+        assert (first.id, first.label, first.text) == (name, label, text)
+        assert first.similarity == pytest.approx(1.0, abs=1e-3)
+        assert len(rest) == 4
+        assert all(
+            a.similarity >= b.similarity for a, b in zip(answer.neighbours, rest, strict=False)
+        )
+
+
+@pytest.mark.parametrize("engine", ["onnx", "openvino"])
+def test_an_index_changes_no_bit_of_an_answer(model: Path, folder: Path, engine: str) -> None:
+    """Neither do batch mates change a neighbour."""
+    texts = [row[1] for row in REVIEWS]
+    plain = Classifier.load(model, engine=engine, threads=1)  # type: ignore[arg-type]
+    indexed = Classifier.load(model, engine=engine, threads=1, index=folder)  # type: ignore[arg-type]
+
+    together = indexed.classify(texts)
+
+    for text, ours, theirs in zip(texts, plain.classify(texts), together, strict=True):
+        assert isinstance(ours, Prediction)
+        assert isinstance(theirs, Prediction)
+        assert ours.probs == theirs.probs
+        assert indexed.classify([text]) == [theirs]
+    indexed.probe()
+
+
+def test_the_same_rows_make_the_same_index(model: Path, folder: Path, tmp_path: Path) -> None:
+    """To the byte."""
+    run(tmp_path / "reviews.jsonl", tmp_path / "again", "--bundle", model, "--keep-texts")
+
+    for name in ("manifest.json", "rows.json", "states.usearch"):
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_rows_come_and_go(model: Path, folder: Path, tmp_path: Path) -> None:
+    """A removed row is not found again, and its id may be used anew."""
+    assert nearest(model, folder, "good battery")[0] == "a"
+
+    run("remove", folder, "a", "c")
+    assert "a" not in nearest(model, folder, "good battery")
+
+    more = write_reviews(tmp_path / "more.jsonl", [("a", "good battery", "negative")])
+    assert "6 reviews" in run("add", more, folder, "--bundle", model).output
+    assert nearest(model, folder, "good battery")[0] == "a"
+    assert Index.open(folder).nearest(np.ones((1, 32), np.float32))[0]
+
+
+def test_texts_are_kept_only_where_asked(model: Path, tmp_path: Path) -> None:
+    """The folder holds ids, labels and states alone."""
+    reviews = write_reviews(tmp_path / "reviews.jsonl")
+    run("build", reviews, tmp_path / "mine.index", "--bundle", model)
+
+    assert all(b"battery" not in file.read_bytes() for file in (tmp_path / "mine.index").iterdir())
+
+
+def test_rows_without_label_or_text_are_left_out(model: Path, tmp_path: Path) -> None:
+    """They can be nobody's evidence."""
+    rows = [("a", "good", "positive"), ("b", "  ", "neutral"), ("c", "bad", "")]
+    reviews = write_reviews(tmp_path / "reviews.jsonl", rows)
+
+    assert "1 reviews" in run(reviews, tmp_path / "x", "--bundle", model).output
+
+
+def test_an_id_twice_is_refused(model: Path, folder: Path, tmp_path: Path) -> None:
+    """In the index already, or in the file; the index stays as it was."""
+    before = (folder / "manifest.json").read_bytes()
+    for rows in ([("a", "bad", "negative")], [("x", "bad", "negative"), ("x", "good", "positive")]):
+        more = write_reviews(tmp_path / "more.jsonl", rows)
+        with pytest.raises(InputError, match="index remove") as refused:
+            run("add", more, folder, "--bundle", model)
+        assert refused.value.reason == "INDEX_ID_TWICE"
+
+    assert (folder / "manifest.json").read_bytes() == before
+
+
+def test_an_unknown_or_removed_id_is_refused(folder: Path) -> None:
+    """Nothing is changed then."""
+    run("remove", folder, "b")
+    for ids in (["nobody"], ["b"], ["c", "c"]):
+        with pytest.raises(InputError) as refused:
+            run("remove", folder, *ids)
+        assert refused.value.reason == "INDEX_NO_SUCH_ID"
+
+    assert len(Index.open(folder)) == len(REVIEWS) - 1
+
+
+def test_an_index_is_never_empty(model: Path, folder: Path, tmp_path: Path) -> None:
+    """The last row cannot be removed, and rows without text make no index."""
+    with pytest.raises(UsageError, match="delete the folder"):
+        run("remove", folder, *[row[0] for row in REVIEWS])
+    with pytest.raises(UsageError) as refused:
+        blank = write_reviews(tmp_path / "blank.jsonl", [("a", " ", "neutral")])
+        run(blank, tmp_path / "x", "--bundle", model)
+
+    assert refused.value.reason == "INDEX_EMPTY"
+    assert len(Index.open(folder)) == len(REVIEWS)
+
+
+def test_an_index_that_is_there_is_not_replaced(model: Path, folder: Path, tmp_path: Path) -> None:
+    """By building one of its name."""
+    with pytest.raises(UsageError, match="index add"):
+        run(tmp_path / "reviews.jsonl", folder, "--bundle", model)
+
+
+def test_an_index_of_another_bundle_is_refused(folder: Path, tmp_path: Path, model: Path) -> None:
+    """Its states mean something else."""
+    golden = open_bundle(model).manifest.golden
+    other = write_tiny_bundle(
+        tmp_path / "other",
+        model=attention_graph(),
+        change=lambda manifest: replace(manifest, golden=golden, version="2"),
+    )
+
+    for attempt in (
+        lambda: Classifier.load(other.path, index=folder),
+        lambda: run("add", tmp_path / "reviews.jsonl", folder, "--bundle", other.path),
+    ):
+        with pytest.raises(BundleError, match="--bundle") as refused:
+            attempt()
+        assert refused.value.reason == "INDEX_OF_ANOTHER_BUNDLE"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("manifest.json", b"{}"),
+        ("manifest.json", b'{"schema_version": 2}'),
+        ("states.usearch", b"x"),
+        ("rows.json", b"[]"),
+        ("rows.json", None),
+    ],
+)
+def test_a_damaged_index_is_refused(folder: Path, name: str, content: bytes | None) -> None:
+    """With the file at fault and what to do."""
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(content)
+
+    with pytest.raises(BundleError, match="sentimill index") as refused:
+        Index.open(folder)
+
+    assert refused.value.reason == "INDEX_DAMAGED"
+
+
+def test_a_model_without_a_head_has_no_states(tmp_path: Path) -> None:
+    """As the bag of words has none."""
+    with pytest.raises(BundleError) as refused:
+        with_states(graph())
+
+    assert refused.value.reason == "BUNDLE_NO_STATES"
+
+
+@pytest.mark.parametrize("package", ["usearch.index", "onnx"])
+def test_a_missing_package_is_named(
+    model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    """With what installs it."""
+    monkeypatch.setitem(sys.modules, package, None)
+
+    with pytest.raises(UsageError, match=r"pip install 'sentimill\[evidence\]'"):
+        Classifier.load(model, index=folder)
+
+
+def test_the_command_shows_neighbours(sentimill: Sentimill, model: Path, folder: Path) -> None:
+    """As JSON where there is no terminal."""
+    found = sentimill("classify", "good battery", "--bundle", model, "--index", folder, "--json")
+
+    (first, *_) = json.loads(found.out)["neighbours"]
+    assert (first["id"], first["label"], first["text"]) == ("a", "positive", "good battery")
