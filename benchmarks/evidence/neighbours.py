@@ -35,7 +35,7 @@ from benchmarks.record import RESULTS, surroundings, write_result
 from benchmarks.reference.mix import HARD_KINDS_HELD_OUT
 from benchmarks.runs import spread_of
 from sentimill.bundle.reference import reference_bundle
-from sentimill.classifier import Classifier
+from sentimill.classifier import Classifier, probabilities
 from sentimill.types import Prediction
 from sentimill_train.data.examples import read_examples
 from sentimill_train.metrics.classification import Answers, accuracy, ece, macro_f1, nll
@@ -101,8 +101,10 @@ class Cache:
             self._model = self._model or Classifier.load(
                 reference_bundle(), engine="onnx", precision="int8", threads=1, states=True
             )
-            _, states, probs = self._model.embed(list(new.values()), progress=True)
-            states = states / np.linalg.norm(states, axis=1, keepdims=True)
+            _, values = self._model.compute(list(new.values()), progress=True)
+            temperature = self._model.bundle.manifest.precision("int8").temperature
+            probs, states = probabilities(values[:, :3], temperature), values[:, 3:]
+            states /= np.linalg.norm(states, axis=1, keepdims=True)
             self._known |= dict(zip(new, np.concatenate([probs, states], axis=1), strict=True))
             values = np.stack(list(self._known.values()))
             np.savez(self._path, keys=np.array(list(self._known)), values=values)
@@ -198,9 +200,9 @@ def main() -> None:
             "pool_rows": len(pool),
             "student": judged(test[1], test[2]),
         }
-        for size in SIZES:
-            if size > len(pool):
-                continue
+        # Of a small pool, as many hundred rows as leave the seeds something to choose.
+        most = (len(pool) - 1) // 100 * 100
+        for size in sorted({min(size, most) for size in SIZES}):
             runs = []
             for seed in SEEDS:
                 drawn = np.random.default_rng(seed).permutation(len(pool))[:size]

@@ -33,12 +33,12 @@ from sentimill.engine.factory import start_engine
 from sentimill.engine.hardware import Machine
 from sentimill.engine.selection import rank_engines
 from sentimill.errors import BundleError, EngineError, TextError, UsageError
-from sentimill.evidence.index import Index, check_digest
+from sentimill.evidence.index import Index
 from sentimill.evidence.sentences import Explanation
 from sentimill.evidence.states import with_states
 from sentimill.progress import progress_bar
 from sentimill.text.tokenizer import Encoded, TextEncoder, Truncation, pad
-from sentimill.types import AbstainReason, Neighbour, Prediction, Probs, list_of_texts, text_of
+from sentimill.types import AbstainReason, Prediction, Probs, list_of_texts, text_of
 
 __all__ = [
     "BATCH_TOKENS",
@@ -112,7 +112,7 @@ class Classifier:
 
         bundle: a folder, or `hub:owner/name[@revision]` for a bundle on the Hugging Face Hub; None
         loads the reference student. detect_language: abstain on texts in none of the bundle's
-        languages. states: compute the pooled state of each text too, see `embed`. index: a
+        languages. states: compute the pooled state of each text too, see `compute`. index: a
         folder that `sentimill index` wrote; answers then carry their `neighbours`.
 
         Raises:
@@ -131,9 +131,7 @@ class Classifier:
             graph = opened.read(manifest.graph_file(choice.precision, choice.provider))
             return with_states(graph) if states or found else graph
 
-        found = None if index is None else Index.open(index)
-        if found is not None:
-            check_digest(found, opened.digest)
+        found = None if index is None else Index.open(index, opened.digest)
         started, choice = start_engine(choices, graph_of, threads=threads)
         made = cls(opened, started, choice, detect_language=detect_language)
         made.index = found
@@ -179,34 +177,29 @@ class Classifier:
         if explain:
             explanation = Explanation(items)
             items = list(explanation)
-        encoded, logits = self._compute(items, batch_tokens or self.batch_tokens, progress)
+        encoded, logits = self.compute(items, batch_tokens or self.batch_tokens, progress=progress)
         answered = iter(self.decide(logits, [one for one in encoded if isinstance(one, Encoded)]))
         results = [next(answered) if isinstance(one, Encoded) else one for one in encoded]
         return explanation.attach(results, self.labels) if explain else results
 
-    def embed(
-        self, texts: Sequence[str], *, progress: bool = False
-    ) -> tuple[list[Encoded | TextError], NDArray[np.float32], NDArray[np.float32]]:
-        """Return the tokens of each text, or its error; and for those with tokens two arrays.
-
-        The arrays are the pooled states (texts, hidden) and the probs (texts, labels). Needs a
-        classifier that was loaded with `states`.
-        """
-        encoded, logits = self._compute(texts, self.batch_tokens, progress)
-        size = len(self.labels)
-        return encoded, logits[:, size:], probabilities(logits[:, :size], self._temperature)
-
-    def _compute(
-        self, items: Sequence[str | TextError], batch_tokens: int, progress: bool
+    def compute(
+        self,
+        items: Sequence[str | TextError],
+        batch_tokens: int | None = None,
+        *,
+        progress: bool = False,
     ) -> tuple[list[Encoded | TextError], NDArray[np.float32]]:
-        """Return the tokens or the error of each item, and the logits of those with tokens."""
+        """Return the tokens or the error of each item, and the logits of those with tokens.
+
+        Behind the logits, a row has the pooled state if the classifier was loaded with `states`.
+        """
         found = iter(self.encoder.encode([item for item in items if isinstance(item, str)]))
         encoded = [next(found) if isinstance(item, str) else item for item in items]
         for i, one in enumerate(encoded):
             if isinstance(one, TextError):
                 one.position = i
         rows = [one.ids for one in encoded if isinstance(one, Encoded)]
-        batches = list(plan_batches([*map(len, rows)], batch_tokens))
+        batches = list(plan_batches([*map(len, rows)], batch_tokens or self.batch_tokens))
         with progress_bar(len(rows), shown=progress) as advance:
 
             def run(batch: Rows, other_calls: int) -> NDArray[np.float32]:
@@ -267,9 +260,7 @@ class Classifier:
         """Turn logits (rows, labels) into calibrated answers."""
         labels, digest = self.labels, self.bundle.digest
         probs = probabilities(logits[:, : len(labels)], self._temperature)
-        near: Iterable[tuple[Neighbour, ...]] = repeat(())
-        if self.index is not None:
-            near = self.index.nearest(logits[:, len(labels) :])
+        near = self.index.nearest(logits[:, len(labels) :]) if self.index else repeat(())
         foreign = np.array([text.foreign for text in encoded], dtype=bool)
         made = decide(probs, labels, self.threshold, foreign)
         scores: list[float | None] = [None] * len(probs)

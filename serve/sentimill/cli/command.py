@@ -16,7 +16,7 @@ from typing import Final, Protocol
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
-__all__ = ["HEADINGS", "Command", "Group"]
+__all__ = ["HEADINGS", "Command", "Group", "ShortGroup"]
 
 HEADINGS: Final = ("Use a model", "Make a model", "Plan and watch", "Set up and check")
 """The headings under which `sentimill --help` lists the commands, in this order."""
@@ -84,6 +84,17 @@ class Group(TyperGroup):
         order = [*HEADINGS, *sections]
         _write({name: sections[name] for name in sorted(sections, key=order.index)}, formatter)
         _write_parameters(self, ctx, formatter)
+
+
+class ShortGroup(Group):
+    """A group whose first command is meant where none is named."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Parse the arguments, behind the name of a command."""
+        first, *others = self.commands
+        if args and args[0] not in (first, *others, "--help", "-h"):
+            args = [first, *args]
+        return super().parse_args(ctx, args)
 
 
 def _name_variables(params: Sequence[object], prefix: str) -> str:

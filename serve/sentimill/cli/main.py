@@ -13,7 +13,7 @@ import typer
 
 from sentimill.cli.bundle import inspect, verify
 from sentimill.cli.classify import classify
-from sentimill.cli.command import HEADINGS, Command, Group
+from sentimill.cli.command import HEADINGS, Command, Group, ShortGroup
 from sentimill.cli.doctor import doctor
 from sentimill.cli.score import score
 from sentimill.cli.serve import serve
@@ -80,7 +80,9 @@ def add_command(group: typer.Typer, entry: EntryPoint) -> None:
     try:
         loaded = entry.load()
         if isinstance(loaded, typer.Typer):
-            group.add_typer(loaded, name=entry.name, rich_help_panel=panel)
+            for one in loaded.registered_commands:
+                one.cls = Command
+            group.add_typer(loaded, name=entry.name, cls=ShortGroup, rich_help_panel=panel)
         else:
             group.command(entry.name, cls=Command, rich_help_panel=panel)(loaded)
     except ImportError as error:

@@ -26,7 +26,7 @@ from sentimill.bundle.manifest import MANIFEST, File
 from sentimill.errors import BundleError, InputError, UsageError
 from sentimill.types import Neighbour
 
-__all__ = ["Index", "check_digest"]
+__all__ = ["Index"]
 
 _NEIGHBOURS: Final = 5
 _SCHEMA_VERSION: Final = 1
@@ -63,8 +63,11 @@ class Index:
         self._states: Any = None
 
     @classmethod
-    def open(cls, path: Path | str) -> Index:
-        """Read the folder *path* and check it. Raises BundleError where it is damaged or empty."""
+    def open(cls, path: Path | str, bundle: str | None = None) -> Index:
+        """Read the folder *path* and check it. bundle: the digest that its states must be of.
+
+        Raises BundleError where it is damaged, empty, or of another bundle.
+        """
         folder, library = Path(path), _usearch()
         try:
             manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=_Manifest)
@@ -82,6 +85,11 @@ class Index:
         except (OSError, KeyError, ValueError, msgspec.MsgspecError) as error:
             why = f"the index {folder} cannot be used ({error}): build it with `sentimill index`"
             raise BundleError(why, reason="INDEX_DAMAGED") from error
+        if bundle not in (None, made.bundle):
+            why = f"the index {folder} is of the bundle {made.bundle[:12]}, and this is"
+            why += f" {str(bundle)[:12]}, whose states mean something else: name that bundle with"
+            why += " --bundle, or build the index again with `sentimill index`"
+            raise BundleError(why, reason="INDEX_OF_ANOTHER_BUNDLE")
         made._rows = {row.key: row for row in rows}
         made._next_key = manifest.next_key
         return made
@@ -159,14 +167,6 @@ class Index:
             for name, data in files.items():
                 write_durably(work / name, data)
             write_durably(work / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)))
-
-
-def check_digest(index: Index, bundle: str) -> None:
-    """Raise BundleError unless *index* is of the bundle with this digest."""
-    if index.bundle != bundle:
-        why = f"the index is of the bundle {index.bundle[:12]}, and this is {bundle[:12]}, whose"
-        why += " states mean something else: name that bundle with --bundle, or build the index"
-        raise BundleError(f"{why} again with `sentimill index`", reason="INDEX_OF_ANOTHER_BUNDLE")
 
 
 def _usearch() -> Any:

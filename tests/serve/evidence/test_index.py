@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from msgspec.structs import replace
 from typer.testing import CliRunner, Result
 
@@ -15,11 +17,11 @@ from cli_in_process import Sentimill
 from sentimill import Classifier, Prediction
 from sentimill.bundle.manifest import Golden, Manifest
 from sentimill.bundle.reader import open_bundle
+from sentimill.cli.main import add_command
 from sentimill.engine.factory import load_engine
 from sentimill.errors import BundleError, InputError, SentimillError, UsageError
 from sentimill.evidence.index import Index
 from sentimill.evidence.states import with_states
-from sentimill_train.cli.index import index as command
 from tiny_bundle import attention_graph, graph, write_tiny_bundle
 
 REVIEWS = [
@@ -49,7 +51,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(*args: str | Path) -> Result:
     """Run `sentimill index` in this process; its own errors are raised."""
-    result = CliRunner().invoke(command, [str(arg) for arg in args])
+    app = typer.Typer()
+    add_command(app, EntryPoint("index", "sentimill_train.cli.index:index", "sentimill.commands"))
+    app.command()(lambda: None)
+    result = CliRunner().invoke(app, ["index", *map(str, args)])
     if isinstance(result.exception, SentimillError):
         raise result.exception
     assert result.exit_code == 0, result.output

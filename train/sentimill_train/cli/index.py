@@ -7,24 +7,12 @@ from typing import Annotated
 
 import typer
 
-from sentimill.cli.command import Command, Group
 from sentimill_train.cli.table_options import LabelColumn, TextColumn, columns_of
 
 __all__ = ["index"]
 
 
-class _Index(Group):
-    """`index FILE INDEX` is short for `index build FILE INDEX`."""
-
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        """Put the name of the command that builds where none is named."""
-        if args and args[0] not in (*self.commands, "--help", "-h"):
-            args = ["build", *args]
-        return super().parse_args(ctx, args)
-
-
 index = typer.Typer(
-    cls=_Index,
     no_args_is_help=True,
     help="Index your labelled reviews, so that answers show the nearest: `index FILE INDEX`.",
 )
@@ -42,7 +30,7 @@ BundleFolder = Annotated[
 ]
 
 
-@index.command(cls=Command)
+@index.command()
 def build(
     reviews: Reviews,
     folder: Folder,
@@ -63,7 +51,7 @@ def build(
     _add(reviews, folder, bundle, text_column, label_column, texts=keep_texts)
 
 
-@index.command(cls=Command)
+@index.command()
 def add(
     reviews: Reviews,
     folder: Folder,
@@ -76,7 +64,7 @@ def add(
     _add(reviews, folder, bundle, text_column, label_column)
 
 
-@index.command(cls=Command)
+@index.command()
 def remove(
     folder: Folder,
     ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of the rows.")],
@@ -101,18 +89,21 @@ def _add(
 ) -> None:
     """Embed the labelled rows of a file and write them. texts: of a new index, None for an old."""
     from sentimill.classifier import Classifier
-    from sentimill.evidence.index import Index, check_digest
+    from sentimill.evidence.index import Index
     from sentimill.text.tokenizer import Encoded
     from sentimill_train.data.examples import read_examples
 
-    old = Index.open(folder) if texts is None else None
-    classifier = Classifier.load(bundle, states=True)
-    made = old or Index(classifier.bundle.digest, texts=bool(texts))
-    check_digest(made, classifier.bundle.digest)
+    if texts is None:
+        classifier = Classifier.load(bundle, index=folder)
+        made = classifier.index or Index(classifier.bundle.digest)
+    else:
+        classifier = Classifier.load(bundle, states=True)
+        made = Index(classifier.bundle.digest, texts=texts)
     columns = columns_of(text_column, label_column)
     rows = [r for r in read_examples(reviews, columns=columns, labels=classifier.labels) if r.label]
-    encoded, states, _ = classifier.embed([row.text for row in rows], progress=True)
+    encoded, values = classifier.compute([row.text for row in rows], progress=True)
     read = [row for row, one in zip(rows, encoded, strict=True) if isinstance(one, Encoded)]
+    states = values[:, len(classifier.labels) :]
     made.add([r.id for r in read], [str(r.label) for r in read], [r.text for r in read], states)
     made.save(folder)
     typer.echo(f"{len(made):,} reviews in {folder}", err=True)
