@@ -109,7 +109,7 @@ class GrpcServer:
             ("grpc.max_receive_message_length", self._handler.limits.max_request_bytes),
             # One connection's idle streams, of health too, must not use up all calls of the server.
             ("grpc.max_concurrent_streams", self._handler.limits.connection_calls),
-            ("grpc.http2.min_recv_ping_interval_without_data_ms", _LEAST_PING_MS),
+            ("grpc.http2.min_ping_interval_without_data_ms", _LEAST_PING_MS),
             ("grpc.keepalive_permit_without_calls", 1),
             # A caller that vanished is noticed, and its waiting texts are dropped.
             ("grpc.keepalive_time_ms", 60_000),
