@@ -273,6 +273,8 @@ def _status(url: str) -> int:
             return int(page.status)
     except urllib.error.HTTPError as error:
         return error.code
+    except OSError:
+        return 0  # the process has ended
 
 
 def _until(condition: Callable[[], bool], seconds: float) -> float | None:
