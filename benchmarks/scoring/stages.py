@@ -4,7 +4,8 @@ An engine that answers at once takes the place of the real one. What is left is 
 by tokie's own rate and by what pyarrow needs to read the table and to write it with more columns.
 The reviews are made of the starter set, of 500 characters each, as Parquet and as CSV. Stages and
 bounds are measured in turn, in CPU time of one process. Then whole jobs run in one process and in
-several, and their CPU time and rate are compared. Only a quiet machine shows how a job scales.
+several, and their CPU time and rate are compared: without an engine, and over fewer rows with the
+real one on all cores. Only a quiet machine shows how a job scales.
 
     python -m benchmarks.scoring.stages --out benchmarks/results/scoring-stages.json
 """
@@ -21,7 +22,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from multiprocessing import active_children
 from pathlib import Path
@@ -36,12 +37,13 @@ from numpy.typing import NDArray
 from benchmarks.record import ROOT, surroundings, write_result
 from sentimill.classifier import Classifier
 from sentimill.engine.base import EngineInfo
+from sentimill.engine.hardware import usable_cores
 from sentimill.scoring.answer_columns import AnswerSchema
 from sentimill.scoring.formats.table import Layout, Position
 from sentimill.scoring.job import Score
 from sentimill.scoring.output_format import OutputFormat
 from sentimill.scoring.planning import open_table, plan
-from sentimill.scoring.scorers import LocalScorer, ProcessScorer
+from sentimill.scoring.scorers import LocalScorer, ProcessScorer, Scorer
 from sentimill.text.cleaning import tidy
 from sentimill.text.emoji_names import name_emoji
 from sentimill.text.fast_tokenizer import read_tokie
@@ -58,61 +60,74 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bundle", type=Path, default=ROOT / "bundles" / "reference")
     parser.add_argument("--rows", type=int, default=60_000)
+    parser.add_argument("--engine-rows", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--processes", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--processes", type=int, nargs="*", default=[2])
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="stages-") as folder:
-        found = measure(Path(folder), chosen.bundle, chosen.rows, chosen.repeats, chosen.processes)
+        found = measure(Path(folder), chosen)
     made = {**surroundings(), "pyarrow": pa.__version__, **found}
     sys.stdout.write(write_result(chosen.out, made) + "\n")
 
 
-def measure(
-    folder: Path, bundle: Path, rows: int, repeats: int, processes: Sequence[int]
-) -> dict[str, object]:
+def measure(folder: Path, chosen: argparse.Namespace) -> dict[str, object]:
     """Return microseconds of CPU a row by stage, and rates of whole jobs by processes."""
+    rows, bundle = chosen.rows, chosen.bundle
     texts = reviews(rows)
-    table = pa.table({"id": range(rows), "text": texts})
-    pq.write_table(table, folder / "in.parquet", row_group_size=50_000)
-    pa.csv.write_csv(table, folder / "in.csv")
+    for path, count in ((folder / "in", rows), (folder / "few", chosen.engine_rows)):
+        table = pa.table({"id": range(count), "text": texts[:count]})
+        pq.write_table(table, path.with_suffix(".parquet"), row_group_size=50_000)
+        pa.csv.write_csv(table, path.with_suffix(".csv"))
     spent: dict[str, list[float]] = defaultdict(list)
-    wall: dict[str, list[float]] = defaultdict(list)
-    load = partial(instant_scorer, bundle)
-    for turn in range(repeats + 1):  # the first turn warms up
-        costs = dict(_tokenising(bundle, texts))
-        for kind in FORMATS:
-            costs |= _stages(folder, kind, load()) | _pyarrow(folder, kind)
-            for count in processes:
-                seconds, costs[f"{kind}: whole job, {count} processes"] = _job(
-                    folder, kind, load, count
-                )
-                if turn:
-                    wall[f"{kind}, {count} processes"].append(rows / seconds)
-        if turn:
-            for name, cpu in costs.items():
+    rates: dict[str, list[float]] = defaultdict(list)
+    with ExitStack() as stack:
+        one, *several = _scorers(partial(instant_scorer, bundle), chosen.processes, stack)
+        real = _scorers(partial(LocalScorer.load, bundle), chosen.processes, stack)
+        for turn in range(chosen.repeats + 1):  # the first turn warms up
+            costs = _tokenising(bundle, texts)
+            for kind in FORMATS:
+                costs |= _stages(folder, kind, one[1]) | _pyarrow(folder, kind)
+                for name, scorer in (one, *several):
+                    seconds, cpu = _job(folder / f"in.{kind}", scorer, Layout())
+                    costs[f"{kind}: whole job, {name}"] = cpu
+                    rates[f"{kind}, {name}"].append(rows / seconds)
+            for name, scorer in real:
+                seconds, _ = _job(folder / "few.csv", scorer, Layout(window_bytes=100_000))
+                rates[f"with the engine, {name}"].append(chosen.engine_rows / seconds)
+            for name, cpu in costs.items() if turn else ():
                 spent[name].append(cpu / rows * 1e6)
     return {
         "rows": rows,
         "characters": statistics.mean(map(len, texts)),
-        "repeats": repeats,
+        "repeats": chosen.repeats,
         "cpu_us_a_row": {name: statistics.median(costs) for name, costs in spent.items()},
-        "rows_per_second": {name: statistics.median(rates) for name, rates in wall.items()},
+        "rows_per_second": {name: statistics.median(found[1:]) for name, found in rates.items()},
         # Turn against turn: what slows the machine for minutes then slows both.
         "times_one_process": {
-            f"{kind}, {count} processes": statistics.median(
-                many / one
-                for many, one in zip(
-                    wall[f"{kind}, {count} processes"],
-                    wall[f"{kind}, {processes[0]} processes"],
-                    strict=True,
+            f"{what}, {name}": statistics.median(
+                many / single
+                for many, single in zip(
+                    rates[f"{what}, {name}"][1:], rates[f"{what}, {one[0]}"][1:], strict=True
                 )
             )
-            for kind in FORMATS
-            for count in processes[1:]
+            for what in (*FORMATS, "with the engine")
+            for name, _ in several
         },
         "all": {name: sorted(costs) for name, costs in spent.items()},
     }
+
+
+def _scorers(
+    load: Callable[..., LocalScorer], processes: Sequence[int], stack: ExitStack
+) -> list[tuple[str, Scorer]]:
+    """Return scorers of one process and of several, which share the cores."""
+    cores = usable_cores()
+    found: list[tuple[str, Scorer]] = [("1 process", load(threads=cores))]
+    for count in processes:
+        made = ProcessScorer(partial(load, threads=max(1, cores // count)), count)
+        found.append((f"{count} processes", stack.enter_context(closing(made))))
+    return found
 
 
 def reviews(rows: int) -> list[str]:
@@ -146,9 +161,9 @@ class Instant:
         )
 
 
-def instant_scorer(bundle: Path) -> LocalScorer:
+def instant_scorer(bundle: Path, threads: int) -> LocalScorer:
     """Return a scorer over *bundle* whose engine answers at once."""
-    classifier = Classifier.load(bundle, threads=1)
+    classifier = Classifier.load(bundle, threads=threads)
     classifier.engine = Instant()
     return LocalScorer(classifier, batch_tokens=_BATCH_TOKENS)
 
@@ -180,7 +195,7 @@ def _tokenising(bundle: Path, texts: Sequence[str]) -> dict[str, float]:
     return costs
 
 
-def _stages(folder: Path, kind: str, scorer: LocalScorer) -> dict[str, float]:
+def _stages(folder: Path, kind: str, scorer: Scorer) -> dict[str, float]:
     """Return the CPU time of each stage, each over all windows before the next begins."""
     costs: dict[str, float] = {}
     (unit,) = plan([str(folder / f"in.{kind}")], str(folder / f"stages.{kind}"))
@@ -224,20 +239,13 @@ def _pyarrow(folder: Path, kind: str) -> dict[str, float]:
     return costs
 
 
-def _job(
-    folder: Path, kind: str, load: Callable[[], LocalScorer], processes: int
-) -> tuple[float, float]:
-    """Return seconds and CPU seconds of a job, without those of loading."""
-    target = folder / f"out-{processes}.{kind}"
-    job = Score(sources=(str(folder / f"in.{kind}"),), target=str(target), overwrite=True)
-    if processes == 1:
-        scorer = load()
-        own = time.process_time()
-        return job.run(scorer).seconds, time.process_time() - own
-    with closing(ProcessScorer(load, processes)) as many:
-        loading, own = _children_s(), time.process_time()
-        seconds = job.run(many).seconds
-        return seconds, time.process_time() - own + _children_s() - loading
+def _job(source: Path, scorer: Scorer, layout: Layout) -> tuple[float, float]:
+    """Return seconds and CPU seconds of a job."""
+    target = source.with_name(f"out-{source.name}")
+    job = Score(sources=(str(source),), target=str(target), layout=layout, overwrite=True)
+    before = time.process_time() + _children_s()
+    seconds = job.run(scorer).seconds
+    return seconds, time.process_time() + _children_s() - before
 
 
 def _children_s() -> float:

@@ -20,7 +20,7 @@ import pytest
 
 from cli_in_process import Sentimill
 from scoring_jobs import SMALL_WINDOW_BYTES, job
-from sentimill.errors import BundleError, EngineError, SentimillError
+from sentimill.errors import BundleError, EngineError, SentimillError, TableError
 from sentimill.scoring.formats.table import Layout
 from sentimill.scoring.runner import Progress
 from sentimill.scoring.scorers import LocalScorer, ProcessScorer
@@ -69,6 +69,32 @@ def test_two_processes_give_the_bytes_of_one(
     assert errors[1] == errors[0]
     assert found.counts == expected.counts
     assert found.failed > 20
+
+
+def test_the_files_of_a_job_follow_one_another_without_a_pause(
+    tmp_path: Path, scorer: LocalScorer, two: ProcessScorer
+) -> None:
+    """A file that cannot be read is named, and those before it are whole."""
+    names = ("a.csv", "b.csv", "c.csv", "d.csv")
+    for name in names:
+        write_input(tmp_path / name)
+    good = (tmp_path / "c.csv").read_bytes()
+    (tmp_path / "c.csv").write_bytes(b'id,text\n1,"' + b"x\n" * 100_001)
+    target = f"{tmp_path}/out/"
+    made = job("", target, SMALL, sources=tuple(str(tmp_path / name) for name in names))
+    job(tmp_path / "a.csv", tmp_path / "one.csv", SMALL).run(scorer)
+
+    with pytest.raises(TableError, match=r"c\.csv has a record .* 100,000 lines") as caught:
+        made.run(two)
+    done = sorted(name for name in os.listdir(target) if name.endswith(".csv"))
+    (tmp_path / "c.csv").write_bytes(good)
+    summary = made.run(two)
+
+    assert (caught.value.reason, done) == ("RECORD_TOO_LARGE", ["a.csv", "b.csv"])
+    assert summary.resumed_rows == 2 * len(TEXTS)
+    assert summary.errors == tuple(f"{target}{name}.errors.jsonl" for name in names)
+    whole = (tmp_path / "one.csv").read_bytes()
+    assert all(Path(target + name).read_bytes() == whole for name in names)
 
 
 def test_a_process_that_dies_ends_the_job_and_the_next_run_goes_on(
