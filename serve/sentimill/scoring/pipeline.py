@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from sentimill.errors import EngineError, SentimillError, TableError
 from sentimill.scoring.answer_columns import Answers
@@ -65,24 +65,19 @@ class StopRules:
             raise TableError(why, reason="TOO_MANY_ERRORS")
 
 
-class File(Protocol):
-    """One input and its output, opened. The windows are read in another thread than the rest."""
+@dataclass(frozen=True, slots=True)
+class File:
+    """One input and its output, opened.
 
-    def windows(self) -> Iterator[Window]:
-        """Yield what is left to score."""
-        ...
+    windows: yields what is left to score, in another thread than the other calls. begin: counts
+    what an earlier run did; called once, before anything is written. write: writes the rows of one
+    window, so that they survive a crash. finish: gives the output its name.
+    """
 
-    def begin(self) -> None:
-        """Count what an earlier run did; called once, before any row is written."""
-        ...
-
-    def write(self, window: Window, answers: Answers) -> None:
-        """Write the rows of one window, so that they survive a crash."""
-        ...
-
-    def finish(self) -> None:
-        """Give the output its name."""
-        ...
+    windows: Callable[[], Iterator[Window]]
+    begin: Callable[[], None]
+    write: Callable[[Window, Answers], None]
+    finish: Callable[[], None]
 
 
 def run(

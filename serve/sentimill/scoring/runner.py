@@ -15,7 +15,7 @@ from sentimill.errors import EngineError, SentimillError, TableError, UsageError
 from sentimill.scoring.answer_columns import Answers, AnswerSchema
 from sentimill.scoring.checkpoint import Done, Journal, RowCounts
 from sentimill.scoring.formats.compression import reading
-from sentimill.scoring.formats.table import Layout, Position, Table, Window
+from sentimill.scoring.formats.table import Layout, Position, Window
 from sentimill.scoring.output_format import OutputFormat, finished_path
 from sentimill.scoring.part_writer import Output, PartsOutput, StreamOutput
 from sentimill.scoring.pipeline import File, StopRules, run
@@ -108,7 +108,8 @@ class Run:
         for number, unit in enumerate(self.units):
             done = journal.done.get(number)
             if done is not None:
-                yield _Done(self, done.counts, partial(self._publish, journal, done))
+                resume = partial(self._resume, done.counts)
+                yield File(lambda: iter(()), resume, _never, partial(self._publish, journal, done))
             else:
                 if not self.overwrite:
                     refuse_existing(unit.target)
@@ -130,7 +131,30 @@ class Run:
         opened.callback(closing.close)
         table = closing.enter_context(open_table(unit, self.layout, self.columns))
         form = OutputFormat(unit, table, self.layout, self.columns)
-        return _Opened(self, unit.source, table, form, output, before, finish, closing)
+
+        def windows() -> Iterator[Window]:
+            with reading(unit.source):
+                yield from table.windows(output.end)
+
+        def begin() -> None:
+            self._resume(output.counts)
+            if not output.begun:
+                output.append(form.head(), b"", Position(), RowCounts())
+
+        def write(window: Window, answers: Answers) -> None:
+            with reading(unit.source):
+                data = form.render(window, self.columns.add(answers))
+            is_blank = self.limits.is_blank
+            errors = {k: error for k, error in answers.errors.items() if not is_blank(error)}
+            rows = _count(window, answers, errors)
+            output.append(data, _error_lines(window, errors), window.end, rows)
+            self._wrote(rows, before + window.consumed)
+
+        def end() -> None:
+            finish(form)
+            closing.close()
+
+        return File(windows, begin, write, end)
 
     def _score(self, files: Iterable[File]) -> Summary:
         """Run the pipeline over *files* to its end, or raise when it was stopped before."""
@@ -145,12 +169,12 @@ class Run:
         outputs = tuple(unit.target for unit in self.units)
         return Summary(self._counts, self._resumed, seconds, outputs, tuple(self._errors))
 
-    def resume(self, counts: RowCounts) -> None:
+    def _resume(self, counts: RowCounts) -> None:
         """Count rows that an earlier run has done."""
         self._counts += counts
         self._resumed += counts.rows
 
-    def wrote(self, rows: RowCounts, read_bytes: int) -> None:
+    def _wrote(self, rows: RowCounts, read_bytes: int) -> None:
         """Count rows that are written, and report."""
         self._counts += rows
         seconds = time.monotonic() - self._began
@@ -206,66 +230,20 @@ class Run:
             self._errors.append(listed)
 
 
-@dataclass(slots=True)
-class _Done:
-    """A unit that an earlier run has done; see `File`."""
-
-    run: Run
-    counts: RowCounts
-    finish: Callable[[], None]
-
-    def windows(self) -> Iterator[Window]:
-        return iter(())
-
-    def begin(self) -> None:
-        self.run.resume(self.counts)
-
-    def write(self, window: Window, answers: Answers) -> None:
-        raise NotImplementedError("every row is written")
+def _never(_: Window, __: Answers) -> None:
+    raise NotImplementedError("a finished file has no windows")
 
 
-@dataclass(slots=True)
-class _Opened:
-    """A unit that is scored; see `File`. before: bytes of the inputs before it."""
-
-    run: Run
-    name: str
-    table: Table
-    form: OutputFormat
-    output: Output
-    before: int
-    end: Callable[[OutputFormat], None]
-    closing: ExitStack
-
-    def windows(self) -> Iterator[Window]:
-        with reading(self.name):
-            yield from self.table.windows(self.output.end)
-
-    def begin(self) -> None:
-        self.run.resume(self.output.counts)
-        if not self.output.begun:
-            self.output.append(self.form.head(), b"", Position(), RowCounts())
-
-    def write(self, window: Window, answers: Answers) -> None:
-        with reading(self.name):
-            data = self.form.render(window, self.run.columns.add(answers))
-        is_blank = self.run.limits.is_blank
-        errors = {k: error for k, error in answers.errors.items() if not is_blank(error)}
-        rows = RowCounts(
-            rows=len(window.texts),
-            failed=len(errors),
-            blank=len(answers.errors) - len(errors),
-            engine_failed=sum(isinstance(error, EngineError) for error in errors.values()),
-            kept=sum(text is None for text in window.texts),
-            useful_tokens=answers.useful_tokens,
-            padded_tokens=answers.padded_tokens,
-        )
-        self.output.append(data, _error_lines(window, errors), window.end, rows)
-        self.run.wrote(rows, self.before + window.consumed)
-
-    def finish(self) -> None:
-        self.end(self.form)
-        self.closing.close()
+def _count(window: Window, answers: Answers, errors: Mapping[int, SentimillError]) -> RowCounts:
+    return RowCounts(
+        rows=len(window.texts),
+        failed=len(errors),
+        blank=len(answers.errors) - len(errors),
+        engine_failed=sum(isinstance(error, EngineError) for error in errors.values()),
+        kept=sum(text is None for text in window.texts),
+        useful_tokens=answers.useful_tokens,
+        padded_tokens=answers.padded_tokens,
+    )
 
 
 def _error_lines(window: Window, errors: Mapping[int, SentimillError]) -> bytes:
