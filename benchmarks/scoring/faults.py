@@ -71,9 +71,10 @@ def write_input(path: Path) -> None:
     path.write_bytes(data)
 
 
-def start(source: Path, target: Path, bundle: Path) -> subprocess.Popen[bytes]:
+def start(source: Path, target: Path, bundle: Path, processes: int = 1) -> subprocess.Popen[bytes]:
     """Start the program as a user would, and return when it has loaded its modules."""
     arguments = ["score", source, target, "--bundle", bundle, "--threads", "1", "--strict"]
+    arguments += ["--processes", str(processes)]
     process = subprocess.Popen(
         [sys.executable, "-c", _PROGRAM, *map(str, arguments)], stderr=subprocess.PIPE
     )
@@ -90,7 +91,7 @@ def finish(source: Path, target: Path, bundle: Path) -> tuple[int, str]:
 
 
 def killed(folder: Path, bundle: Path, kind: str, kills: int) -> dict[str, object]:
-    """Kill a job at random moments until *kills* hit one, going on each time."""
+    """Kill a job of one or two processes at random moments until *kills* hit one, going on."""
     source, whole, target = (folder / f"{name}.{kind}" for name in ("in", "whole", "killed"))
     write_input(source)
     process = start(source, whole, bundle)
@@ -101,7 +102,7 @@ def killed(folder: Path, bundle: Path, kind: str, kills: int) -> dict[str, objec
     chance = random.Random(11)
     hits = finished = 0
     while hits < kills:
-        process = start(source, target, bundle)
+        process = start(source, target, bundle, chance.choice((1, 2)))
         try:
             _, told = process.communicate(timeout=chance.uniform(0.0, run_s))
             assert process.returncode == 3, told
