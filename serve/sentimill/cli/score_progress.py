@@ -114,7 +114,9 @@ def report_end(done: Summary, prefix: str, file: Path | None, text_column: str) 
     first = done.outputs[0]
     if first.endswith((".csv", ".tsv", ".jsonl")):
         console.print(f"look: head -3 {shlex.quote(first)}", markup=False)
-    if first.endswith((".csv", ".tsv", ".jsonl", ".parquet")) and "://" not in first:
+    # `sample` stops at a row that is no row of a table.
+    known = first.endswith((".csv", ".tsv", ".jsonl", ".parquet")) and "://" not in first
+    if known and not done.failed:
         column = "" if text_column == "text" else f" --text-column {shlex.quote(text_column)}"
         command = f"sentimill sample {shlex.quote(first)}{column}"
         console.print(

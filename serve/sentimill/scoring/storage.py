@@ -103,7 +103,7 @@ def find(sources: Sequence[str]) -> list[str]:
             names = glob.glob(str(local(source)), recursive=True)
             matches = sorted(name for name in names if os.path.isfile(name))
         if not matches:
-            raise TableError(f"nothing matches {source}: check it", reason="FILE_NOT_FOUND")
+            raise TableError(f"nothing matches {source}: check the path", reason="FILE_NOT_FOUND")
         found += [match for match in matches if match not in found]
     return found
 

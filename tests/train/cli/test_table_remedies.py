@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import io
 import re
+import shlex
 from pathlib import Path
 
 import pyarrow as pa
@@ -93,3 +94,16 @@ def test_texts_that_are_stored_as_bytes_are_read(
     pq.write_table(pa.table({"text": [b"good", b"bad"]}), tmp_path / "r.parquet")
 
     assert sample(sentimill, bundle, tmp_path / "r.parquet").code == 0
+
+
+@pytest.mark.parametrize("bad", [b"", b"3\n"])
+def test_the_next_command_that_score_names_works(
+    sentimill: Sentimill, bundle: Path, tmp_path: Path, bad: bytes
+) -> None:
+    """So it names none where a row would stop it."""
+    (tmp_path / "r.csv").write_bytes(CSV + bad)
+    scored = sentimill("score", tmp_path / "r.csv", tmp_path / "o.csv", "--bundle", bundle)
+    named = re.findall(r"next: sentimill (.*?)   ", scored.err)
+    codes = [sentimill(*shlex.split(command), "--bundle", bundle).code for command in named]
+
+    assert codes == ([] if bad else [0])

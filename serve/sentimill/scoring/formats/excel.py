@@ -224,7 +224,8 @@ def _open_sheet(raw: BinaryIO, name: str) -> Any:
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # of styles it lacks
             book = openpyxl.load_workbook(raw, read_only=True, data_only=True)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        why = f"{name} is not a whole Excel workbook ({error}): save it as .xlsx again"
+        why = f"{name} is not a whole Excel workbook ({error}): save it as .xlsx again, or name"
+        why += " its format with --format"
         raise TableError(why, reason="UNREADABLE") from error
     used = [sheet for sheet in book.worksheets if any(map(any, sheet.iter_rows(values_only=True)))]
     if len(used) > 1:

@@ -98,6 +98,8 @@ def _no_array(name: str, data: bytes, count: int | None) -> TableError:
     why = f"{name} is no JSON array, it begins with {_shown(data)}"
     if data.lstrip().startswith(b"{"):
         why += ": add --format jsonl if it has one object per line, or write the array of its rows"
+    else:
+        why += ": name its format with --format, such as csv"
     return TableError(why, reason="NOT_A_JSON_ARRAY")
 
 
