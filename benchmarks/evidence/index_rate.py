@@ -1,11 +1,13 @@
 """What does an index cost: seconds to build, bytes, milliseconds a lookup, and a classifier's rate?
 
-    python -m benchmarks.evidence.index_rate --rows 1000 10000 100000 [--data DIR]
+    python -m benchmarks.evidence.index_rate --rows 1000 10000 50000 [--data DIR] [--states FILE]
 
-The states are random unit vectors of the student's width, which is the hardest case for an
-approximate search: no two are alike. CPU seconds of one thread are reported, since other work may
-run beside. With --data, the reference student answers the same 64 reviews with and without an index
-of the last size, in turns; the ratio of CPU seconds is what an index costs.
+The states are random unit vectors of the student's width. Memory and file are those of real states;
+time and recall are the worst case of an approximate search, because no two vectors are alike. So
+--states takes the cache of `benchmarks.evidence.neighbours`, and adds a line for real states. CPU
+seconds of one thread are reported, since other work may run beside. With --data, the reference
+student answers the same 64 reviews with and without an index of the last size, in turns; the ratio
+of CPU seconds is what an index costs.
 """
 
 from __future__ import annotations
@@ -27,13 +29,15 @@ from sentimill.bundle.reference import reference_bundle
 from sentimill.classifier import Classifier
 from sentimill.evidence.index import Index
 
+Vectors = NDArray[np.float32]
+
 WIDTH: Final = 384
 QUERIES: Final = 200
 TEXTS: Final = 64
 REPEATS: Final = 5
 
 
-def units(rows: int, seed: int) -> NDArray[np.float32]:
+def units(rows: int, seed: int) -> Vectors:
     """Return random unit vectors (rows, WIDTH)."""
     made = np.random.default_rng(seed).standard_normal((rows, WIDTH), dtype=np.float32)
     made /= np.linalg.norm(made, axis=1, keepdims=True)
@@ -47,9 +51,9 @@ def cpu_seconds(work: Callable[[], object]) -> float:
     return time.process_time() - began
 
 
-def built(rows: int, folder: Path, digest: str) -> dict[str, Any]:
-    """Build an index of *rows* rows, write it, open it again, and return the figures."""
-    states, index = units(rows, 0), Index(digest)
+def built(states: Vectors, queries: Vectors, folder: Path, digest: str) -> dict[str, Any]:
+    """Build an index of *states*, write it, open it again, and return the figures."""
+    rows, index = len(states), Index(digest)
     names, labels, texts = [f"r{k}" for k in range(rows)], ["neutral"] * rows, [""] * rows
     build = cpu_seconds(lambda: index.add(names, labels, texts, states))
     index.save(folder)
@@ -57,12 +61,11 @@ def built(rows: int, folder: Path, digest: str) -> dict[str, Any]:
     opened: list[Index] = []
     load = cpu_seconds(lambda: opened.append(Index.open(folder)))
     memory = (process_status("VmRSS") - before) / 1024
-    queries = units(QUERIES, 1)
     lookup = cpu_seconds(lambda: [opened[0].nearest(one[None]) for one in queries]) / QUERIES
     exact = np.argsort(-(queries @ states.T), axis=1)[:, :5]
     found = [{int(n.id[1:]) for n in near} for near in opened[0].nearest(queries)]
     recall = sum(len(f & set(e)) for f, e in zip(found, exact.tolist(), strict=True))
-    add = cpu_seconds(lambda: opened[0].add(["new"], ["neutral"], [""], units(1, 2)))
+    add = cpu_seconds(lambda: opened[0].add(["new"], ["neutral"], [""], queries[:1]))
     return {
         "rows": rows,
         "build_cpu_seconds": build,
@@ -92,14 +95,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000])
     parser.add_argument("--data", type=Path, help="folder of Parquet files")
+    parser.add_argument("--states", type=Path, help="cache of benchmarks.evidence.neighbours")
     parser.add_argument("--out", type=Path, default=RESULTS / "index_rate.json")
     given = parser.parse_args()
     result: dict[str, Any] = {"machine": surroundings(), "sizes": []}
     digest = Classifier.load(reference_bundle(), threads=1).bundle.digest
     with tempfile.TemporaryDirectory() as work:
         for rows in given.rows:
-            result["sizes"].append(built(rows, Path(work, str(rows)), digest))
+            made = built(units(rows, 0), units(QUERIES, 1), Path(work, str(rows)), digest)
+            result["sizes"].append(made)
             write_result(given.out, result)
+        if given.states:
+            values = np.load(given.states)["values"][:, -WIDTH:]
+            drawn = np.random.default_rng(0).permutation(len(values))
+            real = values[drawn[QUERIES:]], values[drawn[:QUERIES]]
+            result["real_states"] = built(*real, Path(work, "real"), digest)
         if given.data:
             folder = Path(work, str(given.rows[-1]))
             result["cpu_ratio_with_index"] = slowdown(given.data, folder)

@@ -5,8 +5,9 @@
 Three sets that the student learnt nothing of (airline tweets, DynaSent, rewritten Yelp reviews),
 and the hard kinds that its training left out. Of each set, n rows are drawn into the index, and the
 test rows are judged: by the student alone; by the blend with their 32 nearest neighbours, fitted on
-the indexed rows, each without itself; and by two rivals that see the same n rows: the student with
-a temperature and a bias a label fitted on them, and a logistic regression on the pooled states.
+the indexed rows, each without itself; and by two rivals that see the same n rows: a logistic
+regression on the student's log-probabilities (`recalibrated`), and one on these and the states
+(`new head`).
 --train FOLDER adds `sentimill train` with its defaults on the same rows, one seed at 500 rows.
 
 The bound: an index that holds each test text itself would answer every row right. The search is

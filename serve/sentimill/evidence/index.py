@@ -57,7 +57,7 @@ class Index:
 
     def __init__(self, bundle: str, *, texts: bool = False) -> None:
         self.bundle = bundle
-        self._texts = texts
+        self.texts = texts
         self._next_key = 0
         self._rows: dict[int, _Row] = {}
         self._states: Any = None
@@ -83,12 +83,13 @@ class Index:
             if not rows or len(rows) != len(made._states):
                 raise ValueError(f"it has {len(rows)} rows and {len(made._states)} states")
         except (OSError, KeyError, ValueError, msgspec.MsgspecError) as error:
-            why = f"the index {folder} cannot be used ({error}): build it with `sentimill index`"
+            why = f"the index {folder} cannot be used ({error}): delete it, and make it again with"
+            why += " `sentimill index`"
             raise BundleError(why, reason="INDEX_DAMAGED") from error
         if bundle not in (None, made.bundle):
             why = f"the index {folder} is of the bundle {made.bundle[:12]}, and this is"
             why += f" {str(bundle)[:12]}, whose states mean something else: name that bundle with"
-            why += " --bundle, or build the index again with `sentimill index`"
+            why += " --bundle, or make another index"
             raise BundleError(why, reason="INDEX_OF_ANOTHER_BUNDLE")
         made._rows = {row.key: row for row in rows}
         made._next_key = manifest.next_key
@@ -118,7 +119,7 @@ class Index:
         keys = range(self._next_key, self._next_key + len(ids))
         # One thread: the same rows in the same order give the same file.
         self._states.add(np.array(keys, dtype=np.uint64), states, threads=1)
-        kept = texts if self._texts else [""] * len(ids)
+        kept = texts if self.texts else [""] * len(ids)
         self._rows |= dict(zip(keys, map(_Row, keys, ids, labels, kept), strict=True))
         self._next_key = keys.stop
 
@@ -157,7 +158,7 @@ class Index:
             schema_version=_SCHEMA_VERSION,
             bundle=self.bundle,
             next_key=self._next_key,
-            texts=self._texts,
+            texts=self.texts,
             files={
                 name: File(sha256=sha256(data).hexdigest(), size_bytes=len(data))
                 for name, data in files.items()

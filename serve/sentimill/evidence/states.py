@@ -45,15 +45,14 @@ def with_states(graph: bytes) -> bytes:
                 reason="BUNDLE_NO_STATES",
             )
         node = inputs[0]
-    state = node.input[0]
+    state, add = node.input[0], model.graph.node.append
     if picks is not None:
-        picked = helper.make_node("Gather", [state, picks.input[1]], ["state"], axis=1)
-        model.graph.node.append(picked)
-        state = "state"
-    for name in (output.name, state):  # an fp16 graph may have either in fp16
-        model.graph.node.append(helper.make_node("Cast", [name], [f"{name}_fp32"], to=1))
-    both = [f"{output.name}_fp32", f"{state}_fp32"]
-    model.graph.node.append(helper.make_node("Concat", both, [_OUTPUT], axis=1))
+        add(helper.make_node("Gather", [state, picks.input[1]], [f"{_OUTPUT}/0"], axis=1))
+        state = f"{_OUTPUT}/0"
+    both = [f"{_OUTPUT}/1", f"{_OUTPUT}/2"]
+    for name, made in zip((output.name, state), both, strict=True):
+        add(helper.make_node("Cast", [name], [made], to=1))  # an fp16 graph may have either in fp16
+    add(helper.make_node("Concat", both, [_OUTPUT], axis=1))
     model.graph.output.pop()
     model.graph.output.append(helper.make_tensor_value_info(_OUTPUT, 1, ["rows", "values"]))
     extended: bytes = model.SerializeToString()

@@ -140,7 +140,7 @@ def test_rows_come_and_go(model: Path, folder: Path, tmp_path: Path) -> None:
 def test_texts_are_kept_only_where_asked(model: Path, tmp_path: Path) -> None:
     """The folder holds ids, labels and states alone."""
     reviews = write_reviews(tmp_path / "reviews.jsonl")
-    run("build", reviews, tmp_path / "mine.index", "--bundle", model)
+    run("add", reviews, tmp_path / "mine.index", "--bundle", model)
 
     assert all(b"battery" not in file.read_bytes() for file in (tmp_path / "mine.index").iterdir())
 
@@ -188,10 +188,14 @@ def test_an_index_is_never_empty(model: Path, folder: Path, tmp_path: Path) -> N
     assert len(Index.open(folder)) == len(REVIEWS)
 
 
-def test_an_index_that_is_there_is_not_replaced(model: Path, folder: Path, tmp_path: Path) -> None:
-    """By building one of its name."""
-    with pytest.raises(UsageError, match="index add"):
-        run(tmp_path / "reviews.jsonl", folder, "--bundle", model)
+def test_texts_cannot_be_kept_from_now_on(model: Path, tmp_path: Path) -> None:
+    """The rows before would have none."""
+    reviews = write_reviews(tmp_path / "reviews.jsonl")
+    run(reviews, tmp_path / "x", "--bundle", model)
+    more = write_reviews(tmp_path / "more.jsonl", [("z", "good", "positive")])
+
+    with pytest.raises(UsageError, match="another index"):
+        run(more, tmp_path / "x", "--bundle", model, "--keep-texts")
 
 
 def test_an_index_of_another_bundle_is_refused(folder: Path, tmp_path: Path, model: Path) -> None:
