@@ -74,12 +74,14 @@ class Watchdog:
         """Watch until cancelled. Raises EngineError when the process must be restarted."""
         while True:
             await asyncio.sleep(self._limits.look_seconds)
-            model = self._slot.now
-            fault = self._fault(model)
-            if fault == "failures" and await self._answers(model):
-                model.scheduler.consecutive_failures = 0
-            elif fault is not None and self._slot.now is model:
-                await self._restart(model, fault)
+            await self._look(self._slot.now)  # no name here keeps the model that a reload replaces
+
+    async def _look(self, model: LoadedModel) -> None:
+        fault = self._fault(model)
+        if fault == "failures" and await self._answers(model):
+            model.scheduler.consecutive_failures = 0
+        elif fault is not None and self._slot.now is model:
+            await self._restart(model, fault)
 
     def _fault(self, model: LoadedModel) -> Fault | None:
         since = model.scheduler.running_since
