@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from itertools import pairwise
@@ -233,3 +234,19 @@ def test_a_table_gets_a_column_of_sentences(
     assert mixed[1]["change"] < 0
     assert cells[2] is None
     assert (tmp_path / "served.jsonl").read_bytes() == (tmp_path / "out.jsonl").read_bytes()
+
+
+def test_a_csv_quotes_its_sentences(sentimill: Sentimill, bundle: Path, tmp_path: Path) -> None:
+    """JSON has commas and quotes; the rows that have answers are kept as they are the next time."""
+    (tmp_path / "in.csv").write_text('text\nIt is good. It is bad!\n""\ngood\n')
+    options = ("--explain-column", "--bundle", bundle)
+    sentimill("score", tmp_path / "in.csv", tmp_path / "out.csv", *options)
+    again = ("--where-missing", *options)
+    sentimill("score", tmp_path / "out.csv", tmp_path / "again.csv", *again)
+
+    with (tmp_path / "out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+
+    assert [len(json.loads(row["sentiment_sentences"] or "[]")) for row in rows] == [2, 0, 1]
+    assert {None} == {row.get(None) for row in rows}  # type: ignore[call-overload] # no more cells
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "out.csv").read_bytes()
