@@ -47,6 +47,9 @@ __all__ = ["score"]
 _MOST_PROCESSES: Final = 8
 """By default; a server of 12 on an H200 answered 4 % more than one of 8."""
 
+_LARGE_BYTES: Final = 32 << 20
+"""An input from which on it pays to load the model several times: some seconds of a GPU."""
+
 _PROCESS_MIB: Final = 5 << 10
 """What a process takes of a GPU's memory, a little rounded up."""
 
@@ -166,7 +169,7 @@ def score(
         typer.Option(
             min=1,
             help="Processes, each with the model.",
-            show_default="one, and on a GPU one a core, up to 8",
+            show_default="one; for large inputs on a GPU up to 8",
             rich_help_panel=PERFORMANCE,
         ),
     ] = None,
@@ -226,6 +229,7 @@ def score(
     from sentimill.scoring.job import Score
     from sentimill.scoring.scorers import LocalScorer, ProcessScorer
     from sentimill.scoring.server_scorer import ServerScorer
+    from sentimill.scoring.storage import identity
     from sentimill.scoring.summary import try_out
 
     bundle = one_model(context, bundle, server)
@@ -285,14 +289,16 @@ def score(
             done = run_on_ray(job, cluster, report=report)
             report_end(done, prefix, summary, job.layout.text_columns[0])
             return
-        job.plan()
+        units = job.plan()
         stop = stack.enter_context(stop_on_signals())
         scorer: Scorer
         if server is not None:
             made = ServerScorer(server, security=security, stop=stop, explain=explain_column)
             scorer = stack.enter_context(closing(made))
         else:
-            count = processes or (1 if dry_run else _default_processes(engine, provider))
+            sizes = [identity(unit.source, sample=False).size_bytes for unit in units]
+            count = processes or _default_processes(engine, provider, sum(sizes))
+            count = 1 if dry_run else count
             load = partial(
                 LocalScorer.load,
                 model,
@@ -317,10 +323,13 @@ def score(
     report_end(done, prefix, summary, job.layout.text_columns[0])
 
 
-def _default_processes(engine: str, provider: Provider) -> int:
-    """Return how many processes keep the engine busy: a GPU is faster than one can tokenise."""
+def _default_processes(engine: str, provider: Provider, size_bytes: int) -> int:
+    """Return how many processes keep the engine busy: a GPU is faster than one can tokenise.
+
+    A small input, and standard input, whose size nobody knows, are not worth more than one.
+    """
     cuda = "CUDAExecutionProvider" in Machine.here().onnx_providers
-    if not cuda or provider == "cpu" or engine == "openvino":
+    if not cuda or provider == "cpu" or engine == "openvino" or size_bytes < _LARGE_BYTES:
         return 1
     return max(1, min(usable_cores(), _MOST_PROCESSES, free_gpu_mib() // _PROCESS_MIB))
 

@@ -18,8 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import sentimill.cli.score as score_command
 from cli_in_process import Sentimill
 from scoring_jobs import SMALL_WINDOW_BYTES, job
+from sentimill.engine.hardware import Machine
 from sentimill.errors import BundleError, EngineError, SentimillError, TableError
 from sentimill.scoring.formats.table import Layout
 from sentimill.scoring.runner import Progress
@@ -206,3 +208,20 @@ def test_a_killed_job_leaves_no_process_and_goes_on(tmp_path: Path, bundle: Path
     assert (done.returncode, "by an earlier run" in done.stderr) == (0, True), done.stderr
     rows = [json.loads(line) for line in target.read_bytes().splitlines()]
     assert [row["sentiment_label"] for row in rows] == ["positive", "negative"] * 3000
+
+
+@pytest.mark.parametrize(
+    ("size", "free_mib", "expected"),
+    [(1 << 30, 80_000, 8), (1 << 30, 23_000, 4), (1000, 80_000, 1)],
+)
+def test_a_gpu_gets_as_many_processes_as_its_memory_holds(
+    monkeypatch: pytest.MonkeyPatch, size: int, free_mib: int, expected: int
+) -> None:
+    """For a large input alone, and never on a CPU."""
+    gpu = Machine(cpu_flags=frozenset(), onnx_providers=("CUDAExecutionProvider",), openvino=None)
+    monkeypatch.setattr(score_command.Machine, "here", lambda: gpu)
+    monkeypatch.setattr(score_command, "usable_cores", lambda: 16)
+    monkeypatch.setattr(score_command, "free_gpu_mib", lambda: free_mib)
+
+    assert score_command._default_processes("auto", "auto", size) == expected
+    assert score_command._default_processes("auto", "cpu", size) == 1
