@@ -219,7 +219,7 @@ def test_a_gpu_gets_as_many_processes_as_its_memory_holds(
 ) -> None:
     """For a large input alone, and never on a CPU."""
     gpu = Machine(cpu_flags=frozenset(), onnx_providers=("CUDAExecutionProvider",), openvino=None)
-    monkeypatch.setattr(score_command.Machine, "here", lambda: gpu)
+    monkeypatch.setattr(Machine, "here", lambda: gpu)
     monkeypatch.setattr(score_command, "usable_cores", lambda: 16)
     monkeypatch.setattr(score_command, "free_gpu_mib", lambda: free_mib)
 
