@@ -12,6 +12,7 @@ import pytest
 from sentimill_train.data.examples import read_examples, write_examples
 from sentimill_train.data.schema import SENTIMENTS, Columns, Example
 from sentimill_train.data.splits import Parted
+from sentimill_train.data.tokenized import NO_LABEL
 from sentimill_train.training import inputs
 from sentimill_train.training.defaults import replayed_rows
 from sentimill_train.training.inputs import (
@@ -54,6 +55,7 @@ def test_the_package_gives_reviews_to_replay_that_are_not_the_own_ones() -> None
     assert found is not None
     assert (len(found.train), len(found.validation)) == (replayed_rows(0), 200)
     assert (found.train.soft.sum(1) > 0).all()
+    assert (found.validation.gold != NO_LABEL).all()
     assert none is None
 
 

@@ -145,11 +145,11 @@ def read_replay(
     train: list[Example] = []
     validation: list[Example] = []
     if packaged and tuple(labels) == SENTIMENTS:
-        found = human_labels([e for each in _PACKAGED for e in read_examples(each)], labels)
-        for example in found:
+        for example in (e for source in _PACKAGED for e in read_examples(source)):
             split = example.split or split_of(example.text)
             if split != "test":
                 (train if split == "train" else validation).append(example)
+        train = human_labels(train, labels)  # validation keeps its labels, to be judged by
         chosen = np.random.default_rng(seed).permutation(len(train))[: replayed_rows(len(own))]
         train = [train[i] for i in np.sort(chosen)]
         validation = sample_rows(validation, _REPLAY_VALIDATION)
