@@ -10,7 +10,7 @@ rows, by the hash of their text. All reviews are cut to 48 tokens, so that a run
 two: arms compare, and long reviews would gain a little more.
 
 The arm `before` has the defaults of the first release (1.5e-4, ten times that for the head, dropout
-of the base, no replay), `after` those of `train` today; `after:learning_rate=1e-4,replay=300`
+of the base, no replay), `after` those of `train` today; `after:learning_rate=1e-4,dropout=0.1`
 changes some of them. A run that the result file has already is not repeated, so a stopped benchmark
 continues.
 """
@@ -45,11 +45,14 @@ from sentimill_train.evaluation.result import measured
 from sentimill_train.metrics.classification import Answers
 from sentimill_train.model.student import Student, load_student, predict
 from sentimill_train.pipeline import Quiet, Train
+from sentimill_train.pipeline import train as pipeline
 from sentimill_train.pipeline.inputs import read_inputs
 from sentimill_train.reporting.markdown import markdown_table
 from sentimill_train.training import inputs as training_inputs
+from sentimill_train.training import weight_interpolation
 from sentimill_train.training.defaults import Defaults, defaults_for, replayed_rows
-from sentimill_train.training.loop import FitConfig
+from sentimill_train.training.loop import Fit, FitConfig, fit
+from sentimill_train.training.state import weights_of
 
 OWN: Final = ("twitter_airline", "dynasent_r1", "yelp_augpe", "druglib", "womens_clothing")
 """The reference student never learnt the first three; it learnt train rows of the others."""
@@ -117,19 +120,26 @@ def base_name(base: Path) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Arm(Defaults):
-    """Settings that are compared. replay: rows of the package that are learnt again."""
+    """Settings that are compared.
 
+    replay: rows of the package that are learnt again. others: how much rows of the package count
+    where the blend is chosen; the first release chose by the own rows alone.
+    """
+
+    dropout: float
     replay: int
+    others: float
 
     @staticmethod
     def read(name: str, rows: int) -> Arm:
-        """Return the settings of *name*, such as `after:learning_rate=1e-4,replay=300`."""
+        """Return the settings of *name*, such as `after:learning_rate=1e-4,dropout=0.1`."""
         name, _, changes = name.partition(":")
-        found: dict[str, Any] = asdict(defaults_for(continues=True, lora=False))
-        found["replay"] = replayed_rows(rows)
+        default = defaults_for(continues=True, lora=False)
+        found: dict[str, Any] = asdict(default) | {"dropout": 0.0, "replay": replayed_rows(rows)}
+        found["others"] = weight_interpolation.OTHERS
         if name == "before":
-            found = {"epochs": 3, "learning_rate": 1.5e-4, "head_factor": 10.0, "dropout": None}
-            found["replay"] = 0
+            found |= {"epochs": 3, "learning_rate": 1.5e-4, "head_factor": 10.0}
+            found |= {"replay": 0, "others": 0.0}
         for change in filter(None, changes.split(",")):
             option, _, value = change.partition("=")
             found[option] = int(value) if option in ("epochs", "replay") else float(value)
@@ -139,19 +149,34 @@ class Arm(Defaults):
         """Return all of it, so that runs of the same settings have the same name."""
         return (
             f"rate {self.learning_rate:g}, head x{self.head_factor:g}, {self.epochs} epochs,"
-            f" dropout {self.dropout or 0:g}, replay {self.replay}"
+            f" dropout {self.dropout:g}, replay {self.replay}, others {self.others:g}"
         )
 
 
 def run(judge: Judge, base: Path, own: str, rows: int, seed: int, arm: Arm) -> dict[str, Any]:
     """Train one student; return what its training did, and its figures.
 
-    The rows of a seed are the same in every arm.
+    The rows of a seed are the same in every arm. Arms that differ in blending alone share a
+    training, whose time counts in each.
     """
+    key = (own, rows, seed, replace(arm, others=0.0))
+
+    def fit_once(student: Student, *given: Any, **more: Any) -> Fit:
+        if key not in judge.fitted:
+            began = time.process_time()
+            fitted = fit(student, *given, **more)
+            judge.fitted = {key: (fitted, weights_of(student), time.process_time() - began)}
+        fitted, weights, _ = judge.fitted[key]
+        student.load_state_dict(weights)
+        student.train(False)
+        return fitted
+
     learnable, _ = parted(judge.data, own)
     chosen = np.random.default_rng(seed).permutation(len(learnable))[:rows]
     with (
         tempfile.TemporaryDirectory(prefix="own-reviews-") as folder,
+        patch.object(pipeline, "fit", fit_once),
+        patch.object(weight_interpolation, "OTHERS", arm.others),
         patch.object(training_inputs, "replayed_rows", lambda own: arm.replay),
     ):
         reviews = Path(folder) / "own.jsonl"
@@ -162,7 +187,7 @@ def run(judge: Judge, base: Path, own: str, rows: int, seed: int, arm: Arm) -> d
             base=str(base),
             max_tokens=MAX_TOKENS,
             dropout=arm.dropout,
-            replay=arm.replay > 0,
+            replay=arm.others > 0,
             fit=FitConfig(
                 epochs=arm.epochs,
                 learning_rate=arm.learning_rate,
@@ -170,12 +195,12 @@ def run(judge: Judge, base: Path, own: str, rows: int, seed: int, arm: Arm) -> d
                 seed=seed,
             ),
         )
-        started = time.process_time()
+        started, shared = time.process_time(), judge.fitted.get(key)
         student, fitted = config.fit_student(read_inputs(config, lambda stage: None), Quiet())
     return {
         "best_epoch": fitted.best_epoch,
         "share": fitted.interpolated_share,
-        "cpu_seconds": round(time.process_time() - started, 1),
+        "cpu_seconds": round(time.process_time() - started + (shared[2] if shared else 0.0), 1),
         **judge.figures(student, own),
     }
 
@@ -205,6 +230,7 @@ class Judge:
         texts = [text for case in self.cases for text in case.texts]
         self.behaviour = self.tokenised([Example(id="x", text=t, source="x") for t in texts])
         self.sample = cache(self._sample)
+        self.fitted: dict[Any, tuple[Fit, Any, float]] = {}
 
     def _sample(self, name: str, kind: str) -> Rows:
         return self.tokenised(sample_rows(parted(self.data, name)[1], TEST_ROWS[kind]))

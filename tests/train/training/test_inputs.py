@@ -14,7 +14,6 @@ from sentimill_train.data.schema import SENTIMENTS, Columns, Example
 from sentimill_train.data.splits import Parted
 from sentimill_train.data.tokenized import NO_LABEL
 from sentimill_train.training import inputs
-from sentimill_train.training.defaults import replayed_rows
 from sentimill_train.training.inputs import (
     judged_sample,
     learn_from_teacher,
@@ -50,10 +49,10 @@ def test_the_package_gives_reviews_to_replay_that_are_not_the_own_ones() -> None
     """None of the test split, whose figures would tell of texts learnt by heart."""
     packaged = [e for name in ("starter", "hard-kinds") for e in read_examples(name)]
 
-    found, none = replay([]), replay(packaged)
+    found, none = replay(reviews(400)), replay(packaged)
 
     assert found is not None
-    assert (len(found.train), len(found.validation)) == (replayed_rows(0), 200)
+    assert (len(found.train), len(found.validation)) == (100, 200)
     assert (found.train.soft.sum(1) > 0).all()
     assert (found.validation.gold != NO_LABEL).all()
     assert none is None

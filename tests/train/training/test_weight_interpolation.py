@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch
 from sentimill_train.model.lora import Lora
 from sentimill_train.model.student import Student, load_student
 from sentimill_train.pipeline import Train, Trained
+from sentimill_train.training import weight_interpolation
 from sentimill_train.training.loop import FitConfig
 from sentimill_train.training.state import weights_of
 from sentimill_train.training.weight_interpolation import SHARES, interpolate
@@ -49,7 +51,7 @@ def test_what_training_spoilt_is_left_behind(first: Trained) -> None:
     made = load_student(first.bundle.path)
     start = weights_of(made)
 
-    share = interpolate(turned(made), start, [rows_of(reviews(50))])
+    share = interpolate(turned(made), start, rows_of(reviews(50)))
 
     assert share == SHARES[0] == 0.25
     torch.testing.assert_close(made.head.weight, 0.5 * start[HEAD])
@@ -63,8 +65,27 @@ def test_what_training_mended_stays(first: Trained) -> None:
     found = weights_of(made)
     start = weights_of(turned(load_student(first.bundle.path)))
 
-    assert interpolate(made, start, [rows_of(reviews(50))]) > 0.5
+    assert interpolate(made, start, rows_of(reviews(50))) > 0.5
     assert torch.all(torch.sign(made.head.weight) == torch.sign(found[HEAD]))
+
+
+def test_other_reviews_have_a_quarter_of_a_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They hold the weights back where the own rows gain little by going further."""
+    own, others = rows_of(reviews(5)), rows_of(reviews(6))
+    losses = {5: (0.80, 0.70, 0.66, 0.65), 6: (0.30, 0.32, 0.36, 0.50)}
+    at: list[int] = []
+    monkeypatch.setattr(weight_interpolation, "weights_of", lambda student: {})
+    monkeypatch.setattr(
+        weight_interpolation, "mix", lambda *given: at.append(SHARES.index(given[-1]))
+    )
+    monkeypatch.setattr(weight_interpolation, "predict", lambda student, rows: rows)
+    monkeypatch.setattr(
+        weight_interpolation, "calibrated_nll", lambda rows, gold: losses[len(gold)][at[-1]]
+    )
+    student: Any = None
+
+    assert interpolate(student, {}, own) == 1
+    assert interpolate(student, {}, own, others) == 0.75
 
 
 def again(first: Trained, out: Path) -> Train:

@@ -112,7 +112,7 @@ def train(
         train_embeddings=train_embeddings,
         max_tokens=max_tokens,
         train_tokens=train_tokens,
-        dropout=default.dropout if dropout is None else dropout,
+        dropout=dropout,
         truncation=truncation,
         fit=FitConfig(
             epochs=epochs or default.epochs,

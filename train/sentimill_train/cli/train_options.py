@@ -113,7 +113,7 @@ LearningRate = Annotated[
     float | None,
     typer.Option(
         help="The highest, after the warm-up.",
-        show_default="1e-4, or 5e-5 to continue; --lora 5e-4",
+        show_default="1e-4, or 1.5e-4 to continue; --lora 5e-4",
         rich_help_panel=TRAINING,
     ),
 ]
@@ -123,7 +123,7 @@ Dropout = Annotated[
         min=0,
         max=0.9,
         help="Of the encoder.",
-        show_default="that of --base, or 0.1",
+        show_default="that of --base",
         rich_help_panel=TRAINING,
     ),
 ]

@@ -147,17 +147,16 @@ class Train(TrainConfig):
     def fit_student(self, inputs: Inputs, watcher: Watcher) -> tuple[Student, Fit]:
         """Return the student that learnt *inputs*, and what its training did."""
         student = self._student(inputs)
-        train, judged_on = inputs.rows["train"], [inputs.rows["validation"]]
+        train, validation = inputs.rows["train"], inputs.rows["validation"]
         start = weights_of(student) if continues(self, inputs.pretrained, inputs.labels) else None
-        if (replay := inputs.replay) is not None:
+        if (replay := inputs.replay) is not None and len(replay.train):
             answers = predict(student, replay.train)
             train = join_rows(train, mix_shares(replay.train, answers, _ANCHOR_SHARE))
-            judged_on += [replay.validation] if len(replay.validation) else []
         adapters = None if self.lora is None else add_adapters(student, self.lora)
         fitted = fit(
             student,
             train,
-            judged_on[0],
+            validation,
             self.fit,
             watcher.progress,
             checkpoint=checkpoint_of(self, self.checkpoint, inputs) if self.checkpoint else None,
@@ -169,7 +168,8 @@ class Train(TrainConfig):
         leave_process_group()  # no library may wait for the others while this one exports
         if start is not None and self.interpolate and first:
             watcher.stage("blending with the weights of the base")
-            share = interpolate(student, start, judged_on)
+            others = replay.validation if replay is not None and len(replay.validation) else None
+            share = interpolate(student, start, validation, others)
             fitted = replace(fitted, interpolated_share=share)
         return student, fitted
 

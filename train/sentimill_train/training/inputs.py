@@ -159,7 +159,7 @@ def read_replay(
     keys = {text_key(example.text) for example in (*train, *validation)}
     taken = {key for example in own if (key := text_key(example.text)) in keys}
     splits = [[e for e in each if text_key(e.text) not in taken] for each in (train, validation)]
-    if not splits[0]:
+    if not any(splits):
         return None
     first, second = (tokenise(each, encoder, labels)[0] for each in splits)
     return Replay(train=first, validation=second)
