@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from sentimill_train.evaluation.training_evaluation import EvaluationConfig
 from sentimill_train.model.lora import Lora
 from sentimill_train.model.student import Student, load_student
 from sentimill_train.pipeline import Train, Trained
@@ -35,6 +36,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         preset="tiny",
         max_tokens=48,
         fit=FitConfig(epochs=3, learning_rate=5e-3, batch_tokens=1024, seed=3),
+        evaluation=EvaluationConfig(baselines=False),
     ).run()
 
 
@@ -97,6 +99,7 @@ def again(first: Trained, out: Path) -> Train:
         base=str(first.bundle.path),
         max_tokens=48,
         fit=FitConfig(epochs=1, learning_rate=1e-4, batch_tokens=1024),
+        evaluation=EvaluationConfig(baselines=False),
     )
 
 
