@@ -32,8 +32,9 @@ def write_table(markdown: Path, state: dict[str, Any]) -> None:
         for line in state["table"]
     ]
     plots = [_plot(markdown, state["table"], noise) for noise in settings["noise"]]
+    rows_asked = settings["pool_rows"] + settings["validation_rows"]
     lines = [
-        "# What curation buys",
+        "# What curation gains",
         "",
         "A logistic regression on the embeddings of the reference student, fitted to n of"
         f" {settings['pool_rows']:,} rows of {', '.join(settings['sets'])}, with"
@@ -46,7 +47,7 @@ def write_table(markdown: Path, state: dict[str, Any]) -> None:
         markdown_table(heads, rows),
         "",
         f"{machine['cpu']}, {machine['cores']} cores, commit {machine['commit']}, {machine['utc']}."
-        " Made by `python -m benchmarks.training.curation`.",
+        f" Made by `python -m benchmarks.training.curation --rows {rows_asked}`.",
         "",
     ]
     markdown.write_text("\n".join(lines), encoding="utf-8")

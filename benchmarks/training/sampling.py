@@ -13,7 +13,7 @@ The figures in results/ are of an earlier rule, which weighed diversity as well 
 
 The bound: 12 runs of 250 or 500 tweets of 30 tokens, 6 times forwards and backwards, are 0.8
 million tokens; the first bundle, 2,700 reviews of up to 64 tokens twice, 0.3 million. At the 1,300
-a second of two slow cores (benchmarks/results/curation.json) that is 14 minutes, and answering
+a second of two slow cores that is 14 minutes, and answering
 about four. Runs that the result file already has are not repeated.
 """
 
