@@ -77,9 +77,16 @@ class Server:
 
 @contextmanager
 def running_server(
-    settings: argparse.Namespace, more: Mapping[str, object] | None = None
+    settings: argparse.Namespace,
+    more: Mapping[str, object] | None = None,
+    *,
+    program: str = "from sentimill.cli.main import main; main()",
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
-    """Run `sentimill serve` with *settings* and *more* options. A flag has the value ""."""
+    """Run `sentimill serve` with *settings* and *more* options. A flag has the value "".
+
+    program, environment: what starts the command line, such as that of another checkout.
+    """
     options: dict[str, object] = {
         "--bundle": settings.bundle,
         "--engine": settings.engine,
@@ -90,11 +97,12 @@ def running_server(
         **(more or {}),
     }
     # Not the script of that name: on a lent machine nothing may be installed.
-    command = [sys.executable, "-c", "from sentimill.cli.main import main; main()", "serve"]
+    command = [sys.executable, "-c", program, "serve"]
     with subprocess.Popen(
         [*command, *(str(part) for pair in options.items() for part in pair if part != "")],
         stderr=subprocess.PIPE,
         text=True,
+        env=None if environment is None else {**os.environ, **environment},
     ) as process:
         try:
             assert process.stderr is not None
