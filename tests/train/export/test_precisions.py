@@ -9,17 +9,19 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save
 
 from cli_in_process import Sentimill
 from reload_server import reloading
 from sentimill import AsyncClient
 from sentimill.bundle.reader import open_bundle
+from sentimill.bundle.writer import write_bundle
 from sentimill.classifier import Classifier, Prediction
 from sentimill.engine.hardware import Machine
 from sentimill.errors import BundleError, InputError, UsageError
@@ -404,11 +406,59 @@ def test_training_goes_on_from_a_compact_bundle(made: Path, compact: Path) -> No
     assert trained.judgement.sets[0].figures["accuracy"].value > 0.9
 
 
-def test_int8_cannot_be_made_of_a_compact_bundle(made: Path, compact: Path, tmp_path: Path) -> None:
-    """There is no fp32 graph in it to compare with."""
+def test_a_compact_bundle_gets_fp16_from_its_weights(
+    made: Path, compact: Path, tmp_path: Path
+) -> None:
+    """fp32 is made again from the weights; the golden texts give its temperature."""
     on = (str(made / "held-out.jsonl"),)
 
-    with pytest.raises(BundleError, match="has no fp32 graph") as caught:
-        Export(bundle=compact, out=tmp_path / "b", on=on).run()
+    done = Export(bundle=compact, out=tmp_path / "b", on=on, precisions=("fp16",)).run()
+
+    bundle, before = done.bundle, open_bundle(made / "mine")
+    assert list(bundle.manifest.precisions) == ["fp32", "int8", "fp16"]
+    temperature = bundle.manifest.precision("fp32").temperature
+    assert temperature == pytest.approx(before.manifest.precision("fp32").temperature, rel=2e-3)
+    text = ["Not what I hoped for, but it does its work."]
+    (old,), (new,) = (
+        Classifier.load(path, precision="fp32").classify(text)
+        for path in (before.path, bundle.path)
+    )
+    assert isinstance(old, Prediction)
+    assert isinstance(new, Prediction)
+    assert list(new.probs) == pytest.approx(list(old.probs), abs=1e-3)
+    card = bundle.read("README.md").decode()
+    assert "fp32 was made again" in card
+    assert "answers in int8 alone" not in card
+    assert "answers in int8 alone" not in bundle.read("report.html").decode()
+
+
+def test_a_compact_bundle_without_weights_gets_no_other_precision(
+    made: Path, compact: Path, tmp_path: Path
+) -> None:
+    """There is nothing to make an fp32 graph from."""
+    shutil.copytree(compact, tmp_path / "a")
+    (tmp_path / "a" / "model.safetensors").unlink()
+    on = (str(made / "held-out.jsonl"),)
+
+    with pytest.raises(BundleError, match="neither an fp32 graph") as caught:
+        Export(bundle=tmp_path / "a", out=tmp_path / "b", on=on).run()
 
     assert caught.value.reason == "NO_FP32"
+
+
+def test_other_weights_than_those_of_the_graphs_are_refused(
+    made: Path, compact: Path, tmp_path: Path
+) -> None:
+    """The golden texts tell."""
+    opened = open_bundle(compact)
+    weights = load_file(compact / "model.safetensors")
+    weights["head.weight"] = weights["head.weight"][::-1].copy()
+    files = {name: opened.read(name) for name in opened.manifest.files}
+    files["model.safetensors"] = save(weights)
+    other = write_bundle(
+        tmp_path / "a", files, lambda listed: msgspec.structs.replace(opened.manifest, files=listed)
+    )
+    on = (str(made / "held-out.jsonl"),)
+
+    with pytest.raises(BundleError, match="not what the other graphs were made of"):
+        Export(bundle=other.path, out=tmp_path / "b", on=on).run()

@@ -16,9 +16,24 @@ _SMALL: Final = (
     ' page are of that one. This one answers in int8 alone: <a href="#precisions">Other'
     " precisions</a> says what that changes.</p>\n"
 )
+COMPACT: Final = (
+    "This bundle is the compact form of the one that the figures above and `report.html` describe."
+    " It answers in int8 alone, its word vectors are in int8 too, and `model.safetensors` holds the"
+    " weights in fp16, to train on. Those weights were judged as well, run in float32."
+)
+_REBUILT: Final = (
+    "fp32 was made again from weights that had been rounded to fp16. The figures above and"
+    " `report.html` describe the fp32 before that."
+)
 _BEFORE: Final = '<h2 id="record">'  # this section of a report follows the new one
 _SECTION: Final = re.compile(rf'<h2 id="precisions">.*?(?={_BEFORE})', re.DOTALL)
 _ITEM: Final = re.compile(r"<li><p>(.*?)</p></li>", re.DOTALL)
+
+
+def of_rebuilt(card: str, report: str) -> tuple[str, str]:
+    """Return card and report of a compact bundle whose fp32 was made again from its weights."""
+    lead = f'<p class="lead">{escape(_REBUILT.replace("`report.html`", "this page"))}</p>\n'
+    return card.replace(COMPACT, _REBUILT), report.replace(_SMALL, lead)
 
 
 def card_with(card: str, outcomes: Sequence[Outcome], small: str | None = None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,8 +27,9 @@ from sentimill_train.export.comparison import Comparison
 from sentimill_train.export.onnx import open_graph
 from sentimill_train.export.optimum import check_optimum, export_with_optimum
 from sentimill_train.export.packed_graph import pack_graph
-from sentimill_train.export.precision_report import card_with, report_with
+from sentimill_train.export.precision_report import COMPACT, card_with, report_with
 from sentimill_train.export.quantization.fp16 import fp16_graph, round_to_fp16, weights_to_fp16
+from sentimill_train.export.rebuilt_fp32 import with_fp32
 
 LowPrecision = Literal["int8", "fp16", "bf16"]
 """A precision besides fp32."""
@@ -38,11 +40,6 @@ _FP32: Final = "fp32"
 _INT8: Final = "int8"
 _PACKED: Final = "onnx/fp16-packed.onnx"
 _WEIGHTS: Final = "model.safetensors"
-_COMPACT: Final = (
-    "This bundle is the compact form of the one that the figures above and `report.html` describe."
-    " It answers in int8 alone, its word vectors are in int8 too, and `model.safetensors` holds the"
-    " weights in fp16, to train on. Those weights were judged as well, run in float32."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +67,8 @@ class _Tried:
 class Export:
     """Write *bundle* again to *out*, with those of *precisions* that pass their gate.
 
+    A compact bundle has no fp32 graph to compare with: it is made again from its weights, and kept.
+
     on: files that the model has not learned from, 300 rows or more in all, with or without labels.
     Of a file that it was trained on, or that has splits, only the test rows judge, and temperatures
     are fitted on the validation rows. precisions: int8 for CPUs, fp16 for GPUs, bf16 for CPUs that
@@ -96,18 +95,19 @@ class Export:
             UsageError: *out* is taken; *compact* with another precision than int8; or the exporter
                 optimum with bf16, or without its package.
             TableError, InputError: too few rows to judge on.
-            BundleError: *bundle* does not verify, or int8 cannot be made of its graph; or a compact
-                bundle, or optimum's fp32, did not pass.
+            BundleError: *bundle* does not verify, or has neither fp32 nor weights; or int8 cannot
+                be made of its graph; or a compact bundle, or optimum's fp32, did not pass.
         """
         self._check_options()
         opened = open_bundle(self.bundle)
         opened.verify()
-        if _FP32 not in opened.manifest.precisions:
-            raise BundleError(
-                f"{self.bundle} has no fp32 graph to make another precision of: give the bundle"
-                " that it was made from",
-                reason="NO_FP32",
-            )
+        if _FP32 in opened.manifest.precisions:
+            return self._run(opened, say)
+        say("making fp32 of the weights")
+        with tempfile.TemporaryDirectory(prefix="sentimill-") as work:
+            return self._run(with_fp32(opened, Path(work, "bundle")), say)
+
+    def _run(self, opened: Bundle, say: Callable[[str], None]) -> Exported:
         say("reading reviews")
         rows = read_gate_rows(opened, self.on, self.columns)
         check_row_count(len(rows.judged))
@@ -115,7 +115,7 @@ class Export:
         again: list[_Tried] = []
         if self.exporter == "optimum":
             say("exporting with optimum")
-            again.append(self._export_again(gate, opened.manifest))
+            again.append(self._export_again(gate, opened))
             fp32 = again[0].graphs[opened.manifest.precision(_FP32).file]
             gate = Comparison(opened, gate.rows, say, fp32)
         tried = [self._try(gate, opened.manifest, each) for each in dict.fromkeys(self.precisions)]
@@ -145,15 +145,15 @@ class Export:
                 )
             check_optimum()
 
-    def _export_again(self, gate: Comparison, manifest: Manifest) -> _Tried:
-        graph = export_with_optimum(self.bundle)
+    def _export_again(self, gate: Comparison, opened: Bundle) -> _Tried:
+        graph = export_with_optimum(opened.path)
         outcome = gate.check(_FP32, graph.run)
         if not outcome.passed:
             raise BundleError(
                 f"{outcome.sentence()} No bundle was written", reason="PRECISION_REFUSED"
             )
         entry = msgspec.structs.replace(
-            manifest.precision(_FP32),
+            opened.manifest.precision(_FP32),
             max_logit_difference=graph.max_logit_difference,
             parity_rows=graph.parity_rows,
         )
@@ -211,7 +211,7 @@ class Export:
             for name in ("README.md", "report.html")
         )
         documents = {
-            "README.md": card_with(card, checks, _COMPACT if self.compact else None).encode()
+            "README.md": card_with(card, checks, COMPACT if self.compact else None).encode()
         }
         if report:
             documents["report.html"] = report_with(report, checks, small=self.compact).encode()
