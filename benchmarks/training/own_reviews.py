@@ -343,9 +343,11 @@ Made by `python -m benchmarks.training.own_reviews`, whose first lines say how. 
 {state["base"]}. Every figure is the change against it, in points; for NLL, the loss of calibrated
 answers, in nats. On {TEST_ROWS["own"]} test rows of the own set, on {TEST_ROWS["other"]} test rows
 of each of five other sets, and on the behaviour cases. ± is a 95 % interval over own sets and
-seeds. Arms that ran on different sets or seeds do not compare. Losing arms stay. CPU s is what
-training and blending took on one core of {cpu_name()}. Today's defaults for 300 rows are
-"{Arm.read("after", 300)}", those of the first release "{Arm.read("before", 300)}".
+seeds. Arms that ran on different sets or seeds do not compare. Losing arms stay. `replay` is how
+many rows of the package are learnt again; `others` is how much the loss on other rows of the
+package counts where the blend is chosen, at 0 the own rows alone decide. CPU s is what training and
+blending took on one core of {cpu_name()}. The defaults for 300 rows are "{Arm.read("after", 300)}",
+those of the first release "{Arm.read("before", 300)}".
 
 {markdown_table(("rows", "arm", "sets", "runs", *heads, "CPU s"), means)}
 
