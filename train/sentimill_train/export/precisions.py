@@ -12,7 +12,7 @@ from typing import Final, Literal
 import msgspec
 
 from sentimill.bundle.manifest import Manifest, Precision
-from sentimill.bundle.reader import Bundle, open_bundle
+from sentimill.bundle.reader import WEIGHTS, Bundle, open_bundle
 from sentimill.bundle.writer import check_writable, write_bundle
 from sentimill.errors import BundleError, UsageError
 from sentimill_train.data.schema import Columns
@@ -39,7 +39,6 @@ Exporter = Literal["default", "optimum"]
 _FP32: Final = "fp32"
 _INT8: Final = "int8"
 _PACKED: Final = "onnx/fp16-packed.onnx"
-_WEIGHTS: Final = "model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +190,8 @@ class Export:
             if name not in before - after and opened.has(name)
         }
         files |= self._documents(opened, checks)
-        if self.compact and _WEIGHTS in files:
-            files[_WEIGHTS] = weights_to_fp16(opened.read(_WEIGHTS))
+        if self.compact and WEIGHTS in files:
+            files[WEIGHTS] = weights_to_fp16(opened.read(WEIGHTS))
         for each in tried:
             if each.entry is not None:
                 kept[each.outcome.precision] = each.entry
