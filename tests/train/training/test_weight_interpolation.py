@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -117,10 +118,38 @@ def test_training_that_goes_on_says_how_far(
     assert made.test.figures["accuracy"].value == 1.0
 
 
-def test_it_need_not(first: Trained, tmp_path: Path) -> None:
-    """And a student with a new head has nowhere to go back to."""
-    kept = replace(again(first, tmp_path / "kept"), interpolate=False).run()
+@pytest.fixture(scope="module")
+def kept(first: Trained, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Return a student that went on from *first*, which is its gate too, and was not blended."""
+    run = again(first, tmp_path_factory.mktemp("kept") / "kept")
+    gate = EvaluationConfig(gate=first.bundle.path, baselines=False)
+    return replace(run, interpolate=False, evaluation=gate).run()
 
+
+def test_it_need_not(first: Trained, kept: Trained) -> None:
+    """And a student with a new head has nowhere to go back to."""
     for made in (first, kept):
         assert made.bundle.manifest.training["interpolated_share"] is None
         assert "blended with" not in made.bundle.read("README.md").decode()
+
+
+def test_the_base_is_judged_on_the_same_rows(first: Trained, kept: Trained) -> None:
+    """Report and card say what both can; random weights were no model before."""
+    (base,) = kept.judgement.rivals
+    page = kept.bundle.read("report.html").decode()
+
+    assert first.judgement.rivals == ()
+    assert base.kind == "base"
+    assert base.sets[0].figures["accuracy"] == first.test.figures["accuracy"]
+    assert base.sets[0].figures["macro_f1"] == first.test.figures["macro_f1"]
+    assert re.fullmatch(
+        r"On test, the base first [\d.]+ \(\w{8}\) has an accuracy of 100.0% and a macro-F1 of"
+        r" 100.0%; the bundle has 100.0% and 100.0% \(no clear difference\).",
+        base.sentence(),
+    )
+    assert base.sentence() in page
+    assert base.sentence() in kept.bundle.read("README.md").decode()
+    assert "accuracy before training" in page
+    assert re.search(r"Before training, the base first .* labels 100.0% of them so", page)
+    assert kept.verdict is not None
+    assert kept.verdict.passed

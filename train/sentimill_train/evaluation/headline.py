@@ -15,7 +15,7 @@ def headline(judgement: Judgement, manifest: Manifest) -> Mapping[str, str]:
     """Return an answer to each of four questions, on the first set: the test split of a bundle."""
     first = judgement.sets[0]
     found = {
-        "How good": _how_good(first),
+        "How good": _how_good(judgement, first),
         "For whom": _for_whom(judgement, manifest),
         "Where it fails": _where_it_fails(judgement, first),
         "What next": _what_next(judgement, first),
@@ -23,12 +23,16 @@ def headline(judgement: Judgement, manifest: Manifest) -> Mapping[str, str]:
     return {question: answer for question, answer in found.items() if answer}
 
 
-def _how_good(first: SetResult) -> str:
+def _how_good(judgement: Judgement, first: SetResult) -> str:
     accuracy = first.figures["accuracy"]
     sentence = (
         f"It labels {accuracy.value:.1%} of {first.rows:,} reviews ({first.name}) correctly; of"
         f" other reviews like these, {accuracy.low:.1%} to {accuracy.high:.1%}."
     )
+    for rival in judgement.rivals:
+        if rival.kind == "base":
+            before = rival.sets[0].figures["accuracy"].value
+            sentence += f" Before training, the base {rival.name} labels {before:.1%} of them so."
     two = first.figures.get("two_class_accuracy")
     if two is not None:
         sentence += f" Without the neutral ones, it labels {two.value:.1%} correctly."

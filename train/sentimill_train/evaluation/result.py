@@ -82,7 +82,10 @@ class RivalResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rival(msgspec.Struct, frozen=True, kw_only=True):
-    """Another model on the same rows. kind: `baseline` or `bundle`. note: how it was made."""
+    """Another model on the same rows. note: how it was made.
+
+    kind: `baseline`, `bundle`, or `base`, which is the model that training started from.
+    """
 
     name: str
     kind: str
@@ -90,7 +93,9 @@ class Rival(msgspec.Struct, frozen=True, kw_only=True):
     sets: tuple[RivalResult, ...]
 
     def sentence(self) -> str:
-        """Return, in one sentence, where this bundle beats the rival and where it does not."""
+        """Say where this bundle beats the rival; of the base, the figures of both on each set."""
+        if self.kind == "base":
+            return " ".join(self._before_and_after(on) for on in self.sets)
         beaten = [s.name for s in self.sets if s.comparison.verdict == "better"]
         if len(beaten) == len(self.sets):
             return f"The bundle beats {self.name} on every set (McNemar, 5 %)."
@@ -101,6 +106,16 @@ class Rival(msgspec.Struct, frozen=True, kw_only=True):
         return (
             f"The bundle does not beat {self.name} on every set: it {' and '.join(parts)}"
             " (McNemar, 5 %)."
+        )
+
+    def _before_and_after(self, on: RivalResult) -> str:
+        before = [on.figures[name].value for name in ("accuracy", "macro_f1")]
+        gained = (on.comparison.accuracy.value, on.comparison.macro_f1.value)
+        after = [value + gain for value, gain in zip(before, gained, strict=True)]
+        return (
+            f"On {on.name}, the base {self.name} has an accuracy of {before[0]:.1%} and a macro-F1"
+            f" of {before[1]:.1%}; the bundle has {after[0]:.1%} and {after[1]:.1%}"
+            f" ({on.comparison.verdict})."
         )
 
 

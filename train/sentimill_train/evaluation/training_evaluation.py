@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sentimill.bundle.manifest import Source
 from sentimill.bundle.reader import open_bundle
 from sentimill.classifier import Classifier, Precision
-from sentimill.errors import BundleError
+from sentimill.errors import BundleError, EngineError
 from sentimill_train.data.schema import SENTIMENTS, Columns
 from sentimill_train.data.splits import Parted
 from sentimill_train.evaluation.behaviour import OWN_SUITE, read_cases
@@ -70,6 +70,21 @@ def load_for_evaluation(path: Path) -> Classifier:
     return Classifier.load(path, engine="onnx", precision=precision, provider="cpu")
 
 
+def base_contender(base: Path, labels: tuple[str, ...]) -> Contender | None:
+    """Return the model in *base* as it was before training; None where it has no such answers.
+
+    An encoder alone, a bundle without a graph, and a bundle with other labels have none.
+    """
+    try:
+        classifier = load_for_evaluation(base)
+    except (BundleError, EngineError):
+        return None
+    if set(classifier.labels) != set(labels):
+        return None
+    found = bundle_contender(classifier, labels)
+    return replace(found, kind="base", note=f"The model before training, {classifier.precision}.")
+
+
 def read_evaluation(
     config: EvaluationConfig,
     parted: Parted,
@@ -111,20 +126,25 @@ def read_evaluation(
 def evaluate_draft(
     inputs: EvaluationInputs,
     classifier: Classifier,
-    weights: Path,
+    base: Path,
     *,
+    started_from_base: bool,
     curve: Sequence[Epoch],
     notes: list[str],
 ) -> Evaluated:
-    """Judge the loaded draft. weights: of the base encoder, for the static baseline.
+    """Judge the loaded draft, and the base beside it where that is a bundle with these labels.
 
+    base: the folder of the encoder, whose word vectors the static baseline takes.
+    started_from_base: the weights were those of *base*, and not random.
     The report names wrong answers by row and holds no review: it goes into the bundle.
 
     Raises:
         BundleError: WORSE_THAN_PREVIOUS, with every figure that fell.
     """
     manifest = classifier.bundle.manifest
-    contenders = [] if inputs.previous is None else [inputs.previous]
+    before = base_contender(base, classifier.labels) if started_from_base else None
+    # The gate's bundle comes first. Where the base is that bundle, it answers once, as the base.
+    contenders = list({c.name: c for c in (inputs.previous, before) if c is not None}.values())
     # Where the rows of train have no labels, there is nothing to fit a plain model on.
     if inputs.config.baselines and len({e.label for e in inputs.parted.train}) > 1:
         contenders += baseline_contenders(
@@ -132,7 +152,7 @@ def evaluate_draft(
             inputs.parted.validation,
             classifier.labels,
             encoder=classifier.new_encoder(),
-            weights=weights,
+            weights=base / "model.safetensors",
         )
     known = set(classifier.labels) & set(SENTIMENTS)
     judgement, answered = judge_bundle(

@@ -208,7 +208,8 @@ class Train(TrainConfig):
         evaluated = evaluate_draft(
             inputs.evaluation,
             load_for_evaluation(draft.path),
-            inputs.pretrained.folder / "model.safetensors",
+            inputs.pretrained.folder,
+            started_from_base=self.preset != "tiny",
             curve=[_epoch(progress) for progress in fitted.curve],
             notes=[] if abstention is None else [abstention.sentence()],
         )
