@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.proof.host import machine
+from benchmarks.record import surroundings
 
 __all__ = ["cell", "resumed", "spread_of"]
 
 
 def resumed(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Return the state to go on from: the runs of *out* where it has the same *settings*."""
-    state: dict[str, Any] = {"machine": machine(), "settings": settings, "runs": {}}
+    state: dict[str, Any] = {"machine": surroundings(), "settings": settings, "runs": {}}
     if out.exists() and (before := json.loads(out.read_text()))["settings"] == settings:
         state["runs"] = before["runs"]
     return state

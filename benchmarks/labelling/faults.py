@@ -29,7 +29,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
 
-from benchmarks.proof.host import machine, write_result
+from benchmarks.record import RESULTS, surroundings, write_result
 from labelling_runs import PRICE, bill, lines, whole_bill, write_reviews
 from teacher_server import KINDS, Behaviour, TeacherServer, teacher_server
 
@@ -196,13 +196,13 @@ def main() -> None:
     options = parser.parse_args()
     os.environ["OPENAI_API_KEY"] = "test"
     runs = {"faults": faults, "kills": kills, "race": race}
-    before = machine()
+    before = surroundings()
     with tempfile.TemporaryDirectory() as folder:
         found = runs[options.which](Path(folder), options.rows)
     settings = {"fault_share_each": EACH, "hopeless_share": HOPELESS, "kinds": list(KINDS)}
-    write_result(
-        f"labelling_{options.which}", {"machine": before, "settings": settings, "result": found}
-    )
+    result = {"machine": before, "settings": settings, "result": found}
+    line = write_result(RESULTS / f"labelling_{options.which}.json", result)
+    print(line)  # noqa: T201 # the result of a program
 
 
 if __name__ == "__main__":

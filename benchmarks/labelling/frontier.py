@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from benchmarks.proof.host import machine, write_result
+from benchmarks.record import RESULTS, surroundings, write_result
 
 LABELS = ("negative", "neutral", "positive")
 
@@ -92,7 +92,8 @@ def main() -> None:
         "by_set": {name: agreement(found) for name, found in sorted(by_set.items())},
         "by_stars": {name: agreement(found) for name, found in sorted(by_stars.items())},
     }
-    write_result("frontier", {"machine": machine(), "result": result})
+    line = write_result(RESULTS / "frontier.json", {"machine": surroundings(), "result": result})
+    print(line)  # noqa: T201 # the result of a program
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.proof.host import machine, write_result
+from benchmarks.record import RESULTS, surroundings, write_result
 from sentimill.text.tokenizer import TextEncoder
 from sentimill_train.curation.pipeline import CurateJob, curate_rows
 from sentimill_train.data.examples import read_examples
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, action="append", help="may be repeated")
     parser.add_argument("--out", default="million_rows", help="name of the result file")
     options = parser.parse_args()
-    before, results = machine(), []
+    before, results = surroundings(), []
     for count in options.rows or (100_000, 1_000_000):
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "in.jsonl"
@@ -129,7 +129,9 @@ def main() -> None:
                 results.append({"rows": count, "bytes": size, "step": step, **found})
                 print(results[-1], flush=True)  # noqa: T201 # progress of a program
     settings = {"real_rows": real, "max_tokens": MAX_TOKENS}
-    write_result(options.out, {"machine": before, "settings": settings, "results": results})
+    result = {"machine": before, "settings": settings, "results": results}
+    line = write_result(RESULTS / f"{options.out}.json", result)
+    print(line)  # noqa: T201 # the result of a program
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ from typing import Final
 from sentimill.bundle.reference import reference_bundle
 from sentimill.errors import UsageError
 
-__all__ = ["find_bundle"]
-
 _HUB: Final = "hub:"
 
 

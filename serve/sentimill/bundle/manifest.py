@@ -19,18 +19,6 @@ from typing import Final
 
 import msgspec
 
-__all__ = [
-    "MANIFEST",
-    "SCHEMA_VERSION",
-    "Base",
-    "File",
-    "Golden",
-    "Manifest",
-    "Precision",
-    "Source",
-    "problem_of",
-]
-
 SCHEMA_VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
 

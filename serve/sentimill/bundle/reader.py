@@ -22,8 +22,6 @@ import msgspec
 from sentimill.bundle.manifest import MANIFEST, SCHEMA_VERSION, Manifest, problem_of
 from sentimill.errors import BundleError
 
-__all__ = ["WEIGHTS", "Bundle", "open_bundle"]
-
 WEIGHTS: Final = "model.safetensors"
 """The file that a bundle may lack: it can answer, and no training can start from it."""
 

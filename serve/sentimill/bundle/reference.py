@@ -11,8 +11,6 @@ from typing import Final
 
 from sentimill.errors import UsageError
 
-__all__ = ["find_reference", "reference_bundle"]
-
 _FOLDER: Final = Path(__file__).parent / "reference_student"
 
 

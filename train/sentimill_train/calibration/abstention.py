@@ -12,15 +12,6 @@ from numpy.typing import NDArray
 from sentimill_train.metrics.classification import Answers, Floats, Ints
 from sentimill_train.metrics.intervals import error_bound
 
-__all__ = [
-    "Abstention",
-    "Point",
-    "augrc",
-    "aurc",
-    "choose_threshold",
-    "risk_coverage",
-]
-
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
     """One threshold: what share is answered at or above it, and how much of that is wrong."""

@@ -14,8 +14,6 @@ from sentimill.classifier import probabilities
 from sentimill_train.calibration.abstention import Abstention, choose_threshold
 from sentimill_train.metrics.classification import nll_of
 
-__all__ = ["Calibration", "calibrate", "calibrated_nll", "find_temperature"]
-
 _RANGE: Final = (0.05, 20.0)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["autocast", "fast_dtype"]
-
 
 def fast_dtype(device: torch.device) -> torch.dtype | None:
     """Return bfloat16 where the hardware multiplies it faster than float32, else None.

@@ -17,8 +17,6 @@ from sentimill_train.optional_packages import check_installed
 if TYPE_CHECKING:
     from peft import LoraModel
 
-__all__ = ["Lora", "add_adapters", "check_lora", "lora_of", "merge_adapters"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lora:

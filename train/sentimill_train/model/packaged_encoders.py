@@ -17,8 +17,6 @@ from typing import Final
 
 from sentimill.errors import UsageError
 
-__all__ = ["MINILM", "MPNET", "PackagedEncoder", "find_packaged", "sha256_of"]
-
 _BLOCK_BYTES: Final = 1 << 20
 
 

@@ -22,11 +22,6 @@ from sentimill_train.model.packaged_encoders import (
     sha256_of,
 )
 
-__all__ = ["DEFAULT_NAME", "DEFAULT_REVISION", "Pretrained", "find_pretrained"]
-
-DEFAULT_NAME: Final = MINILM.name
-DEFAULT_REVISION: Final = MINILM.revision
-
 _ADAPTER: Final = "adapter_config.json"  # where peft is installed, it names another model to load
 _LOG: Final = logging.getLogger(__name__)
 _FILES: Final = ("config.json", "model.safetensors", "tokenizer.json")
@@ -98,7 +93,7 @@ def _from_hub(name: str) -> Pretrained:
     from huggingface_hub import snapshot_download
 
     name, _, revision = name.partition("@")
-    if not revision and name == DEFAULT_NAME:
+    if not revision and name == MINILM.name:
         revision = MINILM.revision or ""
     try:
         folder = Path(

@@ -23,26 +23,8 @@ from sentimill.text.tokenizer import pad
 from sentimill_train.data.tokenized import Rows, pad_rows
 from sentimill_train.model.pretrained import Pretrained
 
-__all__ = [
-    "PRESETS",
-    "Preset",
-    "Student",
-    "embed",
-    "freeze_embeddings",
-    "goes_on",
-    "is_student",
-    "load_student",
-    "new_student",
-    "pad_id_of",
-    "positions_of",
-    "predict",
-    "to_device",
-    "to_tensors",
-]
-
 Attention = Literal["sdpa", "eager"]
 Preset = Literal["minilm-l6", "minilm-l3", "tiny"]
-PRESETS: Final[tuple[Preset, ...]] = ("minilm-l6", "minilm-l3", "tiny")
 
 _HEAD_DROPOUT: Final = 0.1
 _FEW_LAYERS: Final = 3  # of minilm-l3

@@ -18,8 +18,6 @@ from sentimill.errors import TextError, UsageError
 from sentimill.text.tokenizer import TextEncoder
 from sentimill_train.model.student import Student, load_student
 
-__all__ = ["to_transformers"]
-
 
 def to_transformers(bundle: Path | str | None = None) -> TextClassificationPipeline:
     """Return the bundle's weights as a pipeline; None is the reference student.

@@ -24,8 +24,6 @@ from sentimill.errors import TextError, UsageError
 from sentimill.text.tokenizer import TextEncoder
 from sentimill_train.model.pretrained import Pretrained
 
-__all__ = ["count_pieces", "keep_pieces", "trim_encoder", "trim_tokenizer"]
-
 _WORDS: Final = "word_embeddings.weight"  # in every family that spells with word pieces
 _ASCII: Final = frozenset(map(chr, range(33, 127)))
 _LONGEST: Final = 512  # tokens of a review that are counted
