@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -96,7 +97,7 @@ def between(readme: str, part: str, made: str) -> str:
     return pattern.sub(lambda found: f"{found[1]}{made}{found[2]}", readme)
 
 
-def write_result(path: Path | None, result: dict[str, object]) -> str:
+def write_result(path: Path | None, result: Mapping[str, object]) -> str:
     """Return *result* as one line of JSON, written to *path* too where there is one."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -68,16 +68,6 @@ def test_areas_do_not_depend_on_the_order_of_equal_rows() -> None:
     assert len(found) == 1
 
 
-def test_threshold_without_sureness_is_the_widest_that_holds_on_these_rows() -> None:
-    """The empirical choice covers as much as it can at the target error."""
-    confidence = np.array([0.99, 0.9, 0.8, 0.7, 0.6])
-    correct = np.array([True, True, False, True, True])
-    found = choose_threshold(confidence, correct, target_error=0.25, sureness=None)
-    assert (found.threshold, found.coverage, found.error) == (0.6, 1.0, 0.2)
-    found = choose_threshold(confidence, correct, target_error=0.1, sureness=None)
-    assert (found.threshold, found.coverage, found.error) == (0.9, 0.4, 0.0)
-
-
 def test_a_threshold_answers_what_it_says() -> None:
     """Rows at or above the threshold are the coverage, as `Classifier` decides it."""
     confidence, correct = draw(3000, 0)
@@ -128,10 +118,10 @@ def test_error_bound_is_clopper_pearson() -> None:
     assert found[1] == 1.0
 
 
-@pytest.mark.parametrize(("target", "sureness"), [(0.0, 0.95), (1.0, None), (0.02, 1.0)])
-def test_bad_targets_are_refused(target: float, sureness: float | None) -> None:
-    """A target or sureness outside 0 to 1 is a mistake, as are no rows."""
+@pytest.mark.parametrize("target", [0.0, 1.0])
+def test_bad_targets_are_refused(target: float) -> None:
+    """A target outside 0 to 1 is a mistake, as are no rows."""
     with pytest.raises(ValueError, match="must be in 0 to 1"):
-        choose_threshold(*draw(10, 0), target_error=target, sureness=sureness)
+        choose_threshold(*draw(10, 0), target_error=target)
     with pytest.raises(ValueError, match="no rows"):
         choose_threshold(np.empty(0), np.empty(0, dtype=bool), target_error=0.1)

@@ -13,12 +13,12 @@ from sentimill.text.tokenizer import TextEncoder
 from sentimill_train.data.schema import Example
 from sentimill_train.evaluation.baselines import (
     Features,
+    baseline_contenders,
     fit_baseline,
     static_features,
     tfidf_features,
     word_table,
 )
-from sentimill_train.evaluation.evaluate import baseline_contenders
 from tiny_bundle import WORDS, tokenizer_json
 
 LABELS = ("negative", "neutral", "positive")
@@ -76,7 +76,7 @@ def test_contenders_say_what_they_are_and_how_many_rows_they_saw(tmp_path: Path)
     )
     assert [c.name for c in found] == ["TF-IDF", "static vectors"]
     assert all("60 rows" in c.note for c in found)
-    assert found[1].probs(reviews(2)).shape == (2, 3)
+    assert found[1].probs(["bad", "good"]).shape == (2, 3)
     assert len(baseline_contenders(rows, [], LABELS)) == 1
 
 

@@ -15,6 +15,7 @@ from sentimill.errors import InputError, TableError
 from sentimill_train.data.learnt_texts import text_sketch
 from sentimill_train.data.schema import Example
 from sentimill_train.data.splits import split_of
+from sentimill_train.evaluation.evaluate import bundle_contender
 from sentimill_train.evaluation.labelled_set import Sample, answer, read_sample, with_unique_names
 
 LABELS = ("negative", "neutral", "positive")
@@ -138,7 +139,7 @@ def test_a_file_with_nothing_to_judge_on_is_an_error(tmp_path: Path) -> None:
 
 
 def test_answers_keep_rows_together_and_count_what_failed(bundle: Path) -> None:
-    """A text that cannot be classified is in no figure; probs follow the wanted order of labels."""
+    """A text that cannot be classified is in no figure; a rival's follow our labels."""
     examples = tuple(
         Example(id=text, text=text, label=label, stars=stars, source="made")
         for text, label, stars in [
@@ -155,9 +156,8 @@ def test_answers_keep_rows_together_and_count_what_failed(bundle: Path) -> None:
     assert found.answers.gold.tolist() == [2, 0]
     assert found.answers.stars is not None
     assert found.answers.stars.tolist() == [5, 1]
-    turned = answer(classifier, sample, labels=("positive", "neutral", "negative"))
-    assert turned.answers.gold.tolist() == [0, 2]
-    assert np.array_equal(turned.answers.probs, found.answers.probs[:, ::-1])
+    turned = bundle_contender(classifier, ("positive", "neutral", "negative"))
+    assert np.array_equal(turned.probs(["good", "bad"]), found.answers.probs[:, ::-1])
 
 
 def test_a_sample_of_empty_texts_is_an_error(bundle: Path) -> None:

@@ -11,7 +11,14 @@ from sentimill.types import Prediction, Probs
 from sentimill_train.calibration.abstention import choose_threshold
 from sentimill_train.data.schema import Example
 from sentimill_train.evaluation.labelled_set import Answered, Sample, gold_of
-from sentimill_train.evaluation.result import Judged, Judgement, SetResult, judge_rival, judge_set
+from sentimill_train.evaluation.result import (
+    Contender,
+    Judged,
+    Judgement,
+    SetResult,
+    judge_rival,
+    judge_set,
+)
 from sentimill_train.metrics.intervals import Figure, share
 from sentimill_train.packaging.card_findings import findings
 
@@ -64,7 +71,8 @@ def test_rows_that_are_all_right_leave_an_error_open() -> None:
     right = answered(["negative", "positive"] * 10, ["negative", "positive"] * 10)
 
     found = judge_set(right, draws=100)
-    rival = judge_rival("other", "bundle", "", [(right, right.answers)], draws=100).sets[0]
+    other = Contender(name="other", kind="bundle", note="", probs=lambda texts: right.answers.probs)
+    rival = judge_rival(other, [right], draws=100).sets[0]
 
     for figure in (found.figures["accuracy"], rival.figures["accuracy"]):
         assert figure == share(20, 20)

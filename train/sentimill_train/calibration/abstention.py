@@ -5,12 +5,17 @@ Pure functions of confidence (rows,) and correct (rows,), so they serve any mode
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from sentimill_train.metrics.classification import Answers, Floats, Ints
 from sentimill_train.metrics.intervals import error_bound
+
+SURENESS: Final = 0.95
+"""The probability with which a threshold keeps its target on new rows."""
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,14 +90,14 @@ class Abstention(msgspec.Struct, frozen=True, kw_only=True):
     """The threshold that was chosen, and its coverage and error on the rows that chose it.
 
     threshold: answer at or above it; None when the target cannot be promised at any. coverage:
-    share of rows answered. error: share of those that is wrong. error_bound: with `sureness`, the
-    error on new rows like these is not above it, if these chose nothing else: the validation rows
-    of training chose its best epoch, which makes the bound a little too low. Without a threshold
-    the three describe the best attempt, the one with the lowest bound, and are not stored.
+    share of rows answered. error: share of those that is wrong. error_bound: with 95 % sureness,
+    the error on new rows like these is not above it, if these chose nothing else: the validation
+    rows of training chose its best epoch, which makes the bound a little too low. Without a
+    threshold the three describe the best attempt, the one with the lowest bound, and are not
+    stored.
     """
 
     target_error: float
-    sureness: float | None
     threshold: float | None
     coverage: float
     error: float
@@ -101,74 +106,60 @@ class Abstention(msgspec.Struct, frozen=True, kw_only=True):
 
     def sentence(self) -> str:
         """Return the outcome in one sentence, for the log, the card and the report."""
-        promise = "" if self.sureness is None else f", with {self.sureness:.0%} sureness"
-        limit = f" (at most {self.error_bound:.2%} on new rows, if these chose nothing else)"
-        bound = "" if self.sureness is None else limit
+        bound = f" (at most {self.error_bound:.2%} on new rows, if these chose nothing else)"
         if self.threshold is not None:
             return (
                 f"Answering at confidence {self.threshold:.4f} or above covers {self.coverage:.1%}"
-                f" of {self.rows} rows with {self.error:.2%} of the answers"
-                f" wrong{bound}; the target was {self.target_error:.2%}{promise}."
+                f" of {self.rows} rows with {self.error:.2%} of the answers wrong{bound}; the"
+                f" target was {self.target_error:.2%}, with {SURENESS:.0%} sureness."
             )
         return (
-            f"An error of {self.target_error:.2%}{promise} cannot be reached on {self.rows}"
-            f" rows: the best is {self.error:.2%} wrong{bound} at a coverage of"
+            f"An error of {self.target_error:.2%}, with {SURENESS:.0%} sureness cannot be reached"
+            f" on {self.rows} rows: the best is {self.error:.2%} wrong{bound} at a coverage of"
             f" {self.coverage:.1%}. No threshold was set: give more validation rows or a higher"
             " target."
         )
 
 
 def choose_threshold(
-    confidence: Floats,
-    correct: NDArray[np.bool_],
-    *,
-    target_error: float,
-    sureness: float | None = 0.95,
+    confidence: Floats, correct: NDArray[np.bool_], *, target_error: float
 ) -> Abstention:
     """Return the threshold with the largest coverage whose error is at most *target_error*.
 
-    With *sureness* the promise is for new rows, and fails with at most the probability that is
-    left: each coverage is tested by the exact binomial bound, from the first that could afford
+    The promise is for new rows, and fails with at most the probability that `SURENESS` leaves:
+    each coverage is tested by the exact binomial bound, from the first that could afford
     three errors to ever more, and the last before the first failure is taken. Testing in a fixed
     order needs no correction for many tests (Bauer 1991; Angelopoulos et al. 2021, "Learn then
     Test", section 2.3); a search over all of them, as in Geifman and El-Yaniv 2017, algorithm 1,
-    pays for each. None takes the error of these rows at its word, and about half of the thresholds
-    chosen so break their target on new rows.
+    pays for each. About half of the thresholds that are chosen by the error of these rows alone
+    break their target on new rows.
 
     confidence: (rows,) of calibrated answers on the validation split. correct: (rows,).
 
     Raises:
-        ValueError: no rows, or a target or sureness outside 0 to 1.
+        ValueError: no rows, or a target outside 0 to 1.
     """
     if not len(confidence):
         raise ValueError("a threshold cannot be chosen on no rows")
-    if not 0 < target_error < 1 or not (sureness is None or 0 < sureness < 1):
-        raise ValueError(f"target_error {target_error} and sureness {sureness} must be in 0 to 1")
+    if not 0 < target_error < 1:
+        raise ValueError(f"target_error {target_error} must be in 0 to 1")
     levels, rows, errors = _groups(confidence, correct)
-    risk = errors / rows
-    if sureness is None:
-        bound = risk
-        reached = np.flatnonzero(risk <= target_error)
-        chosen = int(reached[-1]) if len(reached) else None
-    else:
-        bound = error_bound(errors, rows, 1 - sureness)
-        order = _test_order(rows, target_error, 1 - sureness)
-        failed = np.flatnonzero(bound[order] > target_error)
-        passed = order[: failed[0]] if len(failed) else order
-        chosen = int(passed[-1]) if len(passed) else None
-    shown = chosen if chosen is not None else int(bound.argmin())
+    bound = error_bound(errors, rows, 1 - SURENESS)
+    order = _test_order(rows, target_error)
+    failed = np.flatnonzero(bound[order] > target_error)
+    passed = order[: failed[0]] if len(failed) else order
+    shown = int(passed[-1] if len(passed) else bound.argmin())
     return Abstention(
         target_error=target_error,
-        sureness=sureness,
-        threshold=float(levels[shown]) if chosen is not None else None,
+        threshold=float(levels[shown]) if len(passed) else None,
         coverage=float(rows[shown] / len(confidence)),
-        error=float(risk[shown]),
+        error=float(errors[shown] / rows[shown]),
         error_bound=float(bound[shown]),
         rows=len(confidence),
     )
 
 
-def _test_order(rows: Floats, target: float, chance: float) -> Ints:
+def _test_order(rows: Floats, target: float) -> Ints:
     """Return the indices into *rows* to test, in order. It looks at no error: that would bias it.
 
     The start affords three errors, or as many as so few rows do: with none, one slip among the
@@ -177,7 +168,9 @@ def _test_order(rows: Floats, target: float, chance: float) -> Ints:
     total = float(rows[-1])
     for allowed in (3.0, 2.0, 1.0, 0.0):
         sizes = np.arange(1.0, total + 1)
-        enough = np.flatnonzero(error_bound(np.full(len(sizes), allowed), sizes, chance) <= target)
+        enough = np.flatnonzero(
+            error_bound(np.full(len(sizes), allowed), sizes, 1 - SURENESS) <= target
+        )
         if len(enough):
             sizes = np.arange(sizes[enough[0]], total + 1, max(1.0, total // 100))
             return np.unique(np.searchsorted(rows, np.append(sizes, total)))

@@ -12,7 +12,7 @@ from scipy.special import log_softmax
 
 from sentimill.classifier import probabilities
 from sentimill_train.calibration.abstention import Abstention, choose_threshold
-from sentimill_train.metrics.classification import nll_of
+from sentimill_train.metrics.classification import Answers, nll_of
 
 _RANGE: Final = (0.05, 20.0)
 
@@ -41,13 +41,9 @@ def calibrate(
     temperature = find_temperature(logits, gold)
     if target_error is None:
         return Calibration(temperature, None)
-    probs = probabilities(logits, temperature)
-    abstention = choose_threshold(
-        probs.max(axis=1).astype(np.float64),
-        probs.argmax(axis=1) == gold,
-        target_error=target_error,
-    )
-    return Calibration(temperature, abstention)
+    answers = Answers((), gold, probabilities(logits, temperature).astype(np.float64))
+    chosen = choose_threshold(answers.confidence, answers.correct, target_error=target_error)
+    return Calibration(temperature, chosen)
 
 
 def find_temperature(logits: NDArray[np.float32], gold: NDArray[np.int64]) -> float:

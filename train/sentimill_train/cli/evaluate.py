@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 
     from sentimill.classifier import Classifier
     from sentimill_train.data.schema import Columns
-    from sentimill_train.evaluation.evaluate import Contender
     from sentimill_train.evaluation.labelled_set import Answered
-    from sentimill_train.evaluation.result import Judgement
+    from sentimill_train.evaluation.result import Contender, Judgement
 
 __all__ = ["evaluate"]
 
@@ -204,7 +203,7 @@ def _baselines(
     from sentimill.text.tokenizer import TextEncoder
     from sentimill_train.data.examples import read_examples
     from sentimill_train.data.splits import part
-    from sentimill_train.evaluation.evaluate import baseline_contenders
+    from sentimill_train.evaluation.baselines import baseline_contenders
     from sentimill_train.model.pretrained import find_pretrained
 
     manifest = classifier.bundle.manifest

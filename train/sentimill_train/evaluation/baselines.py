@@ -15,14 +15,19 @@ from typing import TYPE_CHECKING, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sentimill.errors import TextError
+from sentimill.errors import InputError, TextError
 from sentimill.text.cleaning import clean
 from sentimill.text.tokenizer import TextEncoder
 from sentimill_train.data.schema import Example
-from sentimill_train.metrics.classification import Floats, Ints, macro_f1_of
+from sentimill_train.data.splits import sample_rows
+from sentimill_train.evaluation.result import Contender
+from sentimill_train.metrics.classification import Floats, macro_f1_of
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
+
+BASELINE_ROWS: Final = 50_000
+"""Of more rows the baselines are fitted on a sample: their features are held in memory."""
 
 _STRENGTHS: Final = (1.0, 4.0, 16.0, 64.0)  # inverse regularisation; the best is kept
 _TEXTS_AT_ONCE: Final = 4096
@@ -51,13 +56,56 @@ class Baseline:
 
     def probs(self, texts: Sequence[str]) -> Floats:
         """Return probs (rows, labels); a label that training never showed has 0."""
-        return self._probs(self.features.transform([_cleaned(text) for text in texts]))
-
-    def _probs(self, rows: object) -> Floats:
-        found = self.model.predict_proba(rows)
+        found = self.model.predict_proba(self.features.transform([_cleaned(t) for t in texts]))
         probs = np.zeros((len(found), len(self.labels)))
         probs[:, self.model.classes_] = found
         return probs
+
+
+def baseline_contenders(
+    train: Sequence[Example],
+    validation: Sequence[Example],
+    labels: tuple[str, ...],
+    *,
+    encoder: TextEncoder | None = None,
+    weights: Path | None = None,
+) -> list[Contender]:
+    """Fit the baselines on the labelled rows of *train* and return them as contenders.
+
+    encoder, weights: the tokenizer and model.safetensors of the base encoder; without them, and
+    without word vectors among the weights, there is no static baseline. The baselines learn from
+    hard labels alone: a teacher's shares are an advantage of the student.
+    """
+    labelled = [example for example in train if example.label in labels]
+    fit_on = sample_rows(labelled, BASELINE_ROWS)
+    choose_on = sample_rows([e for e in validation if e.label in labels], BASELINE_ROWS)
+    if len({example.label for example in fit_on}) < 2:
+        raise InputError(
+            f"the baselines have {len(fit_on)} training rows and need two labels: give the files"
+            " that the bundle was trained on",
+            reason="TOO_FEW_ROWS",
+        )
+    kinds = [
+        ("TF-IDF", "Words, word pairs and 3 to 5 letters, weighed by TF-IDF", tfidf_features())
+    ]
+    table = None if weights is None else word_table(weights)
+    if encoder is not None and table is not None:
+        what = "The mean of the base encoder's word embeddings over a text"
+        kinds.append(("static vectors", what, static_features(table, encoder)))
+    part = "" if len(fit_on) == len(labelled) else f" a sample of {len(fit_on):,} of"
+    contenders = []
+    for name, what, features in kinds:
+        fitted = fit_baseline(name, features, fit_on, choose_on or fit_on, labels)
+        contenders.append(
+            Contender(
+                name=name,
+                kind="baseline",
+                note=f"{what}, with a logistic regression (C = {fitted.strength:g}) fitted on{part}"
+                f" the {len(labelled):,} rows that the student learned from, by their hard labels.",
+                probs=fitted.probs,
+            )
+        )
+    return contenders
 
 
 def fit_baseline(
@@ -75,22 +123,16 @@ def fit_baseline(
 
     rows = features.fit_transform([_cleaned(example.text) for example in train])
     held = features.transform([_cleaned(example.text) for example in validation])
-    gold, held_gold = _gold(train, labels), _gold(validation, labels)
-    best = Baseline(name, labels, 0.0, features, None)
-    best_score = -1.0
-    for strength in _STRENGTHS:
-        model = LogisticRegression(C=strength, max_iter=1000, tol=1e-3, random_state=0)
-        model.fit(rows, gold)
-        fitted = Baseline(name, labels, strength, features, model)
-        score = macro_f1_of(fitted._probs(held).argmax(axis=1), held_gold)
-        if score > best_score:
-            best, best_score = fitted, score
-    return best
-
-
-def _gold(examples: Sequence[Example], labels: tuple[str, ...]) -> Ints:
-    place = {label: i for i, label in enumerate(labels)}
-    return np.array([place[str(example.label)] for example in examples], dtype=np.int64)
+    gold, held_gold = (
+        np.array([labels.index(str(example.label)) for example in examples])
+        for examples in (train, validation)
+    )
+    fitted = [
+        LogisticRegression(C=strength, max_iter=1000, tol=1e-3, random_state=0).fit(rows, gold)
+        for strength in _STRENGTHS
+    ]
+    best = max(fitted, key=lambda model: macro_f1_of(model.predict(held), held_gold))
+    return Baseline(name, labels, best.C, features, best)
 
 
 def _cleaned(text: str) -> str:
@@ -136,36 +178,20 @@ def static_features(table: NDArray[np.float32], encoder: TextEncoder) -> Feature
     table: (vocabulary, width), the word embeddings of the base encoder before any training. The
     pooled static vectors of Wieting et al. 2016; model2vec is their descendant.
     """
-    return _Static(table, encoder)
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-
-class _Static:
-    def __init__(self, table: NDArray[np.float32], encoder: TextEncoder) -> None:
-        self._table = table
-        self._encoder = encoder
-        self._mean = np.zeros(table.shape[1])
-        self._spread = np.ones(table.shape[1])
-
-    def fit_transform(self, texts: Sequence[str]) -> Floats:
-        vectors = self._vectors(texts)
-        self._mean = vectors.mean(axis=0)
-        self._spread = np.maximum(vectors.std(axis=0), 1e-6)
-        return self._scaled(vectors)
-
-    def transform(self, texts: Sequence[str]) -> Floats:
-        return self._scaled(self._vectors(texts))
-
-    def _scaled(self, vectors: Floats) -> Floats:
-        return (vectors - self._mean) / self._spread
-
-    def _vectors(self, texts: Sequence[str]) -> Floats:
-        found = np.zeros((len(texts), self._table.shape[1]))
+    def means(texts: Sequence[str]) -> Floats:
+        found = np.zeros((len(texts), table.shape[1]))
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
-            encoded = self._encoder.encode(texts[start : start + _TEXTS_AT_ONCE])
+            encoded = encoder.encode(texts[start : start + _TEXTS_AT_ONCE])
             for row, text in enumerate(encoded, start=start):
                 if not isinstance(text, TextError):
-                    found[row] = self._table[text.ids].mean(axis=0)
+                    found[row] = table[text.ids].mean(axis=0)
         return found
+
+    features: Features = make_pipeline(FunctionTransformer(means), StandardScaler())
+    return features
 
 
 def word_table(weights: Path) -> NDArray[np.float32] | None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from sentimill.classifier import Classifier, Prediction
 from sentimill.errors import TableError
+from sentimill_train.evaluation.labelled_set import classify_all
 from sentimill_train.metrics.classification import Floats
 from sentimill_train.metrics.intervals import Figure, share
 
@@ -35,7 +36,6 @@ TOLERANCE: Final = 0.1
 """How far a prob may move without failing: section 3 of the paper."""
 
 _SHOWN: Final = 3  # failures kept of each test, for the report
-_TEXTS_AT_ONCE: Final = 4096
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,24 +190,19 @@ def _failed(case: Case, probs: Floats, labels: list[str]) -> NDArray[np.bool_] |
 def run_cases(classifier: Classifier, cases: Sequence[Case]) -> list[Result]:
     """Classify every text once and return one result a test, in the order of the suite."""
     texts = list(dict.fromkeys(text for case in cases for text in case.texts))
-    found = dict(zip(texts, _classify(classifier, texts), strict=True))
+    results = zip(texts, classify_all(classifier, texts), strict=True)
+    found = {t: np.array(one.probs) for t, one in results if isinstance(one, Prediction)}
     tests: dict[tuple[str, str], list[Case]] = {}
     for case in cases:
         tests.setdefault((case.suite, case.test), []).append(case)
     return [_count(group, found, classifier.labels) for group in tests.values()]
 
 
-def _classify(classifier: Classifier, texts: Sequence[str]) -> Iterator[Floats | None]:
-    for start in range(0, len(texts), _TEXTS_AT_ONCE):
-        for result in classifier.classify(texts[start : start + _TEXTS_AT_ONCE]):
-            yield np.array(result.probs) if isinstance(result, Prediction) else None
-
-
-def _count(cases: Sequence[Case], found: dict[str, Floats | None], labels: Sequence[str]) -> Result:
+def _count(cases: Sequence[Case], found: dict[str, Floats], labels: Sequence[str]) -> Result:
     failures: list[Failure] = []
     judged = 0
     for case in cases:
-        probs = [row for text in case.texts if (row := found[text]) is not None]
+        probs = [found[text] for text in case.texts if text in found]
         if len(probs) < len(case.texts):
             continue
         failed = judge_case(case, np.stack(probs), labels)

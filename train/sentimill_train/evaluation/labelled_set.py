@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
@@ -11,7 +11,7 @@ import numpy as np
 
 from sentimill.bundle.manifest import Source
 from sentimill.classifier import Classifier, Prediction
-from sentimill.errors import InputError, TableError
+from sentimill.errors import InputError, TableError, TextError
 from sentimill_train.data.examples import read_examples
 from sentimill_train.data.learnt_texts import KNOWN_SHARE, share_learnt
 from sentimill_train.data.readers import digest_of
@@ -21,7 +21,7 @@ from sentimill_train.metrics.classification import Answers
 
 Part = Literal["auto", "train", "validation", "test", "all"]
 
-_ROWS_AT_ONCE: Final = 4096  # texts in a call: enough for batches of like length, little memory
+_TEXTS_AT_ONCE: Final = 4096  # enough for batches of like length
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,25 +151,19 @@ def with_unique_names(samples: Sequence[Sample]) -> list[Sample]:
     return found
 
 
-def answer(
-    classifier: Classifier, sample: Sample, *, labels: Sequence[str] | None = None
-) -> Answered:
-    """Classify *sample*. labels: the order of the probs, by default the bundle's.
+def answer(classifier: Classifier, sample: Sample) -> Answered:
+    """Classify *sample*.
 
     Raises:
         InputError: NOTHING_CLASSIFIED when every text of the sample was refused.
     """
-    order = tuple(labels) if labels is not None else classifier.labels
-    columns = [classifier.labels.index(label) for label in order]
     examples: list[Example] = []
     predictions: list[Prediction] = []
-    for start in range(0, len(sample.examples), _ROWS_AT_ONCE):
-        rows = sample.examples[start : start + _ROWS_AT_ONCE]
-        results = classifier.classify([example.text for example in rows])
-        for example, result in zip(rows, results, strict=True):
-            if isinstance(result, Prediction):
-                examples.append(example)
-                predictions.append(result)
+    results = classify_all(classifier, [example.text for example in sample.examples])
+    for example, result in zip(sample.examples, results, strict=True):
+        if isinstance(result, Prediction):
+            examples.append(example)
+            predictions.append(result)
     if not examples:
         raise InputError(
             f"no text of {sample.name} could be classified: are they empty?",
@@ -178,22 +172,27 @@ def answer(
     probs = np.array([prediction.probs for prediction in predictions], dtype=np.float64)
     return Answered(
         sample=sample,
-        answers=gold_of(examples, order, probs[:, columns]),
+        answers=gold_of(examples, classifier.labels, probs),
         examples=tuple(examples),
         predictions=tuple(predictions),
         failed=len(sample.examples) - len(examples),
     )
 
 
+def classify_all(classifier: Classifier, texts: Sequence[str]) -> Iterator[Prediction | TextError]:
+    """Yield the answer to each text; only some thousand of them are in memory as tokens."""
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        yield from classifier.classify(texts[start : start + _TEXTS_AT_ONCE])
+
+
 def gold_of(
     examples: Sequence[Example], labels: tuple[str, ...], probs: np.typing.NDArray[np.float64]
 ) -> Answers:
     """Return *probs* (rows, labels) with the labels and stars of *examples*, all labelled."""
-    place = {label: i for i, label in enumerate(labels)}
     stars = [example.stars for example in examples]
     return Answers(
         labels=labels,
-        gold=np.array([place[str(example.label)] for example in examples], dtype=np.int64),
+        gold=np.array([labels.index(str(example.label)) for example in examples], dtype=np.int64),
         probs=probs,
         stars=None if None in stars else np.array(stars, dtype=np.int64),
     )

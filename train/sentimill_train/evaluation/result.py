@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -71,6 +72,16 @@ class SetResult(msgspec.Struct, frozen=True, kw_only=True):
     curve: tuple[Point, ...]
     slices: tuple[Slice, ...]
     answered_error: Figure | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """Another model for the same rows. probs: texts to (rows, labels) in the bundle's order."""
+
+    name: str
+    kind: str
+    note: str
+    probs: Callable[[Sequence[str]], Floats]
 
 
 class RivalResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -255,24 +266,16 @@ def _f1(answers: Answers, place: int) -> Callable[[Floats], Floats]:
 
 
 def judge_rival(
-    name: str,
-    kind: str,
-    note: str,
-    pairs: Iterable[tuple[Answered, Answers]],
-    *,
-    draws: int = DRAWS,
-    seed: int = 0,
+    contender: Contender, answered: Sequence[Answered], *, draws: int = DRAWS, seed: int = 0
 ) -> Rival:
-    """Return a rival's figures and its comparison with the bundle.
-
-    pairs: the bundle's answers, then the rival's, for the same rows and labels.
-    """
+    """Return the figures of *contender* on the same rows, and its comparison with the bundle."""
     sets = []
-    for answered, rival in pairs:
-        ours = answered.answers
+    for one in answered:
+        ours = one.answers
+        rival = replace(ours, probs=contender.probs([example.text for example in one.examples]))
         sets.append(
             RivalResult(
-                name=answered.sample.name,
+                name=one.sample.name,
                 figures=_figures(rival, draws=draws, seed=seed),
                 comparison=compare(
                     ours.gold,
@@ -284,4 +287,4 @@ def judge_rival(
                 ),
             )
         )
-    return Rival(name=name, kind=kind, note=note, sets=tuple(sets))
+    return Rival(name=contender.name, kind=contender.kind, note=contender.note, sets=tuple(sets))

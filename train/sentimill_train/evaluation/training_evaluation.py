@@ -13,17 +13,13 @@ from sentimill.classifier import Classifier, Precision
 from sentimill.errors import BundleError, EngineError
 from sentimill_train.data.schema import SENTIMENTS, Columns
 from sentimill_train.data.splits import Parted
+from sentimill_train.evaluation.baselines import baseline_contenders
 from sentimill_train.evaluation.behaviour import OWN_SUITE, read_cases
-from sentimill_train.evaluation.evaluate import (
-    Contender,
-    baseline_contenders,
-    bundle_contender,
-    judge_bundle,
-)
+from sentimill_train.evaluation.evaluate import bundle_contender, judge_bundle
 from sentimill_train.evaluation.labelled_set import Sample, read_sample
 from sentimill_train.evaluation.regression_gate import Verdict, decide
 from sentimill_train.evaluation.report import Epoch, render_report, worst_mistakes
-from sentimill_train.evaluation.result import Judgement
+from sentimill_train.evaluation.result import Contender, Judgement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
