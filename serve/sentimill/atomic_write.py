@@ -15,15 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-__all__ = [
-    "move_into_place",
-    "new_folder",
-    "open_atomically",
-    "sync_folder",
-    "write_atomically",
-    "write_durably",
-]
-
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write *data* to *path*, whole or not at all."""

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from sentimill.client.client import Client
 
-__all__ = ["score", "to_frame"]
 
 Frame = TypeVar("Frame")
 Backend = Literal["pandas", "polars", "pyarrow"]

@@ -25,25 +25,6 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-__all__ = [
-    "OUTCOMES",
-    "AuthError",
-    "BundleError",
-    "DeadlineError",
-    "EngineError",
-    "InputError",
-    "MissingError",
-    "Outcome",
-    "QuotaError",
-    "SentimillError",
-    "SomeRowsFailed",
-    "TableError",
-    "TextError",
-    "UnavailableError",
-    "UsageError",
-    "outcome",
-]
-
 
 class SentimillError(Exception):
     """The root. `reason` is stable and for programs; the message is for people and may change.

@@ -11,22 +11,6 @@ from typing import Final, Literal, SupportsIndex, TypeAlias, overload
 
 from sentimill.errors import EngineError, InputError, TextError
 
-__all__ = [
-    "EXPLAINED_SHARE",
-    "MAX_TEXT_BYTES",
-    "AbstainReason",
-    "Limits",
-    "Model",
-    "Neighbour",
-    "Prediction",
-    "Probs",
-    "Result",
-    "Sentence",
-    "check_size",
-    "list_of_texts",
-    "text_of",
-]
-
 MAX_TEXT_BYTES: Final = 1 << 20
 """The largest text accepted, in bytes of UTF-8. A longer text is a whole file in one cell."""
 

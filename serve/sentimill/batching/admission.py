@@ -8,8 +8,6 @@ from typing import Final
 from sentimill.errors import InputError, UnavailableError
 from sentimill.observability.metrics import Metrics
 
-__all__ = ["Admission"]
-
 _DECAY: Final = 0.9
 """Weight of the past in a running estimate, at each engine call."""
 

@@ -26,8 +26,6 @@ from typing import Final, TypeVar
 
 from sentimill.batching.fair_queue import FairQueue, Waiting
 
-__all__ = ["TURNS", "WINDOW", "take_batch"]
-
 WINDOW: Final = 512
 """How many texts of a queue are candidates for a batch; sorting them costs about 0.2 ms."""
 

@@ -7,8 +7,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
-__all__ = ["FairQueue", "Waiting"]
-
 
 class Waiting(Protocol):
     """What batching needs to know of a waiting text."""

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from sentimill.errors import EngineError
 
-__all__ = ["Answer", "Item", "Job"]
-
 
 @dataclass(frozen=True, slots=True)
 class Answer:

@@ -28,8 +28,6 @@ from sentimill.engine.failures import run_or_split
 from sentimill.errors import DeadlineError, EngineError, UnavailableError
 from sentimill.observability.metrics import Metrics
 
-__all__ = ["Scheduler"]
-
 log = logging.getLogger(__name__)
 
 _SHORT_TOKENS: Final = 32

@@ -18,8 +18,6 @@ from sentimill.errors import (
     UnavailableError,
 )
 
-__all__ = ["CHANNEL_OPTIONS", "METHOD", "error_of", "reason_of"]
-
 _SERVICE: Final = "sentimill.v1.SentimentService"
 METHOD: Final = f"/{_SERVICE}/"
 """The full name of a method begins with this."""

@@ -29,8 +29,6 @@ from sentimill.progress import progress_bar
 from sentimill.types import Limits, Model, Result, list_of_texts
 from sentimill.v1 import sentiment_pb2 as pb
 
-__all__ = ["AsyncClient", "Client", "Fallback", "Limits", "Model", "Security"]
-
 
 class Client:
     """A connection to one server, or to all servers behind one name. Threads may share it."""

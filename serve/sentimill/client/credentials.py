@@ -8,8 +8,6 @@ import grpc
 
 from sentimill.client.channel import CHANNEL_OPTIONS
 
-__all__ = ["Security"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Security:

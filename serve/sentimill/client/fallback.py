@@ -23,8 +23,6 @@ from typing import Final
 from sentimill.errors import UsageError
 from sentimill.types import Prediction, Probs, Result
 
-__all__ = ["Ask", "Fallback"]
-
 Ask = Callable[[Sequence[str]], Sequence[Sequence[float] | None]]
 """Takes texts and returns probs in label order, or None for a text without an answer.
 

@@ -22,8 +22,6 @@ from sentimill.types import (
 )
 from sentimill.v1 import sentiment_pb2 as pb
 
-__all__ = ["Answers", "check_settings", "model_of", "requests_of"]
-
 _MAX_ITEMS: Final = 256
 """Texts in one request: enough to fill batches, few enough to keep a call's latency even."""
 

@@ -12,16 +12,6 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "Engine",
-    "EngineChoice",
-    "EngineInfo",
-    "EngineName",
-    "EngineWish",
-    "Precision",
-    "Provider",
-]
-
 EngineName = Literal["auto", "onnx", "openvino"]
 Provider = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]

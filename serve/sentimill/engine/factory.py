@@ -17,8 +17,6 @@ from sentimill.engine.hardware import Machine, usable_cores
 from sentimill.engine.selection import rank_engines
 from sentimill.errors import EngineError
 
-__all__ = ["load_engine", "start_engine"]
-
 log = logging.getLogger(__name__)
 
 

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from sentimill.errors import EngineError
 
-__all__ = ["FAILED", "call_engine", "run_or_split"]
-
 log = logging.getLogger(__name__)
 
 FAILED: Final = "the engine failed: the log of the program that runs it says why"

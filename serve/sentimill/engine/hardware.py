@@ -12,17 +12,6 @@ from typing import Final
 
 from sentimill.installed_packages import package_version
 
-__all__ = [
-    "Machine",
-    "cpu_flags",
-    "free_gpu_mib",
-    "give_memory_back",
-    "gpus",
-    "keep_few_heaps",
-    "usable_cores",
-    "usable_providers",
-]
-
 _M_ARENA_MAX: Final = -8
 """The number of the parameter of `mallopt` that limits the heaps, from malloc.h."""
 

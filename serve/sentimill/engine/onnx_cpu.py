@@ -9,8 +9,6 @@ from sentimill.engine.base import EngineInfo
 from sentimill.engine.failures import call_engine
 from sentimill.engine.onnx_session import open_session
 
-__all__ = ["OnnxEngine"]
-
 
 class OnnxEngine:
     """A graph in memory, so that no file is read after its hash was checked.

@@ -14,8 +14,6 @@ from sentimill.engine.base import EngineInfo
 from sentimill.engine.failures import call_engine
 from sentimill.engine.onnx_session import PACKED_INPUTS, open_session
 
-__all__ = ["CudaEngine", "packed_feeds"]
-
 log = logging.getLogger(__name__)
 
 _SESSIONS: Final = 3

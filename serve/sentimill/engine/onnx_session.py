@@ -13,8 +13,6 @@ import onnxruntime
 
 from sentimill.errors import EngineError
 
-__all__ = ["PACKED_INPUTS", "PADDED_INPUTS", "open_session"]
-
 log = logging.getLogger(__name__)
 
 PADDED_INPUTS: Final = ("input_ids", "attention_mask")

@@ -13,8 +13,6 @@ from sentimill.engine.base import EngineInfo
 from sentimill.engine.failures import call_engine
 from sentimill.errors import EngineError
 
-__all__ = ["OpenvinoEngine"]
-
 _STEP: Final = 16
 """Lengths round up to this: its kernels add in another order at other lengths, and a text must get
 the same bits at any padding (tests/serve/test_invariance.py, benchmarks/engine/engine_rate.py)."""

@@ -15,8 +15,6 @@ from sentimill.engine.base import EngineChoice, EngineName, EngineWish, Precisio
 from sentimill.engine.hardware import Machine
 from sentimill.errors import UsageError
 
-__all__ = ["rank_engines"]
-
 _BF16: Final = frozenset({"amx_bf16", "avx512_bf16"})
 
 

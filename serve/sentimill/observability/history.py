@@ -15,17 +15,6 @@ from typing import Final
 
 from sentimill.observability.metrics import SECONDS, Metrics
 
-__all__ = [
-    "KEPT",
-    "OBJECTIVE_METHOD",
-    "STEP_SECONDS",
-    "TIMED",
-    "History",
-    "Sample",
-    "population_stability",
-    "quantile",
-]
-
 STEP_SECONDS: Final = 2.0
 KEPT: Final = 301
 """How many samples are kept: those of ten minutes."""

@@ -29,8 +29,6 @@ from sentimill.errors import UsageError
 from sentimill.observability.history import STEP_SECONDS
 from sentimill.observability.status import Status
 
-__all__ = ["HttpServer", "application"]
-
 _IDLE_SECONDS: Final = 10.0
 """A connection is closed after so long without a request, so that idle ones do not pile up."""
 

@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Final, Literal, TextIO
 
-__all__ = ["BackgroundHandler", "JsonFormatter", "as_json", "log_in_background", "set_up"]
-
 _MOST_WAITING: Final = 1000
 """Lines that wait for a slow reader of stderr."""
 

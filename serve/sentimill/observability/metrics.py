@@ -26,15 +26,6 @@ from prometheus_client import (
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-__all__ = [
-    "OBJECTIVE_SECONDS",
-    "SECONDS",
-    "CountedPrediction",
-    "Metrics",
-    "UnlockedHistogram",
-    "WorkerMetrics",
-]
-
 # The library adds a `_created` series to each counter: half as many again, and nobody reads them.
 disable_created_metrics()  # type: ignore[no-untyped-call] # it has no annotations
 

@@ -15,8 +15,6 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
-__all__ = ["AggregatedMetrics", "Family", "lasting", "merged", "snapshot", "total"]
-
 _FIRST: Final = {"sentimill_ready", "process_start_time_seconds"}
 """Families taken from the supervisor only, not summed over workers."""
 

@@ -20,8 +20,6 @@ from sentimill.observability.history import (
 )
 from sentimill.observability.metrics import OBJECTIVE_SECONDS, SECONDS
 
-__all__ = ["ALERT_LIMITS", "Problem", "State", "problems_of"]
-
 State = Literal["starting", "serving", "failing", "draining"]
 Severity = Literal["bad", "warning"]
 

@@ -17,8 +17,6 @@ from sentimill.observability.history import (
 from sentimill.observability.metrics import OBJECTIVE_SECONDS, Metrics
 from sentimill.observability.problems import Problem, State, problems_of
 
-__all__ = ["Document", "PlaygroundAnswer", "Problem", "Series", "Status", "problems_of"]
-
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):
     """The last minutes, oldest first, one value for each gap between samples; None, no traffic.

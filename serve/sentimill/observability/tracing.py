@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SpanExporter
 
-__all__ = ["NoSpans", "OtelSpans", "Spans", "configured_spans", "trace_id"]
 
 Metadata = Iterable[tuple[str, str | bytes]]
 

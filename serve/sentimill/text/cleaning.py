@@ -17,8 +17,6 @@ from sentimill.errors import TextError
 from sentimill.text.emoji_names import name_emoji
 from sentimill.types import MAX_TEXT_BYTES, check_size
 
-__all__ = ["CLEANING", "CLEANING_VERSIONS", "clean", "join_texts", "tidy"]
-
 CLEANING_VERSIONS: Final = (1, 2)
 """1: break tags, entities, control characters and runs of blanks go. 2: also, emoji get names."""
 

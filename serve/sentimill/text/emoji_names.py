@@ -23,8 +23,6 @@ from collections.abc import Iterable
 from functools import cache, lru_cache
 from typing import Final
 
-__all__ = ["name_emoji"]
-
 _CACHED_CHARACTERS: Final = 32
 """The longest sequence whose name is kept: callers can join emoji without end."""
 

@@ -25,7 +25,6 @@ from sentimill.installed_packages import package_version
 if TYPE_CHECKING:
     import tokie
 
-__all__ = ["PROVEN", "VERSION", "FastTokenizer", "fast_tokenizer", "read_tokie"]
 
 log = logging.getLogger(__name__)
 

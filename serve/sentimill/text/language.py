@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
 
-__all__ = ["foreign_language", "languages_of", "load_detector"]
 
 _LEAST_WORDS: Final = 5
 """A detector is often wrong about fewer words."""

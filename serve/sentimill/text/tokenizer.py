@@ -17,14 +17,6 @@ from sentimill.text.emoji_names import name_emoji
 from sentimill.text.fast_tokenizer import fast_tokenizer
 from sentimill.text.language import foreign_language
 
-__all__ = [
-    "Encoded",
-    "TextEncoder",
-    "Truncation",
-    "pad",
-    "truncate",
-]
-
 Truncation = Literal["head", "head-tail"]
 """How a long text is cut: keep its beginning, or its beginning and its end."""
 
