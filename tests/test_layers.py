@@ -92,7 +92,7 @@ SERVE_ARROWS = {
         "errors", "types", "progress", "decisions", "bundle", "text", "engine", "evidence",
     },
     "dataframes": {"errors", "types", "bundle", "text", "classifier", "client", "scoring"},
-    "observability": {"errors"},
+    "observability": {"errors", "types"},
     "batching": {"errors", "engine", "observability"},
     "client": {"errors", "types", "progress", "v1"},
     "scoring": {

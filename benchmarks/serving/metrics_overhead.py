@@ -31,7 +31,8 @@ from prometheus_client import CollectorRegistry
 
 import sentimill.server.lifecycle
 from benchmarks.record import surroundings, write_result
-from sentimill.observability.metrics import CountedPrediction, Metrics
+from sentimill.errors import SentimillError
+from sentimill.observability.metrics import Metrics
 from sentimill.server.lifecycle import Serve, Serving
 from sentimill.server.sentiment_service import SERVICE
 from sentimill.types import Prediction, Probs
@@ -70,7 +71,7 @@ class Silent(Metrics):
         kept = isinstance(value, CollectorRegistry | None) or name == "max_waiting_texts"
         super().__setattr__(name, value if kept else Nothing())
 
-    def observe_answers(self, answers: Sequence[CountedPrediction], reasons: Sequence[str]) -> None:
+    def observe_answers(self, results: Sequence[Prediction | SentimillError]) -> None:
         """Do nothing."""
 
     def observe_batch(
@@ -126,7 +127,8 @@ class Server:
 def counting_us(texts: int) -> float:
     """Return the microseconds that it takes to count a call of *texts* texts in one batch."""
     metrics = Metrics()
-    answers = [Prediction("positive", Probs((0.1, 0.1, 0.8)), 0.7, 0.8, False, False, 12)] * texts
+    one = Prediction("positive", Probs((0.1, 0.1, 0.8)), 0.7, 0.8, False, False, 12)
+    answers: list[Prediction | SentimillError] = [one] * texts
 
     def count() -> None:
         with metrics.in_flight.track_inprogress():
@@ -138,7 +140,7 @@ def counting_us(texts: int) -> float:
             metrics.closed_batches.labels("drained").inc()
             metrics.observe_batch(texts, 12 * texts, 12 * texts, 0.01, 0.01)
             metrics.queue_seconds.observe(0.01)
-            metrics.observe_answers(answers, [])
+            metrics.observe_answers(answers)
             metrics.observe_request("Classify", "OK", 0.01)
 
     return median(repeat(count, number=2000, repeat=7)) / 2000 * 1e6

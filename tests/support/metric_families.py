@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from repository import ROOT
 from sentimill.errors import OUTCOMES
 from sentimill.observability.metrics import Metrics
+from sentimill.types import AbstainReason, Prediction, Probs
 
 SERIES = 400
 """How many series one server may cost Prometheus; process figures are in it."""
@@ -51,15 +51,24 @@ REFUSED = (
 SOURCES = ROOT / "serve/sentimill"
 
 
-@dataclass(frozen=True)
-class Given:
-    """A prediction, as far as it is counted."""
-
-    label: str = "positive"
-    score: float | None = 0.5
-    confidence: float = 0.9
-    abstain_reason: str | None = None
-    truncated: bool = False
+def answer(
+    label: str = "positive",
+    score: float | None = 0.5,
+    confidence: float = 0.9,
+    abstain_reason: AbstainReason | None = None,
+    truncated: bool = False,
+) -> Prediction:
+    """Return a prediction with the fields that are counted."""
+    return Prediction(
+        label=label,
+        probs=Probs(()),
+        score=score,
+        confidence=confidence,
+        abstained=abstain_reason is not None,
+        truncated=truncated,
+        tokens=1,
+        abstain_reason=abstain_reason,
+    )
 
 
 def full() -> Metrics:
@@ -73,7 +82,7 @@ def full() -> Metrics:
     for method in METHODS:
         for code in CODES:
             metrics.observe_request(method, code, 0.01)
-    metrics.observe_answers([Given(label) for label in ("negative", "neutral", "positive")], [])
+    metrics.observe_answers([answer(label) for label in ("negative", "neutral", "positive")])
     for reason in REFUSED:
         metrics.refused.labels(reason)
     for reason in reasons & {"EMPTY_TEXT", "TEXT_TOO_LARGE", "INVALID_UNICODE", "ENGINE_FAILED"}:

@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections import Counter as Tally
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 from prometheus_client import (
     CollectorRegistry,
@@ -26,6 +26,9 @@ from prometheus_client import (
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from sentimill.errors import SentimillError
+from sentimill.types import Prediction
+
 # The library adds a `_created` series to each counter: half as many again, and nobody reads them.
 disable_created_metrics()  # type: ignore[no-untyped-call] # it has no annotations
 
@@ -33,54 +36,12 @@ OBJECTIVE_SECONDS: Final = 0.5
 """The latency objective: an edge of `SECONDS`, so that the histogram counts it exactly."""
 
 SECONDS: Final = (
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1.0,
-    2.5,
-    5.0,
-    10.0,
-    30.0,
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
 _ROWS: Final = tuple(float(2**i) for i in range(11))  # 1 to 1024
 _TOKENS: Final = tuple(float(2**i) for i in range(4, 17))  # 16 to 65,536
 _SCORES: Final = tuple(round(-1 + 0.2 * i, 1) for i in range(11))  # -1 to 1
 _CONFIDENCES: Final = tuple(round(0.1 * i, 1) for i in range(1, 11))  # 0.1 to 1
-
-
-class CountedPrediction(Protocol):
-    """A prediction, as far as it is counted."""
-
-    @property
-    def label(self) -> str:
-        """Its label."""
-        ...
-
-    @property
-    def score(self) -> float | None:
-        """P(positive) - P(negative), where labels are ordered."""
-        ...
-
-    @property
-    def confidence(self) -> float:
-        """The largest prob."""
-        ...
-
-    @property
-    def abstain_reason(self) -> str | None:
-        """Why the label is a guess; None where it is an answer."""
-        ...
-
-    @property
-    def truncated(self) -> bool:
-        """Whether the text was longer than the model reads."""
-        ...
 
 
 class UnlockedHistogram(Collector):
@@ -105,10 +66,6 @@ class UnlockedHistogram(Collector):
         self._counts[bisect_left(self._edges, value)] += 1
         self._sum += value
 
-    def buckets(self) -> tuple[int, ...]:
-        """Return how many values fell into each bucket, not cumulated; the last is +Inf's."""
-        return tuple(self._counts)
-
     def collect(self) -> Iterator[Metric]:
         """Yield the histogram as it is now, in the form of the classic ones."""
         total = 0
@@ -123,23 +80,19 @@ class WorkerMetrics:
     """What the supervisor of several workers counts itself, besides the sum of their metrics."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.workers = Gauge(
-            "sentimill_workers", "Processes that should answer calls.", registry=registry
-        )
-        self.ready = Gauge(
-            "sentimill_ready_workers", "Processes that answer calls.", registry=registry
-        )
-        self.restarts = Counter(
+        counter = partial(Counter, registry=registry)
+        gauge = partial(Gauge, registry=registry)
+        self.workers = gauge("sentimill_workers", "Processes that should answer calls.")
+        self.ready = gauge("sentimill_ready_workers", "Processes that answer calls.")
+        self.restarts = counter(
             "sentimill_worker_restarts",
             "Processes that died or hung and were replaced, by worker.",
             ["worker"],
-            registry=registry,
         )
-        self.texts = Counter(
+        self.texts = counter(
             "sentimill_worker_texts",
             "Texts answered by each worker, including the processes that it replaced.",
             ["worker"],
-            registry=registry,
         )
 
 
@@ -160,15 +113,17 @@ class Metrics:
         self.shown = shown or registry
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
-        self._add_requests(registry)
-        self._add_texts(registry)
-        self._add_batches(registry)
-        self._add_model(registry)
-
-    def _add_requests(self, registry: CollectorRegistry) -> None:
         counter = partial(Counter, registry=registry)
         gauge = partial(Gauge, registry=registry)
-        seconds = partial(UnlockedHistogram, buckets=SECONDS, registry=registry)
+        histogram = partial(UnlockedHistogram, registry=registry)
+
+        def counter_of(name: str, says: str, label: str, *values: str) -> Counter:
+            """Return a counter with a series for each of *values* from the start."""
+            made = counter(name, says, [label])
+            for value in values:
+                made.labels(value)
+            return made
+
         self.requests = counter(
             "sentimill_requests",
             "Calls answered, by method and gRPC code; those of bulk priority as `ClassifyBulk` and"
@@ -186,12 +141,15 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
-        self.tokenize_seconds = seconds(
-            "sentimill_tokenize_seconds", "From a call's arrival until its texts are token ids."
+        self.tokenize_seconds = histogram(
+            "sentimill_tokenize_seconds",
+            "From a call's arrival until its texts are token ids.",
+            buckets=SECONDS,
         )
-        self.queue_seconds = seconds(
+        self.queue_seconds = histogram(
             "sentimill_queue_seconds",
             "The longest wait of a call's texts for the engine; calls of bulk priority left out.",
+            buckets=SECONDS,
         )
         self.waiting_texts = gauge("sentimill_waiting_texts", "Texts that wait or run.")
         self.waiting_tokens = gauge("sentimill_waiting_tokens", "Tokens that wait or run.")
@@ -202,8 +160,6 @@ class Metrics:
             "sentimill_max_waiting_tokens", "Past so many waiting tokens calls are refused."
         )
 
-    def _add_texts(self, registry: CollectorRegistry) -> None:
-        counter = partial(Counter, registry=registry)
         self.texts = counter(
             "sentimill_texts",
             "Texts answered, by label or by the reason of their error.",
@@ -212,35 +168,29 @@ class Metrics:
         self.truncated_texts = counter(
             "sentimill_truncated_texts", "Texts longer than the model reads."
         )
-        self.abstained_texts = counter(
+        self.abstained_texts = counter_of(
             "sentimill_abstained_texts",
             "Texts whose label is a guess, by why: the confidence is below the threshold, or the"
             " model does not know the language.",
-            ["reason"],
+            "reason",
+            *("LOW_CONFIDENCE", "UNSUPPORTED_LANGUAGE"),
         )
-        for reason in ("LOW_CONFIDENCE", "UNSUPPORTED_LANGUAGE"):
-            self.abstained_texts.labels(reason)
         self.dropped_texts = counter(
             "sentimill_dropped_texts",
             "Waiting texts dropped before they were computed: caller gone or deadline passed.",
         )
-        self.scores = UnlockedHistogram(
+        self.scores = histogram(
             "sentimill_score_ratio",
             "Scores of answered texts: P(positive) - P(negative).",
             buckets=_SCORES,
-            registry=registry,
         )
-        self.confidences = UnlockedHistogram(
+        self.confidences = histogram(
             "sentimill_confidence_ratio",
             "The largest prob of each answered text.",
             buckets=_CONFIDENCES,
-            registry=registry,
         )
 
-    def _add_batches(self, registry: CollectorRegistry) -> None:
-        counter = partial(Counter, registry=registry)
-        spread = partial(UnlockedHistogram, registry=registry)
-        self.engine_seconds = spread(
+        self.engine_seconds = histogram(
             "sentimill_engine_seconds", "One engine call.", buckets=SECONDS
         )
         self.engine_busy_seconds = counter(
@@ -250,8 +200,10 @@ class Metrics:
         self.engine_failures = counter(
             "sentimill_engine_failures", "Texts on which the engine failed."
         )
-        self.batch_rows = spread("sentimill_batch_rows", "Texts in one engine call.", buckets=_ROWS)
-        self.batch_tokens = spread(
+        self.batch_rows = histogram(
+            "sentimill_batch_rows", "Texts in one engine call.", buckets=_ROWS
+        )
+        self.batch_tokens = histogram(
             "sentimill_batch_tokens", "Padded tokens in one engine call.", buckets=_TOKENS
         )
         self.useful_tokens = counter(
@@ -261,17 +213,14 @@ class Metrics:
             "sentimill_padded_tokens",
             "Tokens given to the engine, padding included; useful / padded is the useful share.",
         )
-        self.closed_batches = counter(
+        self.closed_batches = counter_of(
             "sentimill_closed_batches",
             "Batches, by why they took no more: `drained`, nothing waited; `full`, the budget;"
             " `unlike`, the lengths of what waited, whose padding would have cost too much.",
-            ["reason"],
+            "reason",
+            *("drained", "full", "unlike"),
         )
-        for reason in ("drained", "full", "unlike"):
-            self.closed_batches.labels(reason)
 
-    def _add_model(self, registry: CollectorRegistry) -> None:
-        gauge = partial(Gauge, registry=registry)
         self.model = Info("sentimill_model", "The loaded model.", registry=registry)
         self.reference_label_ratio = gauge(
             "sentimill_reference_label_ratio",
@@ -279,35 +228,30 @@ class Metrics:
             ["outcome"],
         )
         self.ready = gauge("sentimill_ready", "1 while calls are answered, else 0.")
-        self.reloads = Counter(
-            "sentimill_reloads",
-            "Loads of another bundle, by result.",
-            ["result"],
-            registry=registry,
+        self.reloads = counter_of(
+            "sentimill_reloads", "Loads of another bundle, by result.", "result", "ok", "failed"
         )
-        for result in ("ok", "failed"):
-            self.reloads.labels(result)
         self.last_reload_successful = gauge(
             "sentimill_last_reload_successful",
             "0 while the newest load of another bundle is one that failed, else 1.",
         )
         self.last_reload_successful.set(1)
-        self.model_restarts = Counter(
+        self.model_restarts = counter_of(
             "sentimill_model_restarts",
             "Models loaded again because their engine was broken: several batches in a row failed,"
             " or one call ran for too long.",
-            ["reason"],
-            registry=registry,
+            "reason",
+            *("failures", "timeout"),
         )
-        for reason in ("failures", "timeout"):
-            self.model_restarts.labels(reason)
         self.loaded = gauge(
             "sentimill_model_loaded_timestamp_seconds", "When the model that answers was loaded."
         )
 
-    def observe_answers(self, answers: Sequence[CountedPrediction], reasons: Sequence[str]) -> None:
-        """Count the texts of one request: those with an answer, and the reasons of the others."""
-        for outcome, count in Tally([*(one.label for one in answers), *reasons]).items():
+    def observe_answers(self, results: Sequence[Prediction | SentimillError]) -> None:
+        """Count the texts of one request."""
+        answers = [one for one in results if isinstance(one, Prediction)]
+        outcomes = (one.label if isinstance(one, Prediction) else one.reason for one in results)
+        for outcome, count in Tally(outcomes).items():
             self.texts.labels(outcome).inc(count)
         for one in answers:
             self.confidences.observe(one.confidence)

@@ -288,10 +288,7 @@ class RequestHandler:
         ]
         if explanation is not None:
             results = explanation.attach(results, classifier.labels)
-        self.boundary.metrics.observe_answers(
-            [one for one in results if isinstance(one, Prediction)],
-            [one.reason for one in results if isinstance(one, SentimillError)],
-        )
+        self.boundary.metrics.observe_answers(results)
         if answer.logits and all(isinstance(row, EngineError) for row in answer.logits):
             # Another server may have a better engine, so this is an error that callers retry.
             why = "the engine failed on every text of the request: another server may answer"

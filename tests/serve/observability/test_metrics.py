@@ -11,7 +11,8 @@ from prometheus_client import CollectorRegistry, Histogram, Metric
 from prometheus_client.exposition import choose_encoder
 
 from live_server import live_service
-from metric_families import LABELS, SERIES, Given, full
+from metric_families import LABELS, SERIES, answer, full
+from sentimill.errors import TextError
 from sentimill.observability.metrics import (
     OBJECTIVE_SECONDS,
     SECONDS,
@@ -121,11 +122,11 @@ def test_the_texts_of_a_request_are_counted_together() -> None:
 
     metrics.observe_answers(
         [
-            Given(),
-            Given(truncated=True),
-            Given("neutral", None, 0.4, abstain_reason="LOW_CONFIDENCE"),
-        ],
-        ["EMPTY_TEXT"],
+            answer(),
+            answer(truncated=True),
+            answer("neutral", None, 0.4, abstain_reason="LOW_CONFIDENCE"),
+            TextError("the text is empty", reason="EMPTY_TEXT"),
+        ]
     )
 
     value = metrics.registry.get_sample_value
