@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from sentimill.errors import UsageError
 
@@ -30,47 +30,27 @@ _NOTHING: Final = nullcontext()
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-class Spans(Protocol):
-    """Where calls are traced. All methods are for the event loop's thread."""
+class Spans:
+    """Where calls are traced: nowhere. All methods are for the event loop's thread."""
 
     def call(self, method: str, metadata: Metadata) -> AbstractContextManager[None]:
         """Trace what happens inside as one call of *method*."""
-        ...
+        return _NOTHING
 
     def end(self, code: str) -> None:
         """Say with which gRPC code the running call ends."""
-        ...
 
     def parts(self, arrived: float, tokenized: float, queue_s: float, engine_s: float) -> None:
         """Say how the running call spent its time; the first two on the clock of `time.monotonic`.
 
         queue_s: until its last batch was taken. engine_s: its longest batch.
         """
-        ...
 
     def close(self) -> None:
         """Send the spans that are left."""
-        ...
 
 
-class NoSpans:
-    """Traces nothing."""
-
-    def call(self, method: str, metadata: Metadata) -> AbstractContextManager[None]:
-        """See `Spans.call`."""
-        return _NOTHING
-
-    def end(self, code: str) -> None:
-        """See `Spans.end`."""
-
-    def parts(self, arrived: float, tokenized: float, queue_s: float, engine_s: float) -> None:
-        """See `Spans.parts`."""
-
-    def close(self) -> None:
-        """See `Spans.close`."""
-
-
-class OtelSpans:
+class OtelSpans(Spans):
     """Traces through its own OpenTelemetry provider; sets nothing global."""
 
     def __init__(self, provider: TracerProvider) -> None:
@@ -133,7 +113,7 @@ def configured_spans(environment: Mapping[str, str]) -> Spans:
     """
     wanted = _exporter_name(environment)
     if wanted is None:
-        return NoSpans()
+        return Spans()
     try:
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider

@@ -35,7 +35,7 @@ from sentimill.errors import (
     outcome,
 )
 from sentimill.observability.metrics import Metrics
-from sentimill.observability.tracing import NoSpans, Spans, trace_id
+from sentimill.observability.tracing import Spans, trace_id
 
 __all__ = [
     "DOMAIN",
@@ -94,7 +94,7 @@ class CallBoundary:
         spans: Spans | None = None,
     ) -> None:
         self.metrics = metrics
-        self.spans = spans or NoSpans()
+        self.spans = spans or Spans()
         self._retry_seconds = retry_seconds
 
     @contextmanager
