@@ -48,7 +48,7 @@ KINDS: Final = ("fast", "reference")
 
 def encoder(path: Path, kind: str, max_tokens: int) -> TextEncoder:
     """Return an encoder with the fast tokenizer, or with none."""
-    made = TextEncoder.from_file(path, max_tokens=max_tokens, truncation="head-tail")
+    made = TextEncoder(path.read_bytes(), max_tokens=max_tokens, truncation="head-tail")
     if made._fast is None:
         raise SystemExit("tokie is not installed: pip install tokie==0.1.4")
     if kind == "reference":

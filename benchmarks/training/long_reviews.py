@@ -106,7 +106,7 @@ def parts_of(classifier: Classifier, texts: Sequence[str], way: Way) -> list[lis
     """Return what is read of each text: one row of ids, or several whose probs are averaged."""
     most = classifier.bundle.manifest.max_tokens
     data = classifier.bundle.read("tokenizer.json")
-    encoder = TextEncoder.from_bytes(
+    encoder = TextEncoder(
         data,
         max_tokens=ALL if way == "chunks" else most,
         truncation="head" if way == "chunks" else way,

@@ -97,7 +97,7 @@ def measured(step: str, source: str) -> dict[str, Any]:
             found = {"repeated": parted.repeated, "conflicting": parted.conflicting}
         if step == "tokenize":
             before = {"seconds": time.monotonic() - started, "cpu": time.process_time() - cpu}
-            encoder = TextEncoder.from_bytes(
+            encoder = TextEncoder(
                 find_pretrained().tokenizer_json(), max_tokens=MAX_TOKENS, truncation="head-tail"
             )
             rows, _ = tokenise(parted.train, encoder, SENTIMENTS)

@@ -223,7 +223,7 @@ class Judge:
 
     def __init__(self, base: Path, data: Path) -> None:
         self.data = data
-        self.encoder = TextEncoder.from_bytes(
+        self.encoder = TextEncoder(
             (base / "tokenizer.json").read_bytes(), max_tokens=MAX_TOKENS, truncation="head-tail"
         )
         self.cases = read_cases(OWN_SUITE)

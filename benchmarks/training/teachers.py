@@ -86,7 +86,7 @@ class Bench:
     def __init__(self, test: Sequence[Example], validation: Sequence[Example], tiny: bool) -> None:
         self.tiny = tiny
         self.pretrained: Pretrained = find_pretrained()
-        self.encoder = TextEncoder.from_bytes(
+        self.encoder = TextEncoder(
             self.pretrained.tokenizer_json(), max_tokens=MAX_TOKENS, truncation="head-tail"
         )
         self.test = self.rows(test)

@@ -341,7 +341,7 @@ def encoder_of(
     manifest: Manifest, tokenizer_json: bytes, languages: Sequence[str] = ()
 ) -> TextEncoder:
     """Return the tokenizer of a bundle, with the limits and the cleaning of its manifest."""
-    return TextEncoder.from_bytes(
+    return TextEncoder(
         tokenizer_json,
         max_tokens=manifest.max_tokens,
         truncation=cast(Truncation, manifest.truncation),

@@ -69,7 +69,7 @@ def base(folder: Path) -> Pretrained:
 
 def encoder(max_tokens: int = 32) -> TextEncoder:
     """Return a tokenizer as training and serving use it."""
-    return TextEncoder.from_bytes(tokenizer_json(), max_tokens=max_tokens, truncation="head-tail")
+    return TextEncoder(tokenizer_json(), max_tokens=max_tokens, truncation="head-tail")
 
 
 def student(folder: Path, *, labels: tuple[str, ...] = TWO, seed: int = 0) -> Student:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Literal, get_args
 
 import numpy as np
@@ -55,21 +54,24 @@ class Encoded:
 
 
 class TextEncoder:
-    """A tokenizer with its limits. Only one thread at a time may use an object.
-
-    cleaning: one of `CLEANING_VERSIONS`; see `sentimill.text.cleaning`. languages: a text in none
-    of these is marked as foreign; an empty tuple marks none.
-    """
+    """A tokenizer with its limits. Only one thread at a time may use an object."""
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
+        tokenizer_json: bytes,
         *,
         max_tokens: int,
         truncation: Truncation,
         cleaning: int = CLEANING,
         languages: Sequence[str] = (),
     ) -> None:
+        """Read the contents of a `tokenizer.json`.
+
+        cleaning: one of `CLEANING_VERSIONS`; see `sentimill.text.cleaning`. languages: a text in
+        none of these is marked as foreign; an empty tuple marks none.
+
+        Raises BundleError when this is no tokenizer, or a limit does not fit it.
+        """
         if truncation not in get_args(Truncation):
             raise BundleError(
                 f"unknown truncation {truncation!r}: use {' or '.join(get_args(Truncation))}",
@@ -80,56 +82,29 @@ class TextEncoder:
                 f"unknown cleaning version {cleaning}: update sentimill",
                 reason="BUNDLE_UNKNOWN_CLEANING",
             )
+        try:
+            tokenizer = Tokenizer.from_buffer(tokenizer_json)
+        except Exception as error:
+            raise BundleError(
+                f"tokenizer.json cannot be read ({error}): export the bundle again",
+                reason="BUNDLE_BAD_TOKENIZER",
+            ) from error
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        prefix, suffix = _special_tokens(tokenizer)
-        if max_tokens <= (special := len(prefix) + len(suffix)):
+        self._prefix, self._suffix = _special_tokens(tokenizer)
+        special = len(self._prefix) + len(self._suffix)
+        if max_tokens <= special:
             raise BundleError(
                 f"max_tokens {max_tokens} leaves no token for the text: use {special + 1} or more",
                 reason="BUNDLE_MAX_TOKENS_TOO_SMALL",
             )
+        self._budget = max_tokens - special
         self.max_tokens = max_tokens
         self.truncation = truncation
         self.cleaning = cleaning
         self.languages = frozenset(languages)
         self._tokenizer = tokenizer
         self._fast = fast_tokenizer(tokenizer.to_str())
-        self._prefix = prefix
-        self._suffix = suffix
-
-    @classmethod
-    def from_file(
-        cls, path: Path, *, max_tokens: int, truncation: Truncation, cleaning: int = CLEANING
-    ) -> TextEncoder:
-        """Read the file `tokenizer.json`. Raises BundleError when it is none."""
-        data = path.read_bytes()
-        return cls.from_bytes(data, max_tokens=max_tokens, truncation=truncation, cleaning=cleaning)
-
-    @classmethod
-    def from_bytes(
-        cls,
-        data: bytes,
-        *,
-        max_tokens: int,
-        truncation: Truncation,
-        cleaning: int = CLEANING,
-        languages: Sequence[str] = (),
-    ) -> TextEncoder:
-        """Read the contents of a `tokenizer.json`. Raises BundleError when they are none."""
-        try:
-            tokenizer = Tokenizer.from_buffer(data)
-        except Exception as error:
-            raise BundleError(
-                f"tokenizer.json cannot be read ({error}): export the bundle again",
-                reason="BUNDLE_BAD_TOKENIZER",
-            ) from error
-        return cls(
-            tokenizer,
-            max_tokens=max_tokens,
-            truncation=truncation,
-            cleaning=cleaning,
-            languages=languages,
-        )
 
     def encode(self, texts: Sequence[str]) -> list[Encoded | TextError]:
         """Return one `Encoded` for each text, in order, or the TextError that `clean` raised."""
@@ -161,8 +136,7 @@ class TextEncoder:
         if not ids:  # BERT's tokenizer drops U+FFFD and private characters
             why = "the text is empty: the tokenizer drops each of its characters"
             return TextError(why, reason="EMPTY_TEXT")
-        budget = self.max_tokens - len(self._prefix) - len(self._suffix)
-        kept = truncate(ids, budget, self.truncation)
+        kept = truncate(ids, self._budget, self.truncation)
         whole = np.array([*self._prefix, *kept, *self._suffix], dtype=np.int64)
         return Encoded(whole, cut or len(kept) < len(ids), foreign)
 

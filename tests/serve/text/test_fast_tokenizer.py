@@ -100,7 +100,7 @@ def shipped() -> tuple[FastTokenizer, Tokenizer]:
 
 def encoder() -> TextEncoder:
     """Return an encoder over the reference student's tokenizer."""
-    return TextEncoder.from_file(REFERENCE, max_tokens=16, truncation="head-tail")
+    return TextEncoder(REFERENCE.read_bytes(), max_tokens=16, truncation="head-tail")
 
 
 def encoded(reader: TextEncoder, texts: list[str]) -> list[object]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,7 +38,7 @@ ANY_MARKUP = st.one_of(
 
 def encoder(*, max_tokens: int = 8, truncation: Truncation = "head-tail") -> TextEncoder:
     """Return an encoder over the tiny tokenizer."""
-    return TextEncoder.from_bytes(tokenizer_json(), max_tokens=max_tokens, truncation=truncation)
+    return TextEncoder(tokenizer_json(), max_tokens=max_tokens, truncation=truncation)
 
 
 def encode_one(text: str, *, max_tokens: int = 8, truncation: Truncation = "head-tail") -> Encoded:
@@ -144,19 +143,9 @@ def test_a_text_is_encoded_as_if_it_were_alone(texts: list[str]) -> None:
 def test_what_is_no_tokenizer_is_a_bundle_error(data: bytes) -> None:
     """A broken tokenizer.json names itself."""
     with pytest.raises(BundleError, match=r"tokenizer\.json cannot be read") as caught:
-        TextEncoder.from_bytes(data, max_tokens=8, truncation="head")
+        TextEncoder(data, max_tokens=8, truncation="head")
 
     assert caught.value.reason == "BUNDLE_BAD_TOKENIZER"
-
-
-def test_a_tokenizer_is_read_from_its_file(tmp_path: Path) -> None:
-    """Training reads the same tokenizer by path."""
-    path = tmp_path / "tokenizer.json"
-    path.write_bytes(tokenizer_json())
-
-    read = TextEncoder.from_file(path, max_tokens=8, truncation="head")
-
-    assert isinstance(read.encode(["good"])[0], Encoded)
 
 
 def test_max_tokens_must_leave_room_for_a_text() -> None:
@@ -201,7 +190,7 @@ def test_a_text_without_tokens_is_empty(text: str) -> None:
 @cache
 def reference_encoder() -> TextEncoder:
     """Return the tokenizer of the reference student, with all that new bundles have."""
-    return TextEncoder.from_bytes(
+    return TextEncoder(
         (reference_bundle() / "tokenizer.json").read_bytes(),
         max_tokens=64,
         truncation="head-tail",

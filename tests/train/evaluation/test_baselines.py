@@ -35,7 +35,7 @@ def reviews(rows: int, labels: tuple[str, ...] = LABELS) -> list[Example]:
 
 def encoder() -> TextEncoder:
     """Return the tiny tokenizer."""
-    return TextEncoder.from_bytes(tokenizer_json(), max_tokens=16, truncation="head")
+    return TextEncoder(tokenizer_json(), max_tokens=16, truncation="head")
 
 
 def features() -> list[Features]:

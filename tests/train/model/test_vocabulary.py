@@ -15,6 +15,7 @@ from tokenizers.models import WordLevel
 
 from sentimill.bundle.manifest import Base, Source
 from sentimill.errors import UsageError
+from sentimill.text.tokenizer import TextEncoder
 from sentimill_train.cli.trim import trim
 from sentimill_train.data.schema import Example
 from sentimill_train.data.tokenized import tokenise
@@ -85,8 +86,10 @@ def test_a_text_of_kept_pieces_gets_the_same_logits(tmp_path: Path) -> None:
 
     examples = [Example(id="1", text=TEXTS[0], label="positive", source="made")]
     before, _ = tokenise(examples, encoder(), TWO)
-    shorter = type(encoder()).from_file(
-        tmp_path / "small" / "tokenizer.json", max_tokens=32, truncation="head-tail"
+    shorter = TextEncoder(
+        (tmp_path / "small" / "tokenizer.json").read_bytes(),
+        max_tokens=32,
+        truncation="head-tail",
     )
     after, _ = tokenise(examples, shorter, TWO)
     assert before.ids.tolist() != after.ids.tolist()

@@ -215,7 +215,7 @@ def _baselines(
     # Together, as training parts them: a text that is in two files is in one split only.
     parted = part(rows, manifest.labels)
     found = find_pretrained(base)
-    encoder = TextEncoder.from_bytes(
+    encoder = TextEncoder(
         found.tokenizer_json(),
         max_tokens=manifest.max_tokens,
         truncation="head" if manifest.truncation == "head" else "head-tail",

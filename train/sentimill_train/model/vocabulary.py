@@ -32,7 +32,7 @@ _CHUNK: Final = 1024
 
 def count_pieces(tokenizer_json: bytes, texts: Sequence[str]) -> Counter[int]:
     """Return how often each piece (by its id) occurs in *texts*, as the model reads them."""
-    encoder = TextEncoder.from_bytes(tokenizer_json, max_tokens=_LONGEST, truncation="head-tail")
+    encoder = TextEncoder(tokenizer_json, max_tokens=_LONGEST, truncation="head-tail")
     counts: Counter[int] = Counter()
     for start in range(0, len(texts), _CHUNK):
         for encoded in encoder.encode(texts[start : start + _CHUNK]):

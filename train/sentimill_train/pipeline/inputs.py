@@ -155,7 +155,7 @@ def _teacher(
 
 
 def _encoder(config: TrainConfig, pretrained: Pretrained, max_tokens: int) -> TextEncoder:
-    return TextEncoder.from_bytes(
+    return TextEncoder(
         pretrained.tokenizer_json(), max_tokens=max_tokens, truncation=config.truncation
     )
 

@@ -135,7 +135,7 @@ def load_teacher(
     model.float()
     model.train(False)
     to_device(model)
-    encoder = TextEncoder.from_bytes(
+    encoder = TextEncoder(
         source.tokenizer_json(),
         max_tokens=min(max_tokens, positions_of(config)),
         truncation=truncation,
