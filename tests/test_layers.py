@@ -27,8 +27,9 @@ TRAIN_MAY_USE = {
     "evidence",
 }
 
-# Every command that takes a delimited file reads it as `score` does.
-TRAIN_MAY_READ_WITH = ("data", "sentimill.scoring.formats.")
+# Which other parts of serving a package of training may use. Every command that takes a delimited
+# file reads it as `score` does, and has its options.
+TRAIN_MAY_SHARE = {"data": "sentimill.scoring.formats.", "cli": "sentimill.cli.options."}
 
 # The modules, without their package, that may import a third-party library. A library that
 # serving imports and this table lacks is refused: a new dependency is added here first.
@@ -206,9 +207,8 @@ def test_training_uses_only_the_shared_packages_of_serving() -> None:
         for each in IMPORTS[TRAIN]
         if each.top == SERVE
         and each.imported_package not in TRAIN_MAY_USE
-        and not (
-            each.place.startswith(TRAIN_MAY_READ_WITH[0])
-            and each.name.startswith(TRAIN_MAY_READ_WITH[1])
+        and not f"{each.name}.".startswith(
+            TRAIN_MAY_SHARE.get(each.place.partition(".")[0], "no such module")
         )
     ] == []
 

@@ -15,8 +15,6 @@ from sentimill.classifier import Classifier
 from sentimill.engine.base import Precision
 from sentimill.errors import UsageError
 
-__all__ = ["inspect", "verify"]
-
 BundleArgument = Annotated[
     Path | None,
     typer.Argument(

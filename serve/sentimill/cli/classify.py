@@ -15,29 +15,11 @@ from typing import Annotated, Final
 import typer
 
 from sentimill.classifier import Classifier
-from sentimill.cli.options import (
-    INPUT,
-    OUTPUT,
-    BundleOption,
-    EngineOption,
-    NoDetectLanguageOption,
-    PrecisionOption,
-    ProviderOption,
-    ServerOption,
-    ThreadsOption,
-    TlsCaOption,
-    TlsCertOption,
-    TlsKeyOption,
-    TlsOption,
-    TokenFileOption,
-    one_model,
-)
+from sentimill.cli import options as opt
 from sentimill.cli.server_access import ServerAccess
 from sentimill.cli.terminal import console, one_line
 from sentimill.errors import SentimillError, SomeRowsFailed, UsageError
 from sentimill.types import Prediction
-
-__all__ = ["Table", "classify"]
 
 _CHUNK: Final = 1024
 """Texts that are classified before their answers are written."""
@@ -47,49 +29,35 @@ _COLOURS: Final = {"negative": "red", "neutral": "yellow", "positive": "green"}
 _Answers = Sequence[Prediction | SentimillError]
 
 
+@opt.with_groups
 def classify(
     context: typer.Context,
     texts: Annotated[
         list[str] | None,
-        typer.Argument(
+        opt.InputArgument(
             metavar="[TEXT]...",
             help="Texts to classify; without any, or with -, the lines of stdin.",
-            rich_help_panel=INPUT,
         ),
     ] = None,
     *,
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", help="Write one JSON object a line.", rich_help_panel=OUTPUT),
-    ] = False,
+    as_json: Annotated[bool, opt.Output("--json", help="Write one JSON object a line.")] = False,
     explain: Annotated[
-        bool,
-        typer.Option(
-            "--explain", help="Answer each sentence too; coloured, or JSON.", rich_help_panel=OUTPUT
-        ),
+        bool, opt.Output("--explain", help="Answer each sentence too; coloured, or JSON.")
     ] = False,
     index: Annotated[
-        Path | None,
-        typer.Option(help="Show the nearest reviews of this index.", rich_help_panel=OUTPUT),
+        Path | None, opt.Output(help="Show the nearest reviews of this index.")
     ] = None,
-    bundle: BundleOption = None,
-    server: ServerOption = None,
-    precision: PrecisionOption = "auto",
-    engine: EngineOption = "auto",
-    provider: ProviderOption = "auto",
-    threads: ThreadsOption = None,
-    no_detect_language: NoDetectLanguageOption = False,
-    tls: TlsOption = False,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
-    token_file: TokenFileOption = None,
+    bundle: opt.BundleOption = None,
+    server: opt.ServerOption = None,
+    engine: opt.EngineOption = "auto",
+    model: opt.ModelOptions,
+    access: ServerAccess,
 ) -> None:
     """Classify texts: label, score, confidence and text, one line each.
 
     The score is P(positive) - P(negative), from -1 to 1.
     """
-    bundle = one_model(context, bundle, server)
+    bundle = opt.one_model(context, bundle, server)
     if texts == ["-"]:
         texts = None
     if not texts and sys.stdin.isatty():
@@ -97,9 +65,6 @@ def classify(
         raise UsageError(why, reason="NO_TEXT")
     if server is not None and index is not None:
         raise UsageError("--index needs a bundle here, not --server", reason="NO_MODEL")
-    access = ServerAccess(
-        tls=tls, ca=tls_ca, certificate=tls_cert, key=tls_key, token_file=token_file
-    )
     security = access.security(server)
     answer: Callable[[list[str]], _Answers]
     with ExitStack() as stack:
@@ -112,11 +77,11 @@ def classify(
         else:
             classifier = Classifier.load(
                 bundle,
-                precision=precision,
+                precision=model.precision,
                 engine=engine,
-                provider=provider,
-                threads=threads,
-                detect_language=not no_detect_language,
+                provider=model.provider,
+                threads=model.threads,
+                detect_language=not model.no_detect_language,
                 index=index,
             )
             answer = partial(classifier.classify, explain=explain)

@@ -16,8 +16,6 @@ from typing import Final, Protocol
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
-__all__ = ["HEADINGS", "Command", "Group", "ShortGroup"]
-
 HEADINGS: Final = ("Use a model", "Make a model", "Plan and watch", "Set up and check")
 """The headings under which `sentimill --help` lists the commands, in this order."""
 

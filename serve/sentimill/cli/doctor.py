@@ -12,8 +12,6 @@ from sentimill.bundle.reader import open_bundle
 from sentimill.engine.hardware import cpu_flags, usable_cores, usable_providers
 from sentimill.installed_packages import package_version
 
-__all__ = ["CPU_FLAGS", "doctor", "report"]
-
 CPU_FLAGS: Final = {
     "avx2": "fp32 at full width",
     "avx512f": "fp32 at twice that width",

@@ -22,8 +22,6 @@ from sentimill.cli.token import token
 from sentimill.errors import SentimillError, UsageError, outcome
 from sentimill.observability.json_logging import as_json, set_up
 
-__all__ = ["app", "main"]
-
 log = logging.getLogger(__name__)
 
 app = typer.Typer(

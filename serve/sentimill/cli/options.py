@@ -1,132 +1,164 @@
-"""The options that several commands share, each declared once."""
+"""The options that several commands share, each declared once, alone or in groups.
+
+`Input`, `Output` and the others declare an option under that heading of `--help`. A dataclass whose
+fields are options is a group: a command that takes one, and is made by `with_groups`, has an option
+for each field.
+"""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, get_type_hints
 
 import typer
 
-from sentimill.cli.server_access import TOKEN_VARIABLE
 from sentimill.engine.base import EngineName, Precision, Provider
 from sentimill.errors import UsageError
 
-__all__ = [
-    "ADVANCED",
-    "INPUT",
-    "MODEL",
-    "OUTPUT",
-    "PERFORMANCE",
-    "SECURITY",
-    "BatchTokensOption",
-    "BundleOption",
-    "EngineOption",
-    "NoDetectLanguageOption",
-    "PrecisionOption",
-    "ProviderOption",
-    "ServerOption",
-    "ThreadsOption",
-    "TlsCaOption",
-    "TlsCertOption",
-    "TlsKeyOption",
-    "TlsOption",
-    "TokenFileOption",
-    "one_model",
-]
-
-# The headings under which `--help` lists options.
-INPUT: Final = "Input"
-OUTPUT: Final = "Output"
-MODEL: Final = "Model"
-PERFORMANCE: Final = "Performance"
-SECURITY: Final = "Secured server"
-ADVANCED: Final = "Advanced"
+Input: Final = partial(typer.Option, rich_help_panel="Input")
+Output: Final = partial(typer.Option, rich_help_panel="Output")
+Model: Final = partial(typer.Option, rich_help_panel="Model")
+Performance: Final = partial(typer.Option, rich_help_panel="Performance")
+Secured: Final = partial(typer.Option, rich_help_panel="Secured server")
+Advanced: Final = partial(typer.Option, rich_help_panel="Advanced")
+InputArgument: Final = partial(typer.Argument, rich_help_panel="Input")
+OutputArgument: Final = partial(typer.Argument, rich_help_panel="Output")
 
 BundleOption = Annotated[
     Path | None,
-    typer.Option(
+    Model(
         "--bundle",
         envvar="SENTIMILL_BUNDLE",
         help="Model folder that `train` wrote.",
         show_default="the model that comes with Sentimill",
-        rich_help_panel=MODEL,
     ),
 ]
-ServerOption = Annotated[
-    str | None,
-    typer.Option(help="Ask the server at HOST:PORT instead.", rich_help_panel=MODEL),
-]
-PrecisionOption = Annotated[
-    Precision,
-    typer.Option(
-        help="auto takes the fastest that bundle and machine have.", rich_help_panel=PERFORMANCE
-    ),
-]
-EngineOption = Annotated[
-    EngineName,
-    typer.Option(help="auto takes the fastest installed one.", rich_help_panel=PERFORMANCE),
-]
-ProviderOption = Annotated[
-    Provider,
-    typer.Option(help="auto takes a CUDA GPU where it can.", rich_help_panel=PERFORMANCE),
-]
-ThreadsOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="CPU threads of the engine.",
-        show_default="all cores",
-        rich_help_panel=PERFORMANCE,
-    ),
-]
-NoDetectLanguageOption = Annotated[
-    bool,
-    typer.Option(
-        "--no-detect-language",
-        help="Do not abstain on texts in a language that the model was not made for.",
-        rich_help_panel=MODEL,
-    ),
-]
+ServerOption = Annotated[str | None, Model(help="Ask the server at HOST:PORT instead.")]
+EngineOption = Annotated[EngineName, Performance(help="auto takes the fastest installed one.")]
 BatchTokensOption = Annotated[
     int | None,
-    typer.Option(
+    Performance(
         min=1,
         help="Padded tokens (rows x longest) in one engine call.",
         show_default="512 on a CPU, 32,768 on a GPU",
-        rich_help_panel=PERFORMANCE,
     ),
 ]
-TlsOption = Annotated[
-    bool,
-    typer.Option(
-        "--tls",
-        help="Use TLS and verify the server against the system's CA certificates.",
-        rich_help_panel=SECURITY,
-    ),
-]
-TlsCaOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="Use TLS and verify the server against these CA certificates (PEM).",
-        rich_help_panel=SECURITY,
-    ),
-]
-TlsCertOption = Annotated[
-    Path | None,
-    typer.Option(help="Client certificate for mutual TLS (PEM).", rich_help_panel=SECURITY),
-]
-TlsKeyOption = Annotated[
-    Path | None,
-    typer.Option(help="Its key, not encrypted (PEM).", rich_help_panel=SECURITY),
-]
-TokenFileOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="File that holds the token.",
-        show_default=f"${TOKEN_VARIABLE}",
-        rich_help_panel=SECURITY,
-    ),
-]
+OverwriteOption = Annotated[bool, Output("--overwrite", help="Replace the output.")]
+SeedOption = Annotated[int, Advanced(min=0, help="Seed of every random choice.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptions:
+    """How a bundle is run."""
+
+    precision: Annotated[
+        Precision, Performance(help="auto takes the fastest that bundle and machine have.")
+    ] = "auto"
+    provider: Annotated[Provider, Performance(help="auto takes a CUDA GPU where it can.")] = "auto"
+    threads: Annotated[
+        int | None,
+        Performance(min=1, help="CPU threads of the engine.", show_default="all cores"),
+    ] = None
+    no_detect_language: Annotated[
+        bool,
+        Model(
+            "--no-detect-language",
+            help="Do not abstain on texts in a language that the model was not made for.",
+        ),
+    ] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableOptions:
+    """Where the texts of a table are, and how a delimited file is written."""
+
+    text_column: Annotated[
+        list[str] | None,
+        Input(help="Column of the text; repeat it to join several.", show_default="text"),
+    ] = None
+    delimiter: Annotated[
+        str | None, Input(help="Separator of a CSV file.", show_default="by the header line")
+    ] = None
+    quote: Annotated[str, Input(help="Quote character of a CSV file, or none.")] = '"'
+    escape: Annotated[
+        str | None, Input(help="Character that escapes a quote.", show_default="none")
+    ] = None
+    encoding: Annotated[str, Input(help="Encoding of CSV, such as latin-1.")] = "utf-8"
+
+    def __post_init__(self) -> None:
+        """Raise UsageError for characters that cannot be what they are given as."""
+        delimiter, quote, escape = self.delimiter, self.quote, self.escape
+        if delimiter is not None and not _is_mark(delimiter, '"\r\n\0'):
+            why = f"--delimiter {delimiter!r} is not one ASCII character that can separate fields"
+            raise UsageError(why, reason="BAD_DELIMITER")
+        if quote != "none" and not _is_mark(quote, delimiter or ""):
+            why = f"--quote {quote!r} is neither one ASCII character nor the word none"
+            raise UsageError(why, reason="BAD_QUOTE")
+        if escape is not None and not _is_mark(escape, f"{delimiter or ''}{quote}\r\n\0"):
+            why = f"--escape {escape!r} is not one ASCII character apart from delimiter and quote"
+            raise UsageError(why, reason="BAD_ESCAPE")
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """The columns that together are the text."""
+        return tuple(self.text_column or ("text",))
+
+    @property
+    def quote_mark(self) -> str | None:
+        """The quote character; None where none quotes."""
+        return None if self.quote == "none" else self.quote
+
+    def flags(self) -> list[str]:
+        """Return the options that were given, for another command that reads such a table."""
+        words = []
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if value != option.default:
+                for one in value if isinstance(value, list) else [value]:
+                    words += [f"--{option.name.replace('_', '-')}", one]
+        return words
+
+
+def _is_mark(text: str, refused: str) -> bool:
+    return len(text) == 1 and text.isascii() and text not in refused
+
+
+def with_groups(command: Callable[..., None]) -> Callable[..., None]:
+    """Return *command* with an option for each field of the dataclasses among its parameters."""
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
+    parameters = []
+    for each in inspect.signature(command).parameters.values():
+        if each.name in groups:
+            kinds = get_type_hints(groups[each.name], include_extras=True)
+            options = [
+                (one.name, kinds[one.name], each.empty if one.default is MISSING else one.default)
+                for one in fields(groups[each.name])
+            ]
+        else:
+            options = [(each.name, hints[each.name], each.default)]
+        parameters += [
+            inspect.Parameter(name, each.KEYWORD_ONLY, annotation=kind, default=default)
+            for name, kind, default in options
+        ]
+
+    def run(**given: object) -> None:
+        for name, kind in groups.items():
+            given[name] = kind(**{one.name: given.pop(one.name) for one in fields(kind)})
+        command(**given)
+
+    run.__name__, run.__doc__, run.__module__ = (
+        command.__name__,
+        command.__doc__,
+        command.__module__,
+    )
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # read by inspect
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    return run
 
 
 def one_model(context: typer.Context, bundle: Path | None, server: str | None) -> Path | None:

@@ -14,25 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import typer
 
 from sentimill.bundle.reference import reference_bundle
-from sentimill.cli.options import (
-    ADVANCED,
-    INPUT,
-    OUTPUT,
-    PERFORMANCE,
-    BatchTokensOption,
-    BundleOption,
-    NoDetectLanguageOption,
-    PrecisionOption,
-    ProviderOption,
-    ServerOption,
-    ThreadsOption,
-    TlsCaOption,
-    TlsCertOption,
-    TlsKeyOption,
-    TlsOption,
-    TokenFileOption,
-    one_model,
-)
+from sentimill.cli import options as opt
 from sentimill.cli.score_progress import report_end, report_progress, stop_on_signals
 from sentimill.cli.server_access import ServerAccess
 from sentimill.engine.base import Provider
@@ -41,8 +23,6 @@ from sentimill.errors import UsageError
 
 if TYPE_CHECKING:
     from sentimill.scoring.scorers import LocalScorer, Scorer  # gRPC takes a while to load
-
-__all__ = ["score"]
 
 _MOST_PROCESSES: Final = 8
 """By default; a server of 12 on an H200 answered 4 % more than one of 8."""
@@ -54,171 +34,87 @@ _PROCESS_MIB: Final = 5 << 10
 """What a process takes of a GPU's memory, a little rounded up."""
 
 
+@opt.with_groups
 def score(
     context: typer.Context,
     sources: Annotated[
         list[str],
-        typer.Argument(
-            metavar="INPUT...",
-            help="Files, addresses or patterns; - reads stdin.",
-            rich_help_panel=INPUT,
-        ),
+        opt.InputArgument(metavar="INPUT...", help="Files, addresses or patterns; - reads stdin."),
     ],
     target: Annotated[
         str,
-        typer.Argument(
-            metavar="OUTPUT",
-            help="A file, a folder that ends in /, or - for stdout.",
-            rich_help_panel=OUTPUT,
+        opt.OutputArgument(
+            metavar="OUTPUT", help="A file, a folder that ends in /, or - for stdout."
         ),
     ],
     *,
-    text_column: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Column with the text. Given twice, both are one text.",
-            show_default="text",
-            rich_help_panel=INPUT,
-        ),
-    ] = None,
+    table: opt.TableOptions,
     where_missing: Annotated[
-        bool,
-        typer.Option(
-            "--where-missing", help="Score only rows without a label.", rich_help_panel=INPUT
-        ),
+        bool, opt.Input("--where-missing", help="Score only rows without a label.")
     ] = False,
     format_: Annotated[
         str | None,
-        typer.Option(
+        opt.Input(
             "--format",
             help="csv, tsv, json, jsonl (each also .gz, .zst), parquet or xlsx.",
             show_default="by the suffix",
-            rich_help_panel=INPUT,
         ),
     ] = None,
-    delimiter: Annotated[
-        str | None,
-        typer.Option(
-            help="One character.", show_default="by the header line", rich_help_panel=INPUT
-        ),
-    ] = None,
-    quote: Annotated[
-        str, typer.Option(help="Quote character, or none.", rich_help_panel=INPUT)
-    ] = '"',
-    escape: Annotated[
-        str | None,
-        typer.Option(
-            help="Character that escapes a quote.", show_default="none", rich_help_panel=INPUT
-        ),
-    ] = None,
-    encoding: Annotated[
-        str, typer.Option(help="Of CSV and TSV, such as latin-1.", rich_help_panel=INPUT)
-    ] = "utf-8",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the output.", rich_help_panel=OUTPUT)
-    ] = False,
+    overwrite: opt.OverwriteOption = False,
     only_columns: Annotated[
         str | None,
-        typer.Option(
-            help="Columns to keep, separated by commas.", show_default="all", rich_help_panel=OUTPUT
-        ),
+        opt.Output(help="Columns to keep, separated by commas.", show_default="all"),
     ] = None,
-    probs: Annotated[
-        bool,
-        typer.Option("--probs", help="Add a probability per label.", rich_help_panel=OUTPUT),
-    ] = False,
+    probs: Annotated[bool, opt.Output("--probs", help="Add a probability per label.")] = False,
     explain_column: Annotated[
-        bool,
-        typer.Option(
-            "--explain-column", help="Add the sentences, as JSON.", rich_help_panel=OUTPUT
-        ),
+        bool, opt.Output("--explain-column", help="Add the sentences, as JSON.")
     ] = False,
-    prefix: Annotated[
-        str, typer.Option(help="Start of the added columns' names.", rich_help_panel=OUTPUT)
-    ] = "sentiment_",
+    prefix: Annotated[str, opt.Output(help="Start of the added columns' names.")] = "sentiment_",
     output_format: Annotated[
-        str | None,
-        typer.Option(help="As --format.", show_default="by the suffix", rich_help_panel=OUTPUT),
+        str | None, opt.Output(help="As --format.", show_default="by the suffix")
     ] = None,
-    summary: Annotated[
-        Path | None, typer.Option(help="Write the summary as JSON.", rich_help_panel=OUTPUT)
-    ] = None,
-    strict: Annotated[
-        bool,
-        typer.Option("--strict", help="Count blank texts as errors.", rich_help_panel=OUTPUT),
-    ] = False,
+    summary: Annotated[Path | None, opt.Output(help="Write the summary as JSON.")] = None,
+    strict: Annotated[bool, opt.Output("--strict", help="Count blank texts as errors.")] = False,
     max_errors: Annotated[
         int | None,
-        typer.Option(
-            min=0, help="Stop above this many errors.", show_default="never", rich_help_panel=OUTPUT
-        ),
+        opt.Output(min=0, help="Stop above this many errors.", show_default="never"),
     ] = None,
-    bundle: BundleOption = None,
-    server: ServerOption = None,
+    bundle: opt.BundleOption = None,
+    server: opt.ServerOption = None,
     engine: Annotated[
         Literal["auto", "onnx", "openvino", "ray"],
-        typer.Option(
-            help="auto takes the fastest here; ray runs on a cluster.", rich_help_panel=PERFORMANCE
-        ),
+        opt.Performance(help="auto takes the fastest here; ray runs on a cluster."),
     ] = "auto",
-    precision: PrecisionOption = "auto",
-    provider: ProviderOption = "auto",
-    threads: ThreadsOption = None,
+    runtime: opt.ModelOptions,
     processes: Annotated[
         int | None,
-        typer.Option(
+        opt.Performance(
             min=1,
             help="Processes, each with the model.",
             show_default="one; for large inputs on a GPU up to 8",
-            rich_help_panel=PERFORMANCE,
         ),
     ] = None,
-    no_detect_language: NoDetectLanguageOption = False,
-    batch_tokens: BatchTokensOption = None,
+    batch_tokens: opt.BatchTokensOption = None,
     dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", help="Score 100 rows, write nothing, estimate.", rich_help_panel=ADVANCED
-        ),
+        bool, opt.Advanced("--dry-run", help="Score 100 rows, write nothing, estimate.")
     ] = False,
     restart: Annotated[
-        bool,
-        typer.Option(
-            "--restart", help="Delete what an interrupted job left.", rich_help_panel=ADVANCED
-        ),
+        bool, opt.Advanced("--restart", help="Delete what an interrupted job left.")
     ] = False,
     work: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder for unfinished output.",
-            show_default="next to the output",
-            rich_help_panel=ADVANCED,
-        ),
+        opt.Advanced(help="Folder for unfinished output.", show_default="next to the output"),
     ] = None,
     metrics_textfile: Annotated[
-        Path | None,
-        typer.Option(help="Write metrics for node_exporter.", rich_help_panel=ADVANCED),
+        Path | None, opt.Advanced(help="Write metrics for node_exporter.")
     ] = None,
-    pushgateway: Annotated[
-        str | None, typer.Option(help="HOST:PORT to push metrics to.", rich_help_panel=ADVANCED)
-    ] = None,
+    pushgateway: Annotated[str | None, opt.Advanced(help="HOST:PORT to push metrics to.")] = None,
     address: Annotated[
-        str | None,
-        typer.Option(
-            help="Of the Ray cluster.", show_default="a new one here", rich_help_panel=ADVANCED
-        ),
+        str | None, opt.Advanced(help="Of the Ray cluster.", show_default="a new one here")
     ] = None,
-    actors: Annotated[
-        int, typer.Option(min=1, help="Classifiers on Ray.", rich_help_panel=ADVANCED)
-    ] = 1,
-    num_gpus: Annotated[
-        float, typer.Option(min=0, help="GPUs per Ray actor, or a part.", rich_help_panel=ADVANCED)
-    ] = 0.0,
-    tls: TlsOption = False,
-    tls_ca: TlsCaOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
-    token_file: TokenFileOption = None,
+    actors: Annotated[int, opt.Advanced(min=1, help="Classifiers on Ray.")] = 1,
+    num_gpus: Annotated[float, opt.Advanced(min=0, help="GPUs per Ray actor, or a part.")] = 0.0,
+    access: ServerAccess,
 ) -> None:
     """Add a label, a score and more to each row of a table.
 
@@ -232,13 +128,9 @@ def score(
     from sentimill.scoring.storage import identity
     from sentimill.scoring.summary import try_out
 
-    bundle = one_model(context, bundle, server)
+    bundle = opt.one_model(context, bundle, server)
     model = bundle or (reference_bundle() if server is None else Path())
-    access = ServerAccess(
-        tls=tls, ca=tls_ca, certificate=tls_cert, key=tls_key, token_file=token_file
-    )
     security = access.security(server)
-    _check_dialect(delimiter, quote, escape)
     for file in (summary, metrics_textfile):
         if file is not None:
             _check_writable(file)
@@ -246,11 +138,11 @@ def score(
         sources=tuple(sources),
         target=target,
         layout=Layout(
-            text_columns=tuple(text_column or ("text",)),
-            delimiter=delimiter,
-            quote=None if quote == "none" else quote,
-            escape=escape,
-            encoding=encoding,
+            text_columns=table.text_columns,
+            delimiter=table.delimiter,
+            quote=table.quote_mark,
+            escape=table.escape,
+            encoding=table.encoding,
             keep=tuple(dict.fromkeys(next(csv.reader([only_columns])))) if only_columns else (),
             update=where_missing,
         ),
@@ -279,11 +171,11 @@ def score(
                 address=address,
                 actors=actors,
                 num_gpus=num_gpus,
-                precision=precision,
-                provider=provider,
-                threads=threads,
+                precision=runtime.precision,
+                provider=runtime.provider,
+                threads=runtime.threads,
                 batch_tokens=batch_tokens,
-                detect_language=not no_detect_language,
+                detect_language=not runtime.no_detect_language,
             )
             report = stack.enter_context(report_progress(target, metrics_textfile, pushgateway))
             done = run_on_ray(job, cluster, report=report)
@@ -297,16 +189,16 @@ def score(
             scorer = stack.enter_context(closing(made))
         else:
             sizes = [identity(unit.source, sample=False).size_bytes for unit in units]
-            count = processes or _default_processes(engine, provider, sum(sizes))
+            count = processes or _default_processes(engine, runtime.provider, sum(sizes))
             count = 1 if dry_run else count
             load = partial(
                 LocalScorer.load,
                 model,
-                precision=precision,
+                precision=runtime.precision,
                 engine="auto" if engine == "ray" else engine,
-                provider=provider,
-                threads=threads or max(1, usable_cores() // count),
-                detect_language=not no_detect_language,
+                provider=runtime.provider,
+                threads=runtime.threads or max(1, usable_cores() // count),
+                detect_language=not runtime.no_detect_language,
                 batch_tokens=batch_tokens,
                 explain=explain_column,
             )
@@ -349,19 +241,3 @@ def _check_writable(file: Path) -> None:
     if file.is_dir() or not os.access(file if file.exists() else folder, os.W_OK):
         why = f"{file} cannot be written: name a file in a folder that you may write to"
         raise UsageError(why, reason="UNWRITABLE")
-
-
-def _check_dialect(delimiter: str | None, quote: str, escape: str | None) -> None:
-    if delimiter is not None and (
-        len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n\0'
-    ):
-        why = f"--delimiter {delimiter!r} is not one ASCII character that can separate fields"
-        raise UsageError(why, reason="BAD_DELIMITER")
-    if quote != "none" and (len(quote) != 1 or not quote.isascii() or quote == delimiter):
-        why = f"--quote {quote!r} is neither one ASCII character nor the word none"
-        raise UsageError(why, reason="BAD_QUOTE")
-    if escape is not None and (
-        len(escape) != 1 or not escape.isascii() or escape in (delimiter, quote, "\r", "\n", "\0")
-    ):
-        why = f"--escape {escape!r} is not one ASCII character apart from delimiter and quote"
-        raise UsageError(why, reason="BAD_ESCAPE")

@@ -21,8 +21,6 @@ from sentimill.errors import SomeRowsFailed
 if TYPE_CHECKING:
     from sentimill.scoring.runner import Progress, Summary  # pyarrow takes a while to load
 
-__all__ = ["report_end", "report_progress", "stop_on_signals"]
-
 _METRICS_S: Final = 10.0
 """Metrics are written at least this far apart while the job runs."""
 

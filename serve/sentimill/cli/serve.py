@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from sentimill.bundle.reference import reference_bundle
-from sentimill.cli.options import (
-    ADVANCED,
-    PERFORMANCE,
-    SECURITY,
-    BatchTokensOption,
-    BundleOption,
-    EngineOption,
-    NoDetectLanguageOption,
-    PrecisionOption,
-    ProviderOption,
-    ThreadsOption,
-)
+from sentimill.cli import options as opt
 from sentimill.cli.terminal import console
 from sentimill.errors import UsageError
 from sentimill.observability.json_logging import as_json
@@ -28,143 +18,89 @@ from sentimill.observability.json_logging import as_json
 if TYPE_CHECKING:
     from sentimill.server.lifecycle import Serving
 
-__all__ = ["serve"]
-
 log = logging.getLogger(__name__)
 
-_ADDRESSES: Final = "Addresses"
+_Address: Final = partial(typer.Option, rich_help_panel="Addresses")
 
 
+@opt.with_groups
 def serve(
     context: typer.Context,
     *,
-    bundle: BundleOption = None,
+    bundle: opt.BundleOption = None,
     port: Annotated[
-        int,
-        typer.Option(
-            min=0, max=65535, help="Port for gRPC; 0 takes a free one.", rich_help_panel=_ADDRESSES
-        ),
+        int, _Address(min=0, max=65535, help="Port for gRPC; 0 takes a free one.")
     ] = 50051,
-    host: Annotated[
-        str, typer.Option(help="Address for gRPC.", rich_help_panel=_ADDRESSES)
-    ] = "127.0.0.1",
+    host: Annotated[str, _Address(help="Address for gRPC.")] = "127.0.0.1",
     metrics_port: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            max=65535,
-            help="Port for the status page and /metrics.",
-            rich_help_panel=_ADDRESSES,
-        ),
+        int, _Address(min=0, max=65535, help="Port for the status page and /metrics.")
     ] = 9464,
-    metrics_host: Annotated[
-        str, typer.Option(help="Address for these.", rich_help_panel=_ADDRESSES)
-    ] = "127.0.0.1",
+    metrics_host: Annotated[str, _Address(help="Address for these.")] = "127.0.0.1",
     workers: Annotated[
-        int,
-        typer.Option(
-            min=1, help="Processes behind the port, one per GPU.", rich_help_panel=PERFORMANCE
-        ),
+        int, opt.Performance(min=1, help="Processes behind the port, one per GPU.")
     ] = 1,
-    precision: PrecisionOption = "auto",
-    engine: EngineOption = "auto",
-    provider: ProviderOption = "auto",
-    threads: ThreadsOption = None,
-    no_detect_language: NoDetectLanguageOption = False,
-    batch_tokens: BatchTokensOption = None,
+    engine: opt.EngineOption = "auto",
+    runtime: opt.ModelOptions,
+    batch_tokens: opt.BatchTokensOption = None,
     tokens: Annotated[
         Path | None,
-        typer.Option(
+        opt.Secured(
             help="File with the callers' token hashes, from `sentimill token`. With --workers N"
             " each worker grants 1/N of every quota.",
-            rich_help_panel=SECURITY,
         ),
     ] = None,
     tls_cert: Annotated[
-        Path | None,
-        typer.Option(
-            help="Server certificate (PEM). A changed file is read again.",
-            rich_help_panel=SECURITY,
-        ),
+        Path | None, opt.Secured(help="Server certificate (PEM). A changed file is read again.")
     ] = None,
-    tls_key: Annotated[
-        Path | None,
-        typer.Option(help="Its key, not encrypted (PEM).", rich_help_panel=SECURITY),
-    ] = None,
+    tls_key: Annotated[Path | None, opt.Secured(help="Its key, not encrypted (PEM).")] = None,
     tls_client_ca: Annotated[
         Path | None,
-        typer.Option(
-            help="Only accept callers with a certificate of these CAs (mutual TLS).",
-            rich_help_panel=SECURITY,
-        ),
+        opt.Secured(help="Only accept callers with a certificate of these CAs (mutual TLS)."),
     ] = None,
     insecure: Annotated[
         bool,
-        typer.Option(
-            "--insecure",
-            help="Allow an address other than loopback without TLS.",
-            rich_help_panel=SECURITY,
-        ),
+        opt.Secured("--insecure", help="Allow an address other than loopback without TLS."),
     ] = False,
     reflection: Annotated[
-        bool,
-        typer.Option("--reflection", help="Enable gRPC reflection.", rich_help_panel=ADVANCED),
+        bool, opt.Advanced("--reflection", help="Enable gRPC reflection.")
     ] = False,
     open_inference: Annotated[
-        bool,
-        typer.Option(
-            "--open-inference",
-            help="Also answer KServe and Triton clients.",
-            rich_help_panel=ADVANCED,
-        ),
+        bool, opt.Advanced("--open-inference", help="Also answer KServe and Triton clients.")
     ] = False,
     playground: Annotated[
         bool,
-        typer.Option(
+        opt.Advanced(
             "--playground",
             help="Let the status page classify a text that you type; on loopback only.",
-            rich_help_panel=ADVANCED,
         ),
     ] = False,
     compression: Annotated[
         bool,
-        typer.Option(
+        opt.Advanced(
             "--compression",
             help="Accept compressed requests, which cost a server more than a caller.",
-            rich_help_panel=ADVANCED,
         ),
     ] = False,
     engine_timeout_seconds: Annotated[
         float,
-        typer.Option(
-            min=1,
-            help="Restart the model when one engine call runs for longer.",
-            rich_help_panel=ADVANCED,
-        ),
+        opt.Advanced(min=1, help="Restart the model when one engine call runs for longer."),
     ] = 30.0,
     notice_seconds: Annotated[
         float,
-        typer.Option(
+        opt.Advanced(
             min=0,
             help="Seconds to keep serving after SIGTERM while load balancers stop routing here.",
-            rich_help_panel=ADVANCED,
         ),
     ] = 0.0,
     drain_seconds: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            help="Seconds that running calls get after that.",
-            rich_help_panel=ADVANCED,
-        ),
+        float, opt.Advanced(min=0, help="Seconds that running calls get after that.")
     ] = 20.0,
     max_connection_age_seconds: Annotated[
         float | None,
-        typer.Option(
+        opt.Advanced(
             min=1,
             help="Close connections of this age, so that load balancers spread them.",
             show_default="never",
-            rich_help_panel=ADVANCED,
         ),
     ] = None,
 ) -> None:
@@ -190,11 +126,11 @@ def serve(
         port=port,
         metrics_host=metrics_host,
         metrics_port=metrics_port,
-        precision=precision,
+        precision=runtime.precision,
         engine=engine,
-        provider=provider,
-        threads=threads,
-        detect_language=not no_detect_language,
+        provider=runtime.provider,
+        threads=runtime.threads,
+        detect_language=not runtime.no_detect_language,
         batch_tokens=batch_tokens,
         notice_seconds=notice_seconds,
         drain_seconds=drain_seconds,

@@ -12,29 +12,41 @@ import re
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
+from sentimill.cli.options import Secured
 from sentimill.errors import UsageError
 
 if TYPE_CHECKING:
     from sentimill.client.credentials import Security  # importing gRPC takes a while
 
-__all__ = ["TOKEN_VARIABLE", "ServerAccess"]
-
-TOKEN_VARIABLE: Final = "SENTIMILL_TOKEN"
+_TOKEN_VARIABLE: Final = "SENTIMILL_TOKEN"
 
 _TARGET: Final = re.compile(r"^(?:dns:(?://[^/]*/)?|ipv[46]:)?(.*)$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerAccess:
-    """The values of the options. Every file is PEM, except the token file."""
+    """How to reach a server. Every file is PEM, except the token file."""
 
-    tls: bool = False
-    ca: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
-    token_file: Path | None = None
+    tls: Annotated[
+        bool,
+        Secured(
+            "--tls", help="Use TLS and verify the server against the system's CA certificates."
+        ),
+    ] = False
+    tls_ca: Annotated[
+        Path | None,
+        Secured(help="Use TLS and verify the server against these CA certificates (PEM)."),
+    ] = None
+    tls_cert: Annotated[Path | None, Secured(help="Client certificate for mutual TLS (PEM).")] = (
+        None
+    )
+    tls_key: Annotated[Path | None, Secured(help="Its key, not encrypted (PEM).")] = None
+    token_file: Annotated[
+        Path | None,
+        Secured(help="File that holds the token.", show_default=f"${_TOKEN_VARIABLE}"),
+    ] = None
 
     def security(self, server: str | None) -> Security | None:
         """Read the files and return what a client needs for *server*; None for a bare connection.
@@ -42,13 +54,13 @@ class ServerAccess:
         Raises UsageError for a file that is missing or does not load, for options that do not go
         together, and where a token would leave this machine without encryption.
         """
-        named = self.ca or self.certificate or self.key
+        named = self.tls_ca or self.tls_cert or self.tls_key
         if server is None:
             if self.tls or named or self.token_file:
                 why = "--tls, --tls-ca, --tls-cert, --tls-key and --token-file go with --server"
                 raise UsageError(why, reason="NO_SERVER")
             return None
-        if (self.certificate is None) != (self.key is None):
+        if (self.tls_cert is None) != (self.tls_key is None):
             why = "--tls-cert and --tls-key are given together"
             raise UsageError(why, reason="BAD_TLS")
         tls = self.tls or named is not None
@@ -65,7 +77,8 @@ class ServerAccess:
 
         self._check_certificates()
         ca, certificate, key = (
-            None if path is None else _read(path) for path in (self.ca, self.certificate, self.key)
+            None if path is None else _read(path)
+            for path in (self.tls_ca, self.tls_cert, self.tls_key)
         )
         return Security(tls=tls, ca=ca, certificate=certificate, key=key, token=token)
 
@@ -74,8 +87,8 @@ class ServerAccess:
             source = str(self.token_file)
             text = _read(self.token_file).decode("utf-8", "replace").strip()
         else:
-            source = TOKEN_VARIABLE
-            text = os.environ.get(TOKEN_VARIABLE, "").strip()
+            source = _TOKEN_VARIABLE
+            text = os.environ.get(_TOKEN_VARIABLE, "").strip()
             if not text:
                 return None
         if not text or not re.fullmatch(r"[!-~]+", text):
@@ -87,12 +100,14 @@ class ServerAccess:
         """Load the files as OpenSSL does, which says what is wrong with them; gRPC does not."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         try:
-            if self.ca is not None:
-                context.load_verify_locations(cadata=_read(self.ca).decode("ascii"))
-            if self.certificate is not None:
-                context.load_cert_chain(self.certificate, self.key, password=_no_password)
+            if self.tls_ca is not None:
+                context.load_verify_locations(cadata=_read(self.tls_ca).decode("ascii"))
+            if self.tls_cert is not None:
+                context.load_cert_chain(self.tls_cert, self.tls_key, password=_no_password)
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            names = ", ".join(str(path) for path in (self.ca, self.certificate, self.key) if path)
+            names = ", ".join(
+                str(path) for path in (self.tls_ca, self.tls_cert, self.tls_key) if path
+            )
             why = f"{names}: not certificates, or not the certificate's key ({error})"
             raise UsageError(why, reason="BAD_CERTIFICATE") from error
 

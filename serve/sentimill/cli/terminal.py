@@ -6,8 +6,6 @@ from typing import Final
 
 from rich.console import Console
 
-__all__ = ["console", "one_line"]
-
 console: Final = Console(stderr=True, highlight=False, soft_wrap=True)
 """Everything that is not data goes here."""
 

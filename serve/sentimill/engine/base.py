@@ -7,10 +7,11 @@ that a machine can run, one file a backend holds each library, and `factory` sta
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np  # the commands' options need the names alone, and `--help` stays quick
+    from numpy.typing import NDArray
 
 EngineName = Literal["auto", "onnx", "openvino"]
 Provider = Literal["auto", "cpu", "cuda"]

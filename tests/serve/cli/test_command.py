@@ -17,10 +17,14 @@ from cli_in_process import Run, Sentimill
 from sentimill.cli.main import add_command, app
 
 COMMANDS = ("classify", "score", "serve", "token", "doctor", "bundle inspect", "bundle verify")
+TRAINING = (
+    "label", "curate", "train", "evaluate", "export", "trim", "index add", "index remove", "cost",
+    "drift", "sample",
+)  # fmt: skip
 PROGRAM = (sys.executable, "-c", "from sentimill.cli.main import main; main()")
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS])
+@pytest.mark.parametrize("command", ["", *COMMANDS, *TRAINING])
 def test_help_fits_into_80_columns(
     sentimill: Sentimill, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:

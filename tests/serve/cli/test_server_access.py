@@ -139,17 +139,17 @@ def test_a_server_without_tls_is_named_as_such(
 @pytest.mark.parametrize(
     ("access", "reason"),
     [
-        (ServerAccess(ca=Path("none.pem")), "NO_SUCH_FILE"),
+        (ServerAccess(tls_ca=Path("none.pem")), "NO_SUCH_FILE"),
         (ServerAccess(token_file=Path("none")), "NO_SUCH_FILE"),
-        (ServerAccess(certificate=Path("one-client.pem")), "BAD_TLS"),
-        (ServerAccess(key=Path("one-client.key")), "BAD_TLS"),
-        (ServerAccess(ca=Path("token")), "BAD_CERTIFICATE"),
+        (ServerAccess(tls_cert=Path("one-client.pem")), "BAD_TLS"),
+        (ServerAccess(tls_key=Path("one-client.key")), "BAD_TLS"),
+        (ServerAccess(tls_ca=Path("token")), "BAD_CERTIFICATE"),
         (
-            ServerAccess(certificate=Path("one-client.pem"), key=Path("two-client.key")),
+            ServerAccess(tls_cert=Path("one-client.pem"), tls_key=Path("two-client.key")),
             "BAD_CERTIFICATE",
         ),
         (
-            ServerAccess(certificate=Path("one-client.pem"), key=Path("locked.key")),
+            ServerAccess(tls_cert=Path("one-client.pem"), tls_key=Path("locked.key")),
             "BAD_CERTIFICATE",
         ),
         (ServerAccess(token_file=Path("in.csv")), "BAD_TOKEN"),

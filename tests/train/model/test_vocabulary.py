@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
+from typer.testing import CliRunner, Result
 
 from sentimill.bundle.manifest import Base, Source
 from sentimill.errors import UsageError
@@ -25,6 +27,15 @@ from sentimill_train.model.vocabulary import count_pieces, keep_pieces, trim_enc
 from train_parts import TWO, VOCABULARY, encoder, tokenizer_json, write_base, write_reviews
 
 TEXTS = ["item was lovely", "item was lovely", "item was broken"]
+
+
+app = typer.Typer()
+app.command()(trim)
+
+
+def run_trim(*args: object) -> Result:
+    """Run `sentimill trim` on *args*."""
+    return CliRunner().invoke(app, [str(arg) for arg in args])
 
 
 def pieces(data: bytes, text: str) -> list[str]:
@@ -158,15 +169,16 @@ def test_other_tokenizers_are_refused() -> None:
 
 
 def test_the_command_writes_a_base_and_says_what_to_do_with_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
 ) -> None:
     """Plain files, that `train --base` reads."""
     base = write_base(tmp_path / "base")
     reviews = write_reviews(tmp_path / "r.jsonl", 40)
 
-    trim(str(base), tmp_path / "small", on=[str(reviews)], keep=fewest() + 3)
+    done = run_trim(base, tmp_path / "small", "--on", reviews, "--keep", fewest() + 3)
 
-    said = capsys.readouterr().err
+    assert done.exit_code == 0, done.output
+    said = done.stderr
     assert f"{fewest() + 3} word pieces" in said
     assert f"--base {tmp_path / 'small'}" in said
     assert find_pretrained(str(tmp_path / "small")).folder == tmp_path / "small"
@@ -174,5 +186,7 @@ def test_the_command_writes_a_base_and_says_what_to_do_with_it(
 
 def test_the_command_overwrites_nothing(tmp_path: Path) -> None:
     """A folder that is there is left as it is."""
-    with pytest.raises(UsageError, match="exists"):
-        trim("base", tmp_path, on=["reviews.csv"], keep=100)
+    error = run_trim("base", tmp_path, "--on", "reviews.csv", "--keep", 100).exception
+
+    assert isinstance(error, UsageError)
+    assert "exists" in str(error)

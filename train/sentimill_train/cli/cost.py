@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 import typer
 
 from sentimill.atomic_write import write_atomically
+from sentimill.cli import options as opt
 from sentimill.errors import UsageError
 from sentimill_train.cost.break_even import Plan
 from sentimill_train.cost.claims import Line, Study, choose, study
@@ -18,64 +20,58 @@ from sentimill_train.cost.report import count, render_cost
 from sentimill_train.labelling.token_prices import PRICES
 from sentimill_train.optional_packages import check_installed
 
-__all__ = ["cost"]
-
-_POSITIVE = 1e-9
+_POSITIVE: Final = 1e-9
+_Large: Final = partial(typer.Option, rich_help_panel="Large model")
+_Student: Final = partial(typer.Option, rich_help_panel="Student in use")
+_Making: Final = partial(typer.Option, rich_help_panel="Making the student")
 
 
 def cost(
     *,
     volume: Annotated[
-        float, typer.Option(min=1, help="Reviews over all months, for the totals.")
+        float, opt.Input(min=1, help="Reviews over all months, for the totals.")
     ] = 1e6,
+    review_tokens: Annotated[float, opt.Input(min=1, help="Tokens of a mean review.")] = 110.0,
+    months: Annotated[float, opt.Input(min=0.1, help="How long the student serves.")] = 12.0,
+    report: Annotated[Path | None, opt.Output(help="HTML file to write, with charts.")] = None,
+    as_json: Annotated[bool, opt.Output("--json", help="Print one JSON object.")] = False,
     model: Annotated[
         list[str] | None,
-        typer.Option(help="provider/model; may be repeated.", show_default="one of each tier"),
+        _Large(help="provider/model; may be repeated.", show_default="one of each tier"),
     ] = None,
-    prices: Annotated[
-        Path, typer.Option(help="Price table of large models.", show_default="ours")
-    ] = PRICES,
+    prices: Annotated[Path, _Large(help="Table of prices.", show_default="ours")] = PRICES,
+    prompt_tokens: Annotated[
+        float, _Large(min=0, help="Tokens of instruction and examples in a call.")
+    ] = 120.0,
+    answer_tokens: Annotated[float, _Large(min=1, help="Tokens of a mean answer.")] = 6.0,
+    reviews_a_call: Annotated[
+        float, _Large(min=1, help="Reviews that share one instruction.")
+    ] = 1.0,
     machine: Annotated[
-        str | None,
-        typer.Option(help="Name of the student's machine.", show_default="the measured one"),
+        str | None, _Student(help="Name of its machine.", show_default="the measured one")
     ] = None,
     machine_price: Annotated[
         float | None,
-        typer.Option(min=_POSITIVE, help="Its price, US dollars an hour.", show_default="listed"),
+        _Student(min=_POSITIVE, help="US dollars an hour of it.", show_default="listed"),
     ] = None,
     student_rate: Annotated[
-        float | None,
-        typer.Option(
-            min=_POSITIVE, help="Reviews a second of the student.", show_default="measured"
-        ),
+        float | None, _Student(min=_POSITIVE, help="Reviews a second.", show_default="measured")
     ] = None,
     utilisation: Annotated[
-        float,
-        typer.Option(min=0.001, max=1, help="Share of the rate that a real job reaches."),
+        float, _Student(min=0.001, max=1, help="Share of the rate that a real job reaches.")
     ] = 0.5,
     always_on: Annotated[
-        int, typer.Option(min=0, help="Machines that are always on; 0 is a batch job.")
+        int, _Student(min=0, help="Machines that are always on; 0 is a batch job.")
     ] = 0,
-    months: Annotated[float, typer.Option(min=0.1, help="How long the student serves.")] = 12.0,
-    prompt_tokens: Annotated[
-        float, typer.Option(min=0, help="Tokens of instruction and examples in a call.")
-    ] = 120.0,
-    review_tokens: Annotated[float, typer.Option(min=1, help="Tokens of a mean review.")] = 110.0,
-    answer_tokens: Annotated[float, typer.Option(min=1, help="Tokens of a mean answer.")] = 6.0,
-    reviews_a_call: Annotated[
-        float, typer.Option(min=1, help="Reviews that share one instruction.")
-    ] = 1.0,
+    upkeep_days: Annotated[float, _Student(min=0, help="Days of work a month.")] = 0.25,
     label_rows: Annotated[
-        float, typer.Option(min=0, help="Reviews labelled by the large model, once.")
+        float, _Making(min=0, help="Reviews labelled by the large model, once.")
     ] = 5_000.0,
-    gold_rows: Annotated[float, typer.Option(min=0, help="Reviews labelled by people.")] = 500.0,
-    gold_price: Annotated[float, typer.Option(min=0, help="US dollars for each of them.")] = 0.10,
-    engineering_days: Annotated[float, typer.Option(min=0, help="Days of work, once.")] = 5.0,
-    upkeep_days: Annotated[float, typer.Option(min=0, help="Days of work a month.")] = 0.25,
-    day_rate: Annotated[float, typer.Option(min=0, help="US dollars for a day of work.")] = 600.0,
-    training_hours: Annotated[float, typer.Option(min=0, help="Machine hours to train.")] = 3.0,
-    report: Annotated[Path | None, typer.Option(help="HTML file to write, with charts.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    gold_rows: Annotated[float, _Making(min=0, help="Reviews labelled by people.")] = 500.0,
+    gold_price: Annotated[float, _Making(min=0, help="US dollars for each of them.")] = 0.10,
+    engineering_days: Annotated[float, _Making(min=0, help="Days of work, once.")] = 5.0,
+    day_rate: Annotated[float, _Making(min=0, help="US dollars for a day of work.")] = 600.0,
+    training_hours: Annotated[float, _Making(min=0, help="Machine hours to train.")] = 3.0,
 ) -> None:
     """Show what reviews cost by large models and by a student, and when the student pays back."""
     rates = load_rates(prices)

@@ -2,75 +2,85 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from sentimill.cli import options as opt
 from sentimill.errors import UsageError
-from sentimill_train.cli import table_options as table
+from sentimill_train.cli.table_options import (
+    DEFAULT_LABELS,
+    LabelColumn,
+    LabelsOption,
+    columns_of,
+    split_names,
+)
 
 if TYPE_CHECKING:
     from sentimill_train.curation.label_errors import Embed
 
-__all__ = ["curate"]
+
+_Filter: Final = partial(typer.Option, rich_help_panel="What is dropped")
 
 
+@opt.with_groups
 def curate(
-    labelled: Annotated[str, typer.Argument(help="Labelled reviews, such as `label` writes.")],
-    out: Annotated[Path, typer.Argument(help="JSON lines to write, for `train`.")],
+    labelled: Annotated[str, opt.InputArgument(help="Labelled reviews, such as `label` writes.")],
+    out: Annotated[Path, opt.OutputArgument(help="JSON lines to write, for `train`.")],
+    *,
+    table: opt.TableOptions,
+    label_column: LabelColumn = None,
+    labels: LabelsOption = DEFAULT_LABELS,
     report: Annotated[
-        Path | None, typer.Option(help="HTML report of what was dropped and why.")
+        Path | None, opt.Output(help="HTML report of what was dropped and why.")
     ] = None,
     holdout: Annotated[
         list[str] | None,
-        typer.Option(help="Evaluation file whose texts must not be trained on; may be repeated."),
+        _Filter(
+            metavar="FILE",
+            help="Evaluation file whose texts must not be trained on; may be repeated.",
+        ),
     ] = None,
-    labels: Annotated[
-        str, typer.Option(help="The closed label set, in order.")
-    ] = "negative,neutral,positive",
     near: Annotated[
-        float,
-        typer.Option(min=0.0, max=1.0, help="Similarity of near-duplicates; 1 keeps them all."),
+        float, _Filter(min=0.0, max=1.0, help="Similarity of near-duplicates; 1 keeps them all.")
     ] = 0.8,
     no_label_errors: Annotated[
         bool,
-        typer.Option(
+        _Filter(
             "--no-label-errors", help="Do not look for wrong labels among those that people gave."
         ),
     ] = False,
     drop_label_errors: Annotated[
-        bool, typer.Option("--drop-label-errors", help="Drop the labels that are probably wrong.")
+        bool, _Filter("--drop-label-errors", help="Drop the labels that are probably wrong.")
     ] = False,
+    class_ratio: Annotated[
+        float | None,
+        _Filter(min=1.0, help="Most rows of a class, times the fewest.", show_default="no limit"),
+    ] = None,
+    domain_share: Annotated[
+        float | None,
+        _Filter(min=0.01, max=1.0, help="Largest share of one domain.", show_default="no limit"),
+    ] = None,
+    keep: Annotated[
+        int | None,
+        _Filter(min=1, help="Rows of train to keep, a random sample.", show_default="all"),
+    ] = None,
     bundle: Annotated[
         Path | None,
-        typer.Option(
+        opt.Model(
             envvar="SENTIMILL_BUNDLE",
             help="Bundle whose embeddings tell wrong labels.",
             show_default="the reference student",
         ),
     ] = None,
-    class_ratio: Annotated[
-        float | None,
-        typer.Option(min=1.0, help="Most rows of a class, times the fewest."),
-    ] = None,
-    domain_share: Annotated[
-        float | None, typer.Option(min=0.01, max=1.0, help="Largest share of one domain.")
-    ] = None,
-    keep: Annotated[
-        int | None, typer.Option(min=1, help="Rows of train to keep, a random sample.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
+    seed: opt.SeedOption = 0,
     scratch: Annotated[
-        Path | None, typer.Option(help="Folder for temporary files, as large as the input.")
+        Path | None,
+        opt.Advanced(help="Folder for temporary files, as large as the input."),
     ] = None,
-    text_column: table.TextColumn = None,
-    label_column: table.LabelColumn = None,
-    delimiter: table.Delimiter = None,
-    quote: table.QuoteChar = '"',
-    escape: table.Escape = None,
-    encoding: table.Encoding = "utf-8",
 ) -> None:
     """Remove leaks and repeats from the training rows of a labelled set, and report label errors.
 
@@ -82,7 +92,7 @@ def curate(
     from sentimill_train.curation.pipeline import CurateJob, curate_rows
     from sentimill_train.curation.report import write_report
 
-    names = tuple(name.strip() for name in labels.split(",") if name.strip())
+    names = split_names(labels)
     if len(names) < 2:
         raise UsageError(f"--labels {labels!r} names fewer than two", reason="BAD_LABELS")
     job = CurateJob(
@@ -90,7 +100,7 @@ def curate(
         out=out,
         labels=names,
         holdout=tuple(holdout or ()),
-        columns=table.columns_of(text_column, label_column, delimiter, quote, escape, encoding),
+        columns=columns_of(table, label_column),
         near=near if near < 1 else None,
         drop_label_errors=drop_label_errors,
         class_ratio=class_ratio,

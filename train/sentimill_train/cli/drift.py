@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from sentimill_train.cli import table_options as table
+from sentimill.cli import options as opt
+from sentimill_train.cli.table_options import columns_of
 from sentimill_train.optional_packages import check_installed
 
 if TYPE_CHECKING:
@@ -15,43 +16,39 @@ if TYPE_CHECKING:
 
     from sentimill_train.monitoring.drift import Drift
 
-__all__ = ["MOVED", "drift"]
-
 MOVED: Final = 5
 """Exit code when something has moved; the codes of errors are lower."""
 
 _NEEDS: Final = ("scipy", "sklearn", "torch")
 
 
+@opt.with_groups
 def drift(
-    on: Annotated[str, typer.Option(metavar="FILE", help="Recent texts: CSV, JSONL or Parquet.")],
-    reference: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="SENTIMILL_BUNDLE",
-            help="Bundle that answers such texts.",
-            show_default="the model that comes with Sentimill",
-        ),
-    ] = None,
+    *,
+    on: Annotated[str, opt.Input(metavar="FILE", help="Recent texts: CSV, JSONL or Parquet.")],
     against: Annotated[
         str | None,
-        typer.Option(
+        opt.Input(
             metavar="FILE",
             help="Earlier texts to compare with, such as those that the bundle was judged on.",
             show_default="the label mix alone is tested",
         ),
     ] = None,
-    text_column: table.TextColumn = None,
-    delimiter: table.Delimiter = None,
-    quote: table.QuoteChar = '"',
-    escape: table.Escape = None,
-    encoding: table.Encoding = "utf-8",
-    most: Annotated[int, typer.Option(min=50, help="Rows drawn at random from each file.")] = 1000,
+    table: opt.TableOptions,
+    reference: Annotated[
+        Path | None,
+        opt.Model(
+            envvar="SENTIMILL_BUNDLE",
+            help="Bundle that answers such texts.",
+            show_default="the model that comes with Sentimill",
+        ),
+    ] = None,
+    json: Annotated[Path | None, opt.Output(help="Write every figure here.")] = None,
+    most: Annotated[int, opt.Advanced(min=50, help="Rows drawn at random from each file.")] = 1000,
     alpha: Annotated[
-        float, typer.Option(min=1e-6, max=0.5, help="Probability of a false alarm, over all tests.")
+        float, opt.Advanced(min=1e-6, max=0.5, help="Probability of a false alarm, over all tests.")
     ] = 0.01,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 0,
-    json: Annotated[Path | None, typer.Option(help="Write every figure here.")] = None,
+    seed: opt.SeedOption = 0,
 ) -> None:
     """Test whether recent texts still resemble those that a bundle was judged on.
 
@@ -69,7 +66,7 @@ def drift(
     job = DriftJob(
         on=on,
         against=against,
-        columns=table.columns_of(text_column, None, delimiter, quote, escape, encoding),
+        columns=columns_of(table),
         most=most,
         alpha=alpha,
         seed=seed,

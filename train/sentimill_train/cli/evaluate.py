@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import typer
 
 from sentimill.bundle.reference import reference_bundle
-from sentimill_train.cli import table_options as table
+from sentimill.cli import options as opt
+from sentimill.engine.base import Precision
+from sentimill_train.cli.table_options import LabelColumn, columns_of
 from sentimill_train.optional_packages import check_installed
 
 if TYPE_CHECKING:
@@ -21,119 +23,59 @@ if TYPE_CHECKING:
     from sentimill_train.evaluation.labelled_set import Answered
     from sentimill_train.evaluation.result import Contender, Judgement
 
-__all__ = ["evaluate"]
-
-Part = Literal["auto", "train", "validation", "test", "all"]
-_INPUT: Final = "Input"
-_OUTPUT: Final = "Output"
-_MODEL: Final = "Model"
-_ADVANCED: Final = "Advanced"
 _NEEDS: Final = ("jinja2", "matplotlib", "scipy", "sklearn")
 
-Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 
-
+@opt.with_groups
 def evaluate(
     on: Annotated[
         list[str],
-        typer.Option(
-            metavar="FILE...",
-            help="Labelled reviews to judge on, one set a file.",
-            rich_help_panel=_INPUT,
-        ),
+        opt.Input(metavar="FILE...", help="Labelled reviews to judge on, one set a file."),
     ],
     more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     *,
-    bundle: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="SENTIMILL_BUNDLE",
-            help="Folder that train wrote.",
-            show_default="the model that comes with Sentimill",
-            rich_help_panel=_MODEL,
-        ),
-    ] = None,
-    precision: Annotated[
-        Precision,
-        typer.Option(help="auto takes the fastest of the bundle.", rich_help_panel=_MODEL),
-    ] = "auto",
-    against: Annotated[
-        list[Path] | None,
-        typer.Option(help="Another bundle to compare with.", rich_help_panel=_MODEL),
-    ] = None,
-    baselines: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FILE",
-            help="File that the bundle learnt: fit plain models on it to compare.",
-            rich_help_panel=_MODEL,
-        ),
-    ] = None,
-    text_column: table.TextColumn = None,
-    label_column: table.LabelColumn = None,
-    delimiter: table.Delimiter = None,
-    quote: table.QuoteChar = '"',
-    escape: table.Escape = None,
-    encoding: table.Encoding = "utf-8",
+    table: opt.TableOptions,
+    label_column: LabelColumn = None,
     part: Annotated[
-        Part,
-        typer.Option(
-            help="Split to judge on; auto is test where there are splits.", rich_help_panel=_INPUT
-        ),
+        Literal["auto", "train", "validation", "test", "all"],
+        opt.Input(help="Split to judge on; auto is test where there are splits."),
     ] = "auto",
     most_rows: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            help="Judge on a sample of a larger set.",
-            show_default="all",
-            rich_help_panel=_INPUT,
-        ),
+        opt.Input(min=1, help="Judge on a sample of a larger set.", show_default="all"),
     ] = None,
     behaviour: Annotated[
         list[Path] | None,
-        typer.Option(
-            metavar="FILE",
-            help="Suite of cases besides our own, .jsonl or .jsonl.gz.",
-            rich_help_panel=_INPUT,
-        ),
+        opt.Input(metavar="FILE", help="Suite of cases besides our own, .jsonl or .jsonl.gz."),
     ] = None,
     behaviour_cases: Annotated[
-        int | None,
-        typer.Option(min=1, help="Cases of each test.", show_default="all", rich_help_panel=_INPUT),
+        int | None, opt.Input(min=1, help="Cases of each test.", show_default="all")
     ] = None,
-    json: Annotated[
-        Path | None, typer.Option(help="Write every figure here.", rich_help_panel=_OUTPUT)
-    ] = None,
-    report: Annotated[
-        Path | None, typer.Option(help="Write one HTML file here.", rich_help_panel=_OUTPUT)
-    ] = None,
-    mistakes: Annotated[
-        int,
-        typer.Option(
-            min=0, help="Wrong answers of each set in the report.", rich_help_panel=_OUTPUT
+    bundle: opt.BundleOption = None,
+    precision: Annotated[
+        Precision, opt.Model(help="auto takes the fastest of the bundle.")
+    ] = "auto",
+    against: Annotated[list[Path] | None, opt.Model(help="Another bundle to compare with.")] = None,
+    baselines: Annotated[
+        list[str] | None,
+        opt.Model(
+            metavar="FILE", help="File that the bundle learnt: fit plain models on it to compare."
         ),
+    ] = None,
+    json: Annotated[Path | None, opt.Output(help="Write every figure here.")] = None,
+    report: Annotated[Path | None, opt.Output(help="Write one HTML file here.")] = None,
+    mistakes: Annotated[
+        int, opt.Output(min=0, help="Wrong answers of each set in the report.")
     ] = 20,
     target_error: Annotated[
         float | None,
-        typer.Option(
-            min=0.0001,
-            max=0.9999,
-            help="Say which threshold would keep this error.",
-            rich_help_panel=_OUTPUT,
-        ),
+        opt.Output(min=0.0001, max=0.9999, help="Say which threshold would keep this error."),
     ] = None,
-    draws: Annotated[
-        int, typer.Option(min=100, help="Bootstrap draws.", rich_help_panel=_ADVANCED)
-    ] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the bootstrap.", rich_help_panel=_ADVANCED)] = 0,
+    draws: Annotated[int, opt.Advanced(min=100, help="Bootstrap draws.")] = 1000,
+    seed: opt.SeedOption = 0,
     base: Annotated[
         str | None,
-        typer.Option(
-            help="Encoder of the static baseline.",
-            show_default="all-MiniLM-L6-v2",
-            rich_help_panel=_ADVANCED,
-        ),
+        opt.Advanced(help="Encoder of the static baseline.", show_default="all-MiniLM-L6-v2"),
     ] = None,
 ) -> None:
     """Evaluate a model on labelled reviews and behaviour cases, and compare it with others."""
@@ -149,7 +91,7 @@ def evaluate(
     from sentimill_train.evaluation.report import render_report, worst_mistakes
 
     console = Console(stderr=True, highlight=False)
-    columns = table.columns_of(text_column, label_column, delimiter, quote, escape, encoding)
+    columns = columns_of(table, label_column)
     classifier = Classifier.load(bundle or reference_bundle(), precision=precision)
     manifest = classifier.bundle.manifest
     others = [Classifier.load(other, precision=precision) for other in against or []]

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 import typer
 
 from sentimill.bundle.reference import reference_bundle
+from sentimill.cli import options as opt
 from sentimill.errors import BundleError, UsageError
-from sentimill_train.cli import table_options as table
+from sentimill_train.cli.table_options import LabelColumn, columns_of
 from sentimill_train.optional_packages import needed_for
 
 if TYPE_CHECKING:
     from sentimill_train.export.precisions import Exported
 
-__all__ = ["export"]
 
-
+@opt.with_groups
 def export(
     folders: Annotated[
         list[Path],
-        typer.Argument(
+        opt.InputArgument(
             metavar="[BUNDLE] OUT",
             help="Folder that train wrote, by default the model that comes with Sentimill; and the"
             " folder to write the new bundle to. Files for --on may follow.",
@@ -29,47 +29,43 @@ def export(
     ],
     on: Annotated[
         list[str],
-        typer.Option(
+        opt.Input(
             metavar="FILE...",
-            help="300 reviews or more that the model has not learnt, for the gate; labels help it",
+            help="300 reviews or more that the model has not learnt, for the gate; labels help it.",
         ),
     ],
     *,
+    table: opt.TableOptions,
+    label_column: LabelColumn = None,
+    overwrite: opt.OverwriteOption = False,
     precision: Annotated[
         list[str] | None,
-        typer.Option(
-            help="int8 for CPUs, fp16 for GPUs, bf16 for CPUs that have it; may be repeated",
+        opt.Model(
+            help="int8 for CPUs, fp16 for GPUs, bf16 for CPUs that have it; may be repeated.",
             show_default="int8",
         ),
     ] = None,
     compact: Annotated[
         bool,
-        typer.Option(
-            "--compact", help="for shipping: int8 alone, and the weights to train on in fp16"
+        opt.Model(
+            "--compact", help="For shipping: int8 alone, and the weights to train on in fp16."
         ),
     ] = False,
     float_values: Annotated[
         bool,
-        typer.Option(
+        opt.Model(
             "--float-values",
-            help="compute attention's values in float32 if int8 fails its gate; a little slower",
+            help="Compute attention's values in float32 if int8 fails its gate; a little slower.",
         ),
     ] = False,
     exporter: Annotated[
         Literal["default", "optimum"],
-        typer.Option(
+        opt.Advanced(
             "--exporter",
             "--lane",
-            help="keep the fp32 graph of train, or export it again with optimum (extra `optimum`)",
+            help="Keep the fp32 graph of train, or export it again with optimum (extra `optimum`).",
         ),
     ] = "default",
-    text_column: table.TextColumn = None,
-    label_column: table.LabelColumn = None,
-    delimiter: table.Delimiter = None,
-    quote: table.QuoteChar = '"',
-    escape: table.Escape = None,
-    encoding: table.Encoding = "utf-8",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace a bundle at OUT")] = False,
 ) -> None:
     """Add the precisions that answer as fp32 does to a bundle, and say by how much others fail.
 
@@ -92,14 +88,7 @@ def export(
         bundle=bundle,
         out=out,
         on=(*on, *more),
-        columns=table.columns_of(
-            text_column,
-            label_column,
-            delimiter=delimiter,
-            quote=quote,
-            escape=escape,
-            encoding=encoding,
-        ),
+        columns=columns_of(table, label_column),
         precisions=tuple(each for each in known if each in wanted),
         compact=compact,
         float_values=float_values,

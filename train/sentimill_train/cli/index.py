@@ -7,39 +7,32 @@ from typing import Annotated
 
 import typer
 
+from sentimill.cli import options as opt
 from sentimill.errors import UsageError
-from sentimill_train.cli.table_options import LabelColumn, TextColumn, columns_of
-
-__all__ = ["index"]
+from sentimill_train.cli.table_options import LabelColumn, columns_of
 
 index = typer.Typer(
     no_args_is_help=True,
     help="Index your labelled reviews, so that answers show the nearest: `index FILE INDEX`.",
 )
 
-Folder = Annotated[Path, typer.Argument(metavar="INDEX", help="Folder of the index.")]
+Folder = Annotated[Path, opt.OutputArgument(metavar="INDEX", help="Folder of the index.")]
 
 
 @index.command()
+@opt.with_groups
 def add(
     reviews: Annotated[
-        str, typer.Argument(metavar="FILE", help="Labelled reviews, with a column id.")
+        str, opt.InputArgument(metavar="FILE", help="Labelled reviews, with a column id.")
     ],
     folder: Folder,
     *,
-    bundle: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="SENTIMILL_BUNDLE",
-            help="Bundle whose states are compared.",
-            show_default="the model that comes with Sentimill",
-        ),
-    ] = None,
-    keep_texts: Annotated[
-        bool, typer.Option("--keep-texts", help="Keep the texts, so that answers can show them.")
-    ] = False,
-    text_column: TextColumn = None,
+    table: opt.TableOptions,
     label_column: LabelColumn = None,
+    bundle: opt.BundleOption = None,
+    keep_texts: Annotated[
+        bool, opt.Output("--keep-texts", help="Keep the texts, so that answers can show them.")
+    ] = False,
 ) -> None:
     """Add labelled reviews to an index, which is made where there is none."""
     from sentimill.classifier import Classifier
@@ -52,7 +45,7 @@ def add(
     if keep_texts and not made.texts:
         why = f"{folder} was made without --keep-texts: leave it out, or make another index"
         raise UsageError(why, reason="INDEX_WITHOUT_TEXTS")
-    columns = columns_of(text_column, label_column)
+    columns = columns_of(table, label_column)
     rows = [r for r in read_examples(reviews, columns=columns, labels=classifier.labels) if r.label]
     encoded, values = classifier.compute([row.text for row in rows], progress=True)
     read = [row for row, one in zip(rows, encoded, strict=True) if isinstance(one, Encoded)]

@@ -8,12 +8,19 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from sentimill.cli import options as opt
 from sentimill.errors import UsageError
-from sentimill_train.cli import table_options as table
+from sentimill_train.cli.table_options import (
+    DEFAULT_LABELS,
+    LabelColumn,
+    LabelsOption,
+    columns_of,
+    split_names,
+)
 
 if TYPE_CHECKING:
     from sentimill_train.labelling.job import LabelJob
@@ -21,87 +28,80 @@ if TYPE_CHECKING:
     from sentimill_train.labelling.requests.batch_runner import BatchLimits
     from sentimill_train.labelling.token_prices import Quote
 
-__all__ = ["label"]
-
-# The headings of `--help`.
-_teacher = partial(typer.Option, rich_help_panel="Teacher")
-_budget = partial(typer.Option, rich_help_panel="Budget")
-_input = partial(typer.Option, rich_help_panel="Input")
-_performance = partial(typer.Option, rich_help_panel="Performance")
-_advanced = partial(typer.Option, rich_help_panel="Advanced")
+_Teacher: Final = partial(typer.Option, rich_help_panel="Teacher")
+_Budget: Final = partial(typer.Option, rich_help_panel="Budget")
 
 
+@opt.with_groups
 def label(
     reviews: Annotated[
         str | None,
-        typer.Argument(help="CSV, TSV, JSONL, Parquet, `starter`, `hard-kinds` or hub:owner/name."),
+        opt.InputArgument(
+            help="CSV, TSV, JSONL, Parquet, `starter`, `hard-kinds` or hub:owner/name."
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Argument(help="Labelled JSON lines to write.")] = None,
-    teacher: Annotated[
-        list[str] | None,
-        _teacher(help="openai:MODEL, openai:MODEL@URL or anthropic:MODEL; may be repeated."),
-    ] = None,
-    budget: Annotated[
-        str, _budget(help="Most US dollars that all runs with this store may cost, or `none`.")
-    ] = "1.00",
-    base_url: Annotated[
-        str | None, _teacher(help="Endpoint of every teacher without one of its own.")
-    ] = None,
-    yes: Annotated[bool, _budget("--yes", help="Do not ask before the first call.")] = False,
-    labels: Annotated[str, _teacher(help="Labels, in order.")] = "negative,neutral,positive",
-    soft: Annotated[
-        str, _teacher(help="Source of the shares: auto, logprobs, votes or stated.")
-    ] = "auto",
-    votes: Annotated[int, _teacher(min=1, help="Answers to ask for a text, without logprobs.")] = 1,
-    shots: Annotated[
-        int, _teacher(min=0, help="Gold rows of each label to show in the prompt.")
-    ] = 0,
-    gold_rows: Annotated[
-        int, _advanced(min=0, help="Most rows with a label to measure the teacher on.")
-    ] = 200,
+    out: Annotated[Path | None, opt.OutputArgument(help="Labelled JSON lines to write.")] = None,
+    *,
+    table: opt.TableOptions,
+    label_column: LabelColumn = None,
+    labels: LabelsOption = DEFAULT_LABELS,
     relabel: Annotated[
-        bool, _input("--relabel", help="Also ask about rows that have a label.")
+        bool, opt.Input("--relabel", help="Also ask about rows that have a label.")
     ] = False,
     redact: Annotated[
-        bool, _input("--redact", help="Mask e-mail, web, phone and card numbers.")
+        bool, opt.Input("--redact", help="Mask e-mail, web, phone and card numbers.")
     ] = False,
-    max_words: Annotated[int, _input(min=8, help="A longer text loses its middle.")] = 400,
+    max_words: Annotated[int, opt.Input(min=8, help="A longer text loses its middle.")] = 400,
+    teacher: Annotated[
+        list[str] | None,
+        _Teacher(help="openai:MODEL, openai:MODEL@URL or anthropic:MODEL; may be repeated."),
+    ] = None,
+    base_url: Annotated[
+        str | None, _Teacher(help="Endpoint of every teacher without one of its own.")
+    ] = None,
+    soft: Annotated[
+        str, _Teacher(help="Source of the shares: auto, logprobs, votes or stated.")
+    ] = "auto",
+    votes: Annotated[int, _Teacher(min=1, help="Answers to ask for a text, without logprobs.")] = 1,
+    shots: Annotated[
+        int, _Teacher(min=0, help="Gold rows of each label to show in the prompt.")
+    ] = 0,
+    label_help: Annotated[
+        Path | None, _Teacher(help='TOML file with a line LABEL = "meaning" for each label.')
+    ] = None,
+    prompt: Annotated[Path | None, _Teacher(help="A prompt file to use.")] = None,
+    budget: Annotated[
+        str, _Budget(help="Most US dollars that all runs with this store may cost, or `none`.")
+    ] = "1.00",
+    yes: Annotated[bool, _Budget("--yes", help="Do not ask before the first call.")] = False,
     price_in: Annotated[
-        float | None, _budget(min=0.0, help="US dollars for a million tokens sent.")
+        float | None, _Budget(min=0.0, help="US dollars for a million tokens sent.")
     ] = None,
     price_out: Annotated[
-        float | None, _budget(min=0.0, help="US dollars for a million tokens answered.")
+        float | None, _Budget(min=0.0, help="US dollars for a million tokens answered.")
     ] = None,
-    prices: Annotated[Path | None, _budget(help="Price table to use in place of ours.")] = None,
-    rpm: Annotated[float | None, _performance(min=0.01, help="Most requests a minute.")] = None,
-    tpm: Annotated[float | None, _performance(min=1.0, help="Most tokens a minute.")] = None,
-    concurrency: Annotated[int, _performance(min=1, max=1000, help="Most calls at once.")] = 16,
-    timeout_s: Annotated[float, _performance(min=0.05, help="Seconds a call may take.")] = 60.0,
-    attempts: Annotated[int, _performance(min=1, help="Most calls to answer one question.")] = 8,
+    prices: Annotated[Path | None, _Budget(help="Price table to use in place of ours.")] = None,
     batch: Annotated[
-        bool, _budget("--batch", help="Use the batch API: half the price, up to a day.")
+        bool, _Budget("--batch", help="Use the batch API: half the price, up to a day.")
     ] = False,
-    batch_rows: Annotated[int, _budget(min=1, max=50_000, help="Rows in one batch.")] = 50_000,
-    poll_s: Annotated[float, _budget(min=0.01, help="Seconds between polls.")] = 60.0,
+    batch_rows: Annotated[int, _Budget(min=1, max=50_000, help="Rows in one batch.")] = 50_000,
+    poll_s: Annotated[float, _Budget(min=0.01, help="Seconds between polls.")] = 60.0,
+    rpm: Annotated[float | None, opt.Performance(min=0.01, help="Most requests a minute.")] = None,
+    tpm: Annotated[float | None, opt.Performance(min=1.0, help="Most tokens a minute.")] = None,
+    concurrency: Annotated[int, opt.Performance(min=1, max=1000, help="Most calls at once.")] = 16,
+    timeout_s: Annotated[float, opt.Performance(min=0.05, help="Seconds a call may take.")] = 60.0,
+    attempts: Annotated[int, opt.Performance(min=1, help="Most calls to answer one question.")] = 8,
+    gold_rows: Annotated[
+        int, opt.Advanced(min=0, help="Most rows with a label to measure the teacher on.")
+    ] = 200,
     store: Annotated[
         Path | None,
-        _advanced(help="File that stores the answers.", show_default="OUT.answers.sqlite"),
+        opt.Advanced(help="File that stores the answers.", show_default="OUT.answers.sqlite"),
     ] = None,
-    label_help: Annotated[
-        Path | None, _teacher(help='TOML file with a line LABEL = "meaning" for each label.')
-    ] = None,
-    prompt: Annotated[Path | None, _teacher(help="A prompt file to use.")] = None,
-    text_column: table.TextColumn = None,
-    label_column: table.LabelColumn = None,
-    delimiter: table.Delimiter = None,
-    quote: table.QuoteChar = '"',
-    escape: table.Escape = None,
-    encoding: table.Encoding = "utf-8",
     probe_injection: Annotated[
         bool,
-        _advanced(
-            "--probe-injection",
-            help="Measure whether commands in reviews change labels.",
+        opt.Advanced(
+            "--probe-injection", help="Measure whether commands in reviews change labels."
         ),
     ] = False,
 ) -> None:
@@ -127,13 +127,13 @@ def label(
         reviews, out = reviews or "", out or Path("injection-probe")
     if reviews is None or out is None:
         raise UsageError("name the reviews and the file to write", reason="BAD_OPTION")
-    names = tuple(name.strip() for name in labels.split(",") if name.strip())
+    names = split_names(labels)
     job = LabelJob(
         source=reviews,
         out=out,
         store=store or out.with_name(out.name + ".answers.sqlite"),
         labels=names,
-        columns=table.columns_of(text_column, label_column, delimiter, quote, escape, encoding),
+        columns=columns_of(table, label_column),
         budget=_picodollars(budget),
         soft=soft,  # type: ignore[arg-type] # checked above
         votes=votes,

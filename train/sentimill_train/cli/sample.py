@@ -8,16 +8,22 @@ from typing import Annotated
 import typer
 
 from sentimill.bundle.reference import reference_bundle
-from sentimill_train.cli import table_options as table
+from sentimill.cli import options as opt
+from sentimill_train.cli.table_options import columns_of
 
-__all__ = ["sample"]
 
-
+@opt.with_groups
 def sample(
-    recent: Annotated[str, typer.Argument(metavar="FILE", help="Recent texts, as a table.")],
+    recent: Annotated[str, opt.InputArgument(metavar="FILE", help="Recent texts, as a table.")],
+    *,
+    table: opt.TableOptions,
+    exclude: Annotated[
+        list[str] | None,
+        opt.Input(metavar="FILE", help="File whose texts have labels already; may be repeated."),
+    ] = None,
     bundle: Annotated[
         list[Path] | None,
-        typer.Option(
+        opt.Model(
             envvar="SENTIMILL_BUNDLE",
             help="Bundle that answers the texts; several are averaged.",
             show_default="the reference student",
@@ -25,19 +31,11 @@ def sample(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Rows to label, as JSON lines.", show_default="FILE.to-label.jsonl"),
+        opt.Output(help="Rows to label, as JSON lines.", show_default="FILE.to-label.jsonl"),
     ] = None,
-    budget: Annotated[int, typer.Option(min=1, help="Number of rows to pick.")] = 500,
-    text_column: table.TextColumn = None,
-    delimiter: table.Delimiter = None,
-    quote: table.QuoteChar = '"',
-    escape: table.Escape = None,
-    encoding: table.Encoding = "utf-8",
-    exclude: Annotated[
-        list[str] | None, typer.Option(help="File whose texts have labels already; repeatable.")
-    ] = None,
-    most: Annotated[int, typer.Option(min=1, help="Rows drawn at random to choose from.")] = 20_000,
-    seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
+    budget: Annotated[int, opt.Output(min=1, help="Number of rows to pick.")] = 500,
+    most: Annotated[int, opt.Advanced(min=1, help="Rows drawn at random to choose from.")] = 20_000,
+    seed: opt.SeedOption = 0,
 ) -> None:
     """Pick what to label next: the texts that the model is least sure of, no two alike.
 
@@ -53,7 +51,7 @@ def sample(
         source=recent,
         out=out,
         budget=budget,
-        columns=table.columns_of(text_column, None, delimiter, quote, escape, encoding),
+        columns=columns_of(table),
         most=most,
         exclude=tuple(exclude or ()),
         seed=seed,

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from sentimill_train.pipeline import Trained
     from sentimill_train.training import state
 
-__all__ = ["ProgressDisplay", "report"]
-
 _SHOWN_REFUSALS: Final = 3
 _LINE_SECONDS: Final = 10.0
 

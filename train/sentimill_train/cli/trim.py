@@ -7,30 +7,29 @@ from typing import Annotated
 
 import typer
 
+from sentimill.cli import options as opt
 from sentimill.errors import UsageError
-from sentimill_train.cli import table_options as table
+from sentimill_train.cli.table_options import columns_of
 from sentimill_train.optional_packages import needed_for
 
-__all__ = ["trim"]
 
-
+@opt.with_groups
 def trim(
     base: Annotated[
         str,
-        typer.Argument(
+        opt.InputArgument(
             metavar="BASE",
-            help="a bundle or a folder, hub:owner/name[@revision], or all-MiniLM-L6-v2",
+            help="A bundle or a folder, hub:owner/name[@revision], or all-MiniLM-L6-v2.",
         ),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="folder to write the encoder to")],
+    out: Annotated[Path, opt.OutputArgument(metavar="OUT", help="Folder to write the encoder to.")],
     *,
-    on: Annotated[list[str], typer.Option(help="reviews whose words are counted; may be repeated")],
-    keep: Annotated[int, typer.Option(help="word pieces to keep, of about 30,000")],
-    text_column: table.TextColumn = None,
-    delimiter: table.Delimiter = None,
-    quote: table.QuoteChar = '"',
-    escape: table.Escape = None,
-    encoding: table.Encoding = "utf-8",
+    on: Annotated[
+        list[str],
+        opt.Input(metavar="FILE", help="Reviews whose words are counted; may be repeated."),
+    ],
+    keep: Annotated[int, opt.Output(help="Word pieces to keep, of about 30,000.")],
+    table: opt.TableOptions,
 ) -> None:
     """Keep only the word pieces that reviews use, for a smaller model: a base for `train`.
 
@@ -43,9 +42,7 @@ def trim(
         from sentimill_train.model.vocabulary import trim_encoder
     if out.exists():
         raise UsageError(f"{out} exists: remove it, or name another folder", reason="OUTPUT_EXISTS")
-    columns = table.columns_of(
-        text_column, delimiter=delimiter, quote=quote, escape=escape, encoding=encoding
-    )
+    columns = columns_of(table)
     texts = [text for source in on for text, _ in stream_texts(source, columns)]
     pieces, share = trim_encoder(find_pretrained(base), out, texts, keep)
     typer.echo(
