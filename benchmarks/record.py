@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from sentimill.engine.hardware import Machine, usable_cores, usable_providers
+from sentimill.engine.hardware import Machine, usable_cores
 from sentimill.installed_packages import package_version
 
 __all__ = [
@@ -49,10 +49,9 @@ def cpu_name() -> str:
 
 def surroundings() -> dict[str, object]:
     """Return machine, load, commit and versions; a busy machine makes only ratios worth reading."""
+    machine = Machine.here()
     flags = sorted(
-        flag
-        for flag in Machine.here().cpu_flags
-        if flag.startswith(("avx512_", "amx_", "avx2", "avx_"))
+        flag for flag in machine.cpu_flags if flag.startswith(("avx512_", "amx_", "avx2", "avx_"))
     )
     return {
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -63,7 +62,7 @@ def surroundings() -> dict[str, object]:
         "python": platform.python_version(),
         "commit": os.environ.get("SENTIMILL_COMMIT") or _commit(),
         # As imported: the packages for CPUs and GPUs overwrite one another's files.
-        "onnxruntime": usable_providers().get("onnxruntime"),
+        "onnxruntime": machine.onnxruntime,
         **{name: package_version(name) for name in _PACKAGES},
     }
 

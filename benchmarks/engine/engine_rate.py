@@ -90,9 +90,7 @@ class Plain:
         self._session = onnxruntime.InferenceSession(
             model, sess_options=options, providers=["CPUExecutionProvider"]
         )
-        self._info = EngineInfo(
-            engine="plain", provider="cpu", precision=precision, threads=threads, exact=True
-        )
+        self.info = EngineInfo(engine="plain", provider="cpu", precision=precision, threads=threads)
 
     def run(
         self, ids: NDArray[np.int64], mask: NDArray[np.int64], *, other_calls: int = 0
@@ -101,10 +99,6 @@ class Plain:
         (logits,) = self._session.run(None, {"input_ids": ids, "attention_mask": mask})
         found: NDArray[np.float32] = logits
         return found
-
-    def info(self) -> EngineInfo:
-        """See `Engine.info`."""
-        return self._info
 
 
 def main() -> None:
@@ -255,7 +249,7 @@ def exact_texts(classifier: Classifier, rows: Rows) -> int:
     engine takes, which may use another session.
     """
     bits: list[set[bytes]] = [set() for _ in rows]
-    for other_calls in {0, classifier.engine.info().calls - 1}:
+    for other_calls in {0, classifier.engine.info.calls - 1}:
         for batch in _arrangements([*map(len, rows)]):
             logits = classifier.run([rows[i] for i in batch], other_calls)
             for i, one in zip(batch, logits, strict=True):

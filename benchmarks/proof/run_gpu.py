@@ -44,7 +44,7 @@ from benchmarks.proof.varlen import VarlenStudent
 from benchmarks.record import RESULTS
 from sentimill import Classifier
 from sentimill.bundle.reader import open_bundle
-from sentimill.engine.hardware import usable_providers
+from sentimill.engine.hardware import Machine
 from sentimill.text.tokenizer import Encoded
 
 _LENGTHS = (32, 128, 256)
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if device == "cuda":
         check_half(given.bundle)
     here = machine(size=8192 if device == "cuda" else 256)
-    on_gpu = device == "cuda" and "CUDA" in usable_providers().get("providers", "")
+    on_gpu = device == "cuda" and "CUDAExecutionProvider" in Machine.here().onnx_providers
     if on_gpu:
         classifier = Classifier.load(given.bundle, precision="fp16", provider="cuda")
     else:
@@ -189,7 +189,7 @@ def _enter_engine(
     entered: _Field, given: argparse.Namespace, graph: Classifier, rows: Sequence[Encoded]
 ) -> None:
     """Add the bundle's own graph to the race."""
-    name = f"student onnxruntime {graph.engine.info().provider}"
+    name = f"student onnxruntime {graph.engine.info.provider}"
     run = engine_run(graph, rows, batch_tokens=given.batch_tokens)
     entered.add(_student(name, "engine", graph.precision, rows), run)
 

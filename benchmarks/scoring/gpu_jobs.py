@@ -75,7 +75,7 @@ def measure(
         "rows": rows,
         "files": files,
         "repeats": repeats,
-        "engine": str(classifier.engine.info()),
+        "engine": str(classifier.engine.info),
         "rows_per_second": {name: statistics.median(found) for name, found in rates.items()},
         "share_of_engine": {
             name: statistics.median(

@@ -61,7 +61,7 @@ def main() -> None:
     batch_seconds = full_batch(classifier, settings.batch_tokens)
     result: dict[str, object] = {
         "question": "latency against load, and the service past its capacity",
-        "engine": asdict(classifier.engine.info()),
+        "engine": asdict(classifier.engine.info),
         "texts_a_request": settings.texts_a_request,
         "batch_tokens": settings.batch_tokens,
         "deadline_seconds": settings.deadline,
@@ -91,7 +91,7 @@ def full_batch(classifier: Classifier, batch_tokens: int) -> float:
     for _ in range(6):
         began = time.perf_counter()
         batch = [row] * max(1, batch_tokens // longest)
-        classifier.at_once(classifier.run, [batch] * (turns * classifier.engine.info().calls))
+        classifier.at_once(classifier.run, [batch] * (turns * classifier.engine.info.calls))
         taken.append((time.perf_counter() - began) / turns)
     return median(taken[1:])
 

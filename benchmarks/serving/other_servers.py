@@ -266,11 +266,11 @@ def main() -> None:
     texts = read_reviews(settings.data, settings.texts)
     settings.same = settings.same or settings.bundle
     classifier = Classifier.load(settings.same, engine="onnx")
-    precision = classifier.engine.info().precision
+    precision = classifier.engine.info.precision
     encoded = classifier.encoder.encode(texts)
     rows = [(t, len(e.ids)) for t, e in zip(texts, encoded, strict=True) if isinstance(e, Encoded)]
     texts, tokens = [text for text, _ in rows], [count for _, count in rows]
-    chosen = Classifier.load(settings.bundle).engine.info()
+    chosen = Classifier.load(settings.bundle).engine.info
     rates: dict[str, list[float]] = {}
     with ExitStack() as stack:
         ours: dict[str, Server] = {}

@@ -78,7 +78,7 @@ def main() -> None:
     lengths = [classifier.padded_length(len(row)) for row in rows]
     result = {
         "question": "served rate over gRPC by the engine's own best offline rate",
-        "engine": asdict(classifier.engine.info()),
+        "engine": asdict(classifier.engine.info),
         "texts": len(rows),
         "mean_tokens": float(np.mean([len(row) for row in rows])),
         "rounds": settings.rounds,

@@ -88,7 +88,7 @@ class Classifier:
         self.choice = choice
         self._tokenizer_json = bundle.read("tokenizer.json")
         self._temperature = bundle.manifest.precision(choice.precision).temperature
-        self._token_step = engine.info().token_step
+        self._token_step = engine.info.token_step
         self._languages = bundle.manifest.languages if detect_language else ()
         self.encoder = self.new_encoder()
         self.index: Index | None = None
@@ -150,7 +150,7 @@ class Classifier:
     @property
     def batch_tokens(self) -> int:
         """Padded tokens in one engine call that suit the provider."""
-        return BATCH_TOKENS[self.engine.info().provider]
+        return BATCH_TOKENS[self.engine.info.provider]
 
     def new_encoder(self) -> TextEncoder:
         """Return a new tokenizer, since each thread needs one of its own."""
@@ -221,7 +221,7 @@ class Classifier:
         As many batches run at once, in threads, as the engine can use. The first exception of
         *work* is raised, and then no further batch begins.
         """
-        threads = min(self.engine.info().calls, len(batches))
+        threads = min(self.engine.info.calls, len(batches))
         if threads < 2:
             return [work(batch, 0) for batch in batches]
         with ThreadPoolExecutor(threads, thread_name_prefix="engine") as pool:
@@ -252,7 +252,7 @@ class Classifier:
 
     def computed_tokens(self, lengths: Sequence[int]) -> int:
         """Return how many tokens the engine computes in one call for texts of *lengths*."""
-        if self.engine.info().unpadded:
+        if self.engine.info.unpadded:
             return sum(lengths)
         return len(lengths) * self.padded_length(max(lengths))
 
@@ -331,7 +331,7 @@ class Classifier:
     def _golden_mismatch(self, fault: str) -> BundleError:
         return BundleError(
             f"bundle {self.bundle.path} does not verify: a golden text {fault} in"
-            f" {self.precision} on {self.engine.info().engine}: export it again, or use"
+            f" {self.precision} on {self.engine.info.engine}: export it again, or use"
             " another --precision or --engine",
             reason="BUNDLE_GOLDEN_MISMATCH",
         )

@@ -130,8 +130,8 @@ def test_what_is_computed_is_known_before(
 ) -> None:
     """Two texts of five tokens and of one go in one call."""
     made = Classifier.load(bundle, threads=1)
-    info = replace(made.engine.info(), unpadded=unpadded)
-    monkeypatch.setattr(made.engine, "info", lambda: info)
+    info = replace(made.engine.info, unpadded=unpadded)
+    monkeypatch.setattr(made.engine, "info", info)
 
     assert made.computed_tokens([5, 1]) == computed
 

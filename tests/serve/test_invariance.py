@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from loaded_engine import load_engine
 from sentimill import Classifier, Prediction
 from sentimill.bundle.manifest import Manifest
 from sentimill.bundle.reference import reference_bundle
 from sentimill.engine.base import Engine
-from sentimill.engine.factory import load_engine
 from sentimill.engine.hardware import Machine
 from sentimill.errors import BundleError, EngineError, UsageError
 from tiny_bundle import WORDS, attention_graph, graph, write_tiny_bundle
@@ -83,7 +83,7 @@ def test_nor_where_one_query_is_alone_in_its_block(shipped: Engine, tokens: int)
 
 def check_bits(engine: Engine, length: int, extra: int, mates: int, data: st.DataObject) -> None:
     """Check a row of *length* tokens alone against itself among *mates*, *extra* steps longer."""
-    step = engine.info().token_step
+    step = engine.info.token_step
     row = np.random.default_rng(length).integers(1, len(WORDS), length)
     shortest = -(-length // step) * step
 
@@ -91,14 +91,13 @@ def check_bits(engine: Engine, length: int, extra: int, mates: int, data: st.Dat
     place = data.draw(st.integers(0, mates))
     among = engine.run(*padded(row, shortest + extra * step, mates, place))[place]
 
-    assert engine.info().exact
     assert alone.tobytes() == among.tobytes()
 
 
 def test_engines_agree(engine: Engine) -> None:
     """Each engine gives ONNX Runtime's fp32 logits, within its precision."""
     ids, mask = padded(np.array([1, 4, 6, 5, 2]), 16, 7, 3)
-    limit = {"fp32": 1e-5, "bf16": 1e-2}[engine.info().precision]
+    limit = {"fp32": 1e-5, "bf16": 1e-2}[engine.info.precision]
 
     expected = load_engine(attention_graph(), engine="onnx").run(ids, mask)
 
@@ -133,7 +132,7 @@ def test_a_bundle_that_lists_bf16_is_served_in_it_where_the_cpu_has_it(tmp_path:
     classifier = Classifier.load(made.path)
 
     expected = ("openvino", "bf16") if HAS_BF16 else ("onnx", "fp32")
-    assert (classifier.engine.info().engine, classifier.precision) == expected
+    assert (classifier.engine.info.engine, classifier.precision) == expected
 
 
 def test_bf16_can_be_asked_for_before_a_bundle_was_gated_in_it(bundle: Path) -> None:

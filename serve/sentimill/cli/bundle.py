@@ -76,7 +76,7 @@ def verify(bundle: BundleArgument = None) -> None:
         except UsageError as error:
             typer.echo(f"{precision}: not replayed, {error}")
             continue
-        provider = classifier.engine.info().provider
+        provider = classifier.engine.info.provider
         typer.echo(f"{precision}: golden texts give the same probs on {provider}")
     files = [name for name in opened.manifest.files if opened.has(name)]
     if len(files) < len(opened.manifest.files):

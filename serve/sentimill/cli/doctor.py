@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from sentimill.bundle.reader import open_bundle
-from sentimill.engine.hardware import cpu_flags, usable_cores, usable_providers
+from sentimill.engine.hardware import Machine, usable_cores
 from sentimill.installed_packages import package_version
 
 CPU_FLAGS: Final = {
@@ -57,15 +57,14 @@ def report() -> dict[str, str]:
         "platform": platform.platform(),
         "cores": f"{usable_cores()} usable",
     }
-    flags = cpu_flags()
-    known = [f"{name} ({use})" for name, use in CPU_FLAGS.items() if name in flags]
+    machine = Machine.here()
+    known = [f"{name} ({use})" for name, use in CPU_FLAGS.items() if name in machine.cpu_flags]
     found["cpu flags"] = ", ".join(known) or "none that matter, or not readable here"
     found["gpu"] = _gpu()
     for package in _PACKAGES:
         found[package] = package_version(package) or "not installed"
-    providers = usable_providers()
-    found["onnxruntime"] = providers.get("onnxruntime", "not installed")
-    found["providers"] = providers.get("providers", "none: pip install 'sentimill[cpu]'")
+    found["onnxruntime"] = machine.onnxruntime or "not installed"
+    found["providers"] = ", ".join(machine.onnx_providers) or "none: pip install 'sentimill[cpu]'"
     return found
 
 

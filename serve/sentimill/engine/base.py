@@ -22,16 +22,14 @@ Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 class EngineInfo:
     """What really runs, as the loaded engine says. It may differ from what was asked for.
 
-    exact: a text gets the same bits whatever its batch and its padding. token_step: lengths should
-    be rounded up to a multiple of this. unpadded: the engine computes no padding. calls: how many
-    calls at once give the most throughput.
+    token_step: lengths should be rounded up to a multiple of this. unpadded: the engine computes no
+    padding. calls: how many calls at once give the most throughput.
     """
 
     engine: str
     provider: str
     precision: str
     threads: int
-    exact: bool
     token_step: int = 1
     unpadded: bool = False
     calls: int = 1
@@ -39,6 +37,8 @@ class EngineInfo:
 
 class Engine(Protocol):
     """A loaded graph."""
+
+    info: EngineInfo
 
     def run(
         self, ids: NDArray[np.int64], mask: NDArray[np.int64], *, other_calls: int = 0
@@ -50,10 +50,6 @@ class Engine(Protocol):
 
         Raises EngineError when the engine fails.
         """
-        ...
-
-    def info(self) -> EngineInfo:
-        """Say what runs."""
         ...
 
 
@@ -68,9 +64,13 @@ class EngineWish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineChoice:
-    """One engine that this machine can run, and why it has its rank."""
+    """One way to run a graph, and why it has its rank.
+
+    flags: the CPU needs one of these; if empty, any CPU can run it.
+    """
 
     engine: Literal["onnx", "openvino"]
     provider: Literal["cpu", "cuda"]
     precision: str
     why: str
+    flags: frozenset[str] = frozenset()

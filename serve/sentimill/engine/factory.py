@@ -5,16 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from sentimill.engine.base import (
-    Engine,
-    EngineChoice,
-    EngineName,
-    EngineWish,
-    Precision,
-    Provider,
-)
-from sentimill.engine.hardware import Machine, usable_cores
-from sentimill.engine.selection import rank_engines
+from sentimill.engine.base import Engine, EngineChoice
+from sentimill.engine.hardware import usable_cores
 from sentimill.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -46,25 +38,6 @@ def start_engine(
             continue
         return engine, choice
     raise EngineError("there is no engine to choose from", reason="ENGINE_MISSING")
-
-
-def load_engine(
-    model: bytes,
-    *,
-    engine: EngineName = "auto",
-    provider: Provider = "auto",
-    precision: Precision = "fp32",
-    threads: int | None = None,
-) -> Engine:
-    """Return an engine for the ONNX graph *model* run in *precision*.
-
-    Raises:
-        UsageError: this machine does not have that engine, provider or precision.
-        EngineError: the graph does not load, or it runs on another provider than asked for.
-    """
-    wish = EngineWish(engine=engine, provider=provider, precision=precision)
-    choices = rank_engines(wish, [precision], Machine.here())
-    return start_engine(choices, lambda _: model, threads=threads)[0]
 
 
 def _start(choice: EngineChoice, model: bytes, threads: int) -> Engine:

@@ -22,31 +22,33 @@ _QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 class Machine:
     """The facts that decide which engine is chosen.
 
-    cpu_flags: with their names in /proc/cpuinfo. onnx_providers: those that the installed ONNX
-    Runtime was built with; their driver may still be missing. Empty without ONNX Runtime. openvino:
-    its version, None where it is not installed.
+    cpu_flags: with their names in /proc/cpuinfo; empty where the system does not show them.
+    onnxruntime: its version, None where it is not installed. onnx_providers: those that it was
+    built with; their driver may still be missing. openvino: its version, or None.
     """
 
     cpu_flags: frozenset[str]
     onnx_providers: tuple[str, ...]
     openvino: str | None
+    onnxruntime: str | None = None
 
     @classmethod
     def here(cls) -> Machine:
         """Look at the machine that this runs on."""
+        flags, openvino = _cpu_flags(), package_version("openvino")
         try:
             import onnxruntime
         except ImportError:
-            providers: tuple[str, ...] = ()
-        else:
-            providers = tuple(onnxruntime.get_available_providers())
+            return cls(cpu_flags=flags, onnx_providers=(), openvino=openvino)
         return cls(
-            cpu_flags=cpu_flags(), onnx_providers=providers, openvino=package_version("openvino")
+            cpu_flags=flags,
+            onnx_providers=tuple(onnxruntime.get_available_providers()),
+            openvino=openvino,
+            onnxruntime=onnxruntime.__version__,
         )
 
 
-def cpu_flags() -> frozenset[str]:
-    """Return the processor's flags; empty where the system does not show them."""
+def _cpu_flags() -> frozenset[str]:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -68,18 +70,6 @@ def usable_cores(quota: Path = _QUOTA) -> int:
         return min(may, max(1, int(allowed) // int(period)))
     except (OSError, ValueError):  # no quota: the file is missing, or says `max`
         return may
-
-
-def usable_providers() -> dict[str, str]:
-    """Return the version of ONNX Runtime and the providers it was built with, by name."""
-    try:
-        import onnxruntime
-    except ImportError:
-        return {}
-    return {
-        "onnxruntime": onnxruntime.__version__,
-        "providers": ", ".join(onnxruntime.get_available_providers()),
-    }
 
 
 def keep_few_heaps() -> None:

@@ -22,12 +22,11 @@ class OnnxEngine:
     def __init__(self, model: bytes, *, precision: str, threads: int) -> None:
         self._shared = open_session(model, "cpu", threads)
         self._single = open_session(model, "cpu", 1) if threads > 1 else self._shared
-        self._info = EngineInfo(
+        self.info = EngineInfo(
             engine="onnx",
             provider="cpu",
             precision=precision,
             threads=threads,
-            exact=True,
             calls=threads,
         )
 
@@ -35,10 +34,6 @@ class OnnxEngine:
         self, ids: NDArray[np.int64], mask: NDArray[np.int64], *, other_calls: int = 0
     ) -> NDArray[np.float32]:
         """See `Engine.run`."""
-        session = self._single if other_calls + 1 >= self._info.threads else self._shared
+        session = self._single if other_calls + 1 >= self.info.threads else self._shared
         feeds = {"input_ids": ids, "attention_mask": mask}
         return call_engine("ONNX Runtime", lambda: session.run(None, feeds)[0])
-
-    def info(self) -> EngineInfo:
-        """See `Engine.info`."""
-        return self._info

@@ -45,12 +45,11 @@ class CudaEngine:
                 " make one with `sentimill export --precision fp16`",
                 precision,
             )
-        self._info = EngineInfo(
+        self.info = EngineInfo(
             engine="onnx",
             provider="cuda",
             precision=precision,
             threads=1,
-            exact=False,
             unpadded=unpadded,
             calls=_SESSIONS,
         )
@@ -60,17 +59,13 @@ class CudaEngine:
     ) -> NDArray[np.float32]:
         """See `Engine.run`; more concurrent calls than there are sessions wait."""
         feeds: dict[str, NDArray[np.generic]] = {"input_ids": ids, "attention_mask": mask}
-        if self._info.unpadded:
+        if self.info.unpadded:
             feeds |= packed_feeds(mask)
         session = self._idle.get()
         try:
             return call_engine("ONNX Runtime", lambda: session.run(None, feeds)[0])
         finally:
             self._idle.put(session)
-
-    def info(self) -> EngineInfo:
-        """See `Engine.info`."""
-        return self._info
 
 
 def packed_feeds(mask: NDArray[np.int64]) -> dict[str, NDArray[np.generic]]:

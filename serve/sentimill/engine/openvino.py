@@ -54,12 +54,11 @@ class OpenvinoEngine:
             )
         self._request = compiled.create_infer_request()
         self._lock = threading.Lock()
-        self._info = EngineInfo(
+        self.info = EngineInfo(
             engine="openvino",
             provider="cpu",
             precision=precision,
             threads=int(compiled.get_property("INFERENCE_NUM_THREADS")),
-            exact=True,
             token_step=_STEP,
         )
 
@@ -75,7 +74,3 @@ class OpenvinoEngine:
             return call_engine(
                 "OpenVINO", lambda: np.array(self._request.infer(feeds, share_inputs=True)[0])
             )
-
-    def info(self) -> EngineInfo:
-        """See `Engine.info`."""
-        return self._info

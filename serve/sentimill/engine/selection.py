@@ -8,8 +8,8 @@ row that comes closest to it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Final, Literal, get_args
+from dataclasses import replace
+from typing import Final, get_args
 
 from sentimill.engine.base import EngineChoice, EngineName, EngineWish, Precision, Provider
 from sentimill.engine.hardware import Machine
@@ -18,21 +18,10 @@ from sentimill.errors import UsageError
 _BF16: Final = frozenset({"amx_bf16", "avx512_bf16"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Row:
-    """One way to run a graph. flags: the CPU needs one of these; if empty, any CPU can run it."""
-
-    engine: Literal["onnx", "openvino"]
-    provider: Literal["cpu", "cuda"]
-    precision: str
-    why: str
-    flags: frozenset[str] = frozenset()
-
-
 _ROWS: Final = (
-    _Row(engine="onnx", provider="cuda", precision="fp16", why="CUDA, half precision"),
-    _Row(engine="onnx", provider="cuda", precision="fp32", why="CUDA"),
-    _Row(
+    EngineChoice(engine="onnx", provider="cuda", precision="fp16", why="CUDA, half precision"),
+    EngineChoice(engine="onnx", provider="cuda", precision="fp32", why="CUDA"),
+    EngineChoice(
         engine="openvino",
         provider="cpu",
         precision="bf16",
@@ -40,16 +29,18 @@ _ROWS: Final = (
         why="the CPU has bf16 instructions, and answers are bit-equal in any batch",
     ),
     # Also without int8 instructions: an AVX2 CPU that has none was faster too.
-    _Row(
+    EngineChoice(
         engine="onnx",
         provider="cpu",
         precision="int8",
         why="faster than fp32 in ONNX Runtime, and answers are bit-equal in any batch",
     ),
-    _Row(engine="onnx", provider="cpu", precision="fp32", why="runs on every CPU"),
+    EngineChoice(engine="onnx", provider="cpu", precision="fp32", why="runs on every CPU"),
     # It is bit-equal too, and faster than the row above. It stays last until more than one kind of
     # CPU has been measured.
-    _Row(engine="openvino", provider="cpu", precision="fp32", why="there is no ONNX Runtime"),
+    EngineChoice(
+        engine="openvino", provider="cpu", precision="fp32", why="there is no ONNX Runtime"
+    ),
 )
 
 
@@ -72,17 +63,13 @@ def rank_engines(
     if not rows:
         raise _no_such_engine(wish, precisions)
     lacks = [_lack(row, machine) for row in rows]
-    found = [
-        EngineChoice(engine=row.engine, provider=row.provider, precision=row.precision, why=row.why)
-        for row, lack in zip(rows, lacks, strict=True)
-        if lack is None
-    ]
+    found = [row for row, lack in zip(rows, lacks, strict=True) if lack is None]
     if not found:
         raise lacks[0] or AssertionError("a row without a lack is a choice")
     return found
 
 
-def _rows_for(wish: EngineWish, precisions: Sequence[str]) -> list[_Row]:
+def _rows_for(wish: EngineWish, precisions: Sequence[str]) -> list[EngineChoice]:
     wanted = precisions if wish.precision == "auto" else [wish.precision]
     return [
         row
@@ -113,7 +100,7 @@ def _no_such_engine(wish: EngineWish, precisions: Sequence[str]) -> UsageError:
     )
 
 
-def _lack(row: _Row, machine: Machine) -> UsageError | None:
+def _lack(row: EngineChoice, machine: Machine) -> UsageError | None:
     """Return what keeps *row* from running on *machine*."""
     if row.engine == "openvino" and machine.openvino is None:
         return UsageError(

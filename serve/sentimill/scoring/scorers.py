@@ -111,7 +111,7 @@ class LocalScorer:
     def model(self) -> Model:
         """See `Scorer.model`."""
         classifier = self._classifier
-        info = classifier.engine.info()
+        info = classifier.engine.info
         engine = f"{classifier.precision} on {info.engine} {info.provider}"
         if self._encoder.languages:  # else no row abstains for its language
             engine += f" for {'+'.join(sorted(self._encoder.languages))}"

@@ -271,7 +271,7 @@ async def _guard(watchdog: Watchdog, signals: Signals) -> None:
 
 def _announce(classifier: Classifier, *, status: Status) -> None:
     """Say which model answers, and that it does; again after each reload."""
-    info = classifier.engine.info()
+    info = classifier.engine.info
     manifest = classifier.bundle.manifest
     facts = {
         "name": manifest.name,

@@ -51,7 +51,7 @@ class ModelLoader:
         # A link is followed once, so that all files are of one folder if it changes meanwhile.
         folder = folder or self.bundle.resolve()
         classifier = await run_in_daemon_thread(lambda: self._read(folder))
-        info = classifier.engine.info()
+        info = classifier.engine.info
         scheduler = Scheduler(
             classifier.run,
             self.admission,
@@ -78,7 +78,7 @@ class ModelLoader:
         )
         if classifier.encoder.languages:
             load_detector()  # 0.6 s, for which no caller should wait
-        info = classifier.engine.info()
+        info = classifier.engine.info
         shown = (info.engine, info.provider, info.precision, info.threads, classifier.choice.why)
         log.info("engine %s on %s in %s, %d threads: %s", *shown)
         warm_up(classifier, self.batch_tokens or classifier.batch_tokens)

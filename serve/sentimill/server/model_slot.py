@@ -130,7 +130,7 @@ def warm_up(classifier: Classifier, batch_tokens: int) -> None:
     lengths runs the longest alone. As many calls run at once as there will be, since each may have
     memory of its own. Raises EngineError when the engine fails.
     """
-    manifest, info = classifier.bundle.manifest, classifier.engine.info()
+    manifest, info = classifier.bundle.manifest, classifier.engine.info
     lengths = {manifest.max_tokens}
     if info.token_step > 1:
         lengths |= {classifier.padded_length(n) for n in range(1, manifest.max_tokens)}

@@ -167,7 +167,7 @@ class SentimentService:
             max_tokens=manifest.max_tokens,
             threshold=classifier.threshold,
             precision=classifier.precision,
-            provider=classifier.engine.info().provider,
+            provider=classifier.engine.info.provider,
             server_version=self._version,
             limits=pb.Limits(
                 max_items=limits.max_items,

@@ -6,7 +6,7 @@ import platform
 import sys
 
 from sentimill.cli.doctor import CPU_FLAGS, report
-from sentimill.engine.hardware import cpu_flags
+from sentimill.engine.hardware import Machine
 
 
 def test_the_report_names_versions_and_providers() -> None:
@@ -27,7 +27,7 @@ def test_only_flags_that_matter_are_named() -> None:
     """A flag is reported exactly when the processor has it and we know its use."""
     line = report()["cpu flags"]
 
-    assert [name for name in CPU_FLAGS if name in cpu_flags()] == [
+    assert [name for name in CPU_FLAGS if name in Machine.here().cpu_flags] == [
         part.split(" (")[0] for part in line.split(", ") if part.split(" (")[0] in CPU_FLAGS
     ]
 

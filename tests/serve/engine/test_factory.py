@@ -10,14 +10,14 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from loaded_engine import load_engine
 from sentimill.engine import failures
 from sentimill.engine.base import (
     Engine,
     EngineInfo,
 )
-from sentimill.engine.factory import load_engine
 from sentimill.engine.failures import FAILED
-from sentimill.engine.hardware import usable_cores, usable_providers
+from sentimill.engine.hardware import Machine, usable_cores
 from sentimill.engine.onnx_session import open_session
 from sentimill.errors import EngineError, UsageError
 from tiny_bundle import WORDS, graph
@@ -68,26 +68,24 @@ def test_the_mask_hides_padding() -> None:
 
 def test_the_engine_says_what_really_runs() -> None:
     """The provider and the number of threads are facts, not wishes."""
-    expected = EngineInfo(
-        engine="onnx", provider="cpu", precision="fp32", threads=1, exact=True, token_step=1
-    )
+    expected = EngineInfo(engine="onnx", provider="cpu", precision="fp32", threads=1, token_step=1)
 
-    assert expected == load_engine(graph(), threads=1).info()
-    assert load_engine(graph(), threads=3).info().calls == 3
-    assert usable_cores() == load_engine(graph()).info().threads
+    assert expected == load_engine(graph(), threads=1).info
+    assert load_engine(graph(), threads=3).info.calls == 3
+    assert usable_cores() == load_engine(graph()).info.threads
 
 
 def test_auto_takes_the_cpu_where_there_is_no_cuda() -> None:
     """Without a CUDA build of ONNX Runtime, auto is the CPU."""
-    if "CUDA" in usable_providers()["providers"]:
+    if "CUDAExecutionProvider" in Machine.here().onnx_providers:
         pytest.skip("this ONNX Runtime has CUDA")
 
-    assert load_engine(graph(), provider="auto").info().provider == "cpu"
+    assert load_engine(graph(), provider="auto").info.provider == "cpu"
 
 
 def test_a_provider_that_is_not_installed_is_refused_with_the_remedy() -> None:
     """Nothing falls back in silence."""
-    if "CUDA" in usable_providers()["providers"]:
+    if "CUDAExecutionProvider" in Machine.here().onnx_providers:
         pytest.skip("this ONNX Runtime has CUDA")
 
     with pytest.raises(UsageError, match=r"CUDA is not available.* Install 'sentimill\[gpu\]'"):

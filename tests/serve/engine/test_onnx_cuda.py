@@ -105,11 +105,11 @@ def test_a_failing_call_is_an_engine_error_and_the_next_ones_run() -> None:
     engine = CudaEngine(graph(fail_on="poison"), precision="fp32")
     good, bad = (np.array([[WORDS.index(word)]]) for word in ("good", "poison"))
 
-    for _ in range(engine.info().calls):
+    for _ in range(engine.info.calls):
         with pytest.raises(EngineError, match=FAILED):
             engine.run(bad, np.ones_like(bad))
 
-    for _ in range(engine.info().calls):
+    for _ in range(engine.info.calls):
         assert engine.run(good, np.ones_like(good)).tolist() == [[0.0, 0.0, 3.0]]
 
 
@@ -134,7 +134,7 @@ def test_a_graph_with_padding_is_named_as_slow(caplog: pytest.LogCaptureFixture)
     """The bundle may be older than packed graphs, or have none in this precision."""
     made = CudaEngine(graph(), precision="fp32")
 
-    assert not made.info().unpadded
+    assert not made.info.unpadded
     assert "sentimill export --precision fp16" in caplog.text
 
 

@@ -14,11 +14,11 @@ from msgspec.structs import replace
 from typer.testing import CliRunner, Result
 
 from cli_in_process import Sentimill
+from loaded_engine import load_engine
 from sentimill import Classifier, Prediction
 from sentimill.bundle.manifest import Golden, Manifest
 from sentimill.bundle.reader import open_bundle
 from sentimill.cli.main import add_command
-from sentimill.engine.factory import load_engine
 from sentimill.errors import BundleError, InputError, SentimillError, UsageError
 from sentimill.evidence.index import Index
 from sentimill.evidence.states import with_states

@@ -138,7 +138,7 @@ def test_an_actor_starts_threads_for_its_own_cpus(bundle: Path) -> None:
         """Tells how many threads its engine has."""
 
         def __call__(self, batch: pa.Table) -> pa.Table:
-            return pa.table({"threads": [self._scorer._classifier.engine.info().threads]})
+            return pa.table({"threads": [self._scorer._classifier.engine.info.threads]})
 
     dataset = ray.data.from_arrow(pa.table({"text": ["good"]})).map_batches(
         Threads,

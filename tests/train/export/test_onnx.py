@@ -10,8 +10,8 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
+from loaded_engine import load_engine
 from sentimill.engine.base import Engine, EngineName
-from sentimill.engine.factory import load_engine
 from sentimill.errors import BundleError
 from sentimill.text.tokenizer import pad
 from sentimill_train.export import onnx as export
@@ -136,7 +136,7 @@ def engines(full: Graph) -> dict[str, Engine]:
 
 def run_rows(engine: Engine, rows: list[NDArray[np.int64]], longest: int = 0) -> list[list[float]]:
     """Return the logits of *rows* in one batch, padded to the engine's step as when it serves."""
-    step = engine.info().token_step
+    step = engine.info.token_step
     tokens = max(longest, *map(len, rows), 1)
     ids, mask = pad(rows, 0, tokens=-(-tokens // step) * step)
     logits: list[list[float]] = engine.run(ids, mask).tolist()

@@ -152,7 +152,7 @@ def packed(padded: bytes, monkeypatch: pytest.MonkeyPatch) -> CudaEngine:
     model = pack_graph(padded)
     assert model is not None
     made = CudaEngine(model, precision="fp32")
-    assert made.info().unpadded
+    assert made.info.unpadded
     return made
 
 
@@ -256,7 +256,7 @@ def test_warm_up_meets_each_session_of_an_engine_that_cuda_gets(
 def test_a_failing_call_is_an_engine_error(packed: CudaEngine) -> None:
     """And the session goes back to work."""
     ids, mask = batch((3, 5))
-    for _ in range(packed.info().calls + 1):
+    for _ in range(packed.info.calls + 1):
         with pytest.raises(EngineError, match=FAILED):
             packed.run(ids + 10_000, mask)
 
