@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sentimill_train.data.schema import Example
-
-__all__ = ["REASONS", "Dropped", "Drops", "Reason"]
 
 Reason = Literal[
     "unreadable",
@@ -44,6 +41,14 @@ REASONS: Final[dict[Reason, str]] = {
 EXAMPLES: Final = 10
 
 _CODES: Final[dict[Reason, int]] = {reason: k for k, reason in enumerate(REASONS, start=1)}
+_DETAIL: Final[dict[Reason, str]] = {
+    "leak": "equals {}",
+    "near-leak": "like {}",
+    "conflict": "another label is more frequent",
+    "duplicate": "equals {}",
+    "near-duplicate": "like {}",
+}
+"""What the report says of an example. {}: the id of the row that it repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,45 +62,41 @@ class Dropped:
 
 
 class Drops:
-    """A reason for each row, or none. `keys` choose the examples, so file order does not."""
+    """A reason for each row, or none. repeats: (rows,) the row that it repeats, where it does."""
 
-    def __init__(self, keys: NDArray[np.int64]) -> None:
-        self.codes = np.zeros(len(keys), dtype=np.uint8)
-        self._keys = keys
-        self._examples: dict[Reason, list[tuple[int, int, str]]] = {}
+    def __init__(self, rows: int) -> None:
+        self._codes = np.zeros(rows, dtype=np.uint8)
+        self._repeats = np.zeros(rows, dtype=np.int64)
+        self.details: dict[int, str] = {}
 
     @property
     def alive(self) -> NDArray[np.bool_]:
         """Which rows have no reason, (rows,)."""
-        return np.equal(self.codes, 0)
+        return np.equal(self._codes, 0)
 
-    def add(self, row: int, reason: Reason, detail: str = "") -> None:
-        """Drop a row. Its first reason stays."""
-        if self.codes[row]:
-            return
-        self.codes[row] = _CODES[reason]
-        heap = self._examples.setdefault(reason, [])
-        entry = (-int(self._keys[row]), row, detail)
-        if len(heap) < EXAMPLES:
-            heapq.heappush(heap, entry)
-        elif entry > heap[0]:
-            heapq.heapreplace(heap, entry)
-
-    def add_all(self, rows: Iterable[int], reason: Reason, detail: str = "") -> None:
-        """Drop many rows for the same reason."""
-        for row in rows:
-            self.add(int(row), reason, detail)
+    def add(self, rows: ArrayLike, reason: Reason, repeats: ArrayLike = 0) -> None:
+        """Drop rows. The first reason of a row stays."""
+        rows = np.asarray(rows, dtype=np.int64)
+        fresh = self._codes[rows] == 0
+        self._repeats[rows[fresh]] = np.broadcast_to(repeats, rows.shape)[fresh]
+        self._codes[rows[fresh]] = _CODES[reason]
 
     def counts(self) -> dict[Reason, int]:
         """Return how many rows each reason dropped, without those that dropped none."""
-        found = np.bincount(self.codes, minlength=len(REASONS) + 1)
+        found = np.bincount(self._codes, minlength=len(REASONS) + 1)
         return {reason: int(found[code]) for reason, code in _CODES.items() if found[code]}
 
-    def examples(self, row_of: Callable[[int], Example]) -> dict[Reason, list[Dropped]]:
-        """Return ten examples of each reason."""
+    def examples(
+        self, keys: NDArray[np.int64], row_of: Callable[[int], Example]
+    ) -> dict[Reason, list[Dropped]]:
+        """Return ten examples of each reason. *keys* choose them, so file order does not."""
         found: dict[Reason, list[Dropped]] = {}
-        for reason in REASONS:
-            for _, number, detail in sorted(self._examples.get(reason, []), reverse=True):
+        for reason in self.counts():
+            rows = np.flatnonzero(self._codes == _CODES[reason])
+            for number in rows[np.argsort(keys[rows], kind="stable")[:EXAMPLES]].tolist():
+                detail = self.details.get(number) or _DETAIL.get(reason, "").format(
+                    row_of(self._repeats[number]).id
+                )
                 row = row_of(number)
                 found.setdefault(reason, []).append(Dropped(row.id, row.text, row.label, detail))
         return found

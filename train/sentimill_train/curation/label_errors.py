@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sentimill_train.metrics.classification import Floats
 from sentimill_train.optional_packages import needed_for
-
-__all__ = ["LEAST_ROWS", "MOST_ROWS", "Embed", "LabelError", "find_label_errors"]
 
 LEAST_ROWS: Final = 60
 """Fewer rows than this teach the classifier nothing that could judge a label."""
@@ -31,16 +28,14 @@ Embed = Callable[[Sequence[str]], Floats]
 """Gives the embeddings (rows, hidden) of texts."""
 
 
-@dataclass(frozen=True, slots=True)
-class LabelError:
+class LabelError(NamedTuple):
     """A label that is probably wrong. position: of the row. suggested: index of the likelier label.
 
-    given, likely: the out-of-sample probabilities of the row's own label and of the suggested one.
+    likely: the out-of-sample probability of the suggested label.
     """
 
     position: int
     suggested: int
-    given: float
     likely: float
 
 
@@ -81,7 +76,6 @@ def find_label_errors(labels: NDArray[np.int64], embeddings: Floats) -> list[Lab
         LabelError(
             position=int(rows[i]),
             suggested=int(present[probs[i].argmax()]),
-            given=float(probs[i, packed[i]]),
             likely=float(probs[i].max()),
         )
         for i in np.asarray(ranked, dtype=np.int64).tolist()

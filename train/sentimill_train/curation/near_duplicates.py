@@ -1,7 +1,7 @@
-"""Exact and near-duplicates among millions of texts, in bounded memory.
+"""Near-duplicates among millions of texts, in bounded memory and in time linear in their number.
 
 MinHash (datasketch) turns a text into band keys: two texts whose word pairs overlap much share a
-key in some band with high probability. The keys lie on disk and are sorted band by band; texts with
+key in some band with high probability. The keys lie on disk and are sorted band by band. Texts with
 a common key are then compared by their true Jaccard similarity, so no estimate ever drops a row.
 """
 
@@ -10,15 +10,13 @@ from __future__ import annotations
 import re
 import zlib
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import lru_cache
 from itertools import pairwise
-from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-
-__all__ = ["ANY_KIND", "BANDS", "Bands", "Groups", "jaccard", "near_groups", "shingles"]
 
 BANDS: Final = 16
 _ROWS: Final = 4
@@ -26,11 +24,14 @@ _ROWS: Final = 4
 with 0.64, and is then told apart by its true similarity (Leskovec, Rajaraman, Ullman, "Mining of
 Massive Datasets", section 3.4.2: 1 - (1 - s^r)^b)."""
 
+NEIGHBOURS: Final = 16
+"""With how many of the rows before it a row is compared in a band, where more share its key."""
+
 ANY_KIND: Final = -2
 """The kind of a row that is compared with rows of every kind."""
 
 _WORD: Final = re.compile(r"\w+")
-_LEADERS: Final = 16
+_CACHED_ROWS: Final = 1000  # rows with a common key are compared soon after one another
 
 
 def shingles(normalised: str) -> set[str]:
@@ -47,47 +48,22 @@ def jaccard(first: set[str], second: set[str]) -> float:
     return len(first & second) / union if union else 0.0
 
 
-class Bands:
-    """The band keys of texts in order, on disk: 128 bytes a text."""
+def band_hasher(seed: int = 1) -> Callable[[set[str]], NDArray[np.uint64]]:
+    """Return a function from the shingles of a text to its key in each band, (BANDS,)."""
+    from datasketch import MinHash
 
-    def __init__(self, path: Path, seed: int = 1) -> None:
-        from datasketch import MinHash
+    minhash = MinHash(num_perm=BANDS * _ROWS, seed=seed, hashfunc=zlib.crc32)
 
-        self._path = path
-        self._file: IO[bytes] = path.open("wb", buffering=1 << 20)
-        self._minhash = MinHash(num_perm=BANDS * _ROWS, seed=seed, hashfunc=zlib.crc32)
-        self._salt = np.arange(1, BANDS + 1, dtype=np.uint64)
-        self.rows = 0
-
-    def append(self, found: set[str]) -> None:
-        """Add a text by its shingles."""
-        self._minhash.clear()
-        self._minhash.update_batch([shingle.encode("utf-8", "replace") for shingle in found])
-        values = self._minhash.hashvalues.reshape(BANDS, _ROWS).astype(np.uint64)
-        key = np.zeros(BANDS, dtype=np.uint64)
+    def keys_of(found: set[str]) -> NDArray[np.uint64]:
+        minhash.clear()
+        minhash.update_batch([shingle.encode("utf-8", "replace") for shingle in found])
+        values = minhash.hashvalues.reshape(BANDS, _ROWS).astype(np.uint64)
+        keys = np.zeros(BANDS, dtype=np.uint64)
         for column in range(_ROWS):  # FNV-1a over the four values of a band
-            key = (key ^ values[:, column]) * np.uint64(1099511628211)
-        self._file.write((key ^ self._salt).tobytes())
-        self.rows += 1
+            keys = (keys ^ values[:, column]) * np.uint64(1099511628211)
+        return keys
 
-    def __enter__(self) -> Bands:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def close(self) -> None:
-        """Stop writing."""
-        self._file.close()
-
-    def columns(self) -> Iterator[NDArray[np.uint64]]:
-        """Close the file and yield the keys of one band after the other, (rows,) each."""
-        self._file.close()
-        if self.rows == 0:
-            return
-        keys = np.memmap(self._path, dtype=np.uint64, mode="r", shape=(self.rows, BANDS))
-        for band in range(BANDS):
-            yield np.array(keys[:, band])
+    return keys_of
 
 
 class Groups:
@@ -111,7 +87,7 @@ class Groups:
 
 
 def near_groups(
-    bands: Bands,
+    keys: NDArray[np.uint64],
     alive: NDArray[np.bool_],
     kinds: NDArray[np.int64],
     shingles_of: Callable[[int], set[str]],
@@ -120,51 +96,39 @@ def near_groups(
 ) -> Groups:
     """Group the rows that are *alive* by a Jaccard similarity of at least *threshold*.
 
-    kinds: (rows,) only rows of one kind are alike; a row of kind ANY_KIND is like any other.
-    Within a band, rows of one key are compared with those that lead their groups so far, and at
-    most 16 of them, so a key that half the file shares costs no quadratic time.
+    keys: (rows, BANDS), see `band_hasher`. kinds: (rows,) only rows of one kind are alike; a row of
+    kind ANY_KIND is like any other. Of the rows with a common key, each is compared with the
+    `NEIGHBOURS` before it, and no pair is compared twice, so a key that half the file shares costs
+    no quadratic time.
     """
     groups = Groups(len(alive))
     rows = np.flatnonzero(alive)
-    for band, keys in enumerate(bands.columns()):
-        found = keys[rows]
-        order = np.argsort(found, kind="stable")  # stable: within a key in the order of rows
-        ordered = found[order]
-        starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
-        ends = np.concatenate((starts[1:], [len(ordered)]))
-        many = ends - starts > 1
-        for start, end in zip(starts[many].tolist(), ends[many].tolist(), strict=True):
-            members = rows[order[start:end]].tolist()
-            _compare(groups, members, kinds, shingles_of, threshold)
+    cached = lru_cache(_CACHED_ROWS)(shingles_of)
+    for band in range(BANDS):
+        first, second = _neighbours(keys, rows, band)
+        alike = kinds[first] == kinds[second]
+        alike |= (kinds[first] == ANY_KIND) | (kinds[second] == ANY_KIND)
+        for one, other in zip(first[alike].tolist(), second[alike].tolist(), strict=True):
+            if groups.find(one) != groups.find(other) and (
+                jaccard(cached(one), cached(other)) >= threshold
+            ):
+                groups.join(one, other)
         progress(band)
     return groups
 
 
-def _compare(
-    groups: Groups,
-    members: list[int],
-    kinds: NDArray[np.int64],
-    shingles_of: Callable[[int], set[str]],
-    threshold: float,
-) -> None:
-    leaders: list[int] = []
-    known: dict[int, set[str]] = {}
-
-    def of(row: int) -> set[str]:
-        if row not in known:
-            known[row] = shingles_of(row)
-        return known[row]
-
-    for row in members:
-        alike = [n for n in leaders if ANY_KIND in (kinds[n], kinds[row]) or kinds[n] == kinds[row]]
-        if any(groups.find(row) == groups.find(leader) for leader in alike):
-            continue
-        for leader in alike:
-            if jaccard(of(leader), of(row)) >= threshold:
-                groups.join(leader, row)
-                break
-        else:
-            if len(leaders) < _LEADERS:
-                leaders.append(row)
-        if row not in leaders:
-            known.pop(row, None)
+def _neighbours(
+    keys: NDArray[np.uint64], rows: NDArray[np.int64], band: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the pairs (first row, second row) with a common key in *band* and in none before."""
+    order = rows[np.argsort(keys[rows, band], kind="stable")]
+    sorted_keys = keys[order, band]
+    gaps = range(1, NEIGHBOURS + 1)
+    starts = [np.flatnonzero(sorted_keys[gap:] == sorted_keys[:-gap]) for gap in gaps]
+    ends = np.concatenate([start + gap for gap, start in zip(gaps, starts, strict=True)])
+    by_key = np.argsort(ends, kind="stable")
+    first, second = order[np.concatenate(starts)[by_key]], order[ends[by_key]]
+    fresh = np.ones(len(first), dtype=np.bool_)
+    for earlier in range(band):
+        fresh &= keys[first, earlier] != keys[second, earlier]
+    return first[fresh], second[fresh]

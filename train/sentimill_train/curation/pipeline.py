@@ -11,9 +11,9 @@ a row that is dropped keeps its first reason. The same input, options and seed g
 
 from __future__ import annotations
 
-import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -28,15 +28,12 @@ from sentimill_train.curation.label_errors import (
     LEAST_ROWS,
     MOST_ROWS,
     Embed,
-    LabelError,
     find_label_errors,
 )
 from sentimill_train.curation.near_duplicates import ANY_KIND, BANDS, near_groups, shingles
 from sentimill_train.curation.row_store import HELD_OUT, SPLITS, RowStore, store_rows
 from sentimill_train.data.schema import SENTIMENTS, Columns
 from sentimill_train.data.splits import normalise
-
-__all__ = ["CurateJob", "Curated", "Suspect", "curate_rows"]
 
 _TRAIN: Final = SPLITS.index("train")
 _SHOWN: Final = 100  # label errors in the report
@@ -91,8 +88,8 @@ class Curated:
     passed: int
     drops: dict[Reason, int]
     examples: dict[Reason, list[Dropped]]
-    classes: dict[str, tuple[int, int]]
-    domains: dict[str, tuple[int, int]]
+    classes: dict[str, tuple[int, ...]]
+    domains: dict[str, tuple[int, ...]]
     label_errors: int
     suspects: list[Suspect]
     notes: list[str]
@@ -114,22 +111,17 @@ def curate_rows(
         TableError: a file cannot be read.
         InputError: NOTHING_LEFT when no row of train survives; nothing is written then.
     """
-    folder = Path(tempfile.mkdtemp(prefix="sentimill-curate-", dir=job.scratch))
-    try:
+    with tempfile.TemporaryDirectory(prefix="sentimill-curate-", dir=job.scratch) as folder:
         rows = store_rows(
             job.source,
             job.holdout,
-            folder,
+            Path(folder),
             job.labels,
             job.columns,
             lambda done: progress("reading", done, 0),
         )
-        try:
+        with closing(rows):
             return _Curation(job, rows, embed, progress).run()
-        finally:
-            rows.close()
-    finally:
-        shutil.rmtree(folder)
 
 
 class _Curation:
@@ -142,27 +134,31 @@ class _Curation:
         self._rows = rows
         self._embed = embed
         self._progress = progress
-        self._drops = Drops(rows.key)
+        self._drops = Drops(len(rows.key))
         self._train = rows.split == _TRAIN
         self._order = np.random.default_rng(job.seed).permutation(len(rows.key))
-        self._ties = 0
+        self._ties = self._label_errors = 0
+        self._suspects: list[Suspect] = []
         self._notes: list[str] = []
 
     def run(self) -> Curated:
         before = np.flatnonzero(self._train)
-        self._drops.add_all(before[~self._rows.readable[before]], "unreadable")
+        self._drops.add(before[~self._rows.readable[before]], "unreadable")
         self._drop_same()
         if self._job.near is not None:
             self._drop_near(self._job.near)
-        errors = self._label_errors()
+        self._find_label_errors()
         self._balance()
         after = self._left()
         if len(after) == 0:
             lost = ", ".join(f"{rows:,} by {name}" for name, rows in self._drops.counts().items())
             why = f"no row of train of {self._job.source} is left; dropped: {lost}. Give more rows"
             raise InputError(f"{why}, or loosen a limit", reason="NOTHING_LEFT")
-        self._write()
-        return self._summary(before, after, errors)
+        alive = self._drops.alive & (self._rows.split != HELD_OUT)
+        with open_atomically(self._job.out) as file:
+            for row in np.flatnonzero(alive).tolist():
+                file.write(self._rows.line(row))
+        return self._summary(before, after)
 
     def _left(self) -> NDArray[np.int64]:
         """Return the rows of train that are not dropped."""
@@ -182,7 +178,7 @@ class _Curation:
     def _settle_same(self, members: NDArray[np.int64]) -> None:
         mine, others = members[self._train[members]], members[~self._train[members]]
         if len(others):
-            self._drops.add_all(mine, "leak", f"equals {self._name(others[0])}")
+            self._drops.add(mine, "leak", others[0])
             return
         given = self._rows.label[mine]
         kept = mine[given == -1][:1]
@@ -190,18 +186,16 @@ class _Curation:
             counts = np.bincount(given[given >= 0])
             frequent = np.flatnonzero(counts == counts.max())
             self._ties += len(frequent) > 1
-            rare = mine[(given >= 0) & ~np.isin(given, frequent)]
-            self._drops.add_all(rare, "conflict", "another label is more frequent")
+            self._drops.add(mine[(given >= 0) & ~np.isin(given, frequent)], "conflict")
             kept = np.array([mine[given == label][0] for label in frequent])
-        self._drops.add_all(np.setdiff1d(mine, kept), "duplicate", f"equals {self._name(kept[0])}")
+        self._drops.add(np.setdiff1d(mine, kept), "duplicate", kept[0])
 
     def _drop_near(self, threshold: float) -> None:
         rows = self._rows
-        kinds = np.where(self._train, rows.label, ANY_KIND)
         groups = near_groups(
             rows.bands,
             self._drops.alive & rows.readable,
-            kinds,
+            np.where(self._train, rows.label, ANY_KIND),
             lambda row: shingles(normalise(rows.row(row).text)),
             threshold,
             lambda band: self._progress("near-duplicates", band + 1, BANDS),
@@ -210,117 +204,88 @@ class _Curation:
         for row in self._left().tolist():
             root = groups.find(row)
             if root in held_out:
-                self._drops.add(row, "near-leak", f"like {self._name(held_out[root])}")
+                self._drops.add(row, "near-leak", held_out[root])
             elif root != row:
-                self._drops.add(row, "near-duplicate", f"like {self._name(root)}")
+                self._drops.add(row, "near-duplicate", root)
 
-    def _label_errors(self) -> list[tuple[int, LabelError]]:
-        """Return the rows whose label is probably wrong; drop them where the job says so."""
+    def _find_label_errors(self) -> None:
+        """Find the rows whose label is probably wrong; drop them where the job says so."""
         rows = self._left()
         rows = rows[self._rows.human[rows]]
         if self._embed is None or len(rows) == 0:
-            return []
+            return
         if len(rows) < LEAST_ROWS:
             self._notes.append(f"{len(rows)} labels of people are too few to look for errors")
-            return []
+            return
         if len(rows) > MOST_ROWS:
             rows = np.sort(rows[np.argsort(self._rows.key[rows], kind="stable")[:MOST_ROWS]])
             self._notes.append(f"label errors were looked for in a sample of {MOST_ROWS:,} rows")
         self._progress("embeddings", 0, len(rows))
-        embeddings = self._embed(self._rows.texts(rows.tolist()))
+        embeddings = self._embed([self._rows.row(row).text for row in rows])
         self._progress("embeddings", len(rows), len(rows))
-        found = find_label_errors(self._rows.label[rows], embeddings)
-        errors = [(int(rows[error.position]), error) for error in found]
-        if self._job.drop_label_errors:
-            for row, error in errors:
-                likely = self._job.labels[error.suggested]
-                self._drops.add(row, "label-error", f"rather {likely} ({error.likely:.2f})")
-        return errors
+        errors = find_label_errors(self._rows.label[rows], embeddings)
+        self._label_errors = len(errors)
+        for n, error in enumerate(errors):
+            row, suggested = rows[error.position], self._job.labels[error.suggested]
+            if n < _SHOWN:
+                shown = self._rows.row(row)
+                self._suspects.append(
+                    Suspect(shown.id, shown.text, str(shown.label), suggested, error.likely)
+                )
+            if self._job.drop_label_errors:
+                self._drops.details[int(row)] = f"rather {suggested} ({error.likely:.2f})"
+                self._drops.add(row, "label-error")
 
     def _balance(self) -> None:
         job, rows = self._job, self._rows
         if job.class_ratio is not None:
             left = self._left()
-            left = left[rows.label[left] >= 0]
-            limits = class_limits(np.bincount(rows.label[left]), job.class_ratio)
-            self._cap(left, rows.label, limits, "class-cap")
+            labelled = rows.label[left[rows.label[left] >= 0]]
+            limits = class_limits(np.bincount(labelled), job.class_ratio)
+            self._cap(rows.label, limits, "class-cap")
         if job.domain_share is not None and len(rows.domains) > 1:
-            left = self._left()
-            limits = domain_limits(np.bincount(rows.domain[left]), job.domain_share)
-            self._cap(left, rows.domain, limits, "domain-cap")
+            limits = domain_limits(np.bincount(rows.domain[self._left()]), job.domain_share)
+            self._cap(rows.domain, limits, "domain-cap")
+        if job.keep is not None:
+            self._cap(np.zeros_like(rows.label), np.array([job.keep]), "not-chosen")
+
+    def _cap(self, groups: NDArray[np.int64], limits: NDArray[np.int64], reason: Reason) -> None:
+        """Drop rows by chance, so that no group of them is larger than its limit."""
         left = self._left()
-        if job.keep is not None and len(left) > job.keep:
-            by_chance = left[np.argsort(self._order[left])]
-            self._drops.add_all(np.sort(by_chance[job.keep :]), "not-chosen")
-
-    def _cap(
-        self,
-        left: NDArray[np.int64],
-        groups: NDArray[np.int64],
-        limits: NDArray[np.int64],
-        reason: Reason,
-    ) -> None:
+        by_chance = left[np.argsort(self._order[left])]
         for group, limit in enumerate(limits.tolist()):
-            members = left[groups[left] == group]
-            by_chance = members[np.argsort(self._order[members])]
-            self._drops.add_all(np.sort(by_chance[limit:]), reason)
+            self._drops.add(by_chance[groups[by_chance] == group][limit:], reason)
 
-    def _write(self) -> None:
-        alive = self._drops.alive & (self._rows.split != HELD_OUT)
-        with open_atomically(self._job.out) as file:
-            for row in np.flatnonzero(alive).tolist():
-                file.write(self._rows.line(row))
-
-    def _name(self, row: int | np.int64) -> str:
-        return self._rows.row(int(row)).id
-
-    def _summary(
-        self,
-        before: NDArray[np.int64],
-        after: NDArray[np.int64],
-        errors: list[tuple[int, LabelError]],
-    ) -> Curated:
-        rows, labels = self._rows, self._job.labels
-        unlabelled = int((rows.label[after] < 0).sum())
-        if unlabelled:
+    def _summary(self, before: NDArray[np.int64], after: NDArray[np.int64]) -> Curated:
+        rows = self._rows
+        if unlabelled := int((rows.label[after] < 0).sum()):
             self._notes.append(f"{unlabelled:,} rows of train have no label")
         if self._ties:
             self._notes.append(
                 f"{self._ties:,} texts have conflicting labels, none of them more frequent: one"
                 " row of each label is kept"
             )
-        both = (before, after)
-        classes = [np.bincount(rows.label[r] + 1, minlength=len(labels) + 1) for r in both]
-        domains = [np.bincount(rows.domain[r], minlength=len(rows.domains)) for r in both]
+        domains = _counts(rows.domain, rows.domains, before, after)
         return Curated(
             rows=len(before),
             kept=len(after),
             passed=int((rows.split > _TRAIN).sum()),
             drops=self._drops.counts(),
-            examples=self._drops.examples(rows.row),
-            classes={
-                label: (int(classes[0][k]), int(classes[1][k]))
-                for k, label in enumerate(labels, start=1)
-            },
-            domains={
-                name or "(none)": (int(domains[0][k]), int(domains[1][k]))
-                for k, name in enumerate(rows.domains)
-                if domains[0][k]
-            },
-            label_errors=len(errors),
-            suspects=[
-                Suspect(
-                    example.id,
-                    example.text,
-                    str(example.label),
-                    labels[error.suggested],
-                    error.likely,
-                )
-                for row, error in errors[:_SHOWN]
-                for example in [rows.row(row)]
-            ],
+            examples=self._drops.examples(rows.key, rows.row),
+            classes=_counts(rows.label, self._job.labels, before, after),
+            domains={name or "(none)": rows for name, rows in domains.items() if rows[0]},
+            label_errors=self._label_errors,
+            suspects=self._suspects,
             notes=self._notes,
         )
+
+
+def _counts(
+    groups: NDArray[np.int64], names: Sequence[str], *parts: NDArray[np.int64]
+) -> dict[str, tuple[int, ...]]:
+    """Return how many rows of each part are in each group; a row of group -1 is in none."""
+    found = [np.bincount(groups[part] + 1, minlength=len(names) + 1)[1:].tolist() for part in parts]
+    return dict(zip(names, zip(*found, strict=True), strict=True))
 
 
 def class_limits(counts: NDArray[np.int64], ratio: float) -> NDArray[np.int64]:

@@ -16,8 +16,6 @@ from sentimill_train.curation.drops import REASONS
 from sentimill_train.curation.pipeline import Curated, CurateJob
 from sentimill_train.optional_packages import needed_for
 
-__all__ = ["write_report"]
-
 _MOST_BARS: Final = 15
 _HIDDEN: Final = ("source", "out", "columns", "scratch")
 

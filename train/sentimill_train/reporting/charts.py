@@ -173,7 +173,7 @@ def ranges_chart(
     return _svg(canvas, x)
 
 
-def bars_chart(values: Mapping[str, tuple[int, int]], x: str) -> str:
+def bars_chart(values: Mapping[str, Sequence[int]], x: str) -> str:
     """Return two bars a name, before and after. values: at least one name."""
     canvas, axes = _axes(4.8, 0.9 + 0.4 * len(values))
     places = range(len(values))
