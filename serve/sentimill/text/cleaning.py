@@ -10,8 +10,11 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sentimill.errors import TextError
 from sentimill.text.emoji_names import name_emoji
@@ -49,6 +52,12 @@ _PLACEHOLDERS: Final = frozenset(
 
 _LONGEST_PLACEHOLDER: Final = max(map(len, _PLACEHOLDERS)) + 1
 
+_LONGEST_PLAIN: Final = 20_000  # as `fast_tokenizer` reads
+_EYES: Final = np.isin(range(128), [*b":;="])
+_MOUTHS: Final = np.isin(range(128), [*b"'-()oODPp/\\|*"])
+_MARKS: Final = np.isin(range(128), [*range(32), 127, *b"&<>[_^\\"]) | _EYES
+"""Of the ASCII characters those with which something begins that cleaning changes, and `[`."""
+
 
 def clean(text: str, version: int = CLEANING) -> str:
     """Return *text* as the tokenizer reads it, by the rules of `CLEANING_VERSIONS`.
@@ -57,6 +66,30 @@ def clean(text: str, version: int = CLEANING) -> str:
     """
     tidied = tidy(text)
     return tidied if version < 2 else name_emoji(tidied)
+
+
+def find_plain(texts: Sequence[str]) -> NDArray[np.bool_]:
+    """Tell which of *texts* stay as they are: `clean` neither changes nor refuses them.
+
+    All of them are looked at together, which takes a fifth of the time of `clean`. A plain text is
+    of printable ASCII without `[` and has at most 20,000 characters.
+    """
+    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+    plain = np.fromiter(map(str.isascii, texts), np.bool_, len(texts))
+    plain &= (lengths > _LONGEST_PLACEHOLDER) & (lengths <= _LONGEST_PLAIN)
+    # Between two blanks, so that one at either end of a text stands beside another.
+    data = np.frombuffer(f" {' '.join(texts)} ".encode("ascii", "replace"), np.uint8)
+    here, after = data[:-1], data[1:]
+    pairs = (here == ord(" ")) & (after == ord(" ")) | (here | 0x20 == ord("x")) & (
+        after == ord("D")
+    )
+    odd = np.flatnonzero(_MARKS[here] | pairs)
+    odd = odd[~_EYES[here[odd]] | _MOUTHS[after[odd]]]
+    ends = np.cumsum(lengths + 1)
+    # A blank between two texts belongs to both.
+    for side in ("left", "right"):
+        plain[np.minimum(np.searchsorted(ends, odd, side), len(texts) - 1)] = False
+    return plain
 
 
 def tidy(text: str) -> str:

@@ -3,7 +3,7 @@
 `py3langid` decides, where a quick look does not. On 189,601 English texts of five words or more
 from 22 public sets of reviews, 0.09 % were called foreign, and a sample of these showed nearly all
 of them to be Spanish, French, Portuguese and German reviews among the English ones. The quick look
-settles 96 % of the texts, so that the mean cost is 11 microseconds a text.
+settles 96 % of the texts, so that most texts cost two microseconds.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ _MOST_WANTED: Final = 0.01
 """A text is foreign where all wanted languages together are less probable than this."""
 
 _READ_CHARACTERS: Final = 400
+_FIRST_CHARACTERS: Final = 100
+"""Where these are plain English, no more is read: 1 of 263,725 public texts is judged otherwise."""
+
 _WORD: Final = re.compile(r"\w+")
 _LOWER_WORDS: Final = bytes(
     code if _WORD.match(chr(code)) else ord(" ") for code in bytes(range(128)).lower()
@@ -58,11 +61,12 @@ def foreign_language(text: str, wanted: frozenset[str]) -> str | None:
     wanted: ISO 639-1 codes such as "en". A text of fewer than five words in Latin letters is never
     called foreign.
     """
-    head = text[:_READ_CHARACTERS]
-    words = _words(head)
+    for characters in (_FIRST_CHARACTERS, _READ_CHARACTERS):
+        head = text[:characters]
+        words = _words(head)
+        if "en" in wanted and len(words) >= _LEAST_WORDS and _is_plain_english(words):
+            return None
     if len(words) < _LEAST_WORDS and (head.isascii() or not _is_in_another_script(head)):
-        return None
-    if "en" in wanted and _is_plain_english(words):
         return None
     ranked = load_detector().rank(head)
     language = str(ranked[0][0])

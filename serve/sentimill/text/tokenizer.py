@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from sentimill.errors import BundleError, TextError
-from sentimill.text.cleaning import CLEANING, CLEANING_VERSIONS, tidy
+from sentimill.text.cleaning import CLEANING, CLEANING_VERSIONS, find_plain, tidy
 from sentimill.text.emoji_names import name_emoji
-from sentimill.text.fast_tokenizer import fast_tokenizer
+from sentimill.text.fast_tokenizer import MANY, fast_tokenizer, is_proven
 from sentimill.text.language import foreign_language
 
 Truncation = Literal["head", "head-tail"]
@@ -25,7 +24,7 @@ Truncation = Literal["head", "head-tail"]
 _CHARACTERS_PER_TOKEN: Final = 16
 
 
-def truncate(ids: list[int], tokens: int, how: Truncation) -> list[int]:
+def truncate(ids: NDArray[np.int64], tokens: int, how: Truncation) -> NDArray[np.int64]:
     """Return *ids* cut to at most *tokens*.
 
     `head-tail` spends a quarter of the budget on the beginning and three quarters on the end. Sun
@@ -37,11 +36,10 @@ def truncate(ids: list[int], tokens: int, how: Truncation) -> list[int]:
     if how == "head":
         return ids[:tokens]
     head = tokens // 4
-    return ids[:head] + ids[len(ids) - (tokens - head) :]
+    return np.concatenate([ids[:head], ids[len(ids) - (tokens - head) :]])
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
+class Encoded(NamedTuple):
     """One text as the model reads it.
 
     ids: (tokens,) int64, special tokens included. truncated: the middle or the end was left out.
@@ -91,14 +89,12 @@ class TextEncoder:
             ) from error
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        self._prefix, self._suffix = _special_tokens(tokenizer)
-        special = len(self._prefix) + len(self._suffix)
-        if max_tokens <= special:
+        self._special = _special_tokens(tokenizer)
+        if max_tokens <= (special := sum(self._special)):
             raise BundleError(
                 f"max_tokens {max_tokens} leaves no token for the text: use {special + 1} or more",
                 reason="BUNDLE_MAX_TOKENS_TOO_SMALL",
             )
-        self._budget = max_tokens - special
         self.max_tokens = max_tokens
         self.truncation = truncation
         self.cleaning = cleaning
@@ -109,36 +105,42 @@ class TextEncoder:
     def encode(self, texts: Sequence[str]) -> list[Encoded | TextError]:
         """Return one `Encoded` for each text, in order, or the TextError that `clean` raised."""
         results: list[Encoded | TextError | None] = [None] * len(texts)
+        # One after the other for a few texts, where looking at all of them together costs more.
+        plain = find_plain(texts).tolist() if len(texts) >= MANY else [False] * len(texts)
+        fast: list[tuple[int, str, bool, bool]] = []
         left: list[tuple[int, str, bool, bool]] = []
         for i, text in enumerate(texts):
             try:
-                tidied = tidy(text)
+                tidied = text if plain[i] else tidy(text)
             except TextError as error:
                 results[i] = error
                 continue
-            body, cut = self._cap(tidied if self.cleaning < 2 else name_emoji(tidied))
+            body, cut = self._cap(tidied if plain[i] or self.cleaning < 2 else name_emoji(tidied))
             # Before emoji have names, which would be English words in the text.
             foreign = bool(self.languages and foreign_language(tidied, self.languages))
-            ids = self._fast.ids(body) if self._fast else None
-            if ids is None:
-                left.append((i, body, cut, foreign))
-            else:
+            proven = self._fast is not None and (plain[i] or is_proven(body))
+            (fast if proven else left).append((i, body, cut, foreign))
+        if self._fast:
+            found = self._fast.ids([body for _, body, _, _ in fast])
+            for (i, _, cut, foreign), ids in zip(fast, found, strict=True):
                 results[i] = self._encoded(ids, cut, foreign)
         if left:
-            bodies = [body for _, body, _, _ in left]
-            encodings = self._tokenizer.encode_batch_fast(bodies, add_special_tokens=False)
+            encodings = self._tokenizer.encode_batch_fast([body for _, body, _, _ in left])
             for (i, _, cut, foreign), encoding in zip(left, encodings, strict=True):
-                results[i] = self._encoded(encoding.ids, cut, foreign)
+                results[i] = self._encoded(np.array(encoding.ids, np.int64), cut, foreign)
         return [result for result in results if result is not None]
 
-    def _encoded(self, ids: list[int], cut: bool, foreign: bool) -> Encoded | TextError:
-        """Cut *ids* to the budget and add the special tokens; no ids are an empty text."""
-        if not ids:  # BERT's tokenizer drops U+FFFD and private characters
+    def _encoded(self, ids: NDArray[np.int64], cut: bool, foreign: bool) -> Encoded | TextError:
+        """Cut *ids* to the limit, special tokens kept; without others the text is empty."""
+        prefix, suffix = self._special
+        if len(ids) == prefix + suffix:  # BERT's tokenizer drops U+FFFD and private characters
             why = "the text is empty: the tokenizer drops each of its characters"
             return TextError(why, reason="EMPTY_TEXT")
-        kept = truncate(ids, self._budget, self.truncation)
-        whole = np.array([*self._prefix, *kept, *self._suffix], dtype=np.int64)
-        return Encoded(whole, cut or len(kept) < len(ids), foreign)
+        if len(ids) <= self.max_tokens:
+            return Encoded(ids, cut, foreign)
+        end = len(ids) - suffix
+        kept = truncate(ids[prefix:end], self.max_tokens - prefix - suffix, self.truncation)
+        return Encoded(np.concatenate([ids[:prefix], kept, ids[end:]]), True, foreign)
 
     def _cap(self, text: str) -> tuple[str, bool]:
         """Drop the middle of a very long text, so that its tokens are never computed."""
@@ -148,13 +150,13 @@ class TextEncoder:
         return f"{text[:side]} {text[-side:]}", True
 
 
-def _special_tokens(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
-    """Return the special tokens before and after a single text: [CLS] and [SEP] for BERT."""
+def _special_tokens(tokenizer: Tokenizer) -> tuple[int, int]:
+    """Return how many special tokens are before and after a text: [CLS] and [SEP] for BERT."""
     bare = tokenizer.encode("a", add_special_tokens=False).ids
     full = tokenizer.encode("a").ids
     for start in range(len(full) - len(bare) + 1):
         if full[start : start + len(bare)] == bare:
-            return full[:start], full[start + len(bare) :]
+            return start, len(full) - start - len(bare)
     raise BundleError(
         "tokenizer.json changes a text when it adds its special tokens: use one in the style of"
         " BERT or RoBERTa",

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentimill.errors import TextError
-from sentimill.text.cleaning import CLEANING_VERSIONS, clean, join_texts
+from sentimill.text.cleaning import CLEANING_VERSIONS, clean, find_plain, join_texts
 from sentimill.types import MAX_TEXT_BYTES
 
 # Every code point, lone surrogates too: a caller may send any of them.
@@ -52,6 +52,23 @@ ANY_MARKUP = st.one_of(
 def test_clean_keeps_the_words_and_drops_the_rest(text: str, expected: str) -> None:
     """Break tags, entities, control characters and runs of blanks go; every script stays."""
     assert expected == clean(text, version=1)
+
+
+TELLING = st.text(st.sampled_from("aXxDoP 5&<3>:;=_^()\\-'|[\x00\x7f\té\ud800"), max_size=30)
+
+
+@given(texts=st.lists(TELLING | st.sampled_from(["", "n/a", "x" * 20_001]), min_size=1, max_size=9))
+def test_plain_texts_stay_as_they_are(texts: list[str]) -> None:
+    """Whatever stands at the end of a text, or of the one before."""
+    for text, plain in zip(texts, find_plain(texts), strict=True):
+        assert not plain or (clean(text) == text and "[" not in text and len(text) <= 20_000)
+
+
+def test_most_texts_are_plain() -> None:
+    """A colon, a semicolon or an angle bracket that begins no emoticon changes nothing."""
+    texts = ["Bad battery: died; twice", "about 5 = five stars", "as good as new, 10/10 :", "<3"]
+
+    assert find_plain(texts).tolist() == [True, True, True, False]
 
 
 def plainly_cleaned(text: str) -> str:
