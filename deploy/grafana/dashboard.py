@@ -328,6 +328,18 @@ PANELS: Final[dict[str, tuple[Panel, ...]]] = {
             ),
         ),
         Panel(
+            "Indexes of labelled reviews",
+            "none",
+            "Reviews in all indexes of a server. Empty or 0 without --index.",
+            (Query("sentimill_index_rows{FILTER}", "{{instance}}"),),
+        ),
+        Panel(
+            "Finding neighbours",
+            "s",
+            "Mean, for one request's texts. Only requests that ask for neighbours are counted.",
+            (Query(_mean("sentimill_index_lookup_seconds"), "one request"),),
+        ),
+        Panel(
             "Cores used",
             "none",
             "CPU seconds a second.",

@@ -8,9 +8,9 @@ classifier.classify(["The battery died in a week."])[0].label      # "negative"
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import repeat
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Final, TypeVar, cast, get_args
 
@@ -37,8 +37,17 @@ from sentimill.evidence.index import Index
 from sentimill.evidence.sentences import Explanation
 from sentimill.evidence.states import with_states
 from sentimill.progress import progress_bar
-from sentimill.text.tokenizer import Encoded, TextEncoder, Truncation, pad
-from sentimill.types import AbstainReason, Prediction, Probs, list_of_texts, text_of
+from sentimill.text.tokenizer import Encoded, TextEncoder, Truncation, pad, plan_batches
+from sentimill.types import (
+    NEIGHBOURS,
+    AbstainReason,
+    Neighbour,
+    Prediction,
+    Probs,
+    check_neighbours,
+    list_of_texts,
+    text_of,
+)
 
 __all__ = [
     "BATCH_TOKENS",
@@ -163,22 +172,31 @@ class Classifier:
         batch_tokens: int | None = None,
         progress: bool = False,
         explain: bool = False,
+        neighbours: int = NEIGHBOURS,
     ) -> list[Prediction | TextError]:
         """Return one result for each text, in order: its prediction, or its TextError.
 
         texts: a list, a pandas or polars Series, a numpy array or an Arrow array. A missing value
         and a value that is no string get a TextError too. Texts are sorted by length inside, so a
         mixed list costs little padding. progress: show a progress bar. explain: split each text and
-        answer its sentences too, see `Prediction.sentences`.
+        answer its sentences too, see `Prediction.sentences`. neighbours: how many reviews of the
+        index an answer shows, at most 32.
 
         Raises EngineError when the engine fails, InputError when *texts* is a single string.
         """
+        check_neighbours(neighbours)
         items = [text_of(item) for item in list_of_texts(texts)]
+        count = len(items)
         if explain:
             explanation = Explanation(items)
             items = list(explanation)
         encoded, logits = self.compute(items, batch_tokens or self.batch_tokens, progress=progress)
-        answered = iter(self.decide(logits, [one for one in encoded if isinstance(one, Encoded)]))
+        near: list[tuple[Neighbour, ...]] = []
+        if self.index and neighbours:
+            own = sum(isinstance(one, Encoded) for one in encoded[:count])  # not the sentences
+            near = self.index.nearest(logits[:own, len(self.labels) :], neighbours)
+        read = [one for one in encoded if isinstance(one, Encoded)]
+        answered = iter(self.decide(logits, read, near))
         results = [next(answered) if isinstance(one, Encoded) else one for one in encoded]
         return explanation.attach(results, self.labels) if explain else results
 
@@ -256,23 +274,25 @@ class Classifier:
             return sum(lengths)
         return len(lengths) * self.padded_length(max(lengths))
 
-    def decide(self, logits: NDArray[np.float32], encoded: Sequence[Encoded]) -> list[Prediction]:
-        """Turn logits (rows, labels) into calibrated answers."""
+    def decide(
+        self,
+        logits: NDArray[np.float32],
+        encoded: Sequence[Encoded],
+        near: Iterable[tuple[Neighbour, ...]] = (),
+    ) -> list[Prediction]:
+        """Turn logits (rows, labels) into calibrated answers; *near*: neighbours of the first."""
         labels, digest = self.labels, self.bundle.digest
         probs = probabilities(logits[:, : len(labels)], self._temperature)
-        near = self.index.nearest(logits[:, len(labels) :]) if self.index else repeat(())
         foreign = np.array([text.foreign for text in encoded], dtype=bool)
         made = decide(probs, labels, self.threshold, foreign)
-        scores: list[float | None] = [None] * len(probs)
-        if made.score is not None:
-            scores = made.score.tolist()
+        scores = repeat(None) if made.score is None else made.score.tolist()
         # Whole columns leave numpy at once, which is much faster than one number at a time.
         columns = (
             made.best.tolist(), probs.tolist(), scores, made.confidence.tolist(),
             made.abstained.tolist(),
         )  # fmt: skip
         predictions = []
-        rows = zip(*columns, encoded, near, strict=False)
+        rows = zip(*columns, encoded, chain(near, repeat(())), strict=False)
         for best, each, score, confidence, abstained, text, neighbours in rows:
             reason: AbstainReason | None = None
             if abstained:
@@ -363,25 +383,6 @@ def golden_fault(expected: Golden, probs: Sequence[float], precision: str) -> st
     if np.argmax(expected.probs) != np.argmax(probs):
         return f"changed its label and moved by {moved:.4f} (the limit is {limit})"
     return f"moved by {moved:.4f} (the limit is {limit})"
-
-
-def plan_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Yield batches of indices into *lengths*, each of at most *batch_tokens* padded tokens.
-
-    An item longer than the budget is a batch by itself. The longest items come first, so that a
-    batch that does not fit into memory fails at once and not after an hour.
-    """
-    batch: list[int] = []
-    longest = 0
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batch and longest * (len(batch) + 1) > batch_tokens:
-            yield batch
-            batch = []
-        if not batch:
-            longest = lengths[i]
-        batch.append(i)
-    if batch:
-        yield batch
 
 
 def _check_precision(wanted: Precision, manifest: Manifest) -> None:

@@ -17,6 +17,11 @@ MAX_TEXT_BYTES: Final = 1 << 20
 EXPLAINED_SHARE: Final = 16
 """A request may have so many times fewer texts where their sentences are answered too."""
 
+NEIGHBOURS: Final = 5
+"""How many reviews of an index an answer shows unless the caller says."""
+
+_MAX_NEIGHBOURS: Final = 32
+
 AbstainReason = Literal["LOW_CONFIDENCE", "UNSUPPORTED_LANGUAGE"]
 """Why a model abstained: its confidence is below the threshold, or it cannot read the language."""
 
@@ -106,7 +111,7 @@ class Prediction:
     tokens the model read. answered_by: `large` where a client's fallback gave label and probs in
     the student's place. model_digest: the sha256 of the manifest of the bundle that answered, empty
     where it is not known. sentences: where the caller asked for them. neighbours: where there is an
-    index, the nearest first.
+    index, the nearest first; a server sends those that were asked for, without their texts.
     """
 
     label: str
@@ -161,6 +166,13 @@ def check_size(size_bytes: int) -> None:
             f"the text has {size_bytes} bytes of UTF-8, the limit is {MAX_TEXT_BYTES}: split it",
             reason="TEXT_TOO_LARGE",
         )
+
+
+def check_neighbours(count: int) -> None:
+    """Raise InputError when an answer cannot show *count* reviews."""
+    if not 0 <= count <= _MAX_NEIGHBOURS:
+        why = f"an answer shows 0 to {_MAX_NEIGHBOURS} neighbours, not {count}: ask for fewer"
+        raise InputError(why, reason="BAD_NEIGHBOURS", field="neighbours")
 
 
 def list_of_texts(texts: Iterable[object]) -> list[object]:

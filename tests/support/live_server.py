@@ -91,7 +91,7 @@ async def live_service(
         max_texts=limits.max_waiting_texts, max_tokens=limits.max_waiting_tokens, metrics=metrics
     )
     scheduler = Scheduler(gate.run, admission, metrics, budget=budget)
-    slot = ModelSlot(LoadedModel(classifier, scheduler, tokenizer_threads=2))
+    slot = ModelSlot(LoadedModel(classifier, scheduler, tokenizer_threads=2, indexes={}))
     boundary = CallBoundary(metrics, admission.wait_seconds, spans)
     requests = RequestHandler(slot, admission, boundary, limits=limits, auth=auth)
     service = SentimentService(requests, version="0")

@@ -9,7 +9,7 @@ from sentimill.errors import OUTCOMES
 from sentimill.observability.metrics import Metrics
 from sentimill.types import AbstainReason, Prediction, Probs
 
-SERIES = 400
+SERIES = 410
 """How many series one server may cost Prometheus; process figures are in it."""
 
 # Every value that each label may have is known before the first request.

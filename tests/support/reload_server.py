@@ -72,12 +72,16 @@ class Reloading:
 
 
 @asynccontextmanager
-async def reloading(folder: Path) -> AsyncIterator[Reloading]:
+async def reloading(
+    folder: Path, *, index: Path | None = None, tokens: Path | None = None
+) -> AsyncIterator[Reloading]:
     """Serve *folder* behind a link."""
     made = Reloading(folder.parent / "live")
     made.lead_to(folder)
     async with AsyncExitStack() as stack:
-        config = Serve(bundle=made.link, port=0, metrics_port=0, threads=1)
+        config = Serve(
+            bundle=made.link, port=0, metrics_port=0, threads=1, index=index, tokens=tokens
+        )
         serving = await config.start(stack, made.signals)
         made.address, made.metrics = serving.address, serving.metrics_address
         yield made

@@ -19,7 +19,7 @@ from sentimill.cli import options as opt
 from sentimill.cli.server_access import ServerAccess
 from sentimill.cli.terminal import console, one_line
 from sentimill.errors import SentimillError, SomeRowsFailed, UsageError
-from sentimill.types import Prediction
+from sentimill.types import NEIGHBOURS, Prediction
 
 _CHUNK: Final = 1024
 """Texts that are classified before their answers are written."""
@@ -47,6 +47,15 @@ def classify(
     index: Annotated[
         Path | None, opt.Output(help="Show the nearest reviews of this index.")
     ] = None,
+    neighbours: Annotated[
+        int | None,
+        opt.Output(
+            min=0,
+            max=32,
+            help="How many reviews to show, of --index or of your index on the server.",
+            show_default="5 with --index",
+        ),
+    ] = None,
     bundle: opt.BundleOption = None,
     server: opt.ServerOption = None,
     engine: opt.EngineOption = "auto",
@@ -64,16 +73,22 @@ def classify(
         why = "no text given: write it after the command, or pipe lines into it"
         raise UsageError(why, reason="NO_TEXT")
     if server is not None and index is not None:
-        raise UsageError("--index needs a bundle here, not --server", reason="NO_MODEL")
+        why = "--index needs a bundle here, not --server: ask the server with --neighbours"
+        raise UsageError(why, reason="NO_MODEL")
+    if server is None and index is None and neighbours:
+        why = "--neighbours needs the --index of the reviews, or a --server that has one"
+        raise UsageError(why, reason="NO_INDEX")
+    evidence = explain or index or neighbours
+    if neighbours is None:
+        neighbours = 0 if index is None else NEIGHBOURS
     security = access.security(server)
     answer: Callable[[list[str]], _Answers]
     with ExitStack() as stack:
         if server is not None:
             from sentimill.client.client import Client
 
-            answer = partial(
-                stack.enter_context(Client(server, security=security)).classify, explain=explain
-            )
+            client = stack.enter_context(Client(server, security=security))
+            answer = partial(client.classify, explain=explain, neighbours=neighbours)
         else:
             classifier = Classifier.load(
                 bundle,
@@ -84,9 +99,9 @@ def classify(
                 detect_language=not model.no_detect_language,
                 index=index,
             )
-            answer = partial(classifier.classify, explain=explain)
+            answer = partial(classifier.classify, explain=explain, neighbours=neighbours)
         on_terminal = sys.stdout.isatty() and not as_json
-        show = Table() if on_terminal else _as_json if as_json or explain or index else _as_tabs
+        show = Table() if on_terminal else _as_json if as_json or evidence else _as_tabs
         failed = asked = 0
         for chunk in _chunks(texts or _stdin_lines()):
             # A lone surrogate cannot be written; its answer is an error that says so.

@@ -42,6 +42,13 @@ def serve(
     engine: opt.EngineOption = "auto",
     runtime: opt.ModelOptions,
     batch_tokens: opt.BatchTokensOption = None,
+    index: Annotated[
+        Path | None,
+        opt.Advanced(
+            help="Index of labelled reviews, for callers who ask for neighbours. With --tokens, a"
+            " folder that has an index for each caller, under the caller's name.",
+        ),
+    ] = None,
     tokens: Annotated[
         Path | None,
         opt.Secured(
@@ -106,7 +113,7 @@ def serve(
 ) -> None:
     """Serve a bundle over gRPC, with a status page and Prometheus metrics over HTTP.
 
-    SIGTERM drains and stops the server; SIGHUP loads the bundle again.
+    SIGTERM drains and stops the server; SIGHUP loads the bundle and the index again.
     """
     from sentimill.server.access.tls import Tls
     from sentimill.server.lifecycle import Serve
@@ -132,6 +139,7 @@ def serve(
         threads=runtime.threads,
         detect_language=not runtime.no_detect_language,
         batch_tokens=batch_tokens,
+        index=index,
         notice_seconds=notice_seconds,
         drain_seconds=drain_seconds,
         max_connection_age_seconds=max_connection_age_seconds,

@@ -72,6 +72,7 @@ class Client:
         bulk: bool = False,
         progress: bool = False,
         explain: bool = False,
+        neighbours: int = 0,
     ) -> list[Result]:
         """Return one result a text, in order; a text that cannot be classified gets its error.
 
@@ -81,13 +82,16 @@ class Client:
         texts: a list, a pandas or polars Series, a numpy array or an Arrow array. A long list is
         sent as several requests of at most 256 texts, or fewer where `model` told the client of
         lower limits. bulk: let interactive callers go first. progress: show a progress bar.
-        explain: answer the sentences of each text too, see `Prediction.sentences`.
+        explain: answer the sentences of each text too, see `Prediction.sentences`. neighbours: how
+        many reviews of your index on the server an answer shows, at most 32.
 
         Raises `UnavailableError`, `DeadlineError`, `InputError` or another `SentimillError` when a
         whole request failed.
         """
         answers = Answers(list_of_texts(texts))
-        requests = requests_of(answers, bulk=bulk, limits=self._limits, explain=explain)
+        requests = requests_of(
+            answers, bulk=bulk, limits=self._limits, explain=explain, neighbours=neighbours
+        )
         under_way: deque[tuple[list[int], _Future]] = deque()
         with progress_bar(len(answers.texts), shown=progress) as advance:
 
@@ -185,6 +189,7 @@ class AsyncClient:
         bulk: bool = False,
         progress: bool = False,
         explain: bool = False,
+        neighbours: int = 0,
     ) -> list[Result]:
         """See `Client.classify`.
 
@@ -192,7 +197,9 @@ class AsyncClient:
             (await client.classify(["Good!"], bulk=True))[0].label      # "positive"
         """
         answers = Answers(list_of_texts(texts))
-        requests = requests_of(answers, bulk=bulk, limits=self._limits, explain=explain)
+        requests = requests_of(
+            answers, bulk=bulk, limits=self._limits, explain=explain, neighbours=neighbours
+        )
         under_way: deque[tuple[list[int], asyncio.Task[bytes]]] = deque()
         with progress_bar(len(answers.texts), shown=progress) as advance:
 

@@ -13,10 +13,12 @@ from sentimill.types import (
     AbstainReason,
     Limits,
     Model,
+    Neighbour,
     Prediction,
     Probs,
     Result,
     Sentence,
+    check_neighbours,
     check_size,
     text_of,
 )
@@ -84,13 +86,19 @@ def check_settings(timeout_seconds: float, channels: int, concurrency: int) -> N
 
 
 def requests_of(
-    answers: Answers, *, bulk: bool, limits: Limits | None = None, explain: bool = False
+    answers: Answers,
+    *,
+    bulk: bool,
+    limits: Limits | None = None,
+    explain: bool = False,
+    neighbours: int = 0,
 ) -> Iterator[tuple[list[int], pb.ClassifyRequest]]:
     """Yield requests within the limits on items and bytes, with the positions of their texts.
 
     A text that no server accepts gets its error in *answers* and is not sent, because it would make
     the whole request fail. limits: the server's, None where they are not known.
     """
+    check_neighbours(neighbours)
     most_items, most_bytes = _MAX_ITEMS, _MAX_BYTES
     if limits is not None:
         # Half of the queue: bulk work may not fill all of it, and other callers need the rest.
@@ -101,7 +109,9 @@ def requests_of(
     priority = pb.PRIORITY_BULK if bulk else pb.PRIORITY_INTERACTIVE
 
     def request() -> tuple[list[int], pb.ClassifyRequest]:
-        return positions, pb.ClassifyRequest(items=items, priority=priority, explain=explain)
+        return positions, pb.ClassifyRequest(
+            items=items, priority=priority, explain=explain, neighbours=neighbours
+        )
 
     positions: list[int] = []
     items: list[pb.ClassifyItem] = []
@@ -182,4 +192,5 @@ def _prediction(got: pb.Prediction, labels: tuple[str, ...], digest: str) -> Pre
             )
             for one in got.sentences
         ),
+        neighbours=tuple(Neighbour(one.id, one.label, one.similarity) for one in got.neighbours),
     )

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final
 
 import msgspec
@@ -24,11 +25,10 @@ from numpy.typing import NDArray
 from sentimill.atomic_write import new_folder, write_durably
 from sentimill.bundle.manifest import MANIFEST, File
 from sentimill.errors import BundleError, InputError, UsageError
-from sentimill.types import Neighbour
+from sentimill.types import NEIGHBOURS, Neighbour
 
 __all__ = ["Index"]
 
-_NEIGHBOURS: Final = 5
 _SCHEMA_VERSION: Final = 1
 _STATES: Final = "states.usearch"
 _ROWS: Final = "rows.json"
@@ -61,6 +61,7 @@ class Index:
         self._next_key = 0
         self._rows: dict[int, _Row] = {}
         self._states: Any = None
+        self._searching = Lock()  # the library lets go of the GIL, and its buffers are for one
 
     @classmethod
     def open(cls, path: Path | str, bundle: str | None = None) -> Index:
@@ -133,10 +134,13 @@ class Index:
             self._states.remove(key)
             del self._rows[key]
 
-    def nearest(self, states: NDArray[np.float32]) -> list[tuple[Neighbour, ...]]:
+    def nearest(
+        self, states: NDArray[np.float32], count: int = NEIGHBOURS
+    ) -> list[tuple[Neighbour, ...]]:
         """Return the rows that are most like each of *states* (rows, hidden), the nearest first."""
-        # One by one: the library gives another type for one row of states than for several.
-        matches = [self._states.search(one, _NEIGHBOURS, threads=1).to_list() for one in states]
+        with self._searching:
+            # One by one: the library gives another type for one row of states than for several.
+            matches = [self._states.search(one, count, threads=1).to_list() for one in states]
         return [tuple(self._neighbour(*match) for match in some) for some in matches]
 
     def _neighbour(self, key: int, distance: float) -> Neighbour:

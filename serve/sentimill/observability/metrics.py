@@ -21,6 +21,7 @@ from prometheus_client import (
     Metric,
     PlatformCollector,
     ProcessCollector,
+    Summary,
     disable_created_metrics,
 )
 from prometheus_client.core import HistogramMetricFamily
@@ -146,6 +147,11 @@ class Metrics:
             "From a call's arrival until its texts are token ids.",
             buckets=SECONDS,
         )
+        self.lookup_seconds = Summary(  # a histogram would cost 15 series more
+            "sentimill_index_lookup_seconds",
+            "Finding the neighbours of one request's texts.",
+            registry=registry,
+        )
         self.queue_seconds = histogram(
             "sentimill_queue_seconds",
             "The longest wait of a call's texts for the engine; calls of bulk priority left out.",
@@ -226,6 +232,9 @@ class Metrics:
             "sentimill_reference_label_ratio",
             "Share of each label among the model's answers on its test split, from the bundle.",
             ["outcome"],
+        )
+        self.index_rows = gauge(
+            "sentimill_index_rows", "Labelled reviews in all indexes that the model has."
         )
         self.ready = gauge("sentimill_ready", "1 while calls are answered, else 0.")
         self.reloads = counter_of(

@@ -23,13 +23,14 @@ _SMALLEST: Final = {"sentimill_last_reload_successful"}
 
 _LARGEST: Final = {
     "python_info",
+    "sentimill_index_rows",
     "sentimill_model",
     "sentimill_model_loaded_timestamp_seconds",
     "sentimill_reference_label_ratio",
 }
 """Families in which all workers say the same, or the newest is meant."""
 
-_LASTING: Final = {"counter", "histogram"}
+_LASTING: Final = {"counter", "histogram", "summary"}
 
 
 class Point(msgspec.Struct, array_like=True):

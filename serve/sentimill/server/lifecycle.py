@@ -100,6 +100,7 @@ class Serve:
     detect_language: bool = True
     tokenizer_threads: int = 2
     batch_tokens: int | None = None
+    index: Path | None = None
     limits: Limits = field(default_factory=Limits)
     watchdog: WatchdogLimits = field(default_factory=WatchdogLimits)
     notice_seconds: float = 0.0
@@ -118,8 +119,9 @@ class Serve:
     def run(self, started: Callable[[Serving], None]) -> None:
         """Serve until SIGTERM or SIGINT, then drain; *started* is called when calls are answered.
 
-        SIGHUP loads the bundle again. Its path may be a link that leads to another folder by then.
-        The process ends here where a thread hangs in the engine, since Python would wait for it.
+        SIGHUP loads bundle and indexes again. A path may be a link that leads to another folder by
+        then. The process ends here where a thread hangs in the engine, since Python would wait for
+        it.
 
         Raises:
             UsageError: a port is taken, or the address is not a loopback one without `insecure`.
@@ -203,7 +205,7 @@ class Serve:
             await server.set_healthy(healthy)
 
         async def load_again() -> LoadedModel:
-            return await loader.load(slot.now.classifier.bundle.path)
+            return await loader.load(slot.now.classifier.bundle.path, slot.now.indexes)
 
         watchdog = Watchdog(slot, self.watchdog, metrics, load=load_again, set_healthy=set_healthy)
         reloading = reload_when_asked(signals.reload, loader, slot, metrics, announce)
@@ -221,6 +223,8 @@ class Serve:
             detect_language=self.detect_language,
             tokenizer_threads=self.tokenizer_threads,
             batch_tokens=self.batch_tokens,
+            index=self.index,
+            index_a_caller=self.tokens is not None,
             admission=admission,
             metrics=metrics,
         )

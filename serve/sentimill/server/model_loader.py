@@ -1,18 +1,23 @@
-"""A bundle becomes a model that answers: verify, load, warm up, give it a queue."""
+"""A bundle becomes a model that answers: verify, load, warm up, give it a queue and indexes."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from sentimill.batching.admission import Admission
 from sentimill.batching.scheduler import Scheduler
+from sentimill.bundle.manifest import MANIFEST
 from sentimill.bundle.reader import open_bundle
 from sentimill.classifier import Classifier
 from sentimill.engine.base import EngineName, Precision, Provider
+from sentimill.errors import UsageError
+from sentimill.evidence.index import Index
 from sentimill.observability.metrics import Metrics
+from sentimill.server.access.auth import ANONYMOUS
 from sentimill.server.daemon_thread import run_in_daemon_thread
 from sentimill.server.model_slot import LoadedModel, warm_up
 from sentimill.text.language import load_detector
@@ -27,7 +32,10 @@ _LEAST_USEFUL: Final = 0.75
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelLoader:
-    """Loads the bundle that a path leads to, always with the same settings."""
+    """Loads the bundle and the indexes that paths lead to, always with the same settings.
+
+    index: with *index_a_caller*, a folder that has an index for each caller, by the caller's name.
+    """
 
     bundle: Path
     precision: Precision
@@ -37,20 +45,31 @@ class ModelLoader:
     detect_language: bool
     tokenizer_threads: int
     batch_tokens: int | None
+    index: Path | None
+    index_a_caller: bool
     admission: Admission
     metrics: Metrics
 
-    async def load(self, folder: Path | None = None) -> LoadedModel:
+    async def load(
+        self, folder: Path | None = None, indexes: Mapping[str, Index] | None = None
+    ) -> LoadedModel:
         """Verify, load and warm a bundle in a thread, and start its queue.
 
-        folder: the bundle's own, instead of the one that the path leads to.
+        folder: the bundle's own, instead of the one that the path leads to. indexes: those of a
+        model of the same bundle, instead of what is in the folder of indexes now.
 
         Raises:
+            BundleError: an index is damaged, or of another bundle.
             BundleError, EngineError: the model does not verify, load or give its golden answers.
+            UsageError: the path of the indexes has none.
         """
         # A link is followed once, so that all files are of one folder if it changes meanwhile.
         folder = folder or self.bundle.resolve()
         classifier = await run_in_daemon_thread(lambda: self._read(folder))
+        if indexes is None:
+            digest = classifier.bundle.digest
+            indexes = await run_in_daemon_thread(lambda: self._open_indexes(digest))
+        self.metrics.index_rows.set(sum(map(len, indexes.values())))
         info = classifier.engine.info
         scheduler = Scheduler(
             classifier.run,
@@ -64,7 +83,9 @@ class ModelLoader:
             calls=info.calls,
         )
         scheduler.start()
-        return LoadedModel(classifier, scheduler, tokenizer_threads=self.tokenizer_threads)
+        return LoadedModel(
+            classifier, scheduler, tokenizer_threads=self.tokenizer_threads, indexes=indexes
+        )
 
     def _read(self, folder: Path) -> Classifier:
         open_bundle(folder).verify()
@@ -75,6 +96,7 @@ class ModelLoader:
             provider=self.provider,
             threads=self.threads,
             detect_language=self.detect_language,
+            states=self.index is not None,
         )
         if classifier.encoder.languages:
             load_detector()  # 0.6 s, for which no caller should wait
@@ -83,3 +105,18 @@ class ModelLoader:
         log.info("engine %s on %s in %s, %d threads: %s", *shown)
         warm_up(classifier, self.batch_tokens or classifier.batch_tokens)
         return classifier
+
+    def _open_indexes(self, digest: str) -> dict[str, Index]:
+        """Return the index of each caller, by the caller's name."""
+        path = self.index
+        if path is None:
+            return {}
+        if not path.is_dir() or (path / MANIFEST).exists() == self.index_a_caller:
+            why = f"--index {path} must be an index; or, with --tokens, a folder that has an index"
+            why += " for each caller, named as in the file of tokens"
+            raise UsageError(why, reason="BAD_INDEX")
+        if not self.index_a_caller:
+            return {ANONYMOUS.name: Index.open(path, digest)}
+        # A name with a dot before it is of an index that is being written.
+        folders = [one for one in path.iterdir() if not one.name.startswith(".")]
+        return {one.name: Index.open(one, digest) for one in folders}

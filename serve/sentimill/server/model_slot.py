@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sentimill.batching.scheduler import Scheduler
 from sentimill.classifier import Classifier
 from sentimill.engine.hardware import give_memory_back
 from sentimill.errors import TextError
+from sentimill.evidence.index import Index
 from sentimill.server.daemon_thread import run_in_daemon_thread
 from sentimill.text.tokenizer import Encoded, TextEncoder
+from sentimill.types import Neighbour
 
 __all__ = ["LoadedModel", "ModelSlot", "warm_up"]
 
@@ -30,13 +33,19 @@ _CLOSE_SECONDS: Final = 5.0
 
 
 class LoadedModel:
-    """One classifier with its queue and its tokenizer threads."""
+    """One classifier with its queue, its tokenizer threads, and an index for some callers."""
 
     def __init__(
-        self, classifier: Classifier, scheduler: Scheduler, *, tokenizer_threads: int
+        self,
+        classifier: Classifier,
+        scheduler: Scheduler,
+        *,
+        tokenizer_threads: int,
+        indexes: Mapping[str, Index],
     ) -> None:
         self.classifier = classifier
         self.scheduler = scheduler
+        self.indexes = indexes
         self._threads = ThreadPoolExecutor(tokenizer_threads, thread_name_prefix="tokenizer")
         self._own = threading.local()
         self._users = 0
@@ -58,6 +67,16 @@ class LoadedModel:
     async def encode(self, texts: Iterable[str | TextError]) -> list[Encoded | TextError]:
         """Tokenize in one of the threads; *texts* is read there too, and its errors are kept."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._encode, texts)
+
+    async def nearest(
+        self, caller: str, rows: Sequence[NDArray[np.float32]], count: int
+    ) -> list[tuple[Neighbour, ...]]:
+        """Look *rows* of logits and states up in the index of *caller*, in one of the threads."""
+        states = np.stack(rows)[:, len(self.classifier.labels) :]
+        search = self.indexes[caller].nearest
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, search, states, count
+        )
 
     async def drained(self) -> None:
         """Wait until no request uses the model."""

@@ -1,4 +1,4 @@
-"""Reload: on SIGHUP the bundle is loaded again, next to the model that answers until then.
+"""Reload: on SIGHUP bundle and indexes are loaded again, next to the model that answers till then.
 
 Nothing polls the folder: a half-written bundle would be loaded. `worker_process` passes the signal
 on to each worker, and to one that was started meanwhile.

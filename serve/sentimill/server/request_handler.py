@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 import grpc
 import numpy as np
+from numpy.typing import NDArray
 
 from sentimill.batching.admission import Admission
 from sentimill.batching.jobs import Answer
@@ -29,9 +30,9 @@ from sentimill.errors import (
 from sentimill.evidence.sentences import Explanation
 from sentimill.server.access.auth import ANONYMOUS, Caller, TokenAuth
 from sentimill.server.error_interceptor import CallBoundary
-from sentimill.server.model_slot import ModelSlot
+from sentimill.server.model_slot import LoadedModel, ModelSlot
 from sentimill.text.tokenizer import Encoded
-from sentimill.types import EXPLAINED_SHARE, Prediction
+from sentimill.types import EXPLAINED_SHARE, Neighbour, Prediction, check_neighbours
 
 __all__ = ["Answers", "Limits", "Request", "RequestHandler", "slices"]
 
@@ -79,7 +80,7 @@ class Request:
 
     count: how many texts there are. caller: has the quota. sender: whose share of queue and engine
     the request uses. seconds_left: until the caller's deadline, None for none. explain: answer the
-    sentences of each text too.
+    sentences of each text too. neighbours: how many reviews of the caller's index to show.
     """
 
     texts: Iterable[str | TextError]
@@ -89,6 +90,7 @@ class Request:
     seconds_left: float | None
     bulk: bool = False
     explain: bool = False
+    neighbours: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +174,7 @@ class RequestHandler:
         """Classify the texts of *request*, or raise for all of them.
 
         Raises:
-            InputError: too many texts, or none.
+            InputError: too many texts, or none; or neighbours for a caller who has no index.
             UnavailableError, QuotaError: nothing was computed.
             UnavailableError: the engine failed on every text.
             DeadlineError: the answer would come too late, and is computed no further.
@@ -198,23 +200,24 @@ class RequestHandler:
         left, limit = request.seconds_left, None
         if left is None:
             left = limit = self.limits.default_deadline_seconds
-        try:
-            # gRPC itself cancels a call that set a deadline.
-            async with asyncio.timeout(limit):
-                model, encoded, answer, tokenized = await self._compute(
-                    request, texts, arrived, left
-                )
-        except TimeoutError:
-            why = f"no answer in {limit} s, the limit for calls without a deadline: set a deadline"
-            raise DeadlineError(why, reason="DEADLINE_EXCEEDED") from None
-        # The model may be closed by now; what is left needs no engine.
-        results = await self._results(model, encoded, answer, explanation)
+        with self._slot.use() as model:
+            _check_index(request, model)
+            try:
+                # gRPC itself cancels a call that set a deadline.
+                async with asyncio.timeout(limit):
+                    encoded, answer, tokenized = await self._compute(
+                        model, request, texts, arrived, left
+                    )
+            except TimeoutError:
+                why = f"no answer in {limit} s, the limit without a deadline: set a deadline"
+                raise DeadlineError(why, reason="DEADLINE_EXCEEDED") from None
+            results = await self._results(model, request, encoded, answer, explanation)
         queued = max(answer.queue_seconds, 0.0)
         if not request.bulk:  # bulk work may wait for long, and a fleet must not grow for it
             self.boundary.metrics.queue_seconds.observe(queued)
         self.boundary.spans.parts(arrived, tokenized, queued, answer.engine_seconds)
         return Answers(
-            classifier=model,
+            classifier=model.classifier,
             results=results,
             tokenize_seconds=tokenized - arrived,
             queue_seconds=queued,
@@ -224,12 +227,13 @@ class RequestHandler:
 
     async def _compute(
         self,
+        model: LoadedModel,
         request: Request,
         texts: Iterable[str | TextError],
         arrived: float,
         left: float,
-    ) -> tuple[Classifier, list[Encoded | TextError], Answer, float]:
-        """Admit, tokenize and run; return the model, the tokens, the logits, and the time between.
+    ) -> tuple[list[Encoded | TextError], Answer, float]:
+        """Admit, tokenize and run; return the tokens, the logits, and the time between.
 
         left: seconds from *arrived* until the caller gives up.
         """
@@ -238,38 +242,38 @@ class RequestHandler:
         tokens = 0
         try:
             request.caller.spend(count, arrived)
-            with self._slot.use() as model:
-                encoded = await model.encode(texts)
-                request.caller.give_back(count - len(encoded))  # the sentences are a debt
-                tokenized = time.monotonic()
-                self.boundary.metrics.tokenize_seconds.observe(tokenized - arrived)
-                good = [text.ids for text in encoded if isinstance(text, Encoded)]
-                new_tokens = sum(map(len, good))
-                try:
-                    self._admission.enter_tokens(
-                        new_tokens, left - (tokenized - arrived), bulk=bulk, caller=sender
-                    )
-                except (InputError, UnavailableError):
-                    request.caller.give_back(len(encoded))
-                    raise
-                tokens = new_tokens
-                answer = Answer([], 0.0, 0.0)
-                if good:
-                    answer = await model.scheduler.classify(
-                        good, arrived + left, bulk=bulk, caller=sender
-                    )
+            encoded = await model.encode(texts)
+            request.caller.give_back(count - len(encoded))  # the sentences are a debt
+            tokenized = time.monotonic()
+            self.boundary.metrics.tokenize_seconds.observe(tokenized - arrived)
+            good = [text.ids for text in encoded if isinstance(text, Encoded)]
+            new_tokens = sum(map(len, good))
+            try:
+                self._admission.enter_tokens(
+                    new_tokens, left - (tokenized - arrived), bulk=bulk, caller=sender
+                )
+            except (InputError, UnavailableError):
+                request.caller.give_back(len(encoded))
+                raise
+            tokens = new_tokens
+            answer = Answer([], 0.0, 0.0)
+            if good:
+                answer = await model.scheduler.classify(
+                    good, arrived + left, bulk=bulk, caller=sender
+                )
         finally:
             self._admission.leave(count, tokens, bulk=bulk, caller=sender)
-        return model.classifier, encoded, answer, tokenized
+        return encoded, answer, tokenized
 
     async def _results(
         self,
-        classifier: Classifier,
+        model: LoadedModel,
+        request: Request,
         encoded: list[Encoded | TextError],
         answer: Answer,
         explanation: Explanation | None,
     ) -> list[Prediction | SentimillError]:
-        """Put predictions and errors back in request order, and sentences into their answers."""
+        """Put predictions and errors back in request order, and evidence into the answers."""
         rows = iter(answer.logits)
         got = [text if isinstance(text, TextError) else next(rows) for text in encoded]
         good = [
@@ -277,17 +281,19 @@ class RequestHandler:
             for row, text in zip(got, encoded, strict=True)
             if not isinstance(row, SentimillError) and isinstance(text, Encoded)
         ]
+        own = [row for row in got[: request.count] if not isinstance(row, SentimillError)]
+        near = iter(await self._neighbours(model, request, own))
         predictions: list[Prediction] = []
         async for part in slices(good):
             # Not one by one: numpy takes as long for one row as for all rows of a slice.
             logits = np.stack([row for row, _ in part])
-            predictions += classifier.decide(logits, [text for _, text in part])
+            predictions += model.classifier.decide(logits, [text for _, text in part], near)
         answered = iter(predictions)
         results: list[Prediction | SentimillError] = [
             row if isinstance(row, SentimillError) else next(answered) for row in got
         ]
         if explanation is not None:
-            results = explanation.attach(results, classifier.labels)
+            results = explanation.attach(results, model.classifier.labels)
         self.boundary.metrics.observe_answers(results)
         if answer.logits and all(isinstance(row, EngineError) for row in answer.logits):
             # Another server may have a better engine, so this is an error that callers retry.
@@ -295,8 +301,31 @@ class RequestHandler:
             raise UnavailableError(why, reason="ENGINE_FAILED")
         return results
 
+    async def _neighbours(
+        self, model: LoadedModel, request: Request, rows: list[NDArray[np.float32]]
+    ) -> list[tuple[Neighbour, ...]]:
+        """Return the neighbours of each of *rows* (logits and states), where they are asked for."""
+        found: list[tuple[Neighbour, ...]] = []
+        if not request.neighbours:
+            return found
+        began = time.monotonic()
+        async for part in slices(rows):  # so that the tokenizing of other requests comes between
+            found += await model.nearest(request.caller.name, part, request.neighbours)
+        self.boundary.metrics.lookup_seconds.observe(time.monotonic() - began)
+        return found
+
     @staticmethod
     def refusal() -> UnavailableError:
         """Return the error of a call that comes while the server drains."""
         why = "the server is shutting down: call again, another instance will answer"
         return UnavailableError(why, reason="DRAINING")
+
+
+def _check_index(request: Request, model: LoadedModel) -> None:
+    """Raise InputError for neighbours that the caller cannot have: an index is for one caller."""
+    check_neighbours(request.neighbours)
+    name = request.caller.name
+    if request.neighbours and name not in model.indexes:
+        why = f"the server has no index for {name}, so there are no neighbours: ask for none, or"
+        why += " let whoever runs the server give it one with `sentimill serve --index`"
+        raise InputError(why, reason="NO_INDEX", field="neighbours")

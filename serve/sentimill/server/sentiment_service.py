@@ -151,6 +151,7 @@ class SentimentService:
                 seconds_left=seconds_left(context),
                 bulk=bulk,
                 explain=request.explain,
+                neighbours=request.neighbours,
             )
         )
         return await _response(answers, request.items)
@@ -237,3 +238,5 @@ def _fill(message: pb.Prediction, answer: Prediction) -> None:
         message.sentences.add(
             start=one.start, end=one.end, label=one.label, probs=one.probs, change=one.change
         )
+    for near in answer.neighbours:
+        message.neighbours.add(id=near.id, label=near.label, similarity=near.similarity)

@@ -25,41 +25,43 @@ _sym_db = _symbol_database.Default()
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1csentimill/v1/sentiment.proto\x12\x0csentimill.v1\x1a\x17google/rpc/status.proto\"9\n\x0c\x43lassifyItem\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x0e\n\x04utf8\x18\x02 \x01(\x0cH\x00\x42\t\n\x07\x63ontent\"w\n\x0f\x43lassifyRequest\x12)\n\x05items\x18\x01 \x03(\x0b\x32\x1a.sentimill.v1.ClassifyItem\x12(\n\x08priority\x18\x02 \x01(\x0e\x32\x16.sentimill.v1.Priority\x12\x0f\n\x07\x65xplain\x18\x03 \x01(\x08\"\x8f\x01\n\x10\x43lassifyResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.sentimill.v1.ClassifyResult\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\t\x12&\n\x07timings\x18\x03 \x01(\x0b\x32\x15.sentimill.v1.Timings\x12\x0e\n\x06labels\x18\x04 \x03(\t\"S\n\x15\x43lassifyStreamRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12.\n\x07request\x18\x02 \x01(\x0b\x32\x1d.sentimill.v1.ClassifyRequest\"\x88\x01\n\x16\x43lassifyStreamResponse\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x32\n\x08response\x18\x02 \x01(\x0b\x32\x1e.sentimill.v1.ClassifyResponseH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"p\n\x0e\x43lassifyResult\x12.\n\nprediction\x18\x01 \x01(\x0b\x32\x18.sentimill.v1.PredictionH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\xf2\x01\n\nPrediction\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05probs\x18\x02 \x03(\x02\x12\x12\n\x05score\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\nconfidence\x18\x04 \x01(\x02\x12\x11\n\tabstained\x18\x05 \x01(\x08\x12\x11\n\ttruncated\x18\x06 \x01(\x08\x12\x0e\n\x06tokens\x18\x07 \x01(\r\x12\x33\n\x0e\x61\x62stain_reason\x18\x08 \x01(\x0e\x32\x1b.sentimill.v1.AbstainReason\x12)\n\tsentences\x18\t \x03(\x0b\x32\x16.sentimill.v1.SentenceB\x08\n\x06_score\"d\n\x08Sentence\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\x12\r\n\x05label\x18\x03 \x01(\t\x12\r\n\x05probs\x18\x04 \x03(\x02\x12\x13\n\x06\x63hange\x18\x05 \x01(\x02H\x00\x88\x01\x01\x42\t\n\x07_change\"i\n\x07Timings\x12\x18\n\x10tokenize_seconds\x18\x01 \x01(\x01\x12\x15\n\rqueue_seconds\x18\x02 \x01(\x01\x12\x16\n\x0e\x65ngine_seconds\x18\x03 \x01(\x01\x12\x15\n\rtotal_seconds\x18\x04 \x01(\x01\"\x11\n\x0fGetModelRequest\"\x81\x02\n\x10GetModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0e\n\x06labels\x18\x04 \x03(\t\x12\x12\n\nmax_tokens\x18\x05 \x01(\r\x12\x16\n\tthreshold\x18\x06 \x01(\x02H\x00\x88\x01\x01\x12\x11\n\tprecision\x18\x07 \x01(\t\x12\x10\n\x08provider\x18\x08 \x01(\t\x12$\n\x06limits\x18\t \x01(\x0b\x32\x14.sentimill.v1.Limits\x12\x16\n\x0eserver_version\x18\n \x01(\t\x12\x11\n\tlanguages\x18\x0b \x03(\tB\x0c\n\n_threshold\"\x85\x01\n\x06Limits\x12\x11\n\tmax_items\x18\x01 \x01(\r\x12\x16\n\x0emax_text_bytes\x18\x02 \x01(\r\x12\x19\n\x11max_request_bytes\x18\x03 \x01(\r\x12\x19\n\x11max_waiting_texts\x18\x04 \x01(\r\x12\x1a\n\x12max_waiting_tokens\x18\x05 \x01(\r*Q\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x11\n\rPRIORITY_BULK\x10\x02*{\n\rAbstainReason\x12\x1e\n\x1a\x41\x42STAIN_REASON_UNSPECIFIED\x10\x00\x12!\n\x1d\x41\x42STAIN_REASON_LOW_CONFIDENCE\x10\x01\x12\'\n#ABSTAIN_REASON_UNSUPPORTED_LANGUAGE\x10\x02\x32\x89\x02\n\x10SentimentService\x12I\n\x08\x43lassify\x12\x1d.sentimill.v1.ClassifyRequest\x1a\x1e.sentimill.v1.ClassifyResponse\x12_\n\x0e\x43lassifyStream\x12#.sentimill.v1.ClassifyStreamRequest\x1a$.sentimill.v1.ClassifyStreamResponse(\x01\x30\x01\x12I\n\x08GetModel\x12\x1d.sentimill.v1.GetModelRequest\x1a\x1e.sentimill.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1csentimill/v1/sentiment.proto\x12\x0csentimill.v1\x1a\x17google/rpc/status.proto\"9\n\x0c\x43lassifyItem\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x0e\n\x04utf8\x18\x02 \x01(\x0cH\x00\x42\t\n\x07\x63ontent\"\x8b\x01\n\x0f\x43lassifyRequest\x12)\n\x05items\x18\x01 \x03(\x0b\x32\x1a.sentimill.v1.ClassifyItem\x12(\n\x08priority\x18\x02 \x01(\x0e\x32\x16.sentimill.v1.Priority\x12\x0f\n\x07\x65xplain\x18\x03 \x01(\x08\x12\x12\n\nneighbours\x18\x04 \x01(\r\"\x8f\x01\n\x10\x43lassifyResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.sentimill.v1.ClassifyResult\x12\x14\n\x0cmodel_digest\x18\x02 \x01(\t\x12&\n\x07timings\x18\x03 \x01(\x0b\x32\x15.sentimill.v1.Timings\x12\x0e\n\x06labels\x18\x04 \x03(\t\"S\n\x15\x43lassifyStreamRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12.\n\x07request\x18\x02 \x01(\x0b\x32\x1d.sentimill.v1.ClassifyRequest\"\x88\x01\n\x16\x43lassifyStreamResponse\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x32\n\x08response\x18\x02 \x01(\x0b\x32\x1e.sentimill.v1.ClassifyResponseH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"p\n\x0e\x43lassifyResult\x12.\n\nprediction\x18\x01 \x01(\x0b\x32\x18.sentimill.v1.PredictionH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\x9f\x02\n\nPrediction\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05probs\x18\x02 \x03(\x02\x12\x12\n\x05score\x18\x03 \x01(\x02H\x00\x88\x01\x01\x12\x12\n\nconfidence\x18\x04 \x01(\x02\x12\x11\n\tabstained\x18\x05 \x01(\x08\x12\x11\n\ttruncated\x18\x06 \x01(\x08\x12\x0e\n\x06tokens\x18\x07 \x01(\r\x12\x33\n\x0e\x61\x62stain_reason\x18\x08 \x01(\x0e\x32\x1b.sentimill.v1.AbstainReason\x12)\n\tsentences\x18\t \x03(\x0b\x32\x16.sentimill.v1.Sentence\x12+\n\nneighbours\x18\n \x03(\x0b\x32\x17.sentimill.v1.NeighbourB\x08\n\x06_score\"d\n\x08Sentence\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0b\n\x03\x65nd\x18\x02 \x01(\r\x12\r\n\x05label\x18\x03 \x01(\t\x12\r\n\x05probs\x18\x04 \x03(\x02\x12\x13\n\x06\x63hange\x18\x05 \x01(\x02H\x00\x88\x01\x01\x42\t\n\x07_change\":\n\tNeighbour\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x12\n\nsimilarity\x18\x03 \x01(\x02\"i\n\x07Timings\x12\x18\n\x10tokenize_seconds\x18\x01 \x01(\x01\x12\x15\n\rqueue_seconds\x18\x02 \x01(\x01\x12\x16\n\x0e\x65ngine_seconds\x18\x03 \x01(\x01\x12\x15\n\rtotal_seconds\x18\x04 \x01(\x01\"\x11\n\x0fGetModelRequest\"\x81\x02\n\x10GetModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0e\n\x06labels\x18\x04 \x03(\t\x12\x12\n\nmax_tokens\x18\x05 \x01(\r\x12\x16\n\tthreshold\x18\x06 \x01(\x02H\x00\x88\x01\x01\x12\x11\n\tprecision\x18\x07 \x01(\t\x12\x10\n\x08provider\x18\x08 \x01(\t\x12$\n\x06limits\x18\t \x01(\x0b\x32\x14.sentimill.v1.Limits\x12\x16\n\x0eserver_version\x18\n \x01(\t\x12\x11\n\tlanguages\x18\x0b \x03(\tB\x0c\n\n_threshold\"\x85\x01\n\x06Limits\x12\x11\n\tmax_items\x18\x01 \x01(\r\x12\x16\n\x0emax_text_bytes\x18\x02 \x01(\r\x12\x19\n\x11max_request_bytes\x18\x03 \x01(\r\x12\x19\n\x11max_waiting_texts\x18\x04 \x01(\r\x12\x1a\n\x12max_waiting_tokens\x18\x05 \x01(\r*Q\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x11\n\rPRIORITY_BULK\x10\x02*{\n\rAbstainReason\x12\x1e\n\x1a\x41\x42STAIN_REASON_UNSPECIFIED\x10\x00\x12!\n\x1d\x41\x42STAIN_REASON_LOW_CONFIDENCE\x10\x01\x12\'\n#ABSTAIN_REASON_UNSUPPORTED_LANGUAGE\x10\x02\x32\x89\x02\n\x10SentimentService\x12I\n\x08\x43lassify\x12\x1d.sentimill.v1.ClassifyRequest\x1a\x1e.sentimill.v1.ClassifyResponse\x12_\n\x0e\x43lassifyStream\x12#.sentimill.v1.ClassifyStreamRequest\x1a$.sentimill.v1.ClassifyStreamResponse(\x01\x30\x01\x12I\n\x08GetModel\x12\x1d.sentimill.v1.GetModelRequest\x1a\x1e.sentimill.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sentimill.v1.sentiment_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRIORITY']._serialized_start=1604
-  _globals['_PRIORITY']._serialized_end=1685
-  _globals['_ABSTAINREASON']._serialized_start=1687
-  _globals['_ABSTAINREASON']._serialized_end=1810
+  _globals['_PRIORITY']._serialized_start=1730
+  _globals['_PRIORITY']._serialized_end=1811
+  _globals['_ABSTAINREASON']._serialized_start=1813
+  _globals['_ABSTAINREASON']._serialized_end=1936
   _globals['_CLASSIFYITEM']._serialized_start=71
   _globals['_CLASSIFYITEM']._serialized_end=128
-  _globals['_CLASSIFYREQUEST']._serialized_start=130
-  _globals['_CLASSIFYREQUEST']._serialized_end=249
-  _globals['_CLASSIFYRESPONSE']._serialized_start=252
-  _globals['_CLASSIFYRESPONSE']._serialized_end=395
-  _globals['_CLASSIFYSTREAMREQUEST']._serialized_start=397
-  _globals['_CLASSIFYSTREAMREQUEST']._serialized_end=480
-  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_start=483
-  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_end=619
-  _globals['_CLASSIFYRESULT']._serialized_start=621
-  _globals['_CLASSIFYRESULT']._serialized_end=733
-  _globals['_PREDICTION']._serialized_start=736
-  _globals['_PREDICTION']._serialized_end=978
-  _globals['_SENTENCE']._serialized_start=980
-  _globals['_SENTENCE']._serialized_end=1080
-  _globals['_TIMINGS']._serialized_start=1082
-  _globals['_TIMINGS']._serialized_end=1187
-  _globals['_GETMODELREQUEST']._serialized_start=1189
-  _globals['_GETMODELREQUEST']._serialized_end=1206
-  _globals['_GETMODELRESPONSE']._serialized_start=1209
-  _globals['_GETMODELRESPONSE']._serialized_end=1466
-  _globals['_LIMITS']._serialized_start=1469
-  _globals['_LIMITS']._serialized_end=1602
-  _globals['_SENTIMENTSERVICE']._serialized_start=1813
-  _globals['_SENTIMENTSERVICE']._serialized_end=2078
+  _globals['_CLASSIFYREQUEST']._serialized_start=131
+  _globals['_CLASSIFYREQUEST']._serialized_end=270
+  _globals['_CLASSIFYRESPONSE']._serialized_start=273
+  _globals['_CLASSIFYRESPONSE']._serialized_end=416
+  _globals['_CLASSIFYSTREAMREQUEST']._serialized_start=418
+  _globals['_CLASSIFYSTREAMREQUEST']._serialized_end=501
+  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_start=504
+  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_end=640
+  _globals['_CLASSIFYRESULT']._serialized_start=642
+  _globals['_CLASSIFYRESULT']._serialized_end=754
+  _globals['_PREDICTION']._serialized_start=757
+  _globals['_PREDICTION']._serialized_end=1044
+  _globals['_SENTENCE']._serialized_start=1046
+  _globals['_SENTENCE']._serialized_end=1146
+  _globals['_NEIGHBOUR']._serialized_start=1148
+  _globals['_NEIGHBOUR']._serialized_end=1206
+  _globals['_TIMINGS']._serialized_start=1208
+  _globals['_TIMINGS']._serialized_end=1313
+  _globals['_GETMODELREQUEST']._serialized_start=1315
+  _globals['_GETMODELREQUEST']._serialized_end=1332
+  _globals['_GETMODELRESPONSE']._serialized_start=1335
+  _globals['_GETMODELRESPONSE']._serialized_end=1592
+  _globals['_LIMITS']._serialized_start=1595
+  _globals['_LIMITS']._serialized_end=1728
+  _globals['_SENTIMENTSERVICE']._serialized_start=1939
+  _globals['_SENTIMENTSERVICE']._serialized_end=2204
 # @@protoc_insertion_point(module_scope)

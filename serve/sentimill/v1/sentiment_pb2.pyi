@@ -35,14 +35,16 @@ class ClassifyItem(_message.Message):
     def __init__(self, text: _Optional[str] = ..., utf8: _Optional[bytes] = ...) -> None: ...
 
 class ClassifyRequest(_message.Message):
-    __slots__ = ("items", "priority", "explain")
+    __slots__ = ("items", "priority", "explain", "neighbours")
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
     items: _containers.RepeatedCompositeFieldContainer[ClassifyItem]
     priority: Priority
     explain: bool
-    def __init__(self, items: _Optional[_Iterable[_Union[ClassifyItem, _Mapping]]] = ..., priority: _Optional[_Union[Priority, str]] = ..., explain: _Optional[bool] = ...) -> None: ...
+    neighbours: int
+    def __init__(self, items: _Optional[_Iterable[_Union[ClassifyItem, _Mapping]]] = ..., priority: _Optional[_Union[Priority, str]] = ..., explain: _Optional[bool] = ..., neighbours: _Optional[int] = ...) -> None: ...
 
 class ClassifyResponse(_message.Message):
     __slots__ = ("results", "model_digest", "timings", "labels")
@@ -83,7 +85,7 @@ class ClassifyResult(_message.Message):
     def __init__(self, prediction: _Optional[_Union[Prediction, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
 
 class Prediction(_message.Message):
-    __slots__ = ("label", "probs", "score", "confidence", "abstained", "truncated", "tokens", "abstain_reason", "sentences")
+    __slots__ = ("label", "probs", "score", "confidence", "abstained", "truncated", "tokens", "abstain_reason", "sentences", "neighbours")
     LABEL_FIELD_NUMBER: _ClassVar[int]
     PROBS_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
@@ -93,6 +95,7 @@ class Prediction(_message.Message):
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     ABSTAIN_REASON_FIELD_NUMBER: _ClassVar[int]
     SENTENCES_FIELD_NUMBER: _ClassVar[int]
+    NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
     label: str
     probs: _containers.RepeatedScalarFieldContainer[float]
     score: float
@@ -102,7 +105,8 @@ class Prediction(_message.Message):
     tokens: int
     abstain_reason: AbstainReason
     sentences: _containers.RepeatedCompositeFieldContainer[Sentence]
-    def __init__(self, label: _Optional[str] = ..., probs: _Optional[_Iterable[float]] = ..., score: _Optional[float] = ..., confidence: _Optional[float] = ..., abstained: _Optional[bool] = ..., truncated: _Optional[bool] = ..., tokens: _Optional[int] = ..., abstain_reason: _Optional[_Union[AbstainReason, str]] = ..., sentences: _Optional[_Iterable[_Union[Sentence, _Mapping]]] = ...) -> None: ...
+    neighbours: _containers.RepeatedCompositeFieldContainer[Neighbour]
+    def __init__(self, label: _Optional[str] = ..., probs: _Optional[_Iterable[float]] = ..., score: _Optional[float] = ..., confidence: _Optional[float] = ..., abstained: _Optional[bool] = ..., truncated: _Optional[bool] = ..., tokens: _Optional[int] = ..., abstain_reason: _Optional[_Union[AbstainReason, str]] = ..., sentences: _Optional[_Iterable[_Union[Sentence, _Mapping]]] = ..., neighbours: _Optional[_Iterable[_Union[Neighbour, _Mapping]]] = ...) -> None: ...
 
 class Sentence(_message.Message):
     __slots__ = ("start", "end", "label", "probs", "change")
@@ -117,6 +121,16 @@ class Sentence(_message.Message):
     probs: _containers.RepeatedScalarFieldContainer[float]
     change: float
     def __init__(self, start: _Optional[int] = ..., end: _Optional[int] = ..., label: _Optional[str] = ..., probs: _Optional[_Iterable[float]] = ..., change: _Optional[float] = ...) -> None: ...
+
+class Neighbour(_message.Message):
+    __slots__ = ("id", "label", "similarity")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    SIMILARITY_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    label: str
+    similarity: float
+    def __init__(self, id: _Optional[str] = ..., label: _Optional[str] = ..., similarity: _Optional[float] = ...) -> None: ...
 
 class Timings(_message.Message):
     __slots__ = ("tokenize_seconds", "queue_seconds", "engine_seconds", "total_seconds")

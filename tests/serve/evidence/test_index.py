@@ -10,43 +10,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
-from msgspec.structs import replace
 from typer.testing import CliRunner, Result
 
 from cli_in_process import Sentimill
-from loaded_engine import load_engine
 from sentimill import Classifier, Prediction
-from sentimill.bundle.manifest import Golden, Manifest
-from sentimill.bundle.reader import open_bundle
 from sentimill.cli.main import add_command
 from sentimill.errors import BundleError, InputError, SentimillError, UsageError
 from sentimill.evidence.index import Index
 from sentimill.evidence.states import with_states
-from tiny_bundle import attention_graph, graph, write_tiny_bundle
-
-REVIEWS = [
-    ("a", "good battery", "positive"),
-    ("b", "bad battery", "negative"),
-    ("c", "the battery", "neutral"),
-    ("d", "good the fine", "positive"),
-    ("e", "bad the bad", "negative"),
-    ("f", "fine fine", "neutral"),
-    ("g", "good good good", "positive"),
-]
+from tiny_bundle import graph
+from tiny_index import REVIEWS, write_state_bundle
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a bundle whose graph has states: attention, a mean and a head."""
-    ids = np.array([[1, 4, 6, 2]])
-    logits = load_engine(attention_graph(), engine="onnx").run(ids, np.ones_like(ids))[0]
-    probs = tuple((np.exp(logits) / np.exp(logits).sum()).tolist())
-
-    def golden(manifest: Manifest) -> Manifest:
-        return replace(manifest, golden=(Golden(text="good battery", probs=probs),))
-
-    folder = tmp_path_factory.mktemp("model") / "bundle"
-    return write_tiny_bundle(folder, model=attention_graph(), change=golden).path
+    """Return a bundle whose graph has states."""
+    return write_state_bundle(tmp_path_factory.mktemp("model") / "bundle")
 
 
 def run(*args: str | Path) -> Result:
@@ -198,18 +177,13 @@ def test_texts_cannot_be_kept_from_now_on(model: Path, tmp_path: Path) -> None:
         run(more, tmp_path / "x", "--bundle", model, "--keep-texts")
 
 
-def test_an_index_of_another_bundle_is_refused(folder: Path, tmp_path: Path, model: Path) -> None:
+def test_an_index_of_another_bundle_is_refused(folder: Path, tmp_path: Path) -> None:
     """Its states mean something else."""
-    golden = open_bundle(model).manifest.golden
-    other = write_tiny_bundle(
-        tmp_path / "other",
-        model=attention_graph(),
-        change=lambda manifest: replace(manifest, golden=golden, version="2"),
-    )
+    other = write_state_bundle(tmp_path / "other", version="2")
 
     for attempt in (
-        lambda: Classifier.load(other.path, index=folder),
-        lambda: run("add", tmp_path / "reviews.jsonl", folder, "--bundle", other.path),
+        lambda: Classifier.load(other, index=folder),
+        lambda: run("add", tmp_path / "reviews.jsonl", folder, "--bundle", other),
     ):
         with pytest.raises(BundleError, match="--bundle") as refused:
             attempt()

@@ -35,7 +35,7 @@ def loaded(classifier: Classifier, *, started: bool = True) -> LoadedModel:
     scheduler = Scheduler(classifier.run, admission, metrics, budget=64)
     if started:
         scheduler.start()
-    return LoadedModel(classifier, scheduler, tokenizer_threads=1)
+    return LoadedModel(classifier, scheduler, tokenizer_threads=1, indexes={})
 
 
 async def test_new_requests_meet_the_new_model(classifier: Classifier) -> None:
