@@ -45,10 +45,10 @@ from sentimill_train.evaluation.result import measured
 from sentimill_train.metrics.classification import Answers
 from sentimill_train.model.student import Student, load_student, predict
 from sentimill_train.pipeline import Quiet, Train
+from sentimill_train.pipeline import replay as replaying
 from sentimill_train.pipeline import train as pipeline
 from sentimill_train.pipeline.inputs import read_inputs
 from sentimill_train.reporting.markdown import markdown_table
-from sentimill_train.training import inputs as training_inputs
 from sentimill_train.training import weight_interpolation
 from sentimill_train.training.defaults import Defaults, defaults_for, replayed_rows
 from sentimill_train.training.loop import Fit, FitConfig, fit
@@ -177,7 +177,7 @@ def run(judge: Judge, base: Path, own: str, rows: int, seed: int, arm: Arm) -> d
         tempfile.TemporaryDirectory(prefix="own-reviews-") as folder,
         patch.object(pipeline, "fit", fit_once),
         patch.object(weight_interpolation, "OTHERS", arm.others),
-        patch.object(training_inputs, "replayed_rows", lambda own: arm.replay),
+        patch.object(replaying, "replayed_rows", lambda own: arm.replay),
     ):
         reviews = Path(folder) / "own.jsonl"
         write_examples(reviews, [replace(learnable[i], split=None) for i in chosen])

@@ -23,8 +23,7 @@ from sentimill_train.evaluation.training_evaluation import EvaluationConfig, rea
 from sentimill_train.export import onnx as export
 from sentimill_train.packaging.bundle_contents import GOLDEN_TEXTS
 from sentimill_train.packaging.source_commit import commit_of
-from sentimill_train.pipeline import Quiet, Train, Trained, starting_point
-from sentimill_train.training import inputs
+from sentimill_train.pipeline import Quiet, Train, Trained, inputs, starting_point
 from sentimill_train.training.loop import FitConfig, Progress
 from train_parts import TWO, reviews, write_base, write_reviews
 

@@ -8,8 +8,6 @@ from importlib.util import find_spec
 
 from sentimill.errors import UsageError
 
-__all__ = ["check_installed", "needed_for"]
-
 
 def check_installed(doing: str, *names: str, extra: str = "cpu,train") -> None:
     """Raise UsageError EXTRA_MISSING unless every package of *names* is installed.

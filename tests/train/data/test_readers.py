@@ -11,15 +11,15 @@ import pytest
 from datasets import Dataset
 
 from sentimill.errors import TableError
-from sentimill_train.data.readers import CsvFormat, digest_of, files_of, is_hub, open_table
+from sentimill_train.data.readers import digest_of, files_of, is_hub, open_table
+from sentimill_train.data.schema import Columns
 
-LATIN = CsvFormat(encoding="latin-1")
+LATIN = Columns(encoding="latin-1")
 
 
 def rows(path: Path, *columns: str) -> list[dict[str, object]]:
     """Return *columns* of every row."""
-    with open_table(str(path)) as table:
-        return list(table.rows(columns))
+    return list(open_table(str(path)).rows(columns))
 
 
 def texts(folder: Path, data: bytes, name: str = "r.csv") -> list[object]:
@@ -52,36 +52,37 @@ def test_csv_keeps_what_is_in_its_cells(tmp_path: Path, data: bytes, expected: l
 @pytest.mark.parametrize(
     ("name", "data", "csv"),
     [
-        ("r.csv", "text;n\nan old café, closed;1\n".encode(), CsvFormat()),
+        ("r.csv", "text;n\nan old café, closed;1\n".encode(), Columns()),
         (
             "r.csv",
             "text;n\nan old café, closed;1\n".encode("latin-1"),
-            CsvFormat(encoding="latin-1"),
+            Columns(encoding="latin-1"),
         ),
-        ("r.csv", "text|n\nan old café, closed|1\n".encode(), CsvFormat(delimiter="|")),
-        ("r.csv", "n;text\n1;'an old café, closed'\n".encode(), CsvFormat(quote="'")),
+        ("r.csv", "text|n\nan old café, closed|1\n".encode(), Columns(delimiter="|")),
+        ("r.csv", "n;text\n1;'an old café, closed'\n".encode(), Columns(quote="'")),
         (
             "r.csv.gz",
             gzip.compress('text,n\n"an old café, closed",1\n'.encode(), mtime=0),
-            CsvFormat(),
+            Columns(),
         ),
         (
             "r.jsonl.gz",
             gzip.compress('{"text": "an old café, closed"}\n'.encode(), mtime=0),
-            CsvFormat(),
+            Columns(),
         ),
-        ("r.tab", "text\tn\nan old café, closed\t1\n".encode(), CsvFormat()),
+        ("r.tab", "text\tn\nan old café, closed\t1\n".encode(), Columns()),
     ],
     ids=["semicolons", "latin-1", "bars", "single quotes", "csv.gz", "jsonl.gz", "tab"],
 )
 def test_tables_are_read_as_score_reads_them(
-    tmp_path: Path, name: str, data: bytes, csv: CsvFormat
+    tmp_path: Path, name: str, data: bytes, csv: Columns
 ) -> None:
     """Delimiter, encoding, quotes and compression alike, by their signs or by the options."""
     (tmp_path / name).write_bytes(data)
 
-    with open_table(str(tmp_path / name), csv) as table:
-        assert [row["text"] for row in table.rows(["text"])] == ["an old café, closed"]
+    found = open_table(str(tmp_path / name), csv).rows(["text"])
+
+    assert [row["text"] for row in found] == ["an old café, closed"]
 
 
 def test_tsv_is_split_at_tabs(tmp_path: Path) -> None:
@@ -206,8 +207,8 @@ def test_a_hub_data_set_gives_class_names_and_splits(tmp_path: Path) -> None:
     for name, part in DatasetDict(split).items():
         part.to_parquet(tmp_path / "data" / f"{name}-0.parquet")
 
-    with open_table(f"hub:{tmp_path}") as table:
-        found = list(table.rows(["text", "label", "split"]))
+    table = open_table(f"hub:{tmp_path}")
+    found = list(table.rows(["text", "label", "split"]))
 
     assert "split" in table.columns
     assert sorted((str(row["text"]), row["label"], row["split"]) for row in found) == [

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sentimill_train.model.student import freeze_embeddings
-from sentimill_train.training.optimizer import learning_rate_at, parameter_groups
+from sentimill_train.training.optimizer import learning_rate_at, new_optimizer
 from train_parts import student
 
 
@@ -22,15 +22,15 @@ def test_vectors_are_not_decayed_and_the_head_learns_faster(tmp_path: Path) -> N
     """Biases and LayerNorm weights; every parameter is in one group."""
     made = student(tmp_path)
 
-    groups = parameter_groups(made, 1e-4, 10.0)
+    groups = new_optimizer(made, 1e-4, 10.0).param_groups
 
-    decayed = {id(p) for g in groups if g.weight_decay > 0 for p in g.parameters}
-    head = [g for g in groups if any(p is made.head.weight for p in g.parameters)]
-    assert sum(len(g.parameters) for g in groups) == len(list(made.parameters()))
+    decayed = {id(p) for g in groups if g["weight_decay"] > 0 for p in g["params"]}
+    head = [g for g in groups if any(p is made.head.weight for p in g["params"])]
+    assert sum(len(g["params"]) for g in groups) == len(list(made.parameters()))
     for name, parameter in made.named_parameters():
         vector = name.endswith("bias") or "LayerNorm" in name
         assert (id(parameter) in decayed) != vector, name
-    assert [g.learning_rate for g in head] == pytest.approx([1e-3])
+    assert [g["highest_lr"] for g in head] == pytest.approx([1e-3])
 
 
 def test_frozen_embeddings_are_not_trained(tmp_path: Path) -> None:
@@ -38,7 +38,8 @@ def test_frozen_embeddings_are_not_trained(tmp_path: Path) -> None:
     made = student(tmp_path)
     freeze_embeddings(made)
 
-    trained = {id(p) for g in parameter_groups(made, 1e-4, 10.0) for p in g.parameters}
+    groups = new_optimizer(made, 1e-4, 10.0).param_groups
+    trained = {id(p) for g in groups for p in g["params"]}
 
     for name, parameter in made.named_parameters():
         assert (id(parameter) in trained) != (".embeddings." in name), name

@@ -14,7 +14,6 @@ from sentimill_train.data.tokenized import NO_LABEL
 from sentimill_train.training.targets import (
     human_labels,
     mix_shares,
-    read_class_weights,
     weigh_classes,
 )
 from train_parts import TWO, reviews, rows_of
@@ -70,7 +69,7 @@ def test_balanced_weights_give_each_label_as_much() -> None:
     labels = ["positive", "positive", "positive", "negative"]
     rows = rows_of([replace(e, label=name) for e, name in zip(reviews(4), labels, strict=True)])
 
-    found = weigh_classes(rows, read_class_weights("balanced", rows, TWO))
+    found = weigh_classes(rows, "balanced", TWO)
 
     assert found.weight.tolist() == pytest.approx([2 / 3] * 3 + [2.0])
 
@@ -81,7 +80,7 @@ def test_weights_can_be_given_by_label() -> None:
     rows.gold[:] = [1, NO_LABEL]
     rows.soft[1] = (0.5, 0.5)
 
-    found = weigh_classes(rows, read_class_weights("positive=3", rows, TWO))
+    found = weigh_classes(rows, "positive=3", TWO)
 
     assert found.weight.tolist() == [3.0, 2.0]
 
@@ -90,6 +89,6 @@ def test_weights_can_be_given_by_label() -> None:
 def test_weights_of_nothing_are_refused(given: str) -> None:
     """With what can be written."""
     with pytest.raises(UsageError, match="balanced") as caught:
-        read_class_weights(given, rows_of(reviews(2)), TWO)
+        weigh_classes(rows_of(reviews(2)), given, TWO)
 
     assert caught.value.reason == "BAD_CLASS_WEIGHTS"

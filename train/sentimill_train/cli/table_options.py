@@ -22,18 +22,15 @@ LabelsOption = Annotated[str, Input(help="The labels in order, separated by comm
 
 def columns_of(table: TableOptions, label: str | None = None) -> Columns:
     """Return the columns and the format that the options name."""
-    from sentimill_train.data.readers import CsvFormat
     from sentimill_train.data.schema import Columns
 
     return Columns(
         text=table.text_columns,
         label=label,
-        csv=CsvFormat(
-            delimiter=table.delimiter,
-            quote=table.quote_mark,
-            escape=table.escape,
-            encoding=table.encoding,
-        ),
+        delimiter=table.delimiter,
+        quote=table.quote_mark,
+        escape=table.escape,
+        encoding=table.encoding,
     )
 
 

@@ -13,12 +13,10 @@ import msgspec
 
 from sentimill.atomic_write import open_atomically
 from sentimill.errors import TableError
+from sentimill.scoring.formats.table import find_column
 from sentimill_train.data.readers import open_table
-from sentimill_train.data.row_parser import RowParser, TextParser
+from sentimill_train.data.row_parser import RowParser, text_of
 from sentimill_train.data.schema import SENTIMENTS, Columns, Example
-
-__all__ = ["encode_example", "read_examples", "stream_examples", "stream_texts", "write_examples"]
-
 
 _PLAIN: Final = Columns()
 _JSON: Final = msgspec.json.Encoder(enc_hook=str)
@@ -45,11 +43,11 @@ def stream_examples(
             UNKNOWN_LABEL, AMBIGUOUS_LABEL, BAD_TEXT, BAD_PROBS, PROBS_DISAGREE, BAD_STARS,
             BAD_SPLIT, BAD_WEIGHT. What only the whole file can show is raised after the last row.
     """
-    with open_table(source, columns.csv, columns.texts) as table:
-        parser = RowParser(source, table.columns, columns, labels, keep=keep)
-        for row in table.rows(parser.wanted):
-            yield parser.parse(row)
-        parser.check_whole()
+    table = open_table(source, columns)
+    parser = RowParser(source, table.columns, columns, labels, keep=keep)
+    for row in table.rows(parser.wanted):
+        yield parser.parse(row)
+    parser.check_whole()
 
 
 def read_examples(
@@ -69,11 +67,12 @@ def stream_texts(
     Raises:
         TableError: those of `open_table`, MISSING_COLUMN, BAD_TEXT, EMPTY_FILE.
     """
+    table = open_table(source, columns)
+    for name in columns.texts:
+        find_column(source, table.columns, name)
     number = 0
-    with open_table(source, columns.csv, columns.texts) as table:
-        parser = TextParser(source, table.columns, columns.texts)
-        for number, row in enumerate(table.rows(table.columns if keep else columns.texts), 1):
-            yield parser.parse(row, number), row
+    for number, row in enumerate(table.rows(table.columns if keep else columns.texts), 1):
+        yield text_of(row, columns.texts, source, number), row
     if number == 0:
         raise TableError(f"{source} has no rows: give at least one text", reason="EMPTY_FILE")
 

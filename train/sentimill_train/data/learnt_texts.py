@@ -15,8 +15,6 @@ import numpy as np
 
 from sentimill_train.data.splits import text_key
 
-__all__ = ["KNOWN_SHARE", "share_learnt", "text_sketch"]
-
 KNOWN_SHARE: Final = 0.5
 """A file is taken for one that was trained on where so many of its texts were learnt.
 

@@ -24,18 +24,7 @@ from sentimill.errors import TableError, UsageError
 from sentimill.scoring.formats.compression import Stream, reading
 from sentimill.scoring.formats.csv_records import DelimitedRows, open_rows
 from sentimill.scoring.formats.kinds import Kind, kind_of
-
-__all__ = [
-    "HARD_KINDS",
-    "STARTER",
-    "CsvFormat",
-    "Table",
-    "digest_of",
-    "files_of",
-    "is_hub",
-    "open_table",
-    "star_column",
-]
+from sentimill_train.data.schema import Columns
 
 _RESOURCES: Final = Path(__file__).parents[1] / "resources"
 STARTER: Final = _RESOURCES / "starter.jsonl"
@@ -46,27 +35,12 @@ _READ: Final = ("csv", "tsv", "jsonl", "parquet")
 """The formats of reviews. `score` reads workbooks and JSON arrays besides."""
 _PACKAGED: Final = {"starter": (STARTER,), "hard-kinds": HARD_KINDS}
 
+_PLAIN: Final = Columns()
 _HUB: Final = "hub:"
 _BATCH_ROWS: Final = 1000
 _STARS: Final = re.compile(r"rating|stars?\b|score|overall", re.IGNORECASE)
 
 Row = dict[str, object]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CsvFormat:
-    """How delimited files are written, as the options of `score` say it.
-
-    delimiter: None lets the header line decide. quote: None means that no character quotes.
-    """
-
-    delimiter: str | None = None
-    quote: str | None = '"'
-    escape: str | None = None
-    encoding: str = "utf-8"
-
-
-_CSV: Final = CsvFormat()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +90,11 @@ def digest_of(source: str) -> str:
     return digest.hexdigest()
 
 
-@contextlib.contextmanager
-def open_table(source: str, csv: CsvFormat = _CSV, wanted: Sequence[str] = ()) -> Iterator[Table]:
+def open_table(source: str, columns: Columns = _PLAIN) -> Table:
     """Open a file (csv, tsv, jsonl, ndjson, parquet), packaged reviews (`starter`, `hard-kinds`).
 
     Text files may be compressed (.gz, .zst). A data set of the hub is `hub:owner/name[@revision]`.
-    csv: how delimited files are written. wanted: columns that tell the delimiter of one.
+    columns: how delimited files are written, and which texts they hold, which tells a delimiter.
 
     Raises:
         TableError: FILE_NOT_FOUND, UNSUPPORTED_FORMAT, EMPTY_FILE, BAD_ENCODING, BAD_FILE,
@@ -130,17 +103,15 @@ def open_table(source: str, csv: CsvFormat = _CSV, wanted: Sequence[str] = ()) -
         UsageError: the source is of the hub and the extra `train` is not installed.
     """
     if is_hub(source):
-        yield _open_hub(source)
-        return
-    tables = [_open_file(path, csv, wanted) for path in files_of(source)]
-    columns = tuple(dict.fromkeys(chain.from_iterable(table.columns for table in tables)))
+        return _open_hub(source)
+    tables = [_open_file(path, columns) for path in files_of(source)]
     if len(tables) == 1:
-        yield tables[0]
-        return
-    yield Table(source, columns, lambda names: chain.from_iterable(t.rows(names) for t in tables))
+        return tables[0]
+    every = tuple(dict.fromkeys(chain.from_iterable(table.columns for table in tables)))
+    return Table(source, every, lambda names: chain.from_iterable(t.rows(names) for t in tables))
 
 
-def _open_file(path: Path, csv: CsvFormat, wanted: Sequence[str]) -> Table:
+def _open_file(path: Path, columns: Columns) -> Table:
     if not path.is_file():
         raise TableError(
             f"there is no file {path}: check the path, or write hub:owner/name for a data set of"
@@ -165,25 +136,25 @@ def _open_file(path: Path, csv: CsvFormat, wanted: Sequence[str]) -> Table:
         return _open_parquet(path)
     if kind.name == "jsonl":
         return _open_json_lines(path, kind)
-    return _open_delimited(path, csv, wanted)
+    return _open_delimited(path, columns)
 
 
-def _open_delimited(path: Path, csv: CsvFormat, wanted: Sequence[str]) -> Table:
+def _open_delimited(path: Path, columns: Columns) -> Table:
     """Open a CSV or TSV file as `score` does; a row that `score` reports stops the reading."""
 
     def opened() -> AbstractContextManager[DelimitedRows]:
         return open_rows(
             path,
-            delimiter=csv.delimiter,
-            quote=csv.quote,
-            escape=csv.escape,
-            encoding=csv.encoding,
-            wanted=wanted,
+            delimiter=columns.delimiter,
+            quote=columns.quote,
+            escape=columns.escape,
+            encoding=columns.encoding,
+            wanted=columns.texts,
         )
 
-    def rows(columns: Sequence[str]) -> Iterator[Row]:
+    def rows(wanted: Sequence[str]) -> Iterator[Row]:
         with opened() as found:
-            places = [(name, found.columns.index(name)) for name in columns]
+            places = [(name, found.columns.index(name)) for name in wanted]
             for row in found:
                 if row.error is not None:
                     raise TableError(
@@ -334,9 +305,9 @@ def star_column(source: str) -> str | None:
     """
     if is_hub(source) or not all(path.is_file() for path in files_of(source)):
         return None
-    with open_table(source) as table:
-        named = [name for name in table.columns if _STARS.search(name)]
-        rows = list(islice(table.rows(named), 100)) if named else []
+    table = open_table(source)
+    named = [name for name in table.columns if _STARS.search(name)]
+    rows = list(islice(table.rows(named), 100)) if named else []
     for name in named:
         values = {str(row.get(name)).removesuffix(".0") for row in rows} - {"", "None"}
         if values and values <= {"1", "2", "3", "4", "5"}:

@@ -15,8 +15,6 @@ from sentimill.scoring.formats.table import find_column
 from sentimill.text.cleaning import join_texts
 from sentimill_train.data.schema import SENTIMENTS, Columns, Example, Split, sentiment_of_stars
 
-__all__ = ["DISAGREEMENT_LIMIT", "RowParser", "TextParser"]
-
 SHARES_TOLERANCE: Final = 0.02  # three shares rounded to two decimals can miss 1 by 0.015
 
 DISAGREEMENT_LIMIT: Final = 0.5
@@ -41,33 +39,27 @@ _SPLITS: Final[dict[str, Split]] = {
 }
 
 
-class TextParser:
-    """Reads the text of each row of one source, from one column or several joined ones."""
+def text_of(row: Mapping[str, object], names: Sequence[str], source: str, number: int) -> str:
+    """Return the text of a row from the columns *names*, joined if several; a missing one is empty.
 
-    def __init__(self, source: str, table_columns: Sequence[str], names: tuple[str, ...]) -> None:
-        for name in names:
-            find_column(source, table_columns, name)
-        self._source = source
-        self._names = names
-
-    def parse(self, row: Mapping[str, object], number: int) -> str:
-        """Return the text; a missing one is empty. Raises TableError BAD_TEXT where it is none."""
-        parts = []
-        for name in self._names:
-            value = row.get(name)
-            if value is None or value != value:  # NaN is how a data frame writes a missing text
-                continue
-            if isinstance(value, bytes):  # Spark used to leave out that a column is text
-                with suppress(UnicodeDecodeError):
-                    value = value.decode("utf-8")
-            if not isinstance(value, str):
-                raise TableError(
-                    f"{self._source}, row {number}: column {name!r} holds {type(value).__name__},"
-                    " not text; use another",
-                    reason="BAD_TEXT",
-                )
-            parts.append(value)
-        return parts[0] if len(parts) == 1 else join_texts(parts) or ""
+    Raises TableError BAD_TEXT where a value is no text. source, number: the row's place.
+    """
+    parts = []
+    for name in names:
+        value = row.get(name)
+        if value is None or value != value:  # NaN is how a data frame writes a missing text
+            continue
+        if isinstance(value, bytes):  # Spark used to leave out that a column is text
+            with suppress(UnicodeDecodeError):
+                value = value.decode("utf-8")
+        if not isinstance(value, str):
+            raise TableError(
+                f"{source}, row {number}: column {name!r} holds {type(value).__name__}, not text;"
+                " use another",
+                reason="BAD_TEXT",
+            )
+        parts.append(value)
+    return parts[0] if len(parts) == 1 else join_texts(parts) or ""
 
 
 class RowParser:
@@ -87,10 +79,11 @@ class RowParser:
         keep: bool = False,
     ) -> None:
         self._source = source
-        self._text = TextParser(source, table_columns, columns.texts)
-        for role, name in (("label", columns.label), ("weight", columns.weight)):
+        texts = (("text", name) for name in columns.texts)
+        for role, name in (*texts, ("label", columns.label), ("weight", columns.weight)):
             if name is not None:
                 find_column(source, table_columns, name, f"--{role}-column")
+        self._texts = columns.texts
         self._weight_column = columns.weight or ""
         self._label_column = columns.label or ("label" if "label" in table_columns else None)
         self._labels = None if labels is None else tuple(labels)
@@ -129,7 +122,7 @@ class RowParser:
             label = sentiment_of_stars(stars)
         return Example(
             id=_string(row.get("id")) or f"{self._stem}-{self._row}",
-            text=self._text.parse(row, self._row),
+            text=text_of(row, self._texts, self._source, self._row),
             label=label,
             probs=probs,
             stars=stars,

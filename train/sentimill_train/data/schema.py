@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Literal
-
-from sentimill_train.data.readers import CsvFormat
-
-__all__ = ["SENTIMENTS", "Columns", "Example", "Split", "label_set", "sentiment_of_stars"]
 
 SENTIMENTS: Final = ("negative", "neutral", "positive")
 """The default label set, in order."""
@@ -57,18 +53,22 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """Which columns hold text and label. The other columns keep their names.
+    """Which columns hold text and label, and how CSV is written, by the options of `score`.
 
     text: one column, or several that are joined in this order. label: None means the column
     `label` where there is one, else the probs or the stars decide. weight: None means that every
-    row has the weight 1; a column that happens to be called `weight` may hold kilograms. csv: how
-    delimited files are written.
+    row has the weight 1; a column that happens to be called `weight` may hold kilograms. The
+    other columns keep their names. delimiter: None lets the header line decide. quote: None means
+    that no character quotes.
     """
 
     text: str | tuple[str, ...] = "text"
     label: str | None = None
     weight: str | None = None
-    csv: CsvFormat = field(default_factory=CsvFormat)
+    delimiter: str | None = None
+    quote: str | None = '"'
+    escape: str | None = None
+    encoding: str = "utf-8"
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -15,19 +15,6 @@ from sentimill.text.cleaning import clean
 from sentimill_train.data.readers import star_column
 from sentimill_train.data.schema import SENTIMENTS, Example, Split
 
-__all__ = [
-    "MINIMUM_ROWS",
-    "Parted",
-    "assign",
-    "normalise",
-    "part",
-    "sample_rows",
-    "split_of",
-    "split_of_key",
-    "text_digest",
-    "text_key",
-]
-
 MINIMUM_ROWS: Final[dict[Split, int]] = {"train": 20, "validation": 5, "test": 5}
 """Fewer rows of a split than this cannot be learnt from, stopped by, or judged on."""
 
@@ -45,11 +32,6 @@ def normalise(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).lower().split())
 
 
-def text_digest(text: str) -> bytes:
-    """Return the sha256 of the normalised text: texts that count as the same share it."""
-    return hashlib.sha256(normalise(text).encode("utf-8", "surrogatepass")).digest()
-
-
 def sample_rows(examples: Sequence[Example], most: int) -> list[Example]:
     """Return at most *most* of the examples: those with the smallest hash of their text, by it.
 
@@ -61,11 +43,13 @@ def sample_rows(examples: Sequence[Example], most: int) -> list[Example]:
 
 
 def text_key(text: str) -> int:
-    """Return the first 64 bits of `text_digest`.
+    """Return 64 bits of the sha256 of the normalised text: texts that count as the same share it.
 
     Two of five million different texts share a key with a probability of one in a million.
     """
-    return int.from_bytes(text_digest(text)[:8])
+    return int.from_bytes(
+        hashlib.sha256(normalise(text).encode("utf-8", "surrogatepass")).digest()[:8]
+    )
 
 
 def split_of(text: str) -> Split:
@@ -120,13 +104,11 @@ def part(examples: Sequence[Example], labels: Sequence[str], *, spare: bool = Fa
     if not labelled:
         raise TableError(_no_labels(examples, labels), reason="NO_LABELS")
     keys = [text_key(example.text) for example in labelled]
-    kept, repeated = _assign(labelled, keys, whole=True)
+    kept, repeated = assign(labelled, keys)
     kept_spare = _spare(examples, kept) if spare else ()
     _check(kept, labels, spare=len(kept_spare))
     return Parted(
-        train=_of(kept, "train"),
-        validation=_of(kept, "validation"),
-        test=_of(kept, "test"),
+        **{split: tuple(rows) for split, rows in kept.items()},
         unlabelled=len(examples) - len(labelled) - len(kept_spare),
         repeated=repeated,
         conflicting=_conflicts(labelled, keys),
@@ -135,21 +117,16 @@ def part(examples: Sequence[Example], labels: Sequence[str], *, spare: bool = Fa
 
 
 def assign(
-    labelled: Sequence[Example], *, whole: bool = True
+    labelled: Sequence[Example], keys: Sequence[int], *, whole: bool = True
 ) -> tuple[dict[Split, list[Example]], int]:
     """Return *labelled* by split, however few they are, and how many repeated rows were left out.
 
-    Rows without a split take `split_of` their text. Where no row is left for validation or test,
-    that share of train becomes it, by the same rule, if these rows are the *whole* training set: a
-    part of it may have its test rows in another file. A text in test is taken out of the others,
-    and one in validation out of train, for a figure over texts that were learnt by heart is none.
+    keys: the `text_key` of each row. Rows without a split take `split_of` their text. Where no row
+    is left for validation or test, that share of train becomes it, by the same rule, if these rows
+    are the *whole* training set: a part of it may have its test rows in another file. A text in
+    test is taken out of the others, and one in validation out of train, for a figure over texts
+    that were learnt by heart is none.
     """
-    return _assign(labelled, [text_key(example.text) for example in labelled], whole=whole)
-
-
-def _assign(
-    labelled: Sequence[Example], keys: Sequence[int], *, whole: bool
-) -> tuple[dict[Split, list[Example]], int]:
     by_split: dict[Split, list[tuple[int, Example]]] = {"train": [], "validation": [], "test": []}
     for key, example in zip(keys, labelled, strict=True):
         by_split[example.split or split_of_key(key)].append((key, example))
@@ -161,12 +138,11 @@ def _assign(
             by_split["train"] = [row for row in train if split_of_key(row[0]) != split]
     seen: set[int] = set()
     kept: dict[Split, list[Example]] = {}
-    repeated = 0
     for split in (*reversed(held_out), "train"):
-        kept[split] = [example for key, example in by_split[split] if key not in seen]
-        repeated += len(by_split[split]) - len(kept[split])
-        seen.update(key for key, _ in by_split[split])
-    return kept, repeated
+        rows = by_split[split]
+        kept[split] = [replace(example, split=split) for key, example in rows if key not in seen]
+        seen.update(key for key, _ in rows)
+    return kept, len(labelled) - sum(map(len, kept.values()))
 
 
 def _conflicts(labelled: Sequence[Example], keys: Sequence[int]) -> int:
@@ -233,7 +209,3 @@ def _no_labels(examples: Sequence[Example], labels: Sequence[str]) -> str:
         "none of the rows has a label: name its column with --label-column, or give a column"
         f" `probs`, or `stars`, which are read only with the labels {', '.join(SENTIMENTS)}"
     )
-
-
-def _of(by_split: dict[Split, list[Example]], split: Split) -> tuple[Example, ...]:
-    return tuple(replace(example, split=split) for example in by_split[split])

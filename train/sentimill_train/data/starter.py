@@ -12,8 +12,6 @@ from pathlib import Path
 from sentimill_train.data.examples import read_examples
 from sentimill_train.data.splits import split_of
 
-__all__ = ["write_test_csv"]
-
 
 def write_test_csv(path: Path) -> int:
     """Write the test split with columns id, text, label, domain, and return how many rows."""

@@ -18,8 +18,6 @@ from sentimill.errors import TextError
 from sentimill.text.tokenizer import TextEncoder, pad
 from sentimill_train.data.schema import Example
 
-__all__ = ["NO_LABEL", "Refused", "Rows", "join_rows", "pad_rows", "plan_epoch", "tokenise"]
-
 NO_LABEL: Final = -1
 """The gold of a row without a label. The student learns from its shares alone."""
 

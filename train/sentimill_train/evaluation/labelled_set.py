@@ -114,7 +114,8 @@ def read_sample(
     if learnt and part != "all":
         # In a training on several files, all rows of this one may have been for train.
         whole = all(len(files) == 1 for files in learnt)
-        labelled = assign([e for e in examples if e.label is not None], whole=whole)[0][part]
+        every = [e for e in examples if e.label is not None]
+        labelled = assign(every, [text_key(e.text) for e in every], whole=whole)[0][part]
     # If the file was trained on, its rows without a label may have taught the model too.
     spare = () if needs_labels or learnt else tuple(others)
     if not labelled and not spare:

@@ -13,8 +13,6 @@ from sentimill_train.model.lora import Lora
 from sentimill_train.model.student import Preset
 from sentimill_train.training.loop import FitConfig
 
-__all__ = ["TrainConfig"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:

@@ -11,8 +11,6 @@ from sentimill_train.training.checkpoint import Checkpoint
 from sentimill_train.training.distributed import current_process
 from sentimill_train.training.loop import Fit
 
-__all__ = ["checkpoint_of", "training_facts"]
-
 
 def checkpoint_of(config: TrainConfig, folder: Path, inputs: Inputs) -> Checkpoint:
     """Return the checkpoint in *folder*, with all that the weights depend on."""
@@ -30,9 +28,8 @@ def checkpoint_of(config: TrainConfig, folder: Path, inputs: Inputs) -> Checkpoi
         "--dropout": config.dropout,
         "--lora-rank": None if config.lora is None else config.lora.rank,
         "--lora-alpha": None if config.lora is None else config.lora.alpha,
-        "the tokens of the reviews": "".join(
-            inputs.rows[split].sha256() for split in ("train", "validation")
-        ),
+        "the tokens of the reviews": inputs.rows["train"].sha256()
+        + inputs.rows["validation"].sha256(),
         "the replayed reviews": None if replay is None else replay.train.sha256(),
         "processes": current_process().count,
     }

@@ -48,8 +48,6 @@ from sentimill_train.training.state import weights_of
 from sentimill_train.training.targets import mix_shares
 from sentimill_train.training.weight_interpolation import interpolate
 
-__all__ = ["Quiet", "Train", "Trained", "Watcher"]
-
 _ANCHOR_SHARE: Final = 0.5
 """How much of a replayed row's target is the answer of the base, where it has shares of its own."""
 
@@ -238,7 +236,7 @@ class Train(TrainConfig):
         if not self.train_embeddings and self.preset != "tiny":
             freeze_embeddings(student)
         to_device(student)
-        if inputs.teacher is not None and self.fit.hidden_weight > 0:
+        if inputs.teacher is not None:
             inputs.teacher.check_states(student, inputs.rows["train"])
         return student
 

@@ -23,8 +23,6 @@ from torch import Tensor
 
 from sentimill.errors import UsageError
 
-__all__ = ["Checkpoint", "stop_signals"]
-
 _FILE: Final = "checkpoint.safetensors"
 _DIGEST_LENGTH: Final = 64  # of a sha256, which tells a person nothing; a longer text is no better
 

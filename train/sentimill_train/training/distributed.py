@@ -16,8 +16,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-__all__ = ["Process", "current_process", "leave_process_group", "process_group"]
-
 
 @dataclass(frozen=True, slots=True)
 class Process:

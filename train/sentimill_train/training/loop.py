@@ -23,7 +23,7 @@ from sentimill_train.model.student import Student, predict, to_tensors
 from sentimill_train.training.checkpoint import Checkpoint, stop_signals
 from sentimill_train.training.distributed import current_process
 from sentimill_train.training.losses import distil_loss, hidden_loss
-from sentimill_train.training.optimizer import new_optimizer, parameter_groups, set_rates
+from sentimill_train.training.optimizer import new_optimizer, set_rates
 from sentimill_train.training.state import Position, Progress, TrainingState, weights_of
 from sentimill_train.training.teacher_model import Teacher
 
@@ -161,10 +161,9 @@ class _Loop:
         self.total = config.epochs * len(train)
         self.dtype = fast_dtype(student.device) if config.bf16 else None
         self.rng = np.random.default_rng(config.seed)
-        self.groups = parameter_groups(student, config.learning_rate, config.head_factor)
         self.state = TrainingState(
             student=student,
-            optimizer=new_optimizer(self.groups),
+            optimizer=new_optimizer(student, config.learning_rate, config.head_factor),
             average=AveragedModel(student) if config.average_last else None,
             best=weights_of(student),
             position=Position(shuffle=self.rng.bit_generator.state),
@@ -233,7 +232,7 @@ class _Loop:
         Returns the mean loss of this process's share, and whether any process wants to save, and
         to stop: that goes round with the gradients, so that all do it after the same step.
         """
-        set_rates(self.state.optimizer, self.groups, self.position.rows / self.total)
+        set_rates(self.state.optimizer, self.position.rows / self.total)
         # Over the full batches' rows: a long review in a batch of few counts as much as a short.
         full = self.config.batch_rows * self.config.accumulate * self.process.count
         mine = batches[self.process.rank :: self.process.count]
@@ -243,7 +242,7 @@ class _Loop:
             (losses.sum() / full).backward()
             summed += float(losses.detach().mean()) * len(chosen)
         due = self.checkpoint is not None and self.process.rank == 0 and self.checkpoint.due()
-        parameters = [p for group in self.groups for p in group.parameters]
+        parameters = [p for group in self.state.optimizer.param_groups for p in group["params"]]
         save, stop = self.process.sum_gradients(parameters, torch.tensor([due, len(signals)]))
         nn.utils.clip_grad_norm_(self.student.parameters(), _CLIP_NORM)
         self.state.optimizer.step()

@@ -11,8 +11,6 @@ from torch.nn import functional as F
 
 from sentimill_train.data.tokenized import NO_LABEL
 
-__all__ = ["distil_loss", "hidden_loss", "soften"]
-
 _LEAST: Final = 1e-12  # keeps a row without shares from dividing by zero
 
 

@@ -12,8 +12,6 @@ from torch.optim.swa_utils import AveragedModel
 
 from sentimill_train.model.student import Student
 
-__all__ = ["Position", "Progress", "TrainingState", "weights_of"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:

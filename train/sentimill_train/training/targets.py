@@ -13,8 +13,6 @@ from sentimill.errors import UsageError
 from sentimill_train.data.schema import Example
 from sentimill_train.data.tokenized import NO_LABEL, Rows
 
-__all__ = ["human_labels", "mix_shares", "read_class_weights", "weigh_classes"]
-
 
 def human_labels(examples: Sequence[Example], labels: Sequence[str]) -> list[Example]:
     """Return *examples* with the labels that people gave; a row with shares may have none.
@@ -60,18 +58,26 @@ def mix_shares(rows: Rows, logits: NDArray[np.float32], teacher_share: float) ->
     return replace(rows, soft=soft)
 
 
-def read_class_weights(given: str, rows: Rows, labels: Sequence[str]) -> NDArray[np.float64]:
-    """Return the weight of each of *labels* that `--class-weights` asks for.
+def weigh_classes(rows: Rows, given: str, labels: Sequence[str]) -> Rows:
+    """Return *rows* whose weights are multiplied by that of their label, or of their shares.
 
-    given: ``balanced``, which weighs all labels alike (rows / (labels * rows of the label), King
-    and Zeng 2001), or ``label=weight`` with commas between; a label that is not named has 1.
+    given: `--class-weights`, which is ``balanced``, to weigh all labels alike (rows / (labels *
+    rows of the label), King and Zeng 2001), or ``label=weight`` with commas between; a label that
+    is not named has 1.
 
     Raises:
         UsageError: BAD_CLASS_WEIGHTS.
     """
+    shares = _label_shares(rows)
     if given == "balanced":
-        counts = _label_shares(rows).sum(axis=0)
-        return np.asarray(counts.sum() / (len(labels) * np.maximum(counts, 1.0)))
+        counts = shares.sum(axis=0)
+        weights = counts.sum() / (len(labels) * np.maximum(counts, 1.0))
+    else:
+        weights = np.array(list(_class_weights(given, labels).values()))
+    return replace(rows, weight=rows.weight * (shares @ weights).astype(np.float32))
+
+
+def _class_weights(given: str, labels: Sequence[str]) -> dict[str, float]:
     found = dict.fromkeys(labels, 1.0)
     for part in given.split(","):
         name, _, number = part.strip().rpartition("=")
@@ -86,13 +92,7 @@ def read_class_weights(given: str, rows: Rows, labels: Sequence[str]) -> NDArray
                 reason="BAD_CLASS_WEIGHTS",
             )
         found[name] = weight
-    return np.array(list(found.values()))
-
-
-def weigh_classes(rows: Rows, weights: NDArray[np.float64]) -> Rows:
-    """Return *rows* whose weights are multiplied by that of their label, or of their shares."""
-    factor = (_label_shares(rows) @ weights).astype(np.float32)
-    return replace(rows, weight=rows.weight * factor)
+    return found
 
 
 def _label_shares(rows: Rows) -> NDArray[np.float64]:

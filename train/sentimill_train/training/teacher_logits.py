@@ -21,8 +21,6 @@ from numpy.typing import NDArray
 from sentimill.errors import TextError, UsageError
 from sentimill.text.cleaning import clean
 
-__all__ = ["find_logits", "text_keys", "write_logits"]
-
 _KEY: Final = "text_sha256"
 _KEY_BYTES: Final = 8
 _CLEANING: Final = 1  # for ever, as of the splits: another version would find no old answer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -29,8 +29,6 @@ from sentimill_train.model.student import (
     to_tensors,
 )
 from sentimill_train.training.distributed import current_process
-
-__all__ = ["Teacher", "load_teacher"]
 
 _BATCH_TOKENS: Final = 16_384
 
@@ -61,29 +59,21 @@ class Teacher:
                 logits, states = found.logits, found.hidden_states[-1]
         return logits[:, list(self.order)].float(), states
 
-    def logits(
-        self,
-        wanted: Sequence[int],
-        dtype: torch.dtype | None,
-        watch: Callable[[int, int], None] = lambda done, total: None,
-    ) -> NDArray[np.float32]:
+    def logits(self, wanted: Sequence[int], dtype: torch.dtype | None) -> NDArray[np.float32]:
         """Return the logits (wanted, labels) of the rows *wanted*.
 
         Where several processes train, each answers its part, and all of them get the whole.
-        dtype: of matrix products, see `fast_dtype`. watch: is told the rows done, and of how many.
+        dtype: of matrix products, see `fast_dtype`.
         """
         process = current_process()
         each = -(-len(wanted) // process.count)
         part = list(wanted)[process.rank * each : (process.rank + 1) * each]
         found = np.zeros((each, len(self.order)), dtype=np.float32)
-        done = 0
         lengths = self.rows.lengths()[part].tolist()
         for places in plan_batches(lengths, _BATCH_TOKENS):
             with autocast(self.model.device, dtype):
                 logits, _ = self.read([part[i] for i in places])
             found[places] = logits.cpu().numpy()
-            done += len(places)
-            watch(done, len(part))
         parts = process.gather(torch.from_numpy(found))
         return np.asarray(torch.cat(parts).numpy()[: len(wanted)])
 

@@ -18,14 +18,11 @@ from sentimill_train.data.tokenized import Rows
 from sentimill_train.model.student import Student, predict
 from sentimill_train.training.state import weights_of
 
-__all__ = ["OTHERS", "SHARES", "interpolate", "mix"]
-
 SHARES: Final = (0.25, 0.5, 0.75, 1.0)
 """The shares of the new weights that are tried."""
 
 _MOST_ROWS: Final = 4000  # all shares are judged on the same rows
 _TIE: Final = 1e-4  # nats: of shares as good as this the least is taken, which forgets least
-
 
 OTHERS: Final = 0.25
 """How much the loss on other reviews counts: who trains does so for the own ones. A tenth chose the

@@ -5,25 +5,33 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from sentimill_train.data.examples import read_examples, write_examples
-from sentimill_train.data.schema import SENTIMENTS, Columns, Example
+from sentimill_train.data.schema import SENTIMENTS, Example
 from sentimill_train.data.splits import Parted
 from sentimill_train.data.tokenized import NO_LABEL
-from sentimill_train.training import inputs
-from sentimill_train.training.inputs import (
+from sentimill_train.pipeline import inputs
+from sentimill_train.pipeline.config import TrainConfig
+from sentimill_train.pipeline.inputs import (
     judged_sample,
     learn_from_teacher,
-    read_replay,
     read_reviews,
     warn_of_unknown_pieces,
 )
+from sentimill_train.pipeline.replay import Replay, read_replay
+from sentimill_train.training.loop import FitConfig
 from sentimill_train.training.teacher_model import load_teacher
-from train_parts import TWO, encoder, reviews, rows_of, write_reviews
+from train_parts import TWO, base, encoder, reviews, rows_of, write_reviews
 from train_parts import student as new_student
+
+
+def config(files: tuple[str, ...] = (), **settings: Any) -> TrainConfig:
+    """Return the settings of a training on *files*, of which nothing is trained here."""
+    return TrainConfig(reviews=files, out=Path("none"), **settings)
 
 
 def test_every_row_of_a_file_can_have_a_weight_and_its_own_labels(tmp_path: Path) -> None:
@@ -31,7 +39,7 @@ def test_every_row_of_a_file_can_have_a_weight_and_its_own_labels(tmp_path: Path
     two, three = (str(write_reviews(tmp_path / name, 5)) for name in ("2.jsonl", "3.jsonl"))
 
     sources, found = read_reviews(
-        (two, three), Columns(), SENTIMENTS, weight_of={three: 2.0}, labels_of={two: TWO}
+        config((two, three), weight_of={three: 2.0}, labels_of={two: TWO})
     )
 
     assert [(source.name, source.rows) for source in sources] == [("2.jsonl", 5), ("3.jsonl", 5)]
@@ -39,10 +47,9 @@ def test_every_row_of_a_file_can_have_a_weight_and_its_own_labels(tmp_path: Path
     assert [e.weight for e in found] == [1.0] * 5 + [2.0] * 5
 
 
-def replay(own: list[Example], **options: object) -> inputs.Replay | None:
+def replay(own: list[Example], **options: Any) -> Replay | None:
     """Return the replay beside *own*."""
-    given = {"packaged": True, "anchors": (), "columns": Columns(), "seed": 0, **options}
-    return read_replay(own, encoder(), SENTIMENTS, **given)  # type: ignore[arg-type] # by name
+    return read_replay(config(**options), own, encoder(), SENTIMENTS)
 
 
 def test_the_package_gives_reviews_to_replay_that_are_not_the_own_ones() -> None:
@@ -62,7 +69,7 @@ def test_anchors_are_texts_without_labels(tmp_path: Path) -> None:
     """So that the answers of the base alone are learnt on them."""
     path = write_reviews(tmp_path / "anchors.jsonl", 6)
 
-    found = replay(reviews(2), packaged=False, anchors=(str(path),))
+    found = replay(reviews(2), replay=False, anchors=(str(path),))
 
     assert found is not None
     assert (len(found.train), len(found.validation)) == (4, 0)
@@ -71,10 +78,7 @@ def test_anchors_are_texts_without_labels(tmp_path: Path) -> None:
 
 def test_other_labels_have_nothing_to_replay() -> None:
     """The reviews of the package know three labels."""
-    assert (
-        read_replay([], encoder(), TWO, packaged=True, anchors=(), columns=Columns(), seed=0)
-        is None
-    )
+    assert read_replay(config(), [], encoder(), TWO) is None
 
 
 def test_of_very_many_rows_a_sample_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,18 +101,14 @@ def test_a_teacher_answers_a_text_once(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "large" / "tokenizer.json").write_bytes(tokenizer_json())
     examples = [replace(e, label=None) for e in reviews(12)]
     teacher = load_teacher(tmp_path / "large", TWO, examples, max_tokens=32, truncation="head-tail")
-    file = tmp_path / "logits.parquet"
 
     def learnt(rows: int) -> np.typing.NDArray[np.float32]:
         return learn_from_teacher(
+            config(teacher_logits=tmp_path / "logits.parquet", fit=FitConfig(bf16=False)),
             rows_of(examples[:rows]),
             examples[:rows],
             TWO,
             teacher,
-            file=file,
-            teacher_share=0.5,
-            dtype=None,
-            first=True,
         ).soft
 
     first = learnt(8)
@@ -128,16 +128,17 @@ def test_a_teacher_answers_a_text_once(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_reviews_that_the_vocabulary_cannot_spell_are_told_before_training(
-    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With the share, and what to do about it."""
+    spelt_by = base(tmp_path)
     known = rows_of(reviews(30))
     odd = rows_of(
         [replace(e, text="\u043e\u0442\u043b\u0438\u0447\u043d\u043e") for e in reviews(30)]
     )
 
     with caplog.at_level(logging.WARNING):
-        shares = [warn_of_unknown_pieces(rows, 1, "tiny") for rows in (known, odd)]
+        shares = [warn_of_unknown_pieces(rows, spelt_by) for rows in (known, odd)]
 
     assert shares[0] == 0 < 0.3 < shares[1]
     assert len(caplog.messages) == 1
@@ -149,6 +150,6 @@ def test_the_reviews_of_several_files_keep_their_order(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     write_examples(path, reviews(3))
 
-    _, found = read_reviews((str(path),), Columns(), TWO, weight_of={}, labels_of={})
+    _, found = read_reviews(config((str(path),), labels=TWO))
 
     assert [e.text for e in found] == [e.text for e in reviews(3)]
