@@ -12,16 +12,9 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncClient", "Client", "Fallback", "Security"]
 
-_MODULES = {
-    "AsyncClient": "client",
-    "Client": "client",
-    "Fallback": "fallback",
-    "Security": "credentials",
-}
-
 
 def __getattr__(name: str) -> object:
     """Import a public name at its first use: `import sentimill.client` loads no gRPC."""
-    if name not in _MODULES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return getattr(import_module("sentimill"), name)

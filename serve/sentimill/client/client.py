@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
-from itertools import cycle
-from types import TracebackType
-from typing import TypeAlias
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from itertools import cycle, islice
+from typing import Generic, TypeAlias, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -23,15 +23,19 @@ from google.protobuf.message import Message
 from sentimill.client.channel import METHOD, error_of
 from sentimill.client.credentials import Security
 from sentimill.client.fallback import Fallback
-from sentimill.client.messages import Answers, check_settings, model_of, requests_of
-from sentimill.errors import UsageError
+from sentimill.client.messages import Answers, model_of
+from sentimill.errors import InputError, UsageError
 from sentimill.progress import progress_bar
 from sentimill.types import Limits, Model, Result, list_of_texts
 from sentimill.v1 import sentiment_pb2 as pb
 
+_Future: TypeAlias = "grpc.Future[bytes]"
+_AioCall: TypeAlias = "grpc.aio.UnaryUnaryCall[bytes, bytes]"
+Call = TypeVar("Call", _Future, _AioCall)
 
-class Client:
-    """A connection to one server, or to all servers behind one name. Threads may share it."""
+
+class _Requests(Generic[Call]):
+    """What both clients share: their settings, and the requests of one list of texts."""
 
     def __init__(
         self,
@@ -54,16 +58,60 @@ class Client:
             security: TLS and a token; None connects without either.
             fallback: asks a large model where the student is unsure. Clients may share one.
         """
-        check_settings(timeout_seconds, channels, concurrency)
+        if timeout_seconds <= 0 or channels < 1 or concurrency < 1:
+            raise InputError(
+                f"timeout_seconds {timeout_seconds}, channels {channels} and concurrency"
+                f" {concurrency} must be above 0",
+                reason="BAD_CLIENT",
+            )
+        self._address = address
         self._timeout = timeout_seconds
+        self._count = channels
         self._concurrency = concurrency
+        self._security = security or Security(tls=False)
         self._fallback = fallback
+        self._metadata = self._security.metadata()
         self._limits: Limits | None = None
         self._closed = False
-        credentials = security or Security(tls=False)
-        self._metadata = credentials.metadata()
-        self._channels = [credentials.channel(address) for _ in range(channels)]
-        self._turn = cycle(self._channels)
+        self._connect()
+
+    def _connect(self) -> None:
+        """Make the channels, unless they belong to an event loop."""
+
+    def _begin(self, method: str, message: Message) -> Call:
+        """Send *message* over the connection whose turn it is."""
+        raise NotImplementedError
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError("the client is closed: make a new one", reason="CLIENT_CLOSED")
+
+    def _calls(
+        self, requests: Iterator[tuple[list[int], Message]], texts: int, *, shown: bool
+    ) -> Generator[tuple[list[int], Call]]:
+        """Send *requests* for so many *texts*, and yield each with the positions of its texts.
+
+        Further requests are sent when the answer to the oldest is there, and what is still under
+        way is given up when the iterator is closed.
+        """
+        under_way: deque[tuple[list[int], Call]] = deque()
+        with progress_bar(texts, shown=shown) as advance:
+            try:
+                while True:
+                    for positions, request in islice(requests, self._concurrency - len(under_way)):
+                        under_way.append((positions, self._begin("Classify", request)))
+                    if not under_way:
+                        return
+                    positions, call = under_way.popleft()
+                    yield positions, call
+                    advance(len(positions))
+            finally:
+                for _, call in under_way:
+                    call.cancel()
+
+
+class Client(_Requests[_Future]):
+    """A connection to one server, or to all servers behind one name. Threads may share it."""
 
     def classify(
         self,
@@ -89,27 +137,12 @@ class Client:
         whole request failed.
         """
         answers = Answers(list_of_texts(texts))
-        requests = requests_of(
-            answers, bulk=bulk, limits=self._limits, explain=explain, neighbours=neighbours
+        requests = answers.requests(
+            bulk=bulk, limits=self._limits, explain=explain, neighbours=neighbours
         )
-        under_way: deque[tuple[list[int], _Future]] = deque()
-        with progress_bar(len(answers.texts), shown=progress) as advance:
-
-            def finish() -> None:
-                positions, future = under_way.popleft()
-                answers.add(positions, _result(future))
-                advance(len(positions))
-
-            try:
-                for positions, request in requests:
-                    if len(under_way) == self._concurrency:
-                        finish()
-                    under_way.append((positions, self._begin("Classify", request)))
-                while under_way:
-                    finish()
-            finally:
-                for _, future in under_way:
-                    future.cancel()
+        with closing(self._calls(requests, len(answers.texts), shown=progress)) as calls:
+            for positions, call in calls:
+                answers.add(positions, _result(call))
         if self._fallback is None:
             return answers.results()
         return self._fallback.improve(answers.texts, answers.results())
@@ -124,6 +157,17 @@ class Client:
         self._limits = found.limits
         return found
 
+    def _connect(self) -> None:
+        self._channels = [self._security.channel(self._address) for _ in range(self._count)]
+        self._turn = cycle(self._channels)
+
+    def _begin(self, method: str, message: Message) -> _Future:
+        self._check_open()
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes]
+        call = next(self._turn).unary_unary(METHOD + method)
+        data = message.SerializeToString()
+        return call.future(data, timeout=self._timeout, metadata=self._metadata)
+
     def close(self) -> None:
         """Close the connection. A later call raises UsageError."""
         self._closed = True
@@ -133,54 +177,19 @@ class Client:
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _begin(self, method: str, message: Message) -> _Future:
-        if self._closed:
-            raise _closed()
-        call: grpc.UnaryUnaryMultiCallable[bytes, bytes]
-        call = next(self._turn).unary_unary(METHOD + method)
-        data = message.SerializeToString()
-        return call.future(data, timeout=self._timeout, metadata=self._metadata)
 
-
-class AsyncClient:
+class AsyncClient(_Requests[_AioCall]):
     """The client for asyncio. It may be made before the event loop runs.
 
     async with AsyncClient("127.0.0.1:50051") as client:
         [one.label for one in await client.classify(["Good!", "Bad!"])]  # ["positive", "negative"]
     """
 
-    def __init__(
-        self,
-        address: str,
-        *,
-        timeout_seconds: float = 30.0,
-        channels: int = 1,
-        concurrency: int = 4,
-        security: Security | None = None,
-        fallback: Fallback | None = None,
-    ) -> None:
-        """Store the settings, which are those of `Client`; the first call connects."""
-        check_settings(timeout_seconds, channels, concurrency)
-        self._address = address
-        self._timeout = timeout_seconds
-        self._concurrency = concurrency
-        self._fallback = fallback
-        self._limits: Limits | None = None
-        self._closed = False
-        self._security = security or Security(tls=False)
-        self._metadata = self._security.metadata()
-        self._count = channels
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._channels: list[grpc.aio.Channel] = []
-        self._turn = cycle(self._channels)
+    _loop: asyncio.AbstractEventLoop | None = None
+    _channels: Sequence[grpc.aio.Channel] = ()
 
     async def classify(
         self,
@@ -197,29 +206,12 @@ class AsyncClient:
             (await client.classify(["Good!"], bulk=True))[0].label      # "positive"
         """
         answers = Answers(list_of_texts(texts))
-        requests = requests_of(
-            answers, bulk=bulk, limits=self._limits, explain=explain, neighbours=neighbours
+        requests = answers.requests(
+            bulk=bulk, limits=self._limits, explain=explain, neighbours=neighbours
         )
-        under_way: deque[tuple[list[int], asyncio.Task[bytes]]] = deque()
-        with progress_bar(len(answers.texts), shown=progress) as advance:
-
-            async def finish() -> None:
-                positions, task = under_way.popleft()
-                answers.add(positions, await task)
-                advance(len(positions))
-
-            try:
-                for positions, request in requests:
-                    if len(under_way) == self._concurrency:
-                        await finish()
-                    task = asyncio.create_task(self._call("Classify", request))
-                    under_way.append((positions, task))
-                while under_way:
-                    await finish()
-            finally:
-                for _, task in under_way:
-                    task.cancel()
-                await asyncio.gather(*(task for _, task in under_way), return_exceptions=True)
+        with closing(self._calls(requests, len(answers.texts), shown=progress)) as calls:
+            for positions, call in calls:
+                answers.add(positions, await _answer(call))
         if self._fallback is None:
             return answers.results()
         return await asyncio.to_thread(self._fallback.improve, answers.texts, answers.results())
@@ -230,9 +222,21 @@ class AsyncClient:
         async with AsyncClient("127.0.0.1:50051") as client:
             (await client.model()).limits.max_items      # 1024
         """
-        found = model_of(await self._call("GetModel", pb.GetModelRequest()))
+        found = model_of(await _answer(self._begin("GetModel", pb.GetModelRequest())))
         self._limits = found.limits
         return found
+
+    def _begin(self, method: str, message: Message) -> _AioCall:
+        self._check_open()
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:  # a channel belongs to one event loop
+            self._loop = loop
+            self._channels = [self._security.aio_channel(self._address) for _ in range(self._count)]
+            self._turn = cycle(self._channels)
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+        call = next(self._turn).unary_unary(METHOD + method)
+        data = message.SerializeToString()
+        return call(data, timeout=self._timeout, metadata=self._metadata)
 
     async def close(self) -> None:
         """Close the connection. A later call raises UsageError."""
@@ -243,36 +247,8 @@ class AsyncClient:
     async def __aenter__(self) -> AsyncClient:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.close()
-
-    async def _call(self, method: str, message: Message) -> bytes:
-        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
-        call = self._next_channel().unary_unary(METHOD + method)
-        try:
-            data = message.SerializeToString()
-            return await call(data, timeout=self._timeout, metadata=self._metadata)
-        except grpc.RpcError as error:
-            raise error_of(error) from error
-
-    def _next_channel(self) -> grpc.aio.Channel:
-        """Return the channel whose turn it is; a channel belongs to one event loop."""
-        if self._closed:
-            raise _closed()
-        loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            self._loop = loop
-            self._channels = [self._security.aio_channel(self._address) for _ in range(self._count)]
-            self._turn = cycle(self._channels)
-        return next(self._turn)
-
-
-_Future: TypeAlias = "grpc.Future[bytes]"
 
 
 def _result(future: _Future) -> bytes:
@@ -282,5 +258,8 @@ def _result(future: _Future) -> bytes:
         raise error_of(error) from error
 
 
-def _closed() -> UsageError:
-    return UsageError("the client is closed: make a new one", reason="CLIENT_CLOSED")
+async def _answer(call: _AioCall) -> bytes:
+    try:
+        return await call
+    except grpc.RpcError as error:
+        raise error_of(error) from error

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 from sentimill.client.channel import reason_of
-from sentimill.errors import OUTCOMES, EngineError, InputError, TextError
+from sentimill.errors import OUTCOMES, EngineError, TextError
 from sentimill.types import (
     EXPLAINED_SHARE,
     AbstainReason,
@@ -39,15 +38,12 @@ _REASONS: Final[dict[int, AbstainReason]] = {
 }
 
 
-@dataclass(slots=True)
 class Answers:
     """The results of one list of texts, filled in as responses arrive."""
 
-    texts: Sequence[object]
-    _results: list[Result | None] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._results = [None] * len(self.texts)
+    def __init__(self, texts: Sequence[object]) -> None:
+        self.texts = texts
+        self._results: list[Result | None] = [None] * len(texts)
 
     def fail(self, position: int, error: TextError) -> None:
         """Give the text at *position* its error."""
@@ -70,67 +66,51 @@ class Answers:
             else:
                 self.fail(position, TextError(why, reason=reason))
 
+    def requests(
+        self, *, bulk: bool, limits: Limits | None, explain: bool, neighbours: int
+    ) -> Iterator[tuple[list[int], pb.ClassifyRequest]]:
+        """Yield requests within the limits on items and bytes, with the positions of their texts.
+
+        A text that no server accepts gets its error here and is not sent, because it would make
+        the whole request fail. limits: the server's, None where they are not known.
+        """
+        check_neighbours(neighbours)
+        most_items, most_bytes = _MAX_ITEMS, _MAX_BYTES
+        if limits is not None:
+            # Half of the queue: bulk work may not fill all of it, and other callers need the rest.
+            most_items = max(1, min(most_items, limits.max_items, limits.max_waiting_texts // 2))
+            most_bytes = min(most_bytes, limits.max_request_bytes)
+        if explain:
+            most_items = max(1, most_items // EXPLAINED_SHARE)
+        priority = pb.PRIORITY_BULK if bulk else pb.PRIORITY_INTERACTIVE
+
+        def request() -> tuple[list[int], pb.ClassifyRequest]:
+            return positions, pb.ClassifyRequest(
+                items=items, priority=priority, explain=explain, neighbours=neighbours
+            )
+
+        positions: list[int] = []
+        items: list[pb.ClassifyItem] = []
+        size = 0
+        for position, item in enumerate(self.texts):
+            try:
+                data = _encode(item)
+            except TextError as error:
+                self.fail(position, error)
+                continue
+            more = len(data) + _ITEM_BYTES
+            if items and (len(items) == most_items or size + more > most_bytes):
+                yield request()
+                positions, items, size = [], [], 0
+            positions.append(position)
+            items.append(pb.ClassifyItem(utf8=data))
+            size += more
+        if items:
+            yield request()
+
     def results(self) -> list[Result]:
         """Return one result a text, in order."""
         return [result for result in self._results if result is not None]
-
-
-def check_settings(timeout_seconds: float, channels: int, concurrency: int) -> None:
-    """Raise InputError for settings that allow no call."""
-    if timeout_seconds <= 0 or channels < 1 or concurrency < 1:
-        raise InputError(
-            f"timeout_seconds {timeout_seconds}, channels {channels} and concurrency {concurrency}"
-            " must be above 0",
-            reason="BAD_CLIENT",
-        )
-
-
-def requests_of(
-    answers: Answers,
-    *,
-    bulk: bool,
-    limits: Limits | None = None,
-    explain: bool = False,
-    neighbours: int = 0,
-) -> Iterator[tuple[list[int], pb.ClassifyRequest]]:
-    """Yield requests within the limits on items and bytes, with the positions of their texts.
-
-    A text that no server accepts gets its error in *answers* and is not sent, because it would make
-    the whole request fail. limits: the server's, None where they are not known.
-    """
-    check_neighbours(neighbours)
-    most_items, most_bytes = _MAX_ITEMS, _MAX_BYTES
-    if limits is not None:
-        # Half of the queue: bulk work may not fill all of it, and other callers need the rest.
-        most_items = max(1, min(most_items, limits.max_items, limits.max_waiting_texts // 2))
-        most_bytes = min(most_bytes, limits.max_request_bytes)
-    if explain:
-        most_items = max(1, most_items // EXPLAINED_SHARE)
-    priority = pb.PRIORITY_BULK if bulk else pb.PRIORITY_INTERACTIVE
-
-    def request() -> tuple[list[int], pb.ClassifyRequest]:
-        return positions, pb.ClassifyRequest(
-            items=items, priority=priority, explain=explain, neighbours=neighbours
-        )
-
-    positions: list[int] = []
-    items: list[pb.ClassifyItem] = []
-    size = 0
-    for position, item in enumerate(answers.texts):
-        try:
-            data = _encode(item)
-        except TextError as error:
-            answers.fail(position, error)
-            continue
-        more = len(data) + _ITEM_BYTES
-        if items and (len(items) == most_items or size + more > most_bytes):
-            yield request()
-            positions, items, size = [], [], 0
-        positions.append(position)
-        items.append(pb.ClassifyItem(utf8=data))
-        size += more
-    if items:
-        yield request()
 
 
 def model_of(data: bytes) -> Model:
