@@ -134,6 +134,8 @@ def score(
     for file in (summary, metrics_textfile):
         if file is not None:
             _check_writable(file)
+    keep = tuple(dict.fromkeys(next(csv.reader([only_columns])))) if only_columns else ()
+    flags = table.flags() if not keep or set(table.text_columns) <= set(keep) else None
     job = Score(
         sources=tuple(sources),
         target=target,
@@ -143,7 +145,7 @@ def score(
             quote=table.quote_mark,
             escape=table.escape,
             encoding=table.encoding,
-            keep=tuple(dict.fromkeys(next(csv.reader([only_columns])))) if only_columns else (),
+            keep=keep,
             update=where_missing,
         ),
         kind=format_,
@@ -179,7 +181,7 @@ def score(
             )
             report = stack.enter_context(report_progress(target, metrics_textfile, pushgateway))
             done = run_on_ray(job, cluster, report=report)
-            report_end(done, prefix, summary, job.layout.text_columns[0])
+            report_end(done, prefix, summary, flags)
             return
         units = job.plan()
         stop = stack.enter_context(stop_on_signals())
@@ -212,7 +214,7 @@ def score(
             return
         report = stack.enter_context(report_progress(target, metrics_textfile, pushgateway))
         done = job.run(scorer, report=report, stop=stop)
-    report_end(done, prefix, summary, job.layout.text_columns[0])
+    report_end(done, prefix, summary, flags)
 
 
 def _default_processes(engine: str, provider: Provider, size_bytes: int) -> int:

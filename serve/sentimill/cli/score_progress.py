@@ -6,7 +6,7 @@ import json
 import shlex
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -95,8 +95,11 @@ def report_progress(
             metrics.publish(textfile, gateway)
 
 
-def report_end(done: Summary, prefix: str, file: Path | None, text_column: str) -> None:
-    """Show what was done and what to do next. Raises SomeRowsFailed when rows have errors."""
+def report_end(done: Summary, prefix: str, file: Path | None, flags: Sequence[str] | None) -> None:
+    """Show what was done and what to do next. Raises SomeRowsFailed when rows have errors.
+
+    flags: the options that read the output's texts; None where it has not all of them.
+    """
     from sentimill.scoring.summary import as_json
 
     if file is not None:
@@ -114,9 +117,8 @@ def report_end(done: Summary, prefix: str, file: Path | None, text_column: str) 
         console.print(f"look: head -3 {shlex.quote(first)}", markup=False)
     # `sample` stops at a row that is no row of a table.
     known = first.endswith((".csv", ".tsv", ".jsonl", ".parquet")) and "://" not in first
-    if known and not done.failed:
-        column = "" if text_column == "text" else f" --text-column {shlex.quote(text_column)}"
-        command = f"sentimill sample {shlex.quote(first)}{column}"
+    if known and flags is not None and not done.failed:
+        command = shlex.join(["sentimill", "sample", first, *flags])
         console.print(
             f"next: {command}   picks rows to label, to train a model of your own", markup=False
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,24 @@ def test_labels_a_csv(tmp_path: Path) -> None:
 
     assert error is None
     assert [row["label"] for row in rows] == ["positive", "negative"]
+
+
+def test_the_next_command_that_label_names_works(tmp_path: Path) -> None:
+    """It has no option of the input's table, because the output is another, and the labels."""
+    source = tmp_path / "my reviews.csv"
+    source.write_text("id;body\n1;A lovely lamp.\n2;Terrible service.\n", encoding="utf-16")
+    with teacher_server() as server:
+        result = CliRunner().invoke(
+            APP,
+            [str(source), str(tmp_path / "my labels.jsonl"), "--teacher", f"openai:m@{server.url}",
+             "--yes", "--budget", "none", "--text-column", "body", "--encoding", "utf-16",
+             "--labels", "negative,positive"],
+        )  # fmt: skip
+    named = re.findall(r"next: sentimill curate (.*)", result.stderr)
+    done = CliRunner().invoke(CURATE, shlex.split(named[0]))
+
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "my labels.curated.jsonl").exists()
 
 
 def test_columns_of_the_input_are_kept_and_texts_joined(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import pytest
 from cli_in_process import Run, Sentimill
 
 CSV = b"id,text\n1,good\n2,bad\n"
+TWO_COLUMNS = ("--text-column", "title", "--text-column", "re view")
 PARQUET = io.BytesIO()
 pq.write_table(pa.table({"text": ["good", "bad"]}), PARQUET)
 
@@ -96,14 +97,31 @@ def test_texts_that_are_stored_as_bytes_are_read(
     assert sample(sentimill, bundle, tmp_path / "r.parquet").code == 0
 
 
-@pytest.mark.parametrize("bad", [b"", b"3\n"])
+@pytest.mark.parametrize(
+    ("data", "options", "hints"),
+    [
+        (CSV, [], 1),
+        (CSV + b"3\n", [], 0),
+        (CSV, ["--only-columns", "id"], 0),
+        (b"id;title;re view\n1;good;the\n2;bad;the\n", ["--delimiter", ";", *TWO_COLUMNS], 1),
+        (CSV.decode().encode("utf-16"), ["--encoding", "utf-16"], 1),
+        ("id,text\n1,na\xefve\n2,bad\n".encode("cp1252"), ["--encoding", "cp1252"], 1),
+        (b'id,text\n1,"good" they say\n2,bad\n', ["--quote", "none"], 1),
+        (b"id,text\n1,'good, they'\n2,bad\n", ["--quote", "'"], 1),
+        (b'id,text\n1,"good \\"yes\\""\n2,bad\n', ["--escape", "\\"], 1),
+    ],
+)
 def test_the_next_command_that_score_names_works(
-    sentimill: Sentimill, bundle: Path, tmp_path: Path, bad: bytes
+    sentimill: Sentimill, bundle: Path, tmp_path: Path, data: bytes, options: list[str], hints: int
 ) -> None:
-    """So it names none where a row would stop it."""
-    (tmp_path / "r.csv").write_bytes(CSV + bad)
-    scored = sentimill("score", tmp_path / "r.csv", tmp_path / "o.csv", "--bundle", bundle)
+    """It repeats the options of the table; none is named where a row or a column would stop it."""
+    (tmp_path / "r.csv").write_bytes(data)
+    read = ("score", tmp_path / "r.csv", tmp_path / "o.csv", *options, "--bundle", bundle)
+    scored = sentimill(*read)
     named = re.findall(r"next: sentimill (.*?)   ", scored.err)
-    codes = [sentimill(*shlex.split(command), "--bundle", bundle).code for command in named]
 
-    assert codes == ([] if bad else [0])
+    assert len(named) == hints
+    for command in named:
+        done = sentimill(*shlex.split(command), "--bundle", bundle)
+        assert done.code == 0, done.err
+        assert "2 of 2 rows looked at, 0 with a label, 0 unreadable" in done.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from cli_in_process import Sentimill
 from sentimill.bundle.reader import open_bundle
 from sentimill.bundle.reference import find_reference
 from sentimill.errors import SentimillError, UsageError
+from sentimill_train.cli.curate import curate
 from sentimill_train.cli.train import train
 from sentimill_train.cli.train_progress import ProgressDisplay
 from sentimill_train.pipeline import Train
@@ -68,6 +70,27 @@ def test_a_bundle_is_written_and_the_next_command_is_said(
         f"sentimill serve --bundle '{tmp_path / 'my model'}'",
     ):
         assert says in found.stderr
+
+
+def test_the_next_command_that_curate_names_works(
+    tmp_path: Path, tiny: list[str | Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It trains on what was written, whatever columns and labels the input had."""
+    monkeypatch.chdir(tmp_path)
+    words = (("lovely", "good"), ("broken", "bad"))
+    lines = [f"item {i} was {words[i % 2][0]};{words[i % 2][1]}" for i in range(200)]
+    Path("my reviews.csv").write_text("\n".join(["review;verdict", *lines]))
+    columns = ["--text-column", "review", "--label-column", "verdict", "--labels", "bad,good"]
+    filters = ["--near", "1", "--no-label-errors"]
+    curating = typer.Typer()
+    curating.command()(curate)
+
+    found = CliRunner().invoke(curating, ["my reviews.csv", "my set.jsonl", *columns, *filters])
+    named = re.findall("next: sentimill train (.*)", found.stderr)
+    done = run(*shlex.split(named[0]), *tiny)
+
+    assert done.exit_code == 0, done.output
+    assert open_bundle(Path("bundles/mine")).manifest.labels == ("bad", "good")
 
 
 def test_no_text_is_ever_shown(tmp_path: Path, tiny: list[str | Path]) -> None:

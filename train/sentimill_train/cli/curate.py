@@ -16,6 +16,7 @@ from sentimill_train.cli.table_options import (
     LabelColumn,
     LabelsOption,
     columns_of,
+    say_next,
     split_names,
 )
 
@@ -136,6 +137,7 @@ def curate(
         console.print("label errors were not looked for: that needs 'sentimill[cpu,train]'")
     for note in found.notes:
         console.print(f"            {note}", highlight=False, markup=False)
+    say_next(out, ["train", "--reviews", out, "--out", "bundles/mine"], labels)
 
 
 def _can_embed() -> bool:

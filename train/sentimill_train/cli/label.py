@@ -19,6 +19,7 @@ from sentimill_train.cli.table_options import (
     LabelColumn,
     LabelsOption,
     columns_of,
+    say_next,
     split_names,
 )
 
@@ -193,6 +194,9 @@ def _label(
     with progress_line(console, agree) as observer:
         report = Labeller(job, teachers, observer, limits).run()
     console.print(f"{report.labelled:,} rows labelled in {job.out}", highlight=False, markup=False)
+    if report.labelled:
+        curated = job.out.with_suffix(".curated.jsonl")
+        say_next(job.out, ["curate", job.out, curated], ",".join(job.labels))
 
 
 def _probe(job: LabelJob, teachers: Sequence[tuple[ModelTeacher, Quote | None]]) -> None:

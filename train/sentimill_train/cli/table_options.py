@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
 
 from sentimill.cli.options import Input, TableOptions
 
 if TYPE_CHECKING:
     from sentimill_train.data.schema import Columns
 
-DEFAULT_LABELS = "negative,neutral,positive"
+DEFAULT_LABELS: Final = "negative,neutral,positive"
 
 LabelColumn = Annotated[
     str | None,
@@ -32,6 +37,14 @@ def columns_of(table: TableOptions, label: str | None = None) -> Columns:
         escape=table.escape,
         encoding=table.encoding,
     )
+
+
+def say_next(written: Path, words: Sequence[object], labels: str) -> None:
+    """Say which command comes next; JSON lines under another suffix could not be read by it."""
+    if written.suffix in (".jsonl", ".ndjson"):
+        flags = [] if labels == DEFAULT_LABELS else ["--labels", labels]
+        command = shlex.join(["sentimill", *map(str, words), *flags])
+        typer.echo(f"next: {command}", err=True)
 
 
 def split_names(names: str) -> tuple[str, ...]:
