@@ -60,6 +60,9 @@ def score(
             show_default="by the suffix",
         ),
     ] = None,
+    sheet: Annotated[
+        str | None, opt.Input(help="Sheet of a workbook.", show_default="the one with rows")
+    ] = None,
     overwrite: opt.OverwriteOption = False,
     only_columns: Annotated[
         str | None,
@@ -145,6 +148,7 @@ def score(
             quote=table.quote_mark,
             escape=table.escape,
             encoding=table.encoding,
+            sheet=sheet,
             keep=keep,
             update=where_missing,
         ),

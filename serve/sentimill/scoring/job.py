@@ -212,6 +212,7 @@ class Score:
             "--quote": repr(layout.quote),
             "--escape": repr(layout.escape),
             "--encoding": layout.encoding,
+            "--sheet": layout.sheet or "",
             "--only-columns": ",".join(layout.keep),
             "--where-missing": str(layout.update),
             "--strict": str(self.strict),

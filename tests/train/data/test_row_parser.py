@@ -187,6 +187,31 @@ def test_far_dates_and_small_fractions_are_kept(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "expected"),
+    [
+        (pa.list_(pa.timestamp("ns")), [1], ["1970-01-01 00:00:00.000000001"]),
+        (pa.large_list(pa.time64("ns")), [1], ["00:00:00.000000001"]),
+        (pa.list_(pa.duration("ns"), 1), [1], ["1"]),
+        (pa.map_(pa.string(), pa.timestamp("ns", "UTC")), [("k", 1)],
+         [("k", "1970-01-01 00:00:00.000000001Z")]),
+        (pa.struct({"at": pa.list_(pa.time64("ns")), "n": pa.int8()}), {"at": [1], "n": 2},
+         {"at": ["00:00:00.000000001"], "n": 2}),
+        (pa.list_(pa.timestamp("ms")), [253_402_300_800_000], ["10000-01-01 00:00:00.000"]),
+        (pa.list_(pa.timestamp("us")), [1], [dt.datetime(1970, 1, 1, 0, 0, 0, 1)]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_small_fractions_inside_lists_are_kept(
+    tmp_path: Path, kind: pa.DataType, value: object, expected: object
+) -> None:
+    """And in maps and structs; with pandas or without, a time lost its nanoseconds there."""
+    path = tmp_path / "r.parquet"
+    pq.write_table(pa.table({"text": ["a"], "when": pa.array([value], kind)}), path)
+
+    assert [row["when"] for _, row in stream_texts(str(path), keep=True)] == [expected]
+
+
 def test_columns_that_are_not_needed_stop_nothing(tmp_path: Path) -> None:
     """Maps, identifiers, duplicate names, numbers that are none, and an empty first row group."""
     table = pa.Table.from_arrays(

@@ -251,10 +251,31 @@ def _open_parquet(path: Path) -> Table:
 
 def _values(column: Any) -> Iterable[object]:
     """Return the values of an Arrow *column*, as texts where Python has no such date or time."""
-    if getattr(column.type, "unit", "") != "ns":
-        with contextlib.suppress(OverflowError, ValueError):
-            return list(column.to_pylist())
-    return list(column.cast("string").to_pylist())
+    import pyarrow as pa
+
+    with contextlib.suppress(OverflowError, ValueError):
+        kind = _with_texts(column.type, lambda one: getattr(one, "unit", "") == "ns")
+        return list(column.cast(kind).to_pylist())
+    return list(column.cast(_with_texts(column.type, pa.types.is_temporal)).to_pylist())
+
+
+def _with_texts(kind: Any, is_text: Callable[[Any], bool]) -> Any:
+    """Return the Arrow type *kind* with a string for each type in it of which *is_text* is true."""
+    import pyarrow as pa
+
+    if is_text(kind):
+        return pa.string()
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_with_texts(field.type, is_text)) for field in kind])
+    if pa.types.is_map(kind):
+        return pa.map_(_with_texts(kind.key_type, is_text), _with_texts(kind.item_type, is_text))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(_with_texts(kind.value_type, is_text), kind.list_size)
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_with_texts(kind.value_type, is_text))
+    if pa.types.is_list(kind):
+        return pa.list_(_with_texts(kind.value_type, is_text))
+    return kind
 
 
 def _open_hub(source: str) -> Table:

@@ -74,12 +74,12 @@ class ExcelTable:
     def __init__(
         self, raw: BinaryIO, *, name: str, size_bytes: int, layout: Layout, columns: AnswerSchema
     ) -> None:
-        """Read the header. Raises TableError for a file that is no workbook of one sheet."""
+        """Read the header. Raises TableError for a file that has no such sheet."""
         self.name = name
         self._size_bytes = size_bytes
         self._layout = layout
         self._added = columns
-        self._sheet = _open_sheet(raw, name)
+        self._sheet = _open_sheet(raw, name, layout.sheet)
         filled = ((k, row) for k, row in enumerate(self._rows()) if not _is_blank(row))
         self.leading_rows, row = next(filled, (0, []))
         if not row:
@@ -218,7 +218,7 @@ def _answers(stream: BinaryIO) -> Iterator[list[Cell]]:
                 yield [Cell(value) for value in row]
 
 
-def _open_sheet(raw: BinaryIO, name: str) -> Any:
+def _open_sheet(raw: BinaryIO, name: str, wanted: str | None) -> Any:
     openpyxl = _library("openpyxl")
     try:
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # of styles it lacks
@@ -227,11 +227,18 @@ def _open_sheet(raw: BinaryIO, name: str) -> Any:
         why = f"{name} is not a whole Excel workbook ({error}): save it as .xlsx again, or name"
         why += " its format with --format"
         raise TableError(why, reason="UNREADABLE") from error
+    if wanted is not None:
+        for sheet in book.worksheets:
+            if sheet.title == wanted:
+                return sheet
+        names = ", ".join(sheet.title for sheet in book.worksheets)
+        why = f"{name} has no sheet {wanted!r}; it has {names}: name one with --sheet"
+        raise TableError(why, reason="MISSING_SHEET")
     used = [sheet for sheet in book.worksheets if any(map(any, sheet.iter_rows(values_only=True)))]
     if len(used) > 1:
         names = ", ".join(sheet.title for sheet in used)
-        why = f"{name} has several sheets ({names}), and the output would have one: save the sheet"
-        raise TableError(f"{why} with the texts as a workbook of its own", reason="SEVERAL_SHEETS")
+        why = f"{name} has several sheets ({names}), and the output has one: name it with --sheet"
+        raise TableError(why, reason="SEVERAL_SHEETS")
     return (used or book.worksheets)[0]
 
 

@@ -40,8 +40,9 @@ class Layout:
 
     text_columns: the columns to classify; several are joined in this order. delimiter: None means
     that the header line decides. quote: None means that no character quotes. escape: None means
-    that no character escapes a quote. keep: the columns to write; empty means all. update: classify
-    only the rows that have no answer yet.
+    that no character escapes a quote. sheet: the sheet of a workbook; None takes the one that has
+    rows. keep: the columns to write; empty means all. update: classify only the rows that have no
+    answer yet.
     """
 
     text_columns: tuple[str, ...] = ("text",)
@@ -49,6 +50,7 @@ class Layout:
     quote: str | None = '"'
     escape: str | None = None
     encoding: str = "utf-8"
+    sheet: str | None = None
     keep: tuple[str, ...] = ()
     update: bool = False
     window_bytes: int = WINDOW_BYTES

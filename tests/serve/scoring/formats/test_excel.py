@@ -186,6 +186,23 @@ def test_what_is_no_workbook_of_one_sheet_is_refused(
     assert caught.value.reason == reason
 
 
+def test_a_sheet_is_chosen_by_its_name(tmp_path: Path, scorer: LocalScorer) -> None:
+    """The output has it alone; a name that the workbook lacks is answered with those it has."""
+    book = openpyxl.Workbook()
+    for title, text in (("notes", "bad"), ("May 2026", "good")):
+        sheet = book.create_sheet(title)
+        sheet.append(["text"])
+        sheet.append([text])
+    book.save(tmp_path / "in.xlsx")
+    target = tmp_path / "out.xlsx"
+    job(tmp_path / "in.xlsx", target, Layout(sheet="May 2026")).run(scorer)
+
+    assert [row[:2] for row in cells(target)] == [("text", ADDED[0]), ("good", "positive")]
+    with pytest.raises(TableError, match="it has Sheet, notes, May 2026: name one") as caught:
+        job(tmp_path / "in.xlsx", tmp_path / "o.xlsx", Layout(sheet="June")).plan()
+    assert caught.value.reason == "MISSING_SHEET"
+
+
 def test_what_excel_would_cut_off_is_refused(
     tmp_path: Path, scorer: LocalScorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
