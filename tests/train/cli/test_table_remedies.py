@@ -116,8 +116,8 @@ def test_the_next_command_that_score_names_works(
 ) -> None:
     """It repeats the options of the table; none is named where a row or a column would stop it."""
     (tmp_path / "r.csv").write_bytes(data)
-    read = ("score", tmp_path / "r.csv", tmp_path / "o.csv", *options, "--bundle", bundle)
-    scored = sentimill(*read)
+    source, target = tmp_path / "r.csv", tmp_path / "o.csv"
+    scored = sentimill("score", source, target, *options, "--bundle", bundle)
     named = re.findall(r"next: sentimill (.*?)   ", scored.err)
 
     assert len(named) == hints
