@@ -129,7 +129,9 @@ class Rate:
     tokens: float
 
 
-async def drive(server: Server, texts: Sequence[str], load: Load, seconds: float) -> Rate:
+async def drive(
+    server: Server, texts: Sequence[str], load: Load, seconds: float, neighbours: int = 0
+) -> Rate:
     """Keep *load* on the server for so many *seconds*, and count the answers after the lead.
 
     The rate is by all of that time, not by the time from the first answer to the last. The answers
@@ -137,7 +139,7 @@ async def drive(server: Server, texts: Sequence[str], load: Load, seconds: float
     """
     counting = time.perf_counter() + seconds * LEAD
     end = time.perf_counter() + seconds
-    async with under_load(server, texts, load) as answers:
+    async with under_load(server, texts, load, neighbours) as answers:
         await asyncio.sleep(seconds)
     counted = [data for came, data in answers if counting <= came < end]
     if not counted:
@@ -148,13 +150,15 @@ async def drive(server: Server, texts: Sequence[str], load: Load, seconds: float
 
 @asynccontextmanager
 async def under_load(
-    server: Server, texts: Sequence[str], load: Load
+    server: Server, texts: Sequence[str], load: Load, neighbours: int = 0
 ) -> AsyncIterator[list[tuple[float, bytes]]]:
     """Keep *load* on the server; yield a list to which each answer is added with its time.
 
+    neighbours: of each text, from the server's index.
+
     At the end it waits for the last answers.
     """
-    requests = cycle(requests_of(texts, load.texts_a_request))
+    requests = cycle(requests_of(texts, load.texts_a_request, neighbours))
     answers: list[tuple[float, bytes]] = []
     stop = asyncio.Event()
     async with grpc.aio.insecure_channel(server.address) as channel:

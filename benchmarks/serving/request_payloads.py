@@ -19,12 +19,13 @@ def method_of(channel: grpc.aio.Channel) -> grpc.aio.UnaryUnaryMultiCallable[byt
     return method
 
 
-def request_of(texts: Sequence[str]) -> bytes:
+def request_of(texts: Sequence[str], neighbours: int = 0) -> bytes:
     """Return one request."""
     items = [pb.ClassifyItem(text=text) for text in texts]
-    return pb.ClassifyRequest(items=items).SerializeToString()
+    return pb.ClassifyRequest(items=items, neighbours=neighbours).SerializeToString()
 
 
-def requests_of(texts: Sequence[str], size: int) -> list[bytes]:
+def requests_of(texts: Sequence[str], size: int, neighbours: int = 0) -> list[bytes]:
     """Return requests of *size* texts each. The last texts that fill no request are left out."""
-    return [request_of(texts[i : i + size]) for i in range(0, len(texts) - size + 1, size)]
+    starts = range(0, len(texts) - size + 1, size)
+    return [request_of(texts[i : i + size], neighbours) for i in starts]

@@ -24,6 +24,7 @@ from benchmarks.serving.served_rate import Turns, in_order
 from repository import ROOT
 from sentimill import Classifier
 from sentimill.engine.base import Engine, EngineInfo
+from tiny_index import write_state_bundle
 
 
 def run(name: str, bundle: Path, out: Path, **options: object) -> dict[str, Any]:
@@ -80,6 +81,20 @@ def test_the_benchmark_runs_on_a_tiny_bundle(bundle: Path, tmp_path: Path) -> No
         assert 0 < load["served_by_offline"] < 1
         assert len(load["served_by_offline_each"]) == 2
         assert 0 < load["useful_share"] <= 1
+
+
+@pytest.mark.slow
+def test_the_neighbours_benchmark_runs_on_a_tiny_bundle(tmp_path: Path) -> None:
+    """A turn of each arm, and lookups are counted."""
+    bundle = write_state_bundle(tmp_path / "bundle")
+    found = run(
+        "evidence.served_neighbours", bundle, tmp_path / "out.json", rows=20, rounds=1, seconds=3
+    )
+
+    for load in found["loads"]:
+        assert all(len(rates) == 1 for rates in load["texts_per_second"].values())
+        assert load["asked_by_no_index"]["median"] > 0
+        assert load["lookup_seconds_a_request_so_far"] > 0
 
 
 def test_a_served_turn_is_compared_with_the_offline_turns_around_it() -> None:
