@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
 from typing import Final
 
 from sentimill.errors import InputError, UnavailableError
@@ -26,14 +26,6 @@ _TURN_SHARE: Final = 4 / 3
 """Bulk texts anchor every fourth batch, so interactive ones wait at most so many times as long."""
 
 
-@dataclass(slots=True)
-class _Held:
-    """What one caller has in the queue and the engine."""
-
-    texts: int = 0
-    tokens: int = 0
-
-
 class Admission:
     """Counts the texts and tokens that wait or run, and refuses what would pass the limits.
 
@@ -51,7 +43,8 @@ class Admission:
         self.texts = 0
         self.tokens = 0
         self.bulk_tokens = 0
-        self._held: dict[str, _Held] = {}
+        self._texts_of: Counter[str] = Counter()  # by caller, for those that hold any
+        self._tokens_of: Counter[str] = Counter()
         self._engine = _Pace()
         self._call = _Pace()
         self._metrics = metrics
@@ -72,11 +65,11 @@ class Admission:
                 wait, and half as much again, is longer than *seconds_left* until the caller's
                 deadline. An empty queue refuses no deadline.
         """
-        own = self._share(caller).texts
+        own = self._texts_of[caller] if caller else 0
         self._check("texts", self.texts, texts, self.max_texts, own, bulk=bulk)
         self._check_wait(0, seconds_left, bulk=bulk, caller=caller)
         self.texts += texts
-        self._held.setdefault(caller, _Held()).texts += texts
+        self._texts_of[caller] += texts
         self._metrics.waiting_texts.set(self.texts)
 
     def enter_tokens(
@@ -88,11 +81,11 @@ class Admission:
         caller: str = "",
     ) -> None:
         """Count *tokens* in, with their own time added to the wait. Raises as `enter` does."""
-        own = self._share(caller).tokens
+        own = self._tokens_of[caller] if caller else 0
         self._check("tokens", self.tokens, tokens, self.max_tokens, own, bulk=bulk)
         self._check_wait(tokens, seconds_left, bulk=bulk, caller=caller)
         self.tokens += tokens
-        self._held.setdefault(caller, _Held()).tokens += tokens
+        self._tokens_of[caller] += tokens
         self.bulk_tokens += tokens * bulk
         self._metrics.waiting_tokens.set(self.tokens)
 
@@ -101,11 +94,10 @@ class Admission:
         self.texts -= texts
         self.tokens -= tokens
         self.bulk_tokens -= tokens * bulk
-        held = self._held[caller]
-        held.texts -= texts
-        held.tokens -= tokens
-        if not held.texts and not held.tokens:
-            del self._held[caller]
+        for held, count in ((self._texts_of, texts), (self._tokens_of, tokens)):
+            held[caller] -= count
+            if not held[caller]:
+                del held[caller]
         self._metrics.waiting_texts.set(self.texts)
         self._metrics.waiting_tokens.set(self.tokens)
 
@@ -120,8 +112,8 @@ class Admission:
         interactive = self.tokens - self.bulk_tokens
         ahead = self.tokens if bulk else min(self.tokens, interactive * _TURN_SHARE)
         if caller:
-            own = self._share(caller).tokens
-            others = len(self._held.keys() - {caller})
+            own = self._tokens_of[caller]
+            others = len((self._texts_of.keys() | self._tokens_of.keys()) - {caller})
             turns = (others + 1) * (own + self._call.mean_tokens) + others * tokens
             ahead = min(ahead, turns)
         return self.seconds_for(ahead)
@@ -141,10 +133,6 @@ class Admission:
         """
         self._call.observe(tokens, seconds)
         self._engine.observe(tokens, busy_seconds)
-
-    def _share(self, caller: str) -> _Held:
-        """Return what counts towards the share of *caller*."""
-        return self._held.get(caller, _Held()) if caller else _Held()
 
     def _check(self, unit: str, now: int, more: int, limit: int, own: int, *, bulk: bool) -> None:
         if bulk:

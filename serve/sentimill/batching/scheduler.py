@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -36,17 +35,8 @@ _SHORT_TOKENS: Final = 32
 _PREPARED: Final = 1
 """Batches that wait in the thread pool behind those that run, so that the engine never idles."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Ran:
-    """A batch after its call: the texts that still had a caller, and their answers in that order.
-
-    time: None when no text had a caller any more, so that the engine was not called.
-    """
-
-    items: list[Item]
-    logits: list[NDArray[np.float32] | EngineError]
-    time: CallTime | None
+_Ran = tuple[Item, NDArray[np.float32] | EngineError]
+"""A text that somebody waited for when its batch began, and its logits or its error."""
 
 
 class Scheduler:
@@ -290,8 +280,8 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         other_calls = len(self._tasks) - 1
         try:
-            ran = await loop.run_in_executor(self._threads, self._call, batch, other_calls)
-            self._settle(batch, ran)
+            ran, took = await loop.run_in_executor(self._threads, self._call, batch, other_calls)
+            self._settle(batch, ran, took)
         except Exception:
             # `_call` keeps the errors of the engine. The loop must survive any other.
             log.exception("a batch of %d texts was lost", len(batch))
@@ -300,8 +290,10 @@ class Scheduler:
         finally:
             self._free.release()
 
-    def _call(self, batch: list[Item], other_calls: int) -> _Ran:
+    def _call(self, batch: list[Item], other_calls: int) -> tuple[list[_Ran], CallTime | None]:
         """Run the texts of *batch* that somebody still waits for, in a thread of the engine.
+
+        The time is None if nobody waits any more, and then the engine is not called.
 
         A batch may have waited behind another call. This thread only looks, and the event loop
         settles the texts left out. It looks at facts alone: an estimate that is too high would
@@ -310,41 +302,41 @@ class Scheduler:
         now = time.monotonic()
         alive = [i for i in batch if not i.job.done.done() and i.deadline > now]
         if not alive:
-            return _Ran([], [], None)
+            return [], None
         rows = [item.ids for item in alive]
         with self._clock.measure() as took:
             logits, errors = run_or_split(lambda part: self._run(part, other_calls), rows)
         if logits is None:
-            return _Ran(alive, [errors[i] for i in range(len(rows))], took)
-        return _Ran(alive, [errors.get(i, row) for i, row in enumerate(logits)], took)
+            return [(item, errors[i]) for i, item in enumerate(alive)], took
+        answers = zip(alive, logits, strict=True)
+        return [(item, errors.get(i, row)) for i, (item, row) in enumerate(answers)], took
 
-    def _settle(self, batch: list[Item], ran: _Ran) -> None:
+    def _settle(self, batch: list[Item], ran: list[_Ran], took: CallTime | None) -> None:
         """Give the texts of *ran* their answers, and give up what of *batch* was too late."""
-        self._metrics.dropped_texts.inc(len(batch) - len(ran.items))
-        started = time.monotonic() if ran.time is None else ran.time.started
+        self._metrics.dropped_texts.inc(len(batch) - len(ran))
+        started = took.started if took else time.monotonic()
         for item in batch:
             if item.deadline <= started:
                 self._give_up(item.job)
-        if ran.time is None:
+        if took is None:
             return
-        self._observe(ran, ran.time)
-        for item, row in zip(ran.items, ran.logits, strict=True):
+        self._observe(ran, took)
+        for item, row in ran:
             job = item.job
             job.logits[item.place] = row
             job.left -= 1
             job.queue_seconds = max(job.queue_seconds, started - job.arrived)
-            job.engine_seconds = max(job.engine_seconds, ran.time.seconds)
+            job.engine_seconds = max(job.engine_seconds, took.seconds)
             if job.left == 0 and not job.done.done():
                 got = [row for row in job.logits if row is not None]
                 job.done.set_result(Answer(got, job.queue_seconds, job.engine_seconds))
 
-    def _observe(self, ran: _Ran, took: CallTime) -> None:
+    def _observe(self, ran: list[_Ran], took: CallTime) -> None:
         """Count what the batch cost, and whether the engine failed on all of it."""
-        lengths = [len(item.ids) for item in ran.items]
-        failed = sum(isinstance(row, EngineError) for row in ran.logits)
+        lengths = [len(item.ids) for item, _ in ran]
+        failed = sum(isinstance(row, EngineError) for _, row in ran)
         self._metrics.engine_failures.inc(failed)
-        broken = failed == len(ran.items)
-        self.consecutive_failures = self.consecutive_failures + 1 if broken else 0
+        self.consecutive_failures = self.consecutive_failures + 1 if failed == len(ran) else 0
         useful, padded = sum(lengths), self._computed_tokens(lengths)
         self._admission.observe(useful, took.seconds, took.busy_seconds)
         self._metrics.observe_batch(len(lengths), useful, padded, took.seconds, took.busy_seconds)
