@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -119,24 +118,19 @@ def test_a_server_never_waits_for_whoever_reads_its_log() -> None:
     reader, writer = os.pipe()
     with os.fdopen(writer, "w") as stream:
         handler = BackgroundHandler(stream)
-        began = time.monotonic()
-        for line in range(20_000):
+        for line in range(20_000):  # a handler that waits would wait for ever
             record = logging.makeLogRecord({"msg": "x" * 100, "lineno": line})
             handler.handle(record)
-        assert time.monotonic() - began < 10
         # Now somebody reads, and hears of what is missing.
         os.set_blocking(reader, False)
         found = b""
-        end = time.monotonic() + 10
-        while b"log lines were dropped" not in found and time.monotonic() < end:
+        while b"log lines were dropped" not in found:
             with suppress(BlockingIOError):
                 found += os.read(reader, 1 << 16)
         while handler._lines.unfinished_tasks:
             with suppress(BlockingIOError):
                 found += os.read(reader, 1 << 16)
     os.close(reader)
-
-    assert b"log lines were dropped" in found
 
 
 def test_one_place_in_the_source_cannot_flood_the_log() -> None:

@@ -147,9 +147,10 @@ async def test_a_caller_who_leaves_its_stream_leaves_no_tasks_behind(bundle: Pat
 async def test_the_requests_of_a_stream_that_is_too_late_are_counted(bundle: Path) -> None:
     """Once each, as calls that are; the caller's own clock may be the first to cancel them."""
     async with live_service(bundle, gated=True) as live:
-        async with streaming(live, timeout=0.5) as call:
+        async with streaming(live, timeout=3) as call:
             await write(call, 1, ["good"])
             await write(call, 2, ["bad"])
+            await until(lambda: live.admission.texts == 2)
 
             assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         await until(lambda: not our_tasks())

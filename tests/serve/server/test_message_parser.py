@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from unittest.mock import create_autospec
 
 import pytest
 from hypothesis import given
@@ -39,11 +39,11 @@ def test_any_bytes_are_a_message_or_an_input_error(data: bytes) -> None:
 def test_two_million_empty_items_are_refused_before_they_are_built() -> None:
     """Building them takes 0.2 s or more, counting up to the limit some microseconds."""
     bomb = EMPTY_ITEM * (2 << 20)
-    began = time.perf_counter()
+    never = create_autospec(pb.ClassifyRequest)
     with pytest.raises(InputError, match="items has more than 8 entries") as caught:
-        parse(pb.ClassifyRequest, bomb, ITEMS)
+        parse(never, bomb, ITEMS)
 
-    assert time.perf_counter() - began < 0.05
+    never.FromString.assert_not_called()
     assert (caught.value.reason, caught.value.field) == ("ITEM_COUNT", "items")
 
 

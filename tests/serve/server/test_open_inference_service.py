@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from google.protobuf.message import Message
 
-from live_server import Live, live_server, live_service
+from live_server import Live, live_server, live_service, until
 from raw_calls import classify, connected, field_of, reason_in, status_in
 from sentimill.server.access.auth import TokenAuth, new_token
 from sentimill.server.lifecycle import Serve
@@ -334,20 +334,25 @@ async def test_what_is_not_here_is_unimplemented(bundle: Path) -> None:
 
 async def test_the_queue_deadlines_and_metrics_are_those_of_our_service(bundle: Path) -> None:
     """A full queue refuses, a late call is dropped before it is computed, and both are counted."""
-    async with live_service(bundle, limits=Limits(max_waiting_texts=4), gated=True) as live:
+    async with live_service(bundle, limits=Limits(max_waiting_texts=8), gated=True) as live:
         async with connected(live) as channel:
             call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
             call = channel.unary_unary(f"/{SERVICE}/ModelInfer")
-            late = call(typed(b"good", b"bad", b"the").SerializeToString(), timeout=0.5)
+            first = call(typed(b"good", b"bad", b"the").SerializeToString())
             await live.gate.entered()
-            full = await refused(live, typed(b"good", b"bad"))
+            late = call(typed(b"good").SerializeToString(), timeout=3)
+            await until(lambda: live.admission.texts == 4)
+            full = await refused(live, typed(*[b"good"] * 5))
             code = await late.code()
-        live.gate.open()
+            await until(lambda: live.admission.texts == 3)
+            live.gate.open()
+            await first
         requests = live.value("sentimill_requests_total", method="ModelInfer", code="UNAVAILABLE")
 
     assert full == ("UNAVAILABLE", "QUEUE_FULL")
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert requests == 1
+    assert live.gate.calls == [3]
 
 
 async def test_tokens_are_asked_for_and_quotas_held(bundle: Path, tmp_path: Path) -> None:

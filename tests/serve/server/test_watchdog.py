@@ -32,7 +32,7 @@ from sentimill.server.watchdog import Watchdog, WatchdogLimits
 from sentimill.v1 import sentiment_pb2 as pb
 from tiny_bundle import graph, write_tiny_bundle
 
-LIMITS = WatchdogLimits(failures=2, call_seconds=0.3, load_seconds=10.0, look_seconds=0.01)
+LIMITS = WatchdogLimits(failures=2, call_seconds=2.0, load_seconds=60.0, look_seconds=0.01)
 
 Rows = Sequence[NDArray[np.int64]]
 
