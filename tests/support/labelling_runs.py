@@ -13,7 +13,9 @@ from sentimill_train.labelling.job import LabelJob
 from sentimill_train.labelling.pipeline import Labeller, RunObserver
 from sentimill_train.labelling.providers.anthropic import AnthropicTeacher
 from sentimill_train.labelling.providers.openai import OpenAITeacher
+from sentimill_train.labelling.providers.teacher import Teacher
 from sentimill_train.labelling.requests.batch_runner import BatchLimits
+from sentimill_train.labelling.requests.messages import Failure, Question
 from sentimill_train.labelling.requests.request_loop import RetryLimits
 from sentimill_train.labelling.run_report import Report
 from sentimill_train.labelling.token_prices import Quote, price_of
@@ -79,6 +81,14 @@ def claude_of(server: TeacherServer, model: str = "m", timeout_s: float = 20.0) 
     """Return Anthropic's SDK pointed at the test server."""
     url = server.url.removesuffix("/v1")
     return AnthropicTeacher(model, url=url, key="test", timeout_s=timeout_s)
+
+
+async def outcome_of(teacher: Teacher, question: Question) -> str | Failure:
+    """Send a question and return the reply, or the failure."""
+    try:
+        return await teacher.send(question)
+    except Failure as failure:
+        return failure
 
 
 def run(

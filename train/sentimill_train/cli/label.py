@@ -25,7 +25,7 @@ from sentimill_train.cli.table_options import (
 
 if TYPE_CHECKING:
     from sentimill_train.labelling.job import LabelJob
-    from sentimill_train.labelling.requests.batch_api import ModelTeacher
+    from sentimill_train.labelling.providers.teacher import Teacher
     from sentimill_train.labelling.requests.batch_runner import BatchLimits
     from sentimill_train.labelling.token_prices import Quote
 
@@ -171,7 +171,7 @@ def label(
 
 def _label(
     job: LabelJob,
-    teachers: Sequence[tuple[ModelTeacher, Quote | None]],
+    teachers: Sequence[tuple[Teacher, Quote | None]],
     limits: BatchLimits | None,
     *,
     yes: bool,
@@ -199,7 +199,7 @@ def _label(
         say_next(job.out, ["curate", job.out, curated], ",".join(job.labels))
 
 
-def _probe(job: LabelJob, teachers: Sequence[tuple[ModelTeacher, Quote | None]]) -> None:
+def _probe(job: LabelJob, teachers: Sequence[tuple[Teacher, Quote | None]]) -> None:
     import msgspec
     from rich.console import Console
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from sentimill.errors import UsageError
 from sentimill_train.labelling.prompt import Prompt
-from sentimill_train.labelling.requests.batch_api import ModelTeacher
+from sentimill_train.labelling.providers.teacher import Teacher
 from sentimill_train.labelling.requests.request_loop import MakeQuestion, stored_answer
 from sentimill_train.labelling.requests.response_cache import ResponseCache
 from sentimill_train.labelling.soft_labels import agreement, fit_temperature, of_votes, temper
@@ -47,13 +47,13 @@ class TeacherSpec:
         return cls(provider, model, found)
 
 
-def open_teacher(spec: TeacherSpec, *, key: str | None, timeout_s: float) -> ModelTeacher:
+def open_teacher(spec: TeacherSpec, *, key: str | None, timeout_s: float) -> Teacher:
     """Return the teacher behind a name.
 
     key: None where the environment has none, which an endpoint of your own accepts.
     """
-    from sentimill_train.labelling.providers.anthropic import ANTHROPIC_URL, AnthropicTeacher
-    from sentimill_train.labelling.providers.openai import OPENAI_URL, OpenAITeacher
+    from sentimill_train.labelling.providers.anthropic import AnthropicTeacher
+    from sentimill_train.labelling.providers.openai import OpenAITeacher
 
     if key is None and spec.url is None:
         variable = f"{spec.provider.upper()}_API_KEY"
@@ -61,9 +61,9 @@ def open_teacher(spec: TeacherSpec, *, key: str | None, timeout_s: float) -> Mod
             f"there is no key for {spec.provider}: set {variable} in the environment",
             reason="MISSING_KEY",
         )
-    claude = spec.provider == "anthropic"
-    opened, url = (AnthropicTeacher, ANTHROPIC_URL) if claude else (OpenAITeacher, OPENAI_URL)
-    return opened(spec.model, url=spec.url or url, key=key or "none", timeout_s=timeout_s)
+    opened = AnthropicTeacher if spec.provider == "anthropic" else OpenAITeacher
+    url = spec.url or opened.own_url
+    return opened(spec.model, url=url, key=key or "none", timeout_s=timeout_s)
 
 
 @dataclass(slots=True)
@@ -73,7 +73,7 @@ class Annotator:
     agreement: the share of gold rows on which its first choice is right; None without gold rows.
     """
 
-    teacher: ModelTeacher
+    teacher: Teacher
     prompt: Prompt
     votes: int
     temperature: float = 1.0

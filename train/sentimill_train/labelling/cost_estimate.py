@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from sentimill_train.labelling.prompt import Prompt
+from sentimill_train.labelling.providers.teacher import Teacher
 from sentimill_train.labelling.requests.budget import Budget, dollars
-from sentimill_train.labelling.requests.messages import Teacher, Usage
+from sentimill_train.labelling.requests.messages import Usage
 from sentimill_train.labelling.requests.request_loop import body_bytes
 from sentimill_train.labelling.token_prices import Quote
 

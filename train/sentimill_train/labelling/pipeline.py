@@ -43,8 +43,8 @@ from sentimill_train.labelling.job import (
     scan_input,
 )
 from sentimill_train.labelling.requests.batch_runner import BatchLimits, BatchRunner
-from sentimill_train.labelling.requests.budget import Budget
-from sentimill_train.labelling.requests.request_loop import NO_COST, RequestRunner, Tally
+from sentimill_train.labelling.requests.budget import NO_COST, Budget
+from sentimill_train.labelling.requests.request_loop import RequestRunner, Tally
 from sentimill_train.labelling.requests.response_cache import ResponseCache
 from sentimill_train.labelling.run_report import (
     Report,

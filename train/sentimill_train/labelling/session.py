@@ -11,15 +11,15 @@ from sentimill.errors import UsageError
 from sentimill_train.labelling.annotator import Annotator
 from sentimill_train.labelling.job import LabelJob
 from sentimill_train.labelling.prompt import Prompt, Shot, load_prompt
-from sentimill_train.labelling.requests.batch_api import ModelTeacher
-from sentimill_train.labelling.requests.budget import Budget
+from sentimill_train.labelling.providers.teacher import Teacher
+from sentimill_train.labelling.requests.budget import NO_COST, Budget
 from sentimill_train.labelling.requests.messages import Mode
 from sentimill_train.labelling.requests.rate_limit import RateLimiter
-from sentimill_train.labelling.requests.request_loop import NO_COST, RequestRunner
+from sentimill_train.labelling.requests.request_loop import RequestRunner
 from sentimill_train.labelling.requests.response_cache import ResponseCache
 from sentimill_train.labelling.token_prices import Quote
 
-Priced = tuple[ModelTeacher, Quote | None]
+Priced = tuple[Teacher, Quote | None]
 """A teacher and its price; None where the price is unknown."""
 
 
@@ -69,7 +69,7 @@ class Session:
             retries=self.job.retries,
         )
 
-    def likely_annotator(self, teacher: ModelTeacher) -> Annotator:
+    def likely_annotator(self, teacher: Teacher) -> Annotator:
         """Return the annotator that a teacher most likely becomes, without a call."""
         guess: Mode = "votes" if self.job.votes > 1 and not teacher.offers_logprobs else "logprobs"
         return self._annotator(teacher, self._known_mode(teacher) or guess)
@@ -97,20 +97,20 @@ class Session:
         await self.store.remember(self._fact(teacher), mode)
         return self._annotator(teacher, mode), None
 
-    def _known_mode(self, teacher: ModelTeacher) -> Mode | None:
+    def _known_mode(self, teacher: Teacher) -> Mode | None:
         """Return the mode that the job names, or that an earlier run found out."""
         if self.job.soft != "auto":
             return self.job.soft
         known = self.store.fact(self._fact(teacher))
         return None if known is None else msgspec.convert(known, Mode)
 
-    def _fact(self, teacher: ModelTeacher) -> str:
+    def _fact(self, teacher: Teacher) -> str:
         return f"mode {teacher.name} {self.job.votes}"
 
     def _prompt(self, mode: Mode) -> Prompt:
         job = self.job
         return load_prompt(job.prompt, job.labels, mode, self._shots, job.meanings)
 
-    def _annotator(self, teacher: ModelTeacher, mode: Mode) -> Annotator:
+    def _annotator(self, teacher: Teacher, mode: Mode) -> Annotator:
         votes = max(2, self.job.votes) if mode == "votes" else 1
         return Annotator(teacher, self._prompt(mode), votes)

@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("anthropic")
 
+from labelling_runs import outcome_of
 from sentimill_train.data.schema import SENTIMENTS
 from sentimill_train.labelling.prompt import SENTIMENT, load_prompt
 from sentimill_train.labelling.providers.anthropic import AnthropicTeacher
@@ -25,7 +26,7 @@ def send(server: TeacherServer, times: int = 1) -> tuple[AnthropicTeacher, list[
         url = server.url.removesuffix("/v1")
         teacher = AnthropicTeacher("claude-test", url=url, key="test", timeout_s=20.0)
         try:
-            return teacher, [await teacher.send(QUESTION) for _ in range(times)]
+            return teacher, [await outcome_of(teacher, QUESTION) for _ in range(times)]
         finally:
             await teacher.close()
 

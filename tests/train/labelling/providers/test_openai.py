@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import pytest
 
-from labelling_runs import teacher_of
+from labelling_runs import outcome_of, teacher_of
 from sentimill.errors import UsageError
 from sentimill_train.data.schema import SENTIMENTS
 from sentimill_train.labelling.annotator import TeacherSpec, open_teacher
 from sentimill_train.labelling.prompt import SENTIMENT, load_prompt
-from sentimill_train.labelling.providers.endpoint import failure_of_status, retry_after_s
+from sentimill_train.labelling.providers.teacher import failure_of_status, retry_after_s
 from sentimill_train.labelling.requests.messages import Failure, Question
 from teacher_server import Behaviour, TeacherServer, teacher_server
 
@@ -29,7 +29,7 @@ def send(server: TeacherServer, times: int = 1, timeout_s: float = 20.0) -> list
     async def scenario() -> list[str | Failure]:
         teacher = teacher_of(server, timeout_s=timeout_s)
         try:
-            return [await teacher.send(question()) for _ in range(times)]
+            return [await outcome_of(teacher, question()) for _ in range(times)]
         finally:
             await teacher.close()
 

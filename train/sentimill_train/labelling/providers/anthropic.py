@@ -1,8 +1,7 @@
 """Teachers behind Anthropic's Messages API, an optional extra.
 
 The only file that knows the `anthropic` library. The API gives no log-probabilities, so shares
-come from votes or are stated. As in `openai`, a field that a model does not know is left out once
-the endpoint refuses it.
+come from votes or are stated.
 """
 
 from __future__ import annotations
@@ -13,61 +12,43 @@ from typing import Final, Literal
 import msgspec
 
 from sentimill_train.labelling.providers.anthropic_batches import AnthropicBatches
-from sentimill_train.labelling.providers.endpoint import Endpoint, filed_name
-from sentimill_train.labelling.requests.messages import Failure, Question, Reply, Usage
+from sentimill_train.labelling.providers.teacher import Teacher
+from sentimill_train.labelling.requests.messages import Question, Reply, Usage
 from sentimill_train.optional_packages import check_installed
 
-ANTHROPIC_URL: Final = "https://api.anthropic.com"
 
-# Where an error names several of these fields, the first is left out first.
-_FIELDS: Final = ("temperature", "thinking", "output_config")
+class AnthropicTeacher(Teacher):
+    """A Claude model."""
 
+    provider = "anthropic"
+    own_url = "https://api.anthropic.com"
+    path = "/v1/messages"
 
-class AnthropicTeacher:
-    """A Claude model. `close` it on the loop that used it."""
-
-    offers_logprobs = False
-
-    def __init__(self, model: str, *, url: str = ANTHROPIC_URL, key: str, timeout_s: float) -> None:
+    def __init__(self, model: str, *, url: str = own_url, key: str, timeout_s: float) -> None:
         check_installed("asking a Claude model", "anthropic", extra="anthropic")
         import anthropic
 
-        self.model = model
-        self.url = url
-        self._fields = set(_FIELDS)
-        self._endpoint = Endpoint(
-            anthropic, "AsyncAnthropic", self._leave_out, url=url, key=key, timeout_s=timeout_s
-        )
-
-    @property
-    def name(self) -> str:
-        """`anthropic:model`, and `@host` where it is not Anthropic's own."""
-        return filed_name("anthropic", self.model, self.url, ANTHROPIC_URL)
+        super().__init__(anthropic, "AsyncAnthropic", model, url, key, timeout_s)
+        self.optional = {"temperature": [None], "thinking": [None], "output_config": [None]}
 
     def body(self, question: Question) -> dict[str, object]:
         """Return the JSON of one message."""
-        body: dict[str, object] = {
+        fields: dict[str, object] = {
+            "temperature": question.temperature,
+            "thinking": {"type": "disabled"},
+            "output_config": {"format": {"type": "json_schema", "schema": question.schema}},
+        }
+        return {
             "model": self.model,
             "system": question.system,
             "messages": [{"role": "user", "content": question.user}],
             "max_tokens": question.answer_tokens,
+            **{name: value for name, value in fields.items() if self.optional[name]},
         }
-        if "temperature" in self._fields:
-            body["temperature"] = question.temperature
-        if "thinking" in self._fields:
-            body["thinking"] = {"type": "disabled"}
-        if "output_config" in self._fields:
-            form = {"type": "json_schema", "schema": question.schema}
-            body["output_config"] = {"format": form}
-        return body
-
-    async def send(self, question: Question) -> str | Failure:
-        """Send one message. Cancelling it may leave it billed."""
-        return await self._endpoint.post("/v1/messages", self.body(question))
 
     def batches(self) -> AnthropicBatches:
         """Return its batch API."""
-        return AnthropicBatches(self._endpoint)
+        return AnthropicBatches(self)
 
     def read(self, raw: str) -> Reply | None:
         """Decode the body of a message."""
@@ -88,17 +69,6 @@ class AnthropicTeacher:
                 cache_written=written,
             ),
         )
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._endpoint.close()
-
-    def _leave_out(self, said: str, body: Mapping[str, object]) -> bool:
-        for field in _FIELDS:
-            if field in said:
-                self._fields.discard(field)
-                return field in body
-        return False
 
 
 _STOPS: Final[Mapping[str | None, Literal["end", "length", "refusal", "other"]]] = {

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from sentimill_train.labelling.providers.endpoint import Endpoint, perhaps_done
-from sentimill_train.labelling.requests.batch_api import BatchResult, BatchStatus, FoundParts
-from sentimill_train.labelling.requests.messages import Failure
+from sentimill_train.labelling.requests.messages import BatchStatus, Failure
+
+if TYPE_CHECKING:
+    from sentimill_train.labelling.providers.teacher import Teacher
 
 _PATH: Final = "/v1/messages/batches"
 _PAGE: Final = 1000  # the most that the API gives
@@ -33,23 +34,11 @@ _STATUS: Final[Mapping[str, int]] = {
 }
 
 
-class _Counts(msgspec.Struct):
-    processing: int = 0
-    succeeded: int = 0
-    errored: int = 0
-    canceled: int = 0
-    expired: int = 0
-
-    @property
-    def total(self) -> int:
-        return self.processing + self.succeeded + self.errored + self.canceled + self.expired
-
-
 class _Remote(msgspec.Struct):
     id: str
     processing_status: str
     archived_at: str | None = None
-    counts: _Counts = msgspec.field(default_factory=_Counts, name="request_counts")
+    request_counts: dict[str, int] = {}
 
 
 class _Page(msgspec.Struct):
@@ -78,57 +67,55 @@ class _Line(msgspec.Struct):
 
 
 class AnthropicBatches:
-    """Anthropic's Message Batches ("Batch processing" and its reference, November 2026)."""
+    """Anthropic's Message Batches ("Batch processing" and its reference, November 2026).
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
+    What the methods promise is written at `OpenAIBatches`.
+    """
+
+    def __init__(self, teacher: Teacher) -> None:
+        self._teacher = teacher
 
     def request(self, part: str, number: int, body: Mapping[str, object]) -> bytes:
         """Return an element of the list. Its id has 64 characters at most: 46, a dash, digits."""
         call = {"custom_id": f"{part}-{number}", "params": body}
         return json.dumps(call, ensure_ascii=False).encode("utf-8", "replace")
 
-    async def submit(self, part: str, requests: Sequence[bytes]) -> str | Failure:
+    async def submit(self, part: str, requests: Sequence[bytes]) -> str:
         """Create the batch."""
         data = b'{"requests":[' + b",".join(requests) + b"]}"
-        raw = await self._endpoint.post_bytes(_PATH, data)
-        if isinstance(raw, Failure):
-            return perhaps_done(raw)
+        post = self._teacher.client.post
+        raw = await self._teacher.create_batch(lambda: post(_PATH, content=data, cast_to=str))
         return msgspec.json.decode(raw, type=_Remote).id
 
-    async def find(self, parts: Mapping[str, int], known: Collection[str]) -> FoundParts | Failure:
+    async def find(
+        self, parts: Mapping[str, int], known: Collection[str]
+    ) -> tuple[Mapping[str, str], Collection[str]]:
         """Find parts by size and by the ids in their results. Before there are any: unsure."""
         names: dict[str, str] = {}
         unsure: set[str] = set()
         after = ""
         while True:
-            raw = await self._endpoint.get(f"{_PATH}?limit={_PAGE}{after}")
-            if isinstance(raw, Failure):
-                return raw
+            raw = await self._teacher.get(f"{_PATH}?limit={_PAGE}{after}")
             page = msgspec.json.decode(raw, type=_Page)
             for batch in page.data:
-                alike = {part for part, rows in parts.items() if rows == batch.counts.total}
-                alike -= names.keys()
+                size = sum(batch.request_counts.values())
+                alike = {part for part, rows in parts.items() if rows == size} - names.keys()
                 if not alike or batch.id in known or batch.archived_at is not None:
                     continue
                 if batch.processing_status != "ended":
                     unsure |= alike
                     continue
-                results = await self.fetch(_results(batch.id))
-                if isinstance(results, Failure):
-                    return results
-                part = _part(results.partition("\n")[0])
-                if part in alike:
+                first, _, _ = (await self._teacher.get(_results(batch.id))).partition("\n")
+                part = msgspec.json.decode(first, type=_Line).custom_id if first else ""
+                if (part := part.rpartition("-")[0]) in alike:
                     names[part] = batch.id
             if not page.has_more or not page.data:
-                return FoundParts(names, unsure - names.keys())
+                return names, unsure - names.keys()
             after = f"&after_id={page.data[-1].id}"
 
-    async def status(self, name: str) -> BatchStatus | Failure:
+    async def status(self, name: str) -> BatchStatus:
         """Return the status of a part. Results are deleted after 29 days."""
-        raw = await self._endpoint.get(f"{_PATH}/{name}")
-        if isinstance(raw, Failure):
-            return raw
+        raw = await self._teacher.get(f"{_PATH}/{name}")
         remote = msgspec.json.decode(raw, type=_Remote)
         over = remote.processing_status == "ended"
         gone = remote.archived_at is not None
@@ -140,31 +127,19 @@ class AnthropicBatches:
             gone=gone,
         )
 
-    async def fetch(self, file: str) -> str | Failure:
-        """Fetch the results."""
-        return await self._endpoint.get(file)
-
-    def read_result(self, text: str, body: Mapping[str, object]) -> BatchResult:
+    def read_result(self, text: str, body: Mapping[str, object]) -> tuple[int, str | Failure]:
         """Read a line of the results, which come in any order."""
         line = msgspec.json.decode(text, type=_Line)
         number = int(line.custom_id.rpartition("-")[2])
         result = line.result
         if result.type == "succeeded":
-            return BatchResult(number, bytes(result.message).decode(), None)
+            return number, bytes(result.message).decode()
         if result.type != "errored":  # canceled or expired, and not billed
-            return BatchResult(
-                number, None, Failure(reason=f"BATCH_{result.type.upper()}", retry=True)
-            )
+            return number, Failure(reason=f"BATCH_{result.type.upper()}", retry=True)
         problem = result.error.error if result.error else _Problem()
         status = _STATUS.get(problem.type, 500)
-        return BatchResult(
-            number, None, self._endpoint.refusal(status, None, problem.message, body)
-        )
+        return number, self._teacher.refusal(status, None, problem.message, body)
 
 
 def _results(name: str) -> str:
     return f"{_PATH}/{name}/results"
-
-
-def _part(line: str) -> str | None:
-    return msgspec.json.decode(line, type=_Line).custom_id.rpartition("-")[0] if line else None

@@ -11,47 +11,43 @@ from typing import Final, Literal
 
 import msgspec
 
-from sentimill_train.labelling.providers.endpoint import Endpoint, filed_name
 from sentimill_train.labelling.providers.openai_batches import OpenAIBatches
-from sentimill_train.labelling.requests.messages import Failure, Question, Reply, TokenShares, Usage
+from sentimill_train.labelling.providers.teacher import Teacher
+from sentimill_train.labelling.requests.messages import Question, Reply, TokenShares, Usage
 from sentimill_train.optional_packages import check_installed
-
-OPENAI_URL: Final = "https://api.openai.com/v1"
-
-_EFFORTS: Final = ("none", "minimal", "low")
-"""Reasoning off, or as little as the model knows: newest models first."""
 
 _TOP_TOKENS: Final = 20  # the most that the API gives
 
 
-class OpenAITeacher:
-    """A chat model. `close` it on the loop that used it."""
+class OpenAITeacher(Teacher):
+    """A chat model."""
 
-    def __init__(self, model: str, *, url: str = OPENAI_URL, key: str, timeout_s: float) -> None:
+    provider = "openai"
+    own_url = "https://api.openai.com/v1"
+    path = "/chat/completions"
+
+    def __init__(self, model: str, *, url: str = own_url, key: str, timeout_s: float) -> None:
         check_installed("asking a teacher", "openai", extra="label")
         import openai
 
-        self.model = model
-        self.url = url
-        self._fields = {"response_format", "reasoning_effort", "logprobs", "temperature"}
-        self._efforts = list(_EFFORTS)
+        super().__init__(openai, "AsyncOpenAI", model, url, key, timeout_s)
         self._limit_field = "max_completion_tokens"
-        self._endpoint = Endpoint(
-            openai, "AsyncOpenAI", self._leave_out, url=url, key=key, timeout_s=timeout_s
-        )
-
-    @property
-    def name(self) -> str:
-        """`openai:model`, and `@host` where it is not OpenAI's own."""
-        return filed_name("openai", self.model, self.url, OPENAI_URL)
-
-    @property
-    def offers_logprobs(self) -> bool:
-        """Whether the endpoint has not refused log-probabilities so far."""
-        return "logprobs" in self._fields
+        self.optional = {
+            "logprobs": [None],
+            # Reasoning off, or as little as the model knows: newest models first.
+            "reasoning_effort": ["none", "minimal", "low"],
+            "response_format": [None],
+            "temperature": [None],
+        }
 
     def body(self, question: Question) -> dict[str, object]:
         """Return the JSON of one chat completion."""
+        schema = {"name": "judgement", "strict": True, "schema": question.schema}
+        fields: dict[str, object] = {
+            "temperature": question.temperature,
+            "reasoning_effort": next(iter(self.optional["reasoning_effort"]), None),
+            "response_format": {"type": "json_schema", "json_schema": schema},
+        }
         body: dict[str, object] = {
             "model": self.model,
             "messages": [
@@ -59,25 +55,15 @@ class OpenAITeacher:
                 {"role": "user", "content": question.user},
             ],
             self._limit_field: question.answer_tokens,
+            **{name: value for name, value in fields.items() if self.optional[name]},
         }
-        if "temperature" in self._fields:
-            body["temperature"] = question.temperature
-        if "reasoning_effort" in self._fields:
-            body["reasoning_effort"] = self._efforts[0]
-        if "response_format" in self._fields:
-            schema = {"name": "judgement", "strict": True, "schema": question.schema}
-            body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        if question.mode == "logprobs" and "logprobs" in self._fields:
+        if question.mode == "logprobs" and self.offers_logprobs:
             body |= {"logprobs": True, "top_logprobs": _TOP_TOKENS}
         return body
 
-    async def send(self, question: Question) -> str | Failure:
-        """Send one chat completion. Cancelling it may leave it billed."""
-        return await self._endpoint.post("/chat/completions", self.body(question))
-
     def batches(self) -> OpenAIBatches:
         """Return its batch API."""
-        return OpenAIBatches(self._endpoint)
+        return OpenAIBatches(self)
 
     def read(self, raw: str) -> Reply | None:
         """Decode the body of a chat completion."""
@@ -107,32 +93,17 @@ class OpenAITeacher:
             tokens=tokens,
         )
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._endpoint.close()
-
-    def _leave_out(self, said: str, body: Mapping[str, object]) -> bool:
-        """Leave out the field that the endpoint complains of; False where it names none of ours."""
+    def give_up_field(self, said: str, body: Mapping[str, object]) -> bool:
+        """Give up a field; the limit on the answer has an older name, and none is no choice."""
         if "max_completion_tokens" in said or "max_tokens" in said:
-            other = "max_tokens" if "max_completion_tokens" in body else "max_completion_tokens"
-            named = "max_completion_tokens" in body or "max_completion_tokens" in said
-            self._limit_field = other if named else self._limit_field
-            return named
-        for field in sorted(self._fields):
-            if field not in said:
-                continue
-            if field not in body:
-                return True  # another call found out first
-            if field == "reasoning_effort" and len(self._efforts) > 1:
-                if body[field] == self._efforts[0]:
-                    self._efforts.pop(0)
-            else:
-                self._fields.discard(field)
-            return True
-        return any(field in said for field in _ALL_FIELDS if field in body)
+            newer = "max_completion_tokens" in body
+            if newer or "max_completion_tokens" in said:
+                self._limit_field = "max_tokens" if newer else "max_completion_tokens"
+                return True
+            return False
+        return super().give_up_field(said, body)
 
 
-_ALL_FIELDS: Final = ("response_format", "reasoning_effort", "logprobs", "temperature")
 _STOPS: Final[Mapping[str | None, Literal["end", "length", "refusal", "other"]]] = {
     "stop": "end",
     "length": "length",

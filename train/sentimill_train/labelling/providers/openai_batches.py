@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from sentimill_train.labelling.providers.endpoint import Endpoint, perhaps_done
-from sentimill_train.labelling.requests.batch_api import BatchResult, BatchStatus, FoundParts
-from sentimill_train.labelling.requests.messages import Failure
+from sentimill_train.labelling.requests.messages import BatchStatus, Failure
+
+if TYPE_CHECKING:
+    from sentimill_train.labelling.providers.teacher import Teacher
 
 _PAGE: Final = 100
 _ENDPOINT: Final = "/v1/chat/completions"
@@ -59,25 +59,32 @@ class _Problem(msgspec.Struct):
 
 
 class OpenAIBatches:
-    """OpenAI's batch API (API reference, "Batch", November 2026)."""
+    """OpenAI's batch API (API reference, "Batch", November 2026). Its calls raise Failure."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
+    def __init__(self, teacher: Teacher) -> None:
+        self._teacher = teacher
         self._uploaded: dict[str, str] = {}
 
     def request(self, part: str, number: int, body: Mapping[str, object]) -> bytes:
-        """Return a line of the file."""
+        """Return a request as it is written in a part: a line of the file."""
         call = {"custom_id": str(number), "method": "POST", "url": _ENDPOINT, "body": body}
         return json.dumps(call, ensure_ascii=False).encode("utf-8", "replace")
 
-    async def submit(self, part: str, requests: Sequence[bytes]) -> str | Failure:
-        """Upload the file, once, and make it a batch."""
+    async def submit(self, part: str, requests: Sequence[bytes]) -> str:
+        """Upload the file, once, make it a batch, and return the provider's name for it.
+
+        A failure that is `at_risk` may have submitted it all the same.
+        """
+        client = self._teacher.client
         if part not in self._uploaded:
-            create = self._endpoint.client.files.create
             lines = (f"{part}.jsonl", b"\n".join(requests))
-            file = await self._endpoint.attempt(lambda: create(file=lines, purpose="batch"), {})
-            if isinstance(file, Failure):
-                return replace(file, at_risk=False)  # a file alone costs nothing
+            try:
+                file = await self._teacher.attempt(
+                    lambda: client.files.create(file=lines, purpose="batch")
+                )
+            except Failure as failure:
+                failure.at_risk = False  # a file alone costs nothing
+                raise
             self._uploaded[part] = file.id
         body = {
             "input_file_id": self._uploaded[part],
@@ -85,19 +92,23 @@ class OpenAIBatches:
             "completion_window": "24h",
             "metadata": {"sentimill_part": part},
         }
-        raw = await self._endpoint.post("/batches", body)
-        if isinstance(raw, Failure):
-            return perhaps_done(raw)
+        raw = await self._teacher.create_batch(
+            lambda: client.post("/batches", body=body, cast_to=str)
+        )
         return msgspec.json.decode(raw, type=_Remote).id
 
-    async def find(self, parts: Mapping[str, int], known: Collection[str]) -> FoundParts | Failure:
-        """Find parts by their name in the metadata."""
+    async def find(
+        self, parts: Mapping[str, int], known: Collection[str]
+    ) -> tuple[Mapping[str, str], Collection[str]]:
+        """Return the provider's names of *parts*, and the parts to look for again later.
+
+        parts: our names and the numbers of requests. known: the names of parts that are none of
+        these. Here our name is in the metadata, so nothing is unsure.
+        """
         names: dict[str, str] = {}
         after = ""
         while len(names) < len(parts):
-            raw = await self._endpoint.get(f"/batches?limit={_PAGE}{after}")
-            if isinstance(raw, Failure):
-                return raw
+            raw = await self._teacher.get(f"/batches?limit={_PAGE}{after}")
             page = msgspec.json.decode(raw, type=_Page)
             for remote in page.data:
                 part = (remote.metadata or {}).get("sentimill_part", "")
@@ -106,13 +117,11 @@ class OpenAIBatches:
             if not page.has_more or not page.data:
                 break
             after = f"&after={page.data[-1].id}"
-        return FoundParts(names)
+        return names, ()
 
-    async def status(self, name: str) -> BatchStatus | Failure:
+    async def status(self, name: str) -> BatchStatus:
         """Return the status of a part. A part that failed was refused as a whole."""
-        raw = await self._endpoint.get(f"/batches/{name}")
-        if isinstance(raw, Failure):
-            return raw
+        raw = await self._teacher.get(f"/batches/{name}")
         remote = msgspec.json.decode(raw, type=_Remote)
         codes = {error.code for error in (remote.errors and remote.errors.data) or []}
         full = not codes.isdisjoint(_WAIT_CODES)
@@ -125,23 +134,21 @@ class OpenAIBatches:
             refused=remote.status == "failed" and not full,
         )
 
-    async def fetch(self, file: str) -> str | Failure:
-        """Fetch the file of the replies, or that of the errors."""
-        return await self._endpoint.get(file)
+    def read_result(self, text: str, body: Mapping[str, object]) -> tuple[int, str | Failure]:
+        """Read a line of results: the number of the request, and the reply or why there is none.
 
-    def read_result(self, text: str, body: Mapping[str, object]) -> BatchResult:
-        """Read a line of either file."""
+        body: of any request of the part, empty where unknown.
+        """
         line = msgspec.json.decode(text, type=_Line)
         number = int(line.custom_id)
         if line.response is None:
             code = (line.error and line.error.code) or "unknown"
-            return BatchResult(number, None, Failure(reason=f"BATCH_{code.upper()}", retry=True))
+            return number, Failure(reason=f"BATCH_{code.upper()}", retry=True)
         if line.response.status_code == 200:
-            return BatchResult(number, bytes(line.response.body).decode(), None)
+            return number, bytes(line.response.body).decode()
         try:
             error = msgspec.json.decode(line.response.body, type=_Problem).error
         except msgspec.DecodeError:
             error = _Error()
         said = f"{error.param or ''} {error.message or ''}"
-        failure = self._endpoint.refusal(line.response.status_code, error.code, said, body)
-        return BatchResult(number, None, failure)
+        return number, self._teacher.refusal(line.response.status_code, error.code, said, body)

@@ -15,12 +15,11 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from sentimill_train.labelling.requests.batch_api import BatchResult, BatchStatus, ModelTeacher
+from sentimill_train.labelling.providers.teacher import Teacher
 from sentimill_train.labelling.requests.budget import Budget, Price
-from sentimill_train.labelling.requests.messages import Failure, Key, Question
+from sentimill_train.labelling.requests.messages import BatchStatus, Failure, Key, Question
 from sentimill_train.labelling.requests.rate_limit import backoff_s
 from sentimill_train.labelling.requests.request_loop import (
-    NO_COST,
     MakeQuestion,
     Tally,
     body_bytes,
@@ -60,12 +59,12 @@ class BatchRunner:
 
     def __init__(
         self,
-        teacher: ModelTeacher,
+        teacher: Teacher,
         store: ResponseCache,
         budget: Budget,
         limits: BatchLimits,
         *,
-        price: Price = NO_COST,
+        price: Price,
     ) -> None:
         self.tally = Tally()
         self.progress: Callable[[], None] = lambda: None
@@ -91,14 +90,20 @@ class BatchRunner:
     async def run(self, questions: Iterable[MakeQuestion]) -> Tally:
         """Collect what earlier runs submitted, then ask until no question is left."""
         self._budget.reserved += self._store.reserved_in_batches()
+        try:
+            await self._run(iter(questions))
+        except Failure as failure:  # the provider does not answer; open parts are collected later
+            self.stop(failure.reason)
+        return self.tally
+
+    async def _run(self, questions: Iterator[MakeQuestion]) -> None:
         parts = self._store.open_batches(self._teacher.name)
         while parts and self.tally.stopped is None:
             parts = await self._poll(parts)
-        shared = iter(questions)
         more = True
         while self.tally.stopped is None:
             while (more or self._again) and len(parts) < self._parts_at_once:
-                calls, more = self._fill(shared, more)
+                calls, more = self._fill(questions, more)
                 if calls:
                     parts += await self._submit(calls, others=len(parts))
                 if not calls or self.tally.stopped is not None:
@@ -106,16 +111,15 @@ class BatchRunner:
             if not parts:
                 if more or self._again:
                     self.stop("BUDGET")
-                break
+                return
             parts = await self._poll(parts)
-        return self.tally
 
-    def _fill(self, shared: Iterator[MakeQuestion], more: bool) -> tuple[list[_Call], bool]:
+    def _fill(self, questions: Iterator[MakeQuestion], more: bool) -> tuple[list[_Call], bool]:
         """Return questions for a part up to its limits, and whether more are left."""
         calls: list[_Call] = []
         size = 0
         while len(calls) < self._rows:
-            ask = self._again.pop() if self._again else next(shared, None) if more else None
+            ask = self._again.pop() if self._again else next(questions, None) if more else None
             if ask is None:
                 return calls, False
             question = ask(2 ** self._attempts.get(ask(1).key, 0))
@@ -128,9 +132,8 @@ class BatchRunner:
             bytes_ = body_bytes(self._teacher, question)
             size += bytes_ + _LINE_BYTES
             full = bool(calls) and size > self._limits.size_bytes
-            reserved = (
-                None if full else self._budget.reserve_now(self._price.worst(question, bytes_))
-            )
+            worst = self._price.worst(question, bytes_)
+            reserved = None if full else self._budget.reserve_now(worst)
             if reserved is None:
                 self._again.append(ask)
                 return calls, more
@@ -150,23 +153,22 @@ class BatchRunner:
             for number, question, _ in calls
         ]
         self._bodies[batch.part] = self._teacher.body(calls[0][1])
-        name = await self._retry(
-            lambda: self._provider.submit(batch.part, requests), at_most_once=True
-        )
-        if not isinstance(name, Failure):
-            await self._store.name_batch(batch.part, name)
-            _LOG.info("batch submitted part=%s id=%s calls=%d", batch.part, name, len(calls))
-            return [Batch(batch.part, batch.teacher, name)]
-        if name.at_risk:  # it may have arrived: look for it after a while
-            await asyncio.sleep(self._limits.poll_s)
-            return [batch]
-        busy = name.retry and name.reason == _BUSY
-        await self._release(batch, "UNSENT", free=busy)
-        if busy:
+        try:
+            submit = functools.partial(self._provider.submit, batch.part, requests)
+            name = await _retry(submit, at_most_once=True)
+        except Failure as failure:
+            if failure.at_risk:  # it may have arrived: look for it after a while
+                await asyncio.sleep(self._limits.poll_s)
+                return [batch]
+            busy = failure.retry and failure.reason == _BUSY
+            await self._release(batch, "UNSENT", free=busy)
+            if not busy:
+                raise
             self._submit_less(len(calls), others)
-        else:
-            self.stop(name.reason)
-        return []
+            return []
+        await self._store.name_batch(batch.part, name)
+        _LOG.info("batch submitted part=%s id=%s calls=%d", batch.part, name, len(calls))
+        return [Batch(batch.part, batch.teacher, name)]
 
     async def _find(self, parts: list[Batch]) -> list[Batch]:
         """Find the parts of which it is unknown whether the provider received them.
@@ -174,20 +176,18 @@ class BatchRunner:
         Parts that it never received are released. The unsure ones stay without a name.
         """
         sizes = {
-            batch.part: len(list(self._store.open_calls(batch.part)))
+            batch.part: len(self._store.open_calls(batch.part))
             for batch in parts
             if batch.remote is None
         }
         if not sizes:
             return parts
-        known = self._store.remote_batches()
-        found = await self._ask_after(lambda: self._provider.find(sizes, known))
-        if found is None:
-            return parts
+        find = functools.partial(self._provider.find, sizes, self._store.remote_batches())
+        names, unsure = await _retry(find)
         left = []
         for batch in parts:
-            name = batch.remote or found.names.get(batch.part)
-            if name is None and batch.part not in found.unsure:
+            name = batch.remote or names.get(batch.part)
+            if name is None and batch.part not in unsure:
                 await self._release(batch, "UNSENT")
                 continue
             if batch.remote is None and name is not None:
@@ -200,16 +200,13 @@ class BatchRunner:
         left = []
         too_many = 0
         parts = await self._find(parts)
-        for n, batch in enumerate(parts):
-            name = batch.remote
-            if name is None:
+        for batch in parts:
+            if batch.remote is None:
                 left.append(batch)
                 continue
-            standing = await self._ask_after(functools.partial(self._provider.status, name))
-            if standing is None:
-                return left + parts[n:]
-            if standing.over:
-                too_many = max(too_many, await self._collect(batch, standing))
+            status = await _retry(functools.partial(self._provider.status, batch.remote))
+            if status.over:
+                too_many = max(too_many, await self._collect(batch, status))
                 self.progress()
             else:
                 left.append(batch)
@@ -228,44 +225,42 @@ class BatchRunner:
         else:
             self.stop("BATCH_REFUSED")
 
-    async def _collect(self, batch: Batch, standing: BatchStatus) -> int:
+    async def _collect(self, batch: Batch, status: BatchStatus) -> int:
         """Book every result of a part, then the requests without a result.
 
         Returns the rows of a part that found the provider's queue full, else 0.
         """
-        reserved = dict(self._store.open_calls(batch.part))
+        reserved = self._store.open_calls(batch.part)
         rows = len(reserved)
         body = self._bodies.get(batch.part, {})
-        for file in standing.files:
-            raw = await self._ask_after(functools.partial(self._provider.fetch, file))
-            if raw is None:
-                return 0  # the part stays open, and the next run collects it
-            for text in raw.split("\n"):  # `splitlines` would split inside strings
-                if text.strip():
-                    line = self._provider.read_result(text, body)
-                    if line.number in reserved:
-                        await self._book(line, reserved.pop(line.number))
-        reason = "BATCH_" + ("GONE" if standing.gone else standing.status.upper())
-        await self._release(batch, reason, free=standing.full, billed=standing.gone)
-        if standing.refused:
+        for file in status.files:
+            raw = await _retry(functools.partial(self._teacher.get, file))
+            for line in raw.split("\n"):  # `splitlines` would split inside strings
+                if line.strip():
+                    number, result = self._provider.read_result(line, body)
+                    if number in reserved:
+                        await self._book(number, result, reserved.pop(number))
+        reason = "BATCH_" + ("GONE" if status.gone else status.status.upper())
+        await self._release(batch, reason, free=status.full, billed=status.gone)
+        if status.refused:
             _LOG.warning("batch refused id=%s", batch.remote)
             self.stop("BATCH_REFUSED")
-        return rows if standing.full else 0
+        return rows if status.full else 0
 
-    async def _book(self, line: BatchResult, reserved: int) -> None:
+    async def _book(self, number: int, result: str | Failure, reserved: int) -> None:
         """Book the result of one request."""
-        spent = at_risk = 0
-        failure = line.failure
-        if line.raw is not None:
-            _, question = self._asked.get(line.number, (None, None))
-            spent, at_risk, fault = weigh_reply(
-                line.raw, question, reserved, self._teacher, self._price, self.tally
-            )
-            failure = None if fault is None else Failure(reason=fault, retry=True)
-        outcome = failure.reason if failure and line.raw is None else "REPLY"
-        await self._store.finish(line.number, outcome, spent=spent, at_risk=at_risk, raw=line.raw)
+        if isinstance(result, Failure):
+            await self._store.finish(number, result.reason)
+            await self._budget.settle(reserved)
+            self._after(number, result)
+            return
+        _, question = self._asked.get(number, (None, None))
+        spent, at_risk, fault = weigh_reply(
+            result, question, reserved, self._teacher, self._price, self.tally
+        )
+        await self._store.finish(number, "REPLY", spent=spent, at_risk=at_risk, raw=result)
         await self._budget.settle(reserved, spent=spent, at_risk=at_risk)
-        self._after(line.number, failure)
+        self._after(number, None if fault is None else Failure(reason=fault, retry=True))
 
     async def _release(
         self, batch: Batch, reason: str, *, free: bool = False, billed: bool = False
@@ -275,7 +270,7 @@ class BatchRunner:
         free: it does not count as an attempt of the questions.
         """
         self._bodies.pop(batch.part, None)
-        for number, reserved in self._store.open_calls(batch.part):
+        for number, reserved in self._store.open_calls(batch.part).items():
             at_risk = reserved if billed else 0
             await self._store.finish(number, reason, at_risk=at_risk)
             await self._budget.settle(reserved, at_risk=at_risk)
@@ -284,9 +279,9 @@ class BatchRunner:
 
     def _after(self, number: int, failure: Failure | None) -> None:
         """Decide whether to ask a question of this run again."""
-        ask, question = self._asked.pop(number, (None, None))
-        if ask is None or question is None:
+        if number not in self._asked:
             return
+        ask, question = self._asked.pop(number)
         key = question.key
         self._under_way.discard(key)
         if failure is None:
@@ -302,27 +297,18 @@ class BatchRunner:
         else:
             self.tally.failures[key] = failure.reason
 
-    async def _ask_after(self, call: Callable[[], Awaitable[_T | Failure]]) -> _T | None:
-        """Make a call; None where the provider never answers, which stops the run."""
-        found = await self._retry(call)
-        if isinstance(found, Failure):
-            self.stop(found.reason)
-            return None
-        return found
 
-    async def _retry(
-        self, call: Callable[[], Awaitable[_T | Failure]], *, at_most_once: bool = False
-    ) -> _T | Failure:
-        """Make a call of the batch API until it works or the attempts are used up.
+async def _retry(call: Callable[[], Awaitable[_T]], *, at_most_once: bool = False) -> _T:
+    """Make a call of the batch API until it works or the attempts are used up. Raises Failure.
 
-        at_most_once: a call that may have worked is not made again.
-        """
-        found: _T | Failure = Failure(reason="UNREACHABLE")
-        for attempt in range(_WIRE_ATTEMPTS):
-            found = await call()
-            if not isinstance(found, Failure) or not found.retry:
+    at_most_once: a call that may have worked is not made again.
+    """
+    for attempt in range(_WIRE_ATTEMPTS):
+        try:
+            return await call()
+        except Failure as failure:
+            last = failure
+            if not failure.retry or (at_most_once and failure.at_risk):
                 break
-            if at_most_once and found.at_risk:
-                break
-            await asyncio.sleep(max(found.retry_after_s or 0.0, backoff_s(attempt)))
-        return found
+        await asyncio.sleep(max(last.retry_after_s or 0.0, backoff_s(attempt)))
+    raise last

@@ -10,9 +10,12 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final
 
-from sentimill_train.labelling.requests.messages import Question, Usage, most_tokens_in
+from sentimill_train.labelling.requests.messages import Question, Usage
 
 PICO: Final = 10**12
+
+_MESSAGE_TOKENS: Final = 256
+"""How many tokens a chat template may add: role marks, a date, a default preamble."""
 
 
 def dollars(pico: int) -> str:
@@ -63,9 +66,17 @@ class Price:
         )
 
     def worst(self, question: Question, body_bytes: int) -> int:
-        """Return the most that a call can cost, in picodollars."""
+        """Return the most that a call can cost, in picodollars.
+
+        A byte-level tokenizer makes no token of less than one byte, so bytes bound tokens, about
+        four times too high for English; the budget gets the difference back when a call settles.
+        """
         dearest = max(self.tokens_in, self.cached_in, self.cache_write)
-        return most_tokens_in(body_bytes) * dearest + question.answer_tokens * self.tokens_out
+        tokens_in = body_bytes + _MESSAGE_TOKENS
+        return tokens_in * dearest + question.answer_tokens * self.tokens_out
+
+
+NO_COST: Final = Price.of(0.0, 0.0)
 
 
 class Budget:

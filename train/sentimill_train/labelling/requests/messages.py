@@ -1,19 +1,16 @@
-"""The messages between the request loop and a provider: questions, replies and failures."""
+"""What passes between the request loop and a provider: questions, replies and failures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 Mode = Literal["logprobs", "votes", "stated"]
 """Where shares come from: the token's probabilities, several answers, or stated numbers."""
 
 TokenShares = tuple[str, tuple[tuple[str, float], ...]]
 """A token of an answer, and the most probable tokens at its place with their log-probabilities."""
-
-_MESSAGE_TOKENS: Final = 256
-"""How many tokens a chat template may add: role marks, a date, a default preamble."""
 
 
 class Key(NamedTuple):
@@ -78,8 +75,8 @@ class Reply:
     tokens: tuple[TokenShares, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
+@dataclass(eq=False, kw_only=True)
+class Failure(Exception):
     """A call that brought no usable answer.
 
     reason: stable, UPPER_SNAKE_CASE. retry: the same call may succeed later. fatal: no other call
@@ -97,27 +94,19 @@ class Failure:
     retry_after_s: float | None = None
 
 
-class Teacher(Protocol):
-    """A model behind an endpoint. `send` may be called by many tasks at once."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchStatus:
+    """The state of a part, which is what is submitted to a batch API at once, at the provider.
 
-    @property
-    def name(self) -> str:
-        """Its name in the store: provider, model, and the host where it is not the provider's."""
-
-    def body(self, question: Question) -> dict[str, object]:
-        """Return the request as JSON. A batch has the same JSON."""
-
-    async def send(self, question: Question) -> str | Failure:
-        """Return the reply's body as it came, or a failure. Network errors never raise."""
-
-    def read(self, raw: str) -> Reply | None:
-        """Decode the body of a reply. Returns None where the body is no reply."""
-
-
-def most_tokens_in(body_bytes: int) -> int:
-    """Return a bound on the tokens billed for a request of so many bytes.
-
-    A byte-level tokenizer makes no token of less than one byte, so bytes bound tokens, about four
-    times too high for English; the budget gets the difference back when a call settles.
+    status: the provider's word for it, which becomes the reason of requests without a result. over:
+    no more results will come. files: where the results are, a JSON document a line. full: the
+    provider refused the part because too much is queued. refused: the provider refused it for
+    another reason. gone: the provider has deleted the results.
     """
-    return body_bytes + _MESSAGE_TOKENS
+
+    status: str
+    over: bool
+    files: tuple[str, ...] = ()
+    full: bool = False
+    refused: bool = False
+    gone: bool = False

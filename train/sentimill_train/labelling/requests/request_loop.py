@@ -14,15 +14,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from sentimill_train.labelling.providers.teacher import Teacher
 from sentimill_train.labelling.requests.budget import Budget, Price
-from sentimill_train.labelling.requests.messages import Failure, Key, Question, Teacher
+from sentimill_train.labelling.requests.messages import Failure, Key, Question
 from sentimill_train.labelling.requests.rate_limit import RateLimiter, backoff_s
 from sentimill_train.labelling.requests.response_cache import ResponseCache
 from sentimill_train.labelling.requests.response_parser import read_answer
 
 _LOG: Final = logging.getLogger(__name__)
-
-NO_COST: Final = Price.of(0.0, 0.0)
 
 _WIDEST: Final = 32
 """The largest factor on the token limit of an answer, after answers were cut off."""
@@ -105,11 +104,12 @@ class RequestRunner:
         budget: Budget,
         limiter: RateLimiter,
         *,
-        price: Price = NO_COST,
-        concurrency: int = 16,
-        retries: RetryLimits = RetryLimits(),
+        price: Price,
+        concurrency: int,
+        retries: RetryLimits,
     ) -> None:
         self.tally = Tally()
+        self.progress: Callable[[], None] = lambda: None
         self._teacher = teacher
         self._store = store
         self._budget = budget
@@ -117,7 +117,6 @@ class RequestRunner:
         self._price = price
         self._concurrency = concurrency
         self._retries = retries
-        self.progress: Callable[[], None] = lambda: None
         self._under_way: set[Key] = set()
         self._widen = 1
         self._failed_in_a_row = 0
@@ -149,80 +148,74 @@ class RequestRunner:
                 continue
             self._under_way.add(key)
             try:
-                reason = await self._retry(ask)
+                await self._retry(ask)
+                self.tally.answered += 1
+            except Failure as failure:
+                if failure.reason != "STOPPED":
+                    self.tally.failures[key] = failure.reason
             finally:
                 self._under_way.discard(key)
-            if reason is None:
-                self.tally.answered += 1
-            elif self.tally.stopped is None or reason != "STOPPED":
-                self.tally.failures[key] = reason
             self.progress()
 
-    async def _retry(self, ask: MakeQuestion) -> str | None:
-        """Ask a question until it is answered; return None, or why it was not."""
-        reason = "STOPPED"
+    async def _retry(self, ask: MakeQuestion) -> None:
+        """Ask a question until it is answered. Raises the last Failure where it is not."""
+        last = Failure(reason="STOPPED")
         unanswered = unusable = 0
         while unanswered + unusable < self._retries.attempts and unusable < self._retries.answers:
             if self.tally.stopped is not None:
-                return reason
-            outcome = await self._call(ask(self._widen))
-            if outcome is None:
-                return None
-            reason = outcome.reason
-            if outcome.fatal:
-                self.stop(reason)
-            if not outcome.retry:
-                return reason
+                break
+            try:
+                await self._call(ask(self._widen))
+                return
+            except Failure as failure:
+                last = failure
+            if last.fatal:
+                self.stop(last.reason)
+            if not last.retry:
+                break
             self.progress()
-            if outcome.heard:
+            if last.heard:
                 unusable += 1
-            elif not outcome.free:
-                await self._limiter.sleep(self._wait_s(unanswered, outcome))
+            elif not last.free:
+                await self._limiter.sleep(self._wait_s(unanswered, last))
                 unanswered += 1
-        return reason
+        raise last
 
-    async def _call(self, question: Question) -> Failure | None:
-        """Make one call and book it; None when it brought a usable answer."""
+    async def _call(self, question: Question) -> None:
+        """Make one call and book it. Raises Failure unless it brings a usable answer."""
         size = body_bytes(self._teacher, question)
         reserved = await self._budget.reserve(self._price.worst(question, size))
         if reserved is None:
             self.stop("BUDGET")
-            return Failure(reason="STOPPED")
+            raise Failure(reason="STOPPED")
         spent = at_risk = 0
         try:
             await self._limiter.wait(size // 4 + question.answer_tokens)
             if self.tally.stopped is not None:
-                return Failure(reason="STOPPED")
+                raise Failure(reason="STOPPED")
             number = await self._store.begin(question.key, reserved)
             at_risk = reserved  # until we know better
             self.tally.calls += 1
-            result = await self._teacher.send(question)
-            spent, at_risk, failure = self._judge(question, result, reserved)
-            raw = None if isinstance(result, Failure) else result
-            outcome = result.reason if isinstance(result, Failure) else "REPLY"
-            await self._store.finish(number, outcome, spent=spent, at_risk=at_risk, raw=raw)
+            try:
+                raw = await self._teacher.send(question)
+            except Failure as failure:
+                at_risk = reserved if failure.at_risk else 0
+                await self._store.finish(number, failure.reason, at_risk=at_risk)
+                self._note(question, failure)
+                raise
+            spent, at_risk, fault = weigh_reply(
+                raw, question, reserved, self._teacher, self._price, self.tally
+            )
+            await self._store.finish(number, "REPLY", spent=spent, at_risk=at_risk, raw=raw)
         finally:
             await self._budget.settle(reserved, spent=spent, at_risk=at_risk)
-        if failure is not None:
-            self._note(question, failure)
-        else:
-            self._failed_in_a_row = 0
-        return failure
-
-    def _judge(
-        self, question: Question, result: str | Failure, reserved: int
-    ) -> tuple[int, int, Failure | None]:
-        """Return what a call cost, what it may have cost, and why it did not help, if so."""
-        if isinstance(result, Failure):
-            return 0, reserved if result.at_risk else 0, result
-        spent, at_risk, fault = weigh_reply(
-            result, question, reserved, self._teacher, self._price, self.tally
-        )
-        if fault is None:
-            return spent, at_risk, None
         if fault == "TRUNCATED":
             self._widen = min(_WIDEST, max(self._widen, 2 * question.widen))
-        return spent, at_risk, Failure(reason=fault, retry=True, heard=True)
+        if fault is not None:
+            unusable = Failure(reason=fault, retry=True, heard=True)
+            self._note(question, unusable)
+            raise unusable
+        self._failed_in_a_row = 0
 
     def _wait_s(self, attempt: int, failure: Failure) -> float:
         wait = backoff_s(attempt, first_s=self._retries.first_wait_s)
@@ -232,6 +225,7 @@ class RequestRunner:
         return wait
 
     def _note(self, question: Question, failure: Failure) -> None:
+        """Count a failure, and stop the run after too many in a row."""
         if failure.free:
             return
         self.tally.faults[failure.reason] += 1

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
@@ -43,6 +43,9 @@ CREATE TABLE batch (
 );
 CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
+
+
+_Statement = tuple[str, Sequence[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +81,9 @@ class ResponseCache:
                 reason="BAD_STORE",
             ) from error
         self._next_id = 1 + self._one("SELECT coalesce(max(id), 0) FROM call")
-        self._waiting: list[tuple[str, Sequence[object], asyncio.Future[None] | None]] = []
-        self._flush: asyncio.Task[None] | None = None
+        self._waiting: list[_Statement] = []
+        self._writing = asyncio.Lock()
+        self._error: sqlite3.Error | None = None
 
     def close(self) -> None:
         """Close the files. What was awaited is on disk."""
@@ -110,7 +114,7 @@ class ResponseCache:
 
     async def remember(self, name: str, value: str) -> None:
         """Keep a fact."""
-        await self._run("INSERT OR REPLACE INTO fact VALUES (?, ?)", (name, value))
+        await self._run(("INSERT OR REPLACE INTO fact VALUES (?, ?)", (name, value)))
 
     async def settle_lost(self) -> int:
         """Book the calls of a killed run at their worst, and return how many there were.
@@ -118,41 +122,32 @@ class ResponseCache:
         Calls in a batch are not lost: the provider still has them.
         """
         lost = self._one("SELECT count(*) FROM call WHERE outcome IS NULL AND batch IS NULL")
-        await self._run(
-            "UPDATE call SET outcome = 'LOST', at_risk = reserved"
-            " WHERE outcome IS NULL AND batch IS NULL",
-            (),
-        )
+        query = "UPDATE call SET outcome = 'LOST', at_risk = reserved"
+        await self._run((f"{query} WHERE outcome IS NULL AND batch IS NULL", ()))
         return lost
 
     async def begin(self, key: Key, reserved: int) -> int:
         """Write a call that is about to be sent, and return its number once it is on disk."""
         number = self.number()
-        await self._run(*_begin(number, key, reserved, None))
+        await self._run(_begin(number, key, reserved, None))
         return number
 
     async def begin_all(self, calls: Sequence[tuple[int, Key, int]], batch: Batch) -> None:
         """Write a part of a batch and its calls (number, key, reserved), all or nothing."""
         part = ("INSERT INTO batch (part, teacher) VALUES (?, ?)", (batch.part, batch.teacher))
-        rows = (_begin(number, key, reserved, batch.part) for number, key, reserved in calls)
-        self._waiting += [(query, values, None) for query, values in (part, *rows)]
-        await self._run("SELECT 1", ())
+        await self._run(part, *(_begin(*call, batch.part) for call in calls))
 
     async def finish(
         self, number: int, outcome: str, *, spent: int = 0, at_risk: int = 0, raw: str | None = None
     ) -> None:
         """Complete a call; returns once it is on disk."""
-        await self._run(
-            "UPDATE call SET outcome = ?, spent = ?, at_risk = ?, raw = ? WHERE id = ?",
-            (outcome, spent, at_risk, raw, number),
-        )
+        query = "UPDATE call SET outcome = ?, spent = ?, at_risk = ?, raw = ? WHERE id = ?"
+        await self._run((query, (outcome, spent, at_risk, raw, number)))
 
     async def name_batch(self, part: str, remote: str | None, *, done: bool = False) -> None:
         """Keep the provider's name of a part, or that everything of it has been collected."""
-        await self._run(
-            "UPDATE batch SET remote = coalesce(?, remote), done = ? WHERE part = ?",
-            (remote, int(done), part),
-        )
+        query = "UPDATE batch SET remote = coalesce(?, remote), done = ? WHERE part = ?"
+        await self._run((query, (remote, int(done), part)))
 
     def open_batches(self, teacher: str) -> list[Batch]:
         """Return the parts that are still to be collected."""
@@ -167,12 +162,12 @@ class ResponseCache:
         rows = self._read.execute("SELECT remote FROM batch WHERE remote IS NOT NULL")
         return frozenset(str(remote) for (remote,) in rows)
 
-    def open_calls(self, part: str) -> Iterator[tuple[int, int]]:
-        """Yield number and reservation of a part's calls that have no outcome."""
+    def open_calls(self, part: str) -> dict[int, int]:
+        """Return the reservation of each of a part's calls that has no outcome, by its number."""
         rows = self._read.execute(
             "SELECT id, reserved FROM call WHERE batch = ? AND outcome IS NULL ORDER BY id", (part,)
         )
-        yield from rows.fetchall()
+        return dict(rows.fetchall())
 
     def number(self) -> int:
         """Return a fresh call number."""
@@ -190,46 +185,31 @@ class ResponseCache:
         (value,) = self._read.execute(query).fetchone()
         return int(value)
 
-    async def _run(self, query: str, values: Sequence[object]) -> None:
-        """Queue a statement and return when it is on disk.
+    async def _run(self, *statements: _Statement) -> None:
+        """Execute statements in one transaction and return when they are on disk.
 
         Whatever arrives while the disk is busy goes into the next transaction together, so a
-        thousand callers cost as many fsyncs as one.
+        thousand callers cost few fsyncs. After an error nothing more is written.
         """
-        done = asyncio.get_running_loop().create_future()
-        self._waiting.append((query, values, done))
-        if self._flush is None:
-            self._flush = asyncio.create_task(self._flush_all())
-        await done
-
-    async def _flush_all(self) -> None:
-        try:
-            while self._waiting:
-                batch, self._waiting = self._waiting, []
-                failed: sqlite3.Error | None = None
+        self._waiting += statements
+        async with self._writing:
+            if self._error is not None:
+                raise self._error
+            batch, self._waiting = self._waiting, []
+            if batch:  # else a caller before this one has written it
                 try:
-                    await asyncio.to_thread(self._commit, [(q, v) for q, v, _ in batch])
+                    await asyncio.to_thread(self._commit, batch)
                 except sqlite3.Error as error:
-                    failed = error
-                for _, _, done in batch:
-                    if done is None or done.done():
-                        continue
-                    if failed is None:
-                        done.set_result(None)
-                    else:
-                        done.set_exception(failed)
-        finally:
-            self._flush = None
+                    self._error = error
+                    raise
 
-    def _commit(self, statements: list[tuple[str, Sequence[object]]]) -> None:
+    def _commit(self, statements: list[_Statement]) -> None:
         with self._write:
             for query, values in statements:
                 self._write.execute(query, values)
 
 
-def _begin(
-    number: int, key: Key, reserved: int, batch: str | None
-) -> tuple[str, tuple[object, ...]]:
+def _begin(number: int, key: Key, reserved: int, batch: str | None) -> _Statement:
     return (
         "INSERT INTO call (id, teacher, prompt, text, vote, reserved, batch)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
