@@ -16,7 +16,7 @@ from sentimill.errors import TableError
 from sentimill.scoring.formats.table import find_column
 from sentimill_train.data.readers import open_table
 from sentimill_train.data.row_parser import RowParser, text_of
-from sentimill_train.data.schema import SENTIMENTS, Columns, Example
+from sentimill_train.data.schema import FIELDS, SENTIMENTS, Columns, Example
 
 _PLAIN: Final = Columns()
 _JSON: Final = msgspec.json.Encoder(enc_hook=str)
@@ -99,20 +99,9 @@ def encode_example(
 
     more: what else to write. A value that JSON does not know is written as its text.
     """
-    probs: object = example.probs
+    names = ("id", "text", "label", *FIELDS)
+    fields = {name: value for name in names if (value := getattr(example, name)) is not None}
     if example.probs is not None and labels is not None:
-        probs = dict(zip(labels, example.probs, strict=True))
-    fields: dict[str, object] = {
-        "id": example.id,
-        "text": example.text,
-        "label": example.label,
-        "probs": probs,
-        "stars": example.stars,
-        "domain": example.domain,
-        "split": example.split,
-        "given": example.given,
-        "teacher": example.teacher,
-        "labels_allowed": example.labels_allowed,
-    }
-    written = {name: value for name, value in fields.items() if value is not None} | (more or {})
+        fields["probs"] = dict(zip(labels, example.probs, strict=True))
+    written = fields | (more or {})
     return _JSON.encode({**written, **(example.extra or {}), **written}) + b"\n"

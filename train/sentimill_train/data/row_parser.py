@@ -13,7 +13,14 @@ import msgspec
 from sentimill.errors import TableError
 from sentimill.scoring.formats.table import find_column
 from sentimill.text.cleaning import join_texts
-from sentimill_train.data.schema import SENTIMENTS, Columns, Example, Split, sentiment_of_stars
+from sentimill_train.data.schema import (
+    FIELDS,
+    SENTIMENTS,
+    Columns,
+    Example,
+    Split,
+    sentiment_of_stars,
+)
 
 SHARES_TOLERANCE: Final = 0.02  # three shares rounded to two decimals can miss 1 by 0.015
 
@@ -25,7 +32,6 @@ cause is an order of the probs that is not the order of the labels."""
 
 _LEAST_COMPARED: Final = 20  # fewer rows say nothing about the order of the probs
 
-_FIELDS: Final = ("id", "probs", "stars", "domain", "split", "given", "teacher", "labels_allowed")
 _SHORT: Final = {"neg": "negative", "neu": "neutral", "pos": "positive"}
 _MISSING: Final = frozenset({"", "nan", "null", "none", "n/a"})
 _SPLITS: Final[dict[str, Split]] = {
@@ -90,7 +96,8 @@ class RowParser:
         self._known = _spellings(labels or ())
         self._sentiments = labels is not None and set(SENTIMENTS) <= set(labels)
         self._share_columns = _share_columns(table_columns, labels or ())
-        read = {*columns.texts, self._label_column, columns.weight, *_FIELDS, *self._share_columns}
+        named = (*columns.texts, self._label_column, columns.weight)
+        read = {*named, "id", *FIELDS, *self._share_columns}
         self.wanted: Final = [name for name in table_columns if keep or name in read]
         """The columns that `parse` needs in its rows."""
         # The parts of a joined text are kept: nobody could take the text apart again.

@@ -9,6 +9,9 @@ from typing import Final, Literal
 SENTIMENTS: Final = ("negative", "neutral", "positive")
 """The default label set, in order."""
 
+FIELDS: Final = ("probs", "stars", "domain", "split", "given", "teacher", "labels_allowed")
+"""Columns whose names no option changes, and fields of an example; `id` and the text besides."""
+
 Split = Literal["train", "validation", "test"]
 
 _BY_STARS: Final = ("negative", "negative", "neutral", "positive", "positive")

@@ -40,7 +40,10 @@ def training_facts(
     config: TrainConfig, inputs: Inputs, fitted: Fit
 ) -> dict[str, str | int | float | bool | None]:
     """Return how the student was trained, for the manifest and the card."""
-    settings, parted, replay = config.fit, inputs.parted, inputs.replay
+    parted, replay = inputs.parted, inputs.replay
+    # Temperatures are several, and `autocast` says what came of bf16.
+    several = ("distil_temperatures", "bf16")
+    settings = {n: value for n, value in asdict(config.fit).items() if n not in several}
     teacher = inputs.teacher_source
     return {
         "preset": config.preset,
@@ -49,27 +52,19 @@ def training_facts(
         "dropout": config.dropout,
         "lora_rank": None if config.lora is None else config.lora.rank,
         "lora_alpha": None if config.lora is None else config.lora.alpha,
-        "seed": settings.seed,
+        **settings,
         "epochs": fitted.epochs,
         "best_epoch": fitted.best_epoch,
         "best_validation_nll": round(fitted.nll, 4),
         "best_validation_macro_f1": round(fitted.macro_f1, 4),
         "steps": fitted.steps,
-        "batch_tokens": settings.batch_tokens,
-        "accumulate": settings.accumulate,
-        "learning_rate": settings.learning_rate,
-        "head_factor": settings.head_factor,
-        "soft_weight": settings.soft_weight,
-        "distil_temperature": ",".join(f"{t:g}" for t in settings.distil_temperatures),
+        "distil_temperature": ",".join(f"{t:g}" for t in config.fit.distil_temperatures),
         "class_weights": config.class_weights,
         "teacher_bundle": None if teacher is None else teacher.name,
         "teacher_bundle_sha256": None if teacher is None else teacher.sha256,
         "teacher_logits": None if config.teacher_logits is None else config.teacher_logits.name,
         "teacher_share": config.teacher_share,
-        "hidden_weight": settings.hidden_weight,
-        "average_last": settings.average_last,
         "interpolated_share": fitted.interpolated_share,
-        "patience": settings.patience,
         "text_column": ", ".join(config.columns.texts),
         "label_column": config.columns.label,
         "weight_column": config.columns.weight,

@@ -122,7 +122,7 @@ def fit(
         loop.run(signals)
     student.load_state_dict(loop.state.best)
     student.train(False)
-    position = loop.state.position
+    position = loop.position
     return Fit(
         epochs=position.ended,
         best_epoch=position.best_epoch,
@@ -170,11 +170,7 @@ class _Loop:
         )
         if (saved := checkpoint.load() if checkpoint else None) is not None:
             self.state.restore(*saved, self.process.rank)
-
-    @property
-    def position(self) -> Position:
-        """Where the loop is."""
-        return self.state.position
+        self.position = self.state.position
 
     def run(self, signals: Sequence[int]) -> None:
         """Go from where it is to the end, or until there are *signals*."""
@@ -213,8 +209,9 @@ class _Loop:
             position.steps += 1
             first = position.steps == 1
             position.loss = step_loss if first else 0.98 * position.loss + 0.02 * step_loss
-            if (average := self.state.average) is not None and self._late():
-                average.update_parameters(self.student)
+            late = position.rows > (1 - self.config.average_last) * self.total
+            if late and self.state.average is not None:
+                self.state.average.update_parameters(self.student)
             self._tell(epoch_ended=False)
             stop = stop or (len(signals) > 0 and self.process.count == 1)
             if save or stop:
@@ -267,9 +264,6 @@ class _Loop:
                 _, wanted = self.teacher.read(chosen)
             losses = losses + config.hidden_weight * hidden_loss(states, wanted, mask)
         return losses * weight
-
-    def _late(self) -> bool:
-        return self.position.rows > (1 - self.config.average_last) * self.total
 
     def _validate(self) -> None:
         position = self.position

@@ -60,16 +60,9 @@ def find_logits(path: Path, keys: Sequence[bytes], labels: Sequence[str]) -> NDA
                     reason="LABELS_DIFFER",
                 )
             for batch in file.iter_batches(columns=[_KEY, *labels]):
-                logits = np.stack(
-                    [
-                        batch.column(i).to_numpy(zero_copy_only=False)
-                        for i in range(1, 1 + len(labels))
-                    ],
-                    axis=1,
-                )
-                for row, key in enumerate(batch.column(0).to_pylist()):
-                    for i in places.get(key, ()):
-                        found[i] = logits[row]
+                keys_read, *columns = (column.to_pylist() for column in batch.columns)
+                for key, *logits in zip(keys_read, *columns, strict=True):
+                    found[places.get(key, [])] = logits
     except (pa.ArrowException, OSError) as error:
         raise UsageError(
             f"--teacher-logits {path} cannot be read ({error}): give a Parquet file that"
