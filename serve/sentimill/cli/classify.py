@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -19,7 +18,7 @@ from sentimill.cli import options as opt
 from sentimill.cli.server_access import ServerAccess
 from sentimill.cli.terminal import console, one_line
 from sentimill.errors import SentimillError, SomeRowsFailed, UsageError
-from sentimill.types import NEIGHBOURS, Prediction
+from sentimill.types import Prediction
 
 _CHUNK: Final = 1024
 """Texts that are classified before their answers are written."""
@@ -44,22 +43,11 @@ def classify(
     explain: Annotated[
         bool, opt.Output("--explain", help="Answer each sentence too; coloured, or JSON.")
     ] = False,
-    index: Annotated[
-        Path | None, opt.Output(help="Show the nearest reviews of this index.")
-    ] = None,
-    neighbours: Annotated[
-        int | None,
-        opt.Output(
-            min=0,
-            max=32,
-            help="How many reviews to show, of --index or of your index on the server.",
-            show_default="5 with --index",
-        ),
-    ] = None,
     bundle: opt.BundleOption = None,
     server: opt.ServerOption = None,
     engine: opt.EngineOption = "auto",
     model: opt.ModelOptions,
+    evidence: opt.NeighbourOptions,
     access: ServerAccess,
 ) -> None:
     """Classify texts: label, score, confidence and text, one line each.
@@ -72,15 +60,7 @@ def classify(
     if not texts and sys.stdin.isatty():
         why = "no text given: write it after the command, or pipe lines into it"
         raise UsageError(why, reason="NO_TEXT")
-    if server is not None and index is not None:
-        why = "--index needs a bundle here, not --server: ask the server with --neighbours"
-        raise UsageError(why, reason="NO_MODEL")
-    if server is None and index is None and neighbours:
-        why = "--neighbours needs the --index of the reviews, or a --server that has one"
-        raise UsageError(why, reason="NO_INDEX")
-    evidence = explain or index or neighbours
-    if neighbours is None:
-        neighbours = 0 if index is None else NEIGHBOURS
+    neighbours = evidence.count(server)
     security = access.security(server)
     answer: Callable[[list[str]], _Answers]
     with ExitStack() as stack:
@@ -97,11 +77,13 @@ def classify(
                 provider=model.provider,
                 threads=model.threads,
                 detect_language=not model.no_detect_language,
-                index=index,
+                index=evidence.index,
             )
             answer = partial(classifier.classify, explain=explain, neighbours=neighbours)
         on_terminal = sys.stdout.isatty() and not as_json
-        show = Table() if on_terminal else _as_json if as_json or evidence else _as_tabs
+        show = (
+            Table() if on_terminal else _as_json if as_json or explain or neighbours else _as_tabs
+        )
         failed = asked = 0
         for chunk in _chunks(texts or _stdin_lines()):
             # A lone surrogate cannot be written; its answer is an error that says so.

@@ -18,6 +18,7 @@ import typer
 
 from sentimill.engine.base import EngineName, Precision, Provider
 from sentimill.errors import UsageError
+from sentimill.types import NEIGHBOURS
 
 Input: Final = partial(typer.Option, rich_help_panel="Input")
 Output: Final = partial(typer.Option, rich_help_panel="Output")
@@ -121,6 +122,34 @@ class TableOptions:
                 for one in value if isinstance(value, list) else [value]:
                     words += [f"--{option.name.replace('_', '-')}", one]
         return words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NeighbourOptions:
+    """Which labelled reviews an answer shows."""
+
+    index: Annotated[Path | None, Output(help="Show the nearest reviews of this index.")] = None
+    neighbours: Annotated[
+        int | None,
+        Output(
+            min=0,
+            max=32,
+            help="How many reviews to show, of --index or of your index on the server.",
+            show_default="5 with --index",
+        ),
+    ] = None
+
+    def count(self, server: str | None) -> int:
+        """Return how many reviews to show. Raises UsageError where nobody has an index."""
+        if server is not None and self.index is not None:
+            why = "--index needs a bundle here, not --server: ask the server with --neighbours"
+            raise UsageError(why, reason="NO_MODEL")
+        if server is None and self.index is None and self.neighbours:
+            why = "--neighbours needs the --index of the reviews, or a --server that has one"
+            raise UsageError(why, reason="NO_INDEX")
+        if self.neighbours is None:
+            return 0 if self.index is None else NEIGHBOURS
+        return self.neighbours
 
 
 def _is_mark(text: str, refused: str) -> bool:

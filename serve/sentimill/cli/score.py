@@ -117,6 +117,7 @@ def score(
     ] = None,
     actors: Annotated[int, opt.Advanced(min=1, help="Classifiers on Ray.")] = 1,
     num_gpus: Annotated[float, opt.Advanced(min=0, help="GPUs per Ray actor, or a part.")] = 0.0,
+    evidence: opt.NeighbourOptions,
     access: ServerAccess,
 ) -> None:
     """Add a label, a score and more to each row of a table.
@@ -133,6 +134,7 @@ def score(
 
     bundle = opt.one_model(context, bundle, server)
     model = bundle or (reference_bundle() if server is None else Path())
+    neighbours = evidence.count(server)
     security = access.security(server)
     for file in (summary, metrics_textfile):
         if file is not None:
@@ -157,6 +159,7 @@ def score(
         prefix=prefix,
         probs=probs,
         explain=explain_column,
+        neighbours=neighbours,
         overwrite=overwrite,
         restart=restart,
         max_errors=max_errors,
@@ -182,6 +185,7 @@ def score(
                 threads=runtime.threads,
                 batch_tokens=batch_tokens,
                 detect_language=not runtime.no_detect_language,
+                index=evidence.index,
             )
             report = stack.enter_context(report_progress(target, metrics_textfile, pushgateway))
             done = run_on_ray(job, cluster, report=report)
@@ -191,7 +195,13 @@ def score(
         stop = stack.enter_context(stop_on_signals())
         scorer: Scorer
         if server is not None:
-            made = ServerScorer(server, security=security, stop=stop, explain=explain_column)
+            made = ServerScorer(
+                server,
+                security=security,
+                stop=stop,
+                explain=explain_column,
+                neighbours=neighbours,
+            )
             scorer = stack.enter_context(closing(made))
         else:
             sizes = [identity(unit.source, sample=False).size_bytes for unit in units]
@@ -207,6 +217,8 @@ def score(
                 detect_language=not runtime.no_detect_language,
                 batch_tokens=batch_tokens,
                 explain=explain_column,
+                index=evidence.index,
+                neighbours=neighbours,
             )
             if count == 1:
                 scorer = load()

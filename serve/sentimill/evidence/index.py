@@ -58,6 +58,7 @@ class Index:
     def __init__(self, bundle: str, *, texts: bool = False) -> None:
         self.bundle = bundle
         self.texts = texts
+        self.digest = ""  # of what was read, which two jobs compare
         self._next_key = 0
         self._rows: dict[int, _Row] = {}
         self._states: Any = None
@@ -71,7 +72,8 @@ class Index:
         """
         folder, library = Path(path), _usearch()
         try:
-            manifest = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=_Manifest)
+            read = (folder / MANIFEST).read_bytes()
+            manifest = msgspec.json.decode(read, type=_Manifest)
             if manifest.schema_version != _SCHEMA_VERSION:
                 raise ValueError(f"its schema version is {manifest.schema_version}")
             data = {name: (folder / name).read_bytes() for name in (_STATES, _ROWS)}
@@ -92,6 +94,7 @@ class Index:
             why += f" {str(bundle)[:12]}, whose states mean something else: name that bundle with"
             why += " --bundle, or make another index"
             raise BundleError(why, reason="INDEX_OF_ANOTHER_BUNDLE")
+        made.digest = sha256(read).hexdigest()
         made._rows = {row.key: row for row in rows}
         made._next_key = manifest.next_key
         return made
@@ -172,6 +175,12 @@ class Index:
             for name, data in files.items():
                 write_durably(work / name, data)
             write_durably(work / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest)))
+
+
+def ids_json(neighbours: Sequence[Neighbour]) -> str | None:
+    """Return the ids of *neighbours* as a cell of a table; None for none."""
+    ids = [one.id for one in neighbours]
+    return msgspec.json.encode(ids).decode() if ids else None
 
 
 def _usearch() -> Any:

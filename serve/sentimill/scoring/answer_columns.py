@@ -17,7 +17,7 @@ from sentimill.errors import SentimillError
 __all__ = ["COLUMNS", "AnswerColumns", "AnswerSchema", "Answers"]
 
 COLUMNS: Final = ("label", "score", "confidence", "abstained", "abstain_reason", "error")
-"""The added columns, each after the prefix; `prob_<label>` and `sentences` follow on request."""
+"""The added columns, each after the prefix; `prob_<label>` and evidence follow on request."""
 
 _REASONS: Final = pa.array(["LOW_CONFIDENCE", "UNSUPPORTED_LANGUAGE"])
 
@@ -29,8 +29,9 @@ class Answers:
     probs: (rows, labels) float32 in the order of the labels, NaN where there is none. A row is in
     `errors` when it has no answer, and in neither when it needed none. foreign: the rows in a
     language that the model was not made for. Tokens are counted as the engine saw them. A server
-    does not report the padded tokens, so both counts are then of the useful ones. sentences: of
-    each row as JSON, None where it has no answer; empty where nobody asked for them.
+    does not report the padded tokens, so both counts are then of the useful ones. evidence: the
+    columns `sentences` and `neighbours` where they were asked for: of each row JSON, None where it
+    has no answer.
     """
 
     probs: NDArray[np.float32]
@@ -38,27 +39,27 @@ class Answers:
     foreign: Collection[int] = ()
     useful_tokens: int = 0
     padded_tokens: int = 0
-    sentences: Sequence[str | None] = ()
+    evidence: Mapping[str, Sequence[str | None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerSchema:
     """Which columns are added, and how a label follows from probs.
 
-    threshold: confidence below which the model abstains; None means that it never does.
+    threshold: confidence below which the model abstains; None means that it never does. evidence:
+    see `Answers`.
     """
 
     labels: tuple[str, ...]
     threshold: float | None
     prefix: str
     with_probs: bool
-    with_sentences: bool = False
+    evidence: tuple[str, ...] = ()
     names: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         extra = [f"prob_{label}" for label in self.labels] if self.with_probs else []
-        extra += ["sentences"] * self.with_sentences
-        names = tuple(self.prefix + name for name in (*COLUMNS, *extra))
+        names = tuple(self.prefix + name for name in (*COLUMNS, *extra, *self.evidence))
         object.__setattr__(self, "names", names)
 
     def add(self, answers: Answers) -> AnswerColumns:
@@ -89,16 +90,17 @@ class AnswerSchema:
                 pa.array(np.ascontiguousarray(filled[:, k]), mask=missing)
                 for k in range(len(self.labels))
             ]
-        if self.with_sentences:
-            found = answers.sentences or [None] * len(probs)
-            columns.append(pa.array(found, pa.string()))
+        nothing = [None] * len(probs)
+        columns += [
+            pa.array(answers.evidence.get(name, nothing), pa.string()) for name in self.evidence
+        ]
         return AnswerColumns(names=self.names, arrays=tuple(columns))
 
     def schema(self) -> pa.Schema:
         """Return the names and types of the added columns."""
         types = [pa.string(), pa.float32(), pa.float32(), pa.bool_(), pa.string(), pa.string()]
-        types += [pa.float32()] * (len(self.names) - len(types) - self.with_sentences)
-        types += [pa.string()] * self.with_sentences
+        types += [pa.float32()] * (len(self.names) - len(types) - len(self.evidence))
+        types += [pa.string()] * len(self.evidence)
         return pa.schema(list(zip(self.names, types, strict=True)))
 
 

@@ -49,8 +49,9 @@ class Score:
     sources: paths, fsspec addresses, patterns, or `-`. target: a file, a folder that ends in `/`,
     or `-`. kind, target_kind: formats such as `csv.gz` where the names do not tell them. work: the
     folder for unfinished output; None means one next to the target. restart: delete what an
-    interrupted job left. strict: a blank text is an error. explain: add a column with the
-    sentences; the scorer must explain too.
+    interrupted job left. strict: a blank text is an error. explain,
+    neighbours: add a column with the sentences, and one with the ids of so many reviews of an
+    index; the scorer must give them too.
     """
 
     sources: tuple[str, ...]
@@ -61,6 +62,7 @@ class Score:
     prefix: str = "sentiment_"
     probs: bool = False
     explain: bool = False
+    neighbours: int = 0
     overwrite: bool = False
     restart: bool = False
     max_errors: int | None = None
@@ -71,7 +73,7 @@ class Score:
         """Return the units. Raises what can be known before a model is loaded."""
         units = plan(self.sources, self.target, kind=self.kind, target_kind=self.target_kind)
         # The labels are not known yet; the columns that every model adds are.
-        columns = AnswerSchema((), None, self.prefix, with_probs=False, with_sentences=self.explain)
+        columns = AnswerSchema((), None, self.prefix, with_probs=False, evidence=self.evidence())
         for name in self.layout.text_columns:
             if name in columns.names:
                 why = f"--text-column {name!r} is a column that score adds: choose another --prefix"
@@ -136,8 +138,12 @@ class Score:
             model.threshold,
             self.prefix,
             with_probs=self.probs,
-            with_sentences=self.explain,
+            evidence=self.evidence(),
         )
+
+    def evidence(self) -> tuple[str, ...]:
+        """Return the names of the columns of evidence."""
+        return (*["sentences"] * self.explain, *["neighbours"] * bool(self.neighbours))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -208,6 +214,7 @@ class Score:
             "--prefix": self.prefix,
             "--probs": str(self.probs),
             "--explain-column": str(self.explain),
+            "--neighbours": str(self.neighbours),
             "--delimiter": repr(layout.delimiter),
             "--quote": repr(layout.quote),
             "--escape": repr(layout.escape),

@@ -51,6 +51,7 @@ class Cluster:
     threads: int | None = None
     batch_tokens: int | None = None
     detect_language: bool = True
+    index: Path | None = None
 
 
 class AnswerBatches:
@@ -107,6 +108,8 @@ class _Units:
             detect_language=cluster.detect_language,
             batch_tokens=cluster.batch_tokens,
             explain=job.explain,
+            index=cluster.index,
+            neighbours=job.neighbours,
         )
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:

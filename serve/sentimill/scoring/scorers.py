@@ -28,6 +28,7 @@ from sentimill.errors import (
     TextError,
     UsageError,
 )
+from sentimill.evidence.index import ids_json
 from sentimill.evidence.sentences import Explanation, sentences_json
 from sentimill.scoring.answer_columns import Answers
 from sentimill.text.tokenizer import Encoded
@@ -70,16 +71,22 @@ class Scorer(Protocol):
 class LocalScorer:
     """Runs the classifier in this process, in batches of texts of like length.
 
-    explain: answer the sentences of each text too.
+    explain: answer the sentences of each text too. neighbours: of the classifier's index.
     """
 
     ahead = 1
 
     def __init__(
-        self, classifier: Classifier, *, batch_tokens: int | None = None, explain: bool = False
+        self,
+        classifier: Classifier,
+        *,
+        batch_tokens: int | None = None,
+        explain: bool = False,
+        neighbours: int = 0,
     ) -> None:
         self._classifier = classifier
         self._explain = explain
+        self._neighbours = neighbours
         self._encoder = classifier.new_encoder()
         self._batch_tokens = batch_tokens or classifier.batch_tokens
         self._temperature = classifier.bundle.manifest.precision(classifier.precision).temperature
@@ -96,6 +103,8 @@ class LocalScorer:
         detect_language: bool = True,
         batch_tokens: int | None = None,
         explain: bool = False,
+        index: Path | None = None,
+        neighbours: int = 0,
     ) -> LocalScorer:
         """Load the bundle, see `Classifier.load`."""
         classifier = Classifier.load(
@@ -105,8 +114,9 @@ class LocalScorer:
             provider=provider,
             threads=threads,
             detect_language=detect_language,
+            index=index,
         )
-        return cls(classifier, batch_tokens=batch_tokens, explain=explain)
+        return cls(classifier, batch_tokens=batch_tokens, explain=explain, neighbours=neighbours)
 
     def model(self) -> Model:
         """See `Scorer.model`."""
@@ -115,6 +125,8 @@ class LocalScorer:
         engine = f"{classifier.precision} on {info.engine} {info.provider}"
         if self._encoder.languages:  # else no row abstains for its language
             engine += f" for {'+'.join(sorted(self._encoder.languages))}"
+        if classifier.index:
+            engine += f" with the index {classifier.index.digest[:12]}"
         return Model(classifier.bundle.digest, engine, classifier.labels, classifier.threshold)
 
     def prepare(self, texts: Texts) -> Callable[[], Answers]:
@@ -155,35 +167,37 @@ class LocalScorer:
         padded = 0
         batches = list(plan_batches([len(ids) for ids in rows], self._batch_tokens))
         results = self._classifier.at_once(self._run, [[rows[k] for k in b] for b in batches])
-        for batch, (found, failed) in zip(batches, results, strict=True):
+        near: list[str | None] = [None] * len(encoded)
+        for batch, (found, ids, failed) in zip(batches, results, strict=True):
             padded += self._classifier.computed_tokens([len(rows[k]) for k in batch])
             probs[[positions[k] for k in batch]] = found
+            for k, cell in zip(batch, ids, strict=False):
+                near[positions[k]] = cell
             errors |= {positions[batch[k]]: error for k, error in failed.items()}
         tokens = sum(map(len, rows))
+        evidence = {"neighbours": near[:count]}
         if explanation is None:
-            return Answers(probs, errors, foreign, tokens, padded)
+            return Answers(probs, errors, foreign, tokens, padded, evidence)
         parts = [None if np.isnan(row[0]) else row.tolist() for row in probs]
         sentences = explanation.sentences(parts, self._classifier.labels)
+        evidence["sentences"] = [*map(sentences_json, sentences)]
         own_errors = {i: error for i, error in errors.items() if i < count}
         own_foreign = [i for i in foreign if i < count]
-        return Answers(
-            probs[:count],
-            own_errors,
-            own_foreign,
-            tokens,
-            padded,
-            [*map(sentences_json, sentences)],
-        )
+        return Answers(probs[:count], own_errors, own_foreign, tokens, padded, evidence)
 
     def _run(
         self, rows: Sequence[NDArray[np.int64]], other_calls: int
-    ) -> tuple[NDArray[np.float32], dict[int, EngineError]]:
-        """Return probs (rows, labels), NaN where the engine failed, and the errors by row."""
+    ) -> tuple[NDArray[np.float32], list[str | None], dict[int, EngineError]]:
+        """Return probs (rows, labels), NaN where the engine failed; neighbours; errors by row."""
+        labels, index = len(self._classifier.labels), self._classifier.index
+        near: list[str | None] = []
         logits, errors = run_or_split(lambda part: self._classifier.run(part, other_calls), rows)
         if logits is None:
-            nothing = np.full((len(rows), len(self._classifier.labels)), np.nan, dtype=np.float32)
-            return nothing, errors
-        return probabilities(logits, self._temperature), errors
+            return np.full((len(rows), labels), np.nan, dtype=np.float32), near, errors
+        if index and self._neighbours:
+            found = index.nearest(logits[:, labels:], self._neighbours)
+            near = [None if k in errors else ids_json(one) for k, one in enumerate(found)]
+        return probabilities(logits[:, :labels], self._temperature), near, errors
 
 
 class ProcessScorer:

@@ -23,6 +23,7 @@ from sentimill.errors import (
     UnavailableError,
     UsageError,
 )
+from sentimill.evidence.index import ids_json
 from sentimill.evidence.sentences import sentences_json
 from sentimill.scoring.answer_columns import Answers
 from sentimill.scoring.scorers import Model, Texts
@@ -52,8 +53,8 @@ class ServerScorer:
     """Asks a running server, with bulk priority; waits and asks again while it is full.
 
     patience_s: how long a server may refuse before the job gives up; what is done then is saved.
-    The last request may take a minute longer. stop: setting it ends a wait at once. explain: ask
-    for the sentences of each text too.
+    The last request may take a minute longer. stop: setting it ends a wait at once. explain,
+    neighbours: ask for the sentences of each text too, and for reviews of the caller's index.
     """
 
     ahead = 1
@@ -66,10 +67,12 @@ class ServerScorer:
         patience_s: float = 600.0,
         stop: threading.Event | None = None,
         explain: bool = False,
+        neighbours: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._address = address
         self._explain = explain
+        self._neighbours = neighbours
         self._stop = stop or threading.Event()
         self._clock = clock
         self._patience_s = min(patience_s, _FIRST_PATIENCE_S)
@@ -107,7 +110,8 @@ class ServerScorer:
         probs = np.full((len(texts), len(self._model.labels)), np.nan, dtype=np.float32)
         tokens = 0
         foreign: list[int] = []
-        sentences: list[str | None] = [None] * (len(texts) if self._explain else 0)
+        sentences: list[str | None] = [None] * len(texts)
+        near: list[str | None] = [None] * len(texts)
         for chunk, results in zip(
             chunks, self._threads.map(lambda chunk: self._ask(texts, chunk), chunks), strict=True
         ):
@@ -116,15 +120,16 @@ class ServerScorer:
                     self._check_model(result.model_digest in (self._model.digest, ""))
                     probs[place] = result.probs
                     tokens += result.tokens
-                    if self._explain:
-                        sentences[place] = sentences_json(result.sentences)
+                    sentences[place] = sentences_json(result.sentences)
+                    near[place] = ids_json(result.neighbours)
                     if result.abstain_reason == "UNSUPPORTED_LANGUAGE":
                         foreign.append(place)
                 else:
                     errors[place] = result
         # The digest does not tell the precision, which decides the last bits of a figure.
         self._check_model(self.model() == self._model)
-        return Answers(probs, errors, foreign, tokens, tokens, sentences)
+        evidence = {"sentences": sentences, "neighbours": near}
+        return Answers(probs, errors, foreign, tokens, tokens, evidence)
 
     def close(self) -> None:
         """Close the connection."""
@@ -152,7 +157,9 @@ class ServerScorer:
         one = len(wanted) == 1
         try:
             return self._patiently(
-                lambda: self._client.classify(wanted, bulk=True, explain=self._explain),
+                lambda: self._client.classify(
+                    wanted, bulk=True, explain=self._explain, neighbours=self._neighbours
+                ),
                 since,
                 also_late=one,
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
 import shutil
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from sentimill import AsyncClient, Classifier, Client, Security
 from sentimill.batching.admission import Admission
 from sentimill.errors import AuthError, BundleError, InputError, SentimillError, UsageError
 from sentimill.observability.metrics import Metrics
+from sentimill.scoring.scorers import LocalScorer
 from sentimill.server.access.auth import new_token
 from sentimill.server.lifecycle import Serve
 from sentimill.server.sentiment_service import SERVICE
@@ -254,3 +256,43 @@ def test_the_command_asks_a_server_for_neighbours(
     assert (first["id"], first["label"]) == ("a", "positive")
     assert first["similarity"] >= second["similarity"]
     assert "--index" in missing.error
+
+
+def test_a_table_gets_a_column_of_the_nearest_ids(
+    sentimill: Sentimill, model: Path, tmp_path: Path
+) -> None:
+    """From a bundle and from a server alike, beside the sentences; a row without text has none."""
+    folder = write_index(tmp_path / "mine.index", model)
+    source = tmp_path / "in.csv"
+    source.write_text('text\ngood battery\n""\nIt is good. It is bad!\n')
+    options = ("--explain-column", "--neighbours", "2")
+    local = ("--bundle", model, "--index", folder)
+    sentimill("score", source, tmp_path / "out.csv", *options, *local)
+    with live_server(serve(model, folder)) as serving:
+        sentimill("score", source, tmp_path / "served.csv", *options, "--server", serving.address)
+    sentimill("score", source, tmp_path / "five.csv", *local)
+    missing = sentimill("score", source, tmp_path / "x.csv", "--bundle", model, *options)
+
+    def rows(name: str) -> list[dict[str, str]]:
+        with (tmp_path / name).open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    first, blank, mixed = rows("out.csv")
+    assert json.loads(first["sentiment_neighbours"])[0] == "a"
+    assert len(json.loads(first["sentiment_neighbours"])) == 2
+    assert blank["sentiment_neighbours"] == ""
+    assert len(json.loads(mixed["sentiment_sentences"])) == 2
+    assert (tmp_path / "served.csv").read_bytes() == (tmp_path / "out.csv").read_bytes()
+    assert len(json.loads(rows("five.csv")[0]["sentiment_neighbours"])) == 5
+    assert "--index" in missing.error
+
+
+def test_a_job_does_not_go_on_with_another_index(model: Path, tmp_path: Path) -> None:
+    """Its rows would be of two indexes."""
+    names = [
+        LocalScorer.load(model, threads=1, index=write_index(tmp_path / "x", model, rows)).model()
+        for rows in (ALICE, ALICE, BOB)
+    ]
+
+    assert names[0] == names[1]
+    assert names[1].engine != names[2].engine

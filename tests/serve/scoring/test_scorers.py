@@ -87,7 +87,7 @@ def test_a_busy_server_is_asked_again(bundle: Path, monkeypatch: pytest.MonkeyPa
         busy = iter([UnavailableError("full", reason="QUEUE_FULL")] * 3)
         ask = scorer._client.classify
 
-        def sometimes(texts: list[str], *, bulk: bool, explain: bool = False) -> object:
+        def sometimes(texts: list[str], *, bulk: bool, explain: bool, neighbours: int) -> object:
             assert bulk
             for error in busy:
                 raise error
@@ -109,7 +109,7 @@ def test_a_request_that_is_never_in_time_is_halved(
         scorer = ServerScorer(serving.address, stop=Clock())
         classify, sizes = scorer._client.classify, list[int]()
 
-        def slow(asked: list[str], *, bulk: bool, explain: bool = False) -> object:
+        def slow(asked: list[str], *, bulk: bool, explain: bool, neighbours: int) -> object:
             sizes.append(len(asked))
             if len(asked) > 2:
                 raise DeadlineError("too late", reason="DEADLINE_EXCEEDED")
@@ -133,7 +133,7 @@ def test_patience_counts_time_and_not_pauses(
         scorer = ServerScorer(serving.address, patience_s=600.0, stop=clock, clock=clock)
         asked: list[float] = []
 
-        def never(texts: list[str], *, bulk: bool, explain: bool = False) -> object:
+        def never(texts: list[str], *, bulk: bool, explain: bool, neighbours: int) -> object:
             asked.append(clock.now_s)
             clock.now_s += call_s
             raise UnavailableError("full", reason="QUEUE_FULL")
@@ -153,7 +153,7 @@ def test_the_first_stop_ends_a_wait(bundle: Path, monkeypatch: pytest.MonkeyPatc
         clock = Clock(stop_at_s=0.5)
         scorer = ServerScorer(serving.address, stop=clock, clock=clock)
 
-        def never(texts: list[str], *, bulk: bool, explain: bool = False) -> object:
+        def never(texts: list[str], *, bulk: bool, explain: bool, neighbours: int) -> object:
             raise UnavailableError("full", reason="QUEUE_FULL")
 
         monkeypatch.setattr(scorer._client, "classify", never)
@@ -199,7 +199,7 @@ def test_the_digest_of_each_response_counts(bundle: Path, monkeypatch: pytest.Mo
         scorer = ServerScorer(serving.address)
         ask = scorer._client.classify
 
-        def other(texts: list[str], *, bulk: bool, explain: bool = False) -> object:
+        def other(texts: list[str], *, bulk: bool, explain: bool, neighbours: int) -> object:
             return [replace(one, model_digest="b" * 64) for one in ask(texts, bulk=bulk)]  # type: ignore[type-var]  # predictions, as the text is good
 
         monkeypatch.setattr(scorer._client, "classify", other)

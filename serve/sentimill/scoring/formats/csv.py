@@ -224,9 +224,9 @@ class DelimitedTable:
     def _suffixes(self, added: AnswerColumns) -> list[bytes]:
         """Return the added fields of each row, with a leading delimiter, as bytes."""
         label, *others = added.strings()
-        if self._added.with_sentences:
-            cells = [cell and self._dialect.write([cell]) for cell in others[-1].to_pylist()]
-            others[-1] = pa.array(cells, pa.string())
+        for k in range(len(others) - len(self._added.evidence), len(others)):
+            cells = [cell and self._dialect.write([cell]) for cell in others[k].to_pylist()]
+            others[k] = pa.array(cells, pa.string())
         quoted = pa.array([self._dialect.write([name]) for name in self._added.labels], pa.string())
         positions = pc.index_in(label, pa.array(self._added.labels, pa.string()))
         columns = [pa.scalar(""), quoted.take(positions), *others]
