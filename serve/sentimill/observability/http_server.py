@@ -16,14 +16,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib.resources import files
-from socketserver import ThreadingMixIn
 from threading import Event, Thread
 from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 import msgspec
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import ThreadingWSGIServer, choose_encoder
 
 from sentimill.errors import UsageError
 from sentimill.observability.history import STEP_SECONDS
@@ -44,11 +43,7 @@ class _Answer:
     status: HTTPStatus = HTTPStatus.OK
 
 
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-
-
-class _Server6(_Server):
+class _Server6(ThreadingWSGIServer):
     address_family = socket.AF_INET6
 
 
@@ -64,7 +59,7 @@ class HttpServer:
 
     def __init__(self, status: Status, host: str, port: int) -> None:
         """Listen. Port 0 takes a free one. Raises UsageError when the port is taken."""
-        kind = _Server6 if ":" in host else _Server
+        kind = _Server6 if ":" in host else ThreadingWSGIServer
         try:
             server = make_server(host, port, application(status), kind, _Handler)
         except OSError as error:

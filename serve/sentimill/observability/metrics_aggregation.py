@@ -18,17 +18,18 @@ from prometheus_client.samples import Exemplar
 _FIRST: Final = {"sentimill_ready", "process_start_time_seconds"}
 """Families taken from the supervisor only, not summed over workers."""
 
-_SMALLEST: Final = {"sentimill_last_reload_successful"}
-"""Families of which one worker's 0 says that something is wrong."""
+Merge = Callable[[float, float], float]
 
-_LARGEST: Final = {
-    "python_info",
-    "sentimill_index_rows",
-    "sentimill_model",
-    "sentimill_model_loaded_timestamp_seconds",
-    "sentimill_reference_label_ratio",
+_MERGE: Final[dict[str, Merge]] = {
+    "sentimill_last_reload_successful": min,  # the 0 of one worker says that something is wrong
+    # In these, all workers say the same, or the newest is meant.
+    "python_info": max,
+    "sentimill_index_rows": max,
+    "sentimill_model": max,
+    "sentimill_model_loaded_timestamp_seconds": max,
+    "sentimill_reference_label_ratio": max,
 }
-"""Families in which all workers say the same, or the newest is meant."""
+"""How two values of a family become one, unless they add up."""
 
 _LASTING: Final = {"counter", "histogram", "summary"}
 
@@ -92,14 +93,8 @@ def merged(members: Iterable[Sequence[Family]]) -> list[Family]:
                     points[key] = known = Point(*msgspec.structs.astuple(point))
                     found.points.append(known)
                     continue
-                add = (
-                    max
-                    if family.name in _LARGEST
-                    else min
-                    if family.name in _SMALLEST
-                    else operator.add
-                )
-                known.value = add(known.value, point.value)
+                merge: Merge = _MERGE.get(family.name, operator.add)
+                known.value = merge(known.value, point.value)
                 known.exemplar = known.exemplar or point.exemplar
     return list(families.values())
 

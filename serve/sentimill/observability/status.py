@@ -8,12 +8,7 @@ from itertools import pairwise
 
 import msgspec
 
-from sentimill.observability.history import (
-    History,
-    Sample,
-    grown,
-    quantile,
-)
+from sentimill.observability.history import History, Sample, grown, quantile
 from sentimill.observability.metrics import OBJECTIVE_SECONDS, Metrics
 from sentimill.observability.problems import Problem, State, problems_of
 
@@ -65,7 +60,10 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status:
-    """Keeps the state and the last minutes of one server. Any thread may read it."""
+    """Keeps the state and the last minutes of one server. Any thread may read it.
+
+    alive: tells whether the event loop still turns; if not, the process is to be restarted.
+    """
 
     def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
         self.metrics = metrics
@@ -73,47 +71,38 @@ class Status:
         self.labels: tuple[str, ...] = ()
         self.folder = ""
         self.playground: Callable[[bytes], PlaygroundAnswer] | None = None
-        self._state: State = "starting"
-        self._alive: Callable[[], bool] = lambda: True
+        self.state: State = "starting"
+        self.alive: Callable[[], bool] = lambda: True
         self._clock = clock
         self._began = clock()
         self._history = History()
         self.sample()
 
-    @property
-    def state(self) -> State:
-        """Whether calls are answered."""
-        return self._state
-
     def serve(
         self, model: Mapping[str, str], labels: tuple[str, ...], alive: Callable[[], bool]
     ) -> None:
-        """Say that calls are answered from now on; *alive* tells whether the loop still turns.
+        """Say that calls are answered from now on.
 
         After a reload it is called again; one that ends during a drain does not undo it.
         """
         self.model = model
         self.labels = labels
-        self._alive = alive
-        if self._state == "draining":
+        self.alive = alive
+        if self.state == "draining":
             return
-        self._state = "serving"
+        self.state = "serving"
         self.metrics.ready.set(1)
 
     def set_healthy(self, healthy: bool) -> None:
         """Say that calls are refused because the engine is broken, or that they are answered."""
-        if self._state in ("serving", "failing"):
-            self._state = "serving" if healthy else "failing"
+        if self.state in ("serving", "failing"):
+            self.state = "serving" if healthy else "failing"
             self.metrics.ready.set(healthy)
 
     def drain(self) -> None:
         """Say that no new call is answered."""
-        self._state = "draining"
+        self.state = "draining"
         self.metrics.ready.set(0)
-
-    def alive(self) -> bool:
-        """Return whether the process does anything at all; if not, it is to be restarted."""
-        return self._alive()
 
     def sample(self) -> None:
         """Keep what the counters say now."""
@@ -124,9 +113,9 @@ class Status:
         samples = list(self._history.samples)
         newest = samples[-1]
         return Document(
-            state=self._state,
+            state=self.state,
             playground=self.playground is not None,
-            problems=problems_of(self._state, self._history),
+            problems=problems_of(self.state, self._history),
             model=dict(self.model),
             uptime_seconds=self._clock() - self._began,
             objective_seconds=OBJECTIVE_SECONDS,
