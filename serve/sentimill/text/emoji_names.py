@@ -21,6 +21,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from functools import cache, lru_cache
+from itertools import groupby
 from typing import Final
 
 _CACHED_CHARACTERS: Final = 32
@@ -42,88 +43,61 @@ _KEYCAP: Final = re.compile("([0-9#*])\ufe0f?\u20e3")
 
 _STARS: Final = "⭐🌟★"
 _EMPTY_STAR: Final = "☆"
+_RATING: Final = re.compile(f"(?=.)([{_STARS}]*)({_EMPTY_STAR}*)")
 
 _DROPPED: Final = re.compile("[\ufe0e\ufe0f\U0001f3fb-\U0001f3ff]|\u200d[\u2640\u2642]")
 """Variation selectors, skin tones, and the gender of a person who does something."""
 
-# An emoticon gets the name of the emoji with its meaning: the model learns both at once. The
-# lookarounds leave times, ratios, prices, paths, addresses, lists and brackets as they are. Each
-# pattern starts with a plain set of characters, because `re` searches for a set at its fastest; so
-# a lookbehind stands after the first character and not before it.
+# An emoticon gets the name of the emoji with its meaning, so that the model learns both at once.
+# The groups have these names. The lookarounds leave times, ratios, prices, paths, addresses, lists
+# and brackets as they are. Each pattern starts with a plain set of characters, because `re`
+# searches for a set at its fastest; so a lookbehind stands behind the first character.
 _WITH_EYES: Final = re.compile(
     r"""[:;=>](?:
-      (?P<angry> (?<=>)(?<![\w:;=>].)     [:;=]-?\(+       (?!\w) )
-    | (?P<cry>   (?<!>)(?<![\w:;=].)      '-?\(+           (?!\w) )
-    | (?P<moved> (?<!>)(?<![\w:;=].)      '-?\)+                  )
-    | (?P<wink>  (?<=;)(?<![\d:;=].)      -?\)+                   )
-    | (?P<smile> (?<=[:=])(?<![\d:;=].)   [o-]?\)+                )
-    | (?P<frown> (?<=[:=])(?<![\d:;=].)   -?\(+            (?![\w()"'$]) )
-    | (?P<grin>  (?<!>)(?<![\w:;=/.].)    -?D+             (?!\w) )
-    | (?P<tongue>(?<=[:;])(?<![\w:;=/.].) -?[Pp]+          (?!\w) )
-    | (?P<awe>   (?<=:)(?<![\w:;=/.].)    -?[Oo]           (?![\w()]) )
-    | (?P<unsure>(?<=[:=])(?<![\w:;=/\\|.].) -?[/\\]       (?![\w/\\|:.]) )
-    | (?P<blank> (?<=:)(?<![\w:;=/\\|-].) -?\|             (?![\w/\\|:-]) )
-    | (?P<kiss>  (?<=:)(?<![\w:;=*].)     -?\*             (?![\w*(]) )
-    | (?P<strain>(?<=>)                   [_.]<                   )
+      (?P<angry_face>            (?<=>)(?<![\w:;=>].)     [:;=]-?\(+       (?!\w) )
+    | (?P<crying_face>           (?<!>)(?<![\w:;=].)      '-?\(+           (?!\w) )
+    | (?P<smiling_face_with_tear>(?<!>)(?<![\w:;=].)      '-?\)+                  )
+    | (?P<winking_face>          (?<=;)(?<![\d:;=].)      -?\)+                   )
+    | (?P<slightly_smiling_face> (?<=[:=])(?<![\d:;=].)   [o-]?\)+                )
+    | (?P<frowning_face>         (?<=[:=])(?<![\d:;=].)   -?\(+            (?![\w()"'$]) )
+    | (?P<grinning_face>         (?<!>)(?<![\w:;=/.].)    -?D+             (?!\w) )
+    | (?P<face_with_tongue>      (?<=[:;])(?<![\w:;=/.].) -?[Pp]+          (?!\w) )
+    | (?P<face_with_open_mouth>  (?<=:)(?<![\w:;=/.].)    -?[Oo]           (?![\w()]) )
+    | (?P<confused_face>         (?<=[:=])(?<![\w:;=/\\|.].) -?[/\\]       (?![\w/\\|:.]) )
+    | (?P<neutral_face>          (?<=:)(?<![\w:;=/\\|-].) -?\|             (?![\w/\\|:-]) )
+    | (?P<face_blowing_a_kiss>   (?<=:)(?<![\w:;=*].)     -?\*             (?![\w*(]) )
+    | (?P<persevering_face>      (?<=>)                   [_.]<                   )
     )""",
     re.VERBOSE,
 )
 _MOUTHS: Final = frozenset("'-()oODPp/\\|*")
-"""What `_WITH_EYES` allows directly behind the eyes `:`, `;` and `=`: mouths, noses and tears."""
-
-_BEHIND_BROWS: Final = frozenset(":;=_.")
-"""What it allows directly behind `>`."""
+_BEHIND: Final = {":": _MOUTHS, ";": _MOUTHS, "=": _MOUTHS, ">": frozenset(":;=_.")}
+"""What `_WITH_EYES` allows directly behind eyes and brows: mouths, noses and tears."""
 
 _HEART: Final = re.compile(
     r"""<(?<!\w.)(?:
-      (?P<broken> /3   (?!\w) )
-    | (?P<heart>  3+(?!3) (?![\w.,/-]*\w|\s*[%$"'°]|\s+(?:h(?:ou)?rs?|min(?:ute)?s?|sec(?:ond)?s?
-                  |days?|weeks?|months?|y(?:ea)?rs?|stars?|times|inch(?:es)?|feet|ft|miles|km|kg|g|lbs?
-                  |oz|mm|cm|dollars|people|of)\b) )
+      (?P<broken_heart> /3   (?!\w) )
+    | (?P<red_heart>    3+(?!3) (?![\w.,/-]*\w|\s*[%$"'°]|\s+(?:h(?:ou)?rs?|min(?:ute)?s?
+                        |sec(?:ond)?s?|days?|weeks?|months?|y(?:ea)?rs?|stars?|times|inch(?:es)?|feet
+                        |ft|miles|km|kg|g|lbs?|oz|mm|cm|dollars|people|of)\b) )
     )""",
     re.VERBOSE,
 )
 _RARE: Final = re.compile(
     r"""[Xx^T;oO\\¯-](?:
-      (?P<laugh> (?<=[Xx])(?<![\w-].)  D+         (?![\w-]|\s+(?:card|picture|memory|slot)) )
-    | (?P<glad>  (?<=\^)(?<!\w.)       [_.-]\^    (?!\w) )
-    | (?P<flat>  (?<=-)(?<![\w-].)     _+-        (?![\w-]) )
-    | (?P<sob>   (?<=T)(?<!\w.)        _+T        (?!\w) )
-    | (?P<weep>  (?<=;)(?<!\w.)        _+;        (?!\w) )
-    | (?P<doubt> (?<=o)(?<!\w.)        _+O        (?!\w) )
-    | (?P<what>  (?<=O)(?<!\w.)        _+o        (?!\w) )
-    | (?P<cheer> (?<=\\)(?<!\S.)       o/         (?!\S) )
-    | (?P<shrug> (?<=¯)                \\{1,3}_\(ツ\)_/¯ )
+      (?P<grinning_squinting_face>       (?<=[Xx])(?<![\w-].)  D+
+                                         (?![\w-]|\s+(?:card|picture|memory|slot)) )
+    | (?P<smiling_face_with_smiling_eyes>(?<=\^)(?<!\w.)       [_.-]\^    (?!\w) )
+    | (?P<expressionless_face>           (?<=-)(?<![\w-].)     _+-        (?![\w-]) )
+    | (?P<loudly_crying_face>            (?<=T)(?<!\w.)        _+T        (?!\w)
+                                       | (?<=;)(?<!\w.)        _+;        (?!\w) )
+    | (?P<face_with_raised_eyebrow>      (?<=o)(?<!\w.)        _+O        (?!\w)
+                                       | (?<=O)(?<!\w.)        _+o        (?!\w) )
+    | (?P<raising_hands>                 (?<=\\)(?<!\S.)       o/         (?!\S) )
+    | (?P<person_shrugging>              (?<=¯)                \\{1,3}_\(ツ\)_/¯ )
     )""",
     re.VERBOSE,
 )
-
-_MEANT: Final = {
-    "cry": "crying face",
-    "moved": "smiling face with tear",
-    "angry": "angry face",
-    "smile": "slightly smiling face",
-    "wink": "winking face",
-    "frown": "frowning face",
-    "grin": "grinning face",
-    "tongue": "face with tongue",
-    "awe": "face with open mouth",
-    "unsure": "confused face",
-    "blank": "neutral face",
-    "kiss": "face blowing a kiss",
-    "broken": "broken heart",
-    "heart": "red heart",
-    "laugh": "grinning squinting face",
-    "glad": "smiling face with smiling eyes",
-    "flat": "expressionless face",
-    "sob": "loudly crying face",
-    "strain": "persevering face",
-    "weep": "loudly crying face",
-    "doubt": "face with raised eyebrow",
-    "what": "face with raised eyebrow",
-    "cheer": "raising hands",
-    "shrug": "person shrugging",
-}
 
 
 def name_emoji(text: str) -> str:
@@ -152,21 +126,12 @@ def _may_have_eyes(text: str) -> bool:
     `str.find` is many times as fast as a regular expression, and most texts have no eyes or, like
     "note: this", no mouth behind them.
     """
-    return (
-        (":" in text and _stands_before(text, ":", _MOUTHS))
-        or (";" in text and _stands_before(text, ";", _MOUTHS))
-        or ("=" in text and _stands_before(text, "=", _MOUTHS))
-        or (">" in text and _stands_before(text, ">", _BEHIND_BROWS))
-    )
-
-
-def _stands_before(text: str, eyes: str, behind: frozenset[str]) -> bool:
-    """Tell whether *eyes* stand directly before one of *behind* anywhere in *text*."""
-    place = text.find(eyes)
-    while place >= 0:
-        if text[place + 1 : place + 2] in behind:
-            return True
-        place = text.find(eyes, place + 1)
+    for eyes, mouths in _BEHIND.items():
+        place = text.find(eyes)
+        while place >= 0:
+            if text[place + 1 : place + 2] in mouths:
+                return True
+            place = text.find(eyes, place + 1)
     return False
 
 
@@ -176,39 +141,26 @@ def _meant(match: re.Match[str]) -> str:
     kind = match.lastgroup or ""
     # The bracket in "(sizes:)" closes another bracket. After a blank, as in "(just kidding :)", it
     # is a smile.
-    if kind in ("smile", "wink") and "-" not in match[0] and text[start - 1 : start].strip():
+    smiles = kind in ("slightly_smiling_face", "winking_face") and "-" not in match[0]
+    if smiles and text[start - 1 : start].strip():
         before = text[max(0, start - 200) : start]
         if before.count("(") > before.count(")"):
             return match[0]
-    return _set_off(match, f":{_MEANT[kind]}:")
+    return _set_off(match, f":{kind.replace('_', ' ')}:")
 
 
 def _named(match: re.Match[str]) -> str:
     """Return the names of the emoji in a row that *match* found."""
-    row = _one_emoji().findall(match[0])
     kept: list[str] = []
-    i = 0
-    while i < len(row):
-        if row[i][0] in _STARS or row[i][0] == _EMPTY_STAR:
-            full = _count(row, i, _STARS)
-            empty = _count(row, i + full, _EMPTY_STAR)
-            kept.append(_rating(full, empty))
-            i += full + empty
-            continue
-        alike = 1
-        while i + alike < len(row) and row[i + alike] == row[i]:
-            alike += 1
-        kept += [_name(row[i])] * min(alike, _MOST_ALIKE)
-        i += alike
+    row = _one_emoji().findall(match[0])
+    for stars, signs in groupby(row, lambda sign: sign[0] in _STARS + _EMPTY_STAR):
+        if stars:
+            found = _RATING.findall("".join(sign[0] for sign in signs))
+            kept += [_rating(len(full), len(empty)) for full, empty in found]
+        else:
+            for sign, alike in groupby(signs):
+                kept += [_name(sign)] * min(len(list(alike)), _MOST_ALIKE)
     return _set_off(match, " ".join(kept))
-
-
-def _count(row: list[str], start: int, signs: str) -> int:
-    """Return how many of *row* from *start* on are one of *signs*."""
-    end = start
-    while end < len(row) and row[end][0] in signs:
-        end += 1
-    return end - start
 
 
 def _rating(full: int, empty: int) -> str:
@@ -230,15 +182,11 @@ def _set_off(match: re.Match[str], name: str) -> str:
 def _name(sequence: str) -> str:
     """Return the name of one emoji, between colons."""
     if len(sequence) > _CACHED_CHARACTERS:
-        return _find_name(sequence)
-    return _kept_name(sequence)
-
-
-@lru_cache(maxsize=4096)
-def _kept_name(sequence: str) -> str:
+        return _find_name.__wrapped__(sequence)
     return _find_name(sequence)
 
 
+@lru_cache(maxsize=4096)
 def _find_name(sequence: str) -> str:
     bare = _DROPPED.sub("", sequence)
     names = _names()
@@ -260,17 +208,12 @@ def _names() -> dict[str, str]:
         bare = _DROPPED.sub("", sequence)
         if not bare or bare in names or bare in _AS_TEXT or bare.isascii():
             continue
+        if len(bare) == 1 and "\U0001f1e6" <= bare <= "\U0001f1ff":
+            continue  # half of a flag, which has no meaning by itself
         names[bare] = _spelt(bare, str(entry["en"]))
     for sign, name in _OTHER_SIGNS.items():
         names[sign] = f":{name}:"
-    # A lone half of a flag has no meaning.
-    for sign in [bare for bare in names if _is_half_flag(bare)]:
-        del names[sign]
     return names
-
-
-def _is_half_flag(bare: str) -> bool:
-    return len(bare) == 1 and "\U0001f1e6" <= bare <= "\U0001f1ff"
 
 
 def _spelt(bare: str, shortcode: str) -> str:
