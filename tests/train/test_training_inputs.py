@@ -89,7 +89,7 @@ def test_of_very_many_rows_a_sample_is_judged(monkeypatch: pytest.MonkeyPatch) -
 
     found = judged_sample(parted)
 
-    assert [len(found[split]) for split in ("train", "validation", "test")] == [40, 20, 30]
+    assert [len(found.train), len(found.validation), len(found.test)] == [40, 20, 30]
 
 
 def test_a_teacher_answers_a_text_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,8 +43,8 @@ def test_without_a_split_the_text_decides() -> None:
 
     assert len(parted.train) + len(parted.validation) + len(parted.test) == 300
     for split in ("train", "validation", "test"):
-        assert {split_of(e.text) for e in parted[split]} == {split}
-        assert {e.split for e in parted[split]} == {split}
+        assert {split_of(e.text) for e in getattr(parted, split)} == {split}
+        assert {e.split for e in getattr(parted, split)} == {split}
 
 
 def test_the_split_of_the_file_is_kept() -> None:
@@ -74,7 +74,9 @@ def test_a_text_is_in_one_split_only() -> None:
 
     parted = part([*base, *copies], TWO)
 
-    texts = [{normalise(e.text) for e in parted[s]} for s in ("train", "validation", "test")]
+    texts = [
+        {normalise(e.text) for e in getattr(parted, s)} for s in ("train", "validation", "test")
+    ]
     assert parted.repeated == 3
     assert not (texts[0] & texts[1] | texts[0] & texts[2] | texts[1] & texts[2])
 

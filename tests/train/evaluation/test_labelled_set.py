@@ -14,7 +14,7 @@ from sentimill.classifier import Classifier
 from sentimill.errors import InputError, TableError
 from sentimill_train.data.learnt_texts import text_sketch
 from sentimill_train.data.schema import Example
-from sentimill_train.data.splits import split_of
+from sentimill_train.data.splits import split_of, text_key
 from sentimill_train.evaluation.evaluate import bundle_contender
 from sentimill_train.evaluation.labelled_set import Sample, answer, read_sample, with_unique_names
 
@@ -93,7 +93,7 @@ def test_a_file_of_train_rows_alone_is_parted_as_training_parted_it(tmp_path: Pa
 def test_a_file_is_known_by_its_rows(tmp_path: Path) -> None:
     """In another order and format, and with some rows more; one of other rows stays unknown."""
     texts = [f"text {i}" for i in range(100)]
-    learnt = Source(name="r.csv", sha256="0", rows=100, texts=text_sketch(texts))
+    learnt = Source(name="r.csv", sha256="0", rows=100, texts=text_sketch(map(text_key, texts)))
     labels = ("neutral", "positive")
     again = write(
         tmp_path / "again.jsonl",

@@ -8,12 +8,10 @@ The sketch holds no text. Whoever has a text can test whether it was among the s
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
-
-from sentimill_train.data.splits import text_key
 
 KNOWN_SHARE: Final = 0.5
 """A file is taken for one that was trained on where so many of its texts were learnt.
@@ -23,18 +21,21 @@ A copy has about 70 % of its texts in train. Files of other reviews share short 
 _SIZE: Final = 2_000  # 21 KB of a manifest
 
 
-def text_sketch(texts: Iterable[str]) -> str:
-    """Return the smallest `text_key`s of *texts*, at most 2,000, as base64."""
-    keys = np.unique(np.fromiter(map(text_key, texts), dtype=np.uint64))
-    return base64.b64encode(keys[:_SIZE].astype(">u8").tobytes()).decode("ascii")
+def text_sketch(keys: Iterable[int]) -> str:
+    """Return the smallest of *keys*, the `text_key`s of a file, at most 2,000, as base64."""
+    smallest = np.unique(np.fromiter(keys, dtype=np.uint64))[:_SIZE]
+    return base64.b64encode(smallest.astype(">u8").tobytes()).decode("ascii")
 
 
-def share_learnt(sketch: str, texts: Iterable[str]) -> float:
-    """Return the share of *texts* that the file behind *sketch* has; 0 where nothing is known."""
+def share_learnt(sketch: str, keys: Sequence[int]) -> float:
+    """Return the share of texts, by their *keys*, that the file behind *sketch* has.
+
+    It is 0 where nothing is known.
+    """
     known = np.frombuffer(base64.b64decode(sketch), dtype=">u8").astype(np.uint64)
     if len(known) == 0:
         return 0.0
-    keys = np.fromiter(map(text_key, texts), dtype=np.uint64)
+    found = np.array(keys, dtype=np.uint64)
     if len(known) == _SIZE:
-        keys = keys[keys <= known[-1]]
-    return float(np.isin(keys, known).mean()) if len(keys) else 0.0
+        found = found[found <= known[-1]]
+    return float(np.isin(found, known).mean()) if len(found) else 0.0

@@ -91,7 +91,7 @@ class RowParser:
                 find_column(source, table_columns, name, f"--{role}-column")
         self._texts = columns.texts
         self._weight_column = columns.weight or ""
-        self._label_column = columns.label or ("label" if "label" in table_columns else None)
+        self._label_column = columns.label or "label"
         self._labels = None if labels is None else tuple(labels)
         self._known = _spellings(labels or ())
         self._sentiments = labels is not None and set(SENTIMENTS) <= set(labels)
@@ -113,9 +113,7 @@ class RowParser:
         self._row += 1
         probs = self._probs(row)
         stars = self._stars(row.get("stars"))
-        label, number = (
-            self._label(row.get(self._label_column)) if self._label_column else (None,) * 2
-        )
+        label, number = self._label(row.get(self._label_column))
         stars = stars if stars is not None else number
         likeliest = None
         if probs is not None and self._labels is not None:

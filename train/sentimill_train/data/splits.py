@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -85,10 +85,6 @@ class Parted:
     conflicting: int = 0
     spare: tuple[Example, ...] = ()
 
-    def __getitem__(self, split: Split) -> tuple[Example, ...]:
-        """Return the examples of one split."""
-        return {"train": self.train, "validation": self.validation, "test": self.test}[split]
-
 
 def part(examples: Sequence[Example], labels: Sequence[str], *, spare: bool = False) -> Parted:
     """Return the labelled *examples* by split; a row keeps the split that its file gives it.
@@ -103,32 +99,31 @@ def part(examples: Sequence[Example], labels: Sequence[str], *, spare: bool = Fa
     labelled = [example for example in examples if example.label is not None]
     if not labelled:
         raise TableError(_no_labels(examples, labels), reason="NO_LABELS")
-    keys = [text_key(example.text) for example in labelled]
-    kept, repeated = assign(labelled, keys)
+    rows = [(text_key(example.text), example) for example in labelled]
+    kept = assign(rows)
     kept_spare = _spare(examples, kept) if spare else ()
     _check(kept, labels, spare=len(kept_spare))
     return Parted(
         **{split: tuple(rows) for split, rows in kept.items()},
         unlabelled=len(examples) - len(labelled) - len(kept_spare),
-        repeated=repeated,
-        conflicting=_conflicts(labelled, keys),
+        repeated=len(labelled) - sum(map(len, kept.values())),
+        conflicting=_conflicts(rows),
         spare=kept_spare,
     )
 
 
 def assign(
-    labelled: Sequence[Example], keys: Sequence[int], *, whole: bool = True
-) -> tuple[dict[Split, list[Example]], int]:
-    """Return *labelled* by split, however few they are, and how many repeated rows were left out.
+    labelled: Iterable[tuple[int, Example]], *, whole: bool = True
+) -> dict[Split, list[Example]]:
+    """Return *labelled* by split, each row with its `text_key`, however few they are.
 
-    keys: the `text_key` of each row. Rows without a split take `split_of` their text. Where no row
-    is left for validation or test, that share of train becomes it, by the same rule, if these rows
-    are the *whole* training set: a part of it may have its test rows in another file. A text in
-    test is taken out of the others, and one in validation out of train, for a figure over texts
-    that were learnt by heart is none.
+    Rows without a split take `split_of` their text. Where no row is left for validation or test,
+    that share of train becomes it, by the same rule, if these rows are the *whole* training set: a
+    part of it may have its test rows in another file. A text in test is taken out of the others,
+    and one in validation out of train, for a figure over texts that were learnt by heart is none.
     """
     by_split: dict[Split, list[tuple[int, Example]]] = {"train": [], "validation": [], "test": []}
-    for key, example in zip(keys, labelled, strict=True):
+    for key, example in labelled:
         by_split[example.split or split_of_key(key)].append((key, example))
     held_out: tuple[Split, ...] = ("validation", "test")
     for split in held_out:
@@ -142,18 +137,14 @@ def assign(
         rows = by_split[split]
         kept[split] = [replace(example, split=split) for key, example in rows if key not in seen]
         seen.update(key for key, _ in rows)
-    return kept, len(labelled) - sum(map(len, kept.values()))
+    return kept
 
 
-def _conflicts(labelled: Sequence[Example], keys: Sequence[int]) -> int:
+def _conflicts(labelled: Iterable[tuple[int, Example]]) -> int:
     """Return how many texts occur under more than one label."""
     first: dict[int, str | None] = {}
     return len(
-        {
-            key
-            for key, example in zip(keys, labelled, strict=True)
-            if first.setdefault(key, example.label) != example.label
-        }
+        {key for key, example in labelled if first.setdefault(key, example.label) != example.label}
     )
 
 

@@ -16,7 +16,7 @@ from sentimill_train.data.examples import read_examples
 from sentimill_train.data.learnt_texts import KNOWN_SHARE, share_learnt
 from sentimill_train.data.readers import digest_of
 from sentimill_train.data.schema import Columns, Example
-from sentimill_train.data.splits import assign, sample_rows, split_of, text_key
+from sentimill_train.data.splits import assign, sample_rows, split_of_key, text_key
 from sentimill_train.metrics.classification import Answers
 
 Part = Literal["auto", "train", "validation", "test", "all"]
@@ -99,23 +99,23 @@ def read_sample(
     """
     examples = read_examples(source, columns=columns or Columns(), labels=labels)
     digest = digest_of(source)
-    texts = [example.text for example in examples]
+    keys = [text_key(example.text) for example in examples]
     learnt = [
         files
         for files in trained_on
-        if any(f.sha256 == digest or share_learnt(f.texts, texts) >= KNOWN_SHARE for f in files)
+        if any(f.sha256 == digest or share_learnt(f.texts, keys) >= KNOWN_SHARE for f in files)
     ]
     if part == "auto":
         split = any(example.split is not None for example in examples)
         part = "test" if split or learnt else "all"
-    chosen = [e for e in examples if part == "all" or (e.split or split_of(e.text)) == part]
+    rows = list(zip(keys, examples, strict=True))
+    chosen = [e for key, e in rows if part == "all" or (e.split or split_of_key(key)) == part]
     labelled = [example for example in chosen if example.label is not None]
     others = [example for example in chosen if example.label is None]
     if learnt and part != "all":
         # In a training on several files, all rows of this one may have been for train.
         whole = all(len(files) == 1 for files in learnt)
-        every = [e for e in examples if e.label is not None]
-        labelled = assign(every, [text_key(e.text) for e in every], whole=whole)[0][part]
+        labelled = assign((row for row in rows if row[1].label is not None), whole=whole)[part]
     # If the file was trained on, its rows without a label may have taught the model too.
     spare = () if needs_labels or learnt else tuple(others)
     if not labelled and not spare:

@@ -19,7 +19,7 @@ from sentimill_train.data.examples import read_examples
 from sentimill_train.data.learnt_texts import text_sketch
 from sentimill_train.data.readers import digest_of
 from sentimill_train.data.schema import Example, Split, label_set
-from sentimill_train.data.splits import Parted, part, sample_rows, split_of
+from sentimill_train.data.splits import Parted, part, sample_rows, split_of_key, text_key
 from sentimill_train.data.tokenized import Refused, Rows, tokenise
 from sentimill_train.evaluation.training_evaluation import EvaluationInputs, read_evaluation
 from sentimill_train.model.autocast import fast_dtype
@@ -129,7 +129,8 @@ def read_reviews(config: TrainConfig) -> tuple[tuple[Source, ...], list[Example]
         found = read_examples(review, columns=config.columns, labels=config.labels)
         # The name alone: the folder of a file is nobody's business.
         name = Path(review).name if "/" in review and ":" not in review else review
-        texts = text_sketch(e.text for e in found if (e.split or split_of(e.text)) == "train")
+        keys = ((text_key(e.text), e.split) for e in found)
+        texts = text_sketch(k for k, split in keys if (split or split_of_key(k)) == "train")
         sources.append(Source(name=name, sha256=digest_of(review), rows=len(found), texts=texts))
         weight, allowed = config.weight_of.get(review), config.labels_of.get(review)
         if weight is not None:

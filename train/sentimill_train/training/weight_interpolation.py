@@ -23,7 +23,6 @@ SHARES: Final = (0.25, 0.5, 0.75, 1.0)
 
 _MOST_ROWS: Final = 4000  # all shares are judged on the same rows
 _TIE: Final = 1e-4  # nats: of shares as good as this the least is taken, which forgets least
-
 OTHERS: Final = 0.25
 """How much the loss on other reviews counts: who trains does so for the own ones. A tenth chose the
 same share in both domains that were tried (benchmarks/results/own_reviews.md)."""
@@ -39,7 +38,8 @@ def interpolate(
     calibrated answers, which the bundle will give. Returned is the share of the new weights that is
     left, one of `SHARES`: 1 leaves *student* as it is.
     """
-    own = _sample(own)
+    chosen = np.random.default_rng(0).permutation(len(own))[:_MOST_ROWS]
+    own = own.take(np.sort(chosen))
     found = weights_of(student)
     losses = {}
     for share in SHARES:
@@ -51,12 +51,6 @@ def interpolate(
     best = min(share for share, loss in losses.items() if loss <= lowest + _TIE)
     mix(student, start, found, best)
     return best
-
-
-def _sample(rows: Rows) -> Rows:
-    if len(rows) <= _MOST_ROWS:
-        return rows
-    return rows.take(np.sort(np.random.default_rng(0).permutation(len(rows))[:_MOST_ROWS]))
 
 
 def mix(
