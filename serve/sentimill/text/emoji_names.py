@@ -127,7 +127,7 @@ def _may_have_eyes(text: str) -> bool:
     "note: this", no mouth behind them.
     """
     for eyes, mouths in _BEHIND.items():
-        place = text.find(eyes)
+        place = text.find(eyes) if eyes in text else -1
         while place >= 0:
             if text[place + 1 : place + 2] in mouths:
                 return True
