@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sentimill.classifier import Classifier
+    from sentimill.client.channel import Security
     from sentimill.client.client import AsyncClient, Client
-    from sentimill.client.credentials import Security
     from sentimill.client.fallback import Fallback
     from sentimill.dataframes import score, to_frame
     from sentimill.errors import SentimillError, TextError
@@ -42,7 +42,7 @@ _MODULES = {
     "Client": "client.client",
     "Fallback": "client.fallback",
     "Prediction": "types",
-    "Security": "client.credentials",
+    "Security": "client.channel",
     "SentimillError": "errors",
     "TextError": "errors",
     "score": "dataframes",

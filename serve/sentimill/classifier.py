@@ -320,9 +320,7 @@ class Classifier:
         together = self.classify(texts)
         alone = [answer for text in texts for answer in self.classify([text])]
         for expected, got in zip((*golden, *golden), (*together, *alone), strict=True):
-            if isinstance(got, TextError):
-                raise self._golden_mismatch(f"has no answer ({got})")
-            self._check_golden(expected, got.probs)
+            self._check_golden(expected, got if isinstance(got, TextError) else got.probs)
 
     def probe(self) -> None:
         """Run one golden text again, alone, and check its answer; from any thread.
@@ -344,17 +342,18 @@ class Classifier:
         rows = [(one, text.ids) for one, text in encoded if isinstance(text, Encoded)]
         return min(rows, key=lambda row: len(row[1]))
 
-    def _check_golden(self, expected: Golden, probs: Sequence[float]) -> None:
-        if fault := golden_fault(expected, probs, self.precision):
-            raise self._golden_mismatch(fault)
-
-    def _golden_mismatch(self, fault: str) -> BundleError:
-        return BundleError(
-            f"bundle {self.bundle.path} does not verify: a golden text {fault} in"
-            f" {self.precision} on {self.engine.info.engine}: export it again, or use"
-            " another --precision or --engine",
-            reason="BUNDLE_GOLDEN_MISMATCH",
-        )
+    def _check_golden(self, expected: Golden, got: Sequence[float] | TextError) -> None:
+        if isinstance(got, TextError):
+            fault: str | None = f"has no answer ({got})"
+        else:
+            fault = golden_fault(expected, got, self.precision)
+        if fault:
+            raise BundleError(
+                f"bundle {self.bundle.path} does not verify: a golden text {fault} in"
+                f" {self.precision} on {self.engine.info.engine}: export it again, or use"
+                " another --precision or --engine",
+                reason="BUNDLE_GOLDEN_MISMATCH",
+            )
 
 
 def encoder_of(

@@ -18,7 +18,7 @@ from sentimill.cli.options import Secured
 from sentimill.errors import UsageError
 
 if TYPE_CHECKING:
-    from sentimill.client.credentials import Security  # importing gRPC takes a while
+    from sentimill.client.channel import Security  # importing gRPC takes a while
 
 _TOKEN_VARIABLE: Final = "SENTIMILL_TOKEN"
 
@@ -73,7 +73,7 @@ class ServerAccess:
             )
         if not tls and token is None:
             return None
-        from sentimill.client.credentials import Security
+        from sentimill.client.channel import Security
 
         self._check_certificates()
         ca, certificate, key = (

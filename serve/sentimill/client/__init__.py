@@ -6,8 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sentimill.client.channel import Security
     from sentimill.client.client import AsyncClient, Client
-    from sentimill.client.credentials import Security
     from sentimill.client.fallback import Fallback
 
 __all__ = ["AsyncClient", "Client", "Fallback", "Security"]

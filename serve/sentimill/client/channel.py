@@ -1,9 +1,10 @@
-"""How a client's connections behave: retries, keepalive, limits, and what a failed call means."""
+"""How a client connects: TLS, tokens, retries, limits, and what a failed call means."""
 
 from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass, field
 from typing import Final
 
 import grpc
@@ -43,7 +44,7 @@ _SERVICE_CONFIG: Final = {
     # is down does not get four times its load.
     "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.5},
 }
-CHANNEL_OPTIONS: Final = (
+_OPTIONS: Final = (
     ("grpc.max_receive_message_length", _MAX_RESPONSE_BYTES),
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
     # gRPC does not retry a request that is larger than this buffer.
@@ -99,6 +100,41 @@ _KINDS: Final[dict[grpc.StatusCode, type[SentimillError]]] = {
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineError,
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Security:
+    """Credentials of a client. `ca`, `certificate` and `key` are the contents of PEM files.
+
+    ca: the certificate of the authority to trust; None with `tls` trusts the system's authorities.
+    certificate, key: the client's own, where the server asks for one (mTLS). token: sent with each
+    call. Without TLS, anyone on the network path can read the token.
+    """
+
+    tls: bool = True
+    ca: bytes | None = None
+    certificate: bytes | None = None
+    key: bytes | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+
+    def channel(self, address: str) -> grpc.Channel:
+        """Return a channel to *address*, which connects at its first call."""
+        if not self.tls:
+            return grpc.insecure_channel(address, options=_OPTIONS)
+        return grpc.secure_channel(address, self._credentials(), options=_OPTIONS)
+
+    def aio_channel(self, address: str) -> grpc.aio.Channel:
+        """Return a channel for asyncio. Call it in the event loop that will use the channel."""
+        if not self.tls:
+            return grpc.aio.insecure_channel(address, options=_OPTIONS)
+        return grpc.aio.secure_channel(address, self._credentials(), options=_OPTIONS)
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Return the metadata of each call: the token, where there is one."""
+        return () if self.token is None else (("authorization", f"Bearer {self.token}"),)
+
+    def _credentials(self) -> grpc.ChannelCredentials:
+        return grpc.ssl_channel_credentials(self.ca, self.key, self.certificate)
 
 
 def error_of(error: grpc.RpcError) -> SentimillError:

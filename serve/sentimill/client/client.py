@@ -20,8 +20,7 @@ from typing import Generic, TypeAlias, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from sentimill.client.channel import METHOD, error_of
-from sentimill.client.credentials import Security
+from sentimill.client.channel import METHOD, Security, error_of
 from sentimill.client.fallback import Fallback
 from sentimill.client.messages import Answers, model_of
 from sentimill.errors import InputError, UsageError

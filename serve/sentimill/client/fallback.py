@@ -86,10 +86,12 @@ class Fallback:
         """
         better = list(results)
         self._check_labels(results)
+        below = self._below
         unsure = [
-            (result.confidence, i)
-            for i, result in enumerate(results)
-            if isinstance(result, Prediction) and self._is_unsure(result)
+            (one.confidence, i)
+            for i, one in enumerate(results)
+            if isinstance(one, Prediction)
+            and (one.abstained if below is None else one.confidence < below)
         ]
         chosen = [i for _, i in sorted(unsure)]
         chosen = chosen[: self._reserve(len(chosen))]
@@ -114,9 +116,6 @@ class Fallback:
                 f" {', '.join(known)}: pass Fallback(labels=...) in the order of your probs",
                 reason="FALLBACK_LABELS",
             )
-
-    def _is_unsure(self, result: Prediction) -> bool:
-        return result.abstained if self._below is None else result.confidence < self._below
 
     def _reserve(self, wanted: int) -> int:
         """Reserve money for as many texts as the budget allows, and return their number."""

@@ -28,16 +28,15 @@ def start_engine(
         EngineError: the graph does not load, or no device that was asked for is available.
     """
     cores = threads or usable_cores()
-    for place, choice in enumerate(choices):
+    *better, last = choices
+    for choice in better:
         try:
-            engine = _start(choice, graph_of(choice), cores)
+            return _start(choice, graph_of(choice), cores), choice
         except EngineError as error:
-            if error.reason != "ENGINE_PROVIDER_FALLBACK" or place + 1 == len(choices):
+            if error.reason != "ENGINE_PROVIDER_FALLBACK":
                 raise
             log.warning("%s on %s does not run here: %s", choice.engine, choice.provider, error)
-            continue
-        return engine, choice
-    raise EngineError("there is no engine to choose from", reason="ENGINE_MISSING")
+    return _start(last, graph_of(last), cores), last
 
 
 def _start(choice: EngineChoice, model: bytes, threads: int) -> Engine:

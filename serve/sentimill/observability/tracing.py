@@ -8,6 +8,7 @@ package is loaded, and a call costs one more function call.
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -111,15 +112,20 @@ def configured_spans(environment: Mapping[str, str]) -> Spans:
     Raises:
         UsageError: EXTRA_MISSING, or OTEL_UNSUPPORTED for an exporter that is neither.
     """
-    wanted = _exporter_name(environment)
-    if wanted is None:
+    name = _exporter_name(environment)
+    if name == "none":
         return Spans()
     try:
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
 
-        exporter = _exporter(wanted)
+        if name == "console":
+            exporter: SpanExporter = ConsoleSpanExporter(out=sys.stderr)
+        else:
+            from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
+            exporter = OTLPSpanExporter()
     except ImportError as error:
         raise UsageError(
             f"OTEL_ variables ask for traces, and {error.name} is not installed: pip install"
@@ -143,33 +149,20 @@ def trace_id(metadata: Metadata) -> str | None:
     return None
 
 
-def _exporter_name(environment: Mapping[str, str]) -> str | None:
+def _exporter_name(environment: Mapping[str, str]) -> str:
+    """Return "otlp", "console" or "none"."""
     if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
-        return None
+        return "none"
     endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     default = "otlp" if any(environment.get(name) for name in endpoints) else "none"
     name = environment.get("OTEL_TRACES_EXPORTER", "").strip() or default
     protocol = environment.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or environment.get(
         "OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"
     )
-    if name == "none":
-        return None
-    if name not in ("otlp", "console") or (name == "otlp" and protocol != "grpc"):
+    if name not in ("otlp", "console", "none") or (name == "otlp" and protocol != "grpc"):
         raise UsageError(
             f"the exporter {name!r} over {protocol!r} is not supported: set OTEL_TRACES_EXPORTER to"
             " otlp (with OTEL_EXPORTER_OTLP_PROTOCOL=grpc), console or none",
             reason="OTEL_UNSUPPORTED",
         )
     return name
-
-
-def _exporter(name: str) -> SpanExporter:
-    if name == "console":
-        import sys
-
-        from opentelemetry.sdk.trace.export import ConsoleSpanExporter
-
-        return ConsoleSpanExporter(out=sys.stderr)
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-
-    return OTLPSpanExporter()

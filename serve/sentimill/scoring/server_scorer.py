@@ -12,8 +12,8 @@ from typing import Final, TypeVar
 
 import numpy as np
 
+from sentimill.client.channel import Security
 from sentimill.client.client import Client
-from sentimill.client.credentials import Security
 from sentimill.errors import (
     DeadlineError,
     EngineError,
