@@ -12,15 +12,18 @@ unchanged, because its weights sum to 1. It is added to the bias of the projecti
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnxruntime.transformers.fusion_skiplayernorm import (
+    FusionBiasSkipLayerNormalization,
+    FusionSkipLayerNormalization,
+)
+from onnxruntime.transformers.onnx_model import OnnxModel
 
 _MS: Final = "com.microsoft"
 _TOKENWISE: Final = ("Add", "BiasGelu", "FastGelu", "SkipLayerNormalization")
@@ -44,217 +47,130 @@ def pack_graph(data: bytes) -> bytes | None:
     data: an encoder as `export.onnx` writes it, in fp32 or fp16.
     """
     try:
-        model = onnx.load_model_from_string(data)
-        _rewrite(_Graph(model.graph))
+        model = OnnxModel(onnx.load_model_from_string(data))
+        _rewrite(model)
     except (DecodeError, _UnknownGraphError):
         return None
-    packed: bytes = model.SerializeToString()
+    packed: bytes = model.model.SerializeToString()
     return packed
 
 
-class _Graph:
-    """The graph, with its nodes and constants by name."""
-
-    def __init__(self, proto: GraphProto) -> None:
-        self.proto = proto
-        self.constants = {tensor.name: tensor for tensor in proto.initializer}
-        self._index(proto.node)
-
-    def _index(self, nodes: Iterable[NodeProto]) -> None:
-        self.nodes = list(nodes)
-        self.makers: dict[str, NodeProto] = {}
-        self.users: defaultdict[str, list[NodeProto]] = defaultdict(list)
-        for node in self.nodes:
-            self.makers.update(dict.fromkeys(node.output, node))
-            for name in node.input:
-                self.users[name].append(node)
-
-    def put(self, replaced: dict[str, list[NodeProto]], gone: set[str]) -> None:
-        """Replace each node that makes an output of *replaced*, and remove those of *gone*.
-
-        A node is named by its first output.
-        """
-        self._index(
-            new
-            for node in self.nodes
-            if node.output[0] not in gone
-            for new in replaced.get(node.output[0], [node])
-        )
-
-    def made_by(self, name: str, kind: str) -> NodeProto:
-        """Return the node of *kind* that makes *name*."""
-        node = self.makers.get(name)
-        if node is None or node.op_type != kind:
-            raise _UnknownGraphError
-        return node
-
-    def only_user(self, name: str, kind: str) -> NodeProto:
-        """Return the node of *kind* that alone takes *name*."""
-        users = self.users[name]
-        if len(users) != 1 or users[0].op_type != kind:
-            raise _UnknownGraphError
-        return users[0]
-
-    def array(self, name: str) -> NDArray[np.generic]:
-        """Return the constant *name*."""
-        if name not in self.constants:
-            raise _UnknownGraphError
-        values: NDArray[np.generic] = numpy_helper.to_array(self.constants[name])
-        return values
-
-    def add(self, name: str, values: NDArray[np.generic]) -> str:
-        """Store a new constant."""
-        self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(values), name)
-        return name
-
-    def store(self) -> None:
-        """Write all back to the graph, without constants that nothing takes any more."""
-        del self.proto.node[:]
-        self.proto.node.extend(self.nodes)
-        del self.proto.initializer[:]
-        self.proto.initializer.extend(
-            tensor for name, tensor in self.constants.items() if self.users[name]
-        )
-
-
-def _rewrite(graph: _Graph) -> None:
-    embeddings = [node for node in graph.nodes if node.op_type == "EmbedLayerNormalization"]
+def _rewrite(model: OnnxModel) -> None:
+    embeddings = model.get_nodes_by_op_type("EmbedLayerNormalization")
     if len(embeddings) != 1 or len(embeddings[0].output) < 2:
         raise _UnknownGraphError
     states, lengths = embeddings[0].output[:2]
-    _fuse_norms(graph)
-    norms = [node for node in graph.nodes if node.op_type == "SkipLayerNormalization"]
-    if not norms:
+    # A session fuses each norm with the two sums before it on a GPU, but only for states in (rows,
+    # tokens, channels).
+    FusionSkipLayerNormalization(model, shape_infer=False).apply()
+    FusionBiasSkipLayerNormalization(model).apply()
+    model.topological_sort()
+    norms = model.get_nodes_by_op_type("SkipLayerNormalization")
+    if not norms or any(len(norm.input) != 5 for norm in norms):
         raise _UnknownGraphError
     last = norms[-1].output[0]
-    _check_between(graph, states, last, lengths)
-    for node in graph.users[lengths]:
-        if node.op_type != "Attention":
-            raise _UnknownGraphError
-    _replace_attention(graph, lengths)
-    _gather_and_restore(graph, states, last)
-    graph.store()
-    graph.proto.input.extend(
-        helper.make_tensor_value_info(name, kind, shape)
-        for name, (kind, shape) in _NEW_INPUTS.items()
-    )
+    _check_between(model, states, last, lengths)
+    for node in model.get_nodes_by_op_type("Attention"):
+        _replace_attention(model, node)
+    for name, (kind, shape) in _NEW_INPUTS.items():
+        model.add_input(helper.make_tensor_value_info(name, kind, shape))
+    _gather_and_restore(model, states, last, _array(model, embeddings[0].input[2]).shape[1])
+    model.update_graph()
+    model.topological_sort()
 
 
-def _fuse_norms(graph: _Graph) -> None:
-    """Make one node of each norm and the two sums before it.
-
-    A session does that on a GPU, but only for states in (rows, tokens, channels).
-    """
-    replaced: dict[str, list[NodeProto]] = {}
-    gone: set[str] = set()
-    for norm in graph.nodes:
-        if norm.op_type != "LayerNormalization":
-            continue
-        total = graph.made_by(norm.input[0], "Add")
-        (biased, skip), (product, bias) = _biased(graph, total)
-        epsilon = next((each.f for each in norm.attribute if each.name == "epsilon"), 1e-5)
-        node = helper.make_node(
-            "SkipLayerNormalization",
-            [product, skip, norm.input[1], norm.input[2], bias],
-            [norm.output[0]],
-            domain=_MS,
-            epsilon=epsilon,
-        )
-        replaced[norm.output[0]] = [node]
-        gone |= {total.output[0], biased}
-    graph.put(replaced, gone)
-
-
-def _biased(graph: _Graph, total: NodeProto) -> tuple[tuple[str, str], tuple[str, str]]:
-    """Return the terms of the sum *total*, a product with its bias first, and those two parts."""
-    for first, second in (total.input, reversed(total.input)):
-        inner = graph.makers.get(first)
-        if inner is None or inner.op_type != "Add" or len(graph.users[first]) != 1:
-            continue
-        for product, bias in (inner.input, reversed(inner.input)):
-            maker = graph.makers.get(product)
-            if bias in graph.constants and maker is not None and maker.op_type == "MatMul":
-                return (first, second), (product, bias)
-    raise _UnknownGraphError
-
-
-def _check_between(graph: _Graph, states: str, last: str, lengths: str) -> None:
+def _check_between(model: OnnxModel, states: str, last: str, lengths: str) -> None:
     """Raise unless every node between *states* and *last* works on each token alone, or attends."""
     inside = {states}
-    for node in graph.nodes:  # each comes after the nodes that make its inputs
-        if inside.isdisjoint(node.input):
-            continue
+    for node in model.nodes():  # each comes after the nodes that make its inputs
         others = [name for name in node.input if name not in inside]
-        if node.op_type == "Attention":
+        if len(others) == len(node.input):
+            known = lengths not in others
+        elif node.op_type == "Attention":
             known = others[2:] == [lengths]
         elif node.op_type == "MatMul":
-            known = others == [node.input[1]] and graph.array(others[0]).ndim == 2
+            known = others == [node.input[1]] and _array(model, others[0]).ndim == 2
         else:
-            known = node.op_type in _TOKENWISE and all(graph.array(o).ndim == 1 for o in others)
+            known = node.op_type in _TOKENWISE and all(_array(model, o).ndim == 1 for o in others)
         if not known:
             raise _UnknownGraphError
-        inside |= {*node.output} - {last}
-    if not inside.isdisjoint(made.name for made in graph.proto.output):
+        if len(others) < len(node.input):
+            inside |= {*node.output} - {last}
+    if not inside.isdisjoint(made.name for made in model.graph().output):
         raise _UnknownGraphError
 
 
-def _replace_attention(graph: _Graph, lengths: str) -> None:
-    replaced: dict[str, list[NodeProto]] = {}
-    for node in graph.nodes:
-        if node.op_type != "Attention":
-            continue
-        settings = {each.name: each.i for each in node.attribute}
-        if set(settings) != {"num_heads"} or [*node.input[3:]] != [lengths]:
-            raise _UnknownGraphError
-        states, weights, bias, _ = node.input
-        made = node.output[0]
-        width = graph.array(weights).shape[0]
-        if len(graph.array(bias)) != 3 * width:
-            raise _UnknownGraphError
-        biases = np.split(graph.array(bias), 3)
-        parts = [f"{made}_{name}" for name in ("query", "key", "value")]
-        nodes = [
-            helper.make_node("MatMul", [states, graph.add(f"{part}_weight", values)], [part])
-            for part, values in zip(parts, np.split(graph.array(weights), 3, axis=1), strict=True)
-        ]
-        added = f"{parts[0]}_biased"
-        query = [parts[0], graph.add(f"{parts[0]}_bias", biases[0])]
-        attention = helper.make_node(
+def _replace_attention(model: OnnxModel, node: NodeProto) -> None:
+    settings = {each.name: each.i for each in node.attribute}
+    states, weights, bias, _ = node.input
+    made = node.output[0]
+    width = _array(model, weights).shape[0]
+    biases = np.split(_array(model, bias), 3)
+    if set(settings) != {"num_heads"} or len(biases[0]) != width:
+        raise _UnknownGraphError
+    parts = [f"{made}_{name}" for name in ("query", "key", "value")]
+    for part, values in zip(parts, np.split(_array(model, weights), 3, axis=1), strict=True):
+        weight = _add_constant(model, f"{part}_weight", values)
+        model.add_node(helper.make_node("MatMul", [states, weight], [part]))
+    added = f"{parts[0]}_biased"
+    query_bias = _add_constant(model, f"{parts[0]}_bias", biases[0])
+    model.add_node(helper.make_node("Add", [parts[0], query_bias], [added]))
+    model.add_node(
+        helper.make_node(
             "PackedMultiHeadAttention",
             [added, *parts[1:], "", "token_offset", "cumulative_lengths"],
             [made],
             domain=_MS,
             num_heads=settings["num_heads"],
         )
-        replaced[made] = [*nodes, helper.make_node("Add", query, [added]), attention]
-        _move_bias(graph, made, biases[2])
-    graph.put(replaced, set())
+    )
+    model.remove_node(node)
+    _move_bias(model, made, biases[2])
 
 
-def _move_bias(graph: _Graph, attended: str, bias: NDArray[np.generic]) -> None:
+def _move_bias(model: OnnxModel, attended: str, bias: NDArray[np.generic]) -> None:
     """Add *bias*, of the values of *attended*, to the bias of the projection that follows."""
-    product = graph.only_user(attended, "MatMul")
-    norm = graph.only_user(product.output[0], "SkipLayerNormalization")
-    if len(norm.input) < 5 or norm.input[0] != product.output[0]:
+    product = _only_user(model, attended, "MatMul")
+    norm = _only_user(model, product.output[0], "SkipLayerNormalization")
+    if norm.input[0] != product.output[0]:
         raise _UnknownGraphError
-    behind = graph.array(norm.input[4])
-    moved = bias.astype(np.float32) @ graph.array(product.input[1]).astype(np.float32)
+    behind = _array(model, norm.input[4])
+    moved = bias.astype(np.float32) @ _array(model, product.input[1]).astype(np.float32)
     total = (behind.astype(np.float32) + moved).astype(behind.dtype)
-    norm.input[4] = graph.add(f"{attended}_bias", total)
+    norm.input[4] = _add_constant(model, f"{attended}_bias", total)
 
 
-def _gather_and_restore(graph: _Graph, states: str, last: str) -> None:
+def _only_user(model: OnnxModel, name: str, kind: str) -> NodeProto:
+    """Return the node of *kind* that alone takes *name*."""
+    users: list[NodeProto] = model.input_name_to_nodes().get(name, [])
+    if len(users) != 1 or users[0].op_type != kind:
+        raise _UnknownGraphError
+    return users[0]
+
+
+def _gather_and_restore(model: OnnxModel, states: str, last: str, width: int) -> None:
     """Gather the tokens of texts from *states*; put their *last* states back where they were."""
-    width = graph.array(graph.makers[states].input[2]).shape[1]
     flat, packed, restored = f"{states}_flat", f"{states}_packed", f"{last}_restored"
-    embed, norm = graph.makers[states], graph.makers[last]
-    for node in graph.nodes:
-        for i, name in enumerate(node.input):
-            node.input[i] = {states: packed, last: restored}.get(name, name)
-    shape = graph.add(f"{flat}_shape", np.array([-1, width]))
-    gathered = [
-        helper.make_node("Reshape", [states, shape], [flat]),
-        helper.make_node("Gather", [flat, "token_positions"], [packed], axis=0),
-    ]
-    back = helper.make_node("RestorePadding", [last, "token_offset"], [restored], domain=_MS)
-    graph.put({states: [embed, *gathered], last: [norm, back]}, set())
+    model.replace_input_of_all_nodes(states, packed)
+    model.replace_input_of_all_nodes(last, restored)
+    shape = _add_constant(model, f"{flat}_shape", np.array([-1, width]))
+    model.add_nodes(
+        [
+            helper.make_node("Reshape", [states, shape], [flat]),
+            helper.make_node("Gather", [flat, "token_positions"], [packed], axis=0),
+            helper.make_node("RestorePadding", [last, "token_offset"], [restored], domain=_MS),
+        ]
+    )
+
+
+def _array(model: OnnxModel, name: str) -> NDArray[np.generic]:
+    tensor = model.get_initializer(name)
+    if tensor is None:
+        raise _UnknownGraphError
+    values: NDArray[np.generic] = numpy_helper.to_array(tensor)
+    return values
+
+
+def _add_constant(model: OnnxModel, name: str, values: NDArray[np.generic]) -> str:
+    model.add_initializer(numpy_helper.from_array(np.ascontiguousarray(values), name))
+    return name
