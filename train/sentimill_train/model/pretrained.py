@@ -6,25 +6,25 @@ No code is run from it and no pickle is read: config.json, model.safetensors, to
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from sentimill.bundle.manifest import MANIFEST, Base, Source
+from sentimill.bundle.reader import WEIGHTS
 from sentimill.errors import UsageError
 from sentimill_train.model.packaged_encoders import (
     MINILM,
     MPNET,
-    PackagedEncoder,
     find_packaged,
     sha256_of,
 )
 
 _ADAPTER: Final = "adapter_config.json"  # where peft is installed, it names another model to load
 _LOG: Final = logging.getLogger(__name__)
-_FILES: Final = ("config.json", "model.safetensors", "tokenizer.json")
+_FILES: Final = ("config.json", WEIGHTS, "tokenizer.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,8 @@ def find_pretrained(base: str | None = None) -> Pretrained:
     base = base or MINILM.short_name
     for encoder in (MINILM, MPNET):
         if base == encoder.short_name:
-            return _from_package(encoder)
+            folder = find_packaged(encoder, _FILES, Path.home() / ".cache" / "sentimill")
+            return _checked(encoder.name, folder, encoder.revision)
     if base.startswith("hub:"):
         return _from_hub(base.removeprefix("hub:"))
     folder = Path(base)
@@ -80,13 +81,7 @@ def find_pretrained(base: str | None = None) -> Pretrained:
             " hub",
             reason="BASE_NOT_FOUND",
         )
-    return _checked(Pretrained(name=folder.resolve().name, folder=folder, sha256=""))
-
-
-def _from_package(encoder: PackagedEncoder) -> Pretrained:
-    folder = find_packaged(encoder, _FILES, Path.home() / ".cache" / "sentimill")
-    found = Pretrained(name=encoder.name, folder=folder, sha256="", revision=encoder.revision)
-    return _checked(found)
+    return _checked(folder.resolve().name, folder, None)
 
 
 def _from_hub(name: str) -> Pretrained:
@@ -112,35 +107,40 @@ def _from_hub(name: str) -> Pretrained:
             folder.name,
         )
     # The hub's cache names the folder by the commit, so a branch is recorded as what it was today.
-    return _checked(Pretrained(name=name, folder=folder, sha256="", revision=folder.name))
+    return _checked(name, folder, folder.name)
 
 
-def _checked(found: Pretrained) -> Pretrained:
-    for name in _FILES:
-        if not (found.folder / name).is_file():
-            if (found.folder / MANIFEST).is_file():
+def _checked(name: str, folder: Path, revision: str | None) -> Pretrained:
+    for file in _FILES:
+        if not (folder / file).is_file():
+            if (folder / MANIFEST).is_file():
                 remedy = (
                     "the bundle can answer, and training needs the weights as well. Those of the"
                     " model that comes with Sentimill are a distribution of their own: `pip install"
                     " ./bundles` in a clone"
                 )
-            elif name == "model.safetensors":
+            elif file == WEIGHTS:
                 remedy = "save the model with safe_serialization=True"
             else:
                 remedy = "save the model and its fast tokenizer there"
             raise UsageError(
-                f"{found.folder} has no {name}, and nothing else is read: {remedy}",
-                reason="BASE_UNSAFE",
+                f"{folder} has no {file}, and nothing else is read: {remedy}", reason="BASE_UNSAFE"
             )
-    if (found.folder / _ADAPTER).exists():
+    if (folder / _ADAPTER).exists():
         raise UsageError(
-            f"{found.folder} has an {_ADAPTER}, so its weights are those of an adapter on another"
+            f"{folder} has an {_ADAPTER}, so its weights are those of an adapter on another"
             " model: merge the two, and save that",
             reason="BASE_UNSAFE",
         )
-    sha256 = sha256_of(found.folder / "model.safetensors")
-    sources, base = _history(found.folder)
-    return replace(found, sha256=sha256, sources=sources, base=base)
+    sources, base = _history(folder)
+    return Pretrained(
+        name=name,
+        folder=folder,
+        sha256=sha256_of(folder / WEIGHTS),
+        revision=revision,
+        sources=sources,
+        base=base,
+    )
 
 
 def _history(folder: Path) -> tuple[tuple[Source, ...], Base | None]:
@@ -154,7 +154,7 @@ def _history(folder: Path) -> tuple[tuple[Source, ...], Base | None]:
         base: Base | None = None
 
     try:
-        known = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Known)
+        known = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Known)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return (), None
     if known.base is None:

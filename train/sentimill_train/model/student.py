@@ -115,33 +115,27 @@ def new_student(
     Raises:
         UsageError: the checkpoint is of no family that this student can be.
     """
-    names = dict(enumerate(labels))
     config = _tiny_config(vocabulary) if preset == "tiny" else _config_of(pretrained)
-    from_student = preset != "tiny" and goes_on(pretrained, labels)
     if dropout is not None:
         _set_dropout(config, dropout)
-    config.num_labels = len(labels)
-    config.id2label = names
-    config.label2id = {name: i for i, name in names.items()}
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {name: i for i, name in enumerate(labels)}
     if preset == "tiny":
         return Student(config)
-    if from_student:
+    if goes_on(pretrained, labels):
         student = _load(pretrained.folder, config)
-        if preset == "minilm-l3":
-            _keep_few_layers(student.encoder, pretrained.name)
-            student.config.num_hidden_layers = _FEW_LAYERS
-        return student
-    with _quiet():
-        try:
-            encoder = AutoModel.from_pretrained(
-                pretrained.folder, config=config, use_safetensors=True, dtype=torch.float32
-            )
-        except (OSError, ValueError) as error:
-            raise _unsupported(pretrained, error) from error
+    else:
+        with _quiet():
+            try:
+                encoder = AutoModel.from_pretrained(
+                    pretrained.folder, config=config, use_safetensors=True, dtype=torch.float32
+                )
+            except (OSError, ValueError) as error:
+                raise _unsupported(pretrained, error) from error
+        student = Student(config, encoder)
     if preset == "minilm-l3":
-        _keep_few_layers(encoder, pretrained.name)
-        config = encoder.config
-    return Student(config, encoder)
+        _keep_few_layers(student, pretrained.name)
+    return student
 
 
 def to_device(model: PreTrainedModel) -> None:
@@ -247,8 +241,9 @@ def is_student(config: PreTrainedConfig) -> bool:
     return Student.__name__ in (config.architectures or [])
 
 
-def _keep_few_layers(encoder: PreTrainedModel, name: str) -> None:
+def _keep_few_layers(student: Student, name: str) -> None:
     # BERT, MiniLM and RoBERTa call the stack `encoder`, DistilBERT `transformer`.
+    encoder = student.encoder
     stack = getattr(encoder, "encoder", None) or getattr(encoder, "transformer", None)
     layers = getattr(stack, "layer", None)
     if stack is None or not isinstance(layers, nn.ModuleList) or len(layers) < _FEW_LAYERS:
@@ -259,7 +254,8 @@ def _keep_few_layers(encoder: PreTrainedModel, name: str) -> None:
         )
     kept = [len(layers) * (k + 1) // _FEW_LAYERS - 1 for k in range(_FEW_LAYERS)]
     stack.layer = nn.ModuleList([layers[i] for i in kept])
-    encoder.config.num_hidden_layers = _FEW_LAYERS
+    for config in (student.config, encoder.config):
+        config.num_hidden_layers = _FEW_LAYERS
 
 
 def _set_dropout(config: PreTrainedConfig, dropout: float) -> None:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, TextClassific
 from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.pipelines.base import GenericTensor
 
-from sentimill.bundle.reader import open_bundle
+from sentimill.bundle.reader import WEIGHTS, open_bundle
 from sentimill.bundle.reference import reference_bundle
 from sentimill.classifier import encoder_of
 from sentimill.errors import TextError, UsageError
@@ -34,8 +34,8 @@ def to_transformers(bundle: Path | str | None = None) -> TextClassificationPipel
     """
     opened = open_bundle(reference_bundle() if bundle is None else bundle)
     manifest = opened.manifest
-    if "model.safetensors" not in manifest.files:
-        why = f"{opened.path} has no model.safetensors: use a bundle that train wrote"
+    if WEIGHTS not in manifest.files:
+        why = f"{opened.path} has no {WEIGHTS}: use a bundle that train wrote"
         raise UsageError(why, reason="BUNDLE_NO_WEIGHTS")
     tokenizer_json = opened.read("tokenizer.json")
     tokenizer = Tokenizer.from_buffer(tokenizer_json)
