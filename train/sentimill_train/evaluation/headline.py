@@ -65,14 +65,14 @@ def _where_it_fails(judgement: Judgement, first: SetResult) -> str:
             f"The weakest label is {worst.label}: the model finds {worst.recall.value:.0%} of those"
             f" reviews, and {worst.precision.value:.0%} of its “{worst.label}” answers are right."
         )
-    weak = sorted((s for s in first.slices if s.weak), key=lambda s: s.accuracy.high)[:_MOST_WEAK]
     sentences += [
-        f"Of reviews with {s.kind} {s.value}, {s.accuracy.value:.0%} are right." for s in weak
+        f"Of reviews with {s.kind} {s.value}, {s.accuracy.value:.0%} are right."
+        for s in first.weak_slices()[:_MOST_WEAK]
     ]
-    tests = [test for test in judgement.behaviour if test.failures]
-    if tests:
-        test = max(tests, key=lambda test: test.rate.low)
-        sentences.append(f"Of the cases of “{test.test}”, {test.rate.value:.0%} fail.")
+    sentences += [
+        f"Of the cases of “{test.test}”, {test.rate.value:.0%} fail."
+        for test in judgement.failed_tests()[:1]
+    ]
     return " ".join(sentences)
 
 

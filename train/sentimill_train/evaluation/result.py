@@ -73,6 +73,10 @@ class SetResult(msgspec.Struct, frozen=True, kw_only=True):
     slices: tuple[Slice, ...]
     answered_error: Figure | None = None
 
+    def weak_slices(self) -> list[Slice]:
+        """Return the slices that are surely worse than the rest, the worst first."""
+        return sorted((s for s in self.slices if s.weak), key=lambda s: s.accuracy.high)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
@@ -152,6 +156,11 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     sets: tuple[SetResult, ...]
     behaviour: tuple[Result, ...] = ()
     rivals: tuple[Rival, ...] = ()
+
+    def failed_tests(self) -> list[Result]:
+        """Return the behaviour tests that have a failure, the worst first."""
+        failed = [test for test in self.behaviour if test.failures]
+        return sorted(failed, key=lambda test: -test.rate.low)
 
 
 _MEASURES: Final[dict[str, Measure]] = {

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import PurePath
 from typing import Final
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from sentimill_train.data.schema import Example
 from sentimill_train.metrics.classification import Answers, macro_f1_of
@@ -92,46 +93,32 @@ def slice_by_kind(examples: Sequence[Example], answers: Answers) -> list[Slice]:
     found: list[Slice] = []
     for kind in _KINDS:
         values = np.array([row.get(kind, "") for row in kinds])
-        present = [value for value in _ordered(set(values.tolist())) if value]
-        if len(present) > 1:
-            found.extend(_slices(kind, values, present, answers))
+        present = sorted({*values.tolist()} - {""}, key=_place)
+        insides = {value: values == value for value in present if len(present) > 1}
+        found += [
+            _slice(kind, value, inside, answers)
+            for value, inside in insides.items()
+            if inside.sum() >= MIN_ROWS
+        ]
     return found
 
 
-def _slices(
-    kind: str, values: np.typing.NDArray[np.str_], present: Sequence[str], answers: Answers
-) -> Iterator[Slice]:
-    correct = answers.correct
-    for value in present:
-        inside = values == value
-        rows = int(inside.sum())
-        if rows < MIN_ROWS:
-            continue
-        figure = share(int(correct[inside].sum()), rows)
-        rest = correct[~inside]
-        part = answers.take(inside)
-        yield Slice(
-            kind=kind,
-            value=value,
-            accuracy=figure,
-            macro_f1=_macro_f1(part),
-            confidence=float(part.confidence.mean()),
-            weak=bool(len(rest) and figure.high < rest.mean()),
-        )
+def _slice(kind: str, value: str, inside: NDArray[np.bool_], answers: Answers) -> Slice:
+    part, rest = answers.take(inside), answers.correct[~inside]
+    accuracy = share(int(part.correct.sum()), len(part.gold))
+    several = len(np.unique(part.gold)) > 1
+    return Slice(
+        kind=kind,
+        value=value,
+        accuracy=accuracy,
+        macro_f1=macro_f1_of(part.predicted, part.gold) if several else None,
+        confidence=float(part.confidence.mean()),
+        weak=bool(len(rest) and accuracy.high < rest.mean()),
+    )
 
 
-def _macro_f1(answers: Answers) -> float | None:
-    if len(np.unique(answers.gold)) < 2:
-        return None
-    return macro_f1_of(answers.predicted, answers.gold)
-
-
-def _ordered(values: set[str]) -> list[str]:
-    """Return *values* by their first number, then by name, so that lengths come in order."""
-
-    def key(value: str) -> tuple[float, str]:
-        number = re.search(r"\d+", value)
-        rank = float(number[0]) if number else -1.0
-        return (rank + 0.5 if value.startswith("over") else rank, value)
-
-    return sorted(values, key=key)
+def _place(value: str) -> tuple[float, str]:
+    """Return what sorts values by their first number, then by name: lengths come in order."""
+    number = re.search(r"\d+", value)
+    rank = float(number[0]) if number else -1.0
+    return (rank + 0.5 if value.startswith("over") else rank, value)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from sentimill_train.calibration.abstention import Abstention
 from sentimill_train.evaluation.result import Judgement, SetResult
 from sentimill_train.metrics.intervals import Figure
@@ -89,25 +87,18 @@ def _shown(figure: Figure | None, column: str) -> str:
 
 def _weak(judgement: Judgement) -> str:
     """Return the slices that are significantly worse, and the tests that fail most."""
-    lines = [line for result in judgement.sets for line in _weak_slices(result)][:_WEAK_SLICES]
-    tests = [test for test in judgement.behaviour if test.failures]
-    tests.sort(key=lambda test: -test.rate.low)
+    lines = [
+        f"- {_plain(result.name)}, {s.kind} {_plain(s.value)}: {s.accuracy.value:.1%} right on"
+        f" {s.accuracy.rows:,} rows, {result.figures['accuracy'].value:.1%} overall"
+        for result in judgement.sets
+        for s in result.weak_slices()
+    ][:_WEAK_SLICES]
     lines += [
         f"- {_plain(test.suite)}, {_plain(test.test)}: {test.rate.value:.0%} of {test.rate.rows}"
         f" cases fail ({test.rate.low:.0%} to {test.rate.high:.0%})"
-        for test in tests[:_WORST_TESTS]
+        for test in judgement.failed_tests()[:_WORST_TESTS]
     ]
     return "\n".join(lines)
-
-
-def _weak_slices(result: SetResult) -> Sequence[str]:
-    weak = sorted((s for s in result.slices if s.weak), key=lambda s: s.accuracy.high)
-    overall = result.figures["accuracy"].value
-    return [
-        f"- {_plain(result.name)}, {s.kind} {_plain(s.value)}: {s.accuracy.value:.1%} right on"
-        f" {s.accuracy.rows:,} rows, {overall:.1%} overall"
-        for s in weak
-    ]
 
 
 def _plain(text: str) -> str:

@@ -9,6 +9,10 @@ from sentimill.bundle.manifest import Base, Manifest, Source
 from sentimill_train.reporting.markdown import cell, markdown_table
 
 _LANGUAGES: Final = {"en": "English"}
+_STUDENTS: Final = {
+    "tiny": "two random layers, with the tokenizer of the base",
+    "minilm-l3": "the encoder of the base with three of its layers",
+}
 
 
 def model_card(model: Manifest, findings: str, notes: str = "") -> str:
@@ -18,10 +22,24 @@ def model_card(model: Manifest, findings: str, notes: str = "") -> str:
     model, such as the source and the terms of the reviews.
     """
     rows = [(name, str(value)) for name, value in model.training.items()]
-    settings = markdown_table(("setting", "value"), rows)
+    languages = " and ".join(_LANGUAGES.get(code, code) for code in model.languages)
+    texts = f"{languages} texts".strip()
+    labels = f"{', '.join(model.labels[:-1])} or {model.labels[-1]}"
+    student = _STUDENTS.get(str(model.training.get("preset")), "the encoder of the base")
+    base = _line(model.base)
+    share = model.training.get("interpolated_share")
+    blended = ""
+    if isinstance(share, float) and share != 1:
+        blended = (
+            f",\nblended with {1 - share:.0%} of those of the base, so that the model forgets less"
+        )
+    more = [notes.strip()] if notes.strip() else []
+    if model.base.sources:
+        more.insert(0, f"Its base was trained on\n\n{_sources(model.base.sources)}")
+    rest = "\n\n".join([*more, findings])
     return f"""# {model.name}
 
-This model labels {_texts(model)} as {_either(model.labels)}. It was made with Sentimill.
+This model labels {texts} as {labels}. It was made with Sentimill.
 
     sentimill classify "Works as promised." --bundle .
 
@@ -34,12 +52,12 @@ to be too confident.
 
 ## How it was trained
 
-{_student(model)}, the mean of its token states, and a linear head. The base is {_line(model.base)}.
+The student is {student}, the mean of its token states, and a linear head. The base is {base}.
 A text longer than {model.max_tokens} tokens is cut ({model.truncation}). The weights are those of
-the best epoch on the validation split{_interpolated(model)}. Logits are divided by the
+the best epoch on the validation split{blended}. Logits are divided by the
 temperature {model.precision("fp32").temperature:.4f}, which was fitted on the same split.
 
-{settings}
+{markdown_table(("setting", "value"), rows)}
 
 ## Data
 
@@ -48,7 +66,7 @@ in the test split is in no other split.
 
 {_sources(model.sources)}
 
-{_earlier_sources(model.base.sources)}{_notes(notes)}{findings}
+{rest}
 ## Limits
 
 - The labels are only as good as their source. A model that learns from stars learns how people
@@ -56,26 +74,6 @@ in the test split is in no other split.
 - Texts in languages other than those of the training data were not measured.
 - The {"end" if model.truncation == "head" else "middle"} of a long text is not read.
 """
-
-
-def _texts(model: Manifest) -> str:
-    known = [_LANGUAGES.get(code, code) for code in model.languages]
-    return f"{' and '.join(known)} texts" if known else "texts"
-
-
-def _student(model: Manifest) -> str:
-    if model.training.get("preset") == "tiny":
-        return "The student is two random layers, with the tokenizer of the base"
-    if model.training.get("preset") == "minilm-l3":
-        return "The student is the encoder of the base with three of its layers"
-    return "The student is the encoder of the base"
-
-
-def _interpolated(model: Manifest) -> str:
-    share = model.training.get("interpolated_share")
-    if not isinstance(share, float) or share == 1:
-        return ""
-    return f",\nblended with {1 - share:.0%} of those of the base, so that the model forgets less"
 
 
 def _line(base: Base) -> str:
@@ -90,15 +88,3 @@ def _sources(sources: Sequence[Source]) -> str:
         ("source", "rows", "sha256"),
         [(cell(s.name), str(s.rows), f"`{s.sha256}`") for s in sources],
     )
-
-
-def _earlier_sources(sources: Sequence[Source]) -> str:
-    return f"Its base was trained on\n\n{_sources(sources)}\n\n" if sources else ""
-
-
-def _notes(notes: str) -> str:
-    return f"{notes.strip()}\n\n" if notes.strip() else ""
-
-
-def _either(labels: tuple[str, ...]) -> str:
-    return f"{', '.join(labels[:-1])} or {labels[-1]}"
