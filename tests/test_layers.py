@@ -23,6 +23,7 @@ TRAIN_MAY_USE = {
     "text",
     "classifier",
     "atomic_write",
+    "installed_packages",
     "engine",  # an exported graph is judged by the session that serves it
     "evidence",
 }

@@ -20,7 +20,7 @@ from tokenizers.normalizers import Lowercase
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
-from sentimill.bundle.manifest import Base, File, Golden, Manifest, Precision
+from sentimill.bundle.manifest import Base, Golden, Manifest, Precision
 from sentimill.bundle.reader import Bundle
 from sentimill.bundle.writer import write_bundle
 from sentimill.classifier import probabilities
@@ -160,32 +160,27 @@ def write_tiny_bundle(
     """
     logits = np.array([[0.0, 1.0, 3.0]], dtype=np.float32)
     golden = Golden(text="good battery", probs=tuple(probabilities(logits, 1.0)[0].tolist()))
-
-    def manifest(files: dict[str, File]) -> Manifest:
-        precision = Precision(
-            file="onnx/fp32.onnx", temperature=1.0, max_logit_difference=0.0, parity_rows=0
-        )
-        return change(
-            Manifest(
-                schema_version=1,
-                name="tiny",
-                version="1",
-                created="2026-11-23T00:00:00Z",
-                labels=LABELS,
-                max_tokens=max_tokens,
-                truncation="head-tail",
-                pad_id=0,
-                base=Base(name="bag-of-words", sha256=hashlib.sha256(b"").hexdigest()),
-                precisions={"fp32": precision},
-                golden=(golden,),
-                files=files,
-                threshold=threshold,
-            )
-        )
-
+    precision = Precision(
+        file="onnx/fp32.onnx", temperature=1.0, max_logit_difference=0.0, parity_rows=0
+    )
+    manifest = Manifest(
+        schema_version=1,
+        name="tiny",
+        version="1",
+        created="2026-11-23T00:00:00Z",
+        labels=LABELS,
+        max_tokens=max_tokens,
+        truncation="head-tail",
+        pad_id=0,
+        base=Base(name="bag-of-words", sha256=hashlib.sha256(b"").hexdigest()),
+        precisions={"fp32": precision},
+        golden=(golden,),
+        files={},
+        threshold=threshold,
+    )
     files: dict[str, bytes | Path] = {
         "tokenizer.json": tokenizer_json(),
         "onnx/fp32.onnx": model if model is not None else graph(),
         **more,
     }
-    return write_bundle(path, files, manifest)
+    return write_bundle(path, files, change(manifest))

@@ -29,6 +29,10 @@ _SUFFIXES: Final = frozenset({".json", ".onnx", ".safetensors", ".md", ".html"})
 _PICKLES: Final = frozenset({".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"})
 _MAX_MANIFEST_BYTES: Final = 1 << 20
 _CONFIG: Final = "config.json"
+_REMEDIES: Final = {
+    "UNKNOWN_SCHEMA": "update sentimill or export it again",
+    "NOT_FOUND": "check the name, or leave it out for the model that comes with Sentimill",
+}
 
 # TensorProto.external_data is a list of (key, value) pairs, and "location" is the key that every
 # one must hold: an 8-byte string in the wire format. ONNX Runtime, given bytes and no folder, would
@@ -71,6 +75,10 @@ class Bundle:
             raise _bad(self.path, "EXTERNAL_DATA", f"{name} keeps weights in another file")
         return data
 
+    def text(self, name: str) -> str:
+        """Return a text file, empty where the bundle has no such file."""
+        return self.read(name).decode("utf-8") if name in self.manifest.files else ""
+
     def has(self, name: str) -> bool:
         """Return whether a file is there; only `WEIGHTS` may be absent from an opened bundle."""
         return (self.path / name).exists()
@@ -95,8 +103,7 @@ def open_bundle(path: Path | str) -> Bundle:
         raise _bad(path, "NOT_FOUND", "there is no such folder")
     data = _read_file(path, MANIFEST, _MAX_MANIFEST_BYTES)
     if len(data) > _MAX_MANIFEST_BYTES:
-        why = f"{MANIFEST} is larger than {_MAX_MANIFEST_BYTES} bytes"
-        raise _bad(path, "BAD_MANIFEST", why)
+        raise _bad(path, "BAD_MANIFEST", f"{MANIFEST} is larger than {_MAX_MANIFEST_BYTES} bytes")
     manifest = _decode(path, data)
     if problem := problem_of(manifest):
         raise _bad(path, "BAD_MANIFEST", problem)
@@ -172,11 +179,5 @@ def _check_labels(bundle: Bundle) -> None:
 
 
 def _bad(path: Path, reason: str, why: str) -> BundleError:
-    remedy = (
-        "update sentimill or export it again"
-        if reason == "UNKNOWN_SCHEMA"
-        else "copy or export it again"
-    )
-    if reason == "NOT_FOUND":
-        remedy = "check the name, or leave it out for the model that comes with Sentimill"
+    remedy = _REMEDIES.get(reason, "copy or export it again")
     return BundleError(f"bundle {path} does not verify: {why}; {remedy}", reason=f"BUNDLE_{reason}")

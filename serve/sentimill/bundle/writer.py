@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -17,14 +17,14 @@ from sentimill.errors import UsageError
 def write_bundle(
     path: Path,
     files: Mapping[str, bytes | Path],
-    manifest: Callable[[dict[str, File]], Manifest],
+    manifest: Manifest,
     *,
     overwrite: bool = False,
 ) -> Bundle:
     """Write a bundle to *path* and return it.
 
-    files: name in the bundle to its contents, or to a file to copy. manifest: makes the manifest
-    from their hashes. overwrite: an existing bundle at *path*, and nothing else, is replaced.
+    files: name in the bundle to its contents, or to a file to copy. manifest: gets their hashes.
+    overwrite: an existing bundle at *path*, and nothing else, is replaced.
 
     Raises:
         UsageError: *path* is a bundle and *overwrite* is not given, or it is something else.
@@ -32,7 +32,8 @@ def write_bundle(
     check_writable(path, overwrite=overwrite)
     with new_folder(path) as work:
         listed = {name: _put(work / name, source) for name, source in sorted(files.items())}
-        text = msgspec.json.format(msgspec.json.encode(manifest(listed)), indent=2)
+        whole = msgspec.structs.replace(manifest, files=listed)
+        text = msgspec.json.format(msgspec.json.encode(whole), indent=2)
         _put(work / MANIFEST, text + b"\n")
         open_bundle(work).verify()
     return open_bundle(path)

@@ -9,12 +9,13 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
 from onnx import TensorProto, helper
 
-from sentimill.bundle.manifest import File, Manifest
+from sentimill.bundle import writer
 from sentimill.bundle.reader import open_bundle
 from sentimill.bundle.writer import check_writable, write_bundle
 from sentimill.classifier import Classifier
@@ -353,31 +354,35 @@ def test_a_file_may_be_given_by_its_path(tmp_path: Path) -> None:
     card.write_text("# Card")
     files = {name: written.path / name for name in written.manifest.files} | {"README.md": card}
 
-    def manifest(listed: dict[str, File]) -> Manifest:
-        return msgspec.structs.replace(written.manifest, files=listed)
-
-    copied = write_bundle(tmp_path / "copy", files, manifest)
+    copied = write_bundle(tmp_path / "copy", files, written.manifest)
 
     assert copied.read("README.md") == b"# Card"
 
 
-def failing_manifest(files: dict[str, File]) -> Manifest:
-    """Fail as late as a writer can."""
-    raise KeyboardInterrupt
+@pytest.fixture
+def interrupted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a writer fail as late as it can, once there is a bundle."""
+    monkeypatch.setattr(writer, "open_bundle", Mock(side_effect=KeyboardInterrupt))
 
 
-def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("interrupted")
+def test_a_failed_write_leaves_nothing_behind(folder: Path, tmp_path: Path) -> None:
     """Neither the final name nor the temporary folder remains."""
+    manifest = open_bundle(folder).manifest
+
     with pytest.raises(KeyboardInterrupt):
-        write_bundle(tmp_path / "tiny", {"tokenizer.json": b"{}"}, failing_manifest)
+        write_bundle(tmp_path / "new", {"tokenizer.json": b"{}"}, manifest)
 
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [folder]
 
 
+@pytest.mark.usefixtures("interrupted")
 def test_a_failed_overwrite_keeps_the_old_bundle(folder: Path) -> None:
     """The old bundle goes only when the new one is whole."""
+    manifest = open_bundle(folder).manifest
+
     with pytest.raises(KeyboardInterrupt):
-        write_bundle(folder, {"tokenizer.json": b"{}"}, failing_manifest, overwrite=True)
+        write_bundle(folder, {"tokenizer.json": b"{}"}, manifest, overwrite=True)
 
     open_bundle(folder).verify()
     assert [folder] == list(folder.parent.iterdir())
@@ -397,9 +402,7 @@ def test_overwriting_replaces_the_bundle_and_leaves_nothing_else(folder: Path) -
     """With leave to overwrite, the new bundle takes the name."""
     old = open_bundle(folder)
     files: dict[str, bytes | Path] = {name: old.read(name) for name in old.manifest.files}
-
-    def manifest(listed: dict[str, File]) -> Manifest:
-        return msgspec.structs.replace(old.manifest, files=listed, version="2")
+    manifest = msgspec.structs.replace(old.manifest, version="2")
 
     write_bundle(folder, files, manifest, overwrite=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from sentimill.bundle.reader import Bundle
 from sentimill.classifier import encoder_of
@@ -10,7 +11,7 @@ from sentimill.errors import TableError
 from sentimill_train.data.schema import Columns, Example
 from sentimill_train.data.splits import normalise
 from sentimill_train.data.tokenized import Rows, tokenise
-from sentimill_train.evaluation.labelled_set import Part, Sample, read_sample
+from sentimill_train.evaluation.labelled_set import read_sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +36,17 @@ def read_gate_rows(opened: Bundle, on: tuple[str, ...], columns: Columns) -> Gat
         TableError: a file is not usable, or has no row to judge on.
     """
     manifest = opened.manifest
+    read = partial(
+        read_sample, labels=manifest.labels, trained_on=manifest.trainings, columns=columns
+    )
     judged: list[Example] = []
     fitted: list[Example] = []
     for source in on:
-        sample = _sample(opened, source, columns, "auto")
+        sample = read(source, needs_labels=False)
         judged += [*sample.examples, *sample.unlabelled_examples]
         if sample.part == "test":
             try:
-                fitted += _sample(opened, source, columns, "validation").examples
+                fitted += read(source, part="validation").examples
             except TableError as error:
                 if error.reason != "NO_LABELLED_ROWS":
                     raise
@@ -51,15 +55,4 @@ def read_gate_rows(opened: Bundle, on: tuple[str, ...], columns: Columns) -> Gat
     apart = [example for example in fitted if normalise(example.text) not in taken]
     return GateRows(
         tokenise(judged, encoder, manifest.labels)[0], tokenise(apart, encoder, manifest.labels)[0]
-    )
-
-
-def _sample(opened: Bundle, source: str, columns: Columns, part: Part) -> Sample:
-    return read_sample(
-        source,
-        opened.manifest.labels,
-        trained_on=opened.manifest.trainings,
-        part=part,
-        columns=columns,
-        needs_labels=part != "auto",
     )

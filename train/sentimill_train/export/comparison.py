@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -11,7 +12,6 @@ from numpy.typing import NDArray
 from sentimill.bundle.reader import Bundle
 from sentimill.classifier import Classifier, encoder_of, golden_fault, probabilities
 from sentimill.errors import BundleError, EngineError, TextError, UsageError
-from sentimill.text.tokenizer import Encoded, pad
 from sentimill_train.calibration.abstention import choose_threshold
 from sentimill_train.calibration.temperature import find_temperature
 from sentimill_train.data.examples import read_examples
@@ -24,7 +24,7 @@ from sentimill_train.export.acceptance import (
     is_invariant,
 )
 from sentimill_train.export.acceptance_rows import GateRows
-from sentimill_train.export.onnx import Run, graph_logits, open_graph
+from sentimill_train.export.onnx import Run, graph_logits, open_graph, text_logits
 from sentimill_train.export.quantization.embeddings import quantize_embeddings, trim_positions
 from sentimill_train.export.quantization.int8 import int8_graph
 from sentimill_train.metrics.classification import Answers
@@ -51,14 +51,13 @@ class Comparison:
         self, opened: Bundle, rows: GateRows, say: Callable[[str], None], fp32: bytes | None = None
     ) -> None:
         self._opened = opened
-        self.rows = rows
+        self._manifest = opened.manifest
+        self._judged = rows.judged
+        self._fitted = rows.fitted if len(rows.fitted) >= _FEWEST_FITTED else None
         self._say = say
         self.fp32 = fp32 or opened.read(opened.manifest.precision(_FP32).file)
         self._encoder = encoder_of(opened.manifest, opened.read("tokenizer.json"))
         self._temperature = opened.manifest.precision(_FP32).temperature
-        self._calibrates = len(rows.fitted) >= _FEWEST_FITTED
-        self._reference: NDArray[np.float32] | None = None
-        self._refitted = 1.0
 
     def make_int8(self, *, small: bool, float_values: bool) -> bytes:
         """Return the int8 graph; small: with its word vectors in int8 too."""
@@ -70,7 +69,7 @@ class Comparison:
         made = int8_graph(self.fp32, ids, float_values=float_values)
         if not small:
             return made
-        return trim_positions(quantize_embeddings(made), self._opened.manifest.max_tokens)
+        return trim_positions(quantize_embeddings(made), self._manifest.max_tokens)
 
     def check_bf16(self) -> Outcome:
         """Compare fp32 with itself as an engine that serves rounds it to bf16.
@@ -95,81 +94,80 @@ class Comparison:
 
     def check(self, precision: str, run: Run) -> PrecisionCheck:
         """Compare the answers of *run* with those of fp32."""
-        pad_id, rows = self._opened.manifest.pad_id, self.rows.judged
-        if self._reference is None:
-            self._say(f"answering {len(rows) + self._fitted_on:,} rows in fp32")
-            fp32 = open_graph(self.fp32)
-            self._reference = self._logits(fp32, rows)
-            if self._calibrates:
-                fitted = self.rows.fitted
-                self._refitted = find_temperature(self._logits(fp32, fitted), fitted.gold)
-        self._say(f"answering {len(rows) + self._fitted_on:,} rows in {precision}")
-        logits = self._logits(run, rows)
-        temperature, threshold = self._calibrated(precision, run)
+        reference, best = self._of_fp32
+        self._say_answering(precision)
+        logits = self._logits(run, self._judged)
+        temperature, threshold, fitted_on = self._temperature, None, 0
+        if self._fitted is not None and precision != _FP32:
+            fitted_on = len(self._fitted)
+            temperature, threshold = self._calibrated(self._logits(run, self._fitted), best)
         agreement, sure_agreement, f1_drop, ece_change = compare_answers(
-            self._answers(self._reference, self._temperature), self._answers(logits, temperature)
+            self._answers(reference, self._judged, self._temperature),
+            self._answers(logits, self._judged, temperature),
         )
         return PrecisionCheck(
             precision=precision,
             engine=_ENGINES[precision],
-            rows=len(rows),
+            rows=len(self._judged),
             agreement=agreement,
             sure_agreement=sure_agreement,
             macro_f1_drop=f1_drop,
             ece_change=ece_change,
-            invariant=is_invariant(run, rows, pad_id),
+            invariant=is_invariant(run, self._judged, self._manifest.pad_id),
             golden=self._replays(run, precision, temperature),
-            max_logit_difference=float(np.abs(logits - self._reference).max()),
+            max_logit_difference=float(np.abs(logits - reference).max()),
             temperature=temperature,
-            fitted_on=0 if precision == _FP32 else self._fitted_on,
+            fitted_on=fitted_on,
             threshold=threshold,
         )
 
-    @property
-    def _fitted_on(self) -> int:
-        return len(self.rows.fitted) if self._calibrates else 0
+    @cached_property
+    def _of_fp32(self) -> tuple[NDArray[np.float32], float]:
+        """The logits of fp32, and the best temperature for the rows to fit on, if there are any."""
+        self._say_answering(_FP32)
+        run = open_graph(self.fp32)
+        logits, best = self._logits(run, self._judged), 1.0
+        if self._fitted is not None:
+            best = find_temperature(self._logits(run, self._fitted), self._fitted.gold)
+        return logits, best
 
-    def _calibrated(self, precision: str, run: Run) -> tuple[float, float | None]:
-        """Return the temperature of *precision*, and its threshold where it has one of its own.
+    def _say_answering(self, precision: str) -> None:
+        rows = len(self._judged) + len(self._fitted or ())
+        self._say(f"answering {rows:,} rows in {precision}")
 
-        The temperature is fp32's times what the precision changes about the best one for these
+    def _calibrated(self, logits: NDArray[np.float32], best: float) -> tuple[float, float | None]:
+        """Return the temperature of a precision, and its threshold where it has one of its own.
+
+        logits: of the rows to fit on. best: the best temperature of fp32 for these rows. The
+        temperature is fp32's times what the precision changes about the best one for these
         rows. Where they are the rows that training calibrated on, this is the temperature fitted on
         them. On other rows a plain fit would also take in how they differ from those, which fp32's
         has not, and the two could not be compared. The threshold is chosen as training chose it.
         """
-        if not self._calibrates or precision == _FP32:
-            return self._temperature, None
-        rows = self.rows.fitted
-        logits = self._logits(run, rows)
-        temperature = self._temperature * find_temperature(logits, rows.gold) / self._refitted
-        target = self._opened.manifest.training.get("target_error")
-        if self._opened.manifest.threshold is None or not isinstance(target, float):
+        rows = self._fitted
+        assert rows is not None
+        temperature = self._temperature * find_temperature(logits, rows.gold) / best
+        target = self._manifest.training.get("target_error")
+        if self._manifest.threshold is None or not isinstance(target, float):
             return temperature, None
-        probs = probabilities(logits, temperature)
-        chosen = choose_threshold(
-            probs.max(axis=1).astype(np.float64),
-            probs.argmax(axis=1) == rows.gold,
-            target_error=target,
-        )
+        answers = self._answers(logits, rows, temperature)
+        chosen = choose_threshold(answers.confidence, answers.correct, target_error=target)
         return temperature, chosen.threshold
 
     def _logits(self, run: Run, rows: Rows) -> NDArray[np.float32]:
-        return graph_logits(run, rows, self._opened.manifest.pad_id)
+        return graph_logits(run, rows, self._manifest.pad_id)
 
-    def _answers(self, logits: NDArray[np.float32], temperature: float) -> Answers:
+    def _answers(self, logits: NDArray[np.float32], rows: Rows, temperature: float) -> Answers:
         probs = probabilities(logits, temperature).astype(np.float64)
-        return Answers(self._opened.manifest.labels, self.rows.judged.gold, probs)
+        return Answers(self._manifest.labels, rows.gold, probs)
 
     def _replays(self, run: Run, precision: str, temperature: float) -> bool:
         """Whether the golden texts come out close enough for a bundle to load."""
-        manifest = self._opened.manifest
-
-        def probs(text: Encoded) -> list[float]:
-            logits = run(*pad([text.ids], manifest.pad_id))
-            return list(probabilities(logits, temperature)[0].tolist())
-
-        texts = self._encoder.encode([golden.text for golden in manifest.golden])
+        golden = self._manifest.golden
+        texts = [each.text for each in golden]
+        found = text_logits(run, self._encoder, self._manifest.pad_id, texts)
         return not any(
-            isinstance(text, TextError) or golden_fault(golden, probs(text), precision)
-            for golden, text in zip(manifest.golden, texts, strict=True)
+            logits is None
+            or golden_fault(each, probabilities(logits, temperature)[0].tolist(), precision)
+            for each, logits in zip(golden, found, strict=True)
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +22,18 @@ from numpy.typing import NDArray
 from torch.jit._trace import TracerWarning
 from transformers import PretrainedConfig as PreTrainedConfig
 
+from sentimill.bundle.manifest import Precision
 from sentimill.classifier import BATCH_TOKENS, plan_batches
 from sentimill.engine.onnx_session import open_session
-from sentimill.errors import BundleError
-from sentimill.text.tokenizer import pad
+from sentimill.errors import BundleError, TextError
+from sentimill.text.tokenizer import TextEncoder, pad
 from sentimill_train.data.tokenized import Rows, pad_rows
 from sentimill_train.model.student import Student, load_student, pad_id_of
 
 Run = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
 """Ids and mask (rows, tokens) in, logits (rows, labels) out."""
+
+FP32_FILE: Final = "onnx/fp32.onnx"
 
 PARITY_LIMIT: Final = 1e-4
 """The largest difference of a logit between torch and the graph that counts as float noise."""
@@ -49,25 +52,32 @@ class Graph:
     max_logit_difference: float
     parity_rows: int
 
+    def precision(self, temperature: float) -> Precision:
+        """Return its entry in a manifest, as the fp32 graph of the bundle."""
+        return Precision(
+            file=FP32_FILE,
+            temperature=temperature,
+            max_logit_difference=self.max_logit_difference,
+            parity_rows=self.parity_rows,
+        )
 
-def export_fp32(folder: Path, *, seed: int = 0) -> Graph:
+
+def export_fp32(folder: Path, exporter: Callable[[Student, Path], bytes] | None = None) -> Graph:
     """Return the graph of the student saved in *folder*.
 
     Inputs `input_ids` and `attention_mask` int64 (rows, tokens), both sizes free; output `logits`
-    float32 (rows, labels).
+    float32 (rows, labels). exporter: writes and reads files in the empty folder that it is given,
+    and returns the fused graph; torch's exporter and ONNX Runtime's optimizer by default.
 
     Raises:
         BundleError: EXPORT_NOT_FUSED, or EXPORT_PARITY with the figure.
     """
     student = load_student(folder, attention="eager")
-    with tempfile.TemporaryDirectory(prefix="sentimill-") as work:
-        raw = Path(work, "raw.onnx")
-        with quiet():
-            _trace(student, raw)
-            data = _fuse(student, raw)
-    check_fused(data, student.config)
+    with tempfile.TemporaryDirectory(prefix="sentimill-") as work, _quiet():
+        data = (exporter or _trace_and_fuse)(student, Path(work))
+    _check_fused(data, student.config)
     run = open_graph(data)
-    difference, rows = check_parity(student, run, seed=seed)
+    difference, rows = check_parity(student, run)
     return Graph(data=data, run=run, max_logit_difference=difference, parity_rows=rows)
 
 
@@ -97,14 +107,24 @@ def graph_logits(run: Run, rows: Rows, pad_id: int) -> NDArray[np.float32]:
     return np.stack([parts[row] for row in range(len(rows))])
 
 
-def check_parity(student: Student, run: Run, *, seed: int = 0) -> tuple[float, int]:
+def text_logits(
+    run: Run, encoder: TextEncoder, pad_id: int, texts: Sequence[str]
+) -> list[NDArray[np.float32] | None]:
+    """Return the logits (1, labels) of each text by itself; None for one that cannot be read."""
+    return [
+        None if isinstance(text, TextError) else run(*pad([text.ids], pad_id))
+        for text in encoder.encode(texts)
+    ]
+
+
+def check_parity(student: Student, run: Run) -> tuple[float, int]:
     """Return the largest difference of a logit from torch, and over how many rows.
 
     Raises:
         BundleError: EXPORT_PARITY when it is above `PARITY_LIMIT` or no number.
     """
     worst, rows = 0.0, 0
-    for batch in parity_batches(student, seed):
+    for batch in _parity_batches(student):
         ids, mask = pad(batch, pad_id_of(student.config))
         with torch.inference_mode():
             expected = student(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
@@ -120,9 +140,9 @@ def check_parity(student: Student, run: Run, *, seed: int = 0) -> tuple[float, i
     return worst, rows
 
 
-def parity_batches(student: Student, seed: int) -> Iterator[list[NDArray[np.int64]]]:
+def _parity_batches(student: Student) -> Iterator[list[NDArray[np.int64]]]:
     """Yield ragged batches of random ids: one row and many, equal and mixed lengths, up to 256."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     longest = min(256, int(student.config.max_position_embeddings) - 2)
     shapes = [[1], [3], [longest], [7] * 8, [1, longest], [2, 3, 5, 8, 13, 21, 34, 55]]
     shapes += [rng.integers(1, longest + 1, size=rows).tolist() for rows in (2, 17, 32)]
@@ -130,7 +150,11 @@ def parity_batches(student: Student, seed: int) -> Iterator[list[NDArray[np.int6
         yield [rng.integers(0, student.config.vocab_size, min(n, longest)) for n in lengths]
 
 
-def _trace(student: Student, target: Path) -> None:
+def _trace_and_fuse(student: Student, work: Path) -> bytes:
+    from onnxruntime.transformers.fusion_options import FusionOptions
+    from onnxruntime.transformers.optimizer import optimize_model
+
+    raw = work / "raw.onnx"
     ids = torch.ones((2, 8), dtype=torch.int64)
     mask = torch.ones((2, 8), dtype=torch.int64)
     mask[1, 5:] = 0
@@ -138,20 +162,13 @@ def _trace(student: Student, target: Path) -> None:
     torch.onnx.export(
         student,
         (ids, mask),
-        str(target),
+        str(raw),
         input_names=["input_ids", "attention_mask"],
         output_names=["logits"],
         dynamic_axes={"input_ids": free, "attention_mask": free, "logits": {0: "rows"}},
         opset_version=OPSET,
         dynamo=False,
     )
-
-
-def _fuse(student: Student, raw: Path) -> bytes:
-    """Return the optimised graph."""
-    from onnxruntime.transformers.fusion_options import FusionOptions
-    from onnxruntime.transformers.optimizer import optimize_model
-
     config = student.config
     if config.model_type not in _FUSED:
         return raw.read_bytes()  # the graph is correct, but slower
@@ -170,7 +187,7 @@ def _fuse(student: Student, raw: Path) -> bytes:
     return raw.read_bytes()
 
 
-def check_fused(data: bytes, config: PreTrainedConfig) -> None:
+def _check_fused(data: bytes, config: PreTrainedConfig) -> None:
     """Raise BundleError EXPORT_NOT_FUSED unless every attention block is one node.
 
     config: of the student whose graph *data* is. Families that the optimizer cannot fuse pass.
@@ -189,7 +206,7 @@ def check_fused(data: bytes, config: PreTrainedConfig) -> None:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def _quiet() -> Iterator[None]:
     """Silence the warnings that exporters give on every run and that nobody can act on."""
     disabled = logging.root.manager.disable
     # The optimizer logs through a dozen loggers without a common parent, and warns of small

@@ -7,11 +7,10 @@ answer to a text would depend on its batch. int8 is made of this fp32 graph as o
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
-from sentimill_train.export.onnx import OPSET, Graph, check_fused, check_parity, open_graph, quiet
-from sentimill_train.model.student import Student, load_student
+from sentimill_train.export.onnx import OPSET, Graph, export_fp32
+from sentimill_train.model.student import Student
 from sentimill_train.optional_packages import check_installed
 
 
@@ -21,18 +20,8 @@ def check_optimum() -> None:
 
 
 def export_with_optimum(folder: Path) -> Graph:
-    """Return the graph of the student saved in *folder*, like `export_fp32` does.
-
-    Raises:
-        BundleError: EXPORT_NOT_FUSED, or EXPORT_PARITY with the figure.
-    """
-    student = load_student(folder, attention="eager")
-    with tempfile.TemporaryDirectory(prefix="sentimill-") as work, quiet():
-        data = _optimised(student, Path(work))
-    check_fused(data, student.config)
-    run = open_graph(data)
-    difference, rows = check_parity(student, run)
-    return Graph(data=data, run=run, max_logit_difference=difference, parity_rows=rows)
+    """Return the graph of the student saved in *folder*; as `export_fp32`, with its errors."""
+    return export_fp32(folder, _optimised)
 
 
 def _optimised(student: Student, work: Path) -> bytes:

@@ -24,7 +24,7 @@ from sentimill_train.export.acceptance import (
 )
 from sentimill_train.export.acceptance_rows import read_gate_rows
 from sentimill_train.export.comparison import Comparison
-from sentimill_train.export.onnx import open_graph
+from sentimill_train.export.onnx import FP32_FILE, open_graph
 from sentimill_train.export.optimum import check_optimum, export_with_optimum
 from sentimill_train.export.packed_graph import pack_graph
 from sentimill_train.export.precision_report import COMPACT, card_with, report_with
@@ -115,8 +115,7 @@ class Export:
         if self.exporter == "optimum":
             say("exporting with optimum")
             again.append(self._export_again(gate, opened))
-            fp32 = again[0].graphs[opened.manifest.precision(_FP32).file]
-            gate = Comparison(opened, gate.rows, say, fp32)
+            gate = Comparison(opened, rows, say, again[0].graphs[FP32_FILE])
         tried = [self._try(gate, opened.manifest, each) for each in dict.fromkeys(self.precisions)]
         checks = [each.outcome for each in (*again, *tried)]
         if self.compact:
@@ -151,12 +150,7 @@ class Export:
             raise BundleError(
                 f"{outcome.sentence()} No bundle was written", reason="PRECISION_REFUSED"
             )
-        entry = msgspec.structs.replace(
-            opened.manifest.precision(_FP32),
-            max_logit_difference=graph.max_logit_difference,
-            parity_rows=graph.parity_rows,
-        )
-        return _Tried(outcome, entry, {entry.file: graph.data})
+        return _Tried(outcome, graph.precision(outcome.temperature), {FP32_FILE: graph.data})
 
     def _try(self, gate: Comparison, manifest: Manifest, precision: LowPrecision) -> _Tried:
         if precision == "bf16":
@@ -199,16 +193,13 @@ class Export:
         return write_bundle(
             self.out,
             files,
-            lambda listed: _dated(msgspec.structs.replace(manifest, precisions=kept, files=listed)),
+            _dated(msgspec.structs.replace(manifest, precisions=kept)),
             overwrite=self.overwrite,
         )
 
     def _documents(self, opened: Bundle, checks: list[Outcome]) -> dict[str, bytes]:
         """Return the model card and the report with the results of the gate."""
-        card, report = (
-            opened.read(name).decode("utf-8") if name in opened.manifest.files else ""
-            for name in ("README.md", "report.html")
-        )
+        card, report = opened.text("README.md"), opened.text("report.html")
         documents = {
             "README.md": card_with(card, checks, COMPACT if self.compact else None).encode()
         }

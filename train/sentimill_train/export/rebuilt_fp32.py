@@ -7,19 +7,15 @@ from typing import Final
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from sentimill.bundle.manifest import File, Golden, Manifest, Precision
 from sentimill.bundle.reader import WEIGHTS, Bundle
 from sentimill.bundle.writer import write_bundle
 from sentimill.classifier import encoder_of, golden_fault, probabilities
-from sentimill.errors import BundleError, TextError
-from sentimill.text.tokenizer import Encoded, pad
-from sentimill_train.export.onnx import Run, export_fp32
+from sentimill.errors import BundleError
+from sentimill_train.export.onnx import FP32_FILE, Run, export_fp32, text_logits
 from sentimill_train.export.precision_report import of_rebuilt
 
 _FP32: Final = "fp32"
-_FILE: Final = "onnx/fp32.onnx"
 _DOCUMENTS: Final = ("README.md", "report.html")
 
 
@@ -40,27 +36,16 @@ def with_fp32(opened: Bundle, out: Path) -> Bundle:
             reason="NO_FP32",
         )
     graph = export_fp32(opened.path)
-    precision = Precision(
-        file=_FILE,
-        temperature=_temperature(opened, graph.run),
-        max_logit_difference=graph.max_logit_difference,
-        parity_rows=graph.parity_rows,
-    )
     files: dict[str, bytes | Path] = {
         name: opened.read(name) for name in manifest.files if opened.has(name)
     }
-    card, page = (
-        opened.read(name).decode() if name in manifest.files else "" for name in _DOCUMENTS
-    )
+    card, page = (opened.text(name) for name in _DOCUMENTS)
     told = zip(_DOCUMENTS, of_rebuilt(card, page), strict=True)
-    files |= {name: text.encode() for name, text in told if name in manifest.files}
-
-    def listed(hashes: dict[str, File]) -> Manifest:
-        return msgspec.structs.replace(
-            manifest, precisions={_FP32: precision, **manifest.precisions}, files=hashes
-        )
-
-    return write_bundle(out, {**files, _FILE: graph.data}, listed)
+    files |= {name: text.encode() for name, text in told if text}
+    precision = graph.precision(_temperature(opened, graph.run))
+    precisions = {_FP32: precision, **manifest.precisions}
+    made = msgspec.structs.replace(manifest, precisions=precisions)
+    return write_bundle(out, {**files, FP32_FILE: graph.data}, made)
 
 
 def _temperature(opened: Bundle, run: Run) -> float:
@@ -71,20 +56,17 @@ def _temperature(opened: Bundle, run: Run) -> float:
     """
     manifest = opened.manifest
     encoder = encoder_of(manifest, opened.read("tokenizer.json"))
-    found: list[tuple[Golden, NDArray[np.float32]]] = []
-    for golden, text in zip(
-        manifest.golden, encoder.encode([each.text for each in manifest.golden]), strict=True
-    ):
-        if not isinstance(text, TextError):
-            found.append((golden, _logits(run, text, manifest.pad_id)))
+    texts = [golden.text for golden in manifest.golden]
+    answered = zip(manifest.golden, text_logits(run, encoder, manifest.pad_id, texts), strict=True)
+    found = [(golden, logits) for golden, logits in answered if logits is not None]
     ratios = []
     for golden, logits in found:
         most, least = int(np.argmax(golden.probs)), int(np.argmin(golden.probs))
         span = np.log(golden.probs[most]) - np.log(max(golden.probs[least], 1e-12))
-        ratios.append(float(logits[most] - logits[least]) / span)
+        ratios.append(float(logits[0, most] - logits[0, least]) / span)
     temperature = float(np.median(ratios))
     for golden, logits in found:
-        probs = probabilities(logits[None], temperature)[0].tolist()
+        probs = probabilities(logits, temperature)[0].tolist()
         if fault := golden_fault(golden, probs, _FP32):
             raise BundleError(
                 f"{opened.path}: {WEIGHTS} is not what the other graphs were made of: a golden"
@@ -92,8 +74,3 @@ def _temperature(opened: Bundle, run: Run) -> float:
                 reason="BUNDLE_GOLDEN_MISMATCH",
             )
     return temperature
-
-
-def _logits(run: Run, text: Encoded, pad_id: int) -> NDArray[np.float32]:
-    logits: NDArray[np.float32] = run(*pad([text.ids], pad_id))[0]
-    return logits

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
 import msgspec
 import numpy as np
 
-from sentimill.bundle.manifest import SCHEMA_VERSION, File, Golden, Manifest, Precision, Source
+from sentimill.bundle.manifest import SCHEMA_VERSION, Golden, Manifest, Source
+from sentimill.bundle.reader import WEIGHTS
 from sentimill.classifier import probabilities
-from sentimill.errors import TextError
+from sentimill.installed_packages import package_version
 from sentimill.text.cleaning import CLEANING
-from sentimill.text.tokenizer import TextEncoder, Truncation, pad
+from sentimill.text.tokenizer import TextEncoder, Truncation
 from sentimill_train.calibration.temperature import Calibration
 from sentimill_train.evaluation.result import Judgement
-from sentimill_train.export.onnx import Graph
+from sentimill_train.export.onnx import FP32_FILE, Graph, text_logits
 from sentimill_train.model.pretrained import Pretrained
 from sentimill_train.packaging.card_findings import findings
 from sentimill_train.packaging.model_card import model_card
@@ -42,6 +42,7 @@ GOLDEN_TEXTS: Final = (
 )
 """Our own texts whose probs are in the manifest: every load must reproduce them."""
 
+# A checkout on PYTHONPATH has no version, and neither has onnxruntime-gpu under this name.
 _LIBRARIES: Final = (
     "sentimill",
     "torch",
@@ -55,15 +56,16 @@ _LIBRARIES: Final = (
 
 
 def golden_of(
-    graph: Graph, encoder: TextEncoder, pad_id: int, temperature: float
+    graph: Graph, encoder: TextEncoder, pad_id: int, temperature: float, labels: Sequence[str]
 ) -> tuple[Golden, ...]:
     """Return `GOLDEN_TEXTS` with the probs that the exported graph gives to each alone."""
     golden = []
-    for text, encoded in zip(GOLDEN_TEXTS, encoder.encode(GOLDEN_TEXTS), strict=True):
-        if isinstance(encoded, TextError):
-            continue
-        probs = probabilities(graph.run(*pad([encoded.ids], pad_id)), temperature)
-        golden.append(Golden(text=text, probs=tuple(probs[0].tolist())))
+    found = text_logits(graph.run, encoder, pad_id, GOLDEN_TEXTS)
+    for text, logits in zip(GOLDEN_TEXTS, found, strict=True):
+        if logits is not None:
+            probs = probabilities(logits, temperature)[0]
+            label = labels[int(probs.argmax())]
+            golden.append(Golden(text=text, probs=tuple(probs.tolist()), label=label))
     return tuple(golden)
 
 
@@ -96,8 +98,8 @@ class BundleContents:
         """Return the files that the model needs; *work* holds the saved student."""
         return {
             "config.json": work / "config.json",
-            "model.safetensors": work / "model.safetensors",
-            "onnx/fp32.onnx": self.graph.data,
+            WEIGHTS: work / WEIGHTS,
+            FP32_FILE: self.graph.data,
             "tokenizer.json": self.pretrained.tokenizer_json(),
         }
 
@@ -105,13 +107,13 @@ class BundleContents:
         """Return the model card, the figures and the report."""
         found = findings(judgement, self.calibration.abstention)
         return {
-            "README.md": model_card(self.manifest({}), found, self.notes).encode(),
+            "README.md": model_card(self.manifest(), found, self.notes).encode(),
             "metrics.json": msgspec.json.format(msgspec.json.encode(judgement), indent=2) + b"\n",
             "report.html": report.encode(),
         }
 
-    def manifest(self, files: dict[str, File], judgement: Judgement | None = None) -> Manifest:
-        """Return the manifest over *files*; without a judgement it has no figures."""
+    def manifest(self, judgement: Judgement | None = None) -> Manifest:
+        """Return the manifest, still without files; without a judgement it has no figures."""
         # Without a threshold these values describe the best attempt and are not stored.
         chosen = None if self.calibration.threshold is None else self.calibration.abstention
         return Manifest(
@@ -124,40 +126,24 @@ class BundleContents:
             truncation=self.truncation,
             pad_id=self.pad_id,
             base=self.pretrained.as_base(),
-            precisions={"fp32": self._precision()},
-            golden=tuple(_labelled(golden, self.labels) for golden in self.golden),
-            files=files,
+            precisions={"fp32": self.graph.precision(self.calibration.temperature)},
+            golden=self.golden,
+            files={},
             threshold=self.calibration.threshold,
             threshold_coverage=None if chosen is None else chosen.coverage,
             threshold_error=None if chosen is None else chosen.error,
             metrics={} if judgement is None else _metrics(judgement),
             sources=self.sources,
-            libraries=_libraries(),
-            training=self._training(),
+            libraries={name: found for name in _LIBRARIES if (found := package_version(name))},
+            training={
+                **self.training,
+                "python": platform.python_version(),
+                "commit": commit_of(Path(__file__)),
+            },
             label_mix={} if judgement is None else _label_mix(judgement),
             cleaning=CLEANING,
             languages=self.languages,
         )
-
-    def _precision(self) -> Precision:
-        return Precision(
-            file="onnx/fp32.onnx",
-            temperature=self.calibration.temperature,
-            max_logit_difference=self.graph.max_logit_difference,
-            parity_rows=self.graph.parity_rows,
-        )
-
-    def _training(self) -> dict[str, str | int | float | bool | None]:
-        return {
-            **self.training,
-            "python": platform.python_version(),
-            "commit": commit_of(Path(__file__)),
-        }
-
-
-def _labelled(golden: Golden, labels: tuple[str, ...]) -> Golden:
-    """Return *golden* with the name of its most probable label."""
-    return msgspec.structs.replace(golden, label=labels[int(np.argmax(golden.probs))])
 
 
 def _metrics(judgement: Judgement) -> dict[str, float]:
@@ -174,13 +160,3 @@ def _label_mix(judgement: Judgement) -> dict[str, float]:
     answers = np.sum(judgement.sets[0].confusion, axis=0)
     shares = answers / answers.sum()
     return dict(zip(judgement.bundle.labels, shares.tolist(), strict=True))
-
-
-def _libraries() -> dict[str, str]:
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue  # a checkout on PYTHONPATH, or onnxruntime-gpu, which has another name
-    return found

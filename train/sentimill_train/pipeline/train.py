@@ -174,7 +174,7 @@ class Train(TrainConfig):
     def _export(self, student: Student, inputs: Inputs, fitted: Fit, work: Path) -> BundleContents:
         """Export and calibrate: the graph that will answer gives the logits for both."""
         save_student(student, work)
-        graph = export_fp32(work, seed=self.fit.seed)
+        graph = export_fp32(work)
         pad_id = pad_id_of(student.config)
         held_out = inputs.rows["validation"]
         calibration = calibrate(
@@ -191,7 +191,7 @@ class Train(TrainConfig):
             training=training_facts(self, inputs, fitted),
             calibration=calibration,
             graph=graph,
-            golden=golden_of(graph, inputs.encoder, pad_id, calibration.temperature),
+            golden=golden_of(graph, inputs.encoder, pad_id, calibration.temperature, inputs.labels),
             pad_id=pad_id,
             languages=languages_of(example.text for example in inputs.parted.train),
         )
@@ -201,7 +201,7 @@ class Train(TrainConfig):
     ) -> tuple[Bundle, Evaluated]:
         """Evaluate the bundle as a draft, as a user will load it, and write it with its report."""
         files = made.files(work)
-        draft = write_bundle(work / "draft", files, made.manifest)
+        draft = write_bundle(work / "draft", files, made.manifest())
         abstention = made.calibration.abstention
         evaluated = evaluate_draft(
             inputs.evaluation,
@@ -214,7 +214,7 @@ class Train(TrainConfig):
         bundle = write_bundle(
             self.out,
             {**files, **made.documents(evaluated.judgement, evaluated.report)},
-            lambda listed: made.manifest(listed, evaluated.judgement),
+            made.manifest(evaluated.judgement),
             overwrite=self.overwrite,
         )
         return bundle, evaluated
