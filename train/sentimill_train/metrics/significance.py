@@ -48,7 +48,7 @@ def compare(
     right_first, right_second = first == gold, second == gold
     only_first = int((right_first & ~right_second).sum())
     only_second = int((right_second & ~right_first).sum())
-    p_exact, p_mid = mcnemar(only_first, only_second)
+    p_exact, p_mid, p_worse = mcnemar(only_first, only_second)
     seen = np.unique(gold)
 
     # A row is one of labels^3 kinds, and a draw of rows is a multinomial draw of the kinds that
@@ -82,7 +82,7 @@ def compare(
         p_exact=p_exact,
         p_mid=p_mid,
         p_macro_f1=min(1.0, 2 * min(_tail(-macro_f1), _tail(macro_f1))),
-        p_worse=mcnemar_worse(only_first, only_second),
+        p_worse=p_worse,
         p_worse_macro_f1=_tail(macro_f1),
     )
 
@@ -95,29 +95,24 @@ def most_lost(only_first: int, rows: int) -> float:
     return float(error_bound(np.array([float(only_first)]), np.array([float(rows)]), 0.025)[0])
 
 
-def mcnemar(only_first: int, only_second: int) -> tuple[float, float]:
-    """Return the two-sided exact and mid-p values of McNemar's test (McNemar 1947).
+def mcnemar(only_first: int, only_second: int) -> tuple[float, float, float]:
+    """Return the p values of McNemar's test (McNemar 1947): two-sided exact and mid-p, one-sided.
 
     Given the rows on which exactly one is right, which one it is is a coin toss. The mid-p value
     counts half of the outcome itself: Fagerland, Lydersen and Laake 2013 recommend it, since the
-    exact test is needlessly cautious.
+    exact test is needlessly cautious. The one-sided mid-p is that the second is no worse: small
+    means that it is.
     """
-    from scipy.stats import binom
-
-    tosses, fewer = only_first + only_second, min(only_first, only_second)
-    doubled = 2 * float(binom.cdf(fewer, tosses, 0.5))
-    return min(1.0, doubled), min(1.0, doubled - float(binom.pmf(fewer, tosses, 0.5)))
-
-
-def mcnemar_worse(only_first: int, only_second: int) -> float:
-    """Return the one-sided mid-p value that the second is no worse: small means that it is."""
     from scipy.stats import binom
 
     tosses = only_first + only_second
     if tosses == 0:
-        return 1.0
-    at_most, exactly = (float(f(only_second, tosses, 0.5)) for f in (binom.cdf, binom.pmf))
-    return at_most - 0.5 * exactly
+        return 1.0, 1.0, 1.0
+    at_most, exactly = (
+        f([min(only_first, only_second), only_second], tosses, 0.5) for f in (binom.cdf, binom.pmf)
+    )
+    exact, mid, worse = 2 * at_most[0], 2 * at_most[0] - exactly[0], at_most[1] - exactly[1] / 2
+    return min(1.0, float(exact)), min(1.0, float(mid)), float(worse)
 
 
 def _tail(drawn: Floats) -> float:

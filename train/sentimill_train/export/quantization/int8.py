@@ -83,7 +83,7 @@ def int8_graph(
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.node[:], graph.initializer[:]
     graph.node.extend(nodes)
-    graph.initializer.extend([*kept, *made.constants()])
+    graph.initializer.extend([*kept, *made.constants.values()])
     data: bytes = model.SerializeToString()
     return data
 
@@ -96,32 +96,18 @@ class _Rewriter:
         self._biases = find_biases(graph)
         self._states = states
         self._divided_by: dict[str, NDArray[np.float32]] = {}
-        self._scaled: set[str] = set()
-        self._constants: dict[str, TensorProto] = {}
-        self._constant("int8_one", np.array(1, np.float32))
-        self._constant("int8_smallest", np.array(1e-12, np.float32))  # a row of zeros stays one
-        self._constant("int8_step", np.array(1 / 127, np.float32))
-        self._constant("int8_zero_point", np.array(128, np.uint8))
-        self._constant("int8_none", np.array(0, np.int8))
-        self._constant("int8_least", np.array(-_GELU_LEAST, np.float32))
-        self._constant("int8_step_one_sided", np.array(1 / 255, np.float32))
-        self._constant("int8_zero_point_one_sided", np.array(0, np.uint8))
-        self._constant("int8_last", np.array([-1], np.int64))
-        self._constant("int8_first", np.array([0], np.int64))
-        self._constant("int8_axis_of_tokens", np.array([1], np.int64))
-        self._constant("int8_one_query", np.array([0, 0, 0, 0, 1, 0], np.int64))
-
-    def constants(self) -> list[TensorProto]:
-        """Return the constants of all nodes so far."""
-        return list(self._constants.values())
+        self._quantized: set[str] = set()
+        self.constants: dict[str, TensorProto] = {}
+        self._one = self._constant("int8_one", np.array(1, np.float32))
+        self._last = self._constant("int8_last", np.array([-1], np.int64))
 
     def product(self, product: WeightMatMul) -> Iterator[NodeProto]:
         """Yield what computes *product*."""
         whole, scale = self._round(product)
         if product.one_sided:
             self._shift(product, whole.astype(np.float32) * scale)
-        yield from self._steps(product)
-        yield from self._times(product, whole, scale, product.output)
+        yield from self._quantize(product)
+        yield from self._multiply(product, whole, scale, product.output)
 
     def attention(
         self, node: NodeProto, product: WeightMatMul, *, float_values: bool
@@ -141,56 +127,52 @@ class _Rewriter:
         heads = next(a.i for a in node.attribute if a.name == "num_heads")
         wide = bias.shape[0] // 3 // heads
         whole, scale = self._round(product)
-        yield from self._steps(product)
+        yield from self._quantize(product)
         yield from self._unseen_keys(heads, wide)
         query, key, value = parts = [f"{output}_{part}" for part in ("query", "key", "value")]
         biases: list[NDArray[np.float32]] = []
-        for i, part in enumerate(parts):
-            mine = slice(i * heads * wide, (i + 1) * heads * wide)
+        split = (np.split(each, 3, axis=-1) for each in (whole, scale, bias))
+        for part, steps, scales, vector in zip(parts, *split, strict=True):
             more = 0 if part == value else 1
-            of = _wider(whole[:, mine], heads, more, 0), _wider(scale[mine], heads, more, 1)
-            biases.append(_wider(bias[mine], heads, more, 1 if part == query else 0))
+            of = _wider(steps, heads, more, 0), _wider(scales, heads, more, 1)
+            biases.append(_wider(vector, heads, more, 1 if part == query else 0))
             if part == value and float_values:
-                yield from self._stored(part, *of)
-                yield make_node("MatMul", [self._evened(product.x), f"{part}_weight"], [part])
+                # ONNX Runtime computes the weight as it loads the graph.
+                weight = self._weight(part, *of)
+                floats, restored = f"{part}_steps", f"{part}_weight"
+                yield make_node("Cast", weight[:1], [floats], to=TensorProto.FLOAT)
+                yield make_node("Mul", [floats, weight[1]], [restored])
+                yield make_node("MatMul", [self._evened(product.x), restored], [part])
             else:
-                yield from self._times(product, *of, part)
-        self._constant(f"{output}_bias", np.concatenate(biases))
-        yield make_node("Add", [key, f"int8_unseen_{heads}_{wide}"], [f"{key}_seen"])
-        yield make_node("Pad", [query, "int8_one_query"], [f"{query}_and_one"])
+                yield from self._multiply(product, *of, part)
+        all_biases = self._constant(f"{output}_bias", np.concatenate(biases))
+        one_query = self._constant("int8_one_query", np.array([0, 0, 0, 0, 1, 0], np.int64))
+        yield make_node("Add", [key, "int8_unseen"], [f"{key}_seen"])
+        yield make_node("Pad", [query, one_query], [f"{query}_and_one"])
         yield make_node(
             "MultiHeadAttention",
-            [f"{query}_and_one", f"{key}_seen", value, f"{output}_bias"],
+            [f"{query}_and_one", f"{key}_seen", value, all_biases],
             [f"{output}_and_one"],
             domain=_MICROSOFT,
             num_heads=heads,
             scale=wide**-0.5,
         )
-        slices = ("int8_first", "int8_last", "int8_axis_of_tokens")
-        yield make_node("Slice", [f"{output}_and_one", *slices], [output])
+        first = self._constant("int8_first", np.array([0], np.int64))
+        tokens = self._constant("int8_axis_of_tokens", np.array([1], np.int64))
+        yield make_node("Slice", [f"{output}_and_one", first, self._last, tokens], [output])
 
     def _unseen_keys(self, heads: int, wide: int) -> Iterator[NodeProto]:
         """Yield what makes (rows, tokens, heads * (wide + 1)) to add to keys, once for all."""
-        name = f"int8_unseen_{heads}_{wide}"
-        if f"{name}_channels" in self._constants:
+        if "int8_unseen_channels" in self.constants:
             return
         channels = _wider(np.zeros(heads * wide, np.float32), heads, 1, _UNSEEN)
-        self._constant(f"{name}_channels", channels)
-        yield make_node("Unsqueeze", [_MASK, "int8_last"], [f"{name}_mask"])
-        yield make_node("Cast", [f"{name}_mask"], [f"{name}_float"], to=TensorProto.FLOAT)
-        yield make_node("Sub", ["int8_one", f"{name}_float"], [f"{name}_padding"])
-        yield make_node("Mul", [f"{name}_padding", f"{name}_channels"], [name])
+        name = self._constant("int8_unseen_channels", channels)
+        yield make_node("Unsqueeze", [_MASK, self._last], ["int8_mask"])
+        yield make_node("Cast", ["int8_mask"], ["int8_mask_float"], to=TensorProto.FLOAT)
+        yield make_node("Sub", [self._one, "int8_mask_float"], ["int8_padding"])
+        yield make_node("Mul", ["int8_padding", name], ["int8_unseen"])
 
-    def _stored(
-        self, name: str, whole: NDArray[np.int8], scale: NDArray[np.float32]
-    ) -> Iterator[NodeProto]:
-        """Yield the nodes that restore a weight from int8; ONNX Runtime runs them as it loads."""
-        self._constant(f"{name}_int8", whole)
-        self._constant(f"{name}_scale", scale)
-        yield make_node("Cast", [f"{name}_int8"], [f"{name}_steps"], to=TensorProto.FLOAT)
-        yield make_node("Mul", [f"{name}_steps", f"{name}_scale"], [f"{name}_weight"])
-
-    def _times(
+    def _multiply(
         self,
         product: WeightMatMul,
         whole: NDArray[np.int8],
@@ -198,18 +180,25 @@ class _Rewriter:
         output: str,
     ) -> Iterator[NodeProto]:
         """Yield the nodes of the int8 product of x with *whole*, and of its scaling to float32."""
-        x = product.x
-        self._constant(f"{output}_weight_int8", whole)
-        self._constant(f"{output}_weight_scale", scale)
-        weight = f"{output}_weight_int8", "int8_one", f"{output}_weight_scale"
-        zero_point = f"int8_zero_point{'_one_sided' if product.one_sided else ''}"
+        x, side = product.x, "_one_sided" if product.one_sided else ""
+        zero = np.array(0 if product.one_sided else 128, np.uint8)
+        zero_point = self._constant(f"int8_zero_point{side}", zero)
+        none = self._constant("int8_none", np.array(0, np.int8))
+        weight, weight_scale = self._weight(output, whole, scale)
         yield make_node(
             "MatMulIntegerToFloat",
-            [f"{x}_uint8", *weight, zero_point, "int8_none"],
+            [f"{x}_uint8", weight, self._one, weight_scale, zero_point, none],
             [f"{output}_steps"],
             domain=_MICROSOFT,
         )
         yield make_node("Mul", [f"{output}_steps", f"{x}_step"], [output])
+
+    def _weight(self, name: str, whole: NDArray[np.int8], scale: NDArray[np.float32]) -> list[str]:
+        """Store a weight in int8 with a scale a column, and return their names."""
+        return [
+            self._constant(f"{name}_weight_int8", whole),
+            self._constant(f"{name}_weight_scale", scale),
+        ]
 
     def _round(self, product: WeightMatMul) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
         """Return the weight in int8, with outliers of x moved into it, and a scale a column."""
@@ -230,52 +219,50 @@ class _Rewriter:
         """Subtract from the bias what counting from the least value adds to every row."""
         added, place = self._biases[product.output]
         bias = self._array(added.input[place])
-        name = f"{product.output}_bias"  # of its own: products may share a bias
-        self._constant(name, (bias + _GELU_LEAST * weight.sum(axis=0)).astype(np.float32))
-        added.input[place] = name
+        shifted = (bias + _GELU_LEAST * weight.sum(axis=0)).astype(np.float32)
+        # Under a name of its own: products may share a bias.
+        added.input[place] = self._constant(f"{product.output}_bias", shifted)
 
-    def _steps(self, product: WeightMatMul) -> Iterator[NodeProto]:
-        """Yield the nodes that make `x_uint8` of x, and `x_step` (rows, tokens, 1), its scale."""
-        x = product.x
-        if x in self._scaled:
-            return
-        self._scaled.add(x)
-        even = self._evened(x)
-        if product.one_sided:
-            # From the least value of GELU up to the row's largest. A zero point for each row would
-            # be a whole number, and its error would be the same for every channel and add up.
-            even = f"{x}_above_least"
-            yield make_node("Add", [x, "int8_least"], [even])
-            yield make_node("ReduceMax", [even], [f"{x}_most"], axes=[-1], keepdims=1)
-            yield make_node("Mul", [f"{x}_most", "int8_step_one_sided"], [f"{x}_step"])
-        else:
-            if x in self._divided_by:
-                # In BERT the norm that made x cannot divide it, because x is also added to a later
-                # state. The division costs a hundredth of the product.
-                self._constant(f"{x}_per_channel", (1 / self._divided_by[x]).astype(np.float32))
-                yield make_node("Mul", [x, f"{x}_per_channel"], [even])
-            yield make_node("ReduceMax", [even], [f"{x}_largest"], axes=[-1], keepdims=1)
-            yield make_node("ReduceMin", [even], [f"{x}_least"], axes=[-1], keepdims=1)
-            yield make_node("Neg", [f"{x}_least"], [f"{x}_below"])
-            yield make_node("Max", [f"{x}_largest", f"{x}_below", "int8_smallest"], [f"{x}_most"])
-            yield make_node("Mul", [f"{x}_most", "int8_step"], [f"{x}_step"])
-        yield from self._quantised(product, even)
-
-    def _quantised(self, product: WeightMatMul, even: str) -> Iterator[NodeProto]:
-        """Yield the nodes that make `x_uint8` of *even* in one pass, with a scale for each token.
+    def _quantize(self, product: WeightMatMul) -> Iterator[NodeProto]:
+        """Yield the nodes that make `x_uint8` of x, and `x_step` (rows, tokens, 1), its scale.
 
         QuantizeLinear has a scale for each index of one axis, so all tokens are made one axis.
         """
         x = product.x
-        channels = len(self._array(product.weight))
-        shape = f"int8_tokens_of_{channels}"
-        self._constant(shape, np.array([-1, channels], np.int64))
-        yield make_node("Shape", [x], [f"{x}_shape"])
-        yield make_node("Reshape", [even, shape], [f"{x}_tokens"])
-        yield make_node("Reshape", [f"{x}_step", "int8_last"], [f"{x}_scales"])
+        if x in self._quantized:
+            return
+        self._quantized.add(x)
+        even = self._evened(x)
         scales = [f"{x}_tokens", f"{x}_scales"]
+        if product.one_sided:
+            # From the least value of GELU up to the row's largest. A zero point for each row would
+            # be a whole number, and its error would be the same for every channel and add up.
+            least = self._constant("int8_least", np.array(-_GELU_LEAST, np.float32))
+            step = self._constant("int8_step_one_sided", np.array(1 / 255, np.float32))
+            even = f"{x}_above_least"
+            yield make_node("Add", [x, least], [even])
+            yield make_node("ReduceMax", [even], [f"{x}_most"], axes=[-1], keepdims=1)
+        else:
+            # A row of zeros stays one.
+            smallest = self._constant("int8_smallest", np.array(1e-12, np.float32))
+            step = self._constant("int8_step", np.array(1 / 127, np.float32))
+            if x in self._divided_by:
+                # In BERT the norm that made x cannot divide it, because x is also added to a later
+                # state. The division costs a hundredth of the product.
+                inverse = (1 / self._divided_by[x]).astype(np.float32)
+                yield make_node("Mul", [x, self._constant(f"{x}_per_channel", inverse)], [even])
+            yield make_node("ReduceMax", [even], [f"{x}_largest"], axes=[-1], keepdims=1)
+            yield make_node("ReduceMin", [even], [f"{x}_least"], axes=[-1], keepdims=1)
+            yield make_node("Neg", [f"{x}_least"], [f"{x}_below"])
+            yield make_node("Max", [f"{x}_largest", f"{x}_below", smallest], [f"{x}_most"])
+        channels = len(self._array(product.weight))
+        shape = self._constant(f"int8_tokens_of_{channels}", np.array([-1, channels], np.int64))
+        yield make_node("Mul", [f"{x}_most", step], [f"{x}_step"])
+        yield make_node("Shape", [x], [f"{x}_shape"])
+        yield make_node("Reshape", [even, shape], scales[:1])
+        yield make_node("Reshape", [f"{x}_step", self._last], scales[1:])
         if not product.one_sided:
-            yield make_node("Shape", [f"{x}_scales"], [f"{x}_count"])
+            yield make_node("Shape", scales[1:], [f"{x}_count"])
             middle = numpy_helper.from_array(np.array([128], np.uint8))
             yield make_node("ConstantOfShape", [f"{x}_count"], [f"{x}_zero_points"], value=middle)
             scales.append(f"{x}_zero_points")
@@ -285,8 +272,10 @@ class _Rewriter:
     def _array(self, name: str) -> NDArray[np.float32]:
         return numpy_helper.to_array(self._tensors[name])
 
-    def _constant(self, name: str, value: NDArray[np.generic]) -> None:
-        self._constants.setdefault(name, numpy_helper.from_array(value, name))
+    def _constant(self, name: str, value: NDArray[np.generic]) -> str:
+        """Store a constant, unless it is there already, and return its name."""
+        self.constants.setdefault(name, numpy_helper.from_array(value, name))
+        return name
 
 
 def _only(node: NodeProto) -> None:
