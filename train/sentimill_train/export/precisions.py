@@ -49,19 +49,6 @@ class Exported:
     checks: tuple[Outcome, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Tried:
-    """A precision that was tried.
-
-    entry: for the manifest; None where it did not pass. graphs: its own graphs, by their files in
-    the bundle; empty where its graph is fp32's.
-    """
-
-    outcome: Outcome
-    entry: Precision | None
-    graphs: dict[str, bytes]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Export:
     """Write *bundle* again to *out*, with those of *precisions* that pass their gate.
@@ -111,20 +98,33 @@ class Export:
         rows = read_gate_rows(opened, self.on, self.columns)
         check_row_count(len(rows.judged))
         gate = Comparison(opened, rows, say)
-        again: list[_Tried] = []
+        checks: list[Outcome] = []
+        entries, graphs = dict(opened.manifest.precisions), dict[str, bytes]()
         if self.exporter == "optimum":
             say("exporting with optimum")
-            again.append(self._export_again(gate, opened))
-            gate = Comparison(opened, rows, say, again[0].graphs[FP32_FILE])
-        tried = [self._try(gate, opened.manifest, each) for each in dict.fromkeys(self.precisions)]
-        checks = [each.outcome for each in (*again, *tried)]
+            graph = export_with_optimum(opened.path)
+            checks.append(again := gate.check(_FP32, graph.run))
+            if not again.passed:
+                raise BundleError(
+                    f"{again.sentence()} No bundle was written", reason="PRECISION_REFUSED"
+                )
+            gate = Comparison(opened, rows, say, graph.data)
+            entries = {_FP32: graph.precision(again.temperature)}
+            graphs[FP32_FILE] = graph.data
+        tried = [self._try(gate, each) for each in dict.fromkeys(self.precisions)]
+        checks += [outcome for outcome, _ in tried]
         if self.compact:
             checks.append(gate.check("fp16", open_graph(round_to_fp16(gate.fp32))))
             _refuse_failed(checks)
-        elif again:
+            entries, graphs = {}, {}
+        elif self.exporter == "optimum":
             checks += _outdated(opened.manifest, checks)
-        written = tried if self.compact else [*again, *tried]
-        return Exported(self._write(opened, written, checks), tuple(checks))
+        for outcome, made in tried:
+            entries.pop(outcome.precision, None)
+            if isinstance(outcome, PrecisionCheck) and outcome.passed:
+                entries[outcome.precision] = _entry(opened.manifest, outcome, made)
+                graphs |= made
+        return Exported(self._write(opened, entries, graphs, checks), tuple(checks))
 
     def _check_options(self) -> None:
         check_writable(self.out, overwrite=self.overwrite)
@@ -143,40 +143,31 @@ class Export:
                 )
             check_optimum()
 
-    def _export_again(self, gate: Comparison, opened: Bundle) -> _Tried:
-        graph = export_with_optimum(opened.path)
-        outcome = gate.check(_FP32, graph.run)
-        if not outcome.passed:
-            raise BundleError(
-                f"{outcome.sentence()} No bundle was written", reason="PRECISION_REFUSED"
-            )
-        return _Tried(outcome, graph.precision(outcome.temperature), {FP32_FILE: graph.data})
-
-    def _try(self, gate: Comparison, manifest: Manifest, precision: LowPrecision) -> _Tried:
+    def _try(self, gate: Comparison, precision: LowPrecision) -> tuple[Outcome, dict[str, bytes]]:
+        """Return the result for *precision*, and its own graphs by their files in the bundle."""
         if precision == "bf16":
-            outcome = gate.check_bf16()
-            return _Tried(outcome, _entry(manifest, outcome), {})
-        data = (
-            gate.make_int8(small=self.compact, float_values=self.float_values)
-            if precision == _INT8
-            else fp16_graph(gate.fp32)
-        )
-        checked = gate.check(precision, open_graph(data))
+            return gate.check_bf16(), {}
+        if precision == _INT8:
+            data = gate.make_int8(small=self.compact, float_values=self.float_values)
+        else:
+            data = fp16_graph(gate.fp32)
         graphs = {f"onnx/{precision}.onnx": data}
         packed = pack_graph(data) if precision == "fp16" else None
         if packed is not None:
             graphs[_PACKED] = packed
-        return _Tried(checked, _entry(manifest, checked, packed=packed is not None), graphs)
+        return gate.check(precision, open_graph(data)), graphs
 
-    def _write(self, opened: Bundle, tried: list[_Tried], checks: list[Outcome]) -> Bundle:
+    def _write(
+        self,
+        opened: Bundle,
+        entries: dict[str, Precision],
+        graphs: dict[str, bytes],
+        checks: list[Outcome],
+    ) -> Bundle:
         manifest = opened.manifest
-        again = {check.precision for check in checks}
-        kept = {name: p for name, p in manifest.precisions.items() if name not in again}
-        if self.compact:
-            kept = {}
         before, after = (
-            {file for entry in entries.values() for file in entry.graphs}
-            for entries in (manifest.precisions, kept)
+            {file for entry in each.values() for file in entry.graphs}
+            for each in (manifest.precisions, entries)
         )
         files: dict[str, bytes | Path] = {
             name: opened.read(name)
@@ -186,16 +177,14 @@ class Export:
         files |= self._documents(opened, checks)
         if self.compact and WEIGHTS in files:
             files[WEIGHTS] = weights_to_fp16(opened.read(WEIGHTS))
-        for each in tried:
-            if each.entry is not None:
-                kept[each.outcome.precision] = each.entry
-                files |= each.graphs
-        return write_bundle(
-            self.out,
-            files,
-            _dated(msgspec.structs.replace(manifest, precisions=kept)),
-            overwrite=self.overwrite,
+        now = datetime.now(UTC)
+        dated = msgspec.structs.replace(
+            manifest,
+            version=now.strftime("%Y.%m.%d.%H%M%S"),
+            created=now.isoformat(timespec="seconds"),
+            precisions=entries,
         )
+        return write_bundle(self.out, {**files, **graphs}, dated, overwrite=self.overwrite)
 
     def _documents(self, opened: Bundle, checks: list[Outcome]) -> dict[str, bytes]:
         """Return the model card and the report with the results of the gate."""
@@ -208,12 +197,9 @@ class Export:
         return documents
 
 
-def _entry(manifest: Manifest, check: Outcome, *, packed: bool = False) -> Precision | None:
-    if not isinstance(check, PrecisionCheck) or not check.passed:
-        return None
-    fp32 = manifest.precision(_FP32)
+def _entry(manifest: Manifest, check: PrecisionCheck, graphs: dict[str, bytes]) -> Precision:
     return Precision(
-        file=fp32.file if check.precision == "bf16" else f"onnx/{check.precision}.onnx",
+        file=f"onnx/{check.precision}.onnx" if graphs else manifest.precision(_FP32).file,
         temperature=check.temperature,
         max_logit_difference=check.max_logit_difference,
         parity_rows=check.rows,
@@ -221,16 +207,7 @@ def _entry(manifest: Manifest, check: Outcome, *, packed: bool = False) -> Preci
         macro_f1_drop=None if check.macro_f1_drop is None else check.macro_f1_drop.value,
         ece_change=None if check.ece_change is None else check.ece_change.value,
         threshold=check.threshold,
-        packed=_PACKED if packed else None,
-    )
-
-
-def _dated(manifest: Manifest) -> Manifest:
-    now = datetime.now(UTC)
-    return msgspec.structs.replace(
-        manifest,
-        version=now.strftime("%Y.%m.%d.%H%M%S"),
-        created=now.isoformat(timespec="seconds"),
+        packed=_PACKED if _PACKED in graphs else None,
     )
 
 

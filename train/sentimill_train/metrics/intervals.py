@@ -86,10 +86,10 @@ def share(hits: int, rows: int) -> Figure:
     return Figure(value=hits / rows, low=float(interval.low), high=float(interval.high), rows=rows)
 
 
-def error_bound(errors: Floats, rows: Floats, chance: float) -> Floats:
+def error_bound(errors: Floats | float, rows: Floats | float, chance: float) -> Floats:
     """Return the error rate that so few errors would contradict: exceeded with at most *chance*.
 
-    The upper end of Clopper and Pearson 1934, one-sided. errors, rows: (n,).
+    The upper end of Clopper and Pearson 1934, one-sided. errors, rows: (n,) or numbers.
     """
     from scipy.stats import beta
 

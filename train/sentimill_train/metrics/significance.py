@@ -92,7 +92,7 @@ def most_lost(only_first: int, rows: int) -> float:
 
     What the second may win on others is not set against it.
     """
-    return float(error_bound(np.array([float(only_first)]), np.array([float(rows)]), 0.025)[0])
+    return float(error_bound(only_first, rows, 0.025))
 
 
 def mcnemar(only_first: int, only_second: int) -> tuple[float, float, float]:

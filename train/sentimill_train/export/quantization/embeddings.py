@@ -27,12 +27,11 @@ def quantize_embeddings(data: bytes) -> bytes:
     """
     model = onnx.load_model_from_string(data)
     graph = model.graph
-    tables = {tensor.name: tensor for tensor in graph.initializer}
-    looked_up = {_table_of(node) for node in graph.node} & tables.keys()
+    looked_up = {_table_of(node) for node in graph.node}
     words = [
-        tables[name]
-        for name in looked_up
-        if tables[name].data_type == TensorProto.FLOAT and len(tables[name].dims) == 2
+        each
+        for each in graph.initializer
+        if each.name in looked_up and each.data_type == TensorProto.FLOAT and len(each.dims) == 2
     ]
     if not words:
         raise BundleError(
