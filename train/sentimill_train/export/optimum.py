@@ -47,9 +47,14 @@ def _optimised(student: Student, work: Path) -> bytes:
     raw = work / "model.onnx"
     config = PooledHead(student.config, task="text-classification")
     export(student, config, raw, opset=OPSET)
-    # Level 0: the fusions for transformers alone, as `export_fp32` does.
+    # The same as the default exporter: the fusions for transformers alone, and norms by themselves,
+    # which take a quarter of the time on a CPU.
     ORTOptimizer([raw], student.config).optimize(
-        OptimizationConfig(optimization_level=0, enable_transformers_specific_optimizations=True),
+        OptimizationConfig(
+            optimization_level=0,
+            enable_transformers_specific_optimizations=True,
+            disable_skip_layer_norm_fusion=True,
+        ),
         work / "optimised",
         file_suffix=None,
     )

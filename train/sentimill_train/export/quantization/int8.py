@@ -19,6 +19,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
+from onnx.helper import make_node
 
 from sentimill.errors import BundleError
 from sentimill_train.export.quantization.activation_stats import (
@@ -30,8 +31,6 @@ from sentimill_train.export.quantization.weight_matmuls import (
     WeightMatMul,
     find_biases,
     find_weight_matmuls,
-    make_node,
-    unfuse_norms,
 )
 
 _MICROSOFT: Final = "com.microsoft"
@@ -66,7 +65,6 @@ def int8_graph(
     """
     model = onnx.load_model_from_string(fp32)
     graph = model.graph
-    unfuse_norms(graph)
     products = {product.output: product for product in find_weight_matmuls(graph)}
     inputs = list(dict.fromkeys(product.x for product in products.values()))
     made = _Rewriter(graph, {} if texts is None else collect_activation_stats(fp32, inputs, texts))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from onnx import GraphProto, NodeProto, helper
+from onnx import GraphProto, NodeProto
 
 from sentimill.errors import BundleError
 
@@ -58,29 +56,6 @@ def find_weight_matmuls(graph: GraphProto) -> list[WeightMatMul]:
     return found[:-1]
 
 
-def unfuse_norms(graph: GraphProto) -> None:
-    """Replace each norm that is fused with the sums before it by the nodes that it stands for.
-
-    `export_fp32` does not fuse them, but other exporters do. Unfused norms take a quarter of the
-    time on a CPU.
-    """
-    nodes: list[NodeProto] = []
-    for node in graph.node:
-        nodes += _unfused(node) if node.op_type == "SkipLayerNormalization" else [node]
-    del graph.node[:]
-    graph.node.extend(nodes)
-
-
-def _unfused(node: NodeProto) -> Iterator[NodeProto]:
-    output, x, skip, *norm = node.output[0], *node.input
-    for other in [*norm[2:], skip]:
-        added = f"{output}_and_{other}"
-        yield make_node("Add", [x, other], [added])
-        x = added
-    epsilon = next(a.f for a in node.attribute if a.name == "epsilon")
-    yield make_node("LayerNormalization", [x, *norm[:2]], [output], axis=-1, epsilon=epsilon)
-
-
 def find_biases(graph: GraphProto) -> dict[str, tuple[NodeProto, int]]:
     """Return the Add nodes that add a bias, and the bias's input index, by the other input."""
     vectors = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 1}
@@ -91,8 +66,3 @@ def find_biases(graph: GraphProto) -> dict[str, tuple[NodeProto, int]]:
         for i in range(2)
         if node.input[i] in vectors
     }
-
-
-def make_node(operator: str, inputs: list[str], outputs: list[str], **attributes: Any) -> NodeProto:
-    """Return a node with the name of its first output."""
-    return helper.make_node(operator, inputs, outputs, outputs[0], **attributes)
