@@ -21,7 +21,6 @@ from typing import Final, Literal
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from sentimill.classifier import Classifier, Prediction
 from sentimill.errors import TableError
@@ -152,39 +151,34 @@ def judge_case(case: Case, probs: Floats, labels: Sequence[str]) -> list[int] | 
 
     probs: (texts, labels) in the order of *labels*.
     """
-    failed = _failed(case, probs, list(labels))
-    return None if failed is None else [int(i) for i in np.flatnonzero(failed)]
-
-
-def _failed(case: Case, probs: Floats, labels: list[str]) -> NDArray[np.bool_] | None:
-    """Return which texts fail: (texts,) bool."""
+    known = set(labels)
     predicted = probs.argmax(axis=1)
     first = int(predicted[0])
     own = probs[:, first] - probs[0, first]
+    got = [labels[i] for i in predicted]
     match case.expected:
         case "same":
-            return np.asarray((predicted != first) & (np.abs(own) > TOLERANCE))
-        case "not_less_confident" | "not_more_confident" if labels[first] == "neutral":
-            return None  # more or less of nothing: the paper's suite skips it too
-        case "not_less_confident":
-            return np.asarray(own < -TOLERANCE)
-        case "not_more_confident":
-            return np.asarray(own > TOLERANCE)
+            failed = (predicted != first) & (np.abs(own) > TOLERANCE)
+        case "not_less_confident" | "not_more_confident":
+            if labels[first] == "neutral":
+                return None  # more or less of nothing: the paper's suite skips it too
+            failed = (own if "less" in case.expected else -own) < -TOLERANCE
         case "not_less_positive" | "not_more_positive":
-            if not {"negative", "positive"} <= set(labels):
+            if not {"negative", "positive"} <= known:
                 return None
             score = probs[:, labels.index("positive")] - probs[:, labels.index("negative")]
             change = score - score[0]
-            return np.asarray((change if "less" in case.expected else -change) < -TOLERANCE)
-    # A model without the label that a case is about cannot be asked for it.
-    got = [labels[i] for i in predicted]
-    if case.type == "PAIR":
-        if not set(case.expected) <= set(labels):
-            return None
-        return np.array([a != b for a, b in zip(got, case.expected, strict=True)])
-    if not set(case.expected) & set(labels):
-        return None
-    return np.array([got[0] not in case.expected])
+            failed = (change if "less" in case.expected else -change) < -TOLERANCE
+        # A model without the label that a case is about cannot be asked for it.
+        case expected if case.type == "PAIR":
+            if not set(expected) <= known:
+                return None
+            failed = np.array([a != b for a, b in zip(got, expected, strict=True)])
+        case expected:
+            if not set(expected) & known:
+                return None
+            failed = np.array([got[0] not in expected])
+    return [int(i) for i in np.flatnonzero(failed)]
 
 
 def run_cases(classifier: Classifier, cases: Sequence[Case]) -> list[Result]:
