@@ -13,8 +13,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Blend", "blended", "fit_blend"]
-
 _WEIGHTS: Final = np.arange(1, 10) / 10
 _TEMPERATURES: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 

@@ -249,7 +249,7 @@ def equal(folder: Path, bundle: Path, texts: Sequence[str]) -> dict[str, object]
     from live_server import live_server
     from sentimill.scoring.ray_runner import Cluster, run_on_ray
     from sentimill.scoring.server_scorer import ServerScorer
-    from sentimill.server.lifecycle import Serve
+    from sentimill.server.settings import Serve
 
     source = folder / "in.parquet"
     write_table(source, texts)

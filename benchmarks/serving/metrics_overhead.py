@@ -33,8 +33,9 @@ import sentimill.server.lifecycle
 from benchmarks.record import surroundings, write_result
 from sentimill.errors import SentimillError
 from sentimill.observability.metrics import Metrics
-from sentimill.server.lifecycle import Serve, Serving
+from sentimill.server.lifecycle import Serving, run
 from sentimill.server.sentiment_service import SERVICE
+from sentimill.server.settings import Serve
 from sentimill.types import Prediction, Probs
 from sentimill.v1 import sentiment_pb2 as pb
 
@@ -93,7 +94,7 @@ def serve(bundle: Path, silent: bool) -> None:
     def started(serving: Serving) -> None:
         print(serving.address, flush=True)  # noqa: T201 # the benchmark reads it
 
-    Serve(bundle=bundle, port=0, metrics_port=0).run(started)
+    run(Serve(bundle=bundle, port=0, metrics_port=0), started)
 
 
 class Server:

@@ -16,8 +16,8 @@ from background_load import load
 from benchmarks.serving.prometheus_server import Prometheus, hasten, prometheus, until
 from dashboard import ELSEWHERE, PANELS, Query
 from live_server import live_server
-from sentimill.server.lifecycle import Serve
 from sentimill.server.request_handler import Limits
+from sentimill.server.settings import Serve
 from system_programs import find
 from tiny_bundle import write_tiny_bundle
 

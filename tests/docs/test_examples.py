@@ -16,7 +16,7 @@ from live_server import live_server
 from notebook import run_notebook
 from repository import ROOT
 from sentimill import Client
-from sentimill.server.lifecycle import Serve
+from sentimill.server.settings import Serve
 from sentimill.v1 import sentiment_pb2 as pb
 
 EXAMPLES = ROOT / "examples"

@@ -17,7 +17,7 @@ from labelling_runs import write_reviews as write_unlabelled
 from live_server import live_server
 from repository import ROOT
 from run_docs import blocks, run_page, shell
-from sentimill.server.lifecycle import Serve
+from sentimill.server.settings import Serve
 from teacher_server import TeacherServer, teacher_server
 from tiny_bundle import write_tiny_bundle
 

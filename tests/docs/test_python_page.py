@@ -11,7 +11,7 @@ from live_server import live_server
 from repository import ROOT
 from run_docs import blocks
 from sentimill import AsyncClient, Client, Prediction
-from sentimill.server.lifecycle import Serve
+from sentimill.server.settings import Serve
 
 PAGE = ROOT / "docs/python.md"
 

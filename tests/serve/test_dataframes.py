@@ -19,7 +19,7 @@ from scoring_jobs import job
 from sentimill import Classifier, Client
 from sentimill.errors import InputError
 from sentimill.scoring.scorers import LocalScorer
-from sentimill.server.lifecycle import Serve
+from sentimill.server.settings import Serve
 
 TEXTS = ["good", None, "bad bad", "good bad"]
 COLUMNS = {"id": [1, 2, 3, 4], "text": TEXTS}

@@ -20,12 +20,13 @@ from sentimill.observability.metrics import Metrics
 from sentimill.observability.tracing import Spans
 from sentimill.server.access.auth import TokenAuth
 from sentimill.server.error_interceptor import CallBoundary, ErrorInterceptor
-from sentimill.server.lifecycle import Serve, Serving
+from sentimill.server.lifecycle import Serving, start
 from sentimill.server.model_slot import LoadedModel, ModelSlot
 from sentimill.server.open_inference_service import SERVICE as OPEN_INFERENCE
 from sentimill.server.open_inference_service import OpenInferenceService
 from sentimill.server.request_handler import Limits, RequestHandler
 from sentimill.server.sentiment_service import SERVICE, SentimentService
+from sentimill.server.settings import Serve
 
 WAIT_SECONDS = 60.0
 """How long a test waits for what must happen soon; passing it is a failure."""
@@ -124,7 +125,7 @@ def live_server(config: Serve) -> Iterator[Serving]:
 
     async def serve() -> None:
         async with AsyncExitStack() as stack:
-            found.append(await config.start(stack))
+            found.append(await start(config, stack))
             ready.set()
             await stop.wait()
 

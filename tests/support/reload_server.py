@@ -15,8 +15,9 @@ from live_server import WAIT_SECONDS
 from raw_calls import request_of
 from sentimill.bundle.manifest import Manifest
 from sentimill.bundle.reader import Bundle
-from sentimill.server.lifecycle import Serve, Signals
+from sentimill.server.lifecycle import Signals, start
 from sentimill.server.sentiment_service import SERVICE
+from sentimill.server.settings import Serve
 from sentimill.v1 import sentiment_pb2 as pb
 from tiny_bundle import write_tiny_bundle
 
@@ -82,7 +83,7 @@ async def reloading(
         config = Serve(
             bundle=made.link, port=0, metrics_port=0, threads=1, index=index, tokens=tokens
         )
-        serving = await config.start(stack, made.signals)
+        serving = await start(config, stack, made.signals)
         made.address, made.metrics = serving.address, serving.metrics_address
         yield made
 

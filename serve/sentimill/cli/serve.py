@@ -116,7 +116,8 @@ def serve(
     SIGTERM drains and stops the server; SIGHUP loads the bundle and the index again.
     """
     from sentimill.server.access.tls import Tls
-    from sentimill.server.lifecycle import Serve
+    from sentimill.server.lifecycle import run
+    from sentimill.server.settings import Serve
     from sentimill.server.watchdog import WatchdogLimits
 
     model = bundle or reference_bundle()
@@ -157,7 +158,7 @@ def serve(
         _tell_addresses(model, serving)
 
     if workers == 1:
-        config.run(started)
+        run(config, started)
     else:
         from sentimill.server.workers.supervisor import Workers
 

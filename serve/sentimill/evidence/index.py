@@ -27,8 +27,6 @@ from sentimill.bundle.manifest import MANIFEST, File
 from sentimill.errors import BundleError, InputError, UsageError
 from sentimill.types import NEIGHBOURS, Neighbour
 
-__all__ = ["Index"]
-
 _SCHEMA_VERSION: Final = 1
 _STATES: Final = "states.usearch"
 _ROWS: Final = "rows.json"

@@ -13,8 +13,6 @@ from typing import Any, Final, TypeVar
 from sentimill.errors import SentimillError, UsageError
 from sentimill.types import Prediction, Probs, Sentence
 
-__all__ = ["MAX_CHARACTERS", "MAX_SENTENCES", "Explanation", "sentence_spans", "sentences_json"]
-
 MAX_SENTENCES: Final = 32
 """Sentences of one text. Where there are more, neighbours are taken together."""
 

@@ -10,8 +10,6 @@ from typing import Final
 
 from sentimill.errors import BundleError, UsageError
 
-__all__ = ["with_states"]
-
 _OUTPUT: Final = "logits_and_states"
 
 

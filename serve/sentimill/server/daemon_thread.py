@@ -10,8 +10,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final, NoReturn, TypeVar
 
-__all__ = ["end_process", "has_busy_threads", "run_in_daemon_thread"]
-
 T = TypeVar("T")
 
 _NAMES: Final = ("engine", "tokenizer", "daemon")

@@ -37,17 +37,6 @@ from sentimill.errors import (
 from sentimill.observability.metrics import Metrics
 from sentimill.observability.tracing import Spans, trace_id
 
-__all__ = [
-    "DOMAIN",
-    "Call",
-    "CallBoundary",
-    "ErrorInterceptor",
-    "current_call",
-    "release",
-    "seconds_left",
-    "status_of",
-]
-
 log = logging.getLogger(__name__)
 
 DOMAIN: Final = "sentimill"

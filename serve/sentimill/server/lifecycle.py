@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import os
 import signal
@@ -17,27 +16,23 @@ from typing import Final, TypeVar
 
 from sentimill.batching.admission import Admission
 from sentimill.classifier import Classifier
-from sentimill.engine.base import EngineName, Precision, Provider
 from sentimill.engine.hardware import keep_few_heaps
-from sentimill.errors import EngineError, UsageError
+from sentimill.errors import EngineError
 from sentimill.observability.http_server import HttpServer
 from sentimill.observability.json_logging import log_in_background
 from sentimill.observability.metrics import Metrics
 from sentimill.observability.status import Status
 from sentimill.observability.tracing import configured_spans
 from sentimill.server.access.auth import TokenAuth
-from sentimill.server.access.tls import Tls
 from sentimill.server.daemon_thread import end_process, has_busy_threads
 from sentimill.server.error_interceptor import CallBoundary
-from sentimill.server.model_loader import ModelLoader
+from sentimill.server.model_loader import ModelLoader, reload_when_asked
 from sentimill.server.model_slot import LoadedModel, ModelSlot
 from sentimill.server.playground import playground
-from sentimill.server.reload import reload_when_asked
-from sentimill.server.request_handler import Limits, RequestHandler
-from sentimill.server.server import GrpcServer, ListenOptions, host_port
-from sentimill.server.watchdog import Watchdog, WatchdogLimits
-
-__all__ = ["Serve", "Serving", "Signals"]
+from sentimill.server.request_handler import RequestHandler
+from sentimill.server.server import GrpcServer, host_port
+from sentimill.server.settings import Serve
+from sentimill.server.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -81,183 +76,107 @@ class Signals:
         return None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Serve:
-    """Serves one bundle over gRPC until a signal comes.
+def run(settings: Serve, started: Callable[[Serving], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; *started* is called when calls are answered.
 
-    quota_share: of each caller's quota, since every worker counts for itself.
+    SIGHUP loads bundle and indexes again. A path may be a link that leads to another folder by
+    then. The process ends here where a thread hangs in the engine, since Python would wait for
+    it.
+
+    Raises:
+        UsageError: a port is taken, or the address is not a loopback one without `insecure`.
+        BundleError, EngineError: the model does not verify or load.
+        EngineError: the engine failed, and loading the model again did not help.
     """
+    with log_in_background():
+        fault = asyncio.run(_serve(settings, started))
+        if has_busy_threads():
+            if fault is not None:
+                log.error("%s", fault)
+            end_process(0 if fault is None else 1)
+    if fault is not None:
+        raise fault
 
-    bundle: Path
-    host: str = "127.0.0.1"
-    port: int = 50051
-    metrics_host: str = "127.0.0.1"
-    metrics_port: int = 9464
-    precision: Precision = "auto"
-    engine: EngineName = "auto"
-    provider: Provider = "auto"
-    threads: int | None = None
-    detect_language: bool = True
-    tokenizer_threads: int = 2
-    batch_tokens: int | None = None
-    index: Path | None = None
-    limits: Limits = field(default_factory=Limits)
-    watchdog: WatchdogLimits = field(default_factory=WatchdogLimits)
-    notice_seconds: float = 0.0
-    drain_seconds: float = 20.0
-    max_connection_age_seconds: float | None = None
-    reflection: bool = False
-    compression: bool = False
-    playground: bool = False
-    open_inference: bool = False
-    insecure: bool = False
-    tls: Tls | None = None
-    tokens: Path | None = None
-    quota_share: float = 1.0
-    shared_port: bool = False
 
-    def run(self, started: Callable[[Serving], None]) -> None:
-        """Serve until SIGTERM or SIGINT, then drain; *started* is called when calls are answered.
+async def _serve(settings: Serve, started: Callable[[Serving], None]) -> EngineError | None:
+    signals = Signals()
+    signals.install()
+    async with AsyncExitStack() as stack:
+        serving = await signals.unless_stopped(start(settings, stack, signals))
+        if serving is not None:
+            started(serving)
+            await signals.stop.wait()
+            seconds = settings.drain_seconds
+            log.info("draining: no new calls, up to %.0f s for those under way", seconds)
+    log.info("stopped")
+    return signals.fault
 
-        SIGHUP loads bundle and indexes again. A path may be a link that leads to another folder by
-        then. The process ends here where a thread hangs in the engine, since Python would wait for
-        it.
 
-        Raises:
-            UsageError: a port is taken, or the address is not a loopback one without `insecure`.
-            BundleError, EngineError: the model does not verify or load.
-            EngineError: the engine failed, and loading the model again did not help.
-        """
-        with log_in_background():
-            fault = asyncio.run(self._serve(started))
-            if has_busy_threads():
-                if fault is not None:
-                    log.error("%s", fault)
-                end_process(0 if fault is None else 1)
-        if fault is not None:
-            raise fault
+async def start(settings: Serve, stack: AsyncExitStack, signals: Signals | None = None) -> Serving:
+    """Start everything and leave on *stack* what stops it, in the order of a drain."""
+    settings.check_host()
+    status = Status(Metrics())
+    http = HttpServer(status, settings.metrics_host, settings.metrics_port)
+    stack.callback(http.close)
+    return Serving(
+        address=await answer(settings, stack, status, signals or Signals()),
+        metrics_address=host_port(settings.metrics_host, http.port),
+    )
 
-    async def _serve(self, started: Callable[[Serving], None]) -> EngineError | None:
-        signals = Signals()
-        signals.install()
-        async with AsyncExitStack() as stack:
-            serving = await signals.unless_stopped(self.start(stack, signals))
-            if serving is not None:
-                started(serving)
-                await signals.stop.wait()
-                seconds = self.drain_seconds
-                log.info("draining: no new calls, up to %.0f s for those under way", seconds)
-        log.info("stopped")
-        return signals.fault
 
-    async def start(self, stack: AsyncExitStack, signals: Signals | None = None) -> Serving:
-        """Start everything and leave on *stack* what stops it, in the order of a drain."""
-        self.check_host()
-        status = Status(Metrics())
-        http = HttpServer(status, self.metrics_host, self.metrics_port)
-        stack.callback(http.close)
-        return Serving(
-            address=await self.answer(stack, status, signals or Signals()),
-            metrics_address=host_port(self.metrics_host, http.port),
-        )
+async def answer(
+    settings: Serve,
+    stack: AsyncExitStack,
+    status: Status,
+    signals: Signals,
+    first: Path | None = None,
+) -> str:
+    """Start all but the HTTP port, as `start` does, and return the address.
 
-    async def answer(
-        self,
-        stack: AsyncExitStack,
-        status: Status,
-        signals: Signals,
-        first: Path | None = None,
-    ) -> str:
-        """Start all but the HTTP port, as `start` does, and return the address.
+    first: the folder to begin with, instead of the one that `bundle` leads to.
+    """
+    keep_few_heaps()  # before the threads that load and compute
+    metrics = status.metrics
+    spans = configured_spans(os.environ)
+    stack.push_async_callback(asyncio.to_thread, spans.close)
+    metrics.set_limits(
+        texts=settings.limits.max_waiting_texts, tokens=settings.limits.max_waiting_tokens
+    )
+    admission = Admission(
+        max_texts=settings.limits.max_waiting_texts,
+        max_tokens=settings.limits.max_waiting_tokens,
+        metrics=metrics,
+    )
+    auth = (
+        None if settings.tokens is None else TokenAuth(settings.tokens, share=settings.quota_share)
+    )
+    loader = ModelLoader(settings, admission, metrics)
+    slot = ModelSlot(await loader.load(first))
+    stack.push_async_callback(slot.close)
+    boundary = CallBoundary(metrics, admission.wait_seconds, spans)
+    requests = RequestHandler(slot, admission, boundary, limits=settings.limits, auth=auth)
+    server = GrpcServer(requests, settings)
+    await server.start()
+    stack.push_async_callback(server.drain)
+    if settings.playground:
+        status.playground = playground(requests, asyncio.get_running_loop())
+    announce = partial(_announce, status=status)
+    announce(slot.now.classifier)
+    stack.callback(status.drain)
 
-        first: the folder to begin with, instead of the one that `bundle` leads to.
-        """
-        keep_few_heaps()  # before the threads that load and compute
-        metrics = status.metrics
-        spans = configured_spans(os.environ)
-        stack.push_async_callback(asyncio.to_thread, spans.close)
-        metrics.set_limits(
-            texts=self.limits.max_waiting_texts, tokens=self.limits.max_waiting_tokens
-        )
-        admission = Admission(
-            max_texts=self.limits.max_waiting_texts,
-            max_tokens=self.limits.max_waiting_tokens,
-            metrics=metrics,
-        )
-        auth = None if self.tokens is None else TokenAuth(self.tokens, share=self.quota_share)
-        loader = self._loader(admission, metrics)
-        slot = ModelSlot(await loader.load(first))
-        stack.push_async_callback(slot.close)
-        boundary = CallBoundary(metrics, admission.wait_seconds, spans)
-        requests = RequestHandler(slot, admission, boundary, limits=self.limits, auth=auth)
-        server = GrpcServer(requests, self._listen())
-        await server.start()
-        stack.push_async_callback(server.drain)
-        if self.playground:
-            status.playground = playground(requests, asyncio.get_running_loop())
-        announce = partial(_announce, status=status)
-        announce(slot.now.classifier)
-        stack.callback(status.drain)
+    async def set_healthy(healthy: bool) -> None:
+        requests.healthy = healthy
+        status.set_healthy(healthy)
+        await server.set_healthy(healthy)
 
-        async def set_healthy(healthy: bool) -> None:
-            requests.healthy = healthy
-            status.set_healthy(healthy)
-            await server.set_healthy(healthy)
+    async def load_again() -> LoadedModel:
+        return await loader.load(slot.now.classifier.bundle.path, slot.now.indexes)
 
-        async def load_again() -> LoadedModel:
-            return await loader.load(slot.now.classifier.bundle.path, slot.now.indexes)
-
-        watchdog = Watchdog(slot, self.watchdog, metrics, load=load_again, set_healthy=set_healthy)
-        reloading = reload_when_asked(signals.reload, loader, slot, metrics, announce)
-        for task in (reloading, _guard(watchdog, signals)):
-            stack.push_async_callback(_cancelled, asyncio.create_task(task))
-        return host_port(self.host, server.port)
-
-    def _loader(self, admission: Admission, metrics: Metrics) -> ModelLoader:
-        return ModelLoader(
-            bundle=self.bundle,
-            precision=self.precision,
-            engine=self.engine,
-            provider=self.provider,
-            threads=self.threads,
-            detect_language=self.detect_language,
-            tokenizer_threads=self.tokenizer_threads,
-            batch_tokens=self.batch_tokens,
-            index=self.index,
-            index_a_caller=self.tokens is not None,
-            admission=admission,
-            metrics=metrics,
-        )
-
-    def _listen(self) -> ListenOptions:
-        return ListenOptions(
-            host=self.host,
-            port=self.port,
-            shared_port=self.shared_port,
-            tls=self.tls,
-            compression=self.compression,
-            reflection=self.reflection,
-            open_inference=self.open_inference,
-            max_connection_age_seconds=self.max_connection_age_seconds,
-            notice_seconds=self.notice_seconds,
-            drain_seconds=self.drain_seconds,
-        )
-
-    def check_host(self) -> None:
-        """Raise UsageError where calls would cross a network without encryption."""
-        if self.playground and (not _is_loopback(self.metrics_host) or self.tokens is not None):
-            raise UsageError(
-                "--playground answers without a token, for this machine alone: leave"
-                " --metrics-host on a loopback address and --tokens out",
-                reason="INSECURE_BIND",
-            )
-        if not (self.insecure or self.tls is not None or _is_loopback(self.host)):
-            raise UsageError(
-                f"--host {self.host} is not a loopback address and calls are not encrypted: give"
-                " --tls-cert and --tls-key, or put a TLS proxy before it and say so with"
-                " --insecure",
-                reason="INSECURE_BIND",
-            )
+    watchdog = Watchdog(slot, settings.watchdog, metrics, load=load_again, set_healthy=set_healthy)
+    reloading = reload_when_asked(signals.reload, loader, slot, metrics, announce)
+    for task in (reloading, _guard(watchdog, signals)):
+        stack.push_async_callback(_cancelled, asyncio.create_task(task))
+    return host_port(settings.host, server.port)
 
 
 async def _guard(watchdog: Watchdog, signals: Signals) -> None:
@@ -289,13 +208,6 @@ def _announce(classifier: Classifier, *, status: Status) -> None:
     status.serve(facts, manifest.labels, _turning(asyncio.get_running_loop()))
     status.folder = str(classifier.bundle.path)
     log.info("serving %s (%s)", manifest.name, classifier.bundle.digest[:12])
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 async def _cancelled(task: asyncio.Task[T]) -> None:

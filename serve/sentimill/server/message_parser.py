@@ -15,8 +15,6 @@ from google.protobuf.message import DecodeError, Message
 
 from sentimill.errors import InputError, TextError
 
-__all__ = ["SMALL", "FieldLimit", "decode", "parse", "quoted", "shortened"]
-
 M = TypeVar("M", bound=Message)
 
 _MOST_QUOTED: Final = 100

@@ -1,9 +1,15 @@
-"""A bundle becomes a model that answers: verify, load, warm up, give it a queue and indexes."""
+"""A bundle becomes a model that answers: verify, load, warm up, give it a queue and indexes.
+
+On SIGHUP bundle and indexes are loaded again, next to the model that answers until then. Nothing
+polls the folder: a half-written bundle would be loaded. `worker_process` passes the signal on to
+each worker, and to one that was started meanwhile.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,16 +19,14 @@ from sentimill.batching.scheduler import Scheduler
 from sentimill.bundle.manifest import MANIFEST
 from sentimill.bundle.reader import open_bundle
 from sentimill.classifier import Classifier
-from sentimill.engine.base import EngineName, Precision, Provider
-from sentimill.errors import UsageError
+from sentimill.errors import SentimillError, UsageError
 from sentimill.evidence.index import Index
 from sentimill.observability.metrics import Metrics
 from sentimill.server.access.auth import ANONYMOUS
 from sentimill.server.daemon_thread import run_in_daemon_thread
-from sentimill.server.model_slot import LoadedModel, warm_up
+from sentimill.server.model_slot import LoadedModel, ModelSlot, warm_up
+from sentimill.server.settings import Serve
 from sentimill.text.language import load_detector
-
-__all__ = ["ModelLoader"]
 
 log = logging.getLogger(__name__)
 
@@ -30,23 +34,11 @@ _LEAST_USEFUL: Final = 0.75
 """Share of a batch on a CPU that is not padding; see `take_batch`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class ModelLoader:
-    """Loads the bundle and the indexes that paths lead to, always with the same settings.
+    """Loads the bundle and the indexes that paths lead to, always with the same settings."""
 
-    index: with *index_a_caller*, a folder that has an index for each caller, by the caller's name.
-    """
-
-    bundle: Path
-    precision: Precision
-    engine: EngineName
-    provider: Provider
-    threads: int | None
-    detect_language: bool
-    tokenizer_threads: int
-    batch_tokens: int | None
-    index: Path | None
-    index_a_caller: bool
+    settings: Serve
     admission: Admission
     metrics: Metrics
 
@@ -64,7 +56,7 @@ class ModelLoader:
             UsageError: the path of the indexes has none.
         """
         # A link is followed once, so that all files are of one folder if it changes meanwhile.
-        folder = folder or self.bundle.resolve()
+        folder = folder or self.settings.bundle.resolve()
         classifier = await run_in_daemon_thread(lambda: self._read(folder))
         if indexes is None:
             digest = classifier.bundle.digest
@@ -75,7 +67,7 @@ class ModelLoader:
             classifier.run,
             self.admission,
             self.metrics,
-            budget=self.batch_tokens or classifier.batch_tokens,
+            budget=self.settings.batch_tokens or classifier.batch_tokens,
             padded_length=classifier.padded_length,
             # Padding costs a CPU as much as text does; a GPU would rather have full batches.
             least_useful=_LEAST_USEFUL if info.provider == "cpu" else 0.0,
@@ -84,39 +76,73 @@ class ModelLoader:
         )
         scheduler.start()
         return LoadedModel(
-            classifier, scheduler, tokenizer_threads=self.tokenizer_threads, indexes=indexes
+            classifier,
+            scheduler,
+            tokenizer_threads=self.settings.tokenizer_threads,
+            indexes=indexes,
         )
 
     def _read(self, folder: Path) -> Classifier:
         open_bundle(folder).verify()
         classifier = Classifier.load(
             folder,
-            precision=self.precision,
-            engine=self.engine,
-            provider=self.provider,
-            threads=self.threads,
-            detect_language=self.detect_language,
-            states=self.index is not None,
+            precision=self.settings.precision,
+            engine=self.settings.engine,
+            provider=self.settings.provider,
+            threads=self.settings.threads,
+            detect_language=self.settings.detect_language,
+            states=self.settings.index is not None,
         )
         if classifier.encoder.languages:
             load_detector()  # 0.6 s, for which no caller should wait
         info = classifier.engine.info
         shown = (info.engine, info.provider, info.precision, info.threads, classifier.choice.why)
         log.info("engine %s on %s in %s, %d threads: %s", *shown)
-        warm_up(classifier, self.batch_tokens or classifier.batch_tokens)
+        warm_up(classifier, self.settings.batch_tokens or classifier.batch_tokens)
         return classifier
 
     def _open_indexes(self, digest: str) -> dict[str, Index]:
         """Return the index of each caller, by the caller's name."""
-        path = self.index
+        path, a_caller = self.settings.index, self.settings.tokens is not None
         if path is None:
             return {}
-        if not path.is_dir() or (path / MANIFEST).exists() == self.index_a_caller:
+        if not path.is_dir() or (path / MANIFEST).exists() == a_caller:
             why = f"--index {path} must be an index; or, with --tokens, a folder that has an index"
             why += " for each caller, named as in the file of tokens"
             raise UsageError(why, reason="BAD_INDEX")
-        if not self.index_a_caller:
+        if not a_caller:
             return {ANONYMOUS.name: Index.open(path, digest)}
         # A name with a dot before it is of an index that is being written.
         folders = [one for one in path.iterdir() if not one.name.startswith(".")]
         return {one.name: Index.open(one, digest) for one in folders}
+
+
+async def reload_when_asked(
+    asked: asyncio.Event,
+    loader: ModelLoader,
+    slot: ModelSlot,
+    metrics: Metrics,
+    announce: Callable[[Classifier], None],
+) -> None:
+    """Load the bundle again whenever *asked* is set. A failure leaves the model as it is.
+
+    announce: told of each model that answers from then on. A signal that comes while a bundle is
+    loaded causes one more load after it.
+    """
+    while True:
+        await asked.wait()
+        asked.clear()
+        before = slot.now.classifier.bundle
+        try:
+            new = await loader.load()
+        except Exception as error:
+            metrics.observe_reload(ok=False)
+            # Our own errors say all there is to say; any other needs its traceback.
+            trace = None if isinstance(error, SentimillError) else error
+            kept = (before.manifest.name, before.digest[:12], error)
+            log.error("reload failed, still serving %s (%s): %s", *kept, exc_info=trace)
+            continue
+        slot.put(new)
+        announce(new.classifier)
+        metrics.observe_reload(ok=True)
+        await slot.drain()  # before another load, so that two models are held at most

@@ -26,8 +26,6 @@ from sentimill.server.daemon_thread import run_in_daemon_thread
 from sentimill.text.tokenizer import Encoded, TextEncoder
 from sentimill.types import Neighbour
 
-__all__ = ["LoadedModel", "ModelSlot", "warm_up"]
-
 _CLOSE_SECONDS: Final = 5.0
 """How long an engine call may go on after a model is closed. One takes some 0.1 s."""
 

@@ -24,8 +24,6 @@ from sentimill.server.request_handler import Answers, Request, RequestHandler, s
 from sentimill.types import Prediction
 from sentimill.v1 import open_inference_pb2 as pb
 
-__all__ = ["SERVICE", "OpenInferenceService"]
-
 SERVICE: Final = "inference.GRPCInferenceService"
 _INPUT: Final = "text"
 

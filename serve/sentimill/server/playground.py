@@ -12,8 +12,6 @@ from sentimill.server.access.auth import ANONYMOUS
 from sentimill.server.message_parser import decode
 from sentimill.server.request_handler import Request, RequestHandler
 
-__all__ = ["playground"]
-
 _SECONDS: Final = 10.0
 """How long an answer may take."""
 

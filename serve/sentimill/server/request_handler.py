@@ -34,8 +34,6 @@ from sentimill.server.model_slot import LoadedModel, ModelSlot
 from sentimill.text.tokenizer import Encoded
 from sentimill.types import EXPLAINED_SHARE, Neighbour, Prediction, check_neighbours
 
-__all__ = ["Answers", "Limits", "Request", "RequestHandler", "slices"]
-
 T = TypeVar("T")
 
 _SLICE: Final = 64

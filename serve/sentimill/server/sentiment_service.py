@@ -20,8 +20,6 @@ from sentimill.server.request_handler import Answers, Request, RequestHandler, s
 from sentimill.types import MAX_TEXT_BYTES, Prediction
 from sentimill.v1 import sentiment_pb2 as pb
 
-__all__ = ["SERVICE", "SentimentService"]
-
 SERVICE: Final = "sentimill.v1.SentimentService"
 
 _STREAM_AHEAD: Final = 4

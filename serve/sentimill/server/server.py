@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Final
 
@@ -12,12 +11,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from sentimill.errors import UsageError
-from sentimill.server.access.tls import Tls
 from sentimill.server.error_interceptor import ErrorInterceptor
 from sentimill.server.request_handler import RequestHandler
 from sentimill.server.sentiment_service import SERVICE, SentimentService
-
-__all__ = ["GrpcServer", "ListenOptions", "host_port", "port_busy"]
+from sentimill.server.settings import Serve
 
 _LEAST_PING_MS: Final = 5_000
 """Clients may ping as often as this, also while they call nothing. Go and Java ping every 10 s at
@@ -27,38 +24,18 @@ _IDENTITY_ONLY: Final = 1
 """Bit set of accepted compressions. 8 KB of gzip can hold 8 MB of items."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ListenOptions:
-    """Where and how the server listens.
-
-    shared_port: other processes listen on the port too. compression: compressed requests are
-    accepted. notice_seconds, drain_seconds: see `GrpcServer.drain`.
-    """
-
-    host: str
-    port: int
-    shared_port: bool
-    tls: Tls | None
-    compression: bool
-    reflection: bool
-    open_inference: bool
-    max_connection_age_seconds: float | None
-    notice_seconds: float
-    drain_seconds: float
-
-
 class GrpcServer:
     """Serves the requests that *handler* answers. For the event loop's thread."""
 
-    def __init__(self, handler: RequestHandler, listen: ListenOptions) -> None:
+    def __init__(self, handler: RequestHandler, settings: Serve) -> None:
         """Take the port. Raises UsageError when it is taken."""
         self._handler = handler
-        self._listen = listen
+        self._settings = settings
         self._health = health.aio.HealthServicer()
         self._sentiment = SentimentService(handler, version=version("sentimill"))
         services = [self._sentiment.handler()]
         self._names = [SERVICE]
-        if listen.open_inference:
+        if settings.open_inference:
             # Imported only here: two copies of the protocol in one process exclude each other.
             from sentimill.server import open_inference_service as open_inference
 
@@ -72,7 +49,7 @@ class GrpcServer:
         )
         self._server.add_generic_rpc_handlers(services)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        if listen.reflection:
+        if settings.reflection:
             names = [*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME]
             reflection.enable_server_reflection(names, self._server)
         self.port = self._take_port()
@@ -97,15 +74,15 @@ class GrpcServer:
         """
         self._handler.leaving = True
         await self._health.enter_graceful_shutdown()
-        await asyncio.sleep(self._listen.notice_seconds)
+        await asyncio.sleep(self._settings.notice_seconds)
         self._sentiment.drain()
-        await self._server.stop(self._listen.drain_seconds)
+        await self._server.stop(self._settings.drain_seconds)
 
     def _options(self) -> list[tuple[str, int]]:
-        listen = self._listen
+        settings = self._settings
         options = [
             # Without this a second server on the same port would silently take half of the calls.
-            ("grpc.so_reuseport", int(listen.shared_port)),
+            ("grpc.so_reuseport", int(settings.shared_port)),
             ("grpc.max_receive_message_length", self._handler.limits.max_request_bytes),
             # One connection's idle streams, of health too, must not use up all calls of the server.
             ("grpc.max_concurrent_streams", self._handler.limits.connection_calls),
@@ -115,25 +92,25 @@ class GrpcServer:
             ("grpc.keepalive_time_ms", 60_000),
             ("grpc.keepalive_timeout_ms", 20_000),
         ]
-        if not listen.compression:
+        if not settings.compression:
             options.append(("grpc.compression_enabled_algorithms_bitset", _IDENTITY_ONLY))
-        if listen.max_connection_age_seconds is not None:
+        if settings.max_connection_age_seconds is not None:
             # Clients that keep a connection for ever would never see a new replica.
-            age_ms = round(1000 * listen.max_connection_age_seconds)
+            age_ms = round(1000 * settings.max_connection_age_seconds)
             options.append(("grpc.max_connection_age_ms", age_ms))
-            grace_ms = round(1000 * listen.drain_seconds)
+            grace_ms = round(1000 * settings.drain_seconds)
             options.append(("grpc.max_connection_age_grace_ms", grace_ms))
         return options
 
     def _take_port(self) -> int:
-        listen = self._listen
-        address = host_port(listen.host, listen.port)
+        settings = self._settings
+        address = host_port(settings.host, settings.port)
         try:
-            if listen.tls is None:
+            if settings.tls is None:
                 return self._server.add_insecure_port(address)
-            return self._server.add_secure_port(address, listen.tls.credentials())
+            return self._server.add_secure_port(address, settings.tls.credentials())
         except RuntimeError as error:
-            raise port_busy(listen.host, listen.port) from error
+            raise port_busy(settings.host, settings.port) from error
 
 
 def host_port(host: str, port: int) -> str:

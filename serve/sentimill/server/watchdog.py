@@ -21,8 +21,6 @@ from sentimill.observability.metrics import Metrics
 from sentimill.server.daemon_thread import run_in_daemon_thread
 from sentimill.server.model_slot import LoadedModel, ModelSlot
 
-__all__ = ["Watchdog", "WatchdogLimits"]
-
 log = logging.getLogger(__name__)
 
 Fault = Literal["failures", "timeout"]

@@ -12,7 +12,7 @@ import pytest
 
 from cli_in_process import Run, Sentimill
 from live_server import live_server
-from sentimill.server.lifecycle import Serve
+from sentimill.server.settings import Serve
 from tiny_bundle import graph, write_tiny_bundle
 
 

@@ -14,7 +14,7 @@ from sentimill.cli.server_access import ServerAccess
 from sentimill.errors import UsageError
 from sentimill.server.access.auth import new_token
 from sentimill.server.access.tls import Tls
-from sentimill.server.lifecycle import Serve
+from sentimill.server.settings import Serve
 
 
 @pytest.fixture(scope="module")

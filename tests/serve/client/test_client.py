@@ -33,8 +33,8 @@ from sentimill.errors import (
     UnavailableError,
     UsageError,
 )
-from sentimill.server.lifecycle import Serve
 from sentimill.server.request_handler import Limits
+from sentimill.server.settings import Serve
 from sentimill.types import MAX_TEXT_BYTES
 from sentimill.v1 import sentiment_pb2 as pb
 from tiny_bundle import LABELS, graph, write_tiny_bundle

@@ -14,7 +14,7 @@ from live_server import live_server
 from sentimill import AsyncClient, Client
 from sentimill.client.fallback import Ask, Fallback
 from sentimill.errors import TextError, UsageError
-from sentimill.server.lifecycle import Serve
+from sentimill.server.settings import Serve
 from sentimill.types import Prediction, Probs, Result
 
 

@@ -23,7 +23,7 @@ from sentimill.evidence.sentences import (
     sentence_spans,
 )
 from sentimill.server.access.auth import TokenAuth, new_token
-from sentimill.server.lifecycle import Serve
+from sentimill.server.settings import Serve
 from sentimill.types import Sentence
 from tiny_bundle import LABELS
 

@@ -23,8 +23,10 @@ from sentimill.errors import AuthError, BundleError, InputError, SentimillError,
 from sentimill.observability.metrics import Metrics
 from sentimill.scoring.scorers import LocalScorer
 from sentimill.server.access.auth import new_token
-from sentimill.server.lifecycle import Serve
+from sentimill.server.lifecycle import start
+from sentimill.server.model_loader import ModelLoader
 from sentimill.server.sentiment_service import SERVICE
+from sentimill.server.settings import Serve
 from sentimill.types import Prediction, Result
 from tiny_index import REVIEWS, write_index, write_state_bundle
 
@@ -96,7 +98,7 @@ async def test_a_caller_never_sees_the_index_of_another(
     """Also where the texts of both are in one batch."""
     async with AsyncExitStack() as stack:
         config = serve(model, tmp_path / "indexes", tmp_path / "tokens")
-        serving = await config.start(stack)
+        serving = await start(config, stack)
         clients = {
             name: await stack.enter_async_context(
                 AsyncClient(serving.address, security=Security(tls=False, token=token))
@@ -197,7 +199,7 @@ async def test_a_restarted_engine_keeps_the_indexes(model: Path, tmp_path: Path)
     folder = write_index(tmp_path / "mine.index", model)
     metrics = Metrics()
     admission = Admission(max_texts=1, max_tokens=1, metrics=metrics)
-    loader = serve(model, folder)._loader(admission, metrics)
+    loader = ModelLoader(serve(model, folder), admission, metrics)
     first = await loader.load()
     shutil.rmtree(folder)
 
@@ -211,7 +213,7 @@ async def test_a_restarted_engine_keeps_the_indexes(model: Path, tmp_path: Path)
 async def test_a_server_without_an_index_says_so(model: Path) -> None:
     """A request without neighbours gets its answers."""
     async with AsyncExitStack() as stack:
-        serving = await serve(model, None).start(stack)
+        serving = await start(serve(model, None), stack)
         async with AsyncClient(serving.address) as client:
             with pytest.raises(InputError, match="no index for anybody") as refused:
                 await client.classify(["good"], neighbours=1)
@@ -234,11 +236,11 @@ async def test_an_index_must_fit_the_tokens(
     ):
         async with AsyncExitStack() as stack:
             with pytest.raises(UsageError, match="an index for each caller") as refused:
-                await config.start(stack)
+                await start(config, stack)
         assert refused.value.reason == "BAD_INDEX"
     async with AsyncExitStack() as stack:
         with pytest.raises(BundleError) as unfit:
-            await serve(other, indexes, tokens).start(stack)
+            await start(serve(other, indexes, tokens), stack)
     assert unfit.value.reason == "INDEX_OF_ANOTHER_BUNDLE"
 
 

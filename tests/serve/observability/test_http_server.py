@@ -19,7 +19,7 @@ from sentimill.errors import UsageError
 from sentimill.observability.http_server import HttpServer
 from sentimill.observability.metrics import Metrics
 from sentimill.observability.status import Status
-from sentimill.server.lifecycle import Serve
+from sentimill.server.settings import Serve
 from tiny_bundle import write_tiny_bundle
 
 

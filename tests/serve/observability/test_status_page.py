@@ -18,8 +18,8 @@ from live_server import WAIT_SECONDS, live_server
 from sentimill.observability.http_server import HttpServer
 from sentimill.observability.metrics import Metrics
 from sentimill.observability.status import Status
-from sentimill.server.lifecycle import Serve
 from sentimill.server.request_handler import Limits
+from sentimill.server.settings import Serve
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -15,7 +15,7 @@ from scoring_jobs import job
 from sentimill.errors import DeadlineError, SentimillError, UnavailableError, UsageError
 from sentimill.scoring.scorers import LocalScorer
 from sentimill.scoring.server_scorer import ServerScorer
-from sentimill.server.lifecycle import Serve
+from sentimill.server.settings import Serve
 from tiny_bundle import graph, write_tiny_bundle
 
 TEXTS = [*["good", "bad " * 20, "", "fine", "the battery"] * 60, "x" * (2 << 20)]

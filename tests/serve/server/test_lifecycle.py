@@ -23,10 +23,11 @@ from live_server import WAIT_SECONDS, live_server
 from raw_calls import request_of
 from sentimill import AsyncClient, Prediction
 from sentimill.errors import EngineError, UnavailableError, UsageError
-from sentimill.server.lifecycle import Serve, Serving
+from sentimill.server.lifecycle import Serving, start
 from sentimill.server.open_inference_service import SERVICE as OPEN_INFERENCE
 from sentimill.server.request_handler import Limits
 from sentimill.server.sentiment_service import SERVICE
+from sentimill.server.settings import Serve
 from sentimill.v1 import sentiment_pb2 as pb
 from tiny_bundle import WORDS, graph, write_tiny_bundle
 
@@ -112,7 +113,7 @@ async def serving(bundle: Path, *args: str, code: str = PROGRAM) -> AsyncIterato
 async def in_process(config: Serve) -> AsyncIterator[Serving]:
     """Run a server in this event loop."""
     async with AsyncExitStack() as stack:
-        yield await config.start(stack)
+        yield await start(config, stack)
 
 
 async def watch(address: str, seen: list[str], came: asyncio.Event) -> None:

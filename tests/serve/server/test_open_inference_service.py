@@ -16,9 +16,10 @@ from google.protobuf.message import Message
 from live_server import Live, live_server, live_service, until
 from raw_calls import classify, connected, field_of, reason_in, status_in
 from sentimill.server.access.auth import TokenAuth, new_token
-from sentimill.server.lifecycle import Serve
+from sentimill.server.lifecycle import start
 from sentimill.server.open_inference_service import SERVICE
 from sentimill.server.request_handler import Limits
+from sentimill.server.settings import Serve
 from sentimill.v1 import open_inference_pb2 as pb
 from tiny_bundle import LABELS, graph, write_tiny_bundle
 
@@ -211,7 +212,7 @@ async def test_readiness_goes_first_and_calls_are_answered_during_the_notice(
     )
     asked = pb.ModelReadyRequest(name="tiny").SerializeToString()
     async with AsyncExitStack() as stack:
-        serving = await config.start(stack)
+        serving = await start(config, stack)
         async with grpc.aio.insecure_channel(serving.address) as channel:
 
             async def call(method: str, data: bytes = b"") -> bytes:

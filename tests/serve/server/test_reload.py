@@ -83,7 +83,7 @@ async def test_a_bundle_that_fails_leaves_the_model_as_it_is(
         assert await made.metric("sentimill_last_reload_successful") == 1
         assert await made.digests() == {third.digest}
 
-    (record,) = [each for each in caplog.records if each.name == "sentimill.server.reload"]
+    (record,) = [each for each in caplog.records if each.name == "sentimill.server.model_loader"]
     assert f"reload failed, still serving tiny ({first.digest[:12]}): " in record.getMessage()
     assert why in record.getMessage()
     assert record.exc_info is None

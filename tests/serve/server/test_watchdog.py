@@ -24,10 +24,11 @@ from raw_calls import outcomes, reason_in, request_of
 from sentimill.classifier import Classifier
 from sentimill.errors import BundleError
 from sentimill.observability.metrics import Metrics
-from sentimill.server.lifecycle import Serve, Signals
+from sentimill.server.lifecycle import Signals, start
 from sentimill.server.model_slot import warm_up
 from sentimill.server.open_inference_service import SERVICE as OPEN_INFERENCE
 from sentimill.server.sentiment_service import SERVICE
+from sentimill.server.settings import Serve
 from sentimill.server.watchdog import Watchdog, WatchdogLimits
 from sentimill.v1 import sentiment_pb2 as pb
 from tiny_bundle import graph, write_tiny_bundle
@@ -144,7 +145,7 @@ async def watched(bundle: Path) -> AsyncIterator[Watched]:
         bundle=bundle, port=0, metrics_port=0, threads=1, open_inference=True, watchdog=LIMITS
     )
     async with AsyncExitStack() as stack:
-        serving = await config.start(stack, signals)
+        serving = await start(config, stack, signals)
         async with grpc.aio.insecure_channel(serving.address) as channel:
             yield Watched(channel, serving.metrics_address, signals)
 

@@ -12,7 +12,7 @@ from scoring_jobs import job
 from sentimill import Classifier, Client, Prediction
 from sentimill.scoring.scorers import LocalScorer
 from sentimill.scoring.server_scorer import ServerScorer
-from sentimill.server.lifecycle import Serve
+from sentimill.server.settings import Serve
 from sentimill.text.language import foreign_language, languages_of
 from tiny_bundle import write_tiny_bundle
 

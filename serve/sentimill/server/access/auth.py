@@ -22,8 +22,6 @@ from typing import Final
 from sentimill.errors import AuthError, QuotaError, UsageError
 from sentimill.server.access.file_watcher import FileWatcher
 
-__all__ = ["ANONYMOUS", "Caller", "TokenAuth", "new_token"]
-
 log = logging.getLogger(__name__)
 
 _LINE: Final = re.compile(r"(\S+)\s+([0-9a-f]{64})(?:\s+(\d+(?:\.\d+)?))?")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["FileWatcher"]
-
 
 class FileWatcher:
     """Tells whether any of some files was written or replaced since it was last asked."""

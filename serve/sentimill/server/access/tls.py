@@ -15,8 +15,6 @@ import grpc
 from sentimill.errors import UsageError
 from sentimill.server.access.file_watcher import FileWatcher
 
-__all__ = ["Tls"]
-
 log = logging.getLogger(__name__)
 
 

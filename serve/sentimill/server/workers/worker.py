@@ -23,9 +23,8 @@ from sentimill.observability.metrics import Metrics
 from sentimill.observability.metrics_aggregation import Family, snapshot
 from sentimill.observability.status import Status
 from sentimill.server.daemon_thread import end_process
-from sentimill.server.lifecycle import Serve, Signals
-
-__all__ = ["Failed", "Report", "Started", "WorkerConfig", "read", "work"]
+from sentimill.server.lifecycle import Signals, answer
+from sentimill.server.settings import Serve
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +117,7 @@ async def _work(config: WorkerConfig, parent: Connection) -> EngineError | None:
 
     async with AsyncExitStack() as stack:
         try:
-            starting = config.serve.answer(stack, status, signals, config.first)
+            starting = answer(config.serve, stack, status, signals, config.first)
             address = await signals.unless_stopped(starting)
         except SentimillError as error:
             parent.send_bytes(_encode(Failed(type(error).__name__, str(error), error.reason)))

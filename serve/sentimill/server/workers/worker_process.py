@@ -18,8 +18,6 @@ from sentimill.observability.metrics import WorkerMetrics
 from sentimill.observability.metrics_aggregation import Family, lasting, merged, total
 from sentimill.server.workers.worker import Failed, Report, Started, WorkerConfig, read, work
 
-__all__ = ["WorkerProcess"]
-
 log = logging.getLogger(__name__)
 
 _HEARTBEAT_SECONDS: Final = 2.0

@@ -15,7 +15,8 @@ from sentimill import AsyncClient, Client, Prediction, Security
 from sentimill.errors import AuthError, QuotaError, SentimillError, UnavailableError, UsageError
 from sentimill.server.access.auth import new_token
 from sentimill.server.access.tls import Tls
-from sentimill.server.lifecycle import Serve
+from sentimill.server.lifecycle import start
+from sentimill.server.settings import Serve
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def served(config: Serve) -> AsyncIterator[str]:
     """Run a whole server in this event loop and give its address."""
     async with AsyncExitStack() as stack:
-        yield (await config.start(stack)).address
+        yield (await start(config, stack)).address
 
 
 def tls(folder: Path, name: str = "one", *, mutual: bool = False) -> Tls:

@@ -25,7 +25,7 @@ from live_server import WAIT_SECONDS
 from reload_server import version
 from sentimill import Client
 from sentimill.observability.metrics import WorkerMetrics
-from sentimill.server.lifecycle import Serve
+from sentimill.server.settings import Serve
 from sentimill.server.workers.supervisor import Workers, _WorkerPool
 from sentimill.server.workers.worker import WorkerConfig
 from sentimill.server.workers.worker_process import WorkerProcess

@@ -1,0 +1,75 @@
+"""What a server is told: its bundle, its addresses, its limits, and who may call."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sentimill.engine.base import EngineName, Precision, Provider
+from sentimill.errors import UsageError
+from sentimill.server.access.tls import Tls
+from sentimill.server.request_handler import Limits
+from sentimill.server.watchdog import WatchdogLimits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serve:
+    """The settings of a server of one bundle.
+
+    index: with `tokens` a folder that has an index for each caller, by the caller's name.
+    compression: compressed requests are accepted. notice_seconds, drain_seconds: see
+    `GrpcServer.drain`. quota_share: of each caller's quota, since every worker counts for itself.
+    shared_port: other processes listen on the port too.
+    """
+
+    bundle: Path
+    host: str = "127.0.0.1"
+    port: int = 50051
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 9464
+    precision: Precision = "auto"
+    engine: EngineName = "auto"
+    provider: Provider = "auto"
+    threads: int | None = None
+    detect_language: bool = True
+    tokenizer_threads: int = 2
+    batch_tokens: int | None = None
+    index: Path | None = None
+    limits: Limits = field(default_factory=Limits)
+    watchdog: WatchdogLimits = field(default_factory=WatchdogLimits)
+    notice_seconds: float = 0.0
+    drain_seconds: float = 20.0
+    max_connection_age_seconds: float | None = None
+    reflection: bool = False
+    compression: bool = False
+    playground: bool = False
+    open_inference: bool = False
+    insecure: bool = False
+    tls: Tls | None = None
+    tokens: Path | None = None
+    quota_share: float = 1.0
+    shared_port: bool = False
+
+    def check_host(self) -> None:
+        """Raise UsageError where calls would cross a network without encryption."""
+        if self.playground and (not _is_loopback(self.metrics_host) or self.tokens is not None):
+            raise UsageError(
+                "--playground answers without a token, for this machine alone: leave"
+                " --metrics-host on a loopback address and --tokens out",
+                reason="INSECURE_BIND",
+            )
+        if not (self.insecure or self.tls is not None or _is_loopback(self.host)):
+            raise UsageError(
+                f"--host {self.host} is not a loopback address and calls are not encrypted: give"
+                " --tls-cert and --tls-key, or put a TLS proxy before it and say so with"
+                " --insecure",
+                reason="INSECURE_BIND",
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
