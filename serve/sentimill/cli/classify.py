@@ -16,7 +16,7 @@ import typer
 from sentimill.classifier import Classifier
 from sentimill.cli import options as opt
 from sentimill.cli.server_access import ServerAccess
-from sentimill.cli.terminal import console, one_line
+from sentimill.cli.terminal import one_line, say
 from sentimill.errors import SentimillError, SomeRowsFailed, UsageError
 from sentimill.types import Prediction
 
@@ -131,9 +131,7 @@ class Table:
         for line in self.lines(texts, answers):
             typer.echo(line)
         if any(isinstance(each, Prediction) and each.abstained for each in answers):
-            console.print(
-                "? marks a guess: low confidence, or a text that is not in the model's language"
-            )
+            say("? marks a guess: low confidence, or a text that is not in the model's language")
 
     def lines(self, texts: Sequence[str], answers: _Answers) -> Iterator[str]:
         """Yield a line for each answer; the first call sets the widths, and yields a header."""

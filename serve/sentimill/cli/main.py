@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points, version
 from typing import Annotated, Final, Literal
@@ -37,17 +37,10 @@ bundle_app = typer.Typer(
 )
 
 _USE, _MAKE, _WATCH, _SET_UP = HEADINGS
+_OWN: Final = ("classify", "score", "serve", "doctor", "token", "bundle")
 _PANELS: Final = {
-    "label": _MAKE,
-    "curate": _MAKE,
-    "train": _MAKE,
-    "evaluate": _MAKE,
-    "export": _MAKE,
-    "trim": _MAKE,
-    "index": _MAKE,
-    "cost": _WATCH,
-    "drift": _WATCH,
-    "sample": _WATCH,
+    **dict.fromkeys(("label", "curate", "train", "evaluate", "export", "trim", "index"), _MAKE),
+    **dict.fromkeys(("cost", "drift", "sample"), _WATCH),
 }
 """The headings of the commands that the training package adds, in the order of the help."""
 
@@ -58,7 +51,7 @@ def main(args: Sequence[str] | None = None) -> None:
     Every error of ours and of the system ends in one line and its documented exit code.
     """
     given = sys.argv[1:] if args is None else args
-    if not given or given[0] not in _NAMES:  # the commands of training take a while to import
+    if not given or given[0] not in _OWN:  # the commands of training take a while to import
         found = {entry.name: entry for entry in entry_points(group="sentimill.commands")}
         for name in sorted(found, key=[*_PANELS, *found].index):
             add_command(app, found[name])
@@ -126,14 +119,10 @@ def settings(
     context.obj = partial(set_up, level, log_format)
 
 
-_COMMANDS: Final[dict[str, list[Callable[..., None]]]] = {
-    _USE: [classify, score, serve],
-    _SET_UP: [doctor, token],
-}
-_NAMES: Final = {"bundle"}.union(each.__name__ for some in _COMMANDS.values() for each in some)
-for _panel, _commands in _COMMANDS.items():
-    for _command in _commands:
-        app.command(cls=Command, rich_help_panel=_panel)(_command)
+for _command in (classify, score, serve):
+    app.command(cls=Command, rich_help_panel=_USE)(_command)
+app.command(cls=Command, rich_help_panel=_SET_UP)(doctor)
+app.command(cls=Command, rich_help_panel=_SET_UP)(token)
 bundle_app.command(cls=Command)(inspect)
 bundle_app.command(cls=Command)(verify)
 app.add_typer(bundle_app, name="bundle", rich_help_panel=_SET_UP)

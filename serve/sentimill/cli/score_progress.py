@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from sentimill.cli.terminal import console
+from sentimill.cli.terminal import console, say
 from sentimill.errors import SomeRowsFailed
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def stop_on_signals() -> Iterator[threading.Event]:
     def first(number: int, _: FrameType | None) -> None:
         stop.set()
         signal.signal(number, signal.SIG_DFL)
-        console.print("finishing the current rows and saving; press again to end at once")
+        say("finishing the current rows and saving; press again to end at once")
 
     for number in before:
         signal.signal(number, first)
@@ -107,21 +107,18 @@ def report_end(done: Summary, prefix: str, file: Path | None, flags: Sequence[st
     rate = (done.rows - done.resumed_rows) / max(done.seconds, 1e-9)
     resumed = f", {done.resumed_rows} of them by an earlier run" if done.resumed_rows else ""
     blank = f", {done.counts.blank} blank" if done.counts.blank else ""
-    console.print(
+    say(
         f"{done.rows} rows{resumed} in {done.seconds:.1f} s ({rate:.0f} rows/s),"
-        f" {done.failed} with an error{blank}: {' '.join(map(shlex.quote, done.outputs[:3]))}",
-        markup=False,
+        f" {done.failed} with an error{blank}: {' '.join(map(shlex.quote, done.outputs[:3]))}"
     )
     first = done.outputs[0]
     if first.endswith((".csv", ".tsv", ".jsonl")):
-        console.print(f"look: head -3 {shlex.quote(first)}", markup=False)
+        say(f"look: head -3 {shlex.quote(first)}")
     # `sample` stops at a row that is no row of a table.
     known = first.endswith((".csv", ".tsv", ".jsonl", ".parquet")) and "://" not in first
     if known and flags is not None and not done.failed:
         command = shlex.join(["sentimill", "sample", first, *flags])
-        console.print(
-            f"next: {command}   picks rows to label, to train a model of your own", markup=False
-        )
+        say(f"next: {command}   # picks rows to label, to train a model of your own")
     if done.failed:
         where = done.errors[0] if done.errors else f"the column {prefix}error"
         why = f"no answer for {done.failed} of {done.rows} rows, see {where}"

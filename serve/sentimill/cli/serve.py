@@ -11,7 +11,7 @@ import typer
 
 from sentimill.bundle.reference import reference_bundle
 from sentimill.cli import options as opt
-from sentimill.cli.terminal import console
+from sentimill.cli.terminal import say
 from sentimill.errors import UsageError
 from sentimill.observability.json_logging import as_json
 
@@ -171,7 +171,7 @@ def _tell_addresses(model: Path, serving: Serving) -> None:
         addresses = {"address": serving.address, "http": serving.metrics_address}
         log.info("serving", extra={"bundle": str(model), **addresses})
         return
-    console.print(f"serving {model} on {serving.address}")
-    console.print(f"status on http://{serving.metrics_address}/")
-    console.print(f"metrics on http://{serving.metrics_address}/metrics")
-    console.print(f'try: sentimill classify --server {serving.address} "Works as promised."')
+    say(f"serving {model} on {serving.address}")
+    say(f"status on http://{serving.metrics_address}/")
+    say(f"metrics on http://{serving.metrics_address}/metrics")
+    say(f'try: sentimill classify --server {serving.address} "Works as promised."')

@@ -6,8 +6,13 @@ from typing import Final
 
 from rich.console import Console
 
-console: Final = Console(stderr=True, highlight=False, soft_wrap=True)
+console: Final = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 """Everything that is not data goes here."""
+
+
+def say(text: str) -> None:
+    """Print *text* on stderr as it is."""
+    console.print(text, markup=False)
 
 
 def one_line(text: str) -> str:

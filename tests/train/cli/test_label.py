@@ -142,7 +142,6 @@ def test_nobody_agrees_without_a_terminal(tmp_path: Path) -> None:
         (["--teacher", "openai:m@http://127.0.0.1:1/v1"], "--price-in"),
         (["--teacher", "openai:m", "--budget", "lots"], "--budget"),
         (["--teacher", "openai:m", "--price-in", "1"], "together"),
-        (["--teacher", "openai:m", "--soft", "guess"], "--soft"),
         (
             ["--teacher", "openai:m@http://127.0.0.1:1/v1", "--labels", "x", "--budget", "none"],
             "label",
@@ -156,6 +155,15 @@ def test_bad_options_are_usage_errors(tmp_path: Path, args: list[str], said: str
 
     assert isinstance(error, UsageError), error
     assert said in str(error)
+
+
+def test_a_source_of_shares_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    """By the parser, with exit code 2 and the option's name."""
+    args = ["r.csv", str(tmp_path / "o.jsonl"), "--teacher", "openai:m", "--soft", "guess"]
+    result = CliRunner().invoke(APP, args)
+
+    assert result.exit_code == 2
+    assert "--soft" in result.output
 
 
 def test_probe_prints_its_result_and_fails_a_gullible_teacher(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from sentimill.cli import options as opt
+from sentimill.cli.terminal import console, say
 from sentimill.errors import UsageError
 from sentimill_train.cli.table_options import (
     DEFAULT_LABELS,
@@ -87,7 +88,6 @@ def curate(
 
     Rows for validation and test are written as they came: only rows for train are filtered.
     """
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from sentimill_train.curation.pipeline import CurateJob, curate_rows
@@ -113,7 +113,6 @@ def curate(
     embed = (
         _embedder(bundle) if (not no_label_errors and _can_embed()) or drop_label_errors else None
     )
-    console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=console) as bar:
         tasks: dict[str, object] = {}
@@ -127,16 +126,16 @@ def curate(
     if report is not None:
         write_report(report, job, found)
     for reason, count in found.drops.items():
-        console.print(f"{count:>10,}  {reason}", highlight=False)
-    console.print(f"{found.kept:>10,}  of train kept, in {out}", highlight=False, markup=False)
-    console.print(f"{found.passed:>10,}  of validation and test written as they came")
+        say(f"{count:>10,}  {reason}")
+    say(f"{found.kept:>10,}  of train kept, in {out}")
+    say(f"{found.passed:>10,}  of validation and test written as they came")
     if found.label_errors:
         where = f"listed in {report}" if report else "--report lists them"
-        console.print(f"{found.label_errors:>10,}  labels may be wrong, {where}")
+        say(f"{found.label_errors:>10,}  labels may be wrong, {where}")
     if not no_label_errors and embed is None:
-        console.print("label errors were not looked for: that needs 'sentimill[cpu,train]'")
+        say("label errors were not looked for: that needs 'sentimill[cpu,train]'")
     for note in found.notes:
-        console.print(f"            {note}", highlight=False, markup=False)
+        say(f"            {note}")
     say_next(out, ["train", "--reviews", out, "--out", "bundles/mine"], labels)
 
 

@@ -9,6 +9,7 @@ import typer
 
 from sentimill.bundle.reference import reference_bundle
 from sentimill.cli import options as opt
+from sentimill.cli.terminal import say
 from sentimill.engine.base import Precision
 from sentimill_train.cli.table_options import LabelColumn, columns_of
 from sentimill_train.optional_packages import check_installed
@@ -90,7 +91,6 @@ def evaluate(
     from sentimill_train.evaluation.labelled_set import read_sample
     from sentimill_train.evaluation.report import render_report, worst_mistakes
 
-    console = Console(stderr=True, highlight=False)
     columns = columns_of(table, label_column)
     classifier = Classifier.load(bundle or reference_bundle(), precision=precision)
     manifest = classifier.bundle.manifest
@@ -113,9 +113,9 @@ def evaluate(
     cases = [case for suite in suites for case in read_cases(suite, most=behaviour_cases)]
     contenders = [bundle_contender(other, manifest.labels) for other in others]
     if baselines:
-        console.print("fitting the baselines")
+        say("fitting the baselines")
         contenders += _baselines(classifier, baselines, columns, base)
-    console.print("judging", ", ".join(f"{s.name} ({len(s.examples)} rows)" for s in samples))
+    say("judging " + ", ".join(f"{one.name} ({len(one.examples)} rows)" for one in samples))
     judgement, answered = judge_bundle(
         classifier, samples, cases=cases, contenders=contenders, draws=draws, seed=seed
     )
@@ -135,7 +135,7 @@ def evaluate(
         write_atomically(report, page.encode("utf-8", "replace"))
     Console(highlight=False).print(_summary(judgement))
     for note in [*(rival.sentence() for rival in judgement.rivals), *notes]:
-        console.print(note, markup=False)
+        say(note)
 
 
 def _baselines(

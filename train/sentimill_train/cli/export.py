@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
-import typer
-
 from sentimill.bundle.reference import reference_bundle
 from sentimill.cli import options as opt
+from sentimill.cli.terminal import say
 from sentimill.errors import BundleError, UsageError
 from sentimill_train.cli.table_options import LabelColumn, columns_of
 from sentimill_train.optional_packages import needed_for
@@ -94,7 +93,7 @@ def export(
         float_values=float_values,
         exporter=exporter,
         overwrite=overwrite,
-    ).run(lambda stage: typer.echo(stage, err=True))
+    ).run(say)
     _report(out, made)
 
 
@@ -116,9 +115,9 @@ def _report(out: Path, made: Exported) -> None:
     failed = [check for check in made.checks if not check.passed]
     for check in made.checks:
         if check.passed:
-            typer.echo(check.sentence(), err=True)
+            say(check.sentence())
     size = sum(file.size_bytes for file in made.bundle.manifest.files.values())
-    typer.echo(f"{out}: {size / 1e6:.1f} MB", err=True)
+    say(f"{out}: {size / 1e6:.1f} MB")
     if failed:
         hint = "; try --float-values" if any(c.precision == "int8" for c in failed) else ""
         sentences = " ".join(check.sentence() for check in failed)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sentimill.cli import options as opt
+from sentimill.cli.terminal import say
 from sentimill.errors import UsageError
 from sentimill_train.cli.table_options import LabelColumn, columns_of
 
@@ -52,7 +53,7 @@ def add(
     states = values[:, len(classifier.labels) :]
     made.add([r.id for r in read], [str(r.label) for r in read], [r.text for r in read], states)
     made.save(folder)
-    typer.echo(f"{len(made):,} reviews in {folder}", err=True)
+    say(f"{len(made):,} reviews in {folder}")
 
 
 @index.command()
@@ -66,4 +67,4 @@ def remove(
     found = Index.open(folder)
     found.remove(ids)
     found.save(folder)
-    typer.echo(f"{len(found):,} reviews in {folder}", err=True)
+    say(f"{len(found):,} reviews in {folder}")

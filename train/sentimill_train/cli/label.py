@@ -8,12 +8,13 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
 from sentimill.cli import options as opt
-from sentimill.errors import UsageError
+from sentimill.cli.terminal import console, say
+from sentimill.errors import SomeRowsFailed, UsageError
 from sentimill_train.cli.table_options import (
     DEFAULT_LABELS,
     LabelColumn,
@@ -61,7 +62,7 @@ def label(
         str | None, _Teacher(help="Endpoint of every teacher without one of its own.")
     ] = None,
     soft: Annotated[
-        str, _Teacher(help="Source of the shares: auto, logprobs, votes or stated.")
+        Literal["auto", "logprobs", "votes", "stated"], _Teacher(help="Source of the shares.")
     ] = "auto",
     votes: Annotated[int, _Teacher(min=1, help="Answers to ask for a text, without logprobs.")] = 1,
     shots: Annotated[
@@ -117,10 +118,6 @@ def label(
 
     if not teacher:
         raise UsageError("no teacher was named: add --teacher openai:MODEL", reason="NO_TEACHER")
-    if soft not in ("auto", "logprobs", "votes", "stated"):
-        raise UsageError(
-            f"--soft {soft!r} is none of auto, logprobs, votes, stated", reason="BAD_OPTION"
-        )
     if (price_in is None) != (price_out is None):
         raise UsageError("give --price-in and --price-out together", reason="BAD_OPTION")
     given = (price_in, price_out) if price_in is not None and price_out is not None else None
@@ -136,7 +133,7 @@ def label(
         labels=names,
         columns=columns_of(table, label_column),
         budget=_picodollars(budget),
-        soft=soft,  # type: ignore[arg-type] # checked above
+        soft=soft,
         votes=votes,
         shots=shots,
         gold_rows=gold_rows,
@@ -176,15 +173,11 @@ def _label(
     *,
     yes: bool,
 ) -> None:
-    from rich.console import Console
-
     from sentimill_train.labelling.pipeline import Labeller
     from sentimill_train.labelling.progress import progress_line
 
-    console = Console(stderr=True)
-
     def agree(plan: str) -> bool:
-        console.print(plan, highlight=False, markup=False)
+        say(plan)
         if yes:
             return True
         if not sys.stdin.isatty():
@@ -193,7 +186,7 @@ def _label(
 
     with progress_line(console, agree) as observer:
         report = Labeller(job, teachers, observer, limits).run()
-    console.print(f"{report.labelled:,} rows labelled in {job.out}", highlight=False, markup=False)
+    say(f"{report.labelled:,} rows labelled in {job.out}")
     if report.labelled:
         curated = job.out.with_suffix(".curated.jsonl")
         say_next(job.out, ["curate", job.out, curated], ",".join(job.labels))
@@ -201,21 +194,16 @@ def _label(
 
 def _probe(job: LabelJob, teachers: Sequence[tuple[Teacher, Quote | None]]) -> None:
     import msgspec
-    from rich.console import Console
 
-    from sentimill.errors import SomeRowsFailed
     from sentimill_train.labelling.injection_test import run_injection_test
 
-    console = Console(stderr=True)
     results = run_injection_test(job, teachers)
     for result in results:
         verdict = "passed" if result.passed else "FAILED"
-        console.print(
-            f"{result.teacher}: {verdict}, moved {len(result.moved)} of {result.cases} "
-            f"({result.rate:.1%}), {len(result.unanswered)} unanswered, "
-            f"mean shift {result.shift:+.3f}",
-            highlight=False,
-            markup=False,
+        say(
+            f"{result.teacher}: {verdict}, moved {len(result.moved)} of {result.cases}"
+            f" ({result.rate:.1%}), {len(result.unanswered)} unanswered,"
+            f" mean shift {result.shift:+.3f}"
         )
         typer.echo(msgspec.json.encode(result).decode())
     if not all(result.passed for result in results):

@@ -9,6 +9,7 @@ import typer
 
 from sentimill.bundle.reference import reference_bundle
 from sentimill.cli import options as opt
+from sentimill.cli.terminal import say
 from sentimill_train.cli.table_options import columns_of
 
 
@@ -41,11 +42,8 @@ def sample(
 
     Such labels were measured to help no more than those of random rows; see docs/labelling.md.
     """
-    from rich.console import Console
-
     from sentimill_train.monitoring.sampling import SampleJob, load_models, pick_rows
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
     out = out or Path(recent).with_suffix(".to-label.jsonl")
     job = SampleJob(
         source=recent,
@@ -58,7 +56,7 @@ def sample(
     )
     found = pick_rows(load_models(bundle or [reference_bundle()]), job)
     looked = f"{found.looked_at:,} of {found.rows_in_file:,} rows looked at"
-    console.print(f"{looked}, {found.excluded:,} with a label, {found.unreadable:,} unreadable")
+    say(f"{looked}, {found.excluded:,} with a label, {found.unreadable:,} unreadable")
     few = "" if found.picked == budget else "; the rest repeats them"
-    console.print(f"{found.picked:,} rows to label{few}", markup=False)
+    say(f"{found.picked:,} rows to label{few}")
     typer.echo(out)

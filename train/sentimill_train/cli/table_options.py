@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
-import typer
-
 from sentimill.cli.options import Input, TableOptions
+from sentimill.cli.terminal import say
 
 if TYPE_CHECKING:
     from sentimill_train.data.schema import Columns
@@ -44,7 +43,7 @@ def say_next(written: Path, words: Sequence[object], labels: str) -> None:
     if written.suffix in (".jsonl", ".ndjson"):
         flags = [] if labels == DEFAULT_LABELS else ["--labels", labels]
         command = shlex.join(["sentimill", *map(str, words), *flags])
-        typer.echo(f"next: {command}", err=True)
+        say(f"next: {command}")
 
 
 def split_names(names: str) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,14 +18,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from sentimill.cli.terminal import console, say
+
 if TYPE_CHECKING:
     from sentimill_train.pipeline import Trained
     from sentimill_train.training import state
 
 _SHOWN_REFUSALS: Final = 3
 _LINE_SECONDS: Final = 10.0
-
-console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class ProgressDisplay:
@@ -65,7 +64,7 @@ class ProgressDisplay:
         """See `Watcher.stage`."""
         self._bar.update(self._task, description=name, total=None, completed=0, facts="")
         if not self._terminal:
-            console.print(name)
+            say(name)
 
     def progress(self, progress: state.Progress) -> None:
         """See `Watcher.progress`."""
@@ -85,9 +84,9 @@ class ProgressDisplay:
         if self._terminal:
             return
         if progress.epoch_ended:
-            console.print(f"epoch {progress.epoch}: loss {progress.loss:.3f}{validation}")
+            say(f"epoch {progress.epoch}: loss {progress.loss:.3f}{validation}")
         elif now - self._said >= _LINE_SECONDS:
-            console.print(self._line(progress, now - self._started[0], self._started[1]))
+            say(self._line(progress, now - self._started[0], self._started[1]))
         else:
             return
         self._said = now
@@ -113,33 +112,32 @@ def report(trained: Trained, out: Path) -> None:
         (parted.repeated, "whose text is also in validation or test"),
     ):
         if left_out:
-            console.print(f"left out {left_out} rows {why}")
+            say(f"left out {left_out} rows {why}")
     if parted.conflicting:
-        console.print(f"{parted.conflicting} texts occur under more than one label")
+        say(f"{parted.conflicting} texts occur under more than one label")
     for refused in trained.refused[:_SHOWN_REFUSALS]:
         example = refused.example
-        console.print(f"left out {example.id} of {example.source}: {refused.error}", markup=False)
+        say(f"left out {example.id} of {example.source}: {refused.error}")
     if len(trained.refused) > _SHOWN_REFUSALS:
-        console.print(f"and {len(trained.refused) - _SHOWN_REFUSALS} more that cannot be read")
+        say(f"and {len(trained.refused) - _SHOWN_REFUSALS} more that cannot be read")
     size = sum(file.size_bytes for file in trained.bundle.manifest.files.values())
     for found in trained.judgement.sets:
         accuracy, macro_f1 = found.figures["accuracy"], found.figures["macro_f1"]
-        console.print(
+        say(
             f"{found.name}, {found.rows} rows: accuracy {accuracy.value:.3f} ({accuracy.low:.3f} to"
             f" {accuracy.high:.3f}), macro-F1 {macro_f1.value:.3f},"
-            f" ECE {found.figures['ece'].value:.3f}",
-            markup=False,
+            f" ECE {found.figures['ece'].value:.3f}"
         )
     for rival in trained.judgement.rivals:
-        console.print(rival.sentence(), markup=False)
+        say(rival.sentence())
     if trained.abstention is not None:
-        console.print(trained.abstention.sentence())
+        say(trained.abstention.sentence())
     if trained.verdict is not None:
-        console.print(f"the bundle is {trained.verdict.sentence()}", markup=False)
-    console.print(
+        say(f"the bundle is {trained.verdict.sentence()}")
+    say(
         f"{out}: {size / 1e6:.0f} MB, trained on {len(parted.train) + len(parted.spare)} rows in"
         f" {trained.fit.seconds:.0f} s, {trained.seconds:.0f} s in all"
     )
     bundle = shlex.quote(str(out))
-    console.print(f'try: sentimill classify "Works as promised." --bundle {bundle}', markup=False)
-    console.print(f"     sentimill serve --bundle {bundle}", markup=False)
+    say(f'try: sentimill classify "Works as promised." --bundle {bundle}')
+    say(f"     sentimill serve --bundle {bundle}")

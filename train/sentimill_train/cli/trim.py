@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from sentimill.cli import options as opt
+from sentimill.cli.terminal import say
 from sentimill.errors import UsageError
 from sentimill_train.cli.table_options import columns_of
 from sentimill_train.optional_packages import needed_for
@@ -45,8 +44,7 @@ def trim(
     columns = columns_of(table)
     texts = [text for source in on for text, _ in stream_texts(source, columns)]
     pieces, share = trim_encoder(find_pretrained(base), out, texts, keep)
-    typer.echo(
+    say(
         f"{out}: {pieces} word pieces, {share:.1%} of those in {len(texts)} reviews\n"
-        f"try: sentimill train --reviews FILE... --base {out} --out bundles/mine",
-        err=True,
+        f"try: sentimill train --reviews FILE... --base {out} --out bundles/mine"
     )
