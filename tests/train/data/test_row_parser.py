@@ -130,7 +130,7 @@ def test_several_text_columns_are_joined_in_their_order(tmp_path: Path) -> None:
         {"title": float("nan"), "body": "Fine."},
         {"title": None, "body": None},
     )
-    columns = Columns(text=("title", "body"))
+    columns = Columns(texts=("title", "body"))
 
     found = [text for text, _ in stream_texts(source, columns)]
 
@@ -152,7 +152,7 @@ def test_other_columns_are_kept_where_they_are_asked_for(tmp_path: Path) -> None
             }
         ),
     )
-    columns = Columns(text="body")
+    columns = Columns(texts=("body",))
 
     first, _ = stream_examples(source, columns=columns, keep=True)
 

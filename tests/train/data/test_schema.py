@@ -230,7 +230,7 @@ def test_columns_may_have_other_names(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     path.write_text("review,verdict\nx,pos\n")
 
-    (example,) = read_examples(str(path), columns=Columns(text="review", label="verdict"))
+    (example,) = read_examples(str(path), columns=Columns(texts=("review",), label="verdict"))
 
     assert (example.text, example.label) == ("x", "positive")
 

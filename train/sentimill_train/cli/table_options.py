@@ -29,7 +29,7 @@ def columns_of(table: TableOptions, label: str | None = None) -> Columns:
     from sentimill_train.data.schema import Columns
 
     return Columns(
-        text=table.text_columns,
+        texts=table.text_columns,
         label=label,
         delimiter=table.delimiter,
         quote=table.quote_mark,

@@ -58,25 +58,20 @@ class Example:
 class Columns:
     """Which columns hold text and label, and how CSV is written, by the options of `score`.
 
-    text: one column, or several that are joined in this order. label: None means the column
+    texts: one column, or several that are joined in this order. label: None means the column
     `label` where there is one, else the probs or the stars decide. weight: None means that every
     row has the weight 1; a column that happens to be called `weight` may hold kilograms. The
     other columns keep their names. delimiter: None lets the header line decide. quote: None means
     that no character quotes.
     """
 
-    text: str | tuple[str, ...] = "text"
+    texts: tuple[str, ...] = ("text",)
     label: str | None = None
     weight: str | None = None
     delimiter: str | None = None
     quote: str | None = '"'
     escape: str | None = None
     encoding: str = "utf-8"
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """The text columns, in order."""
-        return (self.text,) if isinstance(self.text, str) else self.text
 
 
 def label_set(examples: Iterable[Example]) -> tuple[str, ...]:
