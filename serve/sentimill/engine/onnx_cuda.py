@@ -21,9 +21,6 @@ _SESSIONS: Final = 3
 session of its own. On an H200 two did 1.3 times as much as one at 16,384 tokens a call, three 1.4,
 and four no more (benchmarks/results/engine-gpu.md, with the graph of that time)."""
 
-_OPTIONS: Final = {"do_copy_in_default_stream": "1"}
-"""The memory arena keeps its default growth: past the largest call it hardly grew, either way."""
-
 
 class CudaEngine:
     """A graph in as many sessions as calls run at once.
@@ -34,7 +31,7 @@ class CudaEngine:
 
     def __init__(self, model: bytes, *, precision: str) -> None:
         # One thread: the CPU computes no more than a few nodes that count shapes.
-        sessions = [open_session(model, "cuda", 1, options=_OPTIONS) for _ in range(_SESSIONS)]
+        sessions = [open_session(model, "cuda", 1) for _ in range(_SESSIONS)]
         self._idle: SimpleQueue[onnxruntime.InferenceSession] = SimpleQueue()
         for session in sessions:
             self._idle.put(session)

@@ -22,6 +22,11 @@ PACKED_INPUTS: Final = (*PADDED_INPUTS, "token_positions", "token_offset", "cumu
 """What a graph takes that computes no padding; see `onnx_cuda.packed_feeds`."""
 
 _NAMES: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_OPTIONS: Final[Mapping[str, dict[str, str]]] = {
+    "cpu": {},
+    # The memory arena keeps its default growth: past the largest call it hardly grew, either way.
+    "cuda": {"do_copy_in_default_stream": "1"},
+}
 _INPUTS: Final[Mapping[str, list[tuple[str, ...]]]] = {
     "cpu": [PADDED_INPUTS],
     "cuda": [PADDED_INPUTS, PACKED_INPUTS],
@@ -45,15 +50,11 @@ writes the bias to every row, which takes twice as long as the product (an H200,
 
 
 def open_session(
-    model: bytes,
-    provider: Literal["cpu", "cuda"],
-    threads: int,
-    *,
-    options: Mapping[str, str] | None = None,
+    model: bytes, provider: Literal["cpu", "cuda"], threads: int
 ) -> onnxruntime.InferenceSession:
     """Return a session that really runs on *provider*.
 
-    threads: 0 for as many as ONNX Runtime chooses. options: of the provider. Raises EngineError.
+    threads: 0 for as many as ONNX Runtime chooses. Raises EngineError.
     """
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
@@ -72,7 +73,7 @@ def open_session(
         session = onnxruntime.InferenceSession(
             model,
             sess_options=settings,
-            providers=[(wanted, dict(options or {}))],
+            providers=[(wanted, _OPTIONS[provider])],
             disabled_optimizers=_DISABLED_FUSIONS[provider],
         )
     except Exception as error:

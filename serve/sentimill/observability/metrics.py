@@ -98,19 +98,13 @@ class WorkerMetrics:
 
 
 class Metrics:
-    """Everything that a server counts: one object a process. A test passes its own registry.
+    """Everything that a server counts: one object a process.
 
     shown: the registry that the HTTP port shows, where it has more than this process' own metrics.
     """
 
-    def __init__(
-        self,
-        registry: CollectorRegistry | None = None,
-        *,
-        shown: CollectorRegistry | None = None,
-    ) -> None:
-        registry = registry or CollectorRegistry()
-        self.registry = registry
+    def __init__(self, *, shown: CollectorRegistry | None = None) -> None:
+        self.registry = registry = CollectorRegistry()
         self.shown = shown or registry
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)

@@ -32,7 +32,7 @@ from tiny_bundle import WORDS, attention_graph, graph
 def on_the_cpu() -> object:
     """Let sessions run on the CPU, where all but the device is the same."""
 
-    def session(model: bytes, provider: str, threads: int, **_: object) -> object:
+    def session(model: bytes, provider: str, threads: int) -> object:
         assert (provider, threads) == ("cuda", 1)
         found: onnxruntime.InferenceSession = open_session(model, "cpu", threads)
         return found
@@ -142,7 +142,7 @@ def test_what_is_chosen_for_cuda_asks_for_it(monkeypatch: pytest.MonkeyPatch) ->
     """ONNX Runtime is asked for CUDA, in sessions of one CPU thread."""
     asked: list[tuple[str, int]] = []
 
-    def refuse(_: bytes, provider: str, threads: int, **options: object) -> None:
+    def refuse(_: bytes, provider: str, threads: int) -> None:
         asked.append((provider, threads))
         raise EngineError("no device", reason="ENGINE_PROVIDER_FALLBACK")
 
