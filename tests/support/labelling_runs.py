@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sentimill_train.labelling.cost_estimate import CallRates
 from sentimill_train.labelling.job import LabelJob
-from sentimill_train.labelling.pipeline import Labeller, RunObserver
+from sentimill_train.labelling.pipeline import Labeller
 from sentimill_train.labelling.providers.anthropic import AnthropicTeacher
 from sentimill_train.labelling.providers.openai import OpenAITeacher
 from sentimill_train.labelling.providers.teacher import Teacher
 from sentimill_train.labelling.requests.batch_runner import BatchLimits
 from sentimill_train.labelling.requests.messages import Failure, Question
+from sentimill_train.labelling.requests.rate_limit import CallRates
 from sentimill_train.labelling.requests.request_loop import RetryLimits
 from sentimill_train.labelling.run_report import Report
 from sentimill_train.labelling.token_prices import Quote, price_of
@@ -103,7 +103,7 @@ def run(
     """Label, agreeing to any plan."""
     opened = claude_of if provider == "anthropic" else teacher_of
     teachers = [(opened(server, model, timeout_s), quote()) for model in models]
-    return Labeller(job, teachers, RunObserver(plan=lambda text: True), batch).run()
+    return Labeller(job, teachers, lambda plan: True, batch=batch).run()
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

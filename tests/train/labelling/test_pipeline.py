@@ -19,13 +19,13 @@ from labelling_runs import PRICE, bill, job_in, lines, quote, run, teacher_of, w
 from repository import SUPPORT
 from sentimill.errors import SomeRowsFailed, UnavailableError, UsageError
 from sentimill_train.data.schema import SENTIMENTS
-from sentimill_train.labelling.cost_estimate import CallRates
 from sentimill_train.labelling.job import failed_path
-from sentimill_train.labelling.pipeline import Labeller, RunObserver
+from sentimill_train.labelling.pipeline import Labeller
 from sentimill_train.labelling.prompt import SENTIMENT, load_prompt, text_key
 from sentimill_train.labelling.providers.openai import OpenAITeacher
 from sentimill_train.labelling.requests import request_loop, response_parser
 from sentimill_train.labelling.requests.budget import PICO, Budget
+from sentimill_train.labelling.requests.rate_limit import CallRates
 from sentimill_train.labelling.requests.request_loop import RetryLimits, Tally
 from teacher_server import KINDS, Behaviour, teacher_server
 
@@ -178,8 +178,7 @@ def test_server_that_dies_and_comes_back_is_waited_for(tmp_path: Path) -> None:
                 server.start()
                 state = next(states)
 
-        observer = RunObserver(plan=lambda text: True, tick=chaos)
-        report = Labeller(job, [(teacher_of(server), quote())], observer).run()
+        report = Labeller(job, [(teacher_of(server), quote())], lambda plan: True, chaos).run()
 
     assert state == "up again"
     assert report.labelled == 150
@@ -303,7 +302,7 @@ def test_plan_comes_first_and_may_be_refused(tmp_path: Path) -> None:
         return False
 
     with teacher_server() as server:
-        labeller = Labeller(job, [(teacher_of(server), quote())], RunObserver(plan=refuse))
+        labeller = Labeller(job, [(teacher_of(server), quote())], refuse)
         with pytest.raises(UsageError, match="not agreed"):
             labeller.run()
 
@@ -326,11 +325,9 @@ def test_unknown_price_needs_a_word(tmp_path: Path) -> None:
     job = job_in(tmp_path, rows=3)
     with teacher_server() as server:
         with pytest.raises(UsageError, match="--price-in"):
-            Labeller(job, [(teacher_of(server), None)], RunObserver(plan=lambda plan: True)).run()
+            Labeller(job, [(teacher_of(server), None)], lambda plan: True).run()
         free = replace(job, budget=None)
-        report = Labeller(
-            free, [(teacher_of(server), None)], RunObserver(plan=lambda plan: True)
-        ).run()
+        report = Labeller(free, [(teacher_of(server), None)], lambda plan: True).run()
 
     assert report.labelled == 3
 

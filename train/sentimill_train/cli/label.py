@@ -109,10 +109,10 @@ def label(
 ) -> None:
     """Label reviews by asking frontier models. The cost never exceeds the budget."""
     from sentimill_train.labelling.annotator import TeacherSpec, open_teacher
-    from sentimill_train.labelling.cost_estimate import CallRates
     from sentimill_train.labelling.job import LabelJob
     from sentimill_train.labelling.prompt import load_meanings, prompt_for
     from sentimill_train.labelling.requests.batch_runner import BatchLimits
+    from sentimill_train.labelling.requests.rate_limit import CallRates
     from sentimill_train.labelling.requests.request_loop import RetryLimits
     from sentimill_train.labelling.token_prices import PRICES, price_of
 
@@ -184,8 +184,8 @@ def _label(
             raise UsageError("nobody is there to agree to the plan: add --yes", reason="NOT_AGREED")
         return typer.confirm("Go on?", err=True)
 
-    with progress_line(console, agree) as observer:
-        report = Labeller(job, teachers, observer, limits).run()
+    with progress_line(console) as tick:
+        report = Labeller(job, teachers, agree, tick, limits).run()
     say(f"{report.labelled:,} rows labelled in {job.out}")
     if report.labelled:
         curated = job.out.with_suffix(".curated.jsonl")

@@ -12,7 +12,7 @@ come or not, and nothing more for each review until its machines are full.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 HOURS_A_MONTH: Final = 730.0
@@ -28,6 +28,10 @@ class Large:
     usd_in: float
     usd_out: float
     batch: bool = False
+
+    def times(self, factor: float) -> Large:
+        """Return the model at a multiple of its price."""
+        return replace(self, usd_in=self.usd_in * factor, usd_out=self.usd_out * factor)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,23 +162,26 @@ def sensitivity(plan: Plan, large: Large) -> list[Swing]:
             continue
         low = max(1.0, value / 2) if name == "reviews_a_call" else value / 2
         high = min(1.0, value * 2) if name == "utilisation" else value * 2  # a share is 1 at most
-        (plan_low, large_low), (plan_high, large_high) = (
-            _changed(plan, large, name, changed) for changed in (low, high)
+        break_even_low, ratio_low = _changed(plan, large, name, low)
+        break_even_high, ratio_high = _changed(plan, large, name, high)
+        swings.append(
+            Swing(
+                name=f"large model's {name}" if name in _OF_LARGE else name,
+                low=low,
+                high=high,
+                break_even_low=break_even_low,
+                break_even_high=break_even_high,
+                ratio_low=ratio_low,
+                ratio_high=ratio_high,
+            )
         )
-        swing = Swing(
-            name=f"large model's {name}" if name in _OF_LARGE else name,
-            low=low,
-            high=high,
-            break_even_low=plan_low.break_even(large_low),
-            break_even_high=plan_high.break_even(large_high),
-            ratio_low=plan_low.ratio(large_low),
-            ratio_high=plan_high.ratio(large_high),
-        )
-        swings.append(swing)
     return sorted(swings, key=lambda swing: -swing.width)
 
 
-def _changed(plan: Plan, large: Large, name: str, value: float) -> tuple[Plan, Large]:
+def _changed(plan: Plan, large: Large, name: str, value: float) -> tuple[float, float]:
+    """Return break-even and ratio with another value for one assumption."""
     if name in _OF_LARGE:
-        return plan, Large(**{**asdict(large), name: value})
-    return Plan(**{**asdict(plan), name: value}), large
+        large = Large(**{**asdict(large), name: value})
+    else:
+        plan = Plan(**{**asdict(plan), name: value})
+    return plan.break_even(large), plan.ratio(large)

@@ -79,23 +79,13 @@ class Study:
 
 def choose(rates: Rates, models: tuple[str, ...]) -> list[Large]:
     """Return the named models, else the default of every tier, online and by batch."""
-    names = models or tuple(names[0] for names in rates.tiers.values())
     found: list[Large] = []
-    for name in names:
+    for name in models or tuple(names[0] for names in rates.tiers.values()):
         row = rates.model(name)
-        tier = rates.tier_of(name)
-        found.append(Large(name=name, tier=tier, usd_in=row.usd_in, usd_out=row.usd_out))
+        online = Large(name=name, tier=rates.tier_of(name), usd_in=row.usd_in, usd_out=row.usd_out)
+        found.append(online)
         if name not in rates.no_batch_price:
-            part = rates.batch_factor
-            found.append(
-                Large(
-                    name=name,
-                    tier=tier,
-                    usd_in=row.usd_in * part,
-                    usd_out=row.usd_out * part,
-                    batch=True,
-                )
-            )
+            found.append(replace(online.times(rates.batch_factor), batch=True))
     return found
 
 
@@ -124,7 +114,9 @@ def _line(plan: Plan, large: Large, volume: float) -> Line:
     each = plan.large_usd(large)
     ratio = plan.ratio(large)
     even = plan.break_even(large)
-    upper = CLAIMED_VOLUMES[1]
+    low, high = CLAIMED_VOLUMES
+    pays_back: PaysBack = "sooner" if even < low else "as claimed" if even <= high else "later"
+    variable_usd = plan.student_total(high) - plan.fixed_usd()
     return Line(
         model=large.name,
         tier=large.tier,
@@ -133,12 +125,16 @@ def _line(plan: Plan, large: Large, volume: float) -> Line:
         ratio=ratio,
         ratio_all=volume * each / plan.student_total(volume),
         break_even=_finite(even),
-        fixed_allowed_usd=max(0.0, upper * each - max(0.0, _variable(plan, upper))),
+        fixed_allowed_usd=max(0.0, high * each - max(0.0, variable_usd)),
         hundredth=ratio >= _CLAIMED_RATIO,
-        hundredth_all=_finite(plan.break_even(_scaled(large, 1 / _CLAIMED_RATIO))),
-        pays_back=_pays_back(even),
+        hundredth_all=_finite(plan.break_even(large.times(1 / _CLAIMED_RATIO))),
+        pays_back="never" if math.isinf(even) else pays_back,
         totals_usd=tuple(v * each for v in VOLUMES),
     )
+
+
+def _finite(volume: float) -> float | None:
+    return None if math.isinf(volume) else volume
 
 
 def _findings(lines: Sequence[Line]) -> Iterator[str]:
@@ -155,24 +151,3 @@ def _findings(lines: Sequence[Line]) -> Iterator[str]:
     for pays_back, words in told.items():
         if names := [line.name for line in lines if line.pays_back == pays_back]:
             yield f"pays back {words}: against {', '.join(names)}"
-
-
-def _scaled(large: Large, factor: float) -> Large:
-    return replace(large, usd_in=large.usd_in * factor, usd_out=large.usd_out * factor)
-
-
-def _finite(volume: float) -> float | None:
-    return None if math.isinf(volume) else volume
-
-
-def _variable(plan: Plan, volume: float) -> float:
-    return plan.student_total(volume) - plan.fixed_usd()
-
-
-def _pays_back(volume: float) -> PaysBack:
-    low, high = CLAIMED_VOLUMES
-    if math.isinf(volume):
-        return "never"
-    if volume < low:
-        return "sooner"
-    return "as claimed" if volume <= high else "later"

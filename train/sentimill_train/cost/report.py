@@ -36,13 +36,9 @@ def cost_charts(found: Study) -> dict[str, str]:
         for one in found.swings[:_SHOWN_SWINGS]
         if math.isfinite(one.width)
     }
-    drawn = {
-        "totals": charts.curves_chart(
-            totals, "reviews", "US dollars", log="xy", shaded=CLAIMED_VOLUMES
-        ),
-        "swings": charts.ranges_chart(swings, "break-even, reviews") if swings else "",
-    }
-    return {name: Markup(svg) for name, svg in drawn.items()}
+    curves = charts.curves_chart(totals, "reviews", "US dollars", log="xy", shaded=CLAIMED_VOLUMES)
+    ranges = charts.ranges_chart(swings, "break-even, reviews") if swings else ""
+    return {"totals": Markup(curves), "swings": Markup(ranges)}
 
 
 def count(value: float | None) -> str:

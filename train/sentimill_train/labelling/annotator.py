@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from sentimill.errors import UsageError
 from sentimill_train.labelling.prompt import Prompt
 from sentimill_train.labelling.providers.teacher import Teacher
-from sentimill_train.labelling.requests.request_loop import MakeQuestion, stored_answer
+from sentimill_train.labelling.requests.messages import Key
+from sentimill_train.labelling.requests.request_loop import MakeQuestion, Tally, stored_answer
 from sentimill_train.labelling.requests.response_cache import ResponseCache
 from sentimill_train.labelling.soft_labels import agreement, fit_temperature, of_votes, temper
-
-Soft = Literal["auto", "logprobs", "votes", "stated"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +69,7 @@ class Annotator:
     """A teacher with its prompt, and what gold rows say of it.
 
     agreement: the share of gold rows on which its first choice is right; None without gold rows.
+    tally: the counts of its calls.
     """
 
     teacher: Teacher
@@ -79,20 +78,30 @@ class Annotator:
     temperature: float = 1.0
     agreement: float | None = None
     gold_rows: int = 0
+    tally: Tally = field(default_factory=Tally)
 
     @property
     def weight(self) -> float:
         """The weight of its shares where several annotators are combined."""
         return 1.0 if self.agreement is None else max(self.agreement, 0.01)
 
+    def keys(self, text: str) -> list[Key]:
+        """Return the keys of the answers about *text*."""
+        name = self.teacher.name
+        return [self.prompt.key(name, text, vote) for vote in range(self.votes)]
+
+    def failure(self, text: str) -> str | None:
+        """Return why there is no answer about *text*: the last failure of any of its questions."""
+        failures = self.tally.failures
+        return next((failures[key] for key in self.keys(text) if key in failures), None)
+
     def raw_shares(self, store: ResponseCache, text: str) -> tuple[float, ...] | None:
         """Return the stored shares before the temperature; None without enough usable answers."""
-        found = []
-        for vote in range(self.votes):
-            question = self.prompt.question(self.teacher.name, text, vote)
-            answer = stored_answer(store, self.teacher, question)
-            if answer is not None:
-                found.append(answer)
+        questions = (
+            self.prompt.question(self.teacher.name, text, vote) for vote in range(self.votes)
+        )
+        answers = (stored_answer(store, self.teacher, question) for question in questions)
+        found = [answer for answer in answers if answer is not None]
         if 2 * len(found) <= self.votes:  # most of the votes must be there
             return None
         return of_votes(found) if self.prompt.mode == "votes" else found[0]
@@ -113,10 +122,8 @@ class Annotator:
         self.agreement = agreement(rows)
         self.temperature = fit_temperature(rows)
 
-
-def questions_about(annotator: Annotator, texts: Iterable[str]) -> Iterator[MakeQuestion]:
-    """Yield every question to ask about *texts*, in order."""
-    name = annotator.teacher.name
-    for text in texts:
-        for vote in range(annotator.votes):
-            yield functools.partial(annotator.prompt.question, name, text, vote)
+    def questions_about(self, texts: Iterable[str]) -> Iterator[MakeQuestion]:
+        """Yield every question to ask about *texts*, in order."""
+        for text in texts:
+            for vote in range(self.votes):
+                yield functools.partial(self.prompt.question, self.teacher.name, text, vote)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from sentimill_train.labelling.prompt import Prompt
-from sentimill_train.labelling.providers.teacher import Teacher
+from sentimill_train.labelling.annotator import Annotator
+from sentimill_train.labelling.job import InputScan
 from sentimill_train.labelling.requests.budget import Budget, dollars
 from sentimill_train.labelling.requests.messages import Usage
-from sentimill_train.labelling.requests.request_loop import body_bytes
+from sentimill_train.labelling.requests.rate_limit import CallRates
 from sentimill_train.labelling.token_prices import Quote
 
 _CALL_S: Final = 1.5
@@ -21,107 +21,68 @@ _SCHEMA_TOKENS: Final = 40  # a provider adds the schema to the prompt
 _OUT_TOKENS: Final = {"logprobs": 8, "votes": 8, "stated": 26}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Workload:
-    """How much there is to ask. sample: some of the texts, as they will be sent."""
-
-    rows: int
-    texts: int
-    votes: int
-    stored: int
-    sample: Sequence[str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallRates:
-    """Limits on the rate of calls. None is no limit."""
-
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
-    concurrency: int = 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class CostEstimate:
-    """The estimate for one teacher. cost, worst: picodollars; None where the price is unknown."""
+    """The estimate for one teacher. cost: picodollars, None where the price is unknown.
 
-    teacher: str
-    load: Workload
-    calls: int
-    tokens_in: int
-    tokens_out: int
+    text: the estimate for a terminal.
+    """
+
     cost: int | None
-    worst: int | None
-    seconds: float
-    origin: str
+    text: str
 
 
 def estimate_cost(
-    teacher: Teacher, prompt: Prompt, load: Workload, quote: Quote | None, rates: CallRates
+    annotator: Annotator,
+    found: InputScan,
+    stored: int,
+    quote: Quote | None,
+    rates: CallRates,
+    budget: Budget,
 ) -> CostEstimate:
-    """Return the estimate for a workload, extrapolated from its sample."""
-    calls = load.texts * load.votes - load.stored
-    questions = [prompt.question(teacher.name, text) for text in load.sample]
-    tokens = [
-        _estimate(question.system) + _estimate(question.user) + _SCHEMA_TOKENS
-        for question in questions
-    ]
+    """Return the estimate, extrapolated from a sample. stored: answers that the store has."""
+    calls = found.texts * annotator.votes - stored
+    questions = [annotator.prompt.question(annotator.teacher.name, t) for t in found.sample]
+    tokens = [_tokens(q.system) + _tokens(q.user) + _SCHEMA_TOKENS for q in questions]
     mean = math.fsum(tokens) / len(tokens) if tokens else 0.0
-    tokens_in, tokens_out = round(mean * calls), _OUT_TOKENS[prompt.mode] * calls
-    cost = worst = None
-    if quote is not None:
-        cost = quote.price.cost(Usage(tokens_in=tokens_in, tokens_out=tokens_out))
-        bounds = [quote.price.worst(q, body_bytes(teacher, q)) for q in questions]
-        worst = round(sum(bounds) / len(bounds) * calls) if bounds else 0
-    paces = [_CALL_S / rates.concurrency]
-    if rates.requests_per_minute:
-        paces.append(60 / rates.requests_per_minute)
-    if rates.tokens_per_minute:
-        paces.append(mean * 60 / rates.tokens_per_minute)
-    return CostEstimate(
-        teacher=teacher.name,
-        load=load,
-        calls=calls,
-        tokens_in=tokens_in,
-        tokens_out=tokens_out,
-        cost=cost,
-        worst=worst,
-        seconds=calls * max(paces),
-        origin=quote.origin if quote else "unknown",
+    usage = Usage(
+        tokens_in=round(mean * calls), tokens_out=_OUT_TOKENS[annotator.prompt.mode] * calls
     )
-
-
-def format_estimate(plan: CostEstimate, budget: Budget) -> str:
-    """Return the estimate as text for a terminal."""
-    load = plan.load
-    votes = f" x {load.votes} votes" if load.votes > 1 else ""
+    cost = None if quote is None else quote.price.cost(usage)
+    seconds_a_call = max(
+        _CALL_S / rates.concurrency,
+        60 / (rates.requests_per_minute or math.inf),
+        mean * 60 / (rates.tokens_per_minute or math.inf),
+    )
+    votes = f" x {annotator.votes} votes" if annotator.votes > 1 else ""
     lines = [
-        f"{plan.teacher}: {load.rows:,} rows to label, {load.texts:,} different texts to ask about"
-        f"{votes}, {load.stored:,} answers already stored, {plan.calls:,} calls to make",
-        f"  tokens  {plan.tokens_in:,} in, {plan.tokens_out:,} out "
-        f"(estimated on {len(load.sample)} rows)",
+        f"{annotator.teacher.name}: {found.asked_rows:,} rows to label, {found.texts:,} different"
+        f" texts to ask about{votes}, {stored:,} answers already stored, {calls:,} calls to make",
+        f"  tokens  {usage.tokens_in:,} in, {usage.tokens_out:,} out "
+        f"(estimated on {len(found.sample)} rows)",
+        *_money(cost, calls, "" if quote is None else quote.origin, budget),
+        f"  time    about {_duration(calls * seconds_a_call)} once it runs",
     ]
-    if plan.cost is None or plan.worst is None:
-        lines.append("  price   unknown")
-    else:
-        lines.append(f"  cost    {dollars(plan.cost)} expected, price: {plan.origin}")
-        if budget.cap is None:
-            lines.append("  budget  none")
-        else:
-            left = budget.left or 0
-            lines.append(
-                f"  budget  {dollars(budget.cap)}, {dollars(max(0, left))} left in this store"
-            )
-            if plan.cost > left:
-                covered = max(0, math.floor(plan.calls * left / plan.cost)) if plan.cost else 0
-                lines.append(f"          enough for about {covered:,} of {plan.calls:,} calls")
-    lines.append(f"  time    about {_duration(plan.seconds)} once it runs")
-    return "\n".join(lines)
+    return CostEstimate(cost, "\n".join(lines))
 
 
-def _estimate(text: str) -> int:
+def _money(cost: int | None, calls: int, origin: str, budget: Budget) -> Iterator[str]:
+    if cost is None:
+        yield "  price   unknown"
+        return
+    yield f"  cost    {dollars(cost)} expected, price: {origin}"
+    if budget.cap is None or budget.left is None:
+        yield "  budget  none"
+        return
+    left = max(0, budget.left)
+    yield f"  budget  {dollars(budget.cap)}, {dollars(left)} left in this store"
+    if cost > left:
+        yield f"          enough for about {calls * left // cost:,} of {calls:,} calls"
+
+
+def _tokens(text: str) -> int:
     """Return about how many tokens a text has: four ASCII characters each, others nearly one."""
-    ascii_only = sum(map(str.isascii, text)) if not text.isascii() else len(text)
+    ascii_only = sum(map(str.isascii, text))
     return math.ceil(ascii_only / 4 + (len(text) - ascii_only) / 1.5)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -17,7 +18,7 @@ from typing import Final, Literal
 import msgspec
 
 from sentimill.text.cleaning import clean
-from sentimill_train.labelling.annotator import Annotator, questions_about
+from sentimill_train.labelling.annotator import Annotator
 from sentimill_train.labelling.job import LabelJob
 from sentimill_train.labelling.requests.request_loop import RequestRunner
 from sentimill_train.labelling.requests.response_cache import ResponseCache
@@ -91,23 +92,21 @@ def run_injection_test(job: LabelJob, teachers: Sequence[Priced]) -> list[Inject
 
     Raises UsageError when a price is unknown.
     """
-    store = ResponseCache(job.store)
-    try:
+    with closing(ResponseCache(job.store)) as store:
         return asyncio.run(_run(job, store, teachers))
-    finally:
-        store.close()
 
 
 async def _run(
     job: LabelJob, store: ResponseCache, teachers: Sequence[Priced]
 ) -> list[InjectionResult]:
-    session = await Session.open(job, store)
     cases = load_cases()
     results = []
     try:
+        await store.settle_lost()
+        session = Session(job, store)
         for priced in teachers:
             session.check_price(priced)
-            annotator, _ = await session.annotator(priced, cases[0].review)
+            annotator = await session.annotator(priced, cases[0].review)
             results.append(await _test(annotator, store, session.runner(priced), cases))
     finally:
         for teacher, _ in teachers:
@@ -120,7 +119,7 @@ async def _test(
 ) -> InjectionResult:
     """Ask about every case with and without its command."""
     texts = [text for case in cases for text in (case.review, case.attacked)]
-    await runner.run(questions_about(annotator, texts))
+    await runner.run(annotator.questions_about(texts))
     moved: list[str] = []
     unanswered: list[str] = []
     shifts: list[float] = []

@@ -7,16 +7,16 @@ import heapq
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 from sentimill.errors import TextError
 from sentimill.text.cleaning import tidy
 from sentimill_train.data.examples import stream_examples
 from sentimill_train.data.schema import SENTIMENTS, Columns, Example
-from sentimill_train.labelling.annotator import Soft
-from sentimill_train.labelling.cost_estimate import CallRates
 from sentimill_train.labelling.pii_redaction import redact
 from sentimill_train.labelling.prompt import SENTIMENT, Shot, shorten
+from sentimill_train.labelling.requests.messages import Mode
+from sentimill_train.labelling.requests.rate_limit import CallRates
 from sentimill_train.labelling.requests.request_loop import RetryLimits
 
 _Entry = TypeVar("_Entry", bound=tuple[int | str, ...])
@@ -38,7 +38,7 @@ class LabelJob:
     labels: tuple[str, ...] = SENTIMENTS
     columns: Columns = field(default_factory=Columns)
     budget: int | None = None
-    soft: Soft = "auto"
+    soft: Mode | Literal["auto"] = "auto"
     votes: int = 1
     shots: int = 0
     gold_rows: int = 200

@@ -16,23 +16,15 @@ import dataclasses
 import functools
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
-from sentimill.atomic_write import open_atomically
+from sentimill.atomic_write import open_atomically, write_atomically
 from sentimill.errors import UsageError
 from sentimill_train.data.examples import encode_example
-from sentimill_train.data.schema import Example
-from sentimill_train.labelling.annotator import Annotator, questions_about
-from sentimill_train.labelling.cost_estimate import (
-    CostEstimate,
-    Workload,
-    estimate_cost,
-    format_estimate,
-)
+from sentimill_train.labelling.annotator import Annotator
+from sentimill_train.labelling.cost_estimate import estimate_cost
 from sentimill_train.labelling.job import (
     InputScan,
     Item,
@@ -43,44 +35,35 @@ from sentimill_train.labelling.job import (
     scan_input,
 )
 from sentimill_train.labelling.requests.batch_runner import BatchLimits, BatchRunner
-from sentimill_train.labelling.requests.budget import NO_COST, Budget
+from sentimill_train.labelling.requests.budget import NO_COST, PICO, Budget
 from sentimill_train.labelling.requests.request_loop import RequestRunner, Tally
 from sentimill_train.labelling.requests.response_cache import ResponseCache
-from sentimill_train.labelling.run_report import (
-    Report,
-    RowCounts,
-    make_report,
-    raise_unless_complete,
-)
+from sentimill_train.labelling.run_report import Report, raise_unless_complete
 from sentimill_train.labelling.session import Priced, Session
 from sentimill_train.labelling.soft_labels import combine, disagreement
 
-
-@dataclass(frozen=True, slots=True)
-class RunObserver:
-    """Callbacks of a run.
-
-    plan: is shown the estimate, and returns False to stop the run. tick: is called after each
-    question.
-    """
-
-    plan: Callable[[str], bool]
-    tick: Callable[[int, int, Tally, Budget], None] = lambda done, total, tally, budget: None
+Tick = Callable[[int, int, Tally, Budget], None]
+"""Told after each question how many are done, of how many, and what they have cost."""
 
 
 class Labeller:
-    """One run of one job. `run` closes the teachers when it ends."""
+    """One run of one job. `run` closes the teachers when it ends.
+
+    agree: is shown the estimate, and returns False to stop the run.
+    """
 
     def __init__(
         self,
         job: LabelJob,
         teachers: Sequence[Priced],
-        observer: RunObserver,
+        agree: Callable[[str], bool],
+        tick: Tick = lambda done, total, tally, budget: None,
         batch: BatchLimits | None = None,
     ) -> None:
         self._job = job
         self._teachers = teachers
-        self._observer = observer
+        self._agree = agree
+        self._tick = tick
         self._batch = batch
 
     def run(self) -> Report:
@@ -93,80 +76,70 @@ class Labeller:
             SomeRowsFailed: BUDGET_REACHED, INTERRUPTED or ROWS_FAILED; the rest is written.
         """
         found = scan_input(self._job)
-        store = ResponseCache(self._job.store)
-        try:
+        with contextlib.closing(ResponseCache(self._job.store)) as store:
             return asyncio.run(self._run(found, store))
-        finally:
-            store.close()
 
     async def _run(self, found: InputScan, store: ResponseCache) -> Report:
         started = time.monotonic()
+        report = Report(rows=found.rows)
         try:
-            session = await Session.open(self._job, store, found.shots)
-            plans = self._plan(found, session)
-            tallies, annotators = await self._ask(found, session)
+            await store.settle_lost()
+            session = Session(self._job, store, found.shots)
+            report.expected_usd = self._plan(found, session)
+            annotators = await self._ask(found, session)
         finally:
             for teacher, _ in self._teachers:
                 await teacher.close()
-        written = RowCounts(0, 0, Counter())
-        if any(tally.answered or tally.stored for tally in tallies) or _stop_of(tallies) is None:
-            written = self._write(store, annotators, tallies)
-        report = make_report(found, store, plans, tallies, annotators, written)
+        report.add_annotators(annotators, store.totals())
+        answers = any(a.tally.answered or a.tally.stored for a in annotators)
+        if answers or report.stopped is None:
+            self._write(store, annotators, report)
         report.seconds = round(time.monotonic() - started, 3)
-        with open_atomically(report_path(self._job.out)) as file:
-            file.write(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+        data = msgspec.json.encode(report, order="deterministic")
+        write_atomically(report_path(self._job.out), msgspec.json.format(data, indent=2) + b"\n")
         raise_unless_complete(self._job, report)
         return report
 
-    def _plan(self, found: InputScan, session: Session) -> list[CostEstimate]:
+    def _plan(self, found: InputScan, session: Session) -> float | None:
+        """Show the estimate and return the expected dollars, None where no price is known."""
         plans = []
         for priced in self._teachers:
             teacher, quote = priced
             session.check_price(priced)
             annotator = session.likely_annotator(teacher)
-            load = Workload(
-                rows=found.asked_rows,
-                texts=found.texts,
-                votes=annotator.votes,
-                stored=self._stored(found, session.store, annotator),
-                sample=found.sample,
+            stored = self._stored(found, session.store, annotator)
+            plans.append(
+                estimate_cost(annotator, found, stored, quote, self._job.rates, session.budget)
             )
-            plans.append(estimate_cost(teacher, annotator.prompt, load, quote, self._job.rates))
-        text = "\n".join(format_estimate(plan, session.budget) for plan in plans)
-        if not self._observer.plan(text):
+        if not self._agree("\n".join(plan.text for plan in plans)):
             raise UsageError("nothing was asked: the plan was not agreed to", reason="NOT_AGREED")
-        return plans
+        costs = [plan.cost for plan in plans if plan.cost is not None]
+        return sum(costs) / PICO if costs else None
 
     def _stored(self, found: InputScan, store: ResponseCache, annotator: Annotator) -> int:
         if store.totals().replies == 0:
             return 0
-        keys = {
-            annotator.prompt.key(annotator.teacher.name, text, vote)
-            for text in self._texts(found)
-            for vote in range(annotator.votes)
-        }
+        keys = {key for text in self._texts(found) for key in annotator.keys(text)}
         return sum(bool(store.replies(key)) for key in keys)
 
-    async def _ask(self, found: InputScan, session: Session) -> tuple[list[Tally], list[Annotator]]:
+    async def _ask(self, found: InputScan, session: Session) -> list[Annotator]:
         """Ask one teacher after the other; where one stops, the others are not asked."""
-        tallies: list[Tally] = []
         annotators: list[Annotator] = []
         first = next(self._texts(found), None)
         for priced in self._teachers if first is not None else ():
-            annotator, stopped = await session.annotator(priced, first or "")
-            tally = Tally(stopped=stopped)
-            if stopped is None:
-                runner = self._asker(priced, session, found.texts * annotator.votes)
+            annotator = await session.annotator(priced, first or "")
+            if annotator.tally.stopped is None:
+                runner = self._runner(priced, session, found.texts * annotator.votes)
                 with _on_signal(functools.partial(runner.stop, "INTERRUPTED")):
-                    tally = await runner.run(questions_about(annotator, self._texts(found)))
-            tallies.append(tally)
+                    questions = annotator.questions_about(self._texts(found))
+                    annotator.tally = await runner.run(questions)
             annotator.measure(session.store, found.gold)
             annotators.append(annotator)
-            if tally.stopped is not None:
+            if annotator.tally.stopped is not None:
                 break
-        return tallies, annotators
+        return annotators
 
-    def _asker(self, priced: Priced, session: Session, total: int) -> RequestRunner | BatchRunner:
+    def _runner(self, priced: Priced, session: Session, total: int) -> RequestRunner | BatchRunner:
         teacher, quote = priced
         runner: RequestRunner | BatchRunner
         if self._batch is None:
@@ -175,7 +148,7 @@ class Labeller:
             price = quote.price if quote else NO_COST
             runner = BatchRunner(teacher, session.store, session.budget, self._batch, price=price)
         tally = runner.tally
-        runner.progress = lambda: self._observer.tick(
+        runner.progress = lambda: self._tick(
             tally.answered + tally.stored, total, tally, session.budget
         )
         return runner
@@ -184,48 +157,44 @@ class Labeller:
         """Yield the texts to ask about; the gold rows, which measure the teacher, come first."""
         yield from (text for text, _ in found.gold)
         for item in items(self._job):
-            if item.reason is None and (item.row.label is None or self._job.relabel):
+            if self._is_asked(item):
                 yield item.sent
 
-    def _write(
-        self, store: ResponseCache, annotators: Sequence[Annotator], tallies: Sequence[Tally]
-    ) -> RowCounts:
+    def _is_asked(self, item: Item) -> bool:
+        return item.reason is None and (item.row.label is None or self._job.relabel)
+
+    def _write(self, store: ResponseCache, annotators: Sequence[Annotator], report: Report) -> None:
         """Write the labelled rows in input order, and a list of the others with the reasons."""
         job = self._job
-        stopped = _stop_of(tallies)
-        done = RowCounts(0, 0, Counter())
         with open_atomically(job.out) as out, open_atomically(failed_path(job.out)) as bad:
             for item in items(job):
-                row: Example | None = item.row
-                more: dict[str, object] = {}
-                if item.reason is None and (item.row.label is None or job.relabel):
-                    row, more = self._labelled(item, store, annotators)
-                    done.labelled += row is not None
-                elif item.row.label is not None:
-                    done.kept += 1
+                asked = self._is_asked(item)
+                line = self._labelled(item, store, annotators) if asked else None
+                if line is not None:
+                    report.labelled += 1
+                elif not asked and item.row.label is not None:
+                    report.kept += 1
+                    line = encode_example(item.row, job.labels)
                 else:
-                    row = None
-                if row is not None:
-                    out.write(encode_example(row, job.labels, more))
+                    failure = next((r for a in annotators if (r := a.failure(item.sent))), None)
+                    reason = item.reason or failure or report.stopped or "NOT_ASKED"
+                    report.failed[reason] += 1
+                    bad.write(msgspec.json.encode({"id": item.row.id, "reason": reason}) + b"\n")
                     continue
-                reason = item.reason or _reason(item, annotators, tallies) or stopped or "NOT_ASKED"
-                done.failed[reason] += 1
-                bad.write(msgspec.json.encode({"id": item.row.id, "reason": reason}) + b"\n")
-        return done
+                out.write(line)
 
     def _labelled(
         self, item: Item, store: ResponseCache, annotators: Sequence[Annotator]
-    ) -> tuple[Example | None, dict[str, object]]:
-        """Return the row with its label, None unless every teacher has answered.
+    ) -> bytes | None:
+        """Return the row with its label as a line of JSON, None unless every teacher has answered.
 
-        Also returns where the shares come from, and how far several teachers are apart, 0 to 1.
+        The line also has the source of the shares, and how far several teachers are apart, 0 to 1.
         """
         found = [annotator.shares(store, item.sent) for annotator in annotators]
         shares = [share for share in found if share is not None]
         if not shares or len(shares) < len(self._teachers):
-            return None, {}
+            return None
         pooled = combine(shares, [annotator.weight for annotator in annotators])
-        apart = disagreement(shares)
         labelled = dataclasses.replace(
             item.row,
             label=self._job.labels[pooled.index(max(pooled))],
@@ -233,24 +202,10 @@ class Labeller:
             given=item.row.label,
             teacher=" ".join(annotator.teacher.name for annotator in annotators),
         )
-        more: dict[str, object] = {
-            "soft": " ".join(annotator.prompt.mode for annotator in annotators)
-        }
-        return labelled, more if apart is None else {**more, "disagreement": round(apart, 6)}
-
-
-def _stop_of(tallies: Sequence[Tally]) -> str | None:
-    return next((tally.stopped for tally in tallies if tally.stopped is not None), None)
-
-
-def _reason(item: Item, annotators: Sequence[Annotator], tallies: Sequence[Tally]) -> str | None:
-    """Return why a text has no label: the last failure of any of its questions."""
-    for annotator, tally in zip(annotators, tallies, strict=False):
-        for vote in range(annotator.votes):
-            key = annotator.prompt.key(annotator.teacher.name, item.sent, vote)
-            if key in tally.failures:
-                return tally.failures[key]
-    return None
+        more: dict[str, object] = {"soft": " ".join(a.prompt.mode for a in annotators)}
+        if (apart := disagreement(shares)) is not None:
+            more["disagreement"] = round(apart, 6)
+        return encode_example(labelled, self._job.labels, more)
 
 
 @contextlib.contextmanager

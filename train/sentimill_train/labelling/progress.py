@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from sentimill_train.labelling.pipeline import RunObserver
+from sentimill_train.labelling.pipeline import Tick
 from sentimill_train.labelling.requests.budget import Budget, dollars
 from sentimill_train.labelling.requests.request_loop import Tally
 
@@ -27,35 +27,24 @@ def state_of(tally: Tally, budget: Budget, seconds: float) -> str:
 
 
 @contextmanager
-def progress_line(console: Console, agree: Callable[[str], bool]) -> Iterator[RunObserver]:
-    """Yield an observer that redraws one line; each teacher has its own line."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+def progress_line(console: Console) -> Iterator[Tick]:
+    """Yield a function that redraws one line from its first call on; each teacher has its own."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[state]}"),
-    )
-    with Progress(*columns, console=console, transient=False) as progress:
-        tasks: dict[int, tuple[float, object]] = {}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    progress = Progress(*columns, TextColumn("{task.fields[state]}"), console=console)
+    tasks: dict[int, tuple[float, TaskID]] = {}
 
-        def ask(plan: str) -> bool:
-            progress.stop()  # a question cannot be read under a line that is redrawn
-            try:
-                return agree(plan)
-            finally:
-                progress.start()
+    def tick(done: int, total: int, tally: Tally, budget: Budget) -> None:
+        progress.start()  # not before, so that a question about the plan can be read
+        if id(tally) not in tasks:
+            task = progress.add_task("labelling", total=total, state="")
+            tasks[id(tally)] = (time.monotonic(), task)
+        started, task = tasks[id(tally)]
+        state = state_of(tally, budget, time.monotonic() - started)
+        progress.update(task, completed=min(done, total), state=state)
 
-        def tick(done: int, total: int, tally: Tally, budget: Budget) -> None:
-            if id(tally) not in tasks:
-                task = progress.add_task("labelling", total=total, state="")
-                tasks[id(tally)] = (time.monotonic(), task)
-            started, known = tasks[id(tally)]
-            progress.update(
-                known,  # type: ignore[arg-type] # rich's TaskID, which is an int
-                completed=min(done, total),
-                state=state_of(tally, budget, time.monotonic() - started),
-            )
-
-        yield RunObserver(plan=ask, tick=tick)
+    try:
+        yield tick
+    finally:
+        progress.stop()

@@ -29,7 +29,7 @@ SENTIMENT: Final = _PROMPTS / "v1.toml"
 CLASSES: Final = _PROMPTS / "classes-v1.toml"
 """The question for any other set of labels."""
 
-_ANSWER_TOKENS: Final = {"label": 24, "shares": 24}
+_ANSWER_TOKENS: Final = 24
 _TOKENS_A_CLASS: Final = 12  # `"A": 97, ` takes fewer
 
 
@@ -103,14 +103,13 @@ class Prompt:
             text=text,
             ask=self._ask(sorted(aliases)).strip(),
         )
-        kind = "shares" if self.mode == "stated" else "label"
         return Question(
             key=key,
             system=self.file.system.strip(),
             user=user.strip(),
             aliases=aliases,
-            schema=_schema(sorted(aliases), kind),
-            usual_tokens=_ANSWER_TOKENS[kind] + _TOKENS_A_CLASS * len(self.labels),
+            schema=_schema(sorted(aliases), self.mode),
+            usual_tokens=_ANSWER_TOKENS + _TOKENS_A_CLASS * len(self.labels),
             widen=widen,
             mode=self.mode,
         )
@@ -215,11 +214,9 @@ def text_key(text: str) -> str:
     return _sha256(text)
 
 
-def _schema(letters: Sequence[str], kind: str) -> dict[str, object]:
-    properties: dict[str, object]
-    if kind == "label":
-        properties = {"label": {"type": "string", "enum": list(letters)}}
-    else:
+def _schema(letters: Sequence[str], mode: Mode) -> dict[str, object]:
+    properties: dict[str, object] = {"label": {"type": "string", "enum": list(letters)}}
+    if mode == "stated":
         properties = {letter: {"type": "integer"} for letter in letters}
     return {
         "type": "object",

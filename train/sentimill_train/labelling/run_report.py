@@ -9,78 +9,53 @@ import msgspec
 
 from sentimill.errors import SomeRowsFailed, UnavailableError, UsageError
 from sentimill_train.labelling.annotator import Annotator
-from sentimill_train.labelling.cost_estimate import CostEstimate
-from sentimill_train.labelling.job import InputScan, LabelJob, failed_path
+from sentimill_train.labelling.job import LabelJob, failed_path
 from sentimill_train.labelling.requests.budget import PICO, dollars
-from sentimill_train.labelling.requests.request_loop import Tally
-from sentimill_train.labelling.requests.response_cache import ResponseCache
+from sentimill_train.labelling.requests.response_cache import Totals
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """The report of a run. The dollars count all runs with the same store."""
+    """The report of a run. The dollars count all runs with the same store.
+
+    kept: rows that kept the label that they had. failed: rows without a label, by reason.
+    """
 
     rows: int
-    labelled: int
-    kept: int
-    failed: dict[str, int]
-    stopped: str | None
-    spent_usd: float
-    at_risk_usd: float
-    expected_usd: float | None
-    tokens_in: int
-    tokens_out: int
-    calls: int
-    faults: dict[str, int]
-    seconds: float
-    teachers: list[dict[str, object]]
+    labelled: int = 0
+    kept: int = 0
+    failed: Counter[str] = msgspec.field(default_factory=Counter)
+    stopped: str | None = None
+    spent_usd: float = 0.0
+    at_risk_usd: float = 0.0
+    expected_usd: float | None = None
+    tokens_in: int = 0
+    tokens_out: int = 0
+    calls: int = 0
+    faults: Counter[str] = msgspec.field(default_factory=Counter)
+    seconds: float = 0.0
+    teachers: list[dict[str, object]] = []
 
-
-class RowCounts(msgspec.Struct):
-    """How many rows were labelled, kept their label, or failed (by reason)."""
-
-    labelled: int
-    kept: int
-    failed: Counter[str]
-
-
-def make_report(
-    found: InputScan,
-    store: ResponseCache,
-    plans: Sequence[CostEstimate],
-    tallies: Sequence[Tally],
-    annotators: Sequence[Annotator],
-    written: RowCounts,
-) -> Report:
-    """Return the report of a run that has ended."""
-    totals = store.totals()
-    costs = [plan.cost for plan in plans if plan.cost is not None]
-    return Report(
-        rows=found.rows,
-        labelled=written.labelled,
-        kept=written.kept,
-        failed=dict(sorted(written.failed.items())),
-        stopped=next((t.stopped for t in tallies if t.stopped is not None), None),
-        spent_usd=totals.spent / PICO,
-        at_risk_usd=totals.at_risk / PICO,
-        expected_usd=sum(costs) / PICO if costs else None,
-        tokens_in=sum(t.tokens_in for t in tallies),
-        tokens_out=sum(t.tokens_out for t in tallies),
-        calls=sum(t.calls for t in tallies),
-        faults=dict(sorted(sum((t.faults for t in tallies), Counter()).items())),
-        seconds=0.0,
-        teachers=[
-            {
-                "teacher": annotator.teacher.name,
-                "prompt": annotator.prompt.version,
-                "soft": annotator.prompt.mode,
-                "votes": annotator.votes,
-                "gold_rows": annotator.gold_rows,
-                "agreement_with_gold": annotator.agreement,
-                "temperature": annotator.temperature,
-            }
-            for annotator in annotators
-        ],
-    )
+    def add_annotators(self, annotators: Sequence[Annotator], totals: Totals) -> None:
+        """Add what the annotators did and what it cost."""
+        self.spent_usd, self.at_risk_usd = totals.spent / PICO, totals.at_risk / PICO
+        for annotator in annotators:
+            tally = annotator.tally
+            self.stopped = self.stopped or tally.stopped
+            self.tokens_in += tally.tokens_in
+            self.tokens_out += tally.tokens_out
+            self.calls += tally.calls
+            self.faults += tally.faults
+            self.teachers.append(
+                {
+                    "teacher": annotator.teacher.name,
+                    "prompt": annotator.prompt.version,
+                    "soft": annotator.prompt.mode,
+                    "votes": annotator.votes,
+                    "gold_rows": annotator.gold_rows,
+                    "agreement_with_gold": annotator.agreement,
+                    "temperature": annotator.temperature,
+                }
+            )
 
 
 def raise_unless_complete(job: LabelJob, report: Report) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import msgspec
 
@@ -14,7 +15,7 @@ from sentimill_train.labelling.prompt import Prompt, Shot, load_prompt
 from sentimill_train.labelling.providers.teacher import Teacher
 from sentimill_train.labelling.requests.budget import NO_COST, Budget
 from sentimill_train.labelling.requests.messages import Mode
-from sentimill_train.labelling.requests.rate_limit import RateLimiter
+from sentimill_train.labelling.requests.rate_limit import CallRates
 from sentimill_train.labelling.requests.request_loop import RequestRunner
 from sentimill_train.labelling.requests.response_cache import ResponseCache
 from sentimill_train.labelling.token_prices import Quote
@@ -24,23 +25,14 @@ Priced = tuple[Teacher, Quote | None]
 
 
 class Session:
-    """What the steps of a run share. One event loop uses it."""
+    """What the steps of a run share. One event loop uses it. *shots* are shown in the prompt."""
 
-    def __init__(
-        self, job: LabelJob, store: ResponseCache, budget: Budget, shots: Sequence[Shot]
-    ) -> None:
+    def __init__(self, job: LabelJob, store: ResponseCache, shots: Sequence[Shot] = ()) -> None:
+        totals = store.totals()
         self.job = job
         self.store = store
-        self.budget = budget
+        self.budget = Budget(job.budget, spent=totals.spent, at_risk=totals.at_risk)
         self._shots = shots
-
-    @classmethod
-    async def open(cls, job: LabelJob, store: ResponseCache, shots: Sequence[Shot] = ()) -> Session:
-        """Open a session: book the calls that a killed run left open; count what was spent."""
-        await store.settle_lost()
-        totals = store.totals()
-        budget = Budget(job.budget, spent=totals.spent, at_risk=totals.at_risk)
-        return cls(job, store, budget, shots)
 
     def check_price(self, priced: Priced) -> None:
         """Raise UsageError where there is a budget and no price to hold it with."""
@@ -52,20 +44,15 @@ class Session:
                 reason="UNKNOWN_PRICE",
             )
 
-    def runner(self, priced: Priced, *, concurrency: int | None = None) -> RequestRunner:
+    def runner(self, priced: Priced, rates: CallRates | None = None) -> RequestRunner:
         """Return a runner of online calls, at the full price."""
         teacher, quote = priced
-        rates = self.job.rates
-        limiter = RateLimiter(
-            requests_per_minute=rates.requests_per_minute, tokens_per_minute=rates.tokens_per_minute
-        )
         return RequestRunner(
             teacher,
             self.store,
             self.budget,
-            limiter,
             price=quote.live if quote else NO_COST,
-            concurrency=concurrency or rates.concurrency,
+            rates=rates or self.job.rates,
             retries=self.job.retries,
         )
 
@@ -74,18 +61,19 @@ class Session:
         guess: Mode = "votes" if self.job.votes > 1 and not teacher.offers_logprobs else "logprobs"
         return self._annotator(teacher, self._known_mode(teacher) or guess)
 
-    async def annotator(self, priced: Priced, text: str) -> tuple[Annotator, str | None]:
-        """Return the annotator, and why the run must stop if finding out its mode stopped it.
+    async def annotator(self, priced: Priced, text: str) -> Annotator:
+        """Return the annotator. Its tally says so where finding out its mode stops the run.
 
         One question about *text* shows whether the endpoint gives log-probabilities. Without them
         the mode is votes where more than one is asked for, else stated shares.
         """
         teacher, _ = priced
         if (known := self._known_mode(teacher)) is not None:
-            return self._annotator(teacher, known), None
+            return self._annotator(teacher, known)
         mode: Mode = "votes" if self.job.votes > 1 else "stated"
         if teacher.offers_logprobs:
-            prompt, runner = self._prompt("logprobs"), self.runner(priced, concurrency=1)
+            prompt = self._prompt("logprobs")
+            runner = self.runner(priced, replace(self.job.rates, concurrency=1))
             await runner.run([functools.partial(prompt.question, teacher.name, text, 0)])
             raws = self.store.replies(prompt.key(teacher.name, text))
             replies = [reply for raw in raws if (reply := teacher.read(raw)) is not None]
@@ -93,9 +81,11 @@ class Session:
                 mode = "logprobs"
             elif runner.tally.stopped is not None or not replies:
                 # The question got no answer, so nothing is known, and nothing is remembered.
-                return self._annotator(teacher, mode), runner.tally.stopped
+                annotator = self._annotator(teacher, mode)
+                annotator.tally.stopped = runner.tally.stopped
+                return annotator
         await self.store.remember(self._fact(teacher), mode)
-        return self._annotator(teacher, mode), None
+        return self._annotator(teacher, mode)
 
     def _known_mode(self, teacher: Teacher) -> Mode | None:
         """Return the mode that the job names, or that an earlier run found out."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+from scipy.special import entr
 
 from sentimill_train.calibration.temperature import find_temperature
 
@@ -21,10 +22,7 @@ _FLOOR: Final = 1e-4  # a share of 0 would make one wrong row decide the tempera
 def of_votes(votes: Sequence[Shares]) -> Shares:
     """Return the mean of votes, with one vote's weight spread over all labels (Laplace)."""
     labels = len(votes[0])
-    return tuple(
-        (math.fsum(vote[k] for vote in votes) + 1 / labels) / (len(votes) + 1)
-        for k in range(labels)
-    )
+    return combine([*votes, (1 / labels,) * labels], [1.0] * (len(votes) + 1))
 
 
 def temper(shares: Shares, temperature: float) -> Shares:
@@ -61,12 +59,7 @@ def combine(teachers: Sequence[Shares], weights: Sequence[float]) -> Shares:
 
     A product of them would be sharper than any of them, though they err on the same rows.
     """
-    total = math.fsum(weights)
-    return tuple(
-        math.fsum(weight * shares[k] for weight, shares in zip(weights, teachers, strict=True))
-        / total
-        for k in range(len(teachers[0]))
-    )
+    return tuple(np.average(teachers, axis=0, weights=weights).tolist())
 
 
 def disagreement(teachers: Sequence[Shares]) -> float | None:
@@ -78,10 +71,5 @@ def disagreement(teachers: Sequence[Shares]) -> float | None:
     if len(teachers) < 2:
         return None
     middle = combine(teachers, [1.0] * len(teachers))
-    spread = _entropy(middle) - math.fsum(map(_entropy, teachers)) / len(teachers)
-    most = math.log(min(len(teachers), len(middle)))
-    return min(1.0, max(0.0, spread / most))
-
-
-def _entropy(shares: Shares) -> float:
-    return -math.fsum(share * math.log(share) for share in shares if share > 0)
+    spread = entr(middle).sum() - entr(teachers).sum(axis=1).mean()
+    return float(np.clip(spread / math.log(min(len(teachers), len(middle))), 0.0, 1.0))

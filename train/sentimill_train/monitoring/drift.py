@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import msgspec
-import numpy as np
 
 from sentimill.bundle.manifest import Manifest
 from sentimill.classifier import Classifier
@@ -128,37 +127,36 @@ def find_drift(classifier: Classifier, job: DriftJob) -> Drift:
     recent = _side(classifier, job, job.on, embed=job.against is not None)
     earlier = None if job.against is None else _side(classifier, job, job.against, embed=True)
     manifest = classifier.bundle.manifest
-    counts = recent.seen.counts(manifest.labels)
     level = job.alpha / len(_STATISTIC)  # Bonferroni
-    tested = [
-        _mix(manifest, counts, earlier, level),
-        *(_spread(name, earlier, recent, level) for name in _MEASURES),
-        _embedding(earlier, recent, level, job.seed),
-    ]
-    total = sum(counts.values())
+    counts = recent.seen.counts(manifest.labels)
     return Drift(
         bundle=f"{manifest.name} {manifest.version}",
         digest=classifier.bundle.digest,
         recent=recent.counts(),
         earlier=None if earlier is None else earlier.counts(),
-        label_mix={label: count / total for label, count in counts.items()},
+        label_mix=_shares(counts),
         alpha=job.alpha,
         level=level,
-        shifts=tuple(tested),
+        shifts=(
+            _mix(manifest, counts, earlier, level),
+            _spread("confidence", earlier, recent, level),
+            _spread("length", earlier, recent, level),
+            _spread("out of vocabulary", earlier, recent, level),
+            _embedding(earlier, recent, level, job.seed),
+        ),
     )
 
 
 def _side(classifier: Classifier, job: DriftJob, source: str, *, embed: bool) -> _Side:
     drawn = draw_rows(source, columns=job.columns, most=job.most, seed=job.seed)
-    texts = drawn.texts
-    seen = observe(classifier, texts)
+    seen = observe(classifier, drawn.texts)
     if len(seen.kept) < FEWEST_ROWS:
         raise InputError(
             f"{source} has {len(seen.kept)} texts that can be read, and a test needs"
             f" {FEWEST_ROWS}: give more rows",
             reason="TOO_FEW_ROWS",
         )
-    points = embeddings(classifier, [texts[i] for i in seen.kept]) if embed else None
+    points = embeddings(classifier, [drawn.texts[i] for i in seen.kept]) if embed else None
     return _Side(drawn, seen, points)
 
 
@@ -170,43 +168,44 @@ def _mix(manifest: Manifest, counts: dict[str, int], earlier: _Side | None, leve
         found = mix_shift(manifest.label_mix, counts, reference_rows=of_test)
         return _shift("label mix", found, level, "bundle")
     if earlier is None:
-        return _shift("label mix", None, level, None)
+        return _shift("label mix", None, level)
     before = earlier.seen.counts(manifest.labels)
-    total = sum(before.values())
-    shares = {label: count / total for label, count in before.items()}
-    found = mix_shift(shares, counts, reference_rows=total)
-    return _shift("label mix", found, level, "earlier")
+    found = mix_shift(_shares(before), counts, reference_rows=sum(before.values()))
+    return _shift("label mix", found, level)
 
 
-_MEASURES: Final[tuple[Name, ...]] = ("confidence", "length", "out of vocabulary")
+def _shares(counts: dict[str, int]) -> dict[str, float]:
+    return {label: count / sum(counts.values()) for label, count in counts.items()}
 
 
 def _spread(name: Name, earlier: _Side | None, recent: _Side, level: float) -> Shift:
-    new = _measured(name, recent.seen)
-    if earlier is None:
-        return msgspec.structs.replace(_shift(name, None, level, None), recent=float(new.mean()))
-    old = _measured(name, earlier.seen)
+    old, new = (None if side is None else _measured(name, side.seen) for side in (earlier, recent))
+    found = None if old is None or new is None else spread(old, new)
     return msgspec.structs.replace(
-        _shift(name, spread(old, new), level, "earlier"),
-        earlier=float(old.mean()),
-        recent=float(new.mean()),
+        _shift(name, found, level),
+        earlier=None if old is None else float(old.mean()),
+        recent=None if new is None else float(new.mean()),
     )
 
 
 def _measured(name: Name, seen: Observed) -> Floats:
-    of = {"confidence": seen.confidence, "length": seen.words, "out of vocabulary": seen.oov}
-    return np.asarray(of[name])
+    return {"confidence": seen.confidence, "length": seen.words, "out of vocabulary": seen.oov}[
+        name
+    ]
 
 
 def _embedding(earlier: _Side | None, recent: _Side, level: float, seed: int) -> Shift:
     if earlier is None or earlier.points is None or recent.points is None:
-        return _shift("embedding", None, level, None)
+        return _shift("embedding", None, level)
     found = embedding_shift(earlier.points, recent.points, seed=seed)
-    return _shift("embedding", found, level, "earlier")
+    return _shift("embedding", found, level)
 
 
 def _shift(
-    name: Name, found: Found | None, level: float, against: Literal["bundle", "earlier"] | None
+    name: Name,
+    found: Found | None,
+    level: float,
+    against: Literal["bundle", "earlier"] = "earlier",
 ) -> Shift:
     statistic, limit = _STATISTIC[name]
     if found is None:

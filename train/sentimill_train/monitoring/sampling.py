@@ -104,13 +104,10 @@ def pick_rows(models: Sequence[Classifier], job: SampleJob) -> Picked:
         )
     of_row = dict(zip(fresh, unsure.tolist(), strict=True))
     places = choose([drawn.texts[i] for i in read], np.array([of_row[i] for i in read]), job.budget)
-    lines = [
-        msgspec.json.encode(
-            {**drawn.rows[i], "split": "train", "sample_uncertainty": round(of_row[i], 4)},
-            enc_hook=str,
-        )
-        for i in (read[place] for place in places)
-    ]
+    lines = []
+    for row in (read[place] for place in places):
+        more = {"split": "train", "sample_uncertainty": round(of_row[row], 4)}
+        lines.append(msgspec.json.encode({**drawn.rows[row], **more}, enc_hook=str))
     write_atomically(job.out, b"".join(line + b"\n" for line in lines))
     return Picked(
         picked=len(lines),
@@ -123,18 +120,16 @@ def pick_rows(models: Sequence[Classifier], job: SampleJob) -> Picked:
 
 def uncertainty(models: Sequence[Classifier], texts: Sequence[str]) -> Floats:
     """Return the entropy of the models' mean probs over its largest (texts,), NaN where unread."""
-    probs = np.zeros((len(texts), len(models[0].labels)))
+    unread = [np.nan] * len(models[0].labels)
+    found = []
     for model in models:
-        columns = [model.labels.index(label) for label in models[0].labels]
-        for i, answer in enumerate(model.classify(texts)):
-            found = (
-                np.array(answer.probs)
-                if isinstance(answer, Prediction)
-                else np.full(len(columns), np.nan)
-            )
-            probs[i] += found[columns] / len(models)
-    entropy = -(probs * np.log(np.clip(probs, 1e-12, None))).sum(axis=1)
-    return np.asarray(entropy / np.log(probs.shape[1]))
+        order = [model.labels.index(label) for label in models[0].labels]
+        answers = model.classify(texts)
+        probs = [a.probs if isinstance(a, Prediction) else unread for a in answers]
+        found.append(np.array(probs)[:, order])
+    mean = np.mean(found, axis=0)
+    entropy = -(mean * np.log(np.clip(mean, 1e-12, None))).sum(axis=1)
+    return np.asarray(entropy / np.log(len(unread)))
 
 
 def choose(texts: Sequence[str], unsure: Floats, budget: int) -> list[int]:

@@ -10,7 +10,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from sentimill_train.calibration.abstention import Point
@@ -19,17 +19,6 @@ from sentimill_train.metrics.intervals import Figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure as Canvas
-
-__all__ = [
-    "bars_chart",
-    "curves_chart",
-    "intervals_chart",
-    "places_chart",
-    "ranges_chart",
-    "reliability_chart",
-    "risk_chart",
-]
 
 # matplotlib takes no CSS variables, so it draws in colours that nothing else uses, and they are
 # swapped afterwards. The page gives the variables one value by day and another by night.
@@ -46,76 +35,46 @@ _VARIABLES: Final = {_INK: "var(--ink)", _MUTED: "var(--muted)", _LINE: "var(--l
 
 def risk_chart(curves: Mapping[str, Sequence[Point]], threshold: float | None) -> str:
     """Return risk against coverage, a line a set; a dot marks where the bundle's threshold is."""
-    canvas, axes = _axes(4.8, 3.2)
+    axes = _axes(4.8, 3.2)
     for i, (name, points) in enumerate(curves.items()):
-        colour, style = _series(i)
-        axes.plot(
-            [p.coverage * 100 for p in points],
-            [p.risk * 100 for p in points],
-            style,
-            color=colour,
-            label=_plain(name),
-            linewidth=1.6,
-        )
+        _line(axes, i, name, [(p.coverage * 100, p.risk * 100) for p in points])
         answered = [p for p in points if threshold is not None and p.threshold >= threshold]
         if answered:
-            axes.plot(answered[-1].coverage * 100, answered[-1].risk * 100, "o", color=colour)
+            axes.plot(answered[-1].coverage * 100, answered[-1].risk * 100, "o", color=_colour(i))
     axes.set_xlim(0, 100)
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("answered, % of reviews")
-    axes.set_ylabel("wrong, % of the answers")
-    _legend(axes)
-    return _svg(canvas, "Risk against coverage")
+    return _svg(axes, "answered, % of reviews", "wrong, % of the answers", "Risk against coverage")
 
 
 def reliability_chart(bins: Sequence[Bin]) -> str:
     """Return accuracy against confidence in bins of equal mass; on the diagonal is calibrated."""
-    canvas, axes = _axes(3.6, 3.2)
-    low = min([b.confidence for b in bins] + [b.accuracy for b in bins]) * 100
-    low = max(0.0, 5 * ((low - 3) // 5))
+    axes = _axes(3.6, 3.2)
+    points = [(b.confidence * 100, b.accuracy * 100) for b in bins]
+    low = max(0.0, 5 * ((min(map(min, points)) - 3) // 5))
     axes.plot([low, 100], [low, 100], "-", color=_MUTED, linewidth=1)
-    for b in bins:
-        axes.plot(
-            [b.confidence * 100] * 2,
-            [b.confidence * 100, b.accuracy * 100],
-            "-",
-            color=_SERIES[1],
-            linewidth=2,
-        )
-    axes.plot(
-        [b.confidence * 100 for b in bins],
-        [b.accuracy * 100 for b in bins],
-        "o",
-        color=_SERIES[0],
-        markersize=4.5,
-    )
+    for confidence, accuracy in points:
+        axes.plot([confidence] * 2, [confidence, accuracy], "-", color=_SERIES[1], linewidth=2)
+        axes.plot(confidence, accuracy, "o", color=_SERIES[0], markersize=4.5)
     axes.set_xlim(low, 100.5)
     axes.set_ylim(low, 100.5)
-    axes.set_xlabel("confidence, %")
-    axes.set_ylabel("right, %")
-    return _svg(canvas, "Reliability diagram")
+    return _svg(axes, "confidence, %", "right, %", "Reliability diagram")
 
 
 def intervals_chart(rows: Mapping[str, Mapping[str, Figure]], label: str) -> str:
     """Return a dot and its interval for each model on each set. rows: set to model to figure."""
     models = list(dict.fromkeys(model for figures in rows.values() for model in figures))
-    canvas, axes = _axes(4.8, 0.9 + len(rows) * (0.26 + 0.13 * len(models)))
+    axes = _axes(4.8, 0.9 + len(rows) * (0.26 + 0.13 * len(models)))
     for place, figures in enumerate(rows.values()):
         for i, model in enumerate(models):
-            if model not in figures:
-                continue
-            figure, y = figures[model], place + (i - (len(models) - 1) / 2) * 0.2
-            colour = _SERIES[i % len(_SERIES)]
-            axes.plot(
-                [figure.low * 100, figure.high * 100], [y, y], "-", color=colour, linewidth=1.6
-            )
-            marker, name = "os^Dv"[i % 5], _plain(model) if place == 0 else None
-            axes.plot(figure.value * 100, y, marker, color=colour, markersize=4.5, label=name)
-    axes.set_yticks(range(len(rows)), [_plain(name) for name in rows])
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel(label)
-    _legend(axes, above=True)
-    return _svg(canvas, label)
+            if model in figures:
+                y = place + (i - (len(models) - 1) / 2) * 0.2
+                figure, name = figures[model], _plain(model) if place == 0 else None
+                ends = [figure.low * 100, figure.high * 100]
+                axes.plot(ends, [y, y], "-", color=_colour(i), linewidth=1.6)
+                x, look = figure.value * 100, _marker(i)
+                axes.plot(x, y, look, color=_colour(i), markersize=4.5, label=name)
+    _names(axes, rows)
+    return _svg(axes, label, title=label, above=True)
 
 
 def curves_chart(
@@ -130,27 +89,13 @@ def curves_chart(
 
     log: the axes that are logarithmic, "x", "y" or "xy". shaded: a span of x.
     """
-    canvas, axes = _axes(4.8, 2.8 if not log else 3.2)
+    axes = _axes(4.8, 2.8 if not log else 3.2)
     if shaded is not None:
         axes.axvspan(*shaded, color=_LINE, alpha=0.6, linewidth=0)
     for i, (name, points) in enumerate(curves.items()):
-        colour, style = _series(i)
-        marker = "o" if len(points) < 30 else None
-        axes.plot(
-            [p[0] for p in points],
-            [p[1] for p in points],
-            style,
-            color=colour,
-            label=_plain(name),
-            marker=marker,
-            markersize=3.5,
-            linewidth=1.6,
-        )
+        _line(axes, i, name, points, marker="o" if len(points) < 30 else None)
     _scale(axes, log)
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    _legend(axes)
-    return _svg(canvas, f"{y} by {x}")
+    return _svg(axes, x, y)
 
 
 def ranges_chart(
@@ -160,47 +105,64 @@ def ranges_chart(
 
     rows: (low, value, high), all above 0. mark: a value to draw a line at.
     """
-    canvas, axes = _axes(4.8, 0.8 + 0.27 * len(rows))
+    axes = _axes(4.8, 0.8 + 0.27 * len(rows))
     if mark is not None:
         axes.axvline(mark, color=_SERIES[1], linestyle="--", linewidth=1.2)
     for place, (low, value, high) in enumerate(rows.values()):
         axes.plot([low, high], [place, place], "-", color=_SERIES[0], linewidth=4, alpha=0.45)
         axes.plot(value, place, "o", color=_SERIES[0], markersize=4.5)
-    axes.set_yticks(range(len(rows)), [_plain(name) for name in rows])
-    axes.set_ylim(len(rows) - 0.4, -0.6)
+    _names(axes, rows)
     _scale(axes, "x")
-    axes.set_xlabel(x)
-    return _svg(canvas, x)
+    return _svg(axes, x, title=x)
 
 
 def bars_chart(values: Mapping[str, Sequence[int]], x: str) -> str:
     """Return two bars a name, before and after. values: at least one name."""
-    canvas, axes = _axes(4.8, 0.9 + 0.4 * len(values))
-    places = range(len(values))
+    axes = _axes(4.8, 0.9 + 0.4 * len(values))
     for part, (name, colour) in enumerate((("before", _MUTED), ("after", _SERIES[0]))):
+        places = [place - 0.2 + 0.4 * part for place in range(len(values))]
         widths = [value[part] for value in values.values()]
-        axes.barh([y - 0.2 + 0.4 * part for y in places], widths, 0.36, color=colour, label=name)
-    axes.set_yticks(list(places), [_plain(name) for name in values])
-    axes.set_ylim(len(values) - 0.4, -0.6)
-    axes.set_xlabel(x)
-    _legend(axes, above=True)
-    return _svg(canvas, x)
+        axes.barh(places, widths, 0.36, color=colour, label=name)
+    _names(axes, values)
+    return _svg(axes, x, title=x, above=True)
 
 
 def places_chart(points: Mapping[str, tuple[float, Figure]], x: str, y: str) -> str:
     """Return a share, in %, with its interval over a logarithmic x: one a name."""
-    canvas, axes = _axes(4.8, 3.2)
+    axes = _axes(4.8, 3.2)
     for i, (name, (place, share)) in enumerate(points.items()):
-        colour = _SERIES[i % len(_SERIES)]
-        axes.plot([place, place], [100 * share.low, 100 * share.high], "-", color=colour)
-        marker = "os^Dv"[i % 5]
-        axes.plot(place, 100 * share.value, marker, color=colour, label=_plain(name))
+        axes.plot([place, place], [100 * share.low, 100 * share.high], "-", color=_colour(i))
+        axes.plot(place, 100 * share.value, _marker(i), color=_colour(i), label=_plain(name))
     _scale(axes, "x")
     axes.margins(x=0.15)
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    _legend(axes)
-    return _svg(canvas, f"{y} by {x}")
+    return _svg(axes, x, y)
+
+
+def _line(
+    axes: Axes,
+    i: int,
+    name: str,
+    points: Sequence[tuple[float, float]],
+    marker: str | None = None,
+) -> None:
+    """Draw line *i* of a chart. Past the colours, the style tells the lines apart."""
+    x, y = zip(*points, strict=True) if points else ((), ())
+    axes.plot(
+        x,
+        y,
+        _STYLES[i // len(_SERIES) % len(_STYLES)],
+        color=_colour(i),
+        label=_plain(name),
+        marker=marker,
+        markersize=3.5,
+        linewidth=1.6,
+    )
+
+
+def _names(axes: Axes, rows: Collection[str]) -> None:
+    """Write the name of each row beside it, the first on top."""
+    axes.set_yticks(range(len(rows)), [_plain(name) for name in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
 
 
 def _scale(axes: Axes, log: str) -> None:
@@ -231,12 +193,15 @@ def _short(value: float) -> str:
     return f"{value / size:,.12g} {unit}"
 
 
-def _series(i: int) -> tuple[str, str]:
-    """Return colour and line style of series *i*: past the colours, the style tells them apart."""
-    return _SERIES[i % len(_SERIES)], _STYLES[i // len(_SERIES) % len(_STYLES)]
+def _colour(i: int) -> str:
+    return _SERIES[i % len(_SERIES)]
 
 
-def _axes(width: float, height: float) -> tuple[Canvas, Axes]:
+def _marker(i: int) -> str:
+    return "os^Dv"[i % 5]
+
+
+def _axes(width: float, height: float) -> Axes:
     from matplotlib.figure import Figure as Canvas
 
     canvas = Canvas(figsize=(width, height), layout="constrained")
@@ -250,7 +215,7 @@ def _axes(width: float, height: float) -> tuple[Canvas, Axes]:
     axes.yaxis.label.set(color=_INK, fontsize=9)
     for side, spine in axes.spines.items():
         spine.set(visible=side in ("left", "bottom"), color=_LINE)
-    return canvas, axes
+    return axes
 
 
 def _legend(axes: Axes, *, above: bool = False) -> None:
@@ -271,10 +236,16 @@ def _plain(name: str) -> str:
     return name.replace("$", r"\$").removeprefix("_")
 
 
-def _svg(canvas: Canvas, title: str) -> str:
+def _svg(axes: Axes, x: str, y: str = "", title: str = "", *, above: bool = False) -> str:
+    """Name the axes, draw the legend, and return the chart. title: `y by x` by default."""
     from matplotlib import rc_context
 
-    out = io.StringIO()
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    _legend(axes, above=above)
+    title = title or f"{y} by {x}"
+    canvas, out = axes.get_figure(root=True), io.StringIO()
+    assert canvas is not None
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": title}), warnings.catch_warnings():
         # Its own font lacks a glyph of some name; the reader's browser has it.
         warnings.filterwarnings("ignore", "Glyph .* missing")

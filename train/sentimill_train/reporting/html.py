@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["render"]
-
 _TEMPLATES: Final = Path(__file__).parent / "templates"
 
 

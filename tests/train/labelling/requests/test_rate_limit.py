@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentimill_train.labelling.requests.rate_limit import RateLimiter, backoff_s
+from sentimill_train.labelling.requests.rate_limit import CallRates, RateLimiter, backoff_s
 
 
 class Clock:
@@ -34,9 +34,8 @@ class Clock:
 def test_no_minute_holds_more_than_allowed(tokens: list[int], rpm: float, tpm: float) -> None:
     """Between two sends there is time for all that was sent before the second of them."""
     clock = Clock()
-    limiter = RateLimiter(
-        requests_per_minute=rpm, tokens_per_minute=tpm, clock=clock, sleep=clock.sleep
-    )
+    rates = CallRates(requests_per_minute=rpm, tokens_per_minute=tpm)
+    limiter = RateLimiter(rates, clock, clock.sleep)
     sent: list[float] = []
 
     async def scenario() -> None:
@@ -54,7 +53,7 @@ def test_no_minute_holds_more_than_allowed(tokens: list[int], rpm: float, tpm: f
 def test_pause_holds_everybody_back() -> None:
     """One caller's Retry-After is obeyed by all."""
     clock = Clock()
-    limiter = RateLimiter(clock=clock, sleep=clock.sleep)
+    limiter = RateLimiter(CallRates(), clock, clock.sleep)
     limiter.pause(7.0)
     limiter.pause(3.0)
 

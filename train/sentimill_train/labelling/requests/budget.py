@@ -109,18 +109,15 @@ class Budget:
         While other calls are under way it waits, because they give back what they do not need.
         """
         async with self._changed:
-            while True:
-                amount = worst + self._excess
-                if self.reached:
-                    return None
-                if self.left is None or amount <= self.left:
-                    self.reserved += amount
+            while not self.reached:
+                if (amount := self.reserve_now(worst)) is not None:
                     return amount
                 if self.reserved == 0:
                     self.reached = True
                     self._changed.notify_all()
-                    return None
-                await self._changed.wait()
+                else:
+                    await self._changed.wait()
+        return None
 
     def reserve_now(self, worst: int) -> int | None:
         """Reserve *worst* if it is free at this moment, else return None. Used for batches."""

@@ -6,28 +6,37 @@ Calls are spaced evenly, with no burst after a pause, so no minute ever holds mo
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final
 
 _FIRST_WAIT_S: Final = 0.5
 _LONGEST_WAIT_S: Final = 60.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRates:
+    """Limits on the rate of calls. None is no limit."""
+
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    concurrency: int = 16
+
+
 class RateLimiter:
-    """Delays calls to keep the rates. One event loop uses it."""
+    """Delays calls to keep the rates a minute. One event loop uses it."""
 
     def __init__(
         self,
-        *,
-        requests_per_minute: float | None = None,
-        tokens_per_minute: float | None = None,
+        rates: CallRates,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._request_s = 60.0 / requests_per_minute if requests_per_minute else 0.0
-        self._token_s = 60.0 / tokens_per_minute if tokens_per_minute else 0.0
+        self._request_s = 60.0 / (rates.requests_per_minute or math.inf)
+        self._token_s = 60.0 / (rates.tokens_per_minute or math.inf)
         self._clock = clock
         self.sleep = sleep
         self._next_s = float("-inf")

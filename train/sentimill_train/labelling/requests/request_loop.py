@@ -17,7 +17,7 @@ from typing import Final
 from sentimill_train.labelling.providers.teacher import Teacher
 from sentimill_train.labelling.requests.budget import Budget, Price
 from sentimill_train.labelling.requests.messages import Failure, Key, Question
-from sentimill_train.labelling.requests.rate_limit import RateLimiter, backoff_s
+from sentimill_train.labelling.requests.rate_limit import CallRates, RateLimiter, backoff_s
 from sentimill_train.labelling.requests.response_cache import ResponseCache
 from sentimill_train.labelling.requests.response_parser import read_answer
 
@@ -102,10 +102,9 @@ class RequestRunner:
         teacher: Teacher,
         store: ResponseCache,
         budget: Budget,
-        limiter: RateLimiter,
         *,
         price: Price,
-        concurrency: int,
+        rates: CallRates,
         retries: RetryLimits,
     ) -> None:
         self.tally = Tally()
@@ -113,9 +112,9 @@ class RequestRunner:
         self._teacher = teacher
         self._store = store
         self._budget = budget
-        self._limiter = limiter
+        self._limiter = RateLimiter(rates)
         self._price = price
-        self._concurrency = concurrency
+        self._concurrency = rates.concurrency
         self._retries = retries
         self._under_way: set[Key] = set()
         self._widen = 1

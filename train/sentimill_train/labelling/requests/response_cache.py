@@ -82,8 +82,8 @@ class ResponseCache:
             ) from error
         self._next_id = 1 + self._one("SELECT coalesce(max(id), 0) FROM call")
         self._waiting: list[_Statement] = []
-        self._writing = asyncio.Lock()
-        self._error: sqlite3.Error | None = None
+        self._writing: asyncio.Task[None] | None = None
+        self._next: asyncio.Task[None] | None = None
 
     def close(self) -> None:
         """Close the files. What was awaited is on disk."""
@@ -189,19 +189,19 @@ class ResponseCache:
         """Execute statements in one transaction and return when they are on disk.
 
         Whatever arrives while the disk is busy goes into the next transaction together, so a
-        thousand callers cost few fsyncs. After an error nothing more is written.
+        thousand callers cost few fsyncs, and all of them go on at once.
         """
         self._waiting += statements
-        async with self._writing:
-            if self._error is not None:
-                raise self._error
-            batch, self._waiting = self._waiting, []
-            if batch:  # else a caller before this one has written it
-                try:
-                    await asyncio.to_thread(self._commit, batch)
-                except sqlite3.Error as error:
-                    self._error = error
-                    raise
+        if self._next is None:
+            self._next = asyncio.create_task(self._write_after(self._writing))
+        await asyncio.shield(self._next)
+
+    async def _write_after(self, earlier: asyncio.Task[None] | None) -> None:
+        if earlier is not None and not earlier.done():
+            await asyncio.wait([earlier])
+        self._writing, self._next = self._next, None
+        batch, self._waiting = self._waiting, []
+        await asyncio.to_thread(self._commit, batch)
 
     def _commit(self, statements: list[_Statement]) -> None:
         with self._write:

@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Final, Literal
 
 from sentimill_train.labelling.requests.messages import Question, Reply, TokenShares
@@ -86,19 +87,11 @@ def _from_tokens(
     """Return the shares at the token that holds the label's letter; None when it is not found."""
     text = "".join(token for token, _ in tokens)
     starts = [match.end() for match in _LABEL_VALUE.finditer(text)]
-    if not starts:
+    ends = accumulate(len(token) for token, _ in tokens)
+    place = next((i for i, end in enumerate(ends) if starts and end > starts[-1]), None)
+    if place is None:
         return None
-    end = 0
-    for token, top in tokens:
-        end += len(token)
-        if end > starts[-1]:
-            return _shares_at(token, top, aliases)
-    return None
-
-
-def _shares_at(
-    token: str, top: tuple[tuple[str, float], ...], aliases: tuple[str, ...]
-) -> tuple[float, ...] | None:
+    token, top = tokens[place]
     mass = dict.fromkeys(aliases, 0.0)
     for alternative, logprob in top:
         # The letter may come with the quote before or after it in one token: `"A`, `A"}`.
@@ -108,4 +101,4 @@ def _shares_at(
     total = math.fsum(mass.values())
     if total < _LEAST_MASS or _NOT_A_LETTER.sub("", token) not in mass:
         return None
-    return tuple(mass[alias] / total for alias in aliases)
+    return tuple(share / total for share in mass.values())
