@@ -160,9 +160,9 @@ def serve(
     if workers == 1:
         run(config, started)
     else:
-        from sentimill.server.workers.supervisor import Workers
+        from sentimill.server.workers.supervisor import run_workers
 
-        Workers(serve=config, count=workers, prepare=context.obj).run(started)
+        run_workers(config, workers, context.obj, started)
 
 
 def _tell_addresses(model: Path, serving: Serving) -> None:

@@ -31,7 +31,10 @@ _CLOSE_SECONDS: Final = 5.0
 
 
 class LoadedModel:
-    """One classifier with its queue, its tokenizer threads, and an index for some callers."""
+    """One classifier with its queue, its tokenizer threads, and an index for some callers.
+
+    idle: set while no request uses the model.
+    """
 
     def __init__(
         self,
@@ -47,20 +50,20 @@ class LoadedModel:
         self._threads = ThreadPoolExecutor(tokenizer_threads, thread_name_prefix="tokenizer")
         self._own = threading.local()
         self._users = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self.idle = asyncio.Event()
+        self.idle.set()
 
     @contextmanager
     def used(self) -> Iterator[None]:
         """Keep the model open for one request."""
         self._users += 1
-        self._idle.clear()
+        self.idle.clear()
         try:
             yield
         finally:
             self._users -= 1
             if self._users == 0:
-                self._idle.set()
+                self.idle.set()
 
     async def encode(self, texts: Iterable[str | TextError]) -> list[Encoded | TextError]:
         """Tokenize in one of the threads; *texts* is read there too, and its errors are kept."""
@@ -75,10 +78,6 @@ class LoadedModel:
         return await asyncio.get_running_loop().run_in_executor(
             self._threads, search, states, count
         )
-
-    async def drained(self) -> None:
-        """Wait until no request uses the model."""
-        await self._idle.wait()
 
     async def close(self, timeout_seconds: float = _CLOSE_SECONDS) -> None:
         """Stop queue and threads; what still waits gets UnavailableError.
@@ -99,28 +98,26 @@ class LoadedModel:
 
 
 class ModelSlot:
-    """Holds the model that answers, and the models before it that still finish their requests."""
+    """Holds the model that answers, and the models before it that still finish their requests.
+
+    now: the model that new requests get.
+    """
 
     def __init__(self, first: LoadedModel) -> None:
-        self._now = first
+        self.now = first
         self._leaving: set[LoadedModel] = set()
-
-    @property
-    def now(self) -> LoadedModel:
-        """The model that new requests get."""
-        return self._now
 
     @contextmanager
     def use(self) -> Iterator[LoadedModel]:
         """Give the model that answers one request, and keep it open meanwhile."""
-        model = self._now
+        model = self.now
         with model.used():
             yield model
 
     def put(self, new: LoadedModel) -> None:
         """Let *new* answer from now on."""
-        self._leaving.add(self._now)
-        self._now = new
+        self._leaving.add(self.now)
+        self.now = new
 
     async def drain(self) -> None:
         """Close the models before the one that answers, each after its last request."""
@@ -128,7 +125,7 @@ class ModelSlot:
             return
         while self._leaving:
             old = next(iter(self._leaving))
-            await old.drained()
+            await old.idle.wait()
             await old.close()
             self._leaving.discard(old)
             del old  # with its weights
@@ -136,7 +133,7 @@ class ModelSlot:
 
     async def close(self) -> None:
         """Close every model, drained or not."""
-        for model in (*self._leaving, self._now):
+        for model in (*self._leaving, self.now):
             await model.close()
 
 

@@ -28,11 +28,27 @@ class Tls:
 
     def credentials(self) -> grpc.ServerCredentials:
         """Return credentials that follow the files. Raises UsageError when they do not load."""
-        watch = _CertificateWatcher(self)
-        # None means no change; the stubs do not say so.
-        changed = cast(Callable[[], grpc.ServerCertificateConfiguration], watch.changed)
+        files = FileWatcher(path for path in (self.certificate, self.key, self.client_ca) if path)
+        lock = threading.Lock()  # gRPC asks at every handshake, from its own threads
+
+        def changed() -> grpc.ServerCertificateConfiguration | None:
+            with lock:
+                if not files.changed():
+                    return None
+                try:
+                    found = self.read()
+                except UsageError as error:
+                    # Certificate and key are replaced one after the other: the second change helps.
+                    log.warning("the certificates stay as they were: %s", error)
+                    return None
+                log.info("new certificates are in use")
+                return found
+
         return grpc.dynamic_ssl_server_credentials(
-            watch.first, changed, require_client_authentication=self.client_ca is not None
+            self.read(),
+            # None means no change; the stubs do not say so.
+            cast(Callable[[], grpc.ServerCertificateConfiguration], changed),
+            require_client_authentication=self.client_ca is not None,
         )
 
     def read(self) -> grpc.ServerCertificateConfiguration:
@@ -51,32 +67,6 @@ class Tls:
                 reason="BAD_CERTIFICATE",
             ) from error
         return grpc.ssl_server_certificate_configuration([pair], root_certificates=roots)
-
-
-class _CertificateWatcher:
-    """Tells gRPC about new certificates. gRPC asks at every handshake, from its own threads."""
-
-    def __init__(self, tls: Tls) -> None:
-        self._tls = tls
-        self._lock = threading.Lock()
-        self._files = FileWatcher(
-            path for path in (tls.certificate, tls.key, tls.client_ca) if path
-        )
-        self.first = tls.read()
-
-    def changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """Return the new certificates, None where nothing changed or they do not load."""
-        with self._lock:
-            if not self._files.changed():
-                return None
-            try:
-                found = self._tls.read()
-            except UsageError as error:
-                # Certificate and key are replaced one after the other; the second change mends it.
-                log.warning("the certificates stay as they were: %s", error)
-                return None
-            log.info("new certificates are in use")
-            return found
 
 
 def _no_password() -> str:

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -43,79 +43,79 @@ _GRACE_SECONDS: Final = 10.0
 """How long a worker may take to end after notice and drain, before it is killed."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Workers:
-    """Serves one bundle from *count* processes. prepare: sets up logging in each."""
+def run_workers(
+    settings: Serve,
+    count: int,
+    prepare: Callable[[], None],
+    started: Callable[[Serving], None],
+) -> None:
+    """Serve from *count* processes until SIGTERM or SIGINT, then drain all.
 
-    serve: Serve
-    count: int
-    prepare: Callable[[], None]
-
-    def run(self, started: Callable[[Serving], None]) -> None:
-        """Serve until SIGTERM or SIGINT, then drain all; SIGHUP makes all load the bundle again.
-
-        For the main thread. Raises what a worker raises that cannot begin.
-        """
-        with _signals() as wait_for_signal, ExitStack() as stack:
-            self._run(stack, started, wait_for_signal)
-        log.info("stopped")
-
-    def _run(
-        self,
-        stack: ExitStack,
-        started: Callable[[Serving], None],
-        wait_for_signal: Callable[[float | None], int | None],
-    ) -> None:
-        self.serve.check_host()
-        if self.serve.playground:
-            why = "--playground is of a single process: leave --workers out"
-            raise UsageError(why, reason="BAD_WORKERS")
-        holder = stack.enter_context(_hold(self.serve.host, self.serve.port))
-        address = host_port(self.serve.host, holder.getsockname()[1])
-        pool = _WorkerPool(self, holder.getsockname()[1])
-        port = HttpServer(pool.status, self.serve.metrics_host, self.serve.metrics_port)
-        stack.callback(port.close)
+    SIGHUP makes all load the bundle again. For the main thread. prepare: sets up logging in each.
+    Raises what a worker raises that cannot begin.
+    """
+    settings.check_host()
+    if settings.playground:
+        why = "--playground is of a single process: leave --workers out"
+        raise UsageError(why, reason="BAD_WORKERS")
+    with _signals() as wait_for_signal, ExitStack() as stack:
+        holder = stack.enter_context(_hold(settings.host, settings.port))
+        port = holder.getsockname()[1]
+        pool = _WorkerPool(settings, count, prepare, port)
+        http = HttpServer(pool.status, settings.metrics_host, settings.metrics_port)
+        stack.callback(http.close)
         stack.callback(pool.stop)
         pool.start()
-        while not pool.begun():
-            number = wait_for_signal(0.05)
-            if number == signal.SIGHUP:
+        if _begun(pool, wait_for_signal):
+            pool.status.sample()  # so that the page knows the model at once
+            started(
+                Serving(
+                    address=host_port(settings.host, port),
+                    metrics_address=host_port(settings.metrics_host, http.port),
+                )
+            )
+            while wait_for_signal(None) == signal.SIGHUP:
                 pool.reload()
-            elif number is not None:
-                return
-        pool.status.sample()  # so that the page knows the model at once
-        web = host_port(self.serve.metrics_host, port.port)
-        started(Serving(address=address, metrics_address=web))
-        while wait_for_signal(None) == signal.SIGHUP:
+            log.info("draining %d workers", count)
+    log.info("stopped")
+
+
+def _begun(pool: _WorkerPool, wait_for_signal: Callable[[float | None], int | None]) -> bool:
+    """Wait until all workers answer calls; return False where a signal ends the server before."""
+    while not pool.begun():
+        number = wait_for_signal(0.05)
+        if number == signal.SIGHUP:
             pool.reload()
-        log.info("draining %d workers", self.count)
+        elif number is not None:
+            return False
+    return True
 
 
 class _WorkerPool:
     """All workers: starts, reloads and stops them, and adds up their metrics."""
 
-    def __init__(self, config: Workers, port: int) -> None:
-        self._seconds = config.serve.notice_seconds + config.serve.drain_seconds + _GRACE_SECONDS
-        threads = config.serve.threads or max(1, usable_cores() // config.count)
-        self._serve = replace(
-            config.serve,
+    def __init__(self, settings: Serve, count: int, prepare: Callable[[], None], port: int) -> None:
+        self._seconds = settings.notice_seconds + settings.drain_seconds + _GRACE_SECONDS
+        threads = settings.threads or max(1, usable_cores() // count)
+        self._settings = replace(
+            settings,
             port=port,
             shared_port=True,
             threads=threads,
             # Workers do not share what they count, so each grants its part of every quota.
-            quota_share=1 / config.count,
+            quota_share=1 / count,
         )
-        self._prepare = config.prepare
-        self._devices = [] if self._serve.provider == "cpu" else gpus()
+        self._prepare = prepare
+        self._devices = [] if self._settings.provider == "cpu" else gpus()
         metrics = Metrics(shown=AggregatedMetrics(self.families).registry)
         self._own = metrics.registry
         self._metrics = WorkerMetrics(metrics.registry)
-        self._metrics.workers.set(config.count)
+        self._metrics.workers.set(count)
         self._folder: Path | None = None
         self._lock = threading.Lock()
         self._workers = [
             WorkerProcess(i, self._worker_config, self._metrics, self._changed)
-            for i in range(config.count)
+            for i in range(count)
         ]
         self.status = Status(metrics)
 
@@ -158,7 +158,7 @@ class _WorkerPool:
     def _worker_config(self, number: int) -> WorkerConfig:
         devices = self._devices
         return WorkerConfig(
-            serve=self._serve,
+            serve=self._settings,
             first=self._folder,
             device=devices[number % len(devices)] if devices else None,
             prepare=self._prepare,

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 
@@ -70,14 +71,9 @@ class Report(msgspec.Struct, tag=True, frozen=True):
     ready: bool
 
 
-_encode = msgspec.msgpack.Encoder().encode
-_decoder = msgspec.msgpack.Decoder(Started | Failed | Report)
-
-
-def read(data: bytes) -> Started | Failed | Report:
-    """Return the message in *data*."""
-    message: Started | Failed | Report = _decoder.decode(data)
-    return message
+Message: TypeAlias = Started | Failed | Report
+encode = msgspec.msgpack.Encoder().encode
+decode: Callable[[bytes], Message] = msgspec.msgpack.Decoder(Message).decode
 
 
 def work(config: WorkerConfig, parent: Connection) -> None:
@@ -105,7 +101,7 @@ async def _work(config: WorkerConfig, parent: Connection) -> EngineError | None:
     def report() -> bytes:
         families = snapshot(status.metrics.registry)
         ready = status.state == "serving"
-        return _encode(Report(dict(status.model), status.labels, status.folder, families, ready))
+        return encode(Report(dict(status.model), status.labels, status.folder, families, ready))
 
     def asked() -> None:
         try:
@@ -120,11 +116,11 @@ async def _work(config: WorkerConfig, parent: Connection) -> EngineError | None:
             starting = answer(config.serve, stack, status, signals, config.first)
             address = await signals.unless_stopped(starting)
         except SentimillError as error:
-            parent.send_bytes(_encode(Failed(type(error).__name__, str(error), error.reason)))
+            parent.send_bytes(encode(Failed(type(error).__name__, str(error), error.reason)))
             return None
         if address is None:
             return None
-        parent.send_bytes(_encode(Started(address)))
+        parent.send_bytes(encode(Started(address)))
         loop.add_reader(parent.fileno(), asked)
         await signals.stop.wait()
     loop.remove_reader(parent.fileno())

@@ -16,7 +16,15 @@ from typing import Final
 from sentimill.errors import EngineError, SentimillError
 from sentimill.observability.metrics import WorkerMetrics
 from sentimill.observability.metrics_aggregation import Family, lasting, merged, total
-from sentimill.server.workers.worker import Failed, Report, Started, WorkerConfig, read, work
+from sentimill.server.workers.worker import (
+    Failed,
+    Message,
+    Report,
+    Started,
+    WorkerConfig,
+    decode,
+    work,
+)
 
 log = logging.getLogger(__name__)
 
@@ -215,9 +223,9 @@ class WorkerProcess:
         return said is not None
 
 
-def _received(pipe: Connection) -> Started | Failed | Report | None:
+def _received(pipe: Connection) -> Message | None:
     """Return the next message, None where there is none or a part of one."""
     try:
-        return read(pipe.recv_bytes()) if pipe.poll() else None
+        return decode(pipe.recv_bytes()) if pipe.poll() else None
     except (EOFError, OSError):
         return None

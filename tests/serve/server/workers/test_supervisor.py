@@ -26,7 +26,7 @@ from reload_server import version
 from sentimill import Client
 from sentimill.observability.metrics import WorkerMetrics
 from sentimill.server.settings import Serve
-from sentimill.server.workers.supervisor import Workers, _WorkerPool
+from sentimill.server.workers.supervisor import _WorkerPool
 from sentimill.server.workers.worker import WorkerConfig
 from sentimill.server.workers.worker_process import WorkerProcess
 from server_process import COMMAND
@@ -182,7 +182,7 @@ def test_a_worker_that_is_killed_is_missed_by_its_own_calls_alone(bundle: Path) 
 def test_quotas_are_divided_among_the_workers(tmp_path: Path) -> None:
     """Four workers that share no counts grant together what one server would grant."""
     serve = Serve(bundle=tmp_path, provider="cpu")
-    pool = _WorkerPool(Workers(serve=serve, count=4, prepare=lambda: None), port=1)
+    pool = _WorkerPool(serve, 4, lambda: None, port=1)
 
     assert [pool._worker_config(number).serve.quota_share for number in range(4)] == [0.25] * 4
 
