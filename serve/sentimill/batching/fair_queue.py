@@ -9,22 +9,15 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Waiting(Protocol):
-    """What batching needs to know of a waiting text."""
+    """What batching needs to know of a waiting text.
 
-    @property
-    def length(self) -> int:
-        """Tokens that the engine computes for the text."""
-        ...
+    length: tokens that the engine computes for it. deadline: when its caller gives up, on any one
+    clock; infinity for never. caller: texts with the same value share one caller's turns.
+    """
 
-    @property
-    def deadline(self) -> float:
-        """When its caller gives up, on any one clock; infinity for never."""
-        ...
-
-    @property
-    def caller(self) -> str:
-        """Whose text it is: texts with the same value share one caller's turns."""
-        ...
+    length: int
+    deadline: float
+    caller: str
 
 
 T = TypeVar("T", bound=Waiting)

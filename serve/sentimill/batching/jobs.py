@@ -28,7 +28,6 @@ class Job:
     begun: at least one of the texts has been in a batch.
     """
 
-    caller: str
     arrived: float
     deadline: float
     done: asyncio.Future[Answer]
@@ -48,19 +47,11 @@ class Job:
 
 @dataclass(eq=False, slots=True)
 class Item:
-    """One waiting text."""
+    """One waiting text; see `fair_queue.Waiting`."""
 
     ids: NDArray[np.int64]
     job: Job
     place: int
     length: int
-
-    @property
-    def deadline(self) -> float:
-        """When the caller gives up, on the clock of `time.monotonic`."""
-        return self.job.deadline
-
-    @property
-    def caller(self) -> str:
-        """See `fair_queue.Waiting`."""
-        return self.job.caller
+    deadline: float
+    caller: str

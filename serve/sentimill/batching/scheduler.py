@@ -157,10 +157,11 @@ class Scheduler:
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         until = math.inf if deadline is None else deadline
         texts, tokens = len(rows), sum(map(len, rows))
-        job = Job(caller, now, until, future, [None] * texts, texts, texts, tokens)
+        job = Job(now, until, future, [None] * texts, texts, texts, tokens)
         queue = self._bulk if bulk else self._interactive
         queue.extend(
-            Item(ids, job, place, self._padded_length(len(ids))) for place, ids in enumerate(rows)
+            Item(ids, job, place, self._padded_length(len(ids)), until, caller)
+            for place, ids in enumerate(rows)
         )
         self._jobs.add(job)
         self._arrived.set()

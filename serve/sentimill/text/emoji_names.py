@@ -116,7 +116,7 @@ def name_emoji(text: str) -> str:
     if not text.isascii():
         if "\u20e3" in text:
             text = _KEYCAP.sub(r"\1", text)
-        text = _emoji().sub(_named, text)
+        text = _patterns()[0].sub(_named, text)
     return text
 
 
@@ -152,7 +152,7 @@ def _meant(match: re.Match[str]) -> str:
 def _named(match: re.Match[str]) -> str:
     """Return the names of the emoji in a row that *match* found."""
     kept: list[str] = []
-    row = _one_emoji().findall(match[0])
+    row = _patterns()[1].findall(match[0])
     for stars, signs in groupby(row, lambda sign: sign[0] in _STARS + _EMPTY_STAR):
         if stars:
             found = _RATING.findall("".join(sign[0] for sign in signs))
@@ -228,15 +228,19 @@ def _spelt(bare: str, shortcode: str) -> str:
 
 
 @cache
-def _pattern() -> str:
-    """Return the regular expression of one emoji, after UTS #51, section 1.4.9."""
+def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Return the patterns of emoji in a row, with blanks between them or not, and of one of them.
+
+    After UTS #51, section 1.4.9.
+    """
     half_flag = "\U0001f1e6-\U0001f1ff"
     signs = {bare[0] for bare in _names()} | {*_STARS, _EMPTY_STAR}
     first = _ranges(sign for sign in signs if not sign.isascii())
     style = "[\ufe0e\ufe0f\U0001f3fb-\U0001f3ff]*"
     joined = f"{style}[\U000e0020-\U000e007f]*(?:\u200d[{first}\u2640\u2642]{style})*"
     # It starts with a plain set of characters, because `re` searches for a set at its fastest.
-    return f"[{first}{half_flag}](?:(?<=[{half_flag}])[{half_flag}]|(?<![{half_flag}]){joined})"
+    one = f"[{first}{half_flag}](?:(?<=[{half_flag}])[{half_flag}]|(?<![{half_flag}]){joined})"
+    return re.compile(f"{one}(?: *{one})*"), re.compile(one)
 
 
 def _ranges(signs: Iterable[str]) -> str:
@@ -254,14 +258,3 @@ def _ranges(signs: Iterable[str]) -> str:
         else:
             ranges.append((code, code))
     return "".join(f"{chr(low)}-{chr(high)}" for low, high in ranges)
-
-
-@cache
-def _one_emoji() -> re.Pattern[str]:
-    return re.compile(_pattern())
-
-
-@cache
-def _emoji() -> re.Pattern[str]:
-    """Return the pattern of emoji in a row, with blanks between them or not."""
-    return re.compile(f"{_pattern()}(?: *{_pattern()})*")

@@ -14,7 +14,7 @@ from sentimill.batching.batch_selection import TURNS, take_batch
 from sentimill.batching.fair_queue import FairQueue
 
 
-@dataclass(frozen=True)
+@dataclass(unsafe_hash=True)
 class Item:
     """A waiting text."""
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sentimill.batching.fair_queue import FairQueue
 
 
-@dataclass(frozen=True)
+@dataclass(unsafe_hash=True)
 class Item:
     """A waiting text."""
 
