@@ -80,7 +80,9 @@ class Scheduler:
         self._window = max(WINDOW, budget // _SHORT_TOKENS)
         self._padded_length = padded_length
         self._least_useful = least_useful
-        self._computed_tokens = computed_tokens or self._padded
+        self._computed_tokens = computed_tokens or (
+            lambda lengths: len(lengths) * padded_length(max(lengths))
+        )
         self._interactive: FairQueue[Item] = FairQueue()
         self._bulk: FairQueue[Item] = FairQueue()
         self._jobs: set[Job] = set()  # those without an answer
@@ -341,6 +343,3 @@ class Scheduler:
         useful, padded = sum(lengths), self._computed_tokens(lengths)
         self._admission.observe(useful, took.seconds, took.busy_seconds)
         self._metrics.observe_batch(len(lengths), useful, padded, took.seconds, took.busy_seconds)
-
-    def _padded(self, lengths: Sequence[int]) -> int:
-        return len(lengths) * self._padded_length(max(lengths))
