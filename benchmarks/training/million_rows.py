@@ -17,8 +17,8 @@ Several numbers of rows show whether a step is linear.
 
 CPU seconds count all threads. Peak memory is that of the process until the end of the step.
 
-The bound: a row costs about 0.2 ms to read, clean and MinHash in one process, so a million take at
-least three minutes in `curate`; examples take about 1 KiB of memory each beside their text.
+The bound: a row costs about 0.12 ms to read, clean and MinHash in one process, so a million take at
+least two minutes in `curate`; examples take about 1 KiB of memory each beside their text.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import functools
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from sentimill_train.labelling.providers.teacher import Teacher
@@ -168,7 +168,7 @@ class BatchRunner:
             return []
         await self._store.name_batch(batch.part, name)
         _LOG.info("batch submitted part=%s id=%s calls=%d", batch.part, name, len(calls))
-        return [Batch(batch.part, batch.teacher, name)]
+        return [replace(batch, remote=name)]
 
     async def _find(self, parts: list[Batch]) -> list[Batch]:
         """Find the parts of which it is unknown whether the provider received them.
@@ -192,7 +192,7 @@ class BatchRunner:
                 continue
             if batch.remote is None and name is not None:
                 await self._store.name_batch(batch.part, name)
-            left.append(Batch(batch.part, batch.teacher, name))
+            left.append(replace(batch, remote=name))
         return left
 
     async def _poll(self, parts: list[Batch]) -> list[Batch]:
