@@ -115,7 +115,9 @@ def evaluate(
     if baselines:
         say("fitting the baselines")
         contenders += _baselines(classifier, baselines, columns, base)
-    say("judging " + ", ".join(f"{one.name} ({len(one.examples)} rows)" for one in samples))
+    for one in samples:
+        kind = "" if one.part == "all" else f"{one.part} "
+        say(f"judging {one.name}: {len(one.examples)} {kind}rows")
     judgement, answered = judge_bundle(
         classifier, samples, cases=cases, contenders=contenders, draws=draws, seed=seed
     )
