@@ -95,6 +95,7 @@ class TableOptions:
         delimiter, quote, escape = self.delimiter, self.quote, self.escape
         if delimiter is not None and not _is_mark(delimiter, '"\r\n\0'):
             why = f"--delimiter {delimiter!r} is not one ASCII character that can separate fields"
+            why += r" (bash writes a tab as $'\t')"
             raise UsageError(why, reason="BAD_DELIMITER")
         if quote != "none" and not _is_mark(quote, delimiter or ""):
             why = f"--quote {quote!r} is neither one ASCII character nor the word none"

@@ -113,7 +113,7 @@ def score(
     ] = None,
     pushgateway: Annotated[str | None, opt.Advanced(help="HOST:PORT to push metrics to.")] = None,
     address: Annotated[
-        str | None, opt.Advanced(help="Of the Ray cluster.", show_default="a new one here")
+        str | None, opt.Advanced(help="Address of the Ray cluster.", show_default="a new one here")
     ] = None,
     actors: Annotated[int, opt.Advanced(min=1, help="Classifiers on Ray.")] = 1,
     num_gpus: Annotated[float, opt.Advanced(min=0, help="GPUs per Ray actor, or a part.")] = 0.0,

@@ -35,7 +35,7 @@ def serve(
     metrics_port: Annotated[
         int, _Address(min=0, max=65535, help="Port for the status page and /metrics.")
     ] = 9464,
-    metrics_host: Annotated[str, _Address(help="Address for these.")] = "127.0.0.1",
+    metrics_host: Annotated[str, _Address(help="Address for the status page.")] = "127.0.0.1",
     workers: Annotated[
         int, opt.Performance(min=1, help="Processes behind the port, one per GPU.")
     ] = 1,

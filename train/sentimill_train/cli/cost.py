@@ -52,7 +52,7 @@ def cost(
     ] = None,
     machine_price: Annotated[
         float | None,
-        _Student(min=_POSITIVE, help="US dollars an hour of it.", show_default="listed"),
+        _Student(min=_POSITIVE, help="US dollars an hour for it.", show_default="listed"),
     ] = None,
     student_rate: Annotated[
         float | None, _Student(min=_POSITIVE, help="Reviews a second.", show_default="measured")

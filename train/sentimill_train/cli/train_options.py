@@ -103,7 +103,7 @@ class TrainOptions:
     ] = None
     dropout: Annotated[
         float | None,
-        _Training(min=0, max=0.9, help="Of the encoder.", show_default="that of --base"),
+        _Training(min=0, max=0.9, help="Dropout of the encoder.", show_default="that of --base"),
     ] = None
     patience: Annotated[int, _Training(min=1, help="Stop after N epochs without progress.")] = 2
     no_replay: Annotated[
@@ -118,7 +118,7 @@ class TrainOptions:
         list[str] | None,
         _Training(metavar="FILE", help="When continuing: keep the old answers to these texts."),
     ] = None
-    seed: Annotated[int, _Training(min=0, help="Of every random choice.")] = 0
+    seed: Annotated[int, _Training(min=0, help="Seed of every random choice.")] = 0
 
     teacher_bundle: Annotated[
         Path | None, _Teacher(help="Learn the answers of this classifier.")
@@ -127,14 +127,16 @@ class TrainOptions:
         Path | None, _Teacher(metavar="FILE", help="Keep its answers in this file.")
     ] = None
     teacher_share: Annotated[
-        float, _Teacher(min=0, max=1, help="Of its answers, against probs.")
+        float, _Teacher(min=0, max=1, help="Weight of its answers, against probs.")
     ] = 0.5
-    soft_weight: Annotated[float, _Teacher(min=0, max=1, help="Of probs, against the label.")] = 0.5
+    soft_weight: Annotated[
+        float, _Teacher(min=0, max=1, help="Weight of probs, against the label.")
+    ] = 0.5
     distil_temperature: Annotated[
         list[float] | None,
         _Teacher(min=0.1, max=20, help="Softens probs; may repeat.", show_default="1"),
     ] = None
-    hidden_weight: Annotated[float, _Teacher(min=0, help="Of its token states.")] = 0.0
+    hidden_weight: Annotated[float, _Teacher(min=0, help="Weight of its token states.")] = 0.0
 
     batch_tokens: Annotated[int, Performance(min=1, help="Padded tokens in a batch.")] = 2048
     train_tokens: Annotated[
@@ -144,7 +146,7 @@ class TrainOptions:
     checkpoint: Annotated[Path | None, Performance(help="Folder to resume from after a kill.")] = (
         None
     )
-    checkpoint_minutes: Annotated[float, Performance(min=0, help="Between two of these.")] = 10
+    checkpoint_minutes: Annotated[float, Performance(min=0, help="Minutes between them.")] = 10
 
     accumulate: Annotated[int, Advanced(min=1, help="Batches in one step.")] = 1
     train_embeddings: Annotated[
@@ -155,9 +157,9 @@ class TrainOptions:
     lora: Annotated[
         bool, Advanced("--lora", help="Learn adapters of a large --base, not all weights.")
     ] = False
-    lora_rank: Annotated[int | None, Advanced(min=1, help="Of the adapters.", show_default="8")] = (
-        None
-    )
+    lora_rank: Annotated[
+        int | None, Advanced(min=1, help="Rank of the adapters.", show_default="8")
+    ] = None
     lora_alpha: Annotated[
         int | None, Advanced(min=1, help="The adapters count alpha / rank.", show_default="16")
     ] = None
