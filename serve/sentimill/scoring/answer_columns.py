@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from sentimill.classifier import decide
 from sentimill.errors import SentimillError
 
-__all__ = ["COLUMNS", "AnswerColumns", "AnswerSchema", "Answers"]
-
 COLUMNS: Final = ("label", "score", "confidence", "abstained", "abstain_reason", "error")
 """The added columns, each after the prefix; `prob_<label>` and evidence follow on request."""
 

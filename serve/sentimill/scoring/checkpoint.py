@@ -31,8 +31,6 @@ from sentimill.errors import UsageError
 from sentimill.scoring.formats.table import Position
 from sentimill.scoring.storage import Identity
 
-__all__ = ["Done", "FolderLock", "Header", "Journal", "Part", "RowCounts"]
-
 _VERSION: Final = 2
 _NAME: Final = "journal.jsonl"
 

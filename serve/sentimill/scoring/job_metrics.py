@@ -10,8 +10,6 @@ from prometheus_client import CollectorRegistry, Gauge, push_to_gateway, write_t
 
 from sentimill.scoring.storage import absolute
 
-__all__ = ["JobMetrics"]
-
 log = logging.getLogger(__name__)
 
 

@@ -32,8 +32,6 @@ from sentimill.scoring.formats.parquet_writer import add_columns, check_output, 
 from sentimill.scoring.formats.table import Layout, Table, Window
 from sentimill.scoring.planning import Unit
 
-__all__ = ["OutputFormat", "finished_path"]
-
 _DELIMITERS: Final = {"csv": ",", "tsv": "\t"}
 
 

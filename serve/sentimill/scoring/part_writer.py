@@ -15,8 +15,6 @@ from sentimill.scoring.checkpoint import Journal, Part, RowCounts
 from sentimill.scoring.formats.table import Position
 from sentimill.scoring.storage import writing
 
-__all__ = ["Output", "PartsOutput", "StreamOutput"]
-
 _COMMIT_S: Final = 1.0
 """Parts are written to the journal this far apart: an fsync may take longer than a small part."""
 

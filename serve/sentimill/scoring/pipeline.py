@@ -21,8 +21,6 @@ from sentimill.scoring.checkpoint import RowCounts
 from sentimill.scoring.formats.table import Window
 from sentimill.scoring.scorers import Scorer
 
-__all__ = ["File", "StopRules", "run"]
-
 T = TypeVar("T")
 _END: Final = object()
 

@@ -20,8 +20,6 @@ from sentimill.scoring.formats.parquet import ParquetTable
 from sentimill.scoring.formats.table import Layout, Table
 from sentimill.scoring.storage import STANDARD, find, identity, is_folder, is_remote, open_input
 
-__all__ = ["Unit", "open_table", "plan"]
-
 _CONVERSIONS: Final = {
     ("csv", "parquet"),
     ("csv", "xlsx"),

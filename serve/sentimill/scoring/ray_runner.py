@@ -27,8 +27,6 @@ from sentimill.scoring.job import Progress, Score, Summary
 from sentimill.scoring.scorers import LocalScorer
 from sentimill.scoring.storage import STANDARD, absolute, is_remote, local, writing
 
-__all__ = ["AnswerBatches", "Cluster", "run_on_ray"]
-
 _RETRIES: Final = 3
 """How often a unit whose actor died is given to another one."""
 

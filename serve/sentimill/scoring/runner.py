@@ -33,8 +33,6 @@ from sentimill.scoring.storage import (
     writing,
 )
 
-__all__ = ["Progress", "Run", "Summary", "refuse_existing"]
-
 
 @dataclass(frozen=True, slots=True)
 class Progress:

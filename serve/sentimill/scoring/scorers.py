@@ -33,8 +33,6 @@ from sentimill.evidence.sentences import Explanation, sentences_json
 from sentimill.scoring.answer_columns import Answers
 from sentimill.text.tokenizer import Encoded
 
-__all__ = ["LocalScorer", "Model", "ProcessScorer", "Scorer", "Texts"]
-
 Texts = Sequence[str | TextError | None]
 
 

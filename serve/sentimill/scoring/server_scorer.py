@@ -29,8 +29,6 @@ from sentimill.scoring.answer_columns import Answers
 from sentimill.scoring.scorers import Model, Texts
 from sentimill.types import Prediction
 
-__all__ = ["ServerScorer"]
-
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")

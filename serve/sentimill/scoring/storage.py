@@ -24,22 +24,6 @@ from sentimill.atomic_write import move_into_place
 from sentimill.errors import SentimillError, TableError, UsageError
 from sentimill.scoring.formats.compression import reading
 
-__all__ = [
-    "STANDARD",
-    "Identity",
-    "absolute",
-    "exists",
-    "find",
-    "identity",
-    "is_folder",
-    "is_remote",
-    "local",
-    "open_input",
-    "publish",
-    "remove",
-    "writing",
-]
-
 STANDARD: Final = "-"
 """The address of standard input and standard output."""
 

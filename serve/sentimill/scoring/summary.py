@@ -17,8 +17,6 @@ from sentimill.scoring.planning import open_table
 from sentimill.scoring.scorers import Scorer
 from sentimill.scoring.storage import STANDARD, identity
 
-__all__ = ["as_json", "try_out", "useful_share"]
-
 _TRIAL_ROWS: Final = 100
 
 

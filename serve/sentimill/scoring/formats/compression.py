@@ -14,8 +14,6 @@ import pyarrow as pa
 from sentimill.errors import TableError
 from sentimill.scoring.formats.kinds import PEEK_BYTES, Compression, Kind, check_content
 
-__all__ = ["Stream", "pack", "reading"]
-
 _BUFFER_BYTES: Final = 1 << 20
 _GZIP_LEVEL: Final = 6
 _ZSTD_LEVEL: Final = 3

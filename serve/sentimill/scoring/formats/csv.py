@@ -31,8 +31,6 @@ from sentimill.scoring.formats.table import (
 )
 from sentimill.text.cleaning import join_texts
 
-__all__ = ["DelimitedTable"]
-
 _ESCAPED: Final = re.compile("[\udc80-\udcff]")
 """What invalid bytes become, see `Encoding.decode`."""
 

@@ -12,8 +12,6 @@ from typing import Final
 
 from sentimill.errors import UsageError
 
-__all__ = ["MAX_LINE_BYTES", "Dialect", "choose_delimiter", "declared_delimiter"]
-
 MAX_LINE_BYTES: Final = 64 << 20
 """The longest line that is read; a longer one is no table."""
 

@@ -26,8 +26,6 @@ from sentimill.scoring.formats.encodings import encoding_of
 from sentimill.scoring.formats.kinds import Kind, kind_of
 from sentimill.scoring.formats.table import Layout, Position
 
-__all__ = ["DelimitedRows", "Record", "RecordReader", "Row", "open_rows", "ragged"]
-
 MAX_RECORD_BYTES: Final = 8 << 20
 """The longest record that spans lines: `csv` holds it at four to eight bytes per character."""
 

@@ -10,8 +10,6 @@ from typing import BinaryIO, Final
 from sentimill.errors import TableError, UsageError
 from sentimill.scoring.formats.csv_dialect import MAX_LINE_BYTES
 
-__all__ = ["Encoding", "encoding_of"]
-
 _BOMS: Final = {
     "utf-32-le": codecs.BOM_UTF32_LE,
     "utf-32-be": codecs.BOM_UTF32_BE,

@@ -31,8 +31,6 @@ from sentimill.scoring.formats.table import (
 )
 from sentimill.text.cleaning import join_texts
 
-__all__ = ["MAX_CELL_CHARACTERS", "MAX_ROWS", "Cell", "ExcelTable", "write_excel", "write_rows"]
-
 MAX_ROWS: Final = 1_048_575
 """Rows of a sheet, the header not counted."""
 

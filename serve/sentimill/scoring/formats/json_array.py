@@ -8,8 +8,6 @@ from typing import BinaryIO, Final
 
 from sentimill.errors import TableError
 
-__all__ = ["MAX_ROW_BYTES", "elements"]
-
 MAX_ROW_BYTES: Final = 24 << 20
 """The longest row of JSON: it is held about five times, while it is read, answered and written."""
 

@@ -33,8 +33,6 @@ from sentimill.scoring.formats.table import (
 )
 from sentimill.text.cleaning import join_texts
 
-__all__ = ["JsonTable"]
-
 _BLANKS: Final = b" \t\r\n"
 _SAMPLE_BYTES: Final = 4096
 _ESCAPED: Final = re.compile("[\udc80-\udcff]")

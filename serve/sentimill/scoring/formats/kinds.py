@@ -7,11 +7,6 @@ from typing import Final, Literal, NamedTuple, get_args
 
 from sentimill.errors import TableError
 
-__all__ = [
-    "PEEK_BYTES", "Compression", "Kind", "KindName", "check_content", "kind_of", "promises_format",
-    "stem_of",
-]  # fmt: skip
-
 KindName = Literal["csv", "tsv", "jsonl", "json", "parquet", "xlsx"]
 Compression = Literal["", "gzip", "zstd"]
 

@@ -25,9 +25,6 @@ from sentimill.scoring.formats.table import (
 )
 from sentimill.text.cleaning import join_texts
 
-__all__ = ["ParquetTable", "is_text", "message"]
-
-
 _SHARED: Final = frozenset({"PLAIN", "RLE", "BIT_PACKED", "PLAIN_DICTIONARY", "RLE_DICTIONARY"})
 """The encodings that Arrow reads as dictionaries."""
 

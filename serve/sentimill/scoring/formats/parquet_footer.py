@@ -19,8 +19,6 @@ from sentimill.errors import TableError
 from sentimill.scoring.formats import thrift
 from sentimill.scoring.formats.thrift import STRUCT, Struct
 
-__all__ = ["MAGIC", "Chunk", "Footer", "chunks_of", "read_footer", "row_group", "rows_of"]
-
 MAGIC: Final = b"PAR1"
 _TAIL_BYTES: Final = 8
 _ARROW_SCHEMA: Final = b"ARROW:schema"

@@ -29,8 +29,6 @@ from sentimill.scoring.formats.parquet_footer import (
     rows_of,
 )
 
-__all__ = ["add_columns", "check_output", "write_new"]
-
 _PIECE_ROWS: Final = 1 << 20
 """Rows of answers that are encoded at once; a larger row group is made of several pieces."""
 

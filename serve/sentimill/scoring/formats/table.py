@@ -15,18 +15,6 @@ import pyarrow as pa
 from sentimill.errors import TableError, TextError
 from sentimill.scoring.answer_columns import AnswerColumns
 
-__all__ = [
-    "ROW_BYTES",
-    "WINDOW_BYTES",
-    "Layout",
-    "Position",
-    "Table",
-    "Window",
-    "count_answers",
-    "find_column",
-    "has_answer",
-]
-
 WINDOW_BYTES: Final = 4 << 20
 """Bytes of input in one window. Sorting by length inside 4 MiB leaves about 1 % padding."""
 

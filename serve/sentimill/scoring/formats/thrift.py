@@ -10,9 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-__all__ = ["BINARY", "I32", "I64", "LIST", "STRUCT", "Struct", "Value", "binary", "integer"]
-__all__ += ["items", "items_value", "number", "parse", "serialize", "text"]
-
 I32: Final = 5
 I64: Final = 6
 BINARY: Final = 8
