@@ -6,19 +6,23 @@ nothing and affects no other row.
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Final
+from typing import BinaryIO, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from sentimill.errors import TextError, UsageError
 from sentimill.scoring.answer_columns import AnswerColumns, AnswerSchema
 from sentimill.scoring.formats.compression import Stream
-from sentimill.scoring.formats.csv_records import Record, RecordReader, ragged
+from sentimill.scoring.formats.csv_dialect import MAX_LINE_BYTES
+from sentimill.scoring.formats.csv_records import MAX_RECORD_LINES, Record, RecordReader, ragged
 from sentimill.scoring.formats.kinds import Kind
 from sentimill.scoring.formats.table import (
     ROW_BYTES,
@@ -31,13 +35,21 @@ from sentimill.scoring.formats.table import (
 )
 from sentimill.text.cleaning import join_texts
 
+_LF, _CR = b"\n\r"
+_MORE_BYTES: Final = 64 << 10
+"""How much more than the last window took is read for the next one."""
+
 _ESCAPED: Final = re.compile("[\udc80-\udcff]")
 """What invalid bytes become, see `Encoding.decode`."""
 
 
 @dataclass(slots=True)
 class _Rows:
-    """Rows of one window. bodies: the bytes before the answers; ends: the bytes after them."""
+    """Rows of one window. bodies: the bytes before the answers; ends: the bytes after them.
+
+    blank: the blank lines behind the last row. odd: the bytes of the rows that do not fit the
+    header. size, line_count: bytes and lines of the input.
+    """
 
     texts: list[str | TextError | None] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)
@@ -45,7 +57,10 @@ class _Rows:
     ends: list[bytes] = field(default_factory=list)
     fields: list[list[str]] = field(default_factory=list)
     odd: dict[int, bytes] = field(default_factory=dict)
+    blank: list[bytes] = field(default_factory=list)
     cost: int = 0
+    size: int = 0
+    line_count: int = 0
 
 
 class DelimitedTable:
@@ -84,6 +99,14 @@ class DelimitedTable:
         self._texts_at = [find_column(name, self.columns, one) for one in layout.text_columns]
         self._old = count_answers(name, self.columns, columns.names, layout.update)
         self._keep = [find_column(name, self.columns, wanted) for wanted in layout.keep]
+        marks = self._dialect.delimiter + (self._dialect.quote or "")
+        self._splits_blocks = (
+            self._encoding.searchable
+            and marks.isascii()
+            and not (self._old or self._fields or self._dialect.escape)
+        )
+        self._block_bytes = self._window_bytes
+        self._unused = b""
 
     def head(self, added: Sequence[str]) -> bytes:
         """See `Table.head`. Raises UsageError when names or labels cannot be written so."""
@@ -102,38 +125,163 @@ class DelimitedTable:
 
     def windows(self, start: Position) -> Iterator[Window]:
         """See `Table.windows`."""
-        if start == Position():
-            start = self._reader.start
-        offset, number, rows, _ = start
-        found = _Rows()
-        blank: list[bytes] = []
-        for record in self._reader.records(start):
-            offset += len(record.raw)
-            number += record.lines
-            if not record.fields:  # a blank line is no row, and stays where it is
-                blank.append(record.raw)
-                found.cost += len(record.raw) + ROW_BYTES
-            else:
-                self._put(found, record, b"".join(blank))
-                found.cost += len(record.raw) + ROW_BYTES
-                blank = []
-            if found.cost >= self._window_bytes:
-                rows += len(found.texts)
-                yield self._window(found, Position(offset, number, rows), b"".join(blank))
-                found, blank = _Rows(), []
-        if found.texts or blank:
-            rows += len(found.texts)
-            yield self._window(found, Position(offset, number, rows), b"".join(blank))
+        at = self._reader.start if start == Position() else start
+        self._reader.seek(at)
+        while rows := self._plain_rows(at.lines) or self._any_rows(at.lines):
+            end = (at.offset + rows.size, at.lines + rows.line_count, at.rows + len(rows.texts))
+            at = Position(*end)
+            yield self._window(rows, at)
 
-    def _window(self, rows: _Rows, end: Position, blank: bytes) -> Window:
+    def _window(self, rows: _Rows, end: Position) -> Window:
         return Window(
             texts=rows.texts,
             lines=rows.lines,
             end=end,
             consumed=self._stream.tell(end.offset),
-            render=lambda added: self._render(rows, added, blank),
+            render=lambda added: self._render(rows, added),
             columns=lambda: self._table(rows),
         )
+
+    def _any_rows(self, number: int) -> _Rows | None:
+        """Return the rows behind line *number*, one by one, of one window; None at the end."""
+        found = _Rows()
+        held = io.BytesIO(self._unused)
+        for record in self._reader.records(self._lines(held), number):
+            found.size += len(record.raw)
+            found.line_count += record.lines
+            found.cost += len(record.raw) + ROW_BYTES
+            if record.fields:
+                self._put(found, record)
+            else:  # a blank line is no row, and stays where it is
+                found.blank.append(record.raw)
+            if found.cost >= self._window_bytes:
+                break
+        self._unused = held.read()
+        return found if found.size else None
+
+    def _lines(self, held: BinaryIO) -> Iterator[bytes]:
+        """Yield the lines of what was read before, and then of the file."""
+        for line in held:
+            if not line.endswith(b"\n"):
+                line += self._stream.file.readline(MAX_LINE_BYTES + 1 - len(line))
+            yield line
+        yield from self._encoding.lines(self._stream.file)
+
+    def _plain_rows(self, number: int) -> _Rows | None:
+        """Return the rows that `_any_rows` would, from whole blocks at once, or None.
+
+        It is None at the end, and where a row is odd: then each row has to be looked at.
+        """
+        if not self._splits_blocks:
+            return None
+        while self._block_bytes <= 2 * self._window_bytes:
+            missing = self._block_bytes - len(self._unused)
+            self._unused += self._stream.file.read(max(0, missing))
+            ended = len(self._unused) < self._block_bytes
+            rows = self._split(self._unused, number)
+            if (
+                rows
+                and rows.size
+                and (rows.cost >= self._window_bytes or (ended and rows.size == len(self._unused)))
+            ):
+                self._unused = self._unused[rows.size :]
+                self._block_bytes = rows.size + _MORE_BYTES
+                return rows
+            if ended or rows is None:
+                break
+            self._block_bytes *= 2
+        self._block_bytes = self._window_bytes
+        return None
+
+    def _split(self, data: bytes, number: int) -> _Rows | None:
+        """Split *data* into rows until a window is full; None where a row is odd.
+
+        Outside of quotes a line end ends a row, and each row has as many delimiters as the header.
+        A quote stands at an end of its field, or beside another one that it doubles. There is no
+        CR but before a line end, and no row looks like the header.
+        """
+        codes = np.frombuffer(data, np.uint8)
+        newlines = np.flatnonzero(codes == _LF)
+        delimiters = np.flatnonzero(codes == ord(self._dialect.delimiter))
+        quotes = np.flatnonzero(codes == ord(self._dialect.quote)) if self._dialect.quote else None
+        ends = newlines
+        if quotes is not None and len(quotes):
+            ends = newlines[np.searchsorted(quotes, newlines) % 2 == 0]
+            delimiters = delimiters[np.searchsorted(quotes, delimiters) % 2 == 0]
+        if not len(ends) or len(newlines) - len(ends) > MAX_RECORD_LINES:
+            return _Rows() if not len(ends) else None
+        starts = np.concatenate([[0], ends[:-1] + 1])
+        full = np.cumsum(ends + 1 - starts + ROW_BYTES)
+        count = min(len(ends), int(np.searchsorted(full, self._window_bytes)) + 1)
+        starts, ends, size = starts[:count], ends[:count], int(ends[count - 1]) + 1
+        codes = codes[:size]
+        fields = len(self.columns) - 1
+        delimiters = delimiters[: np.searchsorted(delimiters, size)]
+        places = np.searchsorted(delimiters, ends)
+        if not np.array_equal(places, np.arange(1, count + 1) * fields):
+            return None
+        crs = codes[ends - 1] == _CR
+        if np.count_nonzero(codes == _CR) != np.count_nonzero(crs):
+            return None
+        if quotes is not None and not self._are_well_placed(quotes, codes):
+            return None
+        bodies = ends - crs
+        if (starts == bodies).any():
+            return None
+        edges = np.column_stack([starts - 1, delimiters.reshape(count, fields), bodies])
+        texts = self._texts_of(data, edges)
+        if texts is None:
+            return None
+        bounds = starts.tolist(), bodies.tolist(), (ends + 1).tolist()
+        return _Rows(
+            texts=texts,
+            lines=(np.searchsorted(newlines, starts) + number + 1).tolist(),
+            bodies=[data[begin:end] for begin, end in zip(*bounds[:2], strict=True)],
+            ends=[data[begin:end] for begin, end in zip(*bounds[1:], strict=True)],
+            cost=int(full[count - 1]),
+            size=size,
+            line_count=int(np.searchsorted(newlines, size)),
+        )
+
+    def _are_well_placed(self, quotes: NDArray[np.intp], codes: NDArray[np.uint8]) -> bool:
+        """Say whether each of *quotes* opens a field, closes one, or doubles another."""
+        quotes = quotes[: np.searchsorted(quotes, len(codes))]
+        opening, closing = quotes[::2], quotes[1::2]
+        mark, delimiter = ord(self._dialect.quote or ""), ord(self._dialect.delimiter)
+        before = np.where(opening, codes[opening - 1], _LF)
+        return bool(
+            np.isin(before, (_LF, delimiter, mark)).all()
+            and np.isin(codes[closing + 1], (_LF, _CR, delimiter, mark)).all()
+        )
+
+    def _texts_of(
+        self, data: bytes, edges: NDArray[np.intp]
+    ) -> list[str | TextError | None] | None:
+        """Return the texts of rows with *edges* between fields; None if one cannot be decoded."""
+        quote = (self._dialect.quote or "").encode()
+        found: list[list[str]] = []
+        for place in self._texts_at:
+            cells = [
+                data[begin + 1 : end]
+                for begin, end in zip(
+                    edges[:, place].tolist(), edges[:, place + 1].tolist(), strict=True
+                )
+            ]
+            if quote:
+                cells = [
+                    cell[1:-1].replace(quote * 2, quote) if cell.startswith(quote) else cell
+                    for cell in cells
+                ]
+            try:
+                found.append([str(cell, self._encoding.codec) for cell in cells])
+            except UnicodeDecodeError:
+                return None
+        name = self.columns[self._texts_at[0]]
+        if any(map({name, f"\ufeff{name}"}.__contains__, found[0])):
+            return None  # the row may be the header again
+        if len(found) == 1:
+            return [*found[0]]
+        return [join_texts(parts) or "" for parts in zip(*found, strict=True)]
 
     def _ends_with_answers(self, fields: list[str], error: TextError | None) -> bool:
         """Say whether a row that does not fit ends with what an earlier job wrote behind it."""
@@ -143,8 +291,8 @@ class DelimitedTable:
         reason = "RAGGED_ROW" if error is None else error.reason
         return not label and reason in others
 
-    def _put(self, rows: _Rows, record: Record, blank: bytes) -> None:
-        """Add one record to *rows*; *blank* are the blank lines before it."""
+    def _put(self, rows: _Rows, record: Record) -> None:
+        """Add one record to *rows*, with the blank lines before it."""
         fields = record.fields
         body, end = self._reader.cut_end(record.raw)
         text: str | TextError | None
@@ -172,7 +320,8 @@ class DelimitedTable:
             body = self._dialect.write(kept).encode(self._encoding.codec, "surrogateescape")
         rows.texts.append(text)
         rows.lines.append(record.line)
-        rows.bodies.append(blank + body if blank else body)
+        rows.bodies.append(b"".join([*rows.blank, body]) if rows.blank else body)
+        rows.blank.clear()
         rows.ends.append(end or self._reader.end)
 
     def _text(self, fields: list[str]) -> str:
@@ -211,13 +360,13 @@ class DelimitedTable:
         rest = self._dialect.write(fields[:-count])
         return rest.encode(self._encoding.codec, "surrogateescape")
 
-    def _render(self, rows: _Rows, added: AnswerColumns, blank: bytes) -> bytes:
+    def _render(self, rows: _Rows, added: AnswerColumns) -> bytes:
         suffixes = self._suffixes(added)
-        for place, text in enumerate(rows.texts):
-            if text is None:
-                suffixes[place] = b""
+        if self._old:
+            pairs = zip(rows.texts, suffixes, strict=True)
+            suffixes = [b"" if text is None else suffix for text, suffix in pairs]
         lines = zip(rows.bodies, suffixes, rows.ends, strict=True)
-        return b"".join(chain(chain.from_iterable(lines), (blank,)))
+        return b"".join(chain(chain.from_iterable(lines), rows.blank))
 
     def _suffixes(self, added: AnswerColumns) -> list[bytes]:
         """Return the added fields of each row, with a leading delimiter, as bytes."""

@@ -105,10 +105,13 @@ class RecordReader:
         self.dialect = Dialect(layout.delimiter or "", layout.quote, layout.escape)
         self._read_header(layout, _DELIMITERS[kind.name], wanted)
 
-    def records(self, start: Position) -> Iterator[Record]:
-        """Yield the records that follow *start*, blank lines included."""
+    def seek(self, start: Position) -> None:
+        """Go from the first record to *start*."""
         self._stream.seek(start.offset, at=self.start.offset)
-        return self._records(self.encoding.lines(self._stream.file), start.lines)
+
+    def rest(self) -> Iterator[Record]:
+        """Yield all records behind the header."""
+        return self.records(self.encoding.lines(self._stream.file), self.start.lines)
 
     def cut_end(self, raw: bytes) -> tuple[bytes, bytes]:
         """Split a record from its line end; in a file that was converted twice it is CR CR LF."""
@@ -137,7 +140,7 @@ class RecordReader:
         delimiter = layout.delimiter or declared
         delimiter = delimiter or choose_delimiter(text, default, layout.quote, wanted)
         self.dialect = Dialect(delimiter, layout.quote, layout.escape)
-        record = next(self._records(chain([raw], lines), number))
+        record = next(self.records(chain([raw], lines), number))
         self.header, end = self.cut_end(record.raw)
         self.end = end or self._newline
         text, valid = self.encoding.decode(self.header)
@@ -155,7 +158,8 @@ class RecordReader:
         offset = len(self.preamble) + len(record.raw)
         self.start = Position(offset, number + record.lines, 0)
 
-    def _records(self, lines: Iterable[bytes], number: int) -> Iterator[Record]:
+    def records(self, lines: Iterable[bytes], number: int) -> Iterator[Record]:
+        """Yield the records of *lines*, which follow line *number*; blank lines are records too."""
         pending = _Pending()
         reader = self.dialect.read(self._decoded(pending, lines, number))
         while True:
@@ -322,7 +326,7 @@ class DelimitedRows:
     def __iter__(self) -> Iterator[Row]:
         width = len(self.columns)
         number = 0
-        for record in self._reader.records(self._reader.start):
+        for record in self._reader.rest():
             if not record.fields:
                 continue
             number += 1

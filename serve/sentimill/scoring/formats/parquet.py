@@ -142,18 +142,15 @@ class ParquetTable:
         )
         return max(1, min(rows, self._window_bytes // (size // max(1, rows) + ROW_BYTES)))
 
-    def _texts(self, batch: pa.RecordBatch) -> Iterator[str | TextError | None]:
+    def _texts(self, batch: pa.RecordBatch) -> list[str | TextError | None]:
         found = [_decoded(batch.column(name)) for name in self._text_columns]
-        done: list[object] = [None] * len(batch)
-        if self.update:
-            done = batch.column(self._added.names[0]).to_pylist()
+        texts = found[0] if len(found) == 1 else [*map(_joined, zip(*found, strict=True))]
         why = f"{' and '.join(map(repr, self._text_columns))} is null"
-        for texts, label in zip(zip(*found, strict=True), done, strict=True):
-            if has_answer(label):
-                yield None
-            else:
-                text = _joined(texts)
-                yield TextError(why, reason="MISSING_TEXT") if text is None else text
+        texts = [TextError(why, reason="MISSING_TEXT") if t is None else t for t in texts]
+        if self.update:
+            done = map(has_answer, batch.column(self._added.names[0]).to_pylist())
+            texts = [None if old else text for old, text in zip(done, texts, strict=True)]
+        return texts
 
 
 def message(added: AnswerColumns | pa.Table) -> bytes:
@@ -182,28 +179,26 @@ def _is_bytes(kind: pa.DataType) -> bool:
 def _decoded(column: pa.Array) -> list[str | TextError | None]:
     """Return the texts of *column*; Parquet does not promise that they are valid UTF-8."""
     if pa.types.is_dictionary(column.type):  # a text that is there often stays one object
-        values = _decoded(column.dictionary)
-        return [None if k is None else values[k] for k in column.indices.to_pylist()]
-    if not _is_bytes(column.type):
-        try:
-            plain: list[str | TextError | None] = column.to_pylist()
-        except UnicodeDecodeError:
-            column = column.cast(pa.large_binary())
-        else:
-            return plain
-    texts: list[str | TextError | None] = []
-    for value in column.to_pylist():
-        try:
-            texts.append(None if value is None else value.decode("utf-8"))
-        except UnicodeDecodeError:
-            texts.append(TextError("the text is not valid UTF-8", reason="UNDECODABLE_ROW"))
-    return texts
+        values = [*_decoded(column.dictionary), None]
+        return [*map(values.__getitem__, column.indices.fill_null(-1).to_numpy().tolist())]
+    if _is_bytes(column.type):
+        return [*map(_text, column.to_pylist())]
+    try:
+        plain: list[str | TextError | None] = column.to_numpy(zero_copy_only=False).tolist()
+    except UnicodeDecodeError:
+        return _decoded(column.cast(pa.large_binary()))
+    return plain
+
+
+def _text(value: bytes | None) -> str | TextError | None:
+    try:
+        return None if value is None else value.decode("utf-8")
+    except UnicodeDecodeError:
+        return TextError("the text is not valid UTF-8", reason="UNDECODABLE_ROW")
 
 
 def _joined(texts: Sequence[str | TextError | None]) -> str | TextError | None:
-    """Return the one text of a row, None when all of its texts are null."""
-    if len(texts) == 1:
-        return texts[0]
+    """Return the texts of a row as one, None when all of them are null."""
     found = [text for text in texts if text is not None]
     wrong = next((text for text in found if isinstance(text, TextError)), None)
     return wrong or ((join_texts(found) or "") if found else None)
