@@ -177,7 +177,7 @@ class RecordReader:
             raw = pending.lines[0] if len(pending.lines) == 1 else b"".join(pending.lines)
             if error is None and not pending.long and self._opens_inside(fields, raw):
                 what = "opens a quote inside a field"
-                error = self._bad_quotes(what, number + 1, len(pending.lines))
+                error = self._bad_quotes(what, number + 1, pending.lines)
             if error is None and fields and self._is_header(fields):
                 why = "the row repeats the header, as in files that were joined: delete the row"
                 error = TextError(why, reason="REPEATED_HEADER")
@@ -232,10 +232,16 @@ class RecordReader:
         if "new-line character" in str(broken):
             why = "the row has a line end (CR) inside a field: put quotes around the field"
             return TextError(why, reason="RAGGED_ROW")
-        return self._bad_quotes("has characters behind a closing quote", line, len(pending.lines))
+        return self._bad_quotes("has characters behind a closing quote", line, pending.lines)
 
-    def _bad_quotes(self, what: str, line: int, lines: int) -> TextError:
-        where = f"line {line}" if lines == 1 else f"lines {line} to {line + lines - 1}"
+    def _bad_quotes(self, what: str, line: int, lines: list[bytes]) -> TextError:
+        where = f"line {line}" if len(lines) == 1 else f"lines {line} to {line + len(lines) - 1}"
+        blank = self.encoding.encode(f"{self.dialect.delimiter} {self.dialect.quote}")
+        if any(blank in one for one in lines):
+            why = f"the row on {where} has a blank between a delimiter and a quote, which then"
+            why += " quotes nothing: write the file again without such blanks, as pandas does after"
+            why += " read_csv(..., skipinitialspace=True)"
+            return TextError(why, reason="BAD_QUOTES")
         why = f"the row on {where} {what}: correct its quotes, or add --quote none where quotes are"
         why += " characters like any other, or --escape '\\' where a backslash escapes them"
         return TextError(why, reason="BAD_QUOTES")
@@ -278,7 +284,7 @@ class RecordReader:
                 value = self._field(raw, at + 1, end).replace(quote.decode() * 2, quote.decode())
                 at = end + 1
                 if at < stop and not raw.startswith(delimiter, at):
-                    error = self._bad_quotes("has characters behind a closing quote", line, 1)
+                    error = self._bad_quotes("has characters behind a closing quote", line, [raw])
                     return [*fields, value], error
             else:
                 end = raw.find(delimiter, at, stop)

@@ -40,6 +40,11 @@ _FOREIGN: Final = (
     (r"\xd0\xcf\x11\xe0", "an old Excel workbook (.xls)", ""),
     ("%PDF-", "a PDF document", ""),
     ("SQLite format 3", "an SQLite database", ""),
+    (r"\x89PNG|\xff\xd8\xff|GIF8[79]a|RIFF.{4}WEBP|II\*\0|MM\0\*", "a picture", ""),
+    (r"ARROW1\0\0", "an Arrow file", ""),
+    (r"Obj\x01", "an Avro file", ""),
+    (r"\x7fELF", "a program", ""),
+    (r"\s*<(!doctype|!DOCTYPE|html|\?xml)", "a page of HTML or XML", ""),
 )
 """What the first bytes of a file say, and the format that reads such a file, if there is one."""
 
@@ -123,8 +128,10 @@ def check_content(name: str, kind: Kind, first: bytes, *, inside: bool = False) 
                 what, remedy = f"{what} inside its {kind.compression}", "unpack it once"
             elif option:
                 what += ", but its name does not say so"
-            else:
+            elif "compressed" in what or "archive" in what or "Excel" in what:
                 remedy = f"unpack it, or convert it to {kind.name}"
+            else:
+                remedy = f"convert it to {kind.name}, or name another file"
             reason = "BAD_COMPRESSION" if "compressed" in what else "WRONG_FORMAT"
             raise TableError(f"{name} is {what}: {remedy}", reason=reason)
     if packed and first:

@@ -185,7 +185,7 @@ def _decoded(column: pa.Array) -> list[str | TextError | None]:
         return [*map(_text, column.to_pylist())]
     try:
         plain: list[str | TextError | None] = column.to_numpy(zero_copy_only=False).tolist()
-    except UnicodeDecodeError:
+    except (UnicodeDecodeError, pa.ArrowException):
         return _decoded(column.cast(pa.large_binary()))
     return plain
 

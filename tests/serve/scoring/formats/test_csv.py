@@ -10,16 +10,21 @@ import lzma
 import re
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from scoring_jobs import LAYOUT, SMALL_WINDOW_BYTES, job, score
 from sentimill.errors import SentimillError, TableError
-from sentimill.scoring.answer_columns import COLUMNS
+from sentimill.scoring.answer_columns import COLUMNS, Answers, AnswerSchema
 from sentimill.scoring.formats import csv_records
+from sentimill.scoring.formats.compression import Stream
+from sentimill.scoring.formats.csv import DelimitedTable
 from sentimill.scoring.formats.csv_dialect import Dialect
-from sentimill.scoring.formats.table import Layout
+from sentimill.scoring.formats.kinds import Kind
+from sentimill.scoring.formats.table import Layout, Position
 from sentimill.scoring.scorers import LocalScorer
 
 ADDED = [f"sentiment_{name}" for name in COLUMNS]
@@ -109,6 +114,20 @@ def test_a_quote_that_is_never_closed_is_a_bad_row(tmp_path: Path, scorer: Local
     assert outcomes(out) == ["positive", "UNCLOSED_QUOTE"]
     assert table(out)[2][1] == "open\n3,bad"
     assert "holds the rest of the file (lines: 2)" in listed
+
+
+def test_a_blank_before_a_quote_is_named(tmp_path: Path, scorer: LocalScorer) -> None:
+    """What the message names writes a file of which every row has an answer."""
+    data = b'id, text\n1, "good, really"\n2, "bad\nbad"\n'
+    _, out = score(tmp_path, scorer, data, layout=Layout(text_columns=(" text",)))
+    listed = (tmp_path / "out.csv.errors.jsonl").read_text()
+    table = pd.read_csv(tmp_path / "in.csv", skipinitialspace=True)
+    _, written = score(tmp_path, scorer, table.to_csv(index=False).encode())
+
+    assert b"BAD_QUOTES" in out
+    assert "a blank between a delimiter and a quote" in listed
+    assert "read_csv(..., skipinitialspace=True)" in listed
+    assert outcomes(written) == ["positive", "negative"]
 
 
 @pytest.mark.parametrize(
@@ -222,6 +241,10 @@ def test_several_text_columns_are_one_text(tmp_path: Path, scorer: LocalScorer) 
         (b"\xd0\xcf\x11\xe0", "WRONG_FORMAT", "an old Excel workbook (.xls): unpack it, or conv"),
         (bz2.compress(b"id,text\n"), "BAD_COMPRESSION", "compressed with bzip2: unpack it"),
         (lzma.compress(b"id,text\n"), "BAD_COMPRESSION", "compressed with xz: unpack it"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(99), "WRONG_FORMAT", "is a picture: convert it to csv, or"),
+        (b"\xff\xd8\xff\xe0" + bytes(99), "WRONG_FORMAT", "is a picture"),
+        (b"SQLite format 3\0", "WRONG_FORMAT", "an SQLite database: convert it to csv, or name"),
+        (b"\n<!DOCTYPE html><html>", "WRONG_FORMAT", "is a page of HTML or XML"),
         (b"PK\x03\x04" + bytes(26) + b"a.csv", "WRONG_FORMAT", "a ZIP archive: unpack it"),
         ("text\ngood\n".encode("utf-32-be"), "NOT_UTF8", "UTF-32 without a byte-order mark"),
         (("评论,text\n" + "好" * 99).encode("utf-16-be"), "NOT_UTF8", "add --encoding utf-16-be"),
@@ -525,3 +548,54 @@ def test_a_record_written_with_an_escape_is_read_back(values: list[str]) -> None
 def test_the_layout_is_the_default_of_the_command() -> None:
     """UTF-8, the format's own delimiter, double quotes."""
     assert (LAYOUT.encoding, LAYOUT.delimiter, LAYOUT.quote) == ("utf-8", None, '"')
+
+
+GOOD = ["1,good\n", '2,"bad, really"\n', '3,"say ""hi"""\n', '4,"two\nlines"\n', "é,ü\n", '"",""\n']
+ODD = ["a", '"', '""', '"x"', ",", "\n", "\r\n", "\r", "\udcff", " ", "id,text\n", "\n\n", '\\"']
+
+
+@settings(max_examples=300)
+@given(
+    header=st.sampled_from(["id,text\n", "text\n", "text,id\r\n", "id,text,x\n"]),
+    rows=st.lists(st.sampled_from(GOOD), max_size=40)
+    | st.lists(st.sampled_from(GOOD * 3 + ODD), max_size=40),
+    layout=st.builds(
+        Layout,
+        window_bytes=st.sampled_from([300, 1000, 5000, 100_000]),
+        quote=st.sampled_from(['"', '"', None]),
+    ),
+)
+def test_whole_blocks_give_the_rows_of_single_records(
+    header: str, rows: list[str], layout: Layout
+) -> None:
+    """The same windows too, from the beginning and from the end of any of them."""
+    data = (header + "".join(rows)).encode("utf-8", "surrogateescape")
+    columns = AnswerSchema(("bad", "good"), None, "sentiment_", with_probs=False)
+
+    def windows(start: Position, *, whole_blocks: bool) -> list[tuple[object, ...]]:
+        kind = Kind("csv", "")
+        opened = DelimitedTable(
+            Stream(io.BufferedReader(io.BytesIO(data)), "in.csv", kind),
+            kind,
+            name="in.csv",
+            layout=layout,
+            columns=columns,
+        )
+        opened._splits_blocks &= whole_blocks
+        found: list[tuple[object, ...]] = []
+        try:
+            for window in opened.windows(start):
+                answers = Answers(np.full((len(window.texts), 2), np.nan, np.float32), {})
+                texts = [*map(repr, window.texts)]
+                made = window.render(columns.add(answers))
+                found.append((window.end, texts, list(window.lines), made))
+        except TableError as error:
+            found.append((str(error),))
+        return found
+
+    expected = windows(Position(), whole_blocks=False)
+
+    assert windows(Position(), whole_blocks=True) == expected
+    for k, window in enumerate(expected[:-1], 1):
+        assert isinstance(window[0], Position)
+        assert windows(window[0], whole_blocks=True) == expected[k:]
