@@ -232,17 +232,18 @@ def _compare(folder: Path, old: Record, new: Header, begun: set[int]) -> None:
     if not isinstance(old, Header) or old.version != new.version:
         why = f"the interrupted job in {folder} is of another version"
         raise UsageError(f"{why}: {remedy}", reason="JOURNAL_UNREADABLE")
-    for name in sorted({*old.options, *new.options}):
-        before, now = old.options.get(name), new.options.get(name)
+    parts = [
+        *(
+            (name, old.options.get(name), new.options.get(name), "OPTION_CHANGED")
+            for name in sorted({*old.options, *new.options})
+        ),
+        ("the model", old.model[:12], new.model[:12], "BUNDLE_CHANGED"),
+        ("the engine", old.engine, new.engine, "ENGINE_CHANGED"),
+    ]
+    for name, before, now, reason in parts:
         if before != now:
             why = f"the interrupted job had {name} {before or 'unset'}, now it is {now or 'unset'}"
-            raise UsageError(f"{why}: {remedy}", reason="OPTION_CHANGED")
-    if old.model != new.model:
-        why = f"the interrupted job used model {old.model[:12]}, now it is {new.model[:12]}"
-        raise UsageError(f"{why}: {remedy}", reason="BUNDLE_CHANGED")
-    if old.engine != new.engine:
-        why = f"the interrupted job ran {old.engine}, this one runs {new.engine}"
-        raise UsageError(f"{why}: {remedy}", reason="ENGINE_CHANGED")
+            raise UsageError(f"{why}: {remedy}", reason=reason)
     was = {entry.address: entry for entry in old.inputs}
     here = {entry.address: entry for entry in new.inputs}
     fresh = {entry.address for k, entry in enumerate(old.inputs) if k not in begun}

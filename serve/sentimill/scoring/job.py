@@ -190,16 +190,15 @@ class Score:
         target = unit.target
         if target == STANDARD:
             return
+        same = target == unit.source
         if not is_remote(target):
             path = local(target)
-            source = None if is_remote(unit.source) else local(unit.source)
-            if source is not None and source.exists() and path.exists() and path.samefile(source):
-                why = f"{target} is the input itself: choose another output"
-                raise UsageError(why, reason="OUTPUT_IS_INPUT")
+            if not is_remote(unit.source) and local(unit.source).exists() and path.exists():
+                same = path.samefile(local(unit.source))
             if not path.absolute().parent.is_dir() and not is_folder(self.target):
                 why = f"the folder {path.absolute().parent} does not exist: create it first"
                 raise UsageError(why, reason="NO_SUCH_FOLDER")
-        elif target == unit.source:
+        if same:
             why = f"{target} is the input itself: choose another output"
             raise UsageError(why, reason="OUTPUT_IS_INPUT")
         # A job that was killed after its output got its name may still have to end.

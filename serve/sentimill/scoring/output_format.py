@@ -7,9 +7,10 @@ batches: of the answers alone where the input has the same format, else of whole
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +24,7 @@ from sentimill.scoring.formats.excel import (
     MAX_ROWS,
     Cell,
     ExcelTable,
+    cells_of,
     write_excel,
     write_rows,
 )
@@ -85,7 +87,8 @@ class OutputFormat:
             elif isinstance(self._table, ExcelTable):
                 write_excel(self._table, stream, target, self._columns, step)
             else:
-                write_rows(_cells(stream, self._schema), target, step)
+                names = [*map(Cell, self._schema.names)]
+                write_rows(chain([names], cells_of(stream)), target, step)
             target.flush()
             os.fsync(target.fileno())
 
@@ -137,18 +140,3 @@ def _check_cells(unit: Unit, window: Window, rows: pa.Table) -> None:
 
 def _has_length(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_binary(kind))
-
-
-def _cells(stream: BinaryIO, schema: pa.Schema) -> Iterator[list[Cell]]:
-    yield [Cell(name) for name in schema.names]
-    with pa.ipc.open_stream(stream) as reader:
-        for batch in reader:
-            for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                yield [
-                    Cell(
-                        value.decode("utf-8", "backslashreplace")
-                        if isinstance(value, bytes)
-                        else value
-                    )
-                    for value in row
-                ]

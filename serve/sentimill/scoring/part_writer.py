@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Final, Protocol
+from typing import BinaryIO, Final
 
 from sentimill.errors import SentimillError
 from sentimill.scoring.checkpoint import Journal, Part, RowCounts
@@ -19,27 +19,8 @@ _COMMIT_S: Final = 1.0
 """Parts are written to the journal this far apart: an fsync may take longer than a small part."""
 
 
-class Output(Protocol):
-    """Takes the parts of one file in order.
-
-    begun, end, counts: whether a part is there already, where the next begins, and its rows.
-    """
-
-    begun: bool
-    end: Position
-    counts: RowCounts
-
-    def append(self, data: bytes, errors: bytes, end: Position, rows: RowCounts) -> None:
-        """Add a part; *rows* counts the rows of this part."""
-        ...
-
-    def close(self) -> None:
-        """Write everything to the journal."""
-        ...
-
-
 class StreamOutput:
-    """Standard output, where nothing can be continued."""
+    """Standard output, where nothing can be continued. It has the interface of `PartsOutput`."""
 
     begun = False
     end = Position()
@@ -49,7 +30,7 @@ class StreamOutput:
         self._file = file
 
     def append(self, data: bytes, errors: bytes, end: Position, rows: RowCounts) -> None:
-        """See `Output.append`; errors stand in their column alone."""
+        """Write a part; errors stand in their column alone."""
         try:
             self._file.write(data)
             self._file.flush()
@@ -58,12 +39,12 @@ class StreamOutput:
             why = f"standard output takes no more: {error}"
             raise SentimillError(why, reason="OUTPUT_GONE") from error
 
-    def close(self) -> None:
-        """See `Output.close`."""
-
 
 class PartsOutput:
-    """The data of file *number* in a journal's folder, opened at its end."""
+    """The data of file *number* in a journal's folder, opened at its end.
+
+    begun, end, counts: whether a part is there already, where the next begins, and the rows so far.
+    """
 
     def __init__(
         self,
@@ -100,7 +81,7 @@ class PartsOutput:
         return self._journal.folder / f"{self._number}.errors.jsonl"
 
     def append(self, data: bytes, errors: bytes, end: Position, rows: RowCounts) -> None:
-        """See `Output.append`."""
+        """Add the next part; *rows* counts the rows of this part alone."""
         with writing(self._name):
             self._file.write(data)
             self._errors.write(errors)
@@ -134,7 +115,7 @@ class PartsOutput:
         self._committed = self._clock()
 
     def close(self) -> None:
-        """See `Output.close`."""
+        """Write everything to the journal."""
         try:
             self.commit()
         finally:

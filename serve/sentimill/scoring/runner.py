@@ -17,7 +17,7 @@ from sentimill.scoring.checkpoint import Done, Journal, RowCounts
 from sentimill.scoring.formats.compression import reading
 from sentimill.scoring.formats.table import Layout, Position, Window
 from sentimill.scoring.output_format import OutputFormat, finished_path
-from sentimill.scoring.part_writer import Output, PartsOutput, StreamOutput
+from sentimill.scoring.part_writer import PartsOutput, StreamOutput
 from sentimill.scoring.pipeline import File, StopRules, run
 from sentimill.scoring.planning import Unit, open_table
 from sentimill.scoring.scorers import Scorer
@@ -92,7 +92,7 @@ class Run:
         self._total_bytes = identity(unit.source, sample=False).size_bytes
         with ExitStack() as opened:
             output = StreamOutput(stream)
-            return self._score([self._open(unit, output, 0, lambda _: output.close(), opened)])
+            return self._score([self._open(unit, output, 0, lambda _: None, opened)])
 
     def to_files(self, journal: Journal) -> Summary:
         """Score every unit that is not done in the *journal*, and publish it."""
@@ -120,7 +120,7 @@ class Run:
     def _open(
         self,
         unit: Unit,
-        output: Output,
+        output: PartsOutput | StreamOutput,
         before: int,
         finish: Callable[[OutputFormat], None],
         opened: ExitStack,

@@ -83,22 +83,18 @@ def reading(name: str) -> Iterator[None]:
         raise TableError(
             f"{name} does not exist: check the path", reason="FILE_NOT_FOUND"
         ) from error
-    except EOFError as error:
-        why = f"{name} ends in the middle of its compressed data: copy it again"
-        raise TableError(why, reason="TRUNCATED") from error
-    except (gzip.BadGzipFile, zlib.error) as error:
-        why = f"{name} is damaged, or has other data behind its gzip data ({error}): copy it again"
-        raise TableError(why, reason="BAD_COMPRESSION") from error
-    except (OSError, pa.ArrowInvalid) as error:
+    except (EOFError, OSError, zlib.error, pa.ArrowInvalid) as error:
         said = str(error)
-        if "Truncated" in said:
-            why = f"{name} ends in the middle of its compressed data: copy it again"
-            raise TableError(why, reason="TRUNCATED") from error
-        if "too much memory" in said:
-            why = f"{name} needs a window of more than 128 MiB: compress it again without --long"
-            raise TableError(why, reason="BAD_COMPRESSION") from error
+        packed = "gzip" if isinstance(error, gzip.BadGzipFile | zlib.error) else ""
         if "ZSTD" in said.upper():
-            why = f"{name} is damaged, or has other data behind its zstd data ({said}): copy it"
-            why += " again"
-            raise TableError(why, reason="BAD_COMPRESSION") from error
-        raise TableError(f"{name} cannot be read: {said}", reason="UNREADABLE") from error
+            packed = "zstd"
+        reason = "BAD_COMPRESSION" if packed else "UNREADABLE"
+        why = f"cannot be read: {said}"
+        if isinstance(error, EOFError) or "Truncated" in said:
+            reason, why = "TRUNCATED", "ends in the middle of its compressed data: copy it again"
+        elif "too much memory" in said:
+            reason = "BAD_COMPRESSION"
+            why = "needs a window of more than 128 MiB: compress it again without --long"
+        elif packed:
+            why = f"is damaged, or has other data behind its {packed} data ({said}): copy it again"
+        raise TableError(f"{name} {why}", reason=reason) from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import BinaryIO, Final
 
@@ -28,6 +28,7 @@ from sentimill.scoring.formats.table import (
     ROW_BYTES,
     Layout,
     Position,
+    Rows,
     Window,
     count_answers,
     find_column,
@@ -41,26 +42,6 @@ _MORE_BYTES: Final = 64 << 10
 
 _ESCAPED: Final = re.compile("[\udc80-\udcff]")
 """What invalid bytes become, see `Encoding.decode`."""
-
-
-@dataclass(slots=True)
-class _Rows:
-    """Rows of one window. bodies: the bytes before the answers; ends: the bytes after them.
-
-    blank: the blank lines behind the last row. odd: the bytes of the rows that do not fit the
-    header. size, line_count: bytes and lines of the input.
-    """
-
-    texts: list[str | TextError | None] = field(default_factory=list)
-    lines: list[int] = field(default_factory=list)
-    bodies: list[bytes] = field(default_factory=list)
-    ends: list[bytes] = field(default_factory=list)
-    fields: list[list[str]] = field(default_factory=list)
-    odd: dict[int, bytes] = field(default_factory=dict)
-    blank: list[bytes] = field(default_factory=list)
-    cost: int = 0
-    size: int = 0
-    line_count: int = 0
 
 
 class DelimitedTable:
@@ -128,32 +109,26 @@ class DelimitedTable:
         at = self._reader.start if start == Position() else start
         self._reader.seek(at)
         while rows := self._plain_rows(at.lines) or self._any_rows(at.lines):
-            end = (at.offset + rows.size, at.lines + rows.line_count, at.rows + len(rows.texts))
-            at = Position(*end)
-            yield self._window(rows, at)
+            at = rows.end(at)
+            yield Window(
+                texts=rows.texts,
+                lines=rows.lines,
+                end=at,
+                consumed=self._stream.tell(at.offset),
+                render=partial(self._render, rows),
+                columns=partial(self._table, rows),
+            )
 
-    def _window(self, rows: _Rows, end: Position) -> Window:
-        return Window(
-            texts=rows.texts,
-            lines=rows.lines,
-            end=end,
-            consumed=self._stream.tell(end.offset),
-            render=lambda added: self._render(rows, added),
-            columns=lambda: self._table(rows),
-        )
-
-    def _any_rows(self, number: int) -> _Rows | None:
+    def _any_rows(self, number: int) -> Rows | None:
         """Return the rows behind line *number*, one by one, of one window; None at the end."""
-        found = _Rows()
+        found = Rows()
         held = io.BytesIO(self._unused)
         for record in self._reader.records(self._lines(held), number):
-            found.size += len(record.raw)
-            found.line_count += record.lines
-            found.cost += len(record.raw) + ROW_BYTES
+            found.count(len(record.raw), record.lines)
             if record.fields:
                 self._put(found, record)
             else:  # a blank line is no row, and stays where it is
-                found.blank.append(record.raw)
+                found.tail.append(record.raw)
             if found.cost >= self._window_bytes:
                 break
         self._unused = held.read()
@@ -167,7 +142,7 @@ class DelimitedTable:
             yield line
         yield from self._encoding.lines(self._stream.file)
 
-    def _plain_rows(self, number: int) -> _Rows | None:
+    def _plain_rows(self, number: int) -> Rows | None:
         """Return the rows that `_any_rows` would, from whole blocks at once, or None.
 
         It is None at the end, and where a row is odd: then each row has to be looked at.
@@ -193,7 +168,7 @@ class DelimitedTable:
         self._block_bytes = self._window_bytes
         return None
 
-    def _split(self, data: bytes, number: int) -> _Rows | None:
+    def _split(self, data: bytes, number: int) -> Rows | None:
         """Split *data* into rows until a window is full; None where a row is odd.
 
         Outside of quotes a line end ends a row, and each row has as many delimiters as the header.
@@ -209,7 +184,7 @@ class DelimitedTable:
             ends = newlines[np.searchsorted(quotes, newlines) % 2 == 0]
             delimiters = delimiters[np.searchsorted(quotes, delimiters) % 2 == 0]
         if not len(ends) or len(newlines) - len(ends) > MAX_RECORD_LINES:
-            return _Rows() if not len(ends) else None
+            return Rows() if not len(ends) else None
         starts = np.concatenate([[0], ends[:-1] + 1])
         full = np.cumsum(ends + 1 - starts + ROW_BYTES)
         count = min(len(ends), int(np.searchsorted(full, self._window_bytes)) + 1)
@@ -233,7 +208,7 @@ class DelimitedTable:
         if texts is None:
             return None
         bounds = starts.tolist(), bodies.tolist(), (ends + 1).tolist()
-        return _Rows(
+        return Rows(
             texts=texts,
             lines=(np.searchsorted(newlines, starts) + number + 1).tolist(),
             bodies=[data[begin:end] for begin, end in zip(*bounds[:2], strict=True)],
@@ -291,7 +266,7 @@ class DelimitedTable:
         reason = "RAGGED_ROW" if error is None else error.reason
         return not label and reason in others
 
-    def _put(self, rows: _Rows, record: Record) -> None:
+    def _put(self, rows: Rows, record: Record) -> None:
         """Add one record to *rows*, with the blank lines before it."""
         fields = record.fields
         body, end = self._reader.cut_end(record.raw)
@@ -318,11 +293,7 @@ class DelimitedTable:
             kept = [fields[k] for k in self._keep]
             kept += fields[-self._old :] if text is None else []
             body = self._dialect.write(kept).encode(self._encoding.codec, "surrogateescape")
-        rows.texts.append(text)
-        rows.lines.append(record.line)
-        rows.bodies.append(b"".join([*rows.blank, body]) if rows.blank else body)
-        rows.blank.clear()
-        rows.ends.append(end or self._reader.end)
+        rows.add(text, record.line, body, end or self._reader.end)
 
     def _text(self, fields: list[str]) -> str:
         if len(self._texts_at) == 1:
@@ -360,13 +331,13 @@ class DelimitedTable:
         rest = self._dialect.write(fields[:-count])
         return rest.encode(self._encoding.codec, "surrogateescape")
 
-    def _render(self, rows: _Rows, added: AnswerColumns) -> bytes:
+    def _render(self, rows: Rows, added: AnswerColumns) -> bytes:
         suffixes = self._suffixes(added)
         if self._old:
             pairs = zip(rows.texts, suffixes, strict=True)
             suffixes = [b"" if text is None else suffix for text, suffix in pairs]
         lines = zip(rows.bodies, suffixes, rows.ends, strict=True)
-        return b"".join(chain(chain.from_iterable(lines), rows.blank))
+        return b"".join(chain(chain.from_iterable(lines), rows.tail))
 
     def _suffixes(self, added: AnswerColumns) -> list[bytes]:
         """Return the added fields of each row, with a leading delimiter, as bytes."""
@@ -385,7 +356,7 @@ class DelimitedTable:
             return plain
         return [self._encoding.encode(text) for text in joined.to_pylist()]
 
-    def _table(self, rows: _Rows) -> pa.Table:
+    def _table(self, rows: Rows) -> pa.Table:
         """Return the rows as columns of text, and the bytes of those that do not fit in them."""
         positions = self._keep or range(len(self.columns))
         arrays = {

@@ -163,7 +163,7 @@ def write_excel(
 ) -> None:
     """Write the rows of *table* to *target* with the answers of *stream*."""
     positions = table.kept or range(len(table.columns) - table.answers)
-    answers = _answers(stream)
+    answers = cells_of(stream)
 
     def rows() -> Iterator[list[Cell]]:
         yield from repeat([], table.leading_rows)
@@ -209,11 +209,19 @@ def _write(sheet: Any, row: int, column: int, value: object, shown: Any) -> None
         sheet.write_string(row, column, str(value), shown)
 
 
-def _answers(stream: BinaryIO) -> Iterator[list[Cell]]:
+def cells_of(stream: BinaryIO) -> Iterator[list[Cell]]:
+    """Yield the rows of a stream of Arrow batches."""
     with pa.ipc.open_stream(stream) as reader:
         for batch in reader:
             for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                yield [Cell(value) for value in row]
+                yield [
+                    Cell(
+                        value.decode("utf-8", "backslashreplace")
+                        if isinstance(value, bytes)
+                        else value
+                    )
+                    for value in row
+                ]
 
 
 def _open_sheet(raw: BinaryIO, name: str, wanted: str | None) -> Any:

@@ -12,7 +12,7 @@ import codecs
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, NamedTuple
 
 import msgspec
@@ -25,9 +25,9 @@ from sentimill.scoring.formats.compression import Stream
 from sentimill.scoring.formats.json_array import MAX_ROW_BYTES, elements
 from sentimill.scoring.formats.kinds import Kind
 from sentimill.scoring.formats.table import (
-    ROW_BYTES,
     Layout,
     Position,
+    Rows,
     Window,
     has_answer,
 )
@@ -39,17 +39,6 @@ _ESCAPED: Final = re.compile("[\udc80-\udcff]")
 _Value = msgspec.Raw | msgspec.UnsetType
 _RawRow = dict[str, msgspec.Raw]
 _RAW: Final = msgspec.json.Decoder(_RawRow)
-
-
-@dataclass(slots=True)
-class _Rows:
-    """Rows of one window. bodies: a row up to where keys are added; ends: what follows them."""
-
-    texts: list[str | TextError | None] = field(default_factory=list)
-    lines: list[int] = field(default_factory=list)
-    bodies: list[bytes] = field(default_factory=list)
-    ends: list[bytes] = field(default_factory=list)
-    cost: int = 0
 
 
 class _Piece(NamedTuple):
@@ -123,38 +112,28 @@ class JsonTable:
         if start.ended:
             return
         self._stream.seek(start.offset, at=0)
-        offset, number, rows, _ = start
-        found = _Rows()
-        blank: list[bytes] = []
+        at, rows = start, Rows()
         for piece in self._elements(start) if self._array else self._lines(start):
-            number += piece.lines
-            offset += piece.size
-            found.cost += piece.size + ROW_BYTES
-            blank.append(piece.before)
+            rows.count(piece.size, piece.lines)
+            rows.tail.append(piece.before)
             if piece.row:
-                self._put(found, piece.row, piece.end, b"".join(blank))
-                found.lines.append(piece.line)
-                blank = []
-            if found.cost >= self._window_bytes:
-                if not rows:
-                    self._check_first(found)
-                rows += len(found.texts)
-                yield self._window(found, Position(offset, number, rows), b"".join(blank))
-                found, blank = _Rows(), []
-        if found.texts or blank:
-            if not rows:
-                self._check_first(found)
-            rows += len(found.texts)
-            end = Position(offset, number, rows, ended=self._array)
-            yield self._window(found, end, b"".join(blank))
+                self._put(rows, piece)
+            if rows.cost >= self._window_bytes:
+                yield (window := self._window(rows, at))
+                at, rows = window.end, Rows()
+        if rows.size:
+            yield self._window(rows, at, ended=self._array)
 
-    def _window(self, rows: _Rows, end: Position, blank: bytes) -> Window:
+    def _window(self, rows: Rows, start: Position, *, ended: bool = False) -> Window:
+        if not start.rows:
+            self._check_first(rows)
+        end = rows.end(start, ended=ended)
         return Window(
             texts=rows.texts,
             lines=rows.lines,
             end=end,
             consumed=self._stream.tell(end.offset),
-            render=lambda added: self._render(rows, added) + blank,
+            render=partial(self._render, rows),
             columns=self._table,
         )
 
@@ -183,7 +162,7 @@ class JsonTable:
             end = line[len(before) + len(row) :] or b"\n"
             yield _Piece(before, row, end if row else b"", number, len(line), 1)
 
-    def _check_first(self, rows: _Rows) -> None:
+    def _check_first(self, rows: Rows) -> None:
         """Refuse a file whose first rows say that the wrong column was named."""
         errors = [text.reason for text in rows.texts if isinstance(text, TextError)]
         if len(errors) < len(rows.texts) or not errors:
@@ -205,8 +184,9 @@ class JsonTable:
             why += f" {' or '.join(map(repr, self._text_keys))}: name one with --text-column"
             raise TableError(why, reason="MISSING_COLUMN")
 
-    def _put(self, rows: _Rows, line: bytes, end: bytes, before: bytes) -> None:
+    def _put(self, rows: Rows, piece: _Piece) -> None:
         """Add one row to *rows*, with the bytes around it."""
+        line = piece.row
         text: str | TextError | None
         try:
             values = msgspec.structs.astuple(self._decoder.decode(line))
@@ -231,9 +211,7 @@ class JsonTable:
             body = _only(line, lambda key: key in names) + b"}"
         elif self._keep:
             body = _only(body + b"}", lambda key: key in self._keep)
-        rows.texts.append(text)
-        rows.bodies.append(before + body if before else body)
-        rows.ends.append(end)
+        rows.add(text, piece.line, body, piece.end)
 
     def _read_slowly(self, line: bytes) -> tuple[str | TextError, list[_Value]]:
         """Return the text and the old answers of a line that the fast decoder does not take.
@@ -278,7 +256,7 @@ class JsonTable:
             key, value = "source_base64", base64.b64encode(line).decode()
         return msgspec.json.encode({self._added.prefix + key: value})[:-1]
 
-    def _render(self, rows: _Rows, added: AnswerColumns) -> bytes:
+    def _render(self, rows: Rows, added: AnswerColumns) -> bytes:
         pieces: list[bytes] = []
         for text, body, keys, end in zip(
             rows.texts, rows.bodies, _members(added), rows.ends, strict=True
@@ -287,7 +265,7 @@ class JsonTable:
                 pieces += (body, end)
             else:
                 pieces += (body, keys[1:] if body.rstrip(_BLANKS).endswith(b"{") else keys, end)
-        return b"".join(pieces)
+        return b"".join([*pieces, *rows.tail])
 
     def _table(self) -> pa.Table:
         why = f"{self._name}: every JSON object may have other keys, so the rows fit no table:"

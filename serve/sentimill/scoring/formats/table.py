@@ -7,7 +7,7 @@ write its own rows with the answers added, so the job does not depend on any for
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
 import pyarrow as pa
@@ -73,6 +73,47 @@ class Window:
     consumed: int
     render: Callable[[AnswerColumns], bytes]
     columns: Callable[[], pa.Table]
+
+
+@dataclass(slots=True)
+class Rows:
+    """Rows of a text format that become one window.
+
+    bodies, ends: the bytes of each row before its answer and behind it. tail: bytes behind the last
+    row that are no row, such as blank lines. size, line_count: bytes and lines of the input.
+    fields, odd: the fields of each row, and the bytes of rows that do not fit the columns, where
+    the output has another format.
+    """
+
+    texts: list[str | TextError | None] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    ends: list[bytes] = field(default_factory=list)
+    fields: list[list[str]] = field(default_factory=list)
+    odd: dict[int, bytes] = field(default_factory=dict)
+    tail: list[bytes] = field(default_factory=list)
+    cost: int = 0
+    size: int = 0
+    line_count: int = 0
+
+    def count(self, size: int, lines: int) -> None:
+        """Count bytes and lines of the input."""
+        self.size += size
+        self.line_count += lines
+        self.cost += size + ROW_BYTES
+
+    def add(self, text: str | TextError | None, line: int, body: bytes, end: bytes) -> None:
+        """Add a row; the tail so far stands before it."""
+        self.texts.append(text)
+        self.lines.append(line)
+        self.bodies.append(b"".join([*self.tail, body]) if self.tail else body)
+        self.ends.append(end)
+        self.tail.clear()
+
+    def end(self, start: Position, *, ended: bool = False) -> Position:
+        """Return where the next window begins, after one that began at *start*."""
+        rows = start.rows + len(self.texts)
+        return Position(start.offset + self.size, start.lines + self.line_count, rows, ended)
 
 
 class Table(Protocol):
