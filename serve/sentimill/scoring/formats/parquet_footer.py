@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from sentimill.errors import TableError
 from sentimill.scoring.formats import thrift
-from sentimill.scoring.formats.thrift import STRUCT, Struct
+from sentimill.scoring.formats.thrift import BINARY, I32, I64, STRUCT, Struct, Value
 
 MAGIC: Final = b"PAR1"
 _TAIL_BYTES: Final = 8
@@ -75,20 +75,19 @@ _MOVED: Final = (14, 15)
 
 @dataclass(slots=True)
 class Chunk:
-    """The values of one leaf column in one row group."""
+    """The values of one leaf column in one row group: a ColumnChunk."""
 
     fields: Struct
-    metadata: Struct
 
-    @classmethod
-    def parse(cls, raw: bytes) -> Chunk:
-        """Read a ColumnChunk."""
-        fields = thrift.parse(raw)
-        return cls(fields, thrift.parse(fields[_Chunk.METADATA].raw))
+    @property
+    def metadata(self) -> Struct:
+        """Its ColumnMetaData."""
+        found: Struct = self.fields[_Chunk.METADATA].data
+        return found
 
     def number(self, field: int) -> int:
         """Return a number of the metadata, 0 where it is absent."""
-        return thrift.number(self.metadata[field]) if field in self.metadata else 0
+        return int(self.metadata[field].data) if field in self.metadata else 0
 
     @property
     def start(self) -> int:
@@ -107,11 +106,11 @@ class Chunk:
         metadata = {k: v for k, v in self.metadata.items() if k not in _MOVED}
         for field in (_Metadata.DATA_OFFSET, *_PAGES):
             if self.number(field):
-                metadata[field] = thrift.integer(thrift.I64, self.number(field) + shift)
+                metadata[field] = Value(I64, self.number(field) + shift)
         fields = {k: v for k, v in self.fields.items() if k not in _CHUNK_INDEX}
-        if _Chunk.OFFSET in fields and thrift.number(fields[_Chunk.OFFSET]):
-            fields[_Chunk.OFFSET] = thrift.integer(thrift.I64, to)
-        return Chunk(fields, metadata)
+        if _Chunk.OFFSET in fields and fields[_Chunk.OFFSET].data:
+            fields[_Chunk.OFFSET] = Value(I64, to)
+        return Chunk({**fields, _Chunk.METADATA: Value(STRUCT, metadata)})
 
     def joined(self, others: Sequence[Chunk]) -> Chunk:
         """Describe its pages followed by those of *others*, none of which has a dictionary."""
@@ -120,14 +119,8 @@ class Chunk:
         dropped = (_Metadata.STATISTICS, _Metadata.ENCODING_STATISTICS, 16)
         metadata = {k: v for k, v in self.metadata.items() if k not in dropped}
         for field in (_Metadata.VALUES, _Metadata.BYTES, _Metadata.COMPRESSED_BYTES):
-            total = sum(chunk.number(field) for chunk in (self, *others))
-            metadata[field] = thrift.integer(thrift.I64, total)
-        return Chunk(self.fields, metadata)
-
-    def serialize(self) -> bytes:
-        """Return the bytes of a ColumnChunk."""
-        inner = thrift.Value(STRUCT, thrift.serialize(self.metadata))
-        return thrift.serialize({**self.fields, _Chunk.METADATA: inner})
+            metadata[field] = Value(I64, sum(chunk.number(field) for chunk in (self, *others)))
+        return Chunk({**self.fields, _Chunk.METADATA: Value(STRUCT, metadata)})
 
 
 _PAGES: Final = (_Metadata.INDEX_OFFSET, _Metadata.DICTIONARY_OFFSET)
@@ -147,7 +140,7 @@ class Footer:
     @property
     def row_groups(self) -> list[Struct]:
         """The row groups."""
-        return [thrift.parse(raw) for raw in thrift.items(self.fields[_File.ROW_GROUPS])]
+        return thrift.items(self.fields[_File.ROW_GROUPS])
 
     def columns(self) -> dict[int, range]:
         """Return, for each top-level column, the indices of its leaves; keys are its elements."""
@@ -161,18 +154,19 @@ class Footer:
 
     def names(self) -> list[str]:
         """Return the names of the top-level columns."""
-        return [thrift.text(self.elements[at][_Element.NAME]).decode() for at in self.columns()]
+        return [self._name(at) for at in self.columns()]
+
+    def _name(self, at: int) -> str:
+        return str(self.elements[at][_Element.NAME].data, "utf-8")
 
     def _subtree(self, at: int) -> tuple[int, int]:
         """Return the index behind the element *at* and its children, and its count of leaves."""
-        element = self.elements[at]
-        count = element.get(_Element.CHILDREN)
-        children = thrift.number(count) if count else 0
-        if not children:
+        children = self.elements[at].get(_Element.CHILDREN)
+        if children is None or not children.data:
             return at + 1, 1
         leaves = 0
         at += 1
-        for _ in range(children):
+        for _ in range(children.data):
             at, more = self._subtree(at)
             leaves += more
         return at, leaves
@@ -191,8 +185,7 @@ class Footer:
         elements, order = [dict(self.elements[0])], []
         for position in kept:
             at, leaves = columns[position]
-            name = thrift.text(self.elements[at][_Element.NAME]).decode()
-            if name in ours:
+            if (name := self._name(at)) in ours:
                 element = dict(added.elements[ours.pop(name)])
                 if _Element.FIELD_ID in self.elements[at]:
                     element[_Element.FIELD_ID] = self.elements[at][_Element.FIELD_ID]
@@ -202,57 +195,52 @@ class Footer:
             order += [orders[k] for k in leaves] if orders else []
         elements += [added.elements[at] for at in ours.values()]
         order += added._orders()[: len(ours)] if orders else []
-        count = len(kept) + len(ours)
-        elements[0][_Element.CHILDREN] = thrift.integer(thrift.I32, count)
+        elements[0][_Element.CHILDREN] = Value(I32, len(kept) + len(ours))
         fields = dict(self.fields)
-        fields[_File.SCHEMA] = thrift.items_value(STRUCT, [*map(thrift.serialize, elements)])
-        fields[_File.ROW_GROUPS] = thrift.items_value(STRUCT, [])
+        fields[_File.SCHEMA] = thrift.structs(elements)
+        fields[_File.ROW_GROUPS] = thrift.structs([])
         if orders:
-            fields[_File.COLUMN_ORDERS] = thrift.items_value(STRUCT, order)
+            fields[_File.COLUMN_ORDERS] = thrift.structs(order)
         if _File.KEY_VALUES in fields:
-            pairs = [
-                _with_arrow_schema(raw, arrow) for raw in thrift.items(fields[_File.KEY_VALUES])
-            ]
-            fields[_File.KEY_VALUES] = thrift.items_value(STRUCT, pairs)
+            pairs = thrift.items(fields[_File.KEY_VALUES])
+            fields[_File.KEY_VALUES] = thrift.structs([_with_arrow_schema(p, arrow) for p in pairs])
         return Footer(self.begin, fields, elements)
 
-    def serialize(self, groups: Sequence[bytes], rows: int) -> bytes:
+    def serialize(self, groups: Sequence[Struct], rows: int) -> bytes:
         """Return the end of a file: footer, its length, and the magic number."""
         fields = dict(self.fields)
-        fields[_File.ROW_GROUPS] = thrift.items_value(STRUCT, groups)
-        fields[_File.NUM_ROWS] = thrift.integer(thrift.I64, rows)
+        fields[_File.ROW_GROUPS] = thrift.structs(groups)
+        fields[_File.NUM_ROWS] = Value(I64, rows)
         data = thrift.serialize(fields)
         return data + len(data).to_bytes(4, "little") + MAGIC
 
-    def _orders(self) -> list[bytes]:
+    def _orders(self) -> list[Struct]:
         value = self.fields.get(_File.COLUMN_ORDERS)
         return thrift.items(value) if value else []
 
 
-def row_group(group: Struct, chunks: Sequence[Chunk], *, moved: bool) -> bytes:
+def row_group(group: Struct, chunks: Sequence[Chunk], *, moved: bool) -> Struct:
     """Return *group* with other *chunks*; *moved* says that all of them have new positions."""
     fields = dict(group)
-    fields[_Group.COLUMNS] = thrift.items_value(STRUCT, [chunk.serialize() for chunk in chunks])
-    total = sum(chunk.number(_Metadata.BYTES) for chunk in chunks)
-    fields[_Group.BYTES] = thrift.integer(thrift.I64, total)
+    fields[_Group.COLUMNS] = thrift.structs([chunk.fields for chunk in chunks])
+    fields[_Group.BYTES] = Value(I64, sum(chunk.number(_Metadata.BYTES) for chunk in chunks))
     if _Group.COMPRESSED_BYTES in fields:
-        packed = sum(chunk.size for chunk in chunks)
-        fields[_Group.COMPRESSED_BYTES] = thrift.integer(thrift.I64, packed)
+        fields[_Group.COMPRESSED_BYTES] = Value(I64, sum(chunk.size for chunk in chunks))
     if moved:
         fields.pop(_Group.SORTING, None)  # its column numbers are those of the input
         if _Group.OFFSET in fields:
-            fields[_Group.OFFSET] = thrift.integer(thrift.I64, min(c.start for c in chunks))
-    return thrift.serialize(fields)
+            fields[_Group.OFFSET] = Value(I64, min(chunk.start for chunk in chunks))
+    return fields
 
 
 def chunks_of(group: Struct) -> list[Chunk]:
     """Return the chunks of a row group, in the order of the leaves."""
-    return [Chunk.parse(raw) for raw in thrift.items(group[_Group.COLUMNS])]
+    return [*map(Chunk, thrift.items(group[_Group.COLUMNS]))]
 
 
 def rows_of(group: Struct) -> int:
     """Return how many rows a row group has."""
-    return thrift.number(group[_Group.NUM_ROWS])
+    return int(group[_Group.NUM_ROWS].data)
 
 
 def read_footer(file: BinaryIO, name: str) -> Footer:
@@ -267,12 +255,11 @@ def read_footer(file: BinaryIO, name: str) -> Footer:
     begin = size - _TAIL_BYTES - length
     file.seek(begin)
     fields = thrift.parse(file.read(length))
-    elements = [thrift.parse(raw) for raw in thrift.items(fields[_File.SCHEMA])]
-    footer = Footer(begin, fields, elements)
+    footer = Footer(begin, fields, thrift.items(fields[_File.SCHEMA]))
     external = any(
-        _Chunk.FILE_PATH in thrift.parse(raw)
+        _Chunk.FILE_PATH in chunk.fields
         for group in footer.row_groups[:1]
-        for raw in thrift.items(group[_Group.COLUMNS])
+        for chunk in chunks_of(group)
     )
     if external or _File.ENCRYPTION in fields or tail[4:] != MAGIC:
         what = "has its data in other files" if external else "is encrypted"
@@ -283,11 +270,10 @@ def read_footer(file: BinaryIO, name: str) -> Footer:
     return footer
 
 
-def _with_arrow_schema(pair: bytes, change: Callable[[pa.Schema], pa.Schema]) -> bytes:
+def _with_arrow_schema(fields: Struct, change: Callable[[pa.Schema], pa.Schema]) -> Struct:
     """Return a KeyValue, with the Arrow schema changed if it is the one that holds it."""
-    fields = thrift.parse(pair)
-    if thrift.text(fields[1]) != _ARROW_SCHEMA or 2 not in fields:
-        return pair
-    schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(thrift.text(fields[2]))))
+    if fields[1].data != _ARROW_SCHEMA or 2 not in fields:
+        return fields
+    schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(fields[2].data)))
     stored = base64.b64encode(bytes(change(schema).serialize()))
-    return thrift.serialize({**fields, 2: thrift.binary(stored)})
+    return {**fields, 2: Value(BINARY, stored)}

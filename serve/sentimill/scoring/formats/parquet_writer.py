@@ -28,6 +28,7 @@ from sentimill.scoring.formats.parquet_footer import (
     row_group,
     rows_of,
 )
+from sentimill.scoring.formats.thrift import Struct
 
 _PIECE_ROWS: Final = 1 << 20
 """Rows of answers that are encoded at once; a larger row group is made of several pieces."""
@@ -113,7 +114,7 @@ class _Merge:
             _copy(self._table.raw, len(MAGIC), self._input.begin - len(MAGIC), target)
         names = self._added.names()
         found = iter(self._added.row_groups)
-        groups: list[bytes] = []
+        groups: list[Struct] = []
         rows = 0
         for group, count in zip(self._input.row_groups, pieces, strict=True):
             step()
