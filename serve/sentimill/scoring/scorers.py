@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -129,59 +129,59 @@ class LocalScorer:
 
     def prepare(self, texts: Texts) -> Callable[[], Answers]:
         """See `Scorer.prepare`: tokenise."""
-        given, explanation = texts, None
-        if self._explain:
-            explanation = Explanation(texts)
-            texts = list(explanation)
-        encoded: list[Encoded | TextError | None] = [
-            text if isinstance(text, TextError) else None for text in texts
-        ]
-        positions = [i for i, text in enumerate(texts) if isinstance(text, str)]
-        found = self._encoder.encode([text for text in texts if isinstance(text, str)])
-        for place, result in zip(positions, found, strict=True):
-            encoded[place] = result
-        return partial(self._answer, encoded, len(given), explanation)
+        explanation = Explanation(texts) if self._explain else None
+        asked = texts if explanation is None else [*explanation]
+        errors = {i: text for i, text in enumerate(asked) if isinstance(text, TextError)}
+        places = [i for i, text in enumerate(asked) if isinstance(text, str)]
+        encoded: dict[int, Encoded] = {}
+        found = self._encoder.encode([text for text in asked if isinstance(text, str)])
+        for i, one in zip(places, found, strict=True):
+            if isinstance(one, Encoded):
+                encoded[i] = one
+            else:
+                errors[i] = one
+        return partial(self._answer, encoded, errors, len(asked), len(texts), explanation)
 
     def _answer(
         self,
-        encoded: Sequence[Encoded | TextError | None],
+        encoded: Mapping[int, Encoded],
+        text_errors: Mapping[int, TextError],
+        asked: int,
         count: int,
         explanation: Explanation | None,
     ) -> Answers:
-        """Run batches of like length; one that fails is split. The first *count* are the texts."""
-        errors: dict[int, SentimillError] = {}
-        positions: list[int] = []
-        foreign: list[int] = []
-        rows: list[NDArray[np.int64]] = []
-        for i, result in enumerate(encoded):
-            if isinstance(result, Encoded):
-                positions.append(i)
-                rows.append(result.ids)
-                if result.foreign:
-                    foreign.append(i)
-            elif result is not None:
-                errors[i] = result
-        probs = np.full((len(encoded), len(self._classifier.labels)), np.nan, dtype=np.float32)
+        """Run batches of like length; one that fails is split.
+
+        The first *count* of the texts that were *asked* are rows, the others sentences of them.
+        """
+        errors: dict[int, SentimillError] = dict(text_errors)
+        places = np.array([*encoded], dtype=np.intp)
+        rows = [one.ids for one in encoded.values()]
+        lengths = [*map(len, rows)]
+        probs = np.full((asked, len(self._classifier.labels)), np.nan, dtype=np.float32)
         padded = 0
-        batches = list(plan_batches([len(ids) for ids in rows], self._batch_tokens))
+        batches = list(plan_batches(lengths, self._batch_tokens))
         results = self._classifier.at_once(self._run, [[rows[k] for k in b] for b in batches])
-        near: list[str | None] = [None] * len(encoded)
+        near: list[str | None] = [None] * asked
         for batch, (found, ids, failed) in zip(batches, results, strict=True):
-            padded += self._classifier.computed_tokens([len(rows[k]) for k in batch])
-            probs[[positions[k] for k in batch]] = found
+            padded += self._classifier.computed_tokens([lengths[k] for k in batch])
+            probs[places[batch]] = found
             for k, cell in zip(batch, ids, strict=False):
-                near[positions[k]] = cell
-            errors |= {positions[batch[k]]: error for k, error in failed.items()}
-        tokens = sum(map(len, rows))
+                near[places[k]] = cell
+            errors |= {int(places[batch[k]]): error for k, error in failed.items()}
         evidence = {"neighbours": near[:count]}
-        if explanation is None:
-            return Answers(probs, errors, foreign, tokens, padded, evidence)
-        parts = [None if np.isnan(row[0]) else row.tolist() for row in probs]
-        sentences = explanation.sentences(parts, self._classifier.labels)
-        evidence["sentences"] = [*map(sentences_json, sentences)]
-        own_errors = {i: error for i, error in errors.items() if i < count}
-        own_foreign = [i for i in foreign if i < count]
-        return Answers(probs[:count], own_errors, own_foreign, tokens, padded, evidence)
+        if explanation is not None:
+            parts = [None if np.isnan(row[0]) else row.tolist() for row in probs]
+            sentences = explanation.sentences(parts, self._classifier.labels)
+            evidence["sentences"] = [*map(sentences_json, sentences)]
+        return Answers(
+            probs[:count],
+            {i: error for i, error in errors.items() if i < count},
+            [i for i, one in encoded.items() if one.foreign and i < count],
+            sum(lengths),
+            padded,
+            evidence,
+        )
 
     def _run(
         self, rows: Sequence[NDArray[np.int64]], other_calls: int
