@@ -76,13 +76,7 @@ def report_progress(
         bar.update(
             task, completed=progress.read_bytes, total=progress.total_bytes or None, said=said
         )
-        metrics.set_job(
-            rows=counts.rows,
-            failed=counts.failed,
-            useful_tokens=counts.useful_tokens,
-            padded_tokens=counts.padded_tokens,
-            seconds=progress.seconds,
-        )
+        metrics.set_job(counts, progress.seconds)
         if progress.seconds - written >= _METRICS_S:
             written = progress.seconds
             metrics.publish(textfile, gateway)

@@ -8,7 +8,6 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sentimill.classifier import decide
@@ -60,8 +59,8 @@ class AnswerSchema:
         names = tuple(self.prefix + name for name in (*COLUMNS, *extra, *self.evidence))
         object.__setattr__(self, "names", names)
 
-    def add(self, answers: Answers) -> AnswerColumns:
-        """Return the columns for one window."""
+    def add(self, answers: Answers) -> pa.RecordBatch:
+        """Return the columns for one window: a value for each row, null where there is none."""
         probs = answers.probs
         missing = np.isnan(probs[:, 0]) if len(probs) else np.zeros(0, dtype=bool)
         filled = np.where(missing[:, None], np.float32(0), probs)
@@ -92,7 +91,7 @@ class AnswerSchema:
         columns += [
             pa.array(answers.evidence.get(name, nothing), pa.string()) for name in self.evidence
         ]
-        return AnswerColumns(names=self.names, arrays=tuple(columns))
+        return pa.record_batch(columns, names=[*self.names])
 
     def schema(self) -> pa.Schema:
         """Return the names and types of the added columns."""
@@ -100,18 +99,3 @@ class AnswerSchema:
         types += [pa.float32()] * (len(self.names) - len(types) - len(self.evidence))
         types += [pa.string()] * len(self.evidence)
         return pa.schema(list(zip(self.names, types, strict=True)))
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerColumns:
-    """The added columns of one window: one value per row, null where there is none."""
-
-    names: tuple[str, ...]
-    arrays: tuple[pa.Array, ...]
-
-    def strings(self) -> list[pa.Array]:
-        """Return every column as text; a float32 in the shortest form that reads back the same."""
-        return [
-            array if pa.types.is_string(array.type) else pc.cast(array, pa.string())
-            for array in self.arrays
-        ]

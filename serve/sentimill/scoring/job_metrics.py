@@ -8,6 +8,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Gauge, push_to_gateway, write_to_textfile
 
+from sentimill.scoring.checkpoint import RowCounts
 from sentimill.scoring.storage import absolute
 
 log = logging.getLogger(__name__)
@@ -35,14 +36,12 @@ class JobMetrics:
         self._seconds = gauge("seconds", "How long this run has taken.")
         self._ended = gauge("last_success_timestamp_seconds", "When the job ended; 0 before.")
 
-    def set_job(
-        self, *, rows: int, failed: int, useful_tokens: int, padded_tokens: int, seconds: float
-    ) -> None:
+    def set_job(self, counts: RowCounts, seconds: float) -> None:
         """Set the progress of the job."""
-        self._rows.set(rows)
-        self._failed.set(failed)
-        self._useful.set(useful_tokens)
-        self._padded.set(padded_tokens)
+        self._rows.set(counts.rows)
+        self._failed.set(counts.failed)
+        self._useful.set(counts.useful_tokens)
+        self._padded.set(counts.padded_tokens)
         self._seconds.set(seconds)
 
     def finish(self) -> None:

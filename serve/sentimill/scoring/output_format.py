@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sentimill.errors import TableError, UsageError
-from sentimill.scoring.answer_columns import AnswerColumns, AnswerSchema
+from sentimill.scoring.answer_columns import AnswerSchema
 from sentimill.scoring.formats.compression import pack
 from sentimill.scoring.formats.csv_dialect import Dialect
 from sentimill.scoring.formats.excel import (
@@ -61,12 +61,13 @@ class OutputFormat:
             return bytes(self._schema.serialize())
         return pack(self._table.head(self._columns.names), self._kind.compression)
 
-    def render(self, window: Window, added: AnswerColumns) -> bytes:
+    def render(self, window: Window, added: pa.RecordBatch) -> bytes:
         """Return the bytes of a window. Raises TableError for a row that the format cannot hold."""
         if not self._unit.converts:
             return pack(window.render(added), self._kind.compression)
+        assert window.columns is not None, "planning allows no such conversion"
         rows = window.columns()
-        for name, array in zip(added.names, added.arrays, strict=True):
+        for name, array in zip(added.schema.names, added.columns, strict=True):
             rows = rows.append_column(name, array)
         if self._delimiter is not None:
             return pack(_as_delimited(rows, self._delimiter), self._kind.compression)

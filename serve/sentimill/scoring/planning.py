@@ -125,24 +125,15 @@ def open_table(unit: Unit, layout: Layout, columns: AnswerSchema) -> Iterator[Ta
     raw = open_input(unit.source)
     try:
         with reading(name):
-            if kind.name == "parquet":
+            if kind.name in ("parquet", "xlsx"):
+                read = ParquetTable if kind.name == "parquet" else ExcelTable
                 size = identity(name, sample=False).size_bytes
-                yield ParquetTable(raw, name=name, size_bytes=size, layout=layout, columns=columns)
-            elif kind.name == "xlsx":
-                size = identity(name, sample=False).size_bytes
-                yield ExcelTable(raw, name=name, size_bytes=size, layout=layout, columns=columns)
+                yield read(raw, name=name, size_bytes=size, layout=layout, columns=columns)
             elif kind.name in ("json", "jsonl"):
-                stream = Stream(raw, name, kind)
-                yield JsonTable(stream, kind, name=name, layout=layout, columns=columns)
+                yield JsonTable(Stream(raw, name, kind), layout, columns)
             else:
-                yield DelimitedTable(
-                    Stream(raw, name, kind),
-                    kind,
-                    name=name,
-                    layout=layout,
-                    columns=columns,
-                    whole_fields=unit.converts,
-                )
+                stream = Stream(raw, name, kind)
+                yield DelimitedTable(stream, layout, columns, whole_fields=unit.converts)
     finally:
         if name != STANDARD:
             raw.close()

@@ -87,7 +87,7 @@ class AnswerBatches:
             for text in batch.column(self._text_column).to_pylist()
         ]
         added = self._columns.add(self._scorer.prepare(texts)())
-        for name, array in zip(added.names, added.arrays, strict=True):
+        for name, array in zip(added.schema.names, added.columns, strict=True):
             batch = batch.append_column(name, array)
         return batch
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sentimill.scoring.checkpoint import RowCounts
 from sentimill.scoring.job_metrics import JobMetrics
 
 
@@ -52,7 +53,7 @@ def test_each_output_has_a_group_of_its_own_and_keeps_it(
     monkeypatch.chdir(tmp_path)
     for output, seconds in (("a.csv", 1.0), ("b.csv", 2.0), (str(tmp_path / "a.csv"), 3.0)):
         job = JobMetrics(output)
-        job.set_job(rows=1, failed=0, useful_tokens=1, padded_tokens=1, seconds=seconds)
+        job.set_job(RowCounts(rows=1, useful_tokens=1, padded_tokens=1), seconds)
         job.publish(None, f"127.0.0.1:{gateway.server_port}")
 
     assert sorted("sentimill_job_seconds 3.0" in page for page in gateway.groups.values()) == [

@@ -20,10 +20,12 @@ _ZSTD_LEVEL: Final = 3
 
 
 class Stream:
-    """A file opened for reading and decompressed on the way. `file` gives its contents."""
+    """The file *name* of *kind*, opened and decompressed on the way. `file` gives its contents."""
 
     def __init__(self, raw: BinaryIO, name: str, kind: Kind) -> None:
         """Look at the first bytes. Raises TableError when they show another format than *kind*."""
+        self.name = name
+        self.kind = kind
         self._raw = raw if isinstance(raw, io.BufferedReader) else _buffered(raw)
         check_content(name, kind, self._raw.peek(PEEK_BYTES)[:PEEK_BYTES])
         self._packed = bool(kind.compression)

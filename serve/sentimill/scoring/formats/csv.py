@@ -19,11 +19,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sentimill.errors import TextError, UsageError
-from sentimill.scoring.answer_columns import AnswerColumns, AnswerSchema
+from sentimill.scoring.answer_columns import AnswerSchema
 from sentimill.scoring.formats.compression import Stream
 from sentimill.scoring.formats.csv_dialect import MAX_LINE_BYTES
 from sentimill.scoring.formats.csv_records import MAX_RECORD_LINES, Record, RecordReader, ragged
-from sentimill.scoring.formats.kinds import Kind
 from sentimill.scoring.formats.table import (
     ROW_BYTES,
     Layout,
@@ -51,29 +50,17 @@ class DelimitedTable:
     """
 
     def __init__(
-        self,
-        stream: Stream,
-        kind: Kind,
-        *,
-        name: str,
-        layout: Layout,
-        columns: AnswerSchema,
-        whole_fields: bool = False,
+        self, stream: Stream, layout: Layout, columns: AnswerSchema, *, whole_fields: bool = False
     ) -> None:
         """Read the header. Raises TableError or UsageError for a file that cannot be read so."""
         self._stream = stream
-        self._name = name
         self._window_bytes = layout.window_bytes
         self._added = columns
         self._fields = whole_fields or bool(layout.keep)
         self._reader = RecordReader(
-            stream,
-            kind,
-            name=name,
-            layout=layout,
-            wanted=layout.text_columns,
-            whole_fields=self._fields,
+            stream, layout, wanted=layout.text_columns, whole_fields=self._fields
         )
+        name = stream.name
         self._dialect = self._reader.dialect
         self._encoding = self._reader.encoding
         self.columns = self._reader.columns
@@ -331,7 +318,7 @@ class DelimitedTable:
         rest = self._dialect.write(fields[:-count])
         return rest.encode(self._encoding.codec, "surrogateescape")
 
-    def _render(self, rows: Rows, added: AnswerColumns) -> bytes:
+    def _render(self, rows: Rows, added: pa.RecordBatch) -> bytes:
         suffixes = self._suffixes(added)
         if self._old:
             pairs = zip(rows.texts, suffixes, strict=True)
@@ -339,9 +326,9 @@ class DelimitedTable:
         lines = zip(rows.bodies, suffixes, rows.ends, strict=True)
         return b"".join(chain(chain.from_iterable(lines), rows.tail))
 
-    def _suffixes(self, added: AnswerColumns) -> list[bytes]:
+    def _suffixes(self, added: pa.RecordBatch) -> list[bytes]:
         """Return the added fields of each row, with a leading delimiter, as bytes."""
-        label, *others = added.strings()
+        label, *others = (column.cast(pa.string()) for column in added.columns)
         for k in range(len(others) - len(self._added.evidence), len(others)):
             cells = [cell and self._dialect.write([cell]) for cell in others[k].to_pylist()]
             others[k] = pa.array(cells, pa.string())

@@ -23,7 +23,7 @@ from sentimill.scoring.formats.csv_dialect import (
     declared_delimiter,
 )
 from sentimill.scoring.formats.encodings import encoding_of
-from sentimill.scoring.formats.kinds import Kind, kind_of
+from sentimill.scoring.formats.kinds import kind_of
 from sentimill.scoring.formats.table import Layout, Position
 
 MAX_RECORD_BYTES: Final = 8 << 20
@@ -82,10 +82,8 @@ class RecordReader:
     def __init__(
         self,
         stream: Stream,
-        kind: Kind,
-        *,
-        name: str,
         layout: Layout,
+        *,
         wanted: Sequence[str] = (),
         whole_fields: bool = True,
     ) -> None:
@@ -95,7 +93,7 @@ class RecordReader:
         file that cannot be read so.
         """
         self._stream = stream
-        self._name = name
+        self._name = name = stream.name
         self._whole_fields = whole_fields
         first = stream.file.peek(_SAMPLE_BYTES)[:_SAMPLE_BYTES]
         self.encoding = encoding_of(name, layout.encoding, first)
@@ -103,7 +101,7 @@ class RecordReader:
         self.preamble = b""
         self.columns: tuple[str, ...] = ()
         self.dialect = Dialect(layout.delimiter or "", layout.quote, layout.escape)
-        self._read_header(layout, _DELIMITERS[kind.name], wanted)
+        self._read_header(layout, _DELIMITERS[stream.kind.name], wanted)
 
     def seek(self, start: Position) -> None:
         """Go from the first record to *start*."""
@@ -371,7 +369,5 @@ def open_rows(
         kind = kind_of(name)
         if kind.name not in _DELIMITERS:
             raise TableError(f"{name} is no CSV or TSV file", reason="UNKNOWN_FORMAT")
-        reader = RecordReader(
-            Stream(raw, name, kind), kind, name=name, layout=layout, wanted=wanted
-        )
+        reader = RecordReader(Stream(raw, name, kind), layout, wanted=wanted)
         yield DelimitedRows(reader.columns, reader)

@@ -93,24 +93,19 @@ class ExcelTable:
 
     def windows(self, start: Position) -> Iterator[Window]:
         """See `Table.windows`; the lines of a position are rows of the sheet."""
-        texts: list[str | TextError | None] = []
-        lines: list[int] = []
-        fields: list[list[Cell]] = []
+        held: list[tuple[int, list[Cell]]] = []
         cost, row = 0, start.rows
         for line, cells in enumerate(self.body(), self.leading_rows + 2):
             if line <= start.lines or _is_blank(cells):
                 continue
-            texts.append(self._text(cells))
-            lines.append(line)
-            fields.append(cells)
+            held.append((line, cells))
             cost += ROW_BYTES + sum(len(str(cell.value)) for cell in cells)
             if cost >= self._layout.window_bytes:
-                row += len(texts)
-                yield self._window(texts, lines, fields, Position(line, line, row))
-                texts, lines, fields, cost = [], [], [], 0
-        if texts:
-            end = Position(lines[-1], lines[-1], row + len(texts))
-            yield self._window(texts, lines, fields, end)
+                row += len(held)
+                yield self._window(held, row)
+                held, cost = [], 0
+        if held:
+            yield self._window(held, row + len(held))
 
     def body(self) -> Iterator[list[Cell]]:
         """Yield the rows below the header, blank ones too, all as wide as the header."""
@@ -125,14 +120,11 @@ class ExcelTable:
                 for cell in row
             ]
 
-    def _window(
-        self,
-        texts: list[str | TextError | None],
-        lines: list[int],
-        fields: list[list[Cell]],
-        end: Position,
-    ) -> Window:
+    def _window(self, held: list[tuple[int, list[Cell]]], row: int) -> Window:
+        lines, fields = zip(*held, strict=True)
+        end = Position(lines[-1], lines[-1], row)
         consumed = self._size_bytes * end.lines // max(end.lines, self._sheet.max_row or 1)
+        texts = [*map(self._text, fields)]
         return Window(texts, lines, end, consumed, message, lambda: self._table(fields))
 
     def _text(self, cells: list[Cell]) -> str | TextError | None:
@@ -144,7 +136,7 @@ class ExcelTable:
         texts = [_as_text(value) or "" for value in values]
         return texts[0] if len(texts) == 1 else join_texts(texts) or ""
 
-    def _table(self, fields: list[list[Cell]]) -> pa.Table:
+    def _table(self, fields: Sequence[list[Cell]]) -> pa.Table:
         positions = self.kept or range(len(self.columns))
         return pa.table(
             {

@@ -19,11 +19,10 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sentimill.errors import TableError, TextError, UsageError
-from sentimill.scoring.answer_columns import AnswerColumns, AnswerSchema
+from sentimill.errors import TableError, TextError
+from sentimill.scoring.answer_columns import AnswerSchema
 from sentimill.scoring.formats.compression import Stream
 from sentimill.scoring.formats.json_array import MAX_ROW_BYTES, elements
-from sentimill.scoring.formats.kinds import Kind
 from sentimill.scoring.formats.table import (
     Layout,
     Position,
@@ -64,19 +63,11 @@ class JsonTable:
 
     columns: tuple[str, ...] = ()
 
-    def __init__(
-        self,
-        stream: Stream,
-        kind: Kind,
-        *,
-        name: str,
-        layout: Layout,
-        columns: AnswerSchema,
-    ) -> None:
+    def __init__(self, stream: Stream, layout: Layout, columns: AnswerSchema) -> None:
         """Look at the first bytes. Raises TableError for an empty file or another encoding."""
         self._stream = stream
-        self._array = kind.name == "json"
-        self._name = name
+        self._array = stream.kind.name == "json"
+        self._name = name = stream.name
         self._window_bytes = layout.window_bytes
         self._added = columns
         self._text_keys = layout.text_columns
@@ -134,7 +125,6 @@ class JsonTable:
             end=end,
             consumed=self._stream.tell(end.offset),
             render=partial(self._render, rows),
-            columns=self._table,
         )
 
     def _elements(self, start: Position) -> Iterator[_Piece]:
@@ -256,7 +246,7 @@ class JsonTable:
             key, value = "source_base64", base64.b64encode(line).decode()
         return msgspec.json.encode({self._added.prefix + key: value})[:-1]
 
-    def _render(self, rows: Rows, added: AnswerColumns) -> bytes:
+    def _render(self, rows: Rows, added: pa.RecordBatch) -> bytes:
         pieces: list[bytes] = []
         for text, body, keys, end in zip(
             rows.texts, rows.bodies, _members(added), rows.ends, strict=True
@@ -267,16 +257,12 @@ class JsonTable:
                 pieces += (body, keys[1:] if body.rstrip(_BLANKS).endswith(b"{") else keys, end)
         return b"".join([*pieces, *rows.tail])
 
-    def _table(self) -> pa.Table:
-        why = f"{self._name}: every JSON object may have other keys, so the rows fit no table:"
-        why += " write JSON, and convert that with a schema of your own"
-        raise UsageError(why, reason="NO_CONVERSION")
 
-
-def _members(added: AnswerColumns) -> list[bytes]:
+def _members(added: pa.RecordBatch) -> list[bytes]:
     """Return the added keys of each row: a comma, the members and the closing brace."""
     pieces: list[pa.Array | pa.Scalar] = []
-    for name, array, text in zip(added.names, added.arrays, added.strings(), strict=True):
+    for name, array in zip(added.schema.names, added.columns, strict=True):
+        text = array.cast(pa.string())
         if pa.types.is_string(array.type):
             values = text.dictionary_encode()
             quoted = [

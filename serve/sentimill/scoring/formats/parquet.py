@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sentimill.errors import TableError, TextError
-from sentimill.scoring.answer_columns import AnswerColumns, AnswerSchema
+from sentimill.scoring.answer_columns import AnswerSchema
 from sentimill.scoring.formats.table import (
     ROW_BYTES,
     Layout,
@@ -90,16 +90,12 @@ class ParquetTable:
             yield self._window(texts, row + len(texts), self._size_bytes)
 
     def _window(self, texts: list[str | TextError | None], end: int, consumed: int) -> Window:
-        def no_columns() -> pa.Table:
-            raise NotImplementedError("a Parquet file is only written as Parquet")
-
         return Window(
             texts=texts,
             lines=range(end - len(texts) + 1, end + 1),
             end=Position(end, end, end),
             consumed=consumed,
             render=message,
-            columns=no_columns,
         )
 
     def _batches(self, start: int) -> Iterator[pa.RecordBatch]:
@@ -153,12 +149,10 @@ class ParquetTable:
         return texts
 
 
-def message(added: AnswerColumns | pa.Table) -> bytes:
-    """Return *added* as one message of an Arrow stream."""
-    if isinstance(added, AnswerColumns):
-        batch = pa.record_batch(list(added.arrays), names=list(added.names))
-        return bytes(batch.serialize())
-    return b"".join(bytes(batch.serialize()) for batch in added.combine_chunks().to_batches())
+def message(rows: pa.RecordBatch | pa.Table) -> bytes:
+    """Return *rows* as messages of an Arrow stream."""
+    batches = rows.combine_chunks().to_batches() if isinstance(rows, pa.Table) else [rows]
+    return b"".join(bytes(batch.serialize()) for batch in batches)
 
 
 def is_text(kind: pa.DataType) -> bool:

@@ -13,7 +13,6 @@ from typing import Final, NamedTuple, Protocol
 import pyarrow as pa
 
 from sentimill.errors import TableError, TextError
-from sentimill.scoring.answer_columns import AnswerColumns
 
 WINDOW_BYTES: Final = 4 << 20
 """Bytes of input in one window. Sorting by length inside 4 MiB leaves about 1 % padding."""
@@ -63,16 +62,16 @@ class Window:
     texts: one per row; an error where there is no text, None where the row needs no answer. lines:
     the line on which each row begins, from 1 (for Parquet the row). end: where the next window
     begins. consumed: bytes of the stored file that were read so far. render: returns the rows with
-    their answers as bytes of the output. columns: returns the rows as an Arrow table, for an output
-    of another format.
+    their answers as bytes of the output. columns: returns the rows as an Arrow table, where the
+    format can be written as another one.
     """
 
     texts: list[str | TextError | None]
     lines: Sequence[int]
     end: Position
     consumed: int
-    render: Callable[[AnswerColumns], bytes]
-    columns: Callable[[], pa.Table]
+    render: Callable[[pa.RecordBatch], bytes]
+    columns: Callable[[], pa.Table] | None = None
 
 
 @dataclass(slots=True)

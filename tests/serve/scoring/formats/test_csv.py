@@ -576,10 +576,8 @@ def test_whole_blocks_give_the_rows_of_single_records(
         kind = Kind("csv", "")
         opened = DelimitedTable(
             Stream(io.BufferedReader(io.BytesIO(data)), "in.csv", kind),
-            kind,
-            name="in.csv",
-            layout=layout,
-            columns=columns,
+            layout,
+            columns,
         )
         opened._splits_blocks &= whole_blocks
         found: list[tuple[object, ...]] = []
