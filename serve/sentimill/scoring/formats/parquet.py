@@ -61,8 +61,8 @@ class ParquetTable:
             if not is_text(kind):
                 why = f"{name}: the column {one!r} is {kind}, not text: name one with --text-column"
                 raise TableError(why, reason="NOT_TEXT")
-        for wanted in layout.keep:
-            find_column(name, self.columns, wanted)
+        kept = [find_column(name, self.columns, wanted) for wanted in layout.keep]
+        self.kept = kept or [*range(len(self.columns))]
         self.answers_schema = columns.schema()
         self.keep = layout.keep
         found = count_answers(name, self.columns, columns.names, layout.update, last=False)

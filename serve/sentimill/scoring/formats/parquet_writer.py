@@ -90,7 +90,7 @@ class _Merge:
         self._input = read_footer(table.raw, table.name)
         self._added = read_footer(answers, "the answers")
         names = list(table.columns)
-        kept = [names.index(name) for name in table.keep] or [*range(len(names))]
+        kept = [*table.kept]
         if table.keep and table.update:
             kept += [names.index(name) for name in added.names if name not in table.keep]
         columns = list(self._input.columns().values())
@@ -141,7 +141,7 @@ def write_new(
     held: list[pa.RecordBatch] = []
     size = 0
     with pq.ParquetWriter(target, schema, compression="zstd") as writer:
-        for batch in _batches(stream):
+        for batch in _whole(stream).to_batches():
             held.append(batch)
             size += batch.nbytes
             if size >= _NEW_GROUP_BYTES:
@@ -152,27 +152,9 @@ def write_new(
             writer.write_table(pa.Table.from_batches(held), row_group_size=1 << 30)
 
 
-def _batches(stream: BinaryIO) -> Iterator[pa.RecordBatch]:
-    with pa.ipc.open_stream(stream) as reader:
-        yield from reader
-
-
-class _Rows:
-    """Takes any number of rows off a series of batches."""
-
-    def __init__(self, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> None:
-        self._batches = batches
-        self._schema = schema
-        self._held = pa.Table.from_batches([], schema)
-
-    def take(self, rows: int) -> pa.Table:
-        """Return the next *rows* rows."""
-        while len(self._held) < rows:
-            more = pa.Table.from_batches([next(self._batches)])
-            self._held = pa.concat_tables([self._held, more])
-        found = self._held.slice(0, rows)
-        self._held = self._held.slice(rows)
-        return found
+def _whole(stream: BinaryIO) -> pa.Table:
+    """Return the rows of *stream*, which are mapped into memory and not read."""
+    return pa.ipc.open_stream(pa.memory_map(stream.name)).read_all()
 
 
 def _write_answers(
@@ -184,13 +166,14 @@ def _write_answers(
 ) -> list[int]:
     """Write the added columns as a Parquet file, and return its row groups for each of *table*."""
     counts: list[int] = []
-    rows = _Rows(_batches(stream), table.answers_schema)
+    rows, begin = _whole(stream), 0
     with _writer(answers, added, table) as writer:
         for group in range(table.file.metadata.num_row_groups):
             step()
             count = 0
             for old in _old_answers(table, group):
-                new = rows.take(len(old))
+                new = rows.slice(begin, len(old))
+                begin += len(old)
                 arrays = [_merged(old, new, field) for field in added]
                 writer.write_table(pa.table(arrays, schema=added), row_group_size=max(1, len(old)))
                 count += 1
@@ -261,12 +244,8 @@ def _merged_schema(schema: pa.Schema, kept: list[int], added: pa.Schema) -> pa.S
 def _check_schema(table: ParquetTable, written: BinaryIO, added: pa.Schema) -> None:
     """Raise TableError unless *written* has the columns of *table* as they are, and the answers."""
     found = pq.read_schema(written)
-    names = list(table.keep) or list(table.columns)
-    expected = [
-        field
-        for field in map(table.schema.field, _positions(table, names))
-        if field.name not in added.names
-    ]
+    columns = map(table.schema.field, table.kept)
+    expected = [field for field in columns if field.name not in added.names]
     ours = [field for field in found if field.name in added.names]
     kept = [field for field in found if field.name not in added.names]
     same = (
@@ -279,12 +258,6 @@ def _check_schema(table: ParquetTable, written: BinaryIO, added: pa.Schema) -> N
     if not same:
         why = f"{table.name} has columns that would not come out as they are: convert it to CSV or"
         raise TableError(f"{why} JSON Lines, or write it again with pyarrow", reason="UNREADABLE")
-
-
-def _positions(table: ParquetTable, names: list[str]) -> list[int]:
-    if not table.keep:
-        return [*range(len(table.columns))]
-    return [table.columns.index(name) for name in names]
 
 
 def _writer(target: BinaryIO, schema: pa.Schema, table: ParquetTable) -> pq.ParquetWriter:
