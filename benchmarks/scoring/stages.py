@@ -8,6 +8,8 @@ several, and their CPU time and rate are compared: without an engine, and over f
 real one on all cores. Only a quiet machine shows how a job scales.
 
     python -m benchmarks.scoring.stages --out benchmarks/results/scoring-stages.json
+
+With --against, the same is measured in another checkout too, in turn: CPU time in one process.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import json
 import os
 import random
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -63,12 +66,48 @@ def main() -> None:
     parser.add_argument("--engine-rows", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--processes", type=int, nargs="*", default=[2])
+    parser.add_argument("--against", type=Path, help="another checkout, such as a git worktree")
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
+    if chosen.against:
+        found = against(chosen.against, chosen.rows, chosen.repeats)
+        sys.stdout.write(write_result(chosen.out, {**surroundings(), **found}) + "\n")
+        return
     with tempfile.TemporaryDirectory(prefix="stages-") as folder:
         found = measure(Path(folder), chosen)
     made = {**surroundings(), "pyarrow": pa.__version__, **found}
     sys.stdout.write(write_result(chosen.out, made) + "\n")
+
+
+def against(other: Path, rows: int, repeats: int) -> dict[str, object]:
+    """Return microseconds of CPU a row in *other* and in this checkout, in processes of their own.
+
+    The medians of all turns, and of the ratios of a turn to the one before it.
+    """
+    spent: dict[str, list[dict[str, float]]] = {"before": [], "after": []}
+    options = ["--rows", str(rows), "--repeats", "1", "--engine-rows", "8", "--processes"]
+    for _ in range(repeats):
+        for name, checkout in (("before", other.resolve()), ("after", ROOT)):
+            path = os.pathsep.join(str(checkout / half) for half in ("serve", "train"))
+            command = [sys.executable, "-m", "benchmarks.scoring.stages", *options]
+            done = subprocess.run(
+                command,
+                cwd=checkout,
+                env={**os.environ, "PYTHONPATH": path},
+                stdout=subprocess.PIPE,
+                check=True,
+            )
+            spent[name].append(json.loads(done.stdout)["cpu_us_a_row"])
+    stages = spent["after"][0]
+    medians = {
+        name: {stage: statistics.median(turn[stage] for turn in turns) for stage in stages}
+        for name, turns in spent.items()
+    }
+    pairs = list(zip(spent["before"], spent["after"], strict=True))
+    ratios = {
+        stage: statistics.median(old[stage] / new[stage] for old, new in pairs) for stage in stages
+    }
+    return {"rows": rows, "repeats": repeats, **medians, "times_as_fast": ratios, "all": spent}
 
 
 def measure(folder: Path, chosen: argparse.Namespace) -> dict[str, object]:

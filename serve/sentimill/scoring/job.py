@@ -118,18 +118,8 @@ class Score:
         run = Run(units, self.layout, scorer, columns, limits, report, overwrite=self.overwrite)
         if self.target == STANDARD:
             return run.to_stream(sys.stdout.buffer)
-        with self.locked():
-            folder = self.folder()
-            with writing(self.target):
-                if self.restart or units[0].source == STANDARD:
-                    Journal.drop(folder)
-                journal = Journal(folder, self.header(units, model.digest, model.engine))
-            try:
-                summary = run.to_files(journal)
-                journal.remove()
-            finally:
-                journal.close()
-            return summary
+        with self.journal(self.header(units, model.digest, model.engine)) as journal:
+            return run.to_files(journal)
 
     def columns(self, model: Model) -> AnswerSchema:
         """Return the columns that the answers of *model* add."""
@@ -144,6 +134,21 @@ class Score:
     def evidence(self) -> tuple[str, ...]:
         """Return the names of the columns of evidence."""
         return (*["sentences"] * self.explain, *["neighbours"] * bool(self.neighbours))
+
+    @contextmanager
+    def journal(self, header: Header) -> Iterator[Journal]:
+        """Lock the job and yield its journal, which goes when nothing is raised."""
+        with self.locked():
+            folder = self.folder()
+            with writing(self.target):
+                if self.restart or STANDARD in self.sources:
+                    Journal.drop(folder)
+                journal = Journal(folder, header)
+            try:
+                yield journal
+                journal.remove()
+            finally:
+                journal.close()
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -22,10 +22,10 @@ from sentimill.bundle.reader import open_bundle
 from sentimill.engine.base import Precision, Provider
 from sentimill.errors import SentimillError, TableError, TextError, UsageError
 from sentimill.scoring.answer_columns import AnswerSchema
-from sentimill.scoring.checkpoint import Done, Journal, RowCounts
+from sentimill.scoring.checkpoint import Done, RowCounts
 from sentimill.scoring.job import Progress, Score, Summary
 from sentimill.scoring.scorers import LocalScorer
-from sentimill.scoring.storage import STANDARD, absolute, is_remote, local, writing
+from sentimill.scoring.storage import STANDARD, absolute, is_remote, local
 
 _RETRIES: Final = 3
 """How often a unit whose actor died is given to another one."""
@@ -163,36 +163,27 @@ def run_on_ray(
     opened = open_bundle(cluster.bundle)
     header = job.header(units, opened.digest, f"{cluster.precision} on ray")
     total_bytes = sum(entry.size_bytes for entry in header.inputs)
-    with job.locked():
-        folder = job.folder()
-        with writing(job.target):
-            if job.restart:
-                Journal.drop(folder)
-            journal = Journal(folder, header)
-        try:
-            done = {number: entry.counts for number, entry in journal.done.items()}
-            resumed = sum(counts.rows for counts in done.values())
-            waiting = [
-                {"number": number, "source": unit.source, "target": unit.target}
-                for number, unit in enumerate(units)
-                if number not in done
-            ]
-            failure: _Outcome | None = None
-            for outcome in _outcomes(ray, waiting, job, cluster):
-                if outcome.reason:
-                    failure = failure or outcome
-                    continue
-                done[outcome.number] = outcome.counts
-                journal.append([Done(file=outcome.number, counts=outcome.counts)])
-                counts = sum(done.values(), RowCounts())
-                read = sum(header.inputs[k].size_bytes for k in done)
-                seconds = time.monotonic() - began
-                report(Progress(counts, counts.rows - resumed, read, total_bytes, seconds))
-            if failure is not None:
-                raise TableError(failure.message, reason=failure.reason)
-            journal.remove()
-        finally:
-            journal.close()
+    with job.journal(header) as journal:
+        done = {number: entry.counts for number, entry in journal.done.items()}
+        resumed = sum(counts.rows for counts in done.values())
+        waiting = [
+            {"number": number, "source": unit.source, "target": unit.target}
+            for number, unit in enumerate(units)
+            if number not in done
+        ]
+        failure: _Outcome | None = None
+        for outcome in _outcomes(ray, waiting, job, cluster):
+            if outcome.reason:
+                failure = failure or outcome
+                continue
+            done[outcome.number] = outcome.counts
+            journal.append([Done(file=outcome.number, counts=outcome.counts)])
+            counts = sum(done.values(), RowCounts())
+            read = sum(header.inputs[k].size_bytes for k in done)
+            seconds = time.monotonic() - began
+            report(Progress(counts, counts.rows - resumed, read, total_bytes, seconds))
+        if failure is not None:
+            raise TableError(failure.message, reason=failure.reason)
     return Summary(
         counts=sum(done.values(), RowCounts()),
         resumed_rows=resumed,
