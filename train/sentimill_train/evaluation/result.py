@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -200,7 +201,7 @@ def judge_set(answered: Answered, *, draws: int = DRAWS, seed: int = 0) -> SetRe
     """Return every figure of one answered set, with intervals."""
     answers = answered.answers
     rows, size = len(answers.gold), len(answers.labels)
-    statistics = {label: _f1(answers, place) for place, label in enumerate(answers.labels)}
+    statistics = {label: partial(_f1, answers, i) for i, label in enumerate(answers.labels)}
     f1 = figures(rows, statistics, draws=draws, seed=seed)
     given = np.array([not prediction.abstained for prediction in answered.predictions])
     wrong = int((given & ~answers.correct).sum())
@@ -231,13 +232,9 @@ def _figures(answers: Answers, *, draws: int, seed: int) -> dict[str, Figure]:
 
     Where every row is right, a bootstrap would say that none will ever be wrong.
     """
-
-    def bound(measure: Measure) -> Callable[[Floats], Floats]:
-        return lambda weights: measure(answers, weights)
-
     rows = len(answers.gold)
     shares = {"accuracy": rows, "neutral_share": rows, "two_class_accuracy": _polar(answers)}
-    statistics = {name: bound(measure) for name, measure in _measures(answers).items()}
+    statistics = {name: partial(measure, answers) for name, measure in _measures(answers).items()}
     return {
         name: share(round(found.value * shares[name]), shares[name]) if name in shares else found
         for name, found in figures(rows, statistics, draws=draws, seed=seed).items()
@@ -263,15 +260,11 @@ def _label_result(answers: Answers, place: int, f1: Figure) -> LabelResult:
     )
 
 
-def _f1(answers: Answers, place: int) -> Callable[[Floats], Floats]:
+def _f1(answers: Answers, place: int, weights: Floats) -> Floats:
     gold = (answers.gold == place).astype(np.float64)
     said = (answers.predicted == place).astype(np.float64)
-
-    def statistic(weights: Floats) -> Floats:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray((weights @ (gold * said)) / (weights @ ((gold + said) / 2)))
-
-    return statistic
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((weights @ (gold * said)) / (weights @ ((gold + said) / 2)))
 
 
 def judge_rival(

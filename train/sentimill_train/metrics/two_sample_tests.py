@@ -88,13 +88,10 @@ def embedding_shift(old: Floats, new: Floats, *, seed: int = 0) -> Found:
     )
     model.fit(np.concatenate(learn), np.repeat([0, 1], [len(learn[0]), len(learn[1])]))
     ranks = rankdata(model.decision_function(np.concatenate(judge)))
-
-    def gap(of_new: Floats, of_old: Floats, axis: int) -> Floats:
-        return np.asarray(of_new.mean(axis=axis) - of_old.mean(axis=axis))
-
+    of_old, of_new = np.split(ranks, [len(judge[0])])
     found = permutation_test(
-        (ranks[len(judge[0]) :], ranks[: len(judge[0])]),
-        gap,
+        (of_new, of_old),
+        lambda new, old, axis: new.mean(axis=axis) - old.mean(axis=axis),
         alternative="greater",
         n_resamples=_PERMUTATIONS,
         batch=100,
