@@ -13,8 +13,6 @@ from sentimill_train.metrics.classification import Floats
 DRAWS: Final = 1000
 """Bootstrap draws; Efron and Tibshirani 1993, section 13.3, ask for about 1000 for percentiles."""
 
-BIASED: Final = frozenset({"ece"})
-
 Statistic = Callable[[Floats], Floats]
 
 CELLS: Final = 4_000_000
@@ -53,7 +51,7 @@ def figures(
     """Return each statistic of *rows* rows with its percentile interval, all on the same draws.
 
     Efron 1979; Efron and Tibshirani 1993, chapter 13. A draw on which a statistic is undefined is
-    left out. A statistic named in `BIASED` reads high on draws, so its interval reaches down as far
+    left out. The statistic named `ece` reads high on draws, so its interval reaches down as far
     as the basic interval (chapter 13.8 there, Davison and Hinkley 1997, section 5.2) does.
     """
 
@@ -67,7 +65,7 @@ def figures(
     for name, value, column in zip(statistics, values.tolist(), drawn.T, strict=True):
         kept = column[np.isfinite(column)]
         low, high = np.quantile(kept, [0.025, 0.975]).tolist() if len(kept) else (value, value)
-        if name in BIASED:
+        if name == "ece":
             low = max(0.0, min(low, 2 * value - high))
         found[name] = Figure(value=value, low=low, high=high, rows=rows)
     return found

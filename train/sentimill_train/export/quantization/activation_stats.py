@@ -23,11 +23,6 @@ class ActivationStats:
     largest: NDArray[np.float32]
     moments: NDArray[np.float64]
 
-    def divided(self, by: NDArray[np.float32]) -> ActivationStats:
-        """Return the statistics of the activations divided by *by* (channels,)."""
-        wide = by.astype(np.float64)
-        return ActivationStats(self.largest / by, self.moments / np.outer(wide, wide))
-
 
 def collect_activation_stats(
     graph: bytes, names: Sequence[str], texts: Iterable[NDArray[np.int64]]
@@ -51,15 +46,12 @@ def collect_activation_stats(
     seen: dict[str, ActivationStats] = {}
     for ids in texts:  # one at a time: padding would have activations too
         feeds = {"input_ids": ids[None], "attention_mask": np.ones_like(ids[None])}
-        for name, values in zip(names, session.run(names, feeds), strict=True):
-            seen[name] = _with(seen.get(name), values[0])
+        for name, (states,) in zip(names, session.run(names, feeds), strict=True):
+            largest, moments = np.abs(states).max(axis=0), (states.T @ states).astype(np.float64)
+            if name in seen:
+                largest = np.maximum(seen[name].largest, largest)
+                moments += seen[name].moments
+            seen[name] = ActivationStats(largest, moments)
     if not seen:
         raise ValueError("activation statistics need at least one text")
     return seen
-
-
-def _with(seen: ActivationStats | None, states: NDArray[np.float32]) -> ActivationStats:
-    largest, moments = np.abs(states).max(axis=0), states.T @ states
-    if seen is None:
-        return ActivationStats(largest, moments.astype(np.float64))
-    return ActivationStats(np.maximum(seen.largest, largest), seen.moments + moments)

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 import onnx
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from sentimill.errors import BundleError
 
@@ -27,7 +27,7 @@ def quantize_embeddings(data: bytes) -> bytes:
     """
     model = onnx.load_model_from_string(data)
     graph = model.graph
-    looked_up = {_table_of(node) for node in graph.node}
+    looked_up = {n.input[_TABLES[n.op_type]] for n in graph.node if n.op_type in _TABLES}
     words = [
         each
         for each in graph.initializer
@@ -73,8 +73,3 @@ def trim_positions(data: bytes, tokens: int) -> bytes:
             tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(kept), tensor.name))
     made: bytes = model.SerializeToString()
     return made
-
-
-def _table_of(node: NodeProto) -> str:
-    place = _TABLES.get(node.op_type)
-    return "" if place is None or len(node.input) <= place else str(node.input[place])

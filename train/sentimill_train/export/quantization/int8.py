@@ -204,11 +204,12 @@ class _Rewriter:
         states = self._states.get(x)
         if states is None:
             return quantize_weight(weight)
-        if not product.one_sided:
-            # Where two products share their input, the first one decides.
-            by = self._divided_by.setdefault(x, _evening(states, weight))
-            weight, states = weight * by[:, None], states.divided(by)
-        return quantize_weight(weight, states.moments)
+        if product.one_sided:
+            return quantize_weight(weight, states.moments)
+        # Where two products share their input, the first one decides.
+        by = self._divided_by.setdefault(x, _evening(states, weight))
+        wide = by.astype(np.float64)
+        return quantize_weight(weight * by[:, None], states.moments / np.outer(wide, wide))
 
     def _evened(self, x: str) -> str:
         return f"{x}_even" if x in self._divided_by else x
