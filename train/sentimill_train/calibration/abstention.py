@@ -26,15 +26,15 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     risk: float
 
 
-def risk_coverage(answers: Answers, points: int = 100) -> list[Point]:
-    """Return the curve from the most confident rows to all, at most *points* of it.
+def risk_coverage(answers: Answers) -> list[Point]:
+    """Return the curve from the most confident rows to all, at most 100 points of it.
 
     El-Yaniv and Wiener 2010; Geifman and El-Yaniv 2017, section 2. Rows of equal confidence are
     answered together, since no threshold can part them.
     """
     confidence, rows, errors = _groups(answers.confidence, answers.correct)
     total = len(answers.gold)
-    wanted = np.unique(np.searchsorted(rows, np.linspace(0, total, points + 1)[1:]))
+    wanted = np.unique(np.searchsorted(rows, np.linspace(0, total, 101)[1:]))
     return [
         Point(
             threshold=float(confidence[i]),

@@ -100,7 +100,7 @@ class Comparison:
         temperature, threshold, fitted_on = self._temperature, None, 0
         if self._fitted is not None and precision != _FP32:
             fitted_on = len(self._fitted)
-            temperature, threshold = self._calibrated(self._logits(run, self._fitted), best)
+            temperature, threshold = self._calibrated(run, self._fitted, best)
         agreement, sure_agreement, f1_drop, ece_change = compare_answers(
             self._answers(reference, self._judged, self._temperature),
             self._answers(logits, self._judged, temperature),
@@ -135,17 +135,16 @@ class Comparison:
         rows = len(self._judged) + len(self._fitted or ())
         self._say(f"answering {rows:,} rows in {precision}")
 
-    def _calibrated(self, logits: NDArray[np.float32], best: float) -> tuple[float, float | None]:
+    def _calibrated(self, run: Run, rows: Rows, best: float) -> tuple[float, float | None]:
         """Return the temperature of a precision, and its threshold where it has one of its own.
 
-        logits: of the rows to fit on. best: the best temperature of fp32 for these rows. The
-        temperature is fp32's times what the precision changes about the best one for these
-        rows. Where they are the rows that training calibrated on, this is the temperature fitted on
-        them. On other rows a plain fit would also take in how they differ from those, which fp32's
-        has not, and the two could not be compared. The threshold is chosen as training chose it.
+        best: the best temperature of fp32 for *rows*. The temperature is fp32's times what the
+        precision changes about the best one for these rows. Where they are the rows that training
+        calibrated on, this is the temperature fitted on them. On other rows a plain fit would also
+        take in how they differ from those, which fp32's has not, and the two could not be compared.
+        The threshold is chosen as training chose it.
         """
-        rows = self._fitted
-        assert rows is not None
+        logits = self._logits(run, rows)
         temperature = self._temperature * find_temperature(logits, rows.gold) / best
         target = self._manifest.training.get("target_error")
         if self._manifest.threshold is None or not isinstance(target, float):

@@ -28,6 +28,7 @@ Preset = Literal["minilm-l6", "minilm-l3", "tiny"]
 
 _HEAD_DROPOUT: Final = 0.1
 _FEW_LAYERS: Final = 3  # of minilm-l3
+_BATCH_TOKENS: Final = 8192
 
 
 class Student(PreTrainedModel):
@@ -178,29 +179,27 @@ def save_student(student: Student, folder: Path) -> None:
         student.save_pretrained(folder)
 
 
-def predict(student: Student, rows: Rows, *, batch_tokens: int = 8192) -> NDArray[np.float32]:
+def predict(student: Student, rows: Rows) -> NDArray[np.float32]:
     """Return the logits of every row (rows, labels), in order, without dropout."""
     logits = np.zeros((len(rows), student.head.out_features), dtype=np.float32)
     was_training = student.training
     student.train(False)
     with torch.inference_mode():
-        for chosen in plan_batches(rows.lengths().tolist(), batch_tokens):
+        for chosen in plan_batches(rows.lengths().tolist(), _BATCH_TOKENS):
             ids, mask = to_tensors(student, rows, chosen)
             logits[chosen] = student(ids, mask).cpu().numpy()
     student.train(was_training)
     return logits
 
 
-def embed(
-    student: Student, rows: Sequence[NDArray[np.int64]], *, batch_tokens: int = 8192
-) -> NDArray[np.float32]:
+def embed(student: Student, rows: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
     """Return what the head reads of every row of token ids (rows, hidden): the mean of its states.
 
     The student must not be training: dropout would change it.
     """
     found = np.zeros((len(rows), int(student.config.hidden_size)), dtype=np.float32)
     with torch.inference_mode():
-        for chosen in plan_batches([len(row) for row in rows], batch_tokens):
+        for chosen in plan_batches([len(row) for row in rows], _BATCH_TOKENS):
             ids, mask = (
                 torch.from_numpy(each).to(student.device)
                 for each in pad([rows[i] for i in chosen], pad_id_of(student.config))
