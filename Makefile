@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# One worker a core. If a worker dies, the run ends and says so: a replacement was once seen to hang.
-PYTEST := $(BIN)/pytest --numprocesses logical --dist loadfile --max-worker-restart 0
+# One worker a core, which gets whole files in the order that tests/conftest.py gives them. If a worker dies, the run ends and
+# says so: a replacement was once seen to hang.
+PYTEST := $(BIN)/pytest --numprocesses logical --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-quick check bench bench-gpu reference figures picture protos wheel-test s3-test \

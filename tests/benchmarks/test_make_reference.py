@@ -45,6 +45,10 @@ def given(tmp_path: Path) -> dict[str, str]:
     (tmp_path / "pseudo.jsonl").write_text(json.dumps(shares) + "\n")
     with gzip.open(tmp_path / "suite.jsonl.gz", "wt") as file:
         file.write('{"imdb_id": "made-imdb-0"}\n')
+    own = []
+    for file in sorted((SCRIPT.parent / "own").glob("*.jsonl")):
+        own.append(tmp_path / file.name)  # every 30th row of each
+        own[-1].write_text("".join(file.read_text().splitlines(keepends=True)[::30]))
     program = tmp_path / "bin" / "sentimill"
     program.parent.mkdir()
     program.write_text(f"#!{sys.executable}\nfrom sentimill.cli.main import main\nmain()\n")
@@ -57,6 +61,7 @@ def given(tmp_path: Path) -> dict[str, str]:
         "DATA": str(tmp_path),
         "PSEUDO": str(tmp_path / "pseudo.jsonl"),
         "SUITE": str(tmp_path / "suite.jsonl.gz"),
+        "OWN": " ".join(map(str, own)),
         "WORK": str(tmp_path / "work"),
         "OUT": str(tmp_path / "reference"),
         "ASSISTANT_BASE": str(write_base(tmp_path / "large", layers=4)),
