@@ -72,7 +72,7 @@ def test_the_benchmark_runs_on_a_tiny_bundle(bundle: Path, tmp_path: Path) -> No
     """Two turns of some seconds: figures for both loads, from a server that is gone afterwards."""
     found = run(
         "serving.served_rate", bundle, tmp_path / "out.json",
-        texts=128, lead=1, seconds=3, rounds=2, offline_tokens=512,
+        texts=128, lead=1, seconds=2, rounds=2, offline_tokens=512,
     )  # fmt: skip
 
     loads = [(load["texts_a_request"], load["callers"]) for load in found["loads"]]
@@ -88,7 +88,7 @@ def test_the_neighbours_benchmark_runs_on_a_tiny_bundle(tmp_path: Path) -> None:
     """A turn of each arm, and lookups are counted."""
     bundle = write_state_bundle(tmp_path / "bundle")
     found = run(
-        "evidence.served_neighbours", bundle, tmp_path / "out.json", rows=20, rounds=1, seconds=3
+        "evidence.served_neighbours", bundle, tmp_path / "out.json", rows=20, rounds=1, seconds=1.5
     )
 
     for load in found["loads"]:
@@ -240,7 +240,7 @@ def test_the_latency_benchmark_runs_on_a_tiny_bundle(bundle: Path, tmp_path: Pat
     """Two loads and a short overload: every call is in the figures, and the curve is drawn."""
     found = run(
         "serving.latency", bundle, tmp_path / "out.json",
-        texts=64, texts_a_request=4, seconds=5, rounds=1, overload_seconds=4, deadline=20,
+        texts=64, texts_a_request=4, seconds=1.5, rounds=1, overload_seconds=4, deadline=20,
         times=1.5,
     )  # fmt: skip
 

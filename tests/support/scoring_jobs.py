@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
+from sentimill.cli.main import main
+from sentimill.scoring import part_writer
 from sentimill.scoring.formats.table import Layout
 from sentimill.scoring.job import Score, Summary
 from sentimill.scoring.scorers import Scorer
@@ -37,3 +41,14 @@ def score(
     made = job(folder / source, folder / target, layout, overwrite=True, **options)
     summary = made.run(scorer)
     return summary, (folder / target).read_bytes()
+
+
+def score_by_command(arguments: list[str]) -> None:
+    """Run `sentimill` in small windows that are committed one by one, for a process of its own."""
+    small = Layout.__init__.__kwdefaults__ | {"window_bytes": SMALL_WINDOW_BYTES}
+    with (
+        patch.object(os, "fsync", lambda _: None),
+        patch.object(part_writer, "_COMMIT_S", 0.0),
+        patch.object(Layout.__init__, "__kwdefaults__", small),
+    ):
+        main(arguments)
