@@ -46,9 +46,9 @@ def given(tmp_path: Path) -> dict[str, str]:
     with gzip.open(tmp_path / "suite.jsonl.gz", "wt") as file:
         file.write('{"imdb_id": "made-imdb-0"}\n')
     own = []
-    for file in sorted((SCRIPT.parent / "own").glob("*.jsonl")):
-        own.append(tmp_path / file.name)  # every 30th row of each
-        own[-1].write_text("".join(file.read_text().splitlines(keepends=True)[::30]))
+    for whole in sorted((SCRIPT.parent / "own").glob("*.jsonl")):
+        own.append(tmp_path / whole.name)
+        own[-1].write_text("".join(whole.read_text().splitlines(keepends=True)[::30]))
     program = tmp_path / "bin" / "sentimill"
     program.parent.mkdir()
     program.write_text(f"#!{sys.executable}\nfrom sentimill.cli.main import main\nmain()\n")

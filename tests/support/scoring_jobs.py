@@ -45,10 +45,9 @@ def score(
 
 def score_by_command(arguments: list[str]) -> None:
     """Run `sentimill` in small windows that are committed one by one, for a process of its own."""
-    small = Layout.__init__.__kwdefaults__ | {"window_bytes": SMALL_WINDOW_BYTES}
     with (
         patch.object(os, "fsync", lambda _: None),
         patch.object(part_writer, "_COMMIT_S", 0.0),
-        patch.object(Layout.__init__, "__kwdefaults__", small),
+        patch.dict(Layout.__init__.__kwdefaults__ or {}, window_bytes=SMALL_WINDOW_BYTES),
     ):
         main(arguments)
