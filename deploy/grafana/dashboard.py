@@ -336,8 +336,9 @@ PANELS: Final[dict[str, tuple[Panel, ...]]] = {
         Panel(
             "Finding neighbours",
             "s",
-            "Mean, for one request's texts. Only requests that ask for neighbours are counted.",
-            (Query(_mean("sentimill_index_lookup_seconds"), "one request"),),
+            "Seconds a second, over all requests that ask for neighbours: at 1 one thread does"
+            " nothing else.",
+            (Query(_rate("sentimill_index_lookup_seconds_sum", "instance"), "{{instance}}"),),
         ),
         Panel(
             "Cores used",

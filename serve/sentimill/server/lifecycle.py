@@ -136,25 +136,19 @@ async def answer(
     first: the folder to begin with, instead of the one that `bundle` leads to.
     """
     keep_few_heaps()  # before the threads that load and compute
-    metrics = status.metrics
+    metrics, limits = status.metrics, settings.limits
     spans = configured_spans(os.environ)
     stack.push_async_callback(asyncio.to_thread, spans.close)
-    metrics.set_limits(
-        texts=settings.limits.max_waiting_texts, tokens=settings.limits.max_waiting_tokens
-    )
+    metrics.set_limits(texts=limits.max_waiting_texts, tokens=limits.max_waiting_tokens)
     admission = Admission(
-        max_texts=settings.limits.max_waiting_texts,
-        max_tokens=settings.limits.max_waiting_tokens,
-        metrics=metrics,
+        max_texts=limits.max_waiting_texts, max_tokens=limits.max_waiting_tokens, metrics=metrics
     )
-    auth = (
-        None if settings.tokens is None else TokenAuth(settings.tokens, share=settings.quota_share)
-    )
+    auth = TokenAuth(settings.tokens, share=settings.quota_share) if settings.tokens else None
     loader = ModelLoader(settings, admission, metrics)
     slot = ModelSlot(await loader.load(first))
     stack.push_async_callback(slot.close)
     boundary = CallBoundary(metrics, admission.wait_seconds, spans)
-    requests = RequestHandler(slot, admission, boundary, limits=settings.limits, auth=auth)
+    requests = RequestHandler(slot, admission, boundary, limits=limits, auth=auth)
     server = GrpcServer(requests, settings)
     await server.start()
     stack.push_async_callback(server.drain)
@@ -173,7 +167,7 @@ async def answer(
         return await loader.load(slot.now.classifier.bundle.path, slot.now.indexes)
 
     watchdog = Watchdog(slot, settings.watchdog, metrics, load=load_again, set_healthy=set_healthy)
-    reloading = reload_when_asked(signals.reload, loader, slot, metrics, announce)
+    reloading = reload_when_asked(signals.reload, loader, slot, announce)
     for task in (reloading, _guard(watchdog, signals)):
         stack.push_async_callback(_cancelled, asyncio.create_task(task))
     return host_port(settings.host, server.port)

@@ -121,7 +121,6 @@ async def reload_when_asked(
     asked: asyncio.Event,
     loader: ModelLoader,
     slot: ModelSlot,
-    metrics: Metrics,
     announce: Callable[[Classifier], None],
 ) -> None:
     """Load the bundle again whenever *asked* is set. A failure leaves the model as it is.
@@ -136,7 +135,7 @@ async def reload_when_asked(
         try:
             new = await loader.load()
         except Exception as error:
-            metrics.observe_reload(ok=False)
+            loader.metrics.observe_reload(ok=False)
             # Our own errors say all there is to say; any other needs its traceback.
             trace = None if isinstance(error, SentimillError) else error
             kept = (before.manifest.name, before.digest[:12], error)
@@ -144,5 +143,5 @@ async def reload_when_asked(
             continue
         slot.put(new)
         announce(new.classifier)
-        metrics.observe_reload(ok=True)
+        loader.metrics.observe_reload(ok=True)
         await slot.drain()  # before another load, so that two models are held at most
