@@ -24,7 +24,7 @@ from benchmarks.record import RESULTS, ROOT, between
 from benchmarks.reference import figures as reference_figures
 from benchmarks.scoring import tables as scoring_tables
 from benchmarks.serving import tables as serving_tables
-from benchmarks.training import first_run
+from benchmarks.training import fewer_layers, first_run
 from sentimill.classifier import Classifier
 from sentimill.cli.classify import Table as AnswerTable
 from sentimill_train.reporting.markdown import markdown_table
@@ -67,6 +67,7 @@ def results_page(page: str) -> str:
     """Return docs/results.md with its tables, except those of the proof, which `main` writes."""
     page = reference_figures.fill(page, _BUNDLE)
     page = scoring_tables.fill(page, RESULTS)
+    page = fewer_layers.fill(page, RESULTS)
     return first_run.fill(page, RESULTS / "first-run.json")
 
 
@@ -77,7 +78,8 @@ def readme(page: str) -> str:
     page = between(page, "first-answer", f"```\n{first_answer()}```\n")
     page = between(page, "summary", _summary(sets, cpu, others))
     page = between(page, "quality", f"{markdown_table(*_quality(sets))}\n")
-    return between(page, "speed", f"{markdown_table(*_speed(cpu, others))}\n")
+    speed = f"{markdown_table(*_speed(cpu, others))}\n\n{fewer_layers.sentence(RESULTS)}"
+    return between(page, "speed", speed)
 
 
 def first_answer() -> str:
