@@ -85,18 +85,18 @@ def price_of(
         return Quote(price, price, "given by --price-in and --price-out")
     found = read_table(table)
     names = {model, _SNAPSHOT.sub("", model)}
-    for row in found.models:
-        if row.provider == provider and row.model in names:
-            live, half = (
-                Price.of(
-                    row.usd_in,
-                    row.usd_out,
-                    usd_cached_in=row.cached_in,
-                    usd_cache_write=row.cache_write,
-                    factor=factor,
-                )
-                for factor in (1.0, found.batch_factor)
-            )
-            origin = f"{table.name} of {found.checked}, from {row.source}"
-            return Quote(half if batch else live, live, origin)
-    return None
+    row = next((r for r in found.models if r.provider == provider and r.model in names), None)
+    if row is None:
+        return None
+    live, half = (
+        Price.of(
+            row.usd_in,
+            row.usd_out,
+            usd_cached_in=row.cached_in,
+            usd_cache_write=row.cache_write,
+            factor=factor,
+        )
+        for factor in (1.0, found.batch_factor)
+    )
+    origin = f"{table.name} of {found.checked}, from {row.source}"
+    return Quote(half if batch else live, live, origin)

@@ -28,7 +28,7 @@ from sentimill_train.metrics.two_sample_tests import (
     spread,
 )
 from sentimill_train.monitoring.observations import Observed, embeddings, observe
-from sentimill_train.monitoring.recent_rows import Drawn, draw_rows
+from sentimill_train.monitoring.recent_rows import draw_rows
 
 FEWEST_ROWS: Final = 50
 """Fewer texts than this on either side tell nothing about a distribution."""
@@ -105,17 +105,9 @@ class DriftJob:
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    drawn: Drawn
+    counts: SampleCounts
     seen: Observed
     points: Floats | None
-
-    def counts(self) -> SampleCounts:
-        rows = len(self.drawn.rows)
-        return SampleCounts(
-            rows_in_file=self.drawn.rows_in_file,
-            drawn=rows,
-            unreadable=rows - len(self.seen.kept),
-        )
 
 
 def find_drift(classifier: Classifier, job: DriftJob) -> Drift:
@@ -132,8 +124,8 @@ def find_drift(classifier: Classifier, job: DriftJob) -> Drift:
     return Drift(
         bundle=f"{manifest.name} {manifest.version}",
         digest=classifier.bundle.digest,
-        recent=recent.counts(),
-        earlier=None if earlier is None else earlier.counts(),
+        recent=recent.counts,
+        earlier=None if earlier is None else earlier.counts,
         label_mix=_shares(counts),
         alpha=job.alpha,
         level=level,
@@ -157,7 +149,11 @@ def _side(classifier: Classifier, job: DriftJob, source: str, *, embed: bool) ->
             reason="TOO_FEW_ROWS",
         )
     points = embeddings(classifier, [drawn.texts[i] for i in seen.kept]) if embed else None
-    return _Side(drawn, seen, points)
+    rows = len(drawn.rows)
+    counts = SampleCounts(
+        rows_in_file=drawn.rows_in_file, drawn=rows, unreadable=rows - len(seen.kept)
+    )
+    return _Side(counts, seen, points)
 
 
 def _mix(manifest: Manifest, counts: dict[str, int], earlier: _Side | None, level: float) -> Shift:

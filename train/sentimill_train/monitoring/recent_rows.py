@@ -35,10 +35,8 @@ def draw_rows(source: str, *, columns: Columns, most: int, seed: int, whole: boo
     number = 0
     for number, (text, row) in enumerate(stream_texts(source, columns, keep=whole), start=1):
         place = len(kept) if number <= most else chance.randrange(number)
-        if place == len(kept) < most:
-            kept.append((number, text, row))
-        elif place < most:
-            kept[place] = (number, text, row)
+        if place < most:
+            kept[place : place + 1] = [(number, text, row)]
     kept.sort(key=lambda each: each[0])
     return Drawn(
         texts=[text for _, text, _ in kept],

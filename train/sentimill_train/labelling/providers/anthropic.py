@@ -7,13 +7,13 @@ come from votes or are stated.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
 from sentimill_train.labelling.providers.anthropic_batches import AnthropicBatches
 from sentimill_train.labelling.providers.teacher import Teacher
-from sentimill_train.labelling.requests.messages import Question, Reply, Usage
+from sentimill_train.labelling.requests.messages import Question, Reply, Stop, Usage
 from sentimill_train.optional_packages import check_installed
 
 
@@ -71,7 +71,7 @@ class AnthropicTeacher(Teacher):
         )
 
 
-_STOPS: Final[Mapping[str | None, Literal["end", "length", "refusal", "other"]]] = {
+_STOPS: Final[Mapping[str | None, Stop]] = {
     "end_turn": "end",
     "stop_sequence": "end",
     "max_tokens": "length",

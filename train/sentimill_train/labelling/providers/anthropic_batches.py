@@ -6,13 +6,12 @@ may have arrived is recognised by its size and, once it has results, by the firs
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from sentimill_train.labelling.requests.messages import BatchStatus, Failure
+from sentimill_train.labelling.requests.messages import BatchStatus, Failure, json_bytes
 
 if TYPE_CHECKING:
     from sentimill_train.labelling.providers.teacher import Teacher
@@ -77,8 +76,7 @@ class AnthropicBatches:
 
     def request(self, part: str, number: int, body: Mapping[str, object]) -> bytes:
         """Return an element of the list. Its id has 64 characters at most: 46, a dash, digits."""
-        call = {"custom_id": f"{part}-{number}", "params": body}
-        return json.dumps(call, ensure_ascii=False).encode("utf-8", "replace")
+        return json_bytes({"custom_id": f"{part}-{number}", "params": body})
 
     async def submit(self, part: str, requests: Sequence[bytes]) -> str:
         """Create the batch."""

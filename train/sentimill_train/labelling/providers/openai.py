@@ -7,13 +7,13 @@ a question is first sent with all fields, and loses a field once the endpoint re
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
 from sentimill_train.labelling.providers.openai_batches import OpenAIBatches
 from sentimill_train.labelling.providers.teacher import Teacher
-from sentimill_train.labelling.requests.messages import Question, Reply, TokenShares, Usage
+from sentimill_train.labelling.requests.messages import Question, Reply, Stop, TokenShares, Usage
 from sentimill_train.optional_packages import check_installed
 
 _TOP_TOKENS: Final = 20  # the most that the API gives
@@ -104,7 +104,7 @@ class OpenAITeacher(Teacher):
         return super().give_up_field(said, body)
 
 
-_STOPS: Final[Mapping[str | None, Literal["end", "length", "refusal", "other"]]] = {
+_STOPS: Final[Mapping[str | None, Stop]] = {
     "stop": "end",
     "length": "length",
     "content_filter": "refusal",

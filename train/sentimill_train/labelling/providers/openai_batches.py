@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from sentimill_train.labelling.requests.messages import BatchStatus, Failure
+from sentimill_train.labelling.requests.messages import BatchStatus, Failure, json_bytes
 
 if TYPE_CHECKING:
     from sentimill_train.labelling.providers.teacher import Teacher
@@ -67,8 +66,9 @@ class OpenAIBatches:
 
     def request(self, part: str, number: int, body: Mapping[str, object]) -> bytes:
         """Return a request as it is written in a part: a line of the file."""
-        call = {"custom_id": str(number), "method": "POST", "url": _ENDPOINT, "body": body}
-        return json.dumps(call, ensure_ascii=False).encode("utf-8", "replace")
+        return json_bytes(
+            {"custom_id": str(number), "method": "POST", "url": _ENDPOINT, "body": body}
+        )
 
     async def submit(self, part: str, requests: Sequence[bytes]) -> str:
         """Upload the file, once, make it a batch, and return the provider's name for it.

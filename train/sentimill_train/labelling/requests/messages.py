@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 Mode = Literal["logprobs", "votes", "stated"]
 """Where shares come from: the token's probabilities, several answers, or stated numbers."""
+
+Stop = Literal["end", "length", "refusal", "other"]
+"""Why a model stopped; `refusal` includes content filters."""
 
 TokenShares = tuple[str, tuple[tuple[str, float], ...]]
 """A token of an answer, and the most probable tokens at its place with their log-probabilities."""
@@ -65,12 +69,12 @@ class Usage:
 class Reply:
     """A stored reply, decoded but not yet parsed.
 
-    stop: why the model stopped; `refusal` includes content filters. tokens: empty where the
-    endpoint gave no log-probabilities. usage: None where the reply does not say what it cost.
+    tokens: empty where the endpoint gave no log-probabilities. usage: None where the reply does
+    not say what it cost.
     """
 
     content: str
-    stop: Literal["end", "length", "refusal", "other"]
+    stop: Stop
     usage: Usage | None
     tokens: tuple[TokenShares, ...] = ()
 
@@ -110,3 +114,8 @@ class BatchStatus:
     full: bool = False
     refused: bool = False
     gone: bool = False
+
+
+def json_bytes(value: object) -> bytes:
+    """Return JSON as it is sent: a lone surrogate, which UTF-8 has no form for, becomes `?`."""
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")

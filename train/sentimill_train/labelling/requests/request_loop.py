@@ -7,7 +7,6 @@ question whose answer is in the store is never sent.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +15,7 @@ from typing import Final
 
 from sentimill_train.labelling.providers.teacher import Teacher
 from sentimill_train.labelling.requests.budget import Budget, Price
-from sentimill_train.labelling.requests.messages import Failure, Key, Question
+from sentimill_train.labelling.requests.messages import Failure, Key, Question, json_bytes
 from sentimill_train.labelling.requests.rate_limit import CallRates, RateLimiter, backoff_s
 from sentimill_train.labelling.requests.response_cache import ResponseCache
 from sentimill_train.labelling.requests.response_parser import read_answer
@@ -62,8 +61,7 @@ class Tally:
 
 def body_bytes(teacher: Teacher, question: Question) -> int:
     """Return the size of the request, which bounds its tokens."""
-    body = teacher.body(question)
-    return len(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"))
+    return len(json_bytes(teacher.body(question)))
 
 
 def stored_answer(
