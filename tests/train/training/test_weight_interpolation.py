@@ -150,6 +150,6 @@ def test_the_base_is_judged_on_the_same_rows(first: Trained, kept: Trained) -> N
     assert base.sentence() in page
     assert base.sentence() in kept.bundle.read("README.md").decode()
     assert "accuracy before training" in page
-    assert re.search(r"Before training, the base first .* labels 100.0% of them so", page)
+    assert re.search(r"Before training, the base first .* labels 100.0% correctly", page)
     assert kept.verdict is not None
     assert kept.verdict.passed

@@ -32,7 +32,7 @@ def _how_good(judgement: Judgement, first: SetResult) -> str:
     for rival in judgement.rivals:
         if rival.kind == "base":
             before = rival.sets[0].figures["accuracy"].value
-            sentence += f" Before training, the base {rival.name} labels {before:.1%} of them so."
+            sentence += f" Before training, the base {rival.name} labels {before:.1%} correctly."
     two = first.figures.get("two_class_accuracy")
     if two is not None:
         sentence += f" Without the neutral ones, it labels {two.value:.1%} correctly."
