@@ -8,6 +8,7 @@ import inspect
 import multiprocessing
 import pickle
 import re
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
@@ -17,6 +18,7 @@ import pytest
 from repository import ROOT
 from sentimill import errors
 from sentimill.errors import OUTCOMES, EngineError, InputError, SentimillError, TextError, outcome
+from sentimill_train.labelling.requests.messages import Failure
 
 CLASSES = [
     found
@@ -93,11 +95,22 @@ def test_every_error_survives_pickle_and_copy(kind: type[SentimillError]) -> Non
 
 
 def test_every_public_error_of_ours_is_in_the_tree() -> None:
-    """So the tests of this file see every class, wherever it is defined."""
+    """So the tests of this file see every class; labelling has one that never leaves it."""
     raised = re.compile(r"^class [A-Za-z]\w*\(\w*(?:Error|Exception|Warning)\)", re.MULTILINE)
     files = [*(ROOT / "serve/sentimill").rglob("*.py"), *(ROOT / "train").rglob("*.py")]
 
-    assert [path.name for path in files if raised.search(path.read_text())] == ["errors.py"]
+    found = [path.name for path in files if raised.search(path.read_text())]
+    assert found == ["errors.py", "messages.py"]
+
+
+@pytest.mark.parametrize(
+    "send", [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))]
+)
+def test_a_failed_call_survives_pickle_and_copy(send: Callable[[Failure], Failure]) -> None:
+    """What labelling raises inside keeps all that decides whether the call is tried again."""
+    failure = Failure(reason="RATE_LIMITED", retry=True, retry_after_s=2.5)
+
+    assert vars(send(failure)) == vars(failure)
 
 
 @pytest.mark.parametrize("kind", [TextError, EngineError])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 Mode = Literal["logprobs", "votes", "stated"]
@@ -96,6 +97,10 @@ class Failure(Exception):
     heard: bool = False
     free: bool = False
     retry_after_s: float | None = None
+
+    def __reduce__(self) -> tuple[partial[Failure], tuple[()]]:
+        """Survive pickle and copy, which Python does by the arguments in their order."""
+        return partial(Failure, **vars(self)), ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
