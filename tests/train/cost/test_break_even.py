@@ -206,6 +206,12 @@ def test_an_assumption_that_kills_the_break_even_is_shown_as_never() -> None:
     assert "never" in run("--student-rate", "0.06", "--model", "anthropic/claude-opus-5-5")
 
 
+def test_a_cost_of_cents_is_not_shown_as_nothing() -> None:
+    """Three hours of a small machine cost some cents."""
+    assert "training $0.36" in run("--machine-price", "0.12", "--training-hours", "3")
+    assert "engineering $3,000 " in run()
+
+
 def test_every_number_of_the_plan_is_an_option() -> None:
     """Nothing of what the comparison rests on is fixed in the code."""
     found = json.loads(run("--json", "--utilisation", "0.25", "--months", "6"))

@@ -131,7 +131,9 @@ def _lines(found: Study) -> Iterator[str]:
         f"student: ${found.student_usd_million:.3f} a million reviews of machine time,"
         f" ${found.student_all_usd_million:,.2f} with everything at {count(found.volume)}"
     )
-    spent = "  ".join(f"{name} ${usd:,.0f}" for name, usd in found.fixed_usd.items() if usd)
+    spent = "  ".join(
+        f"{name} ${_usd(usd).strip()}" for name, usd in found.fixed_usd.items() if usd
+    )
     yield f"fixed:   {spent}"
     yield ""
     yield (
