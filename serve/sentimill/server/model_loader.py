@@ -47,8 +47,8 @@ class ModelLoader:
     ) -> LoadedModel:
         """Verify, load and warm a bundle in a thread, and start its queue.
 
-        folder: the bundle's own, instead of the one that the path leads to. indexes: those of a
-        model of the same bundle, instead of what is in the folder of indexes now.
+        folder: the bundle's own, instead of the one that the path leads to. indexes: those of the
+        model before, which stay where the folder still has its bundle.
 
         Raises:
             BundleError: an index is damaged, or of another bundle.
@@ -58,8 +58,8 @@ class ModelLoader:
         # A link is followed once, so that all files are of one folder if it changes meanwhile.
         folder = folder or self.settings.bundle.resolve()
         classifier = await run_in_daemon_thread(lambda: self._read(folder))
-        if indexes is None:
-            digest = classifier.bundle.digest
+        digest = classifier.bundle.digest
+        if indexes is None or any(one.bundle != digest for one in indexes.values()):
             indexes = await run_in_daemon_thread(lambda: self._open_indexes(digest))
         self.metrics.index_rows.set(sum(map(len, indexes.values())))
         info = classifier.engine.info

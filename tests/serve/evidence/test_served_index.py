@@ -210,6 +210,31 @@ async def test_a_restarted_engine_keeps_the_indexes(model: Path, tmp_path: Path)
     await second.close()
 
 
+async def test_a_restarted_engine_has_no_index_of_another_bundle(
+    model: Path, tmp_path: Path
+) -> None:
+    """Where the folder has another bundle by then, its states mean something else."""
+    bundle = tmp_path / "bundle"
+    shutil.copytree(model, bundle)
+    folder = write_index(tmp_path / "mine.index", bundle)
+    metrics = Metrics()
+    admission = Admission(max_texts=1, max_tokens=1, metrics=metrics)
+    loader = ModelLoader(serve(bundle, folder), admission, metrics)
+    first = await loader.load()
+    shutil.rmtree(bundle)
+    write_state_bundle(bundle, version="2")
+
+    with pytest.raises(BundleError) as refused:
+        await loader.load(bundle, first.indexes)
+    write_index(folder, bundle)
+    second = await loader.load(bundle, first.indexes)
+
+    assert refused.value.reason == "INDEX_OF_ANOTHER_BUNDLE"
+    assert second.indexes["anybody"].bundle == second.classifier.bundle.digest
+    await first.close()
+    await second.close()
+
+
 async def test_a_server_without_an_index_says_so(model: Path) -> None:
     """A request without neighbours gets its answers."""
     async with AsyncExitStack() as stack:
