@@ -69,6 +69,9 @@ class PackageWeights(Train):
         )
         return student, fitted
 
+    def _started_from_base(self) -> bool:
+        return False  # `base` is there for its tokenizer; the training began with `made_from`
+
     def _export(self, student: Student, inputs: Inputs, fitted: Fit, work: Path) -> BundleContents:
         made = super()._export(student, inputs, fitted, work)
         origin = find_pretrained(self.made_from)

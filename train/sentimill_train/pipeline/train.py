@@ -207,7 +207,7 @@ class Train(TrainConfig):
             inputs.evaluation,
             load_for_evaluation(draft.path),
             inputs.pretrained.folder,
-            started_from_base=self.preset != "tiny",
+            started_from_base=self._started_from_base(),
             curve=[_epoch(progress) for progress in fitted.curve],
             notes=[] if abstention is None else [abstention.sentence()],
         )
@@ -218,6 +218,10 @@ class Train(TrainConfig):
             overwrite=self.overwrite,
         )
         return bundle, evaluated
+
+    def _started_from_base(self) -> bool:
+        """Return whether `base` is the model before training, to be judged beside the bundle."""
+        return self.preset != "tiny"
 
     def _student(self, inputs: Inputs) -> Student:
         seed_everything(self.fit.seed)
