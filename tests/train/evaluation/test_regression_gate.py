@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, normalizers
 
 from sentimill.classifier import Classifier
 from sentimill.errors import InputError
@@ -13,8 +14,9 @@ from sentimill_train.data.schema import Example
 from sentimill_train.evaluation.evaluate import bundle_contender, judge_bundle
 from sentimill_train.evaluation.labelled_set import Sample
 from sentimill_train.evaluation.regression_gate import decide, holm
+from sentimill_train.evaluation.result import Judgement
 from sentimill_train.metrics.significance import Comparison, compare
-from tiny_bundle import write_tiny_bundle
+from tiny_bundle import tokenizer_json, write_tiny_bundle
 
 
 def versus(*, before: float, after: float, rows: int = 600, seed: int = 0) -> Comparison:
@@ -94,6 +96,37 @@ def test_two_bundles_are_classified_and_compared(bundle: Path) -> None:
 
     assert verdict.passed
     assert [check.difference for check in verdict.checks] == [0.0, 0.0]
+
+
+def test_rows_that_a_rival_cannot_read_count_for_neither(bundle: Path, tmp_path: Path) -> None:
+    """The rows of both stay together, and the sentence says how many are left out."""
+    reads_less = Tokenizer.from_str(tokenizer_json().decode())
+    reads_less.normalizer = normalizers.Sequence(
+        [normalizers.Lowercase(), normalizers.Replace("fine", "")]
+    )
+    more = {"tokenizer.json": reads_less.to_str().encode()}
+    rival = Classifier.load(write_tiny_bundle(tmp_path / "rival", more=more).path)
+    rows = [("fine", "neutral"), ("good battery", "positive"), ("bad battery", "negative")] * 10
+    examples = tuple(
+        Example(id=str(i), text=text, label=label, source="made")
+        for i, (text, label) in enumerate(rows)
+    )
+
+    def judged(*examples: Example) -> Judgement:
+        sample = Sample(name="s", sha256="", part="all", examples=examples)
+        contenders = [bundle_contender(rival, rival.labels)]
+        return judge_bundle(Classifier.load(bundle), [sample], contenders=contenders, draws=100)[0]
+
+    judgement = judged(*examples)
+
+    (found,) = judgement.rivals
+    (on,) = found.sets
+    assert judgement.sets[0].rows == 30
+    assert (on.comparison.rows, on.refused) == (20, 10)
+    assert on.figures["accuracy"].value == 1.0
+    assert found.sentence().endswith("cannot read 10 rows of s, which are left out for both.")
+    with pytest.raises(InputError, match="can read no text of s"):
+        judged(examples[0])
 
 
 def test_bundles_with_other_labels_are_not_compared(bundle: Path, tmp_path: Path) -> None:

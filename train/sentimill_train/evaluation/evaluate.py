@@ -80,7 +80,9 @@ def bundle_contender(other: Classifier, labels: Sequence[str]) -> Contender:
     columns = [other.labels.index(label) for label in labels]
 
     def probs(texts: Sequence[str]) -> Floats:
-        found = [one.probs for one in classify_all(other, texts) if isinstance(one, Prediction)]
+        refused = (np.nan,) * len(columns)
+        answers = classify_all(other, texts)
+        found = [one.probs if isinstance(one, Prediction) else refused for one in answers]
         return np.array(found)[:, columns]
 
     manifest = other.bundle.manifest

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from sentimill.errors import InputError
 from sentimill_train.calibration.abstention import Point, augrc, aurc, risk_coverage
 from sentimill_train.evaluation.behaviour import Result
 from sentimill_train.evaluation.labelled_set import Answered
@@ -81,7 +82,10 @@ class SetResult(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """Another model for the same rows. probs: texts to (rows, labels) in the bundle's order."""
+    """Another model for the same rows.
+
+    probs: texts to (rows, labels) in the bundle's order; NaN for a text that the model refuses.
+    """
 
     name: str
     kind: str
@@ -90,11 +94,15 @@ class Contender:
 
 
 class RivalResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A rival on one set; `comparison` is this bundle (second) against the rival (first)."""
+    """A rival on one set; `comparison` is this bundle (second) against the rival (first).
+
+    refused: rows that the rival cannot read, which count for neither of them.
+    """
 
     name: str
     figures: dict[str, Figure]
     comparison: Comparison
+    refused: int = 0
 
 
 class Rival(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +118,15 @@ class Rival(msgspec.Struct, frozen=True, kw_only=True):
 
     def sentence(self) -> str:
         """Say where this bundle beats the rival; of the base, the figures of both on each set."""
+        said = [self._verdict()]
+        said += [
+            f"{self.name} cannot read {on.refused} rows of {on.name}, which are left out for both."
+            for on in self.sets
+            if on.refused
+        ]
+        return " ".join(said)
+
+    def _verdict(self) -> str:
         if self.kind == "base":
             return " ".join(self._before_and_after(on) for on in self.sets)
         beaten = [s.name for s in self.sets if s.comparison.verdict == "better"]
@@ -270,11 +287,22 @@ def _f1(answers: Answers, place: int, weights: Floats) -> Floats:
 def judge_rival(
     contender: Contender, answered: Sequence[Answered], *, draws: int = DRAWS, seed: int = 0
 ) -> Rival:
-    """Return the figures of *contender* on the same rows, and its comparison with the bundle."""
+    """Return the figures of *contender* on the same rows, and its comparison with the bundle.
+
+    Raises:
+        InputError: NOTHING_CLASSIFIED when it refuses every text of a set.
+    """
     sets = []
     for one in answered:
-        ours = one.answers
-        rival = replace(ours, probs=contender.probs([example.text for example in one.examples]))
+        probs = contender.probs([example.text for example in one.examples])
+        read = np.isfinite(probs[:, 0])
+        if not read.any():
+            raise InputError(
+                f"{contender.name} can read no text of {one.sample.name}: compare with another",
+                reason="NOTHING_CLASSIFIED",
+            )
+        ours = one.answers.take(read)
+        rival = replace(ours, probs=probs[read])
         sets.append(
             RivalResult(
                 name=one.sample.name,
@@ -287,6 +315,7 @@ def judge_rival(
                     draws=draws,
                     seed=seed,
                 ),
+                refused=int((~read).sum()),
             )
         )
     return Rival(name=contender.name, kind=contender.kind, note=contender.note, sets=tuple(sets))
