@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sentimill.batching.scheduler import Scheduler
 from sentimill.classifier import Classifier
 from sentimill.engine.hardware import give_memory_back
-from sentimill.errors import TextError
+from sentimill.errors import TextError, UnavailableError
 from sentimill.evidence.index import Index
 from sentimill.server.daemon_thread import run_in_daemon_thread
 from sentimill.text.tokenizer import Encoded, TextEncoder
@@ -72,12 +72,18 @@ class LoadedModel:
     async def nearest(
         self, caller: str, rows: Sequence[NDArray[np.float32]], count: int
     ) -> list[tuple[Neighbour, ...]]:
-        """Look *rows* of logits and states up in the index of *caller*, in one of the threads."""
+        """Look *rows* of logits and states up in the index of *caller*, in one of the threads.
+
+        Raises UnavailableError where the model was closed meanwhile, as one is whose engine fails.
+        """
         states = np.stack(rows)[:, len(self.classifier.labels) :]
         search = self.indexes[caller].nearest
-        return await asyncio.get_running_loop().run_in_executor(
-            self._threads, search, states, count
-        )
+        try:
+            found = asyncio.get_running_loop().run_in_executor(self._threads, search, states, count)
+        except RuntimeError as error:  # the threads take no more work
+            why = "the engine failed and is being restarted: another server may answer"
+            raise UnavailableError(why, reason="ENGINE_FAILED") from error
+        return await found
 
     async def close(self, timeout_seconds: float = _CLOSE_SECONDS) -> None:
         """Stop queue and threads; what still waits gets UnavailableError.

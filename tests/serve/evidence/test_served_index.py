@@ -19,7 +19,14 @@ from raw_calls import request_of
 from reload_server import reloading
 from sentimill import AsyncClient, Classifier, Client, Security
 from sentimill.batching.admission import Admission
-from sentimill.errors import AuthError, BundleError, InputError, SentimillError, UsageError
+from sentimill.errors import (
+    AuthError,
+    BundleError,
+    InputError,
+    SentimillError,
+    UnavailableError,
+    UsageError,
+)
 from sentimill.observability.metrics import Metrics
 from sentimill.scoring.scorers import LocalScorer
 from sentimill.server.access.auth import new_token
@@ -233,6 +240,21 @@ async def test_a_restarted_engine_has_no_index_of_another_bundle(
     assert second.indexes["anybody"].bundle == second.classifier.bundle.digest
     await first.close()
     await second.close()
+
+
+async def test_a_lookup_in_a_closed_model_may_be_tried_again(model: Path, tmp_path: Path) -> None:
+    """The watchdog closes a model whose engine fails while other calls look up their answers."""
+    folder = write_index(tmp_path / "mine.index", model)
+    metrics = Metrics()
+    admission = Admission(max_texts=10, max_tokens=100, metrics=metrics)
+    loaded = await ModelLoader(serve(model, folder), admission, metrics).load()
+    row = loaded.classifier.compute(["good battery"])[1][0]
+    await loaded.close()
+
+    with pytest.raises(UnavailableError) as refused:
+        await loaded.nearest("anybody", [row], 3)
+
+    assert refused.value.reason == "ENGINE_FAILED"
 
 
 async def test_a_server_without_an_index_says_so(model: Path) -> None:
