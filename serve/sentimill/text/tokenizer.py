@@ -23,6 +23,9 @@ Truncation = Literal["head", "head-tail"]
 # change the tokens that are kept, and a megabyte costs no more than a long review.
 _CHARACTERS_PER_TOKEN: Final = 16
 
+_MOST: Final = 4096
+"""Texts that are looked at and tokenized together; more would only be copied at once in memory."""
+
 
 def truncate(ids: NDArray[np.int64], tokens: int, how: Truncation) -> NDArray[np.int64]:
     """Return *ids* cut to at most *tokens*.
@@ -104,6 +107,9 @@ class TextEncoder:
 
     def encode(self, texts: Sequence[str]) -> list[Encoded | TextError]:
         """Return one `Encoded` for each text, in order, or the TextError that `clean` raised."""
+        if len(texts) > _MOST:
+            parts = (texts[at : at + _MOST] for at in range(0, len(texts), _MOST))
+            return [one for part in parts for one in self.encode(part)]
         results: list[Encoded | TextError | None] = [None] * len(texts)
         # One after the other for a few texts, where looking at all of them together costs more.
         plain = find_plain(texts).tolist() if len(texts) >= MANY else [False] * len(texts)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from sentimill.bundle.reference import reference_bundle
 from sentimill.errors import BundleError, TextError
+from sentimill.text.cleaning import find_plain
 from sentimill.text.tokenizer import (
     Encoded,
     TextEncoder,
@@ -196,3 +199,22 @@ def reference_encoder() -> TextEncoder:
         truncation="head-tail",
         languages=("en",),
     )
+
+
+def test_many_texts_are_encoded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In order, and without a copy of all of them in memory."""
+    sizes: list[int] = []
+
+    def count(texts: Sequence[str]) -> NDArray[np.bool_]:
+        sizes.append(len(texts))
+        return find_plain(texts)
+
+    monkeypatch.setattr("sentimill.text.tokenizer.find_plain", count)
+    texts = [("good", "", "bad bad")[i % 3] for i in range(10_000)]
+
+    found = encoder().encode(texts)
+
+    assert sizes == [4096, 4096, 1808]
+    got = [list(one.ids) if isinstance(one, Encoded) else None for one in found]
+    expected = ([CLS, GOOD, SEP], None, [CLS, BAD, BAD, SEP])
+    assert got == [expected[i % 3] for i in range(10_000)]
