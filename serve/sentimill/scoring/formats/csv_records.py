@@ -234,8 +234,11 @@ class RecordReader:
 
     def _bad_quotes(self, what: str, line: int, lines: list[bytes]) -> TextError:
         where = f"line {line}" if len(lines) == 1 else f"lines {line} to {line + len(lines) - 1}"
-        blank = self.encoding.encode(f"{self.dialect.delimiter} {self.dialect.quote}")
-        if any(blank in one for one in lines):
+        mark = self.dialect.quote or ""
+        blank = self.encoding.encode(f"{self.dialect.delimiter} {mark}")
+        before, found, _ = b"".join(lines).partition(blank)
+        # Inside of quotes, as in `"so, "he" said"`, the blank is text.
+        if found and before.count(self.encoding.encode(mark)) % 2 == 0:
             why = f"the row on {where} has a blank between a delimiter and a quote, which then"
             why += " quotes nothing: write the file again without such blanks, as pandas does after"
             why += " read_csv(..., skipinitialspace=True)"

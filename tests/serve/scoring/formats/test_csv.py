@@ -142,6 +142,7 @@ def test_a_blank_before_a_quote_is_named(tmp_path: Path, scorer: LocalScorer) ->
         (b'id,text\n1,said "good\n2,bad\n', ["BAD_QUOTES", "negative"], "line 2"),
         (b'id,text\n"1\n",a "good\n2,bad\n', ["BAD_QUOTES", "negative"], "lines 2 to 3"),
         (b'text,x\n"good \\",so"\nbad,6\n', ["BAD_QUOTES", "negative"], "line 2"),
+        (b'id,text\n1,"She said, "good" to me"\n2,bad\n', ["BAD_QUOTES", "negative"], "line 2"),
         (b'id\ttext\n1\t"Great phone\n2\t"bad"\n3\tbad\n', ["BAD_QUOTES", "negative"], "2 to 3"),
     ],
 )
