@@ -36,9 +36,13 @@ def make(folder: Path) -> None:
 
 
 def compare(folder: Path) -> None:
-    """Check that both exporters gave the same files, which verify and say the same."""
+    """Check that both exporters gave the same files, which verify and say the same.
+
+    The graph of optimum is spelt another way, so it has no packed form; a GPU pads its rows.
+    """
     ours, theirs = (open_bundle(folder / name) for name in ("default", "optimum"))
-    assert ours.manifest.files.keys() == theirs.manifest.files.keys()
+    assert ours.manifest.files.keys() - theirs.manifest.files.keys() == {"onnx/fp16-packed.onnx"}
+    assert theirs.manifest.files.keys() <= ours.manifest.files.keys()
     assert list(ours.manifest.precisions) == list(theirs.manifest.precisions)
     assert {"fp32", "int8", "fp16"} == theirs.manifest.precisions.keys()
     for bundle in (ours, theirs):
