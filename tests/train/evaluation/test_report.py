@@ -68,6 +68,7 @@ def test_the_first_screen_answers_what_a_reader_asks(page: str) -> None:
     ]
     assert re.search(r"It labels [\d.]+% of 200 reviews", start)
     assert "The weakest label is" in start
+    assert not re.search(r"Of reviews with [\w-]+ (yes|no)\b", start)
 
 
 def test_a_curve_of_one_point_is_not_drawn(bundle: Path) -> None:

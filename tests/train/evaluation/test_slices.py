@@ -69,6 +69,20 @@ def test_a_weak_slice_is_found_and_small_ones_are_left_out() -> None:
     assert ("capitals", "all") not in {(s.kind, s.value) for s in found}
 
 
+def test_a_slice_with_hardly_any_other_rows_is_not_weak() -> None:
+    """Two right answers elsewhere do not show that 75 % is little."""
+    texts = ["It is a lamp."] * 60 + ["Is it any good?"] * 2
+    probs = np.tile([0.1, 0.8, 0.1], (len(texts), 1))
+    probs[:15] = [0.8, 0.1, 0.1]
+    answers = Answers(LABELS, np.ones(len(texts), dtype=np.int64), probs)
+    (question,) = [
+        s for s in slice_by_kind([review(t) for t in texts], answers) if s.kind == "question"
+    ]
+
+    assert (question.value, question.accuracy.value) == ("no", 0.75)
+    assert not question.weak
+
+
 def test_lengths_come_in_order() -> None:
     """From short to long, with what is over the last bound at the end."""
     texts = [text for n in (300, 200, 5, 30, 100) for text in ["word " * n] * 20]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from sentimill.bundle.manifest import Manifest
 from sentimill_train.evaluation.result import Judgement, SetResult
+from sentimill_train.evaluation.slices import Slice
 
 _MOST_WEAK = 2
 _FEW_ROWS = 100
@@ -29,10 +30,6 @@ def _how_good(judgement: Judgement, first: SetResult) -> str:
         f"It labels {accuracy.value:.1%} of {first.rows:,} reviews ({first.name}) correctly; of"
         f" other reviews like these, {accuracy.low:.1%} to {accuracy.high:.1%}."
     )
-    for rival in judgement.rivals:
-        if rival.kind == "base":
-            before = rival.sets[0].figures["accuracy"].value
-            sentence += f" Before training, the base {rival.name} labels {before:.1%} correctly."
     two = first.figures.get("two_class_accuracy")
     if two is not None:
         sentence += f" Without the neutral ones, it labels {two.value:.1%} correctly."
@@ -41,6 +38,10 @@ def _how_good(judgement: Judgement, first: SetResult) -> str:
         sentence += (
             f" It abstains from {first.abstained:.1%}, and {wrong:.1%} of its answers are wrong."
         )
+    for rival in judgement.rivals:
+        if rival.kind == "base":
+            before = rival.sets[0].figures["accuracy"].value
+            sentence += f" Before training, the base {rival.name} labels {before:.1%} correctly."
     return sentence
 
 
@@ -66,7 +67,7 @@ def _where_it_fails(judgement: Judgement, first: SetResult) -> str:
             f" reviews, and {worst.precision.value:.0%} of its “{worst.label}” answers are right."
         )
     sentences += [
-        f"Of reviews with {s.kind} {s.value}, {s.accuracy.value:.0%} are right."
+        f"Of reviews {_with(s)}, {s.accuracy.value:.0%} are right."
         for s in first.weak_slices()[:_MOST_WEAK]
     ]
     sentences += [
@@ -74,6 +75,12 @@ def _where_it_fails(judgement: Judgement, first: SetResult) -> str:
         for test in judgement.failed_tests()[:1]
     ]
     return " ".join(sentences)
+
+
+def _with(part: Slice) -> str:
+    if part.value == "no":
+        return f"without {part.kind}"
+    return f"with {part.kind}" if part.value == "yes" else f"with {part.kind} {part.value}"
 
 
 def _what_next(judgement: Judgement, first: SetResult) -> str:

@@ -39,7 +39,8 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
 
     kind, value: such as `negation`, `yes`. macro_f1: over the labels that occur in the slice; None
     where one label is all there is. confidence: mean; above accuracy, the model is too sure here.
-    weak: the whole interval of its accuracy is below the accuracy on the other rows.
+    weak: the whole interval of its accuracy is below the accuracy on the other rows, of which there
+    are `MIN_ROWS` too.
     """
 
     kind: str
@@ -113,7 +114,7 @@ def _slice(kind: str, value: str, inside: NDArray[np.bool_], answers: Answers) -
         accuracy=accuracy,
         macro_f1=macro_f1_of(part.predicted, part.gold) if several else None,
         confidence=float(part.confidence.mean()),
-        weak=bool(len(rest) and accuracy.high < rest.mean()),
+        weak=len(rest) >= MIN_ROWS and accuracy.high < float(rest.mean()),
     )
 
 
