@@ -58,9 +58,9 @@ bench-gpu: ## compare them on a GPU, in ten minutes: BUNDLE=folder with fp16, PY
 figures: $(READY) ## write the tables of README and docs from benchmarks/results and bundles/reference
 	$(BIN)/python -m benchmarks.figures
 
-picture: ## draw the README's picture of the report, with Chromium
+picture: ## draw the README's picture of the report of BUNDLE=folder, with Chromium
 	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1100,900 \
-	  --screenshot=$(CURDIR)/docs/pictures/report.png file://$(CURDIR)/bundles/reference/report.html
+	  --screenshot=$(CURDIR)/docs/pictures/report.png file://$(abspath $(BUNDLE))/report.html
 
 clean: ## remove what these commands made, except bundles
 	rm -rf $(VENV) .venv-wheel .venv-uv .venv-moto .venv-triton .venv-optimum dist demo
