@@ -257,7 +257,7 @@ class RecordReader:
     def _is_header(self, fields: list[str]) -> bool:
         """Say whether a record is the header again; a joined file may bring its byte-order mark."""
         if fields[0].startswith("\ufeff"):
-            fields = [fields[0][1:].strip(self.dialect.quote), *fields[1:]]
+            fields = [fields[0][1:].strip(self.dialect.quote or ""), *fields[1:]]
         return tuple(fields) == self.columns
 
     def _read_loosely(self, lines: list[bytes]) -> list[str]:

@@ -116,6 +116,17 @@ def test_a_quote_that_is_never_closed_is_a_bad_row(tmp_path: Path, scorer: Local
     assert "holds the rest of the file (lines: 2)" in listed
 
 
+def test_a_blank_makes_a_row_another_one_than_the_header(
+    tmp_path: Path, scorer: LocalScorer
+) -> None:
+    """Without quotes too, and whatever the rows beside it are: an odd one, or none."""
+    layout = Layout(quote=None)
+    data = "text,b\n\ufeff good,1\n\ufeff text,b\n\ufefftext,b\n".encode()
+    for odd in (b"", b"\n"):
+        _, out = score(tmp_path, scorer, data + odd, layout=layout)
+        assert outcomes(out) == ["positive", "neutral", "REPEATED_HEADER"]
+
+
 def test_a_blank_before_a_quote_is_named(tmp_path: Path, scorer: LocalScorer) -> None:
     """What the message names writes a file of which every row has an answer."""
     data = b'id, text\n1, "good, really"\n2, "bad\nbad"\n'
