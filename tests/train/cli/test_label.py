@@ -19,13 +19,15 @@ from sentimill.errors import SomeRowsFailed, UsageError, outcome
 from sentimill_train.cli.curate import curate
 from sentimill_train.cli.label import label
 from sentimill_train.cli.sample import sample
+from sentimill_train.cli.train import train
 from teacher_server import Behaviour, teacher_server
 
 APP = typer.Typer()
 APP.command()(label)
-CURATE, SAMPLE = typer.Typer(), typer.Typer()
+CURATE, SAMPLE, TRAIN = typer.Typer(), typer.Typer(), typer.Typer()
 CURATE.command()(curate)
 SAMPLE.command()(sample)
+TRAIN.command()(train)
 
 
 def call(*args: object) -> BaseException | None:
@@ -183,7 +185,7 @@ def test_guide_names_only_options_that_there_are() -> None:
     """And leaves out none of `label` that costs money or keeps something private."""
     guide = (ROOT / "docs/labelling.md").read_text(encoding="utf-8")
     named = set(re.findall(r"--[a-z][a-z-]+", guide))
-    commands = [typer.main.get_command(app) for app in (APP, CURATE, SAMPLE)]
+    commands = [typer.main.get_command(app) for app in (APP, CURATE, SAMPLE, TRAIN)]
     known = {name for command in commands for each in command.params for name in each.opts}
 
     assert named - known == set()
