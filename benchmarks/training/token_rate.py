@@ -11,6 +11,8 @@ its last. Every other arm is `bare` with one change:
 - `cast_linear`: a copy of the student keeps the weights of its linear layers in bfloat16. Each step
   copies the weights to it and the gradients back; autocast then has no weight to cast
 - `cast_encoder`: the same with the whole encoder in bfloat16, and without autocast
+- `math_attention`: attention from plain products. PyTorch's flash kernel, which it takes on a CPU
+  where attention has no dropout, is slower backward
 - `dropout`: of 0.1 in the encoder, which the included model was trained without
 
 All run in one process in turns, every second turn in reverse order. Ratios are of the same turn,
@@ -36,6 +38,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.record import RESULTS, surroundings, write_result
 from benchmarks.reviews import read_reviews
@@ -78,11 +81,13 @@ class Bare:
     dtype: torch.dtype | None
     weights: Student | None = None
     optimizer: torch.optim.Optimizer | None = None
+    attention: Sequence[SDPBackend] = (SDPBackend.FLASH_ATTENTION, SDPBackend.MATH)
 
     def turn(self, batches: Sequence[Batch]) -> Parts:
         """Return the seconds of each part."""
         self.student.train()
-        steps = [self._step(batch) for batch in batches][1:]
+        with sdpa_kernel(list(self.attention)):
+            steps = [self._step(batch) for batch in batches][1:]
         return {part: sum(step[part] for step in steps) for part in steps[0]}
 
     def _step(self, batch: Batch) -> Parts:
@@ -251,6 +256,7 @@ def bare_arms(student: Student) -> dict[str, Bare]:
         "bare": Bare(student=plain, dtype=dtype),
         "optimizer": Bare(student=stepping, dtype=dtype, optimizer=adamw(stepping)),
         "embeddings": Bare(student=whole, dtype=dtype, optimizer=adamw(whole)),
+        "math_attention": Bare(student=plain, dtype=dtype, attention=(SDPBackend.MATH,)),
         "dropout": Bare(student=dropping, dtype=dtype),
     }
     if dtype is not None:

@@ -16,7 +16,7 @@ def test_all_arms_learn_the_same_batches_in_turns(tmp_path: Path) -> None:
     """Each has a ratio a turn: what a busy machine does to one arm it does to all."""
     found = measured(student(tmp_path), rows_of(reviews(48)), turns=3)
 
-    assert found["arms"].keys() >= {"loop", "bare", "optimizer", "embeddings", "dropout"}
+    assert found["arms"].keys() >= {"loop", "bare", "optimizer", "embeddings", "math_attention"}
     for arm in found["arms"].values():
         assert arm["tokens_per_second"] > 0
         assert len(arm["of_bare"]["each"]) == 3
