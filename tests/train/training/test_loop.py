@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from sentimill_train.model.autocast import fast_dtype
+from sentimill_train.model.autocast import fast_dtype, training_attention
 from sentimill_train.model.student import Student, predict
 from sentimill_train.training import loop as fitting
 from sentimill_train.training.loop import FitConfig, Progress, fit
@@ -189,3 +189,45 @@ def test_training_works_in_bfloat16_and_in_float32(
     found = fit(student(tmp_path), TRAIN, VALIDATION, replace(QUICK, bf16=bf16))
 
     assert (found.autocast, found.macro_f1) == ("bfloat16" if bf16 else "float32", 1.0)
+
+
+@pytest.mark.parametrize(("bf16", "fused"), [(True, False), (False, True)])
+def test_short_rows_in_bfloat16_learn_without_the_fused_attention(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bf16: bool, fused: bool
+) -> None:
+    """It is slow backward there. Twice gives the same weights, and afterwards it is on again."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    config = replace(QUICK, epochs=1, bf16=bf16)
+    made, again = (student(tmp_path / str(i)) for i in range(2))
+    read, found = made.read, []
+
+    def read_and_look(ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        found.append(torch.backends.cuda.flash_sdp_enabled())
+        return read(ids, mask)
+
+    monkeypatch.setattr(made, "read", read_and_look)
+    fit(made, TRAIN, VALIDATION, config)
+    fit(again, TRAIN, VALIDATION, config)
+
+    assert found[0] is fused
+    assert torch.backends.cuda.flash_sdp_enabled()
+    assert all(
+        torch.equal(a, b) for a, b in zip(made.parameters(), again.parameters(), strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "tokens", "fused"),
+    [
+        ("cpu", torch.bfloat16, 128, False),
+        ("cpu", torch.bfloat16, 129, True),
+        ("cpu", None, 25, True),
+        ("cuda", torch.bfloat16, 25, True),
+    ],
+)
+def test_the_fused_attention_is_left_out_where_it_was_measured_to_be_slower(
+    device: str, dtype: torch.dtype | None, tokens: int, fused: bool
+) -> None:
+    """Of long rows, of float32 and of a GPU it is the faster one."""
+    with training_attention(torch.device(device), dtype, tokens):
+        assert torch.backends.cuda.flash_sdp_enabled() is fused

@@ -18,7 +18,7 @@ from sentimill.errors import SentimillError
 from sentimill_train.calibration.temperature import calibrated_nll
 from sentimill_train.data.tokenized import Rows, plan_epoch
 from sentimill_train.metrics.classification import macro_f1_of
-from sentimill_train.model.autocast import autocast, fast_dtype
+from sentimill_train.model.autocast import autocast, fast_dtype, training_attention
 from sentimill_train.model.student import Student, predict, to_tensors
 from sentimill_train.training.checkpoint import Checkpoint, stop_signals
 from sentimill_train.training.distributed import current_process
@@ -254,7 +254,7 @@ class _Loop:
             torch.from_numpy(each[chosen]).to(device)
             for each in (train.gold, train.soft, train.weight, train.allowed)
         )
-        with autocast(device, self.dtype):
+        with autocast(device, self.dtype), training_attention(device, self.dtype, ids.shape[1]):
             logits, states = self.student.read(ids, mask)
         losses = distil_loss(
             logits, gold, soft, config.soft_weight, config.distil_temperatures, allowed
