@@ -52,11 +52,28 @@ _PLACEHOLDERS: Final = frozenset(
 
 _LONGEST_PLACEHOLDER: Final = max(map(len, _PLACEHOLDERS)) + 1
 
-_LONGEST_PLAIN: Final = 20_000  # as `fast_tokenizer` reads
-_EYES: Final = np.isin(range(128), [*b":;="])
-_MOUTHS: Final = np.isin(range(128), [*b"'-()oODPp/\\|*"])
-_MARKS: Final = np.isin(range(128), [*range(32), 127, *b"&<>[_^\\"]) | _EYES
-"""Of the ASCII characters those with which something begins that cleaning changes, and `[`."""
+LONGEST_PLAIN: Final = 20_000
+"""The longest text that `find_plain` looks at, in characters: what `fast_tokenizer` reads."""
+
+_ODD_PAIRS: Final = (
+    (b"".join(map(bytes, [range(32), (127,)])) + b"&<>[_^\\", bytes(range(128))),
+    (b":;=", b"'-()oODPp/\\|*"),
+    (b" ", b" "),
+    (b"xX", b"D"),
+)
+"""Pairs of ASCII characters with which something begins that cleaning changes, and `[`.
+
+Each pair has its first character in the first set and its second one in the second set.
+"""
+
+
+def _table(side: int) -> bytes:
+    """Return, for each byte, one bit for each set on this *side* of `_ODD_PAIRS` that has it."""
+    sets = [pair[side] for pair in _ODD_PAIRS]
+    return bytes(sum((byte in one) << k for k, one in enumerate(sets)) for byte in range(256))
+
+
+_FIRST, _SECOND = _table(0), _table(1)
 
 
 def clean(text: str, version: int = CLEANING) -> str:
@@ -71,24 +88,20 @@ def clean(text: str, version: int = CLEANING) -> str:
 def find_plain(texts: Sequence[str]) -> NDArray[np.bool_]:
     """Tell which of *texts* stay as they are: `clean` neither changes nor refuses them.
 
-    All of them are looked at together, which takes a fifth of the time of `clean`. A plain text is
+    All of them are looked at together, which takes a tenth of the time of `clean`. A plain text is
     of printable ASCII without `[` and has at most 20,000 characters.
     """
-    lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-    plain = np.fromiter(map(str.isascii, texts), np.bool_, len(texts))
-    plain &= (lengths > _LONGEST_PLACEHOLDER) & (lengths <= _LONGEST_PLAIN)
+    kept = [text if text.isascii() else "?" for text in texts]  # too short to be plain
+    lengths = np.fromiter(map(len, kept), np.int64, len(kept))
+    plain = (lengths > _LONGEST_PLACEHOLDER) & (lengths <= LONGEST_PLAIN)
     # Between two blanks, so that one at either end of a text stands beside another.
-    data = np.frombuffer(f" {' '.join(texts)} ".encode("ascii", "replace"), np.uint8)
-    here, after = data[:-1], data[1:]
-    pairs = (here == ord(" ")) & (after == ord(" ")) | (here | 0x20 == ord("x")) & (
-        after == ord("D")
-    )
-    odd = np.flatnonzero(_MARKS[here] | pairs)
-    odd = odd[~_EYES[here[odd]] | _MOUTHS[after[odd]]]
+    data = f" {' '.join(kept)} ".encode()
+    here, after = (np.frombuffer(data.translate(table), np.uint8) for table in (_FIRST, _SECOND))
+    odd = np.flatnonzero((here[:-1] & after[1:]) != 0)
     ends = np.cumsum(lengths + 1)
     # A blank between two texts belongs to both.
     for side in ("left", "right"):
-        plain[np.minimum(np.searchsorted(ends, odd, side), len(texts) - 1)] = False
+        plain[np.minimum(np.searchsorted(ends, odd, side), len(kept) - 1)] = False
     return plain
 
 

@@ -25,7 +25,7 @@ from itertools import groupby
 from typing import Final
 
 _CACHED_CHARACTERS: Final = 32
-"""The longest sequence whose name is kept: callers can join emoji without end."""
+"""The longest row of emoji whose names are kept: callers can join emoji without end."""
 
 _MOST_ALIKE: Final = 2
 """Equal emoji kept in a row: a second one adds emphasis, a tenth one only adds tokens."""
@@ -151,16 +151,24 @@ def _meant(match: re.Match[str]) -> str:
 
 def _named(match: re.Match[str]) -> str:
     """Return the names of the emoji in a row that *match* found."""
+    row = match[0]
+    names = _names_of if len(row) <= _CACHED_CHARACTERS else _names_of.__wrapped__
+    return _set_off(match, names(row))
+
+
+@lru_cache(maxsize=4096)
+def _names_of(row: str) -> str:
+    """Return the names of the emoji in a *row*, each between colons."""
     kept: list[str] = []
-    row = _patterns()[1].findall(match[0])
-    for stars, signs in groupby(row, lambda sign: sign[0] in _STARS + _EMPTY_STAR):
+    found = _patterns()[1].findall(row)
+    for stars, signs in groupby(found, lambda sign: sign[0] in _STARS + _EMPTY_STAR):
         if stars:
-            found = _RATING.findall("".join(sign[0] for sign in signs))
-            kept += [_rating(len(full), len(empty)) for full, empty in found]
+            ratings = _RATING.findall("".join(sign[0] for sign in signs))
+            kept += [_rating(len(full), len(empty)) for full, empty in ratings]
         else:
             for sign, alike in groupby(signs):
                 kept += [_name(sign)] * min(len(list(alike)), _MOST_ALIKE)
-    return _set_off(match, " ".join(kept))
+    return " ".join(kept)
 
 
 def _rating(full: int, empty: int) -> str:
@@ -181,13 +189,6 @@ def _set_off(match: re.Match[str], name: str) -> str:
 
 def _name(sequence: str) -> str:
     """Return the name of one emoji, between colons."""
-    if len(sequence) > _CACHED_CHARACTERS:
-        return _find_name.__wrapped__(sequence)
-    return _find_name(sequence)
-
-
-@lru_cache(maxsize=4096)
-def _find_name(sequence: str) -> str:
     bare = _DROPPED.sub("", sequence)
     names = _names()
     if bare in names:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from sentimill.errors import BundleError, TextError
-from sentimill.text.cleaning import CLEANING, CLEANING_VERSIONS, find_plain, tidy
+from sentimill.text.cleaning import CLEANING, CLEANING_VERSIONS, LONGEST_PLAIN, find_plain, tidy
 from sentimill.text.emoji_names import name_emoji
 from sentimill.text.fast_tokenizer import MANY, fast_tokenizer, is_proven
-from sentimill.text.language import foreign_language
+from sentimill.text.language import find_english, foreign_language
 
 Truncation = Literal["head", "head-tail"]
 """How a long text is cut: keep its beginning, or its beginning and its end."""
@@ -112,19 +112,23 @@ class TextEncoder:
             return [one for part in parts for one in self.encode(part)]
         results: list[Encoded | TextError | None] = [None] * len(texts)
         # One after the other for a few texts, where looking at all of them together costs more.
-        plain = find_plain(texts).tolist() if len(texts) >= MANY else [False] * len(texts)
-        fast: list[tuple[int, str, bool, bool]] = []
+        easy = self._easy(texts) if len(texts) >= MANY else {}
+        fast = [(i, *self._cap(text), False) for i, text in easy.items()]
         left: list[tuple[int, str, bool, bool]] = []
+        if not self._fast:
+            fast, left = left, fast
         for i, text in enumerate(texts):
+            if i in easy:
+                continue
             try:
-                tidied = text if plain[i] else tidy(text)
+                tidied = tidy(text)
             except TextError as error:
                 results[i] = error
                 continue
-            body, cut = self._cap(tidied if plain[i] or self.cleaning < 2 else name_emoji(tidied))
+            body, cut = self._cap(tidied if self.cleaning < 2 else name_emoji(tidied))
             # Before emoji have names, which would be English words in the text.
             foreign = bool(self.languages and foreign_language(tidied, self.languages))
-            proven = self._fast is not None and (plain[i] or is_proven(body))
+            proven = self._fast is not None and is_proven(body)
             (fast if proven else left).append((i, body, cut, foreign))
         if self._fast:
             found = self._fast.ids([body for _, body, _, _ in fast])
@@ -135,6 +139,17 @@ class TextEncoder:
             for (i, _, cut, foreign), encoding in zip(left, encodings, strict=True):
                 results[i] = self._encoded(np.array(encoding.ids, np.int64), cut, foreign)
         return [result for result in results if result is not None]
+
+    def _easy(self, texts: Sequence[str]) -> dict[int, str]:
+        """Return by their places the texts that are English and that cleaning at most strips."""
+        if self.languages and "en" not in self.languages:
+            return {}
+        # A longer text is never plain, and with its blanks it may be too large.
+        stripped = [text.strip() if len(text) <= LONGEST_PLAIN else text for text in texts]
+        places = np.flatnonzero(find_plain(stripped))
+        if self.languages:
+            places = places[find_english([stripped[i] for i in places.tolist()])]
+        return {i: stripped[i] for i in places.tolist()}
 
     def _encoded(self, ids: NDArray[np.int64], cut: bool, foreign: bool) -> Encoded | TextError:
         """Cut *ids* to the limit, special tokens kept; without others the text is empty."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sentimill.text.emoji_names import _WITH_EYES, _find_name, _may_have_eyes, name_emoji
+from sentimill.text.emoji_names import _WITH_EYES, _may_have_eyes, _names_of, name_emoji
 
 
 @pytest.mark.parametrize(
@@ -137,9 +137,9 @@ def test_a_heart_of_very_many_digits_is_read_in_one_pass(end: str) -> None:
 
 def test_names_of_endless_sequences_are_not_kept() -> None:
     """Callers can join emoji without end, and each text would stay in memory."""
-    before = _find_name.cache_info().currsize
+    before = _names_of.cache_info().currsize
     joined = "\u200d".join(["👨", "👩"] * 50)
 
     assert name_emoji(joined).count(":man:") > 1
-    assert _find_name.cache_info().currsize <= before + 2
-    assert _find_name.cache_info().maxsize is not None
+    assert _names_of.cache_info().currsize <= before + 2
+    assert _names_of.cache_info().maxsize is not None

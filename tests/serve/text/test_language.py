@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from live_server import live_server
 from scoring_jobs import job
@@ -13,7 +16,7 @@ from sentimill import Classifier, Client, Prediction
 from sentimill.scoring.scorers import LocalScorer
 from sentimill.scoring.server_scorer import ServerScorer
 from sentimill.server.settings import Serve
-from sentimill.text.language import foreign_language, languages_of
+from sentimill.text.language import find_english, foreign_language, languages_of
 from tiny_bundle import write_tiny_bundle
 
 ENGLISH = frozenset({"en"})
@@ -55,6 +58,33 @@ def test_wanted_languages_stay() -> None:
     text = "Das Gerät ist nach zwei Wochen kaputt gegangen, der Händler antwortet nicht."
 
     assert foreign_language(text, frozenset({"en", "de"})) is None
+
+
+WORDS = st.sampled_from(
+    ["the", "The", "WOULD", "wouldx", "i", "a_b", "don't", "thethethe", "7", "schlecht", "gut"]
+)
+HEADS = st.lists(WORDS | st.sampled_from([" ", ", ", "\n", "."]), max_size=60).map(" ".join)
+
+
+@given(texts=st.lists(HEADS, min_size=1, max_size=9))
+def test_many_texts_are_english_where_each_is(texts: list[str]) -> None:
+    """Every text counts by itself, whatever stands before and behind it."""
+    counted = [
+        [re.findall(r"\w+", text[:most].lower(), re.ASCII) for most in (100, 400)] for text in texts
+    ]
+    expected = [
+        any(
+            len(words) >= 5
+            and sum(word in {"the", "would", "i"} for word in words) >= 0.2 * len(words)
+            for words in both
+        )
+        for both in counted
+    ]
+
+    assert find_english(texts).tolist() == expected
+    assert not any(
+        foreign_language(text, ENGLISH) for text, one in zip(texts, expected, strict=True) if one
+    )
 
 
 @pytest.fixture(scope="module")

@@ -201,6 +201,28 @@ def reference_encoder() -> TextEncoder:
     )
 
 
+PLAIN = " The seller was kind and it came in a day."
+BLANKS = (("", ""), (" ", "\n"), ("\t  ", ""), ("", "\xa0 "))
+
+
+@given(st.lists(st.one_of(ANY_TEXT, ANY_MARKUP, st.just(PLAIN)), min_size=1, max_size=12))
+def test_many_texts_are_encoded_like_each_alone(texts: list[str]) -> None:
+    """Also with blanks around them, which a text alone loses too."""
+    texts = [f"{before}{text}{PLAIN}{after}" for text in texts for before, after in BLANKS]
+    reader = reference_encoder()
+    alone = [found for text in texts for found in reader.encode([text])]
+    together = reader.encode(texts * (64 // len(texts) + 1))[: len(texts)]
+
+    assert [*map(summary, together)] == [*map(summary, alone)]
+
+
+def summary(found: Encoded | TextError) -> object:
+    """Return all that a result says."""
+    if isinstance(found, TextError):
+        return found.reason, str(found)
+    return found.ids.tolist(), found.truncated, found.foreign
+
+
 def test_many_texts_are_encoded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """In order, and without a copy of all of them in memory."""
     sizes: list[int] = []
