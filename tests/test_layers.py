@@ -88,11 +88,11 @@ SERVE_ARROWS = {
     "types": {"errors"},
     "progress": set[str](),
     "bundle": {"errors", "atomic_write"},
-    "installed_packages": set[str](),
+    "installed_packages": {"errors"},
     "text": {"errors", "types", "installed_packages"},
     "engine": {"errors", "installed_packages"},
     "decisions": set[str](),
-    "evidence": {"errors", "types", "atomic_write", "bundle", "decisions"},
+    "evidence": {"errors", "types", "atomic_write", "bundle", "installed_packages"},
     "classifier": {
         "errors", "types", "progress", "decisions", "bundle", "text", "engine", "evidence",
     },

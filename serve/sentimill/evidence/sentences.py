@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
-from sentimill.errors import SentimillError, UsageError
+from sentimill.errors import SentimillError
+from sentimill.installed_packages import from_extra
 from sentimill.types import Prediction, Probs, Sentence
 
 MAX_SENTENCES: Final = 32
@@ -29,11 +30,8 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
     """Return the start and the end of each sentence, in characters, without blanks around it."""
     if len(text) > MAX_CHARACTERS:
         return []
-    try:
+    with from_extra("evidence", "sentences need the package nupunkt"):
         from nupunkt import sentence_spans as split
-    except ImportError as error:
-        why = f"sentences need the package nupunkt ({error}): pip install 'sentimill[evidence]'"
-        raise UsageError(why, reason="EXTRA_MISSING") from error
     spans = split(text)
     count = min(len(spans), MAX_SENTENCES)
     groups = [spans[k * len(spans) // count : (k + 1) * len(spans) // count] for k in range(count)]
@@ -43,13 +41,8 @@ def sentence_spans(text: str) -> list[tuple[int, int]]:
 def sentences_json(sentences: Sequence[Sentence]) -> str | None:
     """Return *sentences* as a cell of a table: places, labels and changes; None for none."""
     rows = [
-        {
-            "start": one.start,
-            "end": one.end,
-            "label": one.label,
-            "change": None if one.change is None else round(one.change, 4),
-        }
-        for one in sentences
+        dict(start=s.start, end=s.end, label=s.label, change=s.change and round(s.change, 4))
+        for s in sentences
     ]
     return json.dumps(rows) if rows else None
 
@@ -57,8 +50,8 @@ def sentences_json(sentences: Sequence[Sentence]) -> str | None:
 class Explanation:
     """Texts and, behind them, their parts; and the sentences that follow from the probs of all.
 
-    To iterate over it yields the texts, then for each text its sentences and itself without each of
-    them. A text of one sentence has no parts. Iterate once.
+    Iterating yields the texts, and then, for each sentence of each text, the sentence and the text
+    without it. A text of one sentence has no parts. Iterate once.
     """
 
     def __init__(self, texts: Iterable[Any]) -> None:
@@ -71,8 +64,8 @@ class Explanation:
             spans = sentence_spans(text) if isinstance(text, str) else []
             self._spans.append(spans)
             if len(spans) > 1:
-                parts += [text[start:end] for start, end in spans]
-                parts += [f"{text[:start]} {text[end:]}" for start, end in spans]
+                for start, end in spans:
+                    parts += [text[start:end], f"{text[:start]} {text[end:]}"]
             yield text
         yield from parts
 
@@ -93,32 +86,24 @@ class Explanation:
         self, probs: Sequence[Row], labels: tuple[str, ...]
     ) -> list[tuple[Sentence, ...]]:
         """Return the sentences of each text, from the *probs* of all that was yielded."""
-        at = len(self._spans)
+        parts = iter(probs[len(self._spans) :])
         found: list[tuple[Sentence, ...]] = []
         for whole, spans in zip(probs, self._spans, strict=False):
-            alone: Sequence[Row] = [whole]
-            without: Sequence[Row] = [None]
-            if (count := len(spans)) > 1:
-                alone, without = probs[at : at + count], probs[at + count : at + 2 * count]
-                at += 2 * count
-            parts = zip(spans, alone, without, strict=False)
-            made = [_sentence(*span, own, rest, whole, labels) for span, own, rest in parts]
-            found.append(tuple(one for one in made if one is not None))
+            made = []
+            for start, end in spans:
+                own, rest = (next(parts), next(parts)) if len(spans) > 1 else (whole, None)
+                if own and whole:
+                    label, change = labels[own.index(max(own))], _change(whole, rest, labels)
+                    made.append(Sentence(start, end, label, Probs(own, labels), change))
+            found.append(tuple(made))
         return found
 
 
-def _sentence(
-    start: int, end: int, own: Row, rest: Row, whole: Row, labels: tuple[str, ...]
-) -> Sentence | None:
-    if own is None or whole is None:
+def _change(whole: Sequence[float], rest: Row, labels: tuple[str, ...]) -> float | None:
+    if rest is None:
         return None
-    best = max(range(len(labels)), key=whole.__getitem__)
-
-    def value(probs: Sequence[float]) -> float:
-        if "negative" in labels and "positive" in labels:
-            return probs[labels.index("positive")] - probs[labels.index("negative")]
-        return probs[best]
-
-    label = labels[max(range(len(labels)), key=own.__getitem__)]
-    change = None if rest is None else value(whole) - value(rest)
-    return Sentence(start=start, end=end, label=label, probs=Probs(own, labels), change=change)
+    if "negative" in labels and "positive" in labels:
+        up, down = labels.index("positive"), labels.index("negative")
+        return whole[up] - whole[down] - (rest[up] - rest[down])
+    best = whole.index(max(whole))
+    return whole[best] - rest[best]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from sentimill.errors import BundleError, UsageError
+from sentimill.errors import BundleError
+from sentimill.installed_packages import from_extra
 
 _OUTPUT: Final = "logits_and_states"
 
@@ -23,12 +24,9 @@ def with_states(graph: bytes) -> bytes:
         UsageError: the package onnx is missing.
         BundleError: the graph does not end in such a head.
     """
-    try:
+    with from_extra("evidence", "an index needs the package onnx"):
         import onnx
         from onnx import helper
-    except ImportError as error:
-        why = f"an index needs the package onnx ({error}): pip install 'sentimill[evidence]'"
-        raise UsageError(why, reason="EXTRA_MISSING") from error
     model = onnx.load_model_from_string(graph)
     makers = {name: n for n in model.graph.node for name in n.output if n.op_type != "Constant"}
     (output,) = model.graph.output

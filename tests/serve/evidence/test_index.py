@@ -6,6 +6,7 @@ import json
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,6 +117,23 @@ def test_rows_come_and_go(model: Path, folder: Path, tmp_path: Path) -> None:
     assert Index.open(folder).nearest(np.ones((1, 32), np.float32))[0]
 
 
+def test_a_removed_row_leaves_no_trace(model: Path, folder: Path, tmp_path: Path) -> None:
+    """The folder is the one that rows without it make, to the byte: no state of it is left."""
+    others = [row for row in REVIEWS if row[0] not in ("a", "c")]
+    run(
+        write_reviews(tmp_path / "others.jsonl", others),
+        tmp_path / "x",
+        "--bundle",
+        model,
+        "--keep-texts",
+    )
+
+    run("remove", folder, "a", "c")
+
+    for name in ("manifest.json", "rows.json", "states.usearch"):
+        assert (tmp_path / "x" / name).read_bytes() == (folder / name).read_bytes()
+
+
 def test_texts_are_kept_only_where_asked(model: Path, tmp_path: Path) -> None:
     """The folder holds ids, labels and states alone."""
     reviews = write_reviews(tmp_path / "reviews.jsonl")
@@ -142,6 +160,30 @@ def test_an_id_twice_is_refused(model: Path, folder: Path, tmp_path: Path) -> No
         assert refused.value.reason == "INDEX_ID_TWICE"
 
     assert (folder / "manifest.json").read_bytes() == before
+
+
+def test_an_id_twice_is_refused_before_the_model_runs(
+    model: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The states of many reviews take minutes; a row that has no text may have any id."""
+    read: list[str] = []
+    compute = Classifier.compute
+
+    def counted(*given: Any, **options: Any) -> object:
+        read.extend(given[1])
+        return compute(*given, **options)
+
+    more = write_reviews(
+        tmp_path / "more.jsonl", [("x", "good", "positive"), ("x", " ", "neutral")]
+    )
+    twice = write_reviews(tmp_path / "twice.jsonl", [("y", "bad", "negative"), *REVIEWS])
+    monkeypatch.setattr(Classifier, "compute", counted)
+    run(more, folder, "--bundle", model)
+    with pytest.raises(InputError, match="'a' is in the index"):
+        run(twice, folder, "--bundle", model)
+
+    assert "good" in read
+    assert "bad" not in read
 
 
 def test_an_unknown_or_removed_id_is_refused(folder: Path) -> None:
@@ -195,6 +237,7 @@ def test_an_index_of_another_bundle_is_refused(folder: Path, tmp_path: Path) -> 
     [
         ("manifest.json", b"{}"),
         ("manifest.json", b'{"schema_version": 2}'),
+        ("manifest.json", b'{"schema_version": 3, "bundle": "x", "texts": true, "files": {}}'),
         ("states.usearch", b"x"),
         ("rows.json", b"[]"),
         ("rows.json", None),
@@ -211,6 +254,22 @@ def test_a_damaged_index_is_refused(folder: Path, name: str, content: bytes | No
         Index.open(folder)
 
     assert refused.value.reason == "INDEX_DAMAGED"
+
+
+def test_what_is_no_index_is_not_to_be_deleted(model: Path, tmp_path: Path) -> None:
+    """A bundle in the place of an index stays as it is, and so does a file; a name may be wrong."""
+    reviews = write_reviews(tmp_path / "reviews.jsonl")
+    for path in (model, reviews, tmp_path / "nowhere"):
+        with pytest.raises(
+            BundleError, match=r"is not a whole index .* name the folder of one; if"
+        ):
+            Classifier.load(model, index=path)
+    for path in (model, reviews):
+        with pytest.raises(BundleError, match="is not a whole index"):
+            run(reviews, path, "--bundle", model)
+
+    assert Classifier.load(model, threads=1).classify(["good"])
+    assert reviews.read_text().count("\n") == len(REVIEWS)
 
 
 def test_a_model_without_a_head_has_no_states(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_other_labels_have_the_change_of_their_own_label() -> None:
     """Where labels are no sentiments, there is no score."""
     explanation = Explanation(["Good food here. The place is far."])
     assert len(list(explanation)) == 5
-    probs = [[0.7, 0.3], [0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.8, 0.2]]
+    probs = [[0.7, 0.3], [0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.8, 0.2]]
 
     (found,) = explanation.sentences(probs, ("food", "place"))
 

@@ -48,6 +48,7 @@ def add(
         raise UsageError(why, reason="INDEX_WITHOUT_TEXTS")
     columns = columns_of(table, label_column)
     rows = [r for r in read_examples(reviews, columns=columns, labels=classifier.labels) if r.label]
+    made.check_new([row.id for row in rows if row.text.strip()])  # before minutes of work
     encoded, values = classifier.compute([row.text for row in rows], progress=True)
     read = [row for row, one in zip(rows, encoded, strict=True) if isinstance(one, Encoded)]
     states = values[:, len(classifier.labels) :]
@@ -59,7 +60,7 @@ def add(
 @index.command()
 def remove(
     folder: Folder,
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of the rows.")],
+    ids: Annotated[list[str], opt.InputArgument(metavar="ID...", help="Ids of the rows.")],
 ) -> None:
     """Remove rows from an index by their ids."""
     from sentimill.evidence.index import Index
