@@ -1,4 +1,4 @@
-"""How a command shows a server who it is: TLS certificates and a token.
+"""The credentials that a command shows to a server: TLS certificates and a token.
 
 A token comes from a file or from SENTIMILL_TOKEN and never from an option, because every user of
 the machine can read the options of a running program.
@@ -6,16 +6,15 @@ the machine can read the options of a running program.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
-import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 from sentimill.cli.options import Secured
 from sentimill.errors import UsageError
+from sentimill.server.addresses import is_loopback
 
 if TYPE_CHECKING:
     from sentimill.client.channel import Security  # importing gRPC takes a while
@@ -74,12 +73,16 @@ class ServerAccess:
         if not tls and token is None:
             return None
         from sentimill.client.channel import Security
+        from sentimill.server.access.tls import load_certificates
 
-        self._check_certificates()
-        ca, certificate, key = (
-            None if path is None else _read(path)
-            for path in (self.tls_ca, self.tls_cert, self.tls_key)
-        )
+        paths = (self.tls_ca, self.tls_cert, self.tls_key)
+        ca, certificate, key = (None if path is None else _read(path) for path in paths)
+        try:
+            load_certificates(*paths)
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            names = ", ".join(str(path) for path in paths if path)
+            why = f"{names}: not certificates, or not the certificate's key ({error})"
+            raise UsageError(why, reason="BAD_CERTIFICATE") from error
         return Security(tls=tls, ca=ca, certificate=certificate, key=key, token=token)
 
     def _token(self) -> str | None:
@@ -96,21 +99,6 @@ class ServerAccess:
             raise UsageError(why, reason="BAD_TOKEN")
         return text
 
-    def _check_certificates(self) -> None:
-        """Load the files as OpenSSL does, which says what is wrong with them; gRPC does not."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        try:
-            if self.tls_ca is not None:
-                context.load_verify_locations(cadata=_read(self.tls_ca).decode("ascii"))
-            if self.tls_cert is not None:
-                context.load_cert_chain(self.tls_cert, self.tls_key, password=_no_password)
-        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-            names = ", ".join(
-                str(path) for path in (self.tls_ca, self.tls_cert, self.tls_key) if path
-            )
-            why = f"{names}: not certificates, or not the certificate's key ({error})"
-            raise UsageError(why, reason="BAD_CERTIFICATE") from error
-
 
 def _stays_here(server: str) -> bool:
     """Return whether a gRPC target is this machine."""
@@ -118,14 +106,7 @@ def _stays_here(server: str) -> bool:
         return True
     found = _TARGET.match(server)
     assert found is not None
-    return all(_is_loopback(part.rpartition(":")[0].strip("[]")) for part in found[1].split(","))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return all(is_loopback(part.rpartition(":")[0].strip("[]")) for part in found[1].split(","))
 
 
 def _read(path: Path) -> bytes:
@@ -134,7 +115,3 @@ def _read(path: Path) -> bytes:
     except OSError as error:
         why = f"{path} cannot be read ({error.strerror}): name a file that is there"
         raise UsageError(why, reason="NO_SUCH_FILE") from error
-
-
-def _no_password() -> str:
-    raise ValueError("the key is encrypted: give one that is not")

@@ -24,13 +24,14 @@ from sentimill.observability.metrics import Metrics
 from sentimill.observability.status import Status
 from sentimill.observability.tracing import configured_spans
 from sentimill.server.access.auth import TokenAuth
+from sentimill.server.addresses import host_port
 from sentimill.server.daemon_thread import end_process, has_busy_threads
 from sentimill.server.error_interceptor import CallBoundary
 from sentimill.server.model_loader import ModelLoader, reload_when_asked
 from sentimill.server.model_slot import LoadedModel, ModelSlot
 from sentimill.server.playground import playground
 from sentimill.server.request_handler import RequestHandler
-from sentimill.server.server import GrpcServer, host_port
+from sentimill.server.server import GrpcServer
 from sentimill.server.settings import Serve
 from sentimill.server.watchdog import Watchdog
 

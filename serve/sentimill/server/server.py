@@ -10,7 +10,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from sentimill.errors import UsageError
+from sentimill.server.addresses import host_port, port_busy
 from sentimill.server.error_interceptor import ErrorInterceptor
 from sentimill.server.request_handler import RequestHandler
 from sentimill.server.sentiment_service import SERVICE, SentimentService
@@ -111,17 +111,3 @@ class GrpcServer:
             return self._server.add_secure_port(address, settings.tls.credentials())
         except RuntimeError as error:
             raise port_busy(settings.host, settings.port) from error
-
-
-def host_port(host: str, port: int) -> str:
-    """Return host:port, with the brackets that an IPv6 address needs."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def port_busy(host: str, port: int) -> UsageError:
-    """Return the error of a port for calls that another program has."""
-    return UsageError(
-        f"the port {host_port(host, port)} cannot be opened: stop what uses it or choose another"
-        " with --port",
-        reason="PORT_BUSY",
-    )

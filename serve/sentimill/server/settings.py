@@ -1,14 +1,14 @@
-"""What a server is told: its bundle, its addresses, its limits, and who may call."""
+"""The settings of a server: its bundle, its addresses, its limits, and who may call."""
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sentimill.engine.base import EngineName, Precision, Provider
 from sentimill.errors import UsageError
 from sentimill.server.access.tls import Tls
+from sentimill.server.addresses import is_loopback
 from sentimill.server.request_handler import Limits
 from sentimill.server.watchdog import WatchdogLimits
 
@@ -17,10 +17,10 @@ from sentimill.server.watchdog import WatchdogLimits
 class Serve:
     """The settings of a server of one bundle.
 
-    index: with `tokens` a folder that has an index for each caller, by the caller's name.
-    compression: compressed requests are accepted. notice_seconds, drain_seconds: see
-    `GrpcServer.drain`. quota_share: of each caller's quota, since every worker counts for itself.
-    shared_port: other processes listen on the port too.
+    index: with `tokens`, a folder that has an index for each caller, under the caller's name.
+    compression: the server accepts compressed requests. notice_seconds, drain_seconds: see
+    `GrpcServer.drain`. quota_share: the share of each caller's quota that this process grants,
+    since every worker counts for itself. shared_port: other processes listen on the port too.
     """
 
     bundle: Path
@@ -53,23 +53,16 @@ class Serve:
 
     def check_host(self) -> None:
         """Raise UsageError where calls would cross a network without encryption."""
-        if self.playground and (not _is_loopback(self.metrics_host) or self.tokens is not None):
+        if self.playground and (not is_loopback(self.metrics_host) or self.tokens is not None):
             raise UsageError(
                 "--playground answers without a token, for this machine alone: leave"
                 " --metrics-host on a loopback address and --tokens out",
                 reason="INSECURE_BIND",
             )
-        if not (self.insecure or self.tls is not None or _is_loopback(self.host)):
+        if not (self.insecure or self.tls is not None or is_loopback(self.host)):
             raise UsageError(
                 f"--host {self.host} is not a loopback address and calls are not encrypted: give"
                 " --tls-cert and --tls-key, or put a TLS proxy before it and say so with"
                 " --insecure",
                 reason="INSECURE_BIND",
             )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -54,11 +54,7 @@ class Tls:
     def read(self) -> grpc.ServerCertificateConfiguration:
         """Read the files as they are now. Raises UsageError when they do not load together."""
         try:
-            # gRPC says nothing of why a pair does not fit; OpenSSL does.
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(self.certificate, self.key, password=_no_password)
-            if self.client_ca is not None:
-                context.load_verify_locations(self.client_ca)
+            load_certificates(self.client_ca, self.certificate, self.key)
             roots = None if self.client_ca is None else self.client_ca.read_bytes()
             pair = (self.key.read_bytes(), self.certificate.read_bytes())
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
@@ -69,6 +65,17 @@ class Tls:
         return grpc.ssl_server_certificate_configuration([pair], root_certificates=roots)
 
 
-def _no_password() -> str:
-    # Without this OpenSSL would ask on the terminal and wait.
-    raise ValueError("the key is encrypted: give one that is not")
+def load_certificates(ca: Path | None, certificate: Path | None, key: Path | None) -> None:
+    """Load PEM files with OpenSSL, which says what is wrong with them; gRPC does not.
+
+    Raises OSError or ValueError.
+    """
+
+    def no_password() -> str:  # without it, OpenSSL would ask on the terminal and wait
+        raise ValueError("the key is encrypted: give one that is not")
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    if certificate is not None:
+        context.load_cert_chain(certificate, key, password=no_password)
+    if ca is not None:
+        context.load_verify_locations(ca)

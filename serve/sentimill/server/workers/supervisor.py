@@ -29,8 +29,8 @@ from sentimill.observability.metrics_aggregation import (
     snapshot,
 )
 from sentimill.observability.status import Status
+from sentimill.server.addresses import host_port, port_busy
 from sentimill.server.lifecycle import Serving
-from sentimill.server.server import host_port, port_busy
 from sentimill.server.settings import Serve
 from sentimill.server.workers.worker import WorkerConfig
 from sentimill.server.workers.worker_process import WorkerProcess
