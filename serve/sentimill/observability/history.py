@@ -103,6 +103,11 @@ def grown(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, 
     return {name: value for name, value in grew.items() if value > 0}
 
 
+def growth(old: Sample, new: Sample, name: str) -> dict[str, float]:
+    """Return by how much the counter *name* grew from *old* to *new*, by the value of its label."""
+    return grown(old.by_label[name], new.by_label[name])
+
+
 def quantile(q: float, counts: Sequence[float]) -> float | None:
     """Return the *q*-quantile in seconds of *counts* by bucket of `SECONDS`; None of no calls.
 

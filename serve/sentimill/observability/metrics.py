@@ -292,11 +292,6 @@ class Metrics:
         self.last_reload_successful.set(ok)
         self.reloads.labels("ok" if ok else "failed").inc()
 
-    def set_limits(self, *, texts: int, tokens: int) -> None:
-        """Say how much may wait."""
-        self.max_waiting_texts.set(texts)
-        self.max_waiting_tokens.set(tokens)
-
     def set_model(
         self, facts: Mapping[str, str], labels: Sequence[str], label_mix: Mapping[str, float]
     ) -> None:

@@ -16,6 +16,7 @@ from sentimill.observability.history import (
     History,
     Sample,
     grown,
+    growth,
     population_stability,
 )
 from sentimill.observability.metrics import OBJECTIVE_SECONDS, SECONDS
@@ -138,8 +139,7 @@ def _problem(name: str, *figures: object) -> Problem:
 def _refusals(old: Sample, new: Sample) -> Iterator[Problem]:
     # Reasons are counted for all methods together; the codes tell whether somebody waited.
     waited_for = "UNAVAILABLE" in grown(old.timed, new.timed)
-    name = "sentimill_refused_requests_total"
-    for reason, count in grown(old.by_label[name], new.by_label[name]).items():
+    for reason, count in growth(old, new, "sentimill_refused_requests_total").items():
         if reason == "DEADLINE_EXCEEDED":
             continue  # gRPC ends most such calls itself: `_failures` counts both
         why, do = _REASONS.get(reason, (f"of {reason}", "Runbook Refusing."))
@@ -150,8 +150,7 @@ def _refusals(old: Sample, new: Sample) -> Iterator[Problem]:
 
 
 def _failures(old: Sample, new: Sample) -> Iterator[Problem]:
-    name = "sentimill_requests_total"
-    codes = grown(old.by_label[name], new.by_label[name])
+    codes = growth(old, new, "sentimill_requests_total")
     failed = "sentimill_engine_failures_total"
     counts = {
         "engine": new.values[failed] - old.values[failed],
@@ -186,8 +185,7 @@ def _lasting(old: Sample, new: Sample) -> Iterator[Problem]:
 
 def _drift(old: Sample, new: Sample) -> Iterator[Problem]:
     reference = new.by_label["sentimill_reference_label_ratio"]
-    name = "sentimill_texts_total"
-    texts = grown(old.by_label[name], new.by_label[name])
+    texts = growth(old, new, "sentimill_texts_total")
     counts = {label: texts.get(label, 0.0) for label in reference}
     index, limit = population_stability(reference, counts), ALERT_LIMITS["LabelMixDrift"]
     if sum(counts.values()) >= _DRIFT_TEXTS and index > limit:

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import msgspec
 
-from sentimill.observability.history import History, Sample, grown, quantile
+from sentimill.observability.history import History, Sample, growth, quantile
 from sentimill.observability.metrics import OBJECTIVE_SECONDS, Metrics
 from sentimill.observability.problems import Problem, State, problems_of
 
@@ -29,17 +29,6 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
     waiting_texts: list[float]
     useful_ratio: list[float | None]
     shares: dict[str, list[float | None]]
-
-
-class PlaygroundAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The answer to a text that somebody typed on the page: a label, or why there is none."""
-
-    label: str = ""
-    confidence: float = 0.0
-    tokens: int = 0
-    abstained: bool = False
-    truncated: bool = False
-    error: str = ""
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +59,7 @@ class Status:
         self.model: Mapping[str, str] = {}
         self.labels: tuple[str, ...] = ()
         self.folder = ""
-        self.playground: Callable[[bytes], PlaygroundAnswer] | None = None
+        self.playground: Callable[[bytes], Mapping[str, object]] | None = None
         self.state: State = "starting"
         self.alive: Callable[[], bool] = lambda: True
         self._clock = clock
@@ -142,11 +131,11 @@ def _totals(sample: Sample) -> dict[str, float]:
 def _series(samples: list[Sample], labels: tuple[str, ...]) -> Series:
     gaps = list(pairwise(samples))
     counts = [[b - a for a, b in zip(old.buckets, new.buckets, strict=True)] for old, new in gaps]
-    texts = [_grown(old, new, "sentimill_texts_total") for old, new in gaps]
+    texts = [growth(old, new, "sentimill_texts_total") for old, new in gaps]
     labelled = [sum(each.get(label, 0.0) for label in labels) for each in texts]
 
     def rates(name: str) -> list[float]:
-        return [sum(_grown(a, b, name).values()) / (b.at - a.at) for a, b in gaps]
+        return [sum(growth(a, b, name).values()) / (b.at - a.at) for a, b in gaps]
 
     def useful(old: Sample, new: Sample) -> float | None:
         padded = _more(old, new, "sentimill_padded_tokens_total")
@@ -170,10 +159,6 @@ def _series(samples: list[Sample], labels: tuple[str, ...]) -> Series:
             for label in labels
         },
     )
-
-
-def _grown(old: Sample, new: Sample, name: str) -> dict[str, float]:
-    return grown(old.by_label[name], new.by_label[name])
 
 
 def _more(old: Sample, new: Sample, name: str) -> float:
