@@ -44,7 +44,7 @@ SERVE_LIBRARIES = {
     "grpc": r"server\..*|client\.\w+",
     "grpc_health": r"server\.server",
     "grpc_reflection": r"server\.server",
-    "huggingface_hub": r"bundle\.locate",
+    "huggingface_hub": r"bundle\.reference",
     "msgspec": r".*",
     "narwhals": r"dataframes",
     "nupunkt": r"evidence\.sentences",

@@ -17,9 +17,9 @@ from typing import Final, TypeVar, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from sentimill.bundle.locate import find_bundle
 from sentimill.bundle.manifest import Golden, Manifest
 from sentimill.bundle.reader import Bundle, open_bundle
+from sentimill.bundle.reference import find_bundle
 from sentimill.decisions import Decisions, decide, probabilities
 from sentimill.engine.base import (
     Engine,

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
 
 import pyarrow as pa
 
-from sentimill.bundle.locate import find_bundle
 from sentimill.bundle.reader import open_bundle
+from sentimill.bundle.reference import find_bundle
 from sentimill.classifier import Classifier
 from sentimill.errors import InputError, UsageError
 from sentimill.scoring.answer_columns import AnswerSchema

@@ -1,7 +1,8 @@
-"""The reference student: the bundle that is used when the user names none.
+"""Finds the folder of a bundle by its name: the reference student, a folder, or the Hub.
 
-It is in `bundles/reference` of the repository. A symlink in this package points there, and a wheel
-has the folder in place of the symlink.
+The reference student is used when the user names no bundle. It is in `bundles/reference` of the
+repository. A symlink in this package points there, and a wheel has the folder in place of the
+symlink.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Final
 
 from sentimill.errors import UsageError
 
+_HUB: Final = "hub:"
 _FOLDER: Final = Path(__file__).parent / "reference_student"
 
 
@@ -32,3 +34,25 @@ def reference_bundle() -> Path:
             reason="NO_MODEL",
         )
     return found
+
+
+def find_bundle(name: Path | str | None) -> Path | str:
+    """Return the folder of the bundle *name*. Raises UsageError.
+
+    A bundle on the Hub is downloaded, unless it is in the cache.
+    """
+    if name is None:
+        return reference_bundle()
+    if not str(name).startswith(_HUB):
+        return name
+    repository, _, revision = str(name).removeprefix(_HUB).partition("@")
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        why = f"{name} needs the package huggingface_hub: pip install huggingface_hub"
+        raise UsageError(why, reason="EXTRA_MISSING") from error
+    try:
+        return huggingface_hub.snapshot_download(repository, revision=revision or None)
+    except (OSError, ValueError) as error:  # what it raises derives from these two
+        why = f"{repository} cannot be downloaded from the Hugging Face Hub: {error}"
+        raise UsageError(why, reason="HUB_UNREACHABLE") from error

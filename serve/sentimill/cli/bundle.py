@@ -9,8 +9,8 @@ from typing import Annotated, cast
 import msgspec
 import typer
 
-from sentimill.bundle.locate import find_bundle
 from sentimill.bundle.reader import WEIGHTS, open_bundle
+from sentimill.bundle.reference import find_bundle
 from sentimill.classifier import Classifier
 from sentimill.engine.base import Precision
 from sentimill.errors import UsageError
