@@ -48,6 +48,8 @@ class Admission:
         self._engine = _Pace()
         self._call = _Pace()
         self._metrics = metrics
+        metrics.max_waiting_texts.set(max_texts)
+        metrics.max_waiting_tokens.set(max_tokens)
 
     def enter(
         self,

@@ -1,4 +1,7 @@
-"""Work for which the end of the process does not wait: loading a model, asking a broken engine."""
+"""Runs work in threads for which the end of the process does not wait.
+
+A thread may be loading a model, or wait for an engine that hangs.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +27,10 @@ async def run_in_daemon_thread(work: Callable[[], T]) -> T:
 
     def run() -> None:
         try:
-            result = work()
+            future.set_result(work())
         except BaseException as error:  # noqa: BLE001 - whoever awaits it gets it
             if not future.cancelled():
                 future.set_exception(error)
-        else:
-            if not future.cancelled():
-                future.set_result(result)
 
     threading.Thread(target=run, name=f"daemon {work}", daemon=True).start()
     return await asyncio.wrap_future(future)

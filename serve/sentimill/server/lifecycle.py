@@ -140,7 +140,6 @@ async def answer(
     metrics, limits = status.metrics, settings.limits
     spans = configured_spans(os.environ)
     stack.push_async_callback(asyncio.to_thread, spans.close)
-    metrics.set_limits(texts=limits.max_waiting_texts, tokens=limits.max_waiting_tokens)
     admission = Admission(
         max_texts=limits.max_waiting_texts, max_tokens=limits.max_waiting_tokens, metrics=metrics
     )

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import grpc
 import numpy as np
 
 from sentimill.bundle.manifest import Manifest
 from sentimill.errors import InputError, MissingError, SentimillError
-from sentimill.server.error_interceptor import seconds_left
+from sentimill.server.error_interceptor import AnyContext, seconds_left
 from sentimill.server.message_parser import SMALL, FieldLimit, decode, parse, quoted, shortened
 from sentimill.server.request_handler import Answers, Request, RequestHandler, slices
 from sentimill.types import Prediction
@@ -32,8 +32,6 @@ _QUOTED_SIZES: Final = 8
 
 _OTHER_FIELDS: Final = 64
 """Fields that a message may have besides its texts: parameters, outputs, a shape."""
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 _OUTPUTS: Final = {
     "label": "BYTES",
@@ -85,28 +83,28 @@ class OpenInferenceService:
 
     # Health needs no token, as in grpc.health.v1.
 
-    async def server_live(self, data: bytes, context: Context) -> bytes:
+    async def server_live(self, data: bytes, context: AnyContext) -> bytes:
         """Say that the server lives."""
         return pb.ServerLiveResponse(live=True).SerializeToString()
 
-    async def server_ready(self, data: bytes, context: Context) -> bytes:
+    async def server_ready(self, data: bytes, context: AnyContext) -> bytes:
         """Say whether to send calls here: not where the server is about to stop."""
         return pb.ServerReadyResponse(ready=self._requests.ready).SerializeToString()
 
-    async def model_ready(self, data: bytes, context: Context) -> bytes:
+    async def model_ready(self, data: bytes, context: AnyContext) -> bytes:
         """Say whether a model answers; one that is not here does not."""
         asked = parse(pb.ModelReadyRequest, data)
         here = _is(self._requests.classifier.bundle.manifest, asked.name, asked.version)
         ready = here and self._requests.ready
         return pb.ModelReadyResponse(ready=ready).SerializeToString()
 
-    async def server_metadata(self, data: bytes, context: Context) -> bytes:
+    async def server_metadata(self, data: bytes, context: AnyContext) -> bytes:
         """Name the server."""
         self._requests.identify(context)
         found = pb.ServerMetadataResponse(name="sentimill", version=self._version)
         return found.SerializeToString()
 
-    async def model_metadata(self, data: bytes, context: Context) -> bytes:
+    async def model_metadata(self, data: bytes, context: AnyContext) -> bytes:
         """Describe the tensors."""
         self._requests.identify(context)
         asked = parse(pb.ModelMetadataRequest, data)
@@ -125,7 +123,7 @@ class OpenInferenceService:
         )
         return found.SerializeToString()
 
-    async def model_infer(self, data: bytes, context: Context) -> bytes:
+    async def model_infer(self, data: bytes, context: AnyContext) -> bytes:
         """Classify the texts of one tensor."""
         caller = self._requests.identify(context)
         with self._requests.hold(data):

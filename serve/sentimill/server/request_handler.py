@@ -10,9 +10,8 @@ import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
-import grpc
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,7 +28,7 @@ from sentimill.errors import (
 )
 from sentimill.evidence.sentences import Explanation
 from sentimill.server.access.auth import ANONYMOUS, Caller, TokenAuth
-from sentimill.server.error_interceptor import CallBoundary
+from sentimill.server.error_interceptor import AnyContext, CallBoundary
 from sentimill.server.model_slot import LoadedModel, ModelSlot
 from sentimill.text.tokenizer import Encoded
 from sentimill.types import EXPLAINED_SHARE, Neighbour, Prediction, check_neighbours
@@ -139,13 +138,13 @@ class RequestHandler:
         """The model that would answer a request now."""
         return self._slot.now.classifier
 
-    def identify(self, context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
+    def identify(self, context: AnyContext) -> Caller:
         """Return who calls. Raises AuthError."""
         if self._auth is None:
             return ANONYMOUS
         return self._auth.identify(context.invocation_metadata() or ())
 
-    def sender(self, caller: Caller, context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    def sender(self, caller: Caller, context: AnyContext) -> str:
         """Return whose share a call uses: that of its token, else that of its connection."""
         return context.peer() if caller is ANONYMOUS else caller.name
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from repository import ROOT
+from sentimill.batching.admission import Admission
 from sentimill.observability.history import KEPT, OBJECTIVE_METHOD
 from sentimill.observability.metrics import Metrics, WorkerMetrics
 from sentimill.observability.status import Document, Status
@@ -35,7 +36,7 @@ class Server:
     def __init__(self) -> None:
         self.clock = Clock()
         self.metrics = Metrics()
-        self.metrics.set_limits(texts=8192, tokens=1 << 20)
+        Admission(max_texts=8192, max_tokens=1 << 20, metrics=self.metrics)
         self.status = Status(self.metrics, self.clock)
         self.metrics.set_model(FACTS, tuple(MIX), MIX)
         self.status.serve(FACTS, tuple(MIX), lambda: True)
