@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +258,40 @@ def test_stars_under_another_name_are_pointed_out(tmp_path: Path) -> None:
 
     assert caught.value.reason == "NO_LABELS"
     assert part(read_examples(source, columns=Columns(label="rating")), SENTIMENTS).train
+
+
+def test_labels_under_another_name_are_pointed_out(tmp_path: Path) -> None:
+    """The file is read for the hint as it was read before: here `;`, Latin-1, and a title."""
+    path = tmp_path / "r.csv"
+    rows = "".join(
+        f"{i % 5 + 1};caf\xe9 {i};{'Pos' if i % 3 else 'NEGATIVE'}\n" for i in range(300)
+    )
+    path.write_bytes(f"aisle;review;my verdict\n{rows}".encode("latin-1"))
+    columns = Columns(texts=("review",), encoding="latin-1")
+
+    with pytest.raises(TableError, match="give --label-column 'my verdict'") as caught:
+        part(read_examples(str(path), columns=columns), SENTIMENTS, columns=columns)
+
+    assert caught.value.reason == "NO_LABELS"
+    named = replace(columns, label="my verdict")
+    assert part(read_examples(str(path), columns=named), SENTIMENTS, columns=named).train
+
+
+@pytest.mark.parametrize("value", ["4 stars", "4.0 out of 5 stars", "4/5", "4 Stars", "4"])
+def test_stars_may_be_written_out(tmp_path: Path, value: str) -> None:
+    """As shops and maps export them."""
+    (row,) = read_examples(lines(tmp_path, {"text": "a", "stars": value}))
+    (same,) = read_examples(
+        lines(tmp_path, {"text": "a", "label": value}), labels=("1", "2", "3", "4", "5")
+    )
+
+    assert (row.label, row.stars, same.label) == ("positive", 4, "4")
+
+
+@pytest.mark.parametrize("value", ["4/10", "0 stars", "stars", "4.5 stars", "four stars"])
+def test_what_is_no_number_of_five_stars_is_refused(tmp_path: Path, value: str) -> None:
+    """Nobody should guess what half a star or ten of them mean."""
+    assert refusal(lines(tmp_path, {"text": "a", "stars": value}))[0] == "BAD_STARS"
 
 
 def test_what_is_written_reads_back_with_its_names(tmp_path: Path) -> None:

@@ -262,6 +262,14 @@ def test_the_labels_can_be_taken_as_they_are_found(tmp_path: Path) -> None:
     assert label_set(read_examples(str(path), labels=None)) == ("late", "rude")
 
 
+def test_labels_that_are_numbers_are_found_in_their_order(tmp_path: Path) -> None:
+    """So kappa and the mean error of ten marks count 10 as the highest, not as the second."""
+    path = tmp_path / "r.csv"
+    path.write_text("text,label\n" + "".join(f"x,{mark}\n" for mark in (10, 9, 2, 1, -1, 1)))
+
+    assert label_set(read_examples(str(path), labels=None)) == ("-1", "1", "2", "9", "10")
+
+
 def test_an_empty_text_is_kept(tmp_path: Path) -> None:
     """What a model can read is not for the reader to say."""
     assert [e.text for e in read(tmp_path, '{"text": null}\n{"text": ""}\n', "r.jsonl")] == ["", ""]

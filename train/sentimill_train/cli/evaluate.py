@@ -157,7 +157,7 @@ def _baselines(
         for example in read_examples(source, columns=columns, labels=manifest.labels)
     ]
     # Together, as training parts them: a text that is in two files is in one split only.
-    parted = part(rows, manifest.labels)
+    parted = part(rows, manifest.labels, columns=columns)
     found = find_pretrained(base)
     encoder = TextEncoder(
         found.tokenizer_json(),

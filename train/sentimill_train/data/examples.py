@@ -5,7 +5,11 @@ Every command reads its labelled reviews here, so all of them accept and refuse 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -14,11 +18,12 @@ import msgspec
 from sentimill.atomic_write import open_atomically
 from sentimill.errors import TableError
 from sentimill.scoring.formats.table import find_column
-from sentimill_train.data.readers import open_table
+from sentimill_train.data.readers import files_of, is_hub, open_table
 from sentimill_train.data.row_parser import RowParser, text_of
 from sentimill_train.data.schema import FIELDS, SENTIMENTS, Columns, Example
 
 _PLAIN: Final = Columns()
+_STARS: Final = re.compile(r"rating|stars?\b|score|overall", re.IGNORECASE)
 _JSON: Final = msgspec.json.Encoder(enc_hook=str)
 
 
@@ -75,6 +80,29 @@ def stream_texts(
         yield text_of(row, columns.texts, source, number), row
     if number == 0:
         raise TableError(f"{source} has no rows: give at least one text", reason="EMPTY_FILE")
+
+
+def likely_label_column(
+    source: str, columns: Columns, labels: Sequence[str]
+) -> tuple[str, bool] | None:
+    """Return the column of *source* that seems to hold the labels, for a hint; None without one.
+
+    Its first rows can be read as *labels*. Where they are read as stars, which the second value
+    tells, the name must say so too (`rating`, `review_score`, …): a number may be anything.
+    """
+    if is_hub(source) or not all(path.is_file() for path in files_of(source)):
+        return None
+    table = open_table(source, columns)
+    unique = [name for name in table.columns if table.columns.count(name) == 1]
+    rows = list(islice(table.rows(unique), 100))
+    for name in unique:
+        parser = RowParser(source, table.columns, replace(columns, label=name), labels)
+        with suppress(TableError):
+            found = [parser.parse(row) for row in rows]
+            stars = any(example.stars is not None for example in found)
+            if any(example.label for example in found) and (_STARS.search(name) or not stars):
+                return name, stars
+    return None
 
 
 def write_examples(

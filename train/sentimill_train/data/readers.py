@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,7 +38,6 @@ _PACKAGED: Final = {"starter": (STARTER,), "hard-kinds": HARD_KINDS}
 _PLAIN: Final = Columns()
 _HUB: Final = "hub:"
 _BATCH_ROWS: Final = 1000
-_STARS: Final = re.compile(r"rating|stars?\b|score|overall", re.IGNORECASE)
 
 Row = dict[str, object]
 
@@ -314,20 +313,3 @@ def _open_hub(source: str) -> Table:
 def _class_name(value: object, names: Sequence[str]) -> str | None:
     # -1 is how the hub writes "no label".
     return names[value] if isinstance(value, int) and 0 <= value < len(names) else None
-
-
-def star_column(source: str) -> str | None:
-    """Return the column of *source* that seems to hold 1 to 5 stars, for a hint; None without one.
-
-    Its name says so (`rating`, `review_score`, …), and its first rows are whole numbers of 1 to 5.
-    """
-    if is_hub(source) or not all(path.is_file() for path in files_of(source)):
-        return None
-    table = open_table(source)
-    named = [name for name in table.columns if _STARS.search(name)]
-    rows = list(islice(table.rows(named), 100)) if named else []
-    for name in named:
-        values = {str(row.get(name)).removesuffix(".0") for row in rows} - {"", "None"}
-        if values and values <= {"1", "2", "3", "4", "5"}:
-            return name
-    return None

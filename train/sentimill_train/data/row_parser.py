@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -34,6 +35,7 @@ _LEAST_COMPARED: Final = 20  # fewer rows say nothing about the order of the pro
 
 _SHORT: Final = {"neg": "negative", "neu": "neutral", "pos": "positive"}
 _MISSING: Final = frozenset({"", "nan", "null", "none", "n/a"})
+_OF_FIVE: Final = re.compile(r"\s*(?:/\s*5|out of 5)?\s*(?:stars?)?$", re.IGNORECASE)
 _SPLITS: Final[dict[str, Split]] = {
     "train": "train",
     "training": "train",
@@ -313,6 +315,6 @@ def _number(text: str) -> float:
 
 
 def _whole(text: str) -> int | None:
-    """Return the whole number that *text* spells, as 4 or 4.0."""
-    number = _number(text)
+    """Return the whole number that *text* spells, as 4, 4.0, 4/5 or 4.0 out of 5 stars."""
+    number = _number(_OF_FIVE.sub("", text))
     return int(number) if number.is_integer() else None

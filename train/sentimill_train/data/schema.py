@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -75,5 +76,10 @@ class Columns:
 
 
 def label_set(examples: Iterable[Example]) -> tuple[str, ...]:
-    """Return the labels that occur, sorted."""
-    return tuple(sorted({example.label for example in examples if example.label is not None}))
+    """Return the labels that occur, sorted: by their number where each has one, so 2 before 10."""
+    found = sorted({example.label for example in examples if example.label is not None})
+    numbers = [re.search(r"-?\d+(?:\.\d+)?", label) for label in found]
+    values = [float(number[0]) for number in numbers if number is not None]
+    if len(values) < len(found):
+        return tuple(found)
+    return tuple(label for _, label in sorted(zip(values, found, strict=True)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import shlex
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,12 +13,13 @@ from typing import Final
 
 from sentimill.errors import TableError, TextError
 from sentimill.text.cleaning import clean
-from sentimill_train.data.readers import star_column
-from sentimill_train.data.schema import SENTIMENTS, Example, Split
+from sentimill_train.data.examples import likely_label_column
+from sentimill_train.data.schema import SENTIMENTS, Columns, Example, Split
 
 MINIMUM_ROWS: Final[dict[Split, int]] = {"train": 20, "validation": 5, "test": 5}
 """Fewer rows of a split than this cannot be learnt from, stopped by, or judged on."""
 
+_PLAIN: Final = Columns()
 _CLEANING: Final = 1  # for ever: another version would move texts to other splits
 
 
@@ -86,11 +88,18 @@ class Parted:
     spare: tuple[Example, ...] = ()
 
 
-def part(examples: Sequence[Example], labels: Sequence[str], *, spare: bool = False) -> Parted:
+def part(
+    examples: Sequence[Example],
+    labels: Sequence[str],
+    *,
+    spare: bool = False,
+    columns: Columns = _PLAIN,
+) -> Parted:
     """Return the labelled *examples* by split; a row keeps the split that its file gives it.
 
     The splits are those of `assign`. *spare* keeps the unlabelled rows that are not for validation
-    or test by their file or text.
+    or test by their file or text. *columns* is how their files were read, for the message where no
+    row has a label.
 
     Raises:
         TableError: NO_LABELS, TOO_FEW_ROWS (the message has the minimum), ONE_LABEL, or
@@ -98,7 +107,7 @@ def part(examples: Sequence[Example], labels: Sequence[str], *, spare: bool = Fa
     """
     labelled = [example for example in examples if example.label is not None]
     if not labelled:
-        raise TableError(_no_labels(examples, labels), reason="NO_LABELS")
+        raise TableError(_no_labels(examples, labels, columns), reason="NO_LABELS")
     rows = [(text_key(example.text), example) for example in labelled]
     kept = assign(rows)
     kept_spare = _spare(examples, kept) if spare else ()
@@ -189,13 +198,23 @@ def _check(by_split: dict[Split, list[Example]], labels: Sequence[str], *, spare
             )
 
 
-def _no_labels(examples: Sequence[Example], labels: Sequence[str]) -> str:
-    stars = next(filter(None, map(star_column, sorted({e.source for e in examples}))), None)
-    if stars is not None and set(SENTIMENTS) <= set(labels):
-        return (
-            f"none of the rows has a label, and the column {stars!r} holds 1 to 5: give"
-            f" --label-column {stars} to take them as stars"
-        )
+def _no_labels(examples: Sequence[Example], labels: Sequence[str], columns: Columns) -> str:
+    """Return the message, which points out a column that seems to hold the labels."""
+    for source in sorted({example.source for example in examples}):
+        found = likely_label_column(source, columns, labels)
+        if found is None:
+            continue
+        name, stars = found
+        option = f"--label-column {shlex.quote(name)}"
+        if not stars:
+            return (
+                f"none of the rows has a label, and the column {name!r} holds labels: give {option}"
+            )
+        if set(SENTIMENTS) <= set(labels):
+            return (
+                f"none of the rows has a label, and the column {name!r} holds 1 to 5: give {option}"
+                " to take them as stars"
+            )
     return (
         "none of the rows has a label: name its column with --label-column, or give a column"
         f" `probs`, or `stars`, which are read only with the labels {', '.join(SENTIMENTS)}"

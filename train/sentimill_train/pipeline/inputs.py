@@ -72,7 +72,7 @@ def read_inputs(config: TrainConfig, watch: Callable[[str], None]) -> Inputs:
     labels = config.labels if config.labels is not None else label_set(examples)
     check_labels(labels)
     taught = config.teacher_bundle is not None or config.teacher_logits is not None
-    parted = judged_sample(part(examples, labels, spare=taught))
+    parted = judged_sample(part(examples, labels, spare=taught, columns=config.columns))
     encoder, shorter = (
         TextEncoder(pretrained.tokenizer_json(), max_tokens=tokens, truncation=config.truncation)
         for tokens in (config.max_tokens, config.learnt_tokens)

@@ -342,7 +342,7 @@ class DelimitedRows:
                 error = ragged(len(record.fields), width, self._reader.dialect.delimiter)
             if error is None and not record.valid:
                 why = f"the row is not valid {self._reader.encoding.codec}: save the file as UTF-8,"
-                error = TextError(f"{why} or name its encoding", reason="UNDECODABLE_ROW")
+                error = TextError(f"{why} or name its --encoding", reason="UNDECODABLE_ROW")
             yield Row(number, record.line, record.fields, error)
 
 
