@@ -44,10 +44,19 @@ class Command(TyperCommand):
 
     # Typer keeps the base class of its Context private, so the type here is the public subclass.
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        """Parse *args*, and refuse an option that takes one value and is given two."""
+        """Parse *args*, and refuse an option given twice that takes one value, or a lone input.
+
+        Typer gives the last argument the only name, and would say that the input is missing.
+        """
         self.epilog = _name_variables(self.params, str(ctx.auto_envvar_prefix)) + _EXIT_CODES
         if not ctx.resilient_parsing:
-            _, _, order = self.make_parser(ctx).parse_args(list(args))
+            values, _, order = self.make_parser(ctx).parse_args(list(args))
+            arguments = [param for param in self.params if isinstance(param, TyperArgument)]
+            if len(arguments) > 1 and arguments[0].nargs == -1 and arguments[-1].required:
+                given = values.get(str(arguments[-1].name))
+                if given and not values.get(str(arguments[0].name)):
+                    why = f"it is missing. Give it after the input: {ctx.command_path} {given} ..."
+                    raise typer.BadParameter(why, ctx=ctx, param=arguments[-1])
             for param, count in Counter(order).items():
                 if isinstance(param, TyperOption) and count > 1 and not param.multiple:
                     why = f"it takes one value and is given {count} times. Give it once."

@@ -102,6 +102,16 @@ def test_an_option_that_takes_one_value_is_refused_twice(
     assert "'--bundle': it takes one value and is given 2 times" in found.err
 
 
+def test_an_input_without_an_output_is_told_what_is_missing(sentimill: Sentimill) -> None:
+    """Not the input, which is there; and without any name, the input is what is missing first."""
+    found = sentimill("score", "reviews.csv", "--text-column", "body")
+
+    assert (found.code, found.out) == (2, "")
+    assert "'OUTPUT': it is missing" in found.err
+    assert "sentimill score reviews.csv ..." in found.err
+    assert "INPUT" in sentimill("score").err.splitlines()[-1]
+
+
 @pytest.mark.parametrize("name", ["SENTIMILL_CLASSIFY_JSON", "SENTIMILL_CLASSIFY_AS_JSON"])
 def test_a_variable_is_named_after_its_flag(
     sentimill: Sentimill, bundle: Path, monkeypatch: pytest.MonkeyPatch, name: str
