@@ -33,6 +33,8 @@ from sentimill.scoring.storage import Identity
 
 _VERSION: Final = 2
 _NAME: Final = "journal.jsonl"
+_NOT_GIVEN: Final = ("", "0", "False", "None")
+"""How an option that was not given stands in a journal. A journal of an older version lacks it."""
 
 
 class RowCounts(msgspec.Struct, frozen=True):
@@ -241,7 +243,8 @@ def _compare(folder: Path, old: Record, new: Header, begun: set[int]) -> None:
         ("the engine", old.engine, new.engine, "ENGINE_CHANGED"),
     ]
     for name, before, now, reason in parts:
-        if before != now:
+        newer = (before is None and now in _NOT_GIVEN) or (now is None and before in _NOT_GIVEN)
+        if before != now and not newer:
             why = f"the interrupted job had {name} {before or 'unset'}, now it is {now or 'unset'}"
             raise UsageError(f"{why}: {remedy}", reason=reason)
     was = {entry.address: entry for entry in old.inputs}

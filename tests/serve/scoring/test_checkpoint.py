@@ -220,6 +220,29 @@ def test_a_changed_job_refuses_to_go_on(
     assert (tmp_path / "out/a.csv").exists()
 
 
+@pytest.mark.usefixtures("_every_part_is_on_record")
+def test_a_job_of_a_version_with_fewer_options_goes_on(tmp_path: Path, scorer: LocalScorer) -> None:
+    """Unless an option that it did not have is given now."""
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    write_input(source)
+    made = job(source, target, SMALL)
+    with pytest.raises(KeyboardInterrupt):
+        made.run(Breaks(scorer, 5))
+    journal = made.folder() / "journal.jsonl"
+    header, _, rest = journal.read_text().partition("\n")
+    older = json.loads(header)
+    for name in ("--neighbours", "--explain-column", "--sheet", "--delimiter"):
+        del older["options"][name]
+    journal.write_text(f"{json.dumps(older)}\n{rest}")
+
+    with pytest.raises(UsageError, match="had --explain-column unset, now it is True"):
+        job(source, target, SMALL, explain=True).run(scorer)
+    summary = made.run(scorer)
+
+    assert summary.resumed_rows > 0
+    assert summary.rows == len(TEXTS)
+
+
 def test_a_second_start_is_refused(tmp_path: Path, scorer: LocalScorer) -> None:
     """While the first holds its folder; after, the way is free."""
     source = tmp_path / "in.csv"
