@@ -101,8 +101,8 @@ SERVE_ARROWS = {
     "batching": {"errors", "engine", "observability"},
     "client": {"errors", "types", "progress", "v1"},
     "scoring": {
-        "errors", "types", "atomic_write", "bundle", "text", "engine", "evidence", "classifier",
-        "client",
+        "errors", "types", "atomic_write", "installed_packages", "bundle", "text", "engine",
+        "evidence", "classifier", "client",
     },
     "server": {
         "errors", "types", "v1", "bundle", "text", "engine", "evidence", "classifier",

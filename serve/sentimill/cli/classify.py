@@ -107,9 +107,8 @@ def _as_json(texts: Sequence[str], answers: _Answers) -> None:
                 found["probs"] = dict(answer.probs)
             for made, one in zip(found["sentences"], answer.sentences, strict=True):
                 made["probs"] = dict(one.probs)
-            for name in ("sentences", "neighbours"):  # only where somebody asked for them
-                if not found[name]:
-                    del found[name]
+            # Evidence only where somebody asked for it.
+            found = {name: value for name, value in found.items() if value != ()}
         else:
             found = {"error": answer.reason, "message": str(answer)}
         typer.echo(json.dumps({"text": text, **found}, ensure_ascii=False))

@@ -148,9 +148,8 @@ class NeighbourOptions:
         if server is None and self.index is None and self.neighbours:
             why = "--neighbours needs the --index of the reviews, or a --server that has one"
             raise UsageError(why, reason="NO_INDEX")
-        if self.neighbours is None:
-            return 0 if self.index is None else NEIGHBOURS
-        return self.neighbours
+        usual = 0 if self.index is None else NEIGHBOURS
+        return usual if self.neighbours is None else self.neighbours
 
 
 def _is_mark(text: str, refused: str) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, TypeAlias
 
 import msgspec
 import numpy as np
@@ -30,11 +30,7 @@ _SCHEMA_VERSION: Final = 2
 _STATES: Final = "states.usearch"
 _ROWS: Final = "rows.json"
 
-
-class _Row(NamedTuple):
-    id: str
-    label: str
-    text: str
+_Row: TypeAlias = tuple[str, str, str]  # id, label, text
 
 
 class _Manifest(msgspec.Struct):
@@ -97,7 +93,7 @@ class Index:
 
     def check_new(self, ids: Sequence[str]) -> None:
         """Raise InputError for an id that the index has, or that is twice among *ids*."""
-        known = {row.id for row in self._rows}
+        known = {name for name, _, _ in self._rows}
         for one in ids:
             if one in known:
                 why = f"the id {one!r} is in the index already: `sentimill index remove` it first,"
@@ -115,11 +111,11 @@ class Index:
         """Add rows, with *states* (rows, hidden). Raises InputError for an id that is there."""
         self.check_new(ids)
         kept = texts if self.texts else [""] * len(ids)
-        self._put([_Row(*row) for row in zip(ids, labels, kept, strict=True)], states)
+        self._put([*zip(ids, labels, kept, strict=True)], states)
 
     def remove(self, ids: Sequence[str]) -> None:
         """Remove rows, and every trace of them. Raises InputError for an id that is not there."""
-        places = {row.id: k for k, row in enumerate(self._rows)}
+        places = {name: k for k, (name, _, _) in enumerate(self._rows)}
         for one in ids:
             if places.pop(one, None) is None:
                 why = f"the id {one!r} is not in the index, or was removed: nothing is changed"
@@ -149,8 +145,8 @@ class Index:
         return [tuple(self._neighbour(*match) for match in some) for some in matches]
 
     def _neighbour(self, key: int, distance: float) -> Neighbour:
-        row = self._rows[key]
-        return Neighbour(row.id, row.label, 1 - distance, row.text)
+        name, label, text = self._rows[key]
+        return Neighbour(name, label, 1 - distance, text)
 
     def save(self, path: Path) -> None:
         """Write the folder *path*, in place of an index that is there."""

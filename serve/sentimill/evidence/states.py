@@ -49,7 +49,5 @@ def with_states(graph: bytes) -> bytes:
     for name, made in zip((output.name, state), both, strict=True):
         add(helper.make_node("Cast", [name], [made], to=1))  # an fp16 graph may have either in fp16
     add(helper.make_node("Concat", both, [_OUTPUT], axis=1))
-    model.graph.output.pop()
-    model.graph.output.append(helper.make_tensor_value_info(_OUTPUT, 1, ["rows", "values"]))
-    extended: bytes = model.SerializeToString()
-    return extended
+    output.CopyFrom(helper.make_tensor_value_info(_OUTPUT, 1, ["rows", "values"]))
+    return bytes(model.SerializeToString())

@@ -21,6 +21,7 @@ import pyarrow as pa
 from sentimill.bundle.reader import open_bundle
 from sentimill.engine.base import Precision, Provider
 from sentimill.errors import SentimillError, TableError, TextError, UsageError
+from sentimill.installed_packages import from_extra
 from sentimill.scoring.answer_columns import AnswerSchema
 from sentimill.scoring.checkpoint import Done, RowCounts
 from sentimill.scoring.job import Progress, Score, Summary
@@ -239,11 +240,8 @@ def _first_line(error: Exception) -> str:
 
 
 def _import_ray() -> Any:
-    try:
+    with from_extra("ray", "--engine ray needs Ray"):
         import ray
         import ray.data
         import ray.exceptions
-    except ImportError as error:
-        why = f"--engine ray needs Ray ({error}): pip install 'sentimill[ray]'"
-        raise UsageError(why, reason="EXTRA_MISSING") from error
     return ray

@@ -17,7 +17,8 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 import pyarrow as pa
 
-from sentimill.errors import TableError, TextError, UsageError
+from sentimill.errors import TableError, TextError
+from sentimill.installed_packages import from_extra
 from sentimill.scoring.answer_columns import AnswerSchema
 from sentimill.scoring.formats.parquet import message
 from sentimill.scoring.formats.table import (
@@ -241,11 +242,8 @@ def _open_sheet(raw: BinaryIO, name: str, wanted: str | None) -> Any:
 
 
 def _library(name: str) -> Any:
-    try:
+    with from_extra("excel", "Excel files need another package"):
         return importlib.import_module(name)
-    except ImportError as error:
-        why = f"Excel files need another package ({error}): pip install 'sentimill[excel]'"
-        raise UsageError(why, reason="EXTRA_MISSING") from error
 
 
 def _is_blank(cells: Sequence[Cell]) -> bool:
