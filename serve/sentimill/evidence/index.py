@@ -43,16 +43,16 @@ class _Manifest(msgspec.Struct):
 class Index:
     """Labelled reviews by the states that the bundle with the digest *bundle* gives them.
 
-    Any thread may search; adding and removing is for one. texts: keep the texts too.
+    Any thread may search, while nobody adds or removes. texts: keep the texts too.
     """
 
     def __init__(self, bundle: str, *, texts: bool = False) -> None:
         self.bundle = bundle
         self.texts = texts
-        self.digest = ""  # of what was read, which two jobs compare
+        self.digest = ""  # of the manifest that was read: a job goes on only with the same
         self._rows: list[_Row] = []
         self._states: Any = None
-        self._searching = Lock()  # the library lets go of the GIL, and its buffers are for one
+        self._searching = Lock()  # the library releases the GIL, and has one set of buffers
 
     @classmethod
     def open(cls, folder: Path | str, bundle: str | None = None) -> Index:
@@ -78,8 +78,8 @@ class Index:
             if not len(found) == len(found._states) > 0:
                 raise ValueError(f"it has {len(found)} rows and {len(found._states)} states")
         except (OSError, KeyError, ValueError, RuntimeError, msgspec.MsgspecError) as error:
-            why = f"{folder} is not a whole index ({error}): name the folder of one; if it was one,"
-            why += " delete it, and make it again with `sentimill index`"
+            why = f"{folder} is not a whole index ({error}): name another folder; or, if this was"
+            why += " an index, delete it and make it again with `sentimill index`"
             raise BundleError(why, reason="INDEX_DAMAGED") from error
         if bundle not in (None, found.bundle):
             why = f"the index {folder} is of the bundle {found.bundle[:12]}, and this is"

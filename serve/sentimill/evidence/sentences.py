@@ -15,7 +15,7 @@ from sentimill.installed_packages import from_extra
 from sentimill.types import Prediction, Probs, Sentence
 
 MAX_SENTENCES: Final = 32
-"""Sentences of one text. Where there are more, neighbours are taken together."""
+"""Sentences of one text. Where there are more, adjacent ones are joined."""
 
 MAX_CHARACTERS: Final = 8192
 """A longer text is not split: the model reads some 1,000 characters of it."""

@@ -261,7 +261,7 @@ def test_what_is_no_index_is_not_to_be_deleted(model: Path, tmp_path: Path) -> N
     reviews = write_reviews(tmp_path / "reviews.jsonl")
     for path in (model, reviews, tmp_path / "nowhere"):
         with pytest.raises(
-            BundleError, match=r"is not a whole index .* name the folder of one; if"
+            BundleError, match=r"is not a whole index .* name another folder; or, if"
         ):
             Classifier.load(model, index=path)
     for path in (model, reviews):
