@@ -209,6 +209,24 @@ def test_an_index_is_never_empty(model: Path, folder: Path, tmp_path: Path) -> N
     assert len(Index.open(folder)) == len(REVIEWS)
 
 
+def test_a_file_without_labelled_reviews_adds_nothing(
+    model: Path, folder: Path, tmp_path: Path
+) -> None:
+    """Whether there is an index already or not; one that is there stays as it is."""
+    before = (folder / "manifest.json").read_bytes()
+    for rows in ([("x", "good", "")], [("x", " ", "neutral")]):
+        more = write_reviews(tmp_path / "more.jsonl", rows)
+        for path in (folder, tmp_path / "new"):
+            with pytest.raises(
+                UsageError, match=r"more\.jsonl has none: .*--label-column"
+            ) as refused:
+                run("add", more, path, "--bundle", model)
+            assert refused.value.reason == "INDEX_EMPTY"
+
+    assert (folder / "manifest.json").read_bytes() == before
+    assert not (tmp_path / "new").exists()
+
+
 def test_texts_cannot_be_kept_from_now_on(model: Path, tmp_path: Path) -> None:
     """The rows before would have none."""
     reviews = write_reviews(tmp_path / "reviews.jsonl")

@@ -51,6 +51,11 @@ def add(
     made.check_new([row.id for row in rows if row.text.strip()])  # before minutes of work
     encoded, values = classifier.compute([row.text for row in rows], progress=True)
     read = [row for row, one in zip(rows, encoded, strict=True) if isinstance(one, Encoded)]
+    if not read:
+        why = f"an index needs a labelled review that has text, and {reviews} has none: look at its"
+        raise UsageError(
+            f"{why} columns, or name the one with --label-column", reason="INDEX_EMPTY"
+        )
     states = values[:, len(classifier.labels) :]
     made.add([r.id for r in read], [str(r.label) for r in read], [r.text for r in read], states)
     made.save(folder)
