@@ -21,14 +21,7 @@ from sentimill.bundle.manifest import Golden, Manifest
 from sentimill.bundle.reader import Bundle, open_bundle
 from sentimill.bundle.reference import find_bundle
 from sentimill.decisions import Decisions, decide, probabilities
-from sentimill.engine.base import (
-    Engine,
-    EngineChoice,
-    EngineName,
-    EngineWish,
-    Precision,
-    Provider,
-)
+from sentimill.engine.base import Engine, EngineChoice, EngineName, EngineWish, Precision, Provider
 from sentimill.engine.factory import start_engine
 from sentimill.engine.hardware import Machine
 from sentimill.engine.selection import rank_engines
@@ -84,12 +77,7 @@ class Classifier:
     """A loaded bundle. `classify` may be called from one thread at a time; `decide` from any."""
 
     def __init__(
-        self,
-        bundle: Bundle,
-        engine: Engine,
-        choice: EngineChoice,
-        *,
-        detect_language: bool = True,
+        self, bundle: Bundle, engine: Engine, choice: EngineChoice, *, detect_language: bool = True
     ) -> None:
         self.bundle = bundle
         self.engine = engine

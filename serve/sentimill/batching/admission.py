@@ -52,12 +52,7 @@ class Admission:
         metrics.max_waiting_tokens.set(max_tokens)
 
     def enter(
-        self,
-        texts: int,
-        seconds_left: float | None = None,
-        *,
-        bulk: bool = False,
-        caller: str = "",
+        self, texts: int, seconds_left: float | None = None, *, bulk: bool = False, caller: str = ""
     ) -> None:
         """Count *texts* in, before anything is done for them.
 
@@ -75,12 +70,7 @@ class Admission:
         self._metrics.waiting_texts.set(self.texts)
 
     def enter_tokens(
-        self,
-        tokens: int,
-        seconds_left: float | None,
-        *,
-        bulk: bool = False,
-        caller: str = "",
+        self, tokens: int, seconds_left: float | None, *, bulk: bool = False, caller: str = ""
     ) -> None:
         """Count *tokens* in, with their own time added to the wait. Raises as `enter` does."""
         own = self._tokens_of[caller] if caller else 0

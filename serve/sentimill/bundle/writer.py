@@ -15,11 +15,7 @@ from sentimill.errors import UsageError
 
 
 def write_bundle(
-    path: Path,
-    files: Mapping[str, bytes | Path],
-    manifest: Manifest,
-    *,
-    overwrite: bool = False,
+    path: Path, files: Mapping[str, bytes | Path], manifest: Manifest, *, overwrite: bool = False
 ) -> Bundle:
     """Write a bundle to *path* and return it.
 

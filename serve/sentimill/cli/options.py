@@ -61,8 +61,7 @@ class ModelOptions:
     ] = "auto"
     provider: Annotated[Provider, Performance(help="auto takes a CUDA GPU where it can.")] = "auto"
     threads: Annotated[
-        int | None,
-        Performance(min=1, help="CPU threads of the engine.", show_default="all cores"),
+        int | None, Performance(min=1, help="CPU threads of the engine.", show_default="all cores")
     ] = None
     no_detect_language: Annotated[
         bool,

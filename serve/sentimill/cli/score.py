@@ -65,8 +65,7 @@ def score(
     ] = None,
     overwrite: opt.OverwriteOption = False,
     only_columns: Annotated[
-        str | None,
-        opt.Output(help="Columns to keep, separated by commas.", show_default="all"),
+        str | None, opt.Output(help="Columns to keep, separated by commas.", show_default="all")
     ] = None,
     probs: Annotated[bool, opt.Output("--probs", help="Add a probability per label.")] = False,
     explain_column: Annotated[
@@ -79,8 +78,7 @@ def score(
     summary: Annotated[Path | None, opt.Output(help="Write the summary as JSON.")] = None,
     strict: Annotated[bool, opt.Output("--strict", help="Count blank texts as errors.")] = False,
     max_errors: Annotated[
-        int | None,
-        opt.Output(min=0, help="Stop above this many errors.", show_default="never"),
+        int | None, opt.Output(min=0, help="Stop above this many errors.", show_default="never")
     ] = None,
     bundle: opt.BundleOption = None,
     server: opt.ServerOption = None,
@@ -196,11 +194,7 @@ def score(
         scorer: Scorer
         if server is not None:
             made = ServerScorer(
-                server,
-                security=security,
-                stop=stop,
-                explain=explain_column,
-                neighbours=neighbours,
+                server, security=security, stop=stop, explain=explain_column, neighbours=neighbours
             )
             scorer = stack.enter_context(closing(made))
         else:

@@ -46,14 +46,14 @@ def serve(
         Path | None,
         opt.Advanced(
             help="Index of labelled reviews, for callers who ask for neighbours. With --tokens, a"
-            " folder that has an index for each caller, under the caller's name.",
+            " folder that has an index for each caller, under the caller's name."
         ),
     ] = None,
     tokens: Annotated[
         Path | None,
         opt.Secured(
             help="File with the callers' token hashes, from `sentimill token`. With --workers N"
-            " each worker grants 1/N of every quota.",
+            " each worker grants 1/N of every quota."
         ),
     ] = None,
     tls_cert: Annotated[
@@ -65,8 +65,7 @@ def serve(
         opt.Secured(help="Only accept callers with a certificate of these CAs (mutual TLS)."),
     ] = None,
     insecure: Annotated[
-        bool,
-        opt.Secured("--insecure", help="Allow an address other than loopback without TLS."),
+        bool, opt.Secured("--insecure", help="Allow an address other than loopback without TLS.")
     ] = False,
     reflection: Annotated[
         bool, opt.Advanced("--reflection", help="Enable gRPC reflection.")
@@ -89,8 +88,7 @@ def serve(
         ),
     ] = False,
     engine_timeout_seconds: Annotated[
-        float,
-        opt.Advanced(min=1, help="Restart the model when one engine call runs for longer."),
+        float, opt.Advanced(min=1, help="Restart the model when one engine call runs for longer.")
     ] = 30.0,
     notice_seconds: Annotated[
         float,

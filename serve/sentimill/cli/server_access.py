@@ -43,8 +43,7 @@ class ServerAccess:
     )
     tls_key: Annotated[Path | None, Secured(help="Its key, not encrypted (PEM).")] = None
     token_file: Annotated[
-        Path | None,
-        Secured(help="File that holds the token.", show_default=f"${_TOKEN_VARIABLE}"),
+        Path | None, Secured(help="File that holds the token.", show_default=f"${_TOKEN_VARIABLE}")
     ] = None
 
     def security(self, server: str | None) -> Security | None:

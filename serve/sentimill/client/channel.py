@@ -70,11 +70,7 @@ _HANDSHAKES: Final = (
         "CERTIFICATE_REFUSED",
         "the server's certificate is for another host name: use the name in the certificate",
     ),
-    (
-        "WRONG_VERSION_NUMBER",
-        "TLS_REFUSED",
-        "the server does not use TLS: connect without TLS",
-    ),
+    ("WRONG_VERSION_NUMBER", "TLS_REFUSED", "the server does not use TLS: connect without TLS"),
     (
         "Connection refused",
         "UNAVAILABLE",

@@ -23,11 +23,7 @@ class OnnxEngine:
         self._shared = open_session(model, "cpu", threads)
         self._single = open_session(model, "cpu", 1) if threads > 1 else self._shared
         self.info = EngineInfo(
-            engine="onnx",
-            provider="cpu",
-            precision=precision,
-            threads=threads,
-            calls=threads,
+            engine="onnx", provider="cpu", precision=precision, threads=threads, calls=threads
         )
 
     def run(

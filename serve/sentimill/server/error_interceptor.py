@@ -77,10 +77,7 @@ class CallBoundary:
     """
 
     def __init__(
-        self,
-        metrics: Metrics,
-        retry_seconds: Callable[[], float],
-        spans: Spans | None = None,
+        self, metrics: Metrics, retry_seconds: Callable[[], float], spans: Spans | None = None
     ) -> None:
         self.metrics = metrics
         self.spans = spans or Spans()

@@ -56,10 +56,7 @@ class OpenInferenceService:
         given, wanted = sent.InferInputTensor, sent.InferRequestedOutputTensor
         # An entry of a map is a message of its key and, as field 2, its value.
         parameter = FieldLimit(_OTHER_FIELDS, "parameters", {2: SMALL})
-        inside = {
-            given.CONTENTS_FIELD_NUMBER: values,
-            given.PARAMETERS_FIELD_NUMBER: parameter,
-        }
+        inside = {given.CONTENTS_FIELD_NUMBER: values, given.PARAMETERS_FIELD_NUMBER: parameter}
         asked = {wanted.PARAMETERS_FIELD_NUMBER: parameter}
         parts = {
             sent.INPUTS_FIELD_NUMBER: FieldLimit(_OTHER_FIELDS, "inputs[0]", inside),

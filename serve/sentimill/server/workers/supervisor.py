@@ -22,12 +22,7 @@ from sentimill.engine.hardware import gpus, usable_cores
 from sentimill.errors import UsageError
 from sentimill.observability.http_server import HttpServer
 from sentimill.observability.metrics import Metrics, WorkerMetrics
-from sentimill.observability.metrics_aggregation import (
-    AggregatedMetrics,
-    Family,
-    merged,
-    snapshot,
-)
+from sentimill.observability.metrics_aggregation import AggregatedMetrics, Family, merged, snapshot
 from sentimill.observability.status import Status
 from sentimill.server.addresses import host_port, port_busy
 from sentimill.server.lifecycle import Serving
@@ -44,10 +39,7 @@ _GRACE_SECONDS: Final = 10.0
 
 
 def run_workers(
-    settings: Serve,
-    count: int,
-    prepare: Callable[[], None],
-    started: Callable[[Serving], None],
+    settings: Serve, count: int, prepare: Callable[[], None], started: Callable[[Serving], None]
 ) -> None:
     """Serve from *count* processes until SIGTERM or SIGINT, then drain all.
 
