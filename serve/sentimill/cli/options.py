@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated, Any, Final, get_type_hints
 
@@ -174,16 +174,12 @@ def with_groups(command: Callable[..., None]) -> Callable[..., None]:
             for name, kind, default in options
         ]
 
+    @wraps(command)
     def run(**given: object) -> None:
         for name, kind in groups.items():
             given[name] = kind(**{one.name: given.pop(one.name) for one in fields(kind)})
         command(**given)
 
-    run.__name__, run.__doc__, run.__module__ = (
-        command.__name__,
-        command.__doc__,
-        command.__module__,
-    )
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # read by inspect
     run.__annotations__ = {one.name: one.annotation for one in parameters}
     return run

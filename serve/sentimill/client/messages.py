@@ -1,8 +1,9 @@
-"""Texts to request messages, and response messages to results: what both clients share."""
+"""Turns texts into request messages, and response messages into results, for both clients."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from typing import Final
 
 from sentimill.client.channel import reason_of
@@ -116,6 +117,7 @@ class Answers:
 def model_of(data: bytes) -> Model:
     """Return the GetModelResponse *data* as a record."""
     response = pb.GetModelResponse.FromString(data)
+    limits = response.limits
     return Model(
         name=response.name,
         version=response.version,
@@ -125,13 +127,7 @@ def model_of(data: bytes) -> Model:
         precision=response.precision,
         provider=response.provider,
         threshold=response.threshold if response.HasField("threshold") else None,
-        limits=Limits(
-            max_items=response.limits.max_items,
-            max_text_bytes=response.limits.max_text_bytes,
-            max_request_bytes=response.limits.max_request_bytes,
-            max_waiting_texts=response.limits.max_waiting_texts,
-            max_waiting_tokens=response.limits.max_waiting_tokens,
-        ),
+        limits=Limits(*(getattr(limits, limit.name) for limit in fields(Limits))),
         languages=tuple(response.languages),
     )
 

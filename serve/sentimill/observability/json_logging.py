@@ -35,9 +35,10 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        # Libraries keep private notes on a record, such as Ray's `_ray_timestamp_ns`.
-        own = {name for name in vars(record) if name not in _ORDINARY and not name.startswith("_")}
-        line |= {name: value for name, value in vars(record).items() if name in own}
+        for name, value in vars(record).items():
+            # Libraries keep private notes on a record, such as Ray's `_ray_timestamp_ns`.
+            if name not in _ORDINARY and not name.startswith("_"):
+                line[name] = value
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False, default=str)
@@ -86,7 +87,9 @@ class BackgroundHandler(logging.Handler):
             dropped, self._dropped = self._dropped, 0
             self.release()
             if dropped:
-                line = f"{line}\n{self._about(dropped)}"
+                why = f"{dropped} log lines were dropped"
+                about = {"name": __name__, "levelname": "WARNING", "msg": why}
+                line = f"{line}\n{self.format(logging.makeLogRecord(about))}"
             try:
                 self._stream.write(f"{line}\n")
                 self._stream.flush()
@@ -94,29 +97,21 @@ class BackgroundHandler(logging.Handler):
                 pass  # nobody can be told
             self._lines.task_done()
 
-    def _about(self, dropped: int) -> str:
-        told = {
-            "name": __name__,
-            "levelname": "WARNING",
-            "msg": f"{dropped} log lines were dropped",
-        }
-        return self.format(logging.makeLogRecord(told))
-
 
 @contextmanager
 def log_in_background() -> Iterator[None]:
     """Let a thread write what goes to stderr, as long as a server runs."""
     root = logging.getLogger()
-    before = [one for one in root.handlers if type(one) is logging.StreamHandler]
-    after = [BackgroundHandler(handler.stream) for handler in before]
-    for old, new in zip(before, after, strict=True):
+    plain = [one for one in root.handlers if type(one) is logging.StreamHandler]
+    pairs = [(one, BackgroundHandler(one.stream)) for one in plain]
+    for old, new in pairs:
         new.setFormatter(old.formatter)
         root.removeHandler(old)
         root.addHandler(new)
     try:
         yield
     finally:
-        for old, new in zip(before, after, strict=True):
+        for old, new in pairs:
             new.flush()
             root.removeHandler(new)
             root.addHandler(old)

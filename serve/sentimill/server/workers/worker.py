@@ -45,8 +45,6 @@ class WorkerConfig:
 class Started(msgspec.Struct, tag=True, frozen=True):
     """Calls are answered."""
 
-    address: str
-
 
 class Failed(msgspec.Struct, tag=True, frozen=True):
     """Why the worker cannot start."""
@@ -120,7 +118,7 @@ async def _work(config: WorkerConfig, parent: Connection) -> EngineError | None:
             return None
         if address is None:
             return None
-        parent.send_bytes(encode(Started(address)))
+        parent.send_bytes(encode(Started()))
         loop.add_reader(parent.fileno(), asked)
         await signals.stop.wait()
     loop.remove_reader(parent.fileno())
