@@ -1,4 +1,4 @@
-"""From logits to answers: calibrated probabilities, and the label, score and doubt that follow.
+"""Turns logits into calibrated probabilities, and these into label, score and confidence.
 
 `Classifier` and the columns of scored files both use these functions, so they always agree.
 """

@@ -1,4 +1,4 @@
-"""What the classifier, the server and the clients share: a prediction, a model's facts, limits.
+"""The types that classifier, server and clients share: predictions, facts of a model, limits.
 
 This module imports errors and the standard library alone, so a client needs no numpy.
 """

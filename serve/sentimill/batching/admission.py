@@ -1,4 +1,4 @@
-"""Admission: what may enter the queue, counted in texts and tokens, never in calls."""
+"""Decides what may enter the queue. It counts texts and tokens, never calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of the waiting texts the engine gets next: a pure choice, with its promises stated.
+"""Chooses which of the waiting texts the engine gets next. The choice is a pure function.
 
 Texts wait in two queues, interactive and bulk. In each, callers take turns (`fair_queue`). A batch
 costs ``rows * longest`` tokens, so it is built around one text, its anchor, and filled with texts

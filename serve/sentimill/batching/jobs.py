@@ -1,4 +1,4 @@
-"""A request on its way through the queue and the engine, and its texts."""
+"""The records of a request and of its texts while they wait and run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What commands say on stderr, and how a text of a stranger is shown."""
+"""Writes to stderr, and makes the text of a stranger safe for a terminal."""
 
 from __future__ import annotations
 

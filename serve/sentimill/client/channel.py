@@ -1,4 +1,4 @@
-"""How a client connects: TLS, tokens, retries, limits, and what a failed call means."""
+"""Connects clients (TLS, tokens, retries, limits), and turns failed calls into errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens when an engine call fails: one error, a bounded log, and the split of its batch."""
+"""Handles failed engine calls: one error for callers, a bounded log, and a batch in halves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this machine offers an engine: cores, CPU flags, and the runtimes that are installed."""
+"""Finds what this machine offers an engine: cores, CPU flags, and installed runtimes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The last ten minutes of a server in memory: samples of its counters, and rates between them.
+"""Keeps ten minutes of a server's counters in memory, and computes rates from the samples.
 
 Rates and percentiles are differences between two samples, computed as Prometheus does, so that the
 status page and a dashboard agree.

@@ -3,7 +3,7 @@
 The port never shows a text, a caller or a path, so it may be open to whoever may see how busy the
 server is. It has no authentication of its own. With the playground the page classifies texts that
 somebody types, on loopback alone; the header `X-Sentimill` keeps the pages of other sites out,
-because browsers send it to another site only with that site's leave.
+because browsers send it to another site only with that site's permission.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The metrics of several processes as those of one server: snapshots that travel, and their sum.
+"""Adds up the metrics of several processes, so that they look like those of one server.
 
 Counters and histograms add up, and so do most gauges: texts that wait, limits, bytes in memory.
 What does not is listed here.

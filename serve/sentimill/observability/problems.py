@@ -1,4 +1,4 @@
-"""What is wrong with a server, in sentences for the status page, and what to do about it.
+"""Finds what is wrong with a server, and says on the status page what to do about it.
 
 The page and the alerts agree: each problem names a runbook, and limits are those of the alerts.
 """

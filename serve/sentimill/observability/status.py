@@ -1,4 +1,4 @@
-"""What a server says of its own health: its state, its last minutes, and what is wrong with it."""
+"""The content of the status page: a server's state, its last minutes, and its problems."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a
 
 
 class Spans:
-    """Where calls are traced: nowhere. All methods are for the event loop's thread."""
+    """Traces nothing, which is the default. All methods are for the event loop's thread."""
 
     def call(self, method: str, metadata: Metadata) -> AbstractContextManager[None]:
         """Trace what happens inside as one call of *method*."""

@@ -49,7 +49,7 @@ AnyHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _MOST_PUSHBACK_SECONDS: Final = 30.0
 
 _MOST_FOREIGN_BYTES: Final = 4096
-"""Of a request to a service that is not ours: health and reflection."""
+"""The size limit of a request to a service that is not ours: health or reflection."""
 
 _POLLED: Final = {"ServerLive", "ServerReady"}
 """Methods of health probes, which are not counted."""

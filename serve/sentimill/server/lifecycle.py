@@ -1,4 +1,4 @@
-"""The server's life: load, serve, reload, drain. It answers a signal at any moment."""
+"""Runs the server: loads, serves, reloads and drains. A signal is handled at any moment."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ async def _guard(watchdog: Watchdog, signals: Signals) -> None:
 
 
 def _announce(classifier: Classifier, *, status: Status) -> None:
-    """Say which model answers, and that it does; again after each reload."""
+    """Tell metrics, status page and log which model answers. Called again after each reload."""
     info = classifier.engine.info
     manifest = classifier.bundle.manifest
     facts = {

@@ -1,4 +1,4 @@
-"""Bytes of a call to messages and texts, with bounds that are checked before anything is built.
+"""Parses the bytes of a call, after a check of bounds that builds no message.
 
 A message of 4 MiB can hold two million empty items. Protobuf would build an object for each while
 the event loop waits, and fields that it does not know take it 60 ms. So all fields are counted in

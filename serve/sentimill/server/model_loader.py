@@ -1,4 +1,4 @@
-"""A bundle becomes a model that answers: verify, load, warm up, give it a queue and indexes.
+"""Makes a bundle a model that answers: verifies, loads and warms it, and adds queue and indexes.
 
 On SIGHUP bundle and indexes are loaded again, next to the model that answers until then. Nothing
 polls the folder: a half-written bundle would be loaded. `worker_process` passes the signal on to

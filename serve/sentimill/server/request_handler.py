@@ -54,10 +54,10 @@ async def slices(items: Sequence[T]) -> AsyncIterator[Sequence[T]]:
 class Limits:
     """What the server accepts; `GetModel` shows the limits on requests to callers.
 
-    max_request_bytes: twice what our client sends at most, and gRPC's own default.
-    max_waiting_bytes: of all requests that are being answered, as they came over the wire.
-    max_calls: calls and streams at a time, health checks included; connection_calls: of those, over
-    one connection, on which further calls wait for their turn.
+    max_request_bytes: twice what our client sends at most, and the default of gRPC itself.
+    max_waiting_bytes: the size of all requests that are being answered, as they came over the wire.
+    max_calls: how many calls and streams may be open, health checks included. connection_calls: how
+    many of them one connection may have; further calls on it wait for their turn.
     default_deadline_seconds: how long a call without a deadline may take.
     """
 
@@ -92,7 +92,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """What the texts of one request got, in their order, from which model, and where time went."""
+    """The results of the texts of one request, in order, the model that answered, and the times."""
 
     classifier: Classifier
     results: list[Prediction | SentimillError]

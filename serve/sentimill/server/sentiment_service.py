@@ -1,4 +1,4 @@
-"""`sentimill.v1.SentimentService`: its messages to texts, and answers to its messages.
+"""Translates between the messages of `sentimill.v1.SentimentService` and texts and answers.
 
 Handlers get raw bytes and decode them here, so that a malformed message is answered like every
 other error, with a code, a reason and a remedy.

@@ -1,1 +1,1 @@
-"""Who may call: tokens with quotas, TLS certificates, and files that are read again on a change."""
+"""Access control: tokens with quotas, TLS certificates, and a watch over their files."""

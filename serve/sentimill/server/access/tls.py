@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
-    """PEM files. client_ca: it must have signed the certificates of callers (mutual TLS)."""
+    """PEM files. client_ca: the authority that signs the certificates of callers (mutual TLS)."""
 
     certificate: Path
     key: Path

@@ -1,4 +1,4 @@
-"""A worker process as its supervisor sees it: started, asked for reports, replaced when it dies."""
+"""Starts a worker process, asks it for reports, and replaces it when it dies or hangs."""
 
 from __future__ import annotations
 
