@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -28,6 +29,9 @@ from sentimill.text.cleaning import join_texts
 _SHARED: Final = frozenset({"PLAIN", "RLE", "BIT_PACKED", "PLAIN_DICTIONARY", "RLE_DICTIONARY"})
 """The encodings that Arrow reads as dictionaries."""
 
+_READ_BYTES: Final = 4 << 20
+"""Bytes of a column that are read at once: a store in the network answers after tens of ms."""
+
 
 class ParquetTable:
     """A Parquet file, opened. `update` fills answers in where the file has none."""
@@ -43,7 +47,7 @@ class ParquetTable:
     ) -> None:
         """Read the footer. Raises TableError for what is no Parquet or lacks the column."""
         try:
-            self.file = pq.ParquetFile(file)
+            self.file = _open(file)
         except (pa.ArrowInvalid, OSError) as error:
             why = f"{name} is not a whole Parquet file ({error}): copy it again, or name its format"
             why += " with --format"
@@ -67,7 +71,7 @@ class ParquetTable:
         self.keep = layout.keep
         found = count_answers(name, self.columns, columns.names, layout.update, last=False)
         self.update = found > 0
-        self._texts_file = pq.ParquetFile(file, read_dictionary=self._repeating())
+        self._texts_file = _open(file, self._repeating())
 
     def head(self, added: Sequence[str]) -> bytes:
         """See `Table.head`: an Arrow stream begins with its schema."""
@@ -111,11 +115,31 @@ class ParquetTable:
             before += rows
             if skip >= rows:
                 continue
-            size = self._batch_rows(group, rows)
-            for batch in self._texts_file.iter_batches(size, row_groups=[group], columns=wanted):
+            for batch in self._group_batches(group, self._batch_rows(group, rows), wanted):
                 if skip < len(batch):
                     yield batch.slice(skip)
                 skip = max(0, skip - len(batch))
+
+    def _group_batches(self, group: int, rows: int, wanted: list[str]) -> Iterator[pa.RecordBatch]:
+        """Yield the columns *wanted* of a row group, with dictionaries as far as it has them.
+
+        A dictionary that grows means that the writer gave it up, as it does where texts seldom
+        repeat. Arrow would still collect all texts of the group in one, so the rest is read plain.
+        """
+        read = values = 0
+        for batch in self._texts_file.iter_batches(rows, row_groups=[group], columns=wanted):
+            yield batch
+            read += len(batch)
+            found = sum(len(c.dictionary) for c in batch if pa.types.is_dictionary(c.type))
+            if values and found > values:
+                break
+            values = found
+        else:
+            return
+        for batch in self.file.iter_batches(rows, row_groups=[group], columns=wanted):
+            if read < len(batch):
+                yield batch.slice(read)
+            read = max(0, read - len(batch))
 
     def _repeating(self) -> list[str]:
         """Return the text columns to read as dictionaries, as far as Arrow can.
@@ -155,6 +179,13 @@ def message(rows: pa.RecordBatch | pa.Table) -> bytes:
     return b"".join(bytes(batch.serialize()) for batch in batches)
 
 
+def _open(file: BinaryIO, repeating: Sequence[str] = ()) -> pq.ParquetFile:
+    """Open *file* to be read in blocks; Arrow would else hold a whole row group as it is stored."""
+    return pq.ParquetFile(
+        file, read_dictionary=[*repeating], pre_buffer=False, buffer_size=_READ_BYTES
+    )
+
+
 def is_text(kind: pa.DataType) -> bool:
     """Say whether a column of this type holds text, as a column of nulls alone may."""
     types = pa.types
@@ -173,8 +204,9 @@ def _is_bytes(kind: pa.DataType) -> bool:
 def _decoded(column: pa.Array) -> list[str | TextError | None]:
     """Return the texts of *column*; Parquet does not promise that they are valid UTF-8."""
     if pa.types.is_dictionary(column.type):  # a text that is there often stays one object
-        values = [*_decoded(column.dictionary), None]
-        return [*map(values.__getitem__, column.indices.fill_null(-1).to_numpy().tolist())]
+        used, places = np.unique(column.indices.fill_null(-1), return_inverse=True)
+        values = _decoded(column.dictionary.take(pa.array(used, mask=used < 0)))
+        return [*map(values.__getitem__, places.tolist())]
     if _is_bytes(column.type):
         return [*map(_text, column.to_pylist())]
     try:

@@ -117,6 +117,25 @@ def test_a_text_that_is_stored_once_is_held_once(tmp_path: Path, encoding: str |
     assert len({id(text) for text in texts[:-1]}) == 1 or encoding is not None
 
 
+def test_a_row_group_is_read_in_bounded_memory(tmp_path: Path) -> None:
+    """Its writer gave up its dictionary, and Arrow must not go on to collect all texts in one."""
+    texts = ["good " * 400] * 500 + [f"{i} bad " * 200 for i in range(20_000)]
+    path = tmp_path / "in.parquet"
+    pq.write_table(pa.table({"text": texts}), path, row_group_size=len(texts))
+    (unit,) = job(path, tmp_path / "out.parquet").plan()
+    layout = Layout(window_bytes=1 << 20)
+    before = pa.total_allocated_bytes()
+    most = 0
+    found: list[object] = []
+    with open_table(unit, layout, AnswerSchema(("a", "b"), None, "x_", with_probs=False)) as read:
+        for window in read.windows(Position()):
+            most = max(most, pa.total_allocated_bytes() - before)
+            found += window.texts
+
+    assert found == texts
+    assert most < 16 << 20 < sum(map(len, texts)) / 2
+
+
 def test_bytes_that_are_no_text_are_a_bad_row(tmp_path: Path, scorer: LocalScorer) -> None:
     """Parquet does not promise that text is UTF-8."""
     column = pa.array([b"good", b"\xff", b"bad"]).view(pa.string())
