@@ -205,14 +205,9 @@ def plan_batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int
     An item longer than the budget is a batch by itself. The longest items come first, so that a
     batch that does not fit into memory fails at once and not after an hour.
     """
-    batch: list[int] = []
-    longest = 0
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batch and longest * (len(batch) + 1) > batch_tokens:
-            yield batch
-            batch = []
-        if not batch:
-            longest = lengths[i]
-        batch.append(i)
-    if batch:
-        yield batch
+    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
+    begin = 0
+    while begin < len(order):
+        end = begin + max(1, batch_tokens // max(1, lengths[order[begin]]))
+        yield order[begin:end]
+        begin = end

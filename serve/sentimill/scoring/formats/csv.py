@@ -220,24 +220,19 @@ class DelimitedTable:
         self, data: bytes, edges: NDArray[np.intp]
     ) -> list[str | TextError | None] | None:
         """Return the texts of rows with *edges* between fields; None if one cannot be decoded."""
-        quote = (self._dialect.quote or "").encode()
+        quote = self._dialect.quote
+        codes = np.frombuffer(data, np.uint8)
         found: list[list[str]] = []
         for place in self._texts_at:
-            cells = [
-                data[begin + 1 : end]
-                for begin, end in zip(
-                    edges[:, place].tolist(), edges[:, place + 1].tolist(), strict=True
-                )
-            ]
-            if quote:
-                cells = [
-                    cell[1:-1].replace(quote * 2, quote) if cell.startswith(quote) else cell
-                    for cell in cells
-                ]
+            begins, ends = edges[:, place] + 1, edges[:, place + 1]
+            quoted = codes[begins] == ord(quote) if quote else 0
+            bounds = zip((begins + quoted).tolist(), (ends - quoted).tolist(), strict=True)
             try:
-                found.append([str(cell, self._encoding.codec) for cell in cells])
+                cells = [str(data[begin:end], self._encoding.codec) for begin, end in bounds]
             except UnicodeDecodeError:
                 return None
+            # A field without quotes around it has none inside.
+            found.append([cell.replace(quote * 2, quote) for cell in cells] if quote else cells)
         name = self.columns[self._texts_at[0]]
         if any(map({name, f"\ufeff{name}"}.__contains__, found[0])):
             return None  # the row may be the header again
