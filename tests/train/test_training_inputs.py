@@ -20,6 +20,7 @@ from sentimill_train.pipeline.inputs import (
     judged_sample,
     learn_from_teacher,
     read_reviews,
+    warn_of_absent_labels,
     warn_of_unknown_pieces,
 )
 from sentimill_train.pipeline.replay import Replay, read_replay
@@ -143,6 +144,23 @@ def test_reviews_that_the_vocabulary_cannot_spell_are_told_before_training(
     assert shares[0] == 0 < 0.3 < shares[1]
     assert len(caplog.messages) == 1
     assert "give --base an encoder of their language" in caplog.text
+
+
+def test_a_label_that_no_row_has_is_told_before_training(caplog: pytest.LogCaptureFixture) -> None:
+    """A file of negative and positive reviews would teach that nothing is neutral."""
+    rows = [Example(id=str(i), text="a", label=TWO[i % 2], source="s") for i in range(4)]
+    complete = [*rows, Example(id="5", text="b", label="neutral", source="s")]
+    told = [replace(example, labels_allowed=("negative", "positive")) for example in rows]
+    shared = [replace(example, probs=(0.4, 0.2, 0.4)) for example in rows]
+
+    with caplog.at_level(logging.WARNING):
+        for quiet in (complete, told, shared):
+            warn_of_absent_labels(quiet, SENTIMENTS)
+        assert caplog.messages == []
+        warn_of_absent_labels(rows, SENTIMENTS)
+
+    assert "no row for train is labelled neutral" in caplog.text
+    assert "--labels-of FILE=negative,positive" in caplog.text
 
 
 def test_the_reviews_of_several_files_keep_their_order(tmp_path: Path) -> None:

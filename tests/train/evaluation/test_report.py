@@ -7,11 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from chromium import open_page
 from sentimill.classifier import Classifier
 from sentimill_train.evaluation.behaviour import OWN_SUITE, read_cases
 from sentimill_train.evaluation.evaluate import bundle_contender, judge_bundle
+from sentimill_train.evaluation.headline import headline
 from sentimill_train.evaluation.labelled_set import Sample
 from sentimill_train.evaluation.report import Epoch, render_report, worst_mistakes
 from synthetic_reviews import HOSTILE, reviews
@@ -69,6 +71,24 @@ def test_the_first_screen_answers_what_a_reader_asks(page: str) -> None:
     assert re.search(r"It labels [\d.]+% of 200 reviews", start)
     assert "The weakest label is" in start
     assert not re.search(r"Of reviews with [\w-]+ (yes|no)\b", start)
+
+
+def test_a_label_that_is_never_answered_has_no_share_of_right_answers(bundle: Path) -> None:
+    """Of no answers, none is right and none is wrong."""
+    classifier = Classifier.load(bundle)
+    sample = Sample(name="s", sha256="", part="test", examples=tuple(reviews(60)))
+    judgement, _ = judge_bundle(classifier, [sample], draws=100)
+    (first,) = judgement.sets
+    label = first.labels[0]
+    none = replace(label.precision, value=0.0, rows=0)
+    never = replace(label, precision=none, f1=replace(label.f1, value=-1.0))
+    changed = replace(judgement, sets=(replace(first, labels=(never, *first.labels[1:])),))
+
+    said = headline(changed, classifier.bundle.manifest)["Where it fails"]
+
+    assert said.startswith(
+        f"The weakest label is {label.label}: the model answers it for no review."
+    )
 
 
 def test_a_curve_of_one_point_is_not_drawn(bundle: Path) -> None:

@@ -62,10 +62,11 @@ def _where_it_fails(judgement: Judgement, first: SetResult) -> str:
     labels = [label for label in first.labels if label.rows]
     if labels:
         worst = min(labels, key=lambda label: label.f1.value)
-        sentences.append(
-            f"The weakest label is {worst.label}: the model finds {worst.recall.value:.0%} of those"
-            f" reviews, and {worst.precision.value:.0%} of its “{worst.label}” answers are right."
-        )
+        how = f"the model finds {worst.recall.value:.0%} of those reviews, and"
+        how += f" {worst.precision.value:.0%} of its “{worst.label}” answers are right"
+        if not worst.precision.rows:
+            how = "the model answers it for no review"
+        sentences.append(f"The weakest label is {worst.label}: {how}.")
     sentences += [
         f"Of reviews {_with(s)}, {s.accuracy.value:.0%} are right."
         for s in first.weak_slices()[:_MOST_WEAK]

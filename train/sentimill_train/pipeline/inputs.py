@@ -73,6 +73,8 @@ def read_inputs(config: TrainConfig, watch: Callable[[str], None]) -> Inputs:
     check_labels(labels)
     taught = config.teacher_bundle is not None or config.teacher_logits is not None
     parted = judged_sample(part(examples, labels, spare=taught, columns=config.columns))
+    if not taught:
+        warn_of_absent_labels(parted.train, labels)
     encoder, shorter = (
         TextEncoder(pretrained.tokenizer_json(), max_tokens=tokens, truncation=config.truncation)
         for tokens in (config.max_tokens, config.learnt_tokens)
@@ -214,6 +216,26 @@ def warn_of_unknown_pieces(rows: Rows, pretrained: Pretrained) -> float:
             pretrained.name,
         )
     return share
+
+
+def warn_of_absent_labels(train: Sequence[Example], labels: Sequence[str]) -> None:
+    """Warn of *labels* that no row of *train* has: the model learns to give them to nothing.
+
+    Rows with shares, or with the labels that their annotator could choose from, tell more than
+    their label, so there is no warning with them.
+    """
+    found = {example.label for example in train}
+    if found >= set(labels) or any(e.probs or e.labels_allowed for e in train):
+        return
+    present = ",".join(label for label in labels if label in found)
+    _LOG.warning(
+        "no row for train is labelled %s, so the model learns that no review is: if whoever"
+        " labelled a file could not choose that, give --labels-of FILE=%s; to train without it,"
+        " give --labels %s",
+        " or ".join(label for label in labels if label not in found),
+        present,
+        present,
+    )
 
 
 def _teacher(
