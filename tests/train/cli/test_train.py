@@ -249,6 +249,18 @@ def test_a_log_has_a_line_every_ten_seconds(capsys: pytest.CaptureFixture[str]) 
     ]
 
 
+def test_a_slow_training_does_not_say_that_it_stands_still(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Less than half a row a second, as a crowded machine gives, is not 0 rows/s."""
+    clock = Clock()
+    with ProgressDisplay(clock) as display:
+        for clock.now in (0, 20):
+            display.progress(at(int(clock.now) // 5))
+
+    assert "4 of 2,000 rows, loss 0.500, 0.2 rows/s" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("option", "reason"),
     [

@@ -94,9 +94,10 @@ class ProgressDisplay:
     def _line(self, progress: state.Progress, seconds: float, before: int) -> str:
         rate = (progress.rows - before) / seconds
         left = (progress.rows_total - progress.rows) / rate if rate > 0 else 0.0
+        shown = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
         return (
             f"epoch {progress.epoch}: {progress.rows:,} of {progress.rows_total:,} rows, loss"
-            f" {progress.loss:.3f}, {rate:,.0f} rows/s, at most {_minutes(left)} left"
+            f" {progress.loss:.3f}, {shown} rows/s, at most {_minutes(left)} left"
         )
 
 
