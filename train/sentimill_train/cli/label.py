@@ -1,4 +1,4 @@
-"""The command `sentimill label`: its options, its plan, its live line."""
+"""The command `sentimill label`: its options, the plan that it shows, its progress."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from sentimill_train.cli.table_options import (
     say_next,
     split_names,
 )
+from sentimill_train.data.schema import number_of
 
 if TYPE_CHECKING:
     from sentimill_train.labelling.job import LabelJob
@@ -47,12 +48,8 @@ def label(
     table: opt.TableOptions,
     label_column: LabelColumn = None,
     labels: LabelsOption = DEFAULT_LABELS,
-    relabel: Annotated[
-        bool, opt.Input("--relabel", help="Also ask about rows that have a label.")
-    ] = False,
-    redact: Annotated[
-        bool, opt.Input("--redact", help="Mask e-mail, web, phone and card numbers.")
-    ] = False,
+    relabel: Annotated[bool, opt.Input(help="Also ask about rows that have a label.")] = False,
+    redact: Annotated[bool, opt.Input(help="Mask e-mail, web, phone and card numbers.")] = False,
     max_words: Annotated[int, opt.Input(min=8, help="A longer text loses its middle.")] = 400,
     teacher: Annotated[
         list[str] | None,
@@ -75,7 +72,7 @@ def label(
     budget: Annotated[
         str, _Budget(help="Most US dollars that all runs with this store may cost, or `none`.")
     ] = "1.00",
-    yes: Annotated[bool, _Budget("--yes", help="Do not ask before the first call.")] = False,
+    yes: Annotated[bool, _Budget(help="Do not ask before the first call.")] = False,
     price_in: Annotated[
         float | None, _Budget(min=0.0, help="US dollars for a million tokens sent.")
     ] = None,
@@ -83,9 +80,7 @@ def label(
         float | None, _Budget(min=0.0, help="US dollars for a million tokens answered.")
     ] = None,
     prices: Annotated[Path | None, _Budget(help="Price table to use in place of ours.")] = None,
-    batch: Annotated[
-        bool, _Budget("--batch", help="Use the batch API: half the price, up to a day.")
-    ] = False,
+    batch: Annotated[bool, _Budget(help="Use the batch API: half the price, up to a day.")] = False,
     batch_rows: Annotated[int, _Budget(min=1, max=50_000, help="Rows in one batch.")] = 50_000,
     poll_s: Annotated[float, _Budget(min=0.01, help="Seconds between polls.")] = 60.0,
     rpm: Annotated[float | None, opt.Performance(min=0.01, help="Most requests a minute.")] = None,
@@ -101,10 +96,7 @@ def label(
         opt.Advanced(help="File that stores the answers.", show_default="OUT.answers.sqlite"),
     ] = None,
     probe_injection: Annotated[
-        bool,
-        opt.Advanced(
-            "--probe-injection", help="Measure whether commands in reviews change labels."
-        ),
+        bool, opt.Advanced(help="Measure whether commands in reviews change labels.")
     ] = False,
 ) -> None:
     """Label reviews by asking frontier models. The cost never exceeds the budget."""
@@ -219,10 +211,7 @@ def _picodollars(budget: str) -> int | None:
 
     if budget == "none":
         return None
-    try:
-        value = float(budget)
-    except ValueError:
-        value = -1.0
+    value = number_of(budget)
     if not 0 <= value < 1_000_000:
         raise UsageError(
             f"--budget {budget!r} is no amount: give dollars, as 5.00, or `none`",

@@ -1,4 +1,4 @@
-"""`sentimill train`. Found by its entry point, so it must be quick to import: no torch up here."""
+"""`sentimill train`. What it needs is imported when it runs, so that `--help` stays quick."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from sentimill.errors import UsageError
 from sentimill_train.cli.table_options import columns_of, split_names
 from sentimill_train.cli.train_options import FOUND, TrainOptions
 from sentimill_train.cli.train_progress import ProgressDisplay, report
+from sentimill_train.data.schema import number_of
 from sentimill_train.optional_packages import needed_for
 
 
@@ -125,10 +126,7 @@ def _pairs(option: str, given: Sequence[str] | None) -> list[tuple[str, str]]:
 
 
 def _number(file: str, value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = -1.0
+    number = number_of(value)
     if not 0 <= number < float("inf"):
         raise UsageError(f"--weight-of {file}={value} is no number from 0 up", reason="BAD_WEIGHT")
     return number

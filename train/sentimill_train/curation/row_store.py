@@ -1,7 +1,7 @@
 """The rows of a curation: texts in a scratch file, and a few numbers a row in memory.
 
-Curation looks at every row several times and in several orders. The rows stay on disk, and what
-decides is held in arrays of some 40 bytes a row.
+Curation looks at every row several times and in several orders. The rows stay on disk, and the
+numbers that it decides by are held in arrays of some 40 bytes a row.
 """
 
 from __future__ import annotations
@@ -17,12 +17,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from sentimill.errors import TextError
-from sentimill.text.cleaning import clean
 from sentimill_train.curation.near_duplicates import BANDS, band_hasher, shingles
 from sentimill_train.data.examples import encode_example, stream_examples, stream_texts
 from sentimill_train.data.schema import Columns, Example
-from sentimill_train.data.splits import normalise, split_of_key, text_key
+from sentimill_train.data.splits import cleaned, normalise, split_of_key, text_key
 
 SPLITS: Final = ("train", "validation", "test")
 HELD_OUT: Final = -1
@@ -116,7 +114,7 @@ def store_rows(
                     -1 if example.label is None else place[example.label],
                     HELD_OUT if held_out else SPLITS.index(example.split or by_hash),
                     SPLITS.index(by_hash),
-                    _readable(example.text),
+                    cleaned(example.text) is not None,
                     example.label is not None and not by_model,
                 )
             )
@@ -151,11 +149,3 @@ def store_rows(
         _ends=read["end"],
         _map=mapped,
     )
-
-
-def _readable(text: str) -> bool:
-    try:
-        clean(text)
-    except TextError:
-        return False
-    return True

@@ -20,6 +20,7 @@ from sentimill_train.data.schema import (
     Columns,
     Example,
     Split,
+    number_of,
     sentiment_of_stars,
 )
 
@@ -214,7 +215,7 @@ class RowParser:
         text = _string(value)
         if text is None:
             return 1.0
-        number = _number(text)
+        number = number_of(text)
         if not 0 <= number < math.inf:
             why = f"the weight {text[:40]!r} is no number from 0 up"
             raise self._bad("BAD_WEIGHT", why, "correct it, or leave it empty")
@@ -234,7 +235,7 @@ class RowParser:
         value = row.get("probs")
         if value is None and self._share_columns:
             parts = [_string(row.get(name)) for name in self._share_columns]
-            value = None if None in parts else [_number(part or "") for part in parts]
+            value = None if None in parts else [number_of(part or "") for part in parts]
         if value is None or value == "" or value != value:
             return None
         if self._labels is None:
@@ -307,14 +308,7 @@ def _string(value: object) -> str | None:
     return str(value).strip() or None
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
-
-
 def _whole(text: str) -> int | None:
     """Return the whole number that *text* spells, as 4, 4.0, 4/5 or 4.0 out of 5 stars."""
-    number = _number(_OF_FIVE.sub("", text))
+    number = number_of(_OF_FIVE.sub("", text))
     return int(number) if number.is_integer() else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -73,6 +74,14 @@ class Columns:
     quote: str | None = '"'
     escape: str | None = None
     encoding: str = "utf-8"
+
+
+def number_of(text: str) -> float:
+    """Return the number that *text* spells, NaN where it spells none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def label_set(examples: Iterable[Example]) -> tuple[str, ...]:

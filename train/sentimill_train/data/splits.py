@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import shlex
 import unicodedata
@@ -12,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from sentimill.errors import TableError, TextError
-from sentimill.text.cleaning import clean
+from sentimill.text.cleaning import CLEANING, clean
 from sentimill_train.data.examples import likely_label_column
 from sentimill_train.data.schema import SENTIMENTS, Columns, Example, Split
 
@@ -23,14 +22,21 @@ _PLAIN: Final = Columns()
 _CLEANING: Final = 1  # for ever: another version would move texts to other splits
 
 
+def cleaned(text: str, version: int = CLEANING) -> str | None:
+    """Return *text* as the model reads it, None where no model can read it."""
+    try:
+        return clean(text, version)
+    except TextError:
+        return None
+
+
 def normalise(text: str) -> str:
     """Return the form in which two texts count as the same.
 
     It is the cleaned text, as the model reads it, in NFKC and lower case with blanks collapsed. A
     text that no model can read keeps its raw form.
     """
-    with contextlib.suppress(TextError):
-        text = clean(text, _CLEANING)
+    text = cleaned(text, _CLEANING) or text
     return " ".join(unicodedata.normalize("NFKC", text).lower().split())
 
 
@@ -129,7 +135,7 @@ def assign(
     Rows without a split take `split_of` their text. Where no row is left for validation or test,
     that share of train becomes it, by the same rule, if these rows are the *whole* training set: a
     part of it may have its test rows in another file. A text in test is taken out of the others,
-    and one in validation out of train, for a figure over texts that were learnt by heart is none.
+    and one in validation out of train: a figure over texts that were learnt by heart means nothing.
     """
     by_split: dict[Split, list[tuple[int, Example]]] = {"train": [], "validation": [], "test": []}
     for key, example in labelled:

@@ -7,7 +7,7 @@ encoder's own word vectors, which costs one table look-up a word.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
@@ -16,10 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentimill.errors import InputError, TextError
-from sentimill.text.cleaning import clean
 from sentimill.text.tokenizer import TextEncoder
 from sentimill_train.data.schema import Example
-from sentimill_train.data.splits import sample_rows
+from sentimill_train.data.splits import cleaned, sample_rows
 from sentimill_train.evaluation.result import Contender
 from sentimill_train.metrics.classification import Floats, macro_f1_of
 
@@ -56,7 +55,7 @@ class Baseline:
 
     def probs(self, texts: Sequence[str]) -> Floats:
         """Return probs (rows, labels); a label that training never showed has 0."""
-        found = self.model.predict_proba(self.features.transform([_cleaned(t) for t in texts]))
+        found = self.model.predict_proba(self.features.transform(_as_read(texts)))
         probs = np.zeros((len(found), len(self.labels)))
         probs[:, self.model.classes_] = found
         return probs
@@ -121,8 +120,8 @@ def fit_baseline(
     """
     from sklearn.linear_model import LogisticRegression
 
-    rows = features.fit_transform([_cleaned(example.text) for example in train])
-    held = features.transform([_cleaned(example.text) for example in validation])
+    rows = features.fit_transform(_as_read(example.text for example in train))
+    held = features.transform(_as_read(example.text for example in validation))
     gold, held_gold = (
         np.array([labels.index(str(example.label)) for example in examples])
         for examples in (train, validation)
@@ -135,12 +134,9 @@ def fit_baseline(
     return Baseline(name, labels, best.C, features, best)
 
 
-def _cleaned(text: str) -> str:
-    """Return the text as the student reads it; one that it refuses has no words."""
-    try:
-        return clean(text)
-    except TextError:
-        return ""
+def _as_read(texts: Iterable[str]) -> list[str]:
+    """Return the texts as the student reads them; one that it refuses has no words."""
+    return [cleaned(text) or "" for text in texts]
 
 
 def tfidf_features(*, characters: bool = True) -> Features:

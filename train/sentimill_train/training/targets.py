@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from sentimill.errors import UsageError
-from sentimill_train.data.schema import Example
+from sentimill_train.data.schema import Example, number_of
 from sentimill_train.data.tokenized import NO_LABEL, Rows
 
 
@@ -81,10 +81,7 @@ def _class_weights(given: str, labels: Sequence[str]) -> dict[str, float]:
     found = dict.fromkeys(labels, 1.0)
     for part in given.split(","):
         name, _, number = part.strip().rpartition("=")
-        try:
-            weight = float(number)
-        except ValueError:
-            weight = -1.0
+        weight = number_of(number)
         if name not in found or not 0 <= weight < np.inf:
             raise UsageError(
                 f"--class-weights {part.strip()!r} is no label=weight: write `balanced`, or such as"

@@ -18,24 +18,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from sentimill.errors import TextError, UsageError
-from sentimill.text.cleaning import clean
+from sentimill.errors import UsageError
+from sentimill_train.data.splits import cleaned
 
 _KEY: Final = "text_sha256"
 _KEY_BYTES: Final = 8
-_CLEANING: Final = 1  # for ever, as of the splits: another version would find no old answer
+_CLEANING: Final = 1  # it never changes, as in `splits`: another version would find no old answer
 
 
 def text_keys(texts: Sequence[str]) -> list[bytes]:
     """Return the key of each text; one that no model can read has an empty key."""
-    return [_key(text) for text in texts]
-
-
-def _key(text: str) -> bytes:
-    try:
-        return hashlib.sha256(clean(text, _CLEANING).encode()).digest()[:_KEY_BYTES]
-    except TextError:
-        return b""
+    read = (cleaned(text, _CLEANING) for text in texts)
+    return [hashlib.sha256(t.encode()).digest()[:_KEY_BYTES] if t else b"" for t in read]
 
 
 def find_logits(path: Path, keys: Sequence[bytes], labels: Sequence[str]) -> NDArray[np.float32]:
