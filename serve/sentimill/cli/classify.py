@@ -41,7 +41,7 @@ def classify(
     *,
     as_json: Annotated[bool, opt.Output("--json", help="Write one JSON object a line.")] = False,
     explain: Annotated[
-        bool, opt.Output("--explain", help="Answer each sentence too; coloured, or JSON.")
+        bool, opt.Output(help="Answer each sentence too; coloured, or JSON.")
     ] = False,
     bundle: opt.BundleOption = None,
     server: opt.ServerOption = None,

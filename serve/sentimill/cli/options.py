@@ -2,17 +2,18 @@
 
 `Input`, `Output` and the others declare an option under that heading of `--help`. A dataclass whose
 fields are options is a group: a command that takes one, and is made by `with_groups`, has an option
-for each field.
+for each field. There, a boolean option without a flag of its own gets that of its name.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from copy import copy
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import partial, wraps
 from pathlib import Path
-from typing import Annotated, Any, Final, get_type_hints
+from typing import Annotated, Any, Final, get_args, get_type_hints
 
 import typer
 
@@ -64,11 +65,7 @@ class ModelOptions:
         int | None, Performance(min=1, help="CPU threads of the engine.", show_default="all cores")
     ] = None
     no_detect_language: Annotated[
-        bool,
-        Model(
-            "--no-detect-language",
-            help="Do not abstain on texts in a language that the model was not made for.",
-        ),
+        bool, Model(help="Do not abstain on texts in a language that the model was not made for.")
     ] = False
 
 
@@ -170,7 +167,9 @@ def with_groups(command: Callable[..., None]) -> Callable[..., None]:
         else:
             options = [(each.name, hints[each.name], each.default)]
         parameters += [
-            inspect.Parameter(name, each.KEYWORD_ONLY, annotation=kind, default=default)
+            inspect.Parameter(
+                name, each.KEYWORD_ONLY, annotation=_as_flag(name, kind), default=default
+            )
             for name, kind, default in options
         ]
 
@@ -183,6 +182,15 @@ def with_groups(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # read by inspect
     run.__annotations__ = {one.name: one.annotation for one in parameters}
     return run
+
+
+def _as_flag(name: str, kind: Any) -> Any:
+    """Return the annotation *kind*. Typer alone would give a boolean option a `--no-` form too."""
+    if get_args(kind)[:1] != (bool,) or kind.__metadata__[0].default is not ...:  # has a flag
+        return kind
+    option = copy(kind.__metadata__[0])
+    option.param_decls = (f"--{name.replace('_', '-')}",)
+    return Annotated[bool, option]
 
 
 def one_model(context: typer.Context, bundle: Path | None, server: str | None) -> Path | None:

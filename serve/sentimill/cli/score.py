@@ -49,9 +49,7 @@ def score(
     ],
     *,
     table: opt.TableOptions,
-    where_missing: Annotated[
-        bool, opt.Input("--where-missing", help="Score only rows without a label.")
-    ] = False,
+    where_missing: Annotated[bool, opt.Input(help="Score only rows without a label.")] = False,
     format_: Annotated[
         str | None,
         opt.Input(
@@ -67,16 +65,14 @@ def score(
     only_columns: Annotated[
         str | None, opt.Output(help="Columns to keep, separated by commas.", show_default="all")
     ] = None,
-    probs: Annotated[bool, opt.Output("--probs", help="Add a probability per label.")] = False,
-    explain_column: Annotated[
-        bool, opt.Output("--explain-column", help="Add the sentences, as JSON.")
-    ] = False,
+    probs: Annotated[bool, opt.Output(help="Add a probability per label.")] = False,
+    explain_column: Annotated[bool, opt.Output(help="Add the sentences, as JSON.")] = False,
     prefix: Annotated[str, opt.Output(help="Start of the added columns' names.")] = "sentiment_",
     output_format: Annotated[
         str | None, opt.Output(help="As --format.", show_default="by the suffix")
     ] = None,
     summary: Annotated[Path | None, opt.Output(help="Write the summary as JSON.")] = None,
-    strict: Annotated[bool, opt.Output("--strict", help="Count blank texts as errors.")] = False,
+    strict: Annotated[bool, opt.Output(help="Count blank texts as errors.")] = False,
     max_errors: Annotated[
         int | None, opt.Output(min=0, help="Stop above this many errors.", show_default="never")
     ] = None,
@@ -96,12 +92,8 @@ def score(
         ),
     ] = None,
     batch_tokens: opt.BatchTokensOption = None,
-    dry_run: Annotated[
-        bool, opt.Advanced("--dry-run", help="Score 100 rows, write nothing, estimate.")
-    ] = False,
-    restart: Annotated[
-        bool, opt.Advanced("--restart", help="Delete what an interrupted job left.")
-    ] = False,
+    dry_run: Annotated[bool, opt.Advanced(help="Score 100 rows, write nothing, estimate.")] = False,
+    restart: Annotated[bool, opt.Advanced(help="Delete what an interrupted job left.")] = False,
     work: Annotated[
         Path | None,
         opt.Advanced(help="Folder for unfinished output.", show_default="next to the output"),

@@ -65,27 +65,19 @@ def serve(
         opt.Secured(help="Only accept callers with a certificate of these CAs (mutual TLS)."),
     ] = None,
     insecure: Annotated[
-        bool, opt.Secured("--insecure", help="Allow an address other than loopback without TLS.")
+        bool, opt.Secured(help="Allow an address other than loopback without TLS.")
     ] = False,
-    reflection: Annotated[
-        bool, opt.Advanced("--reflection", help="Enable gRPC reflection.")
-    ] = False,
+    reflection: Annotated[bool, opt.Advanced(help="Enable gRPC reflection.")] = False,
     open_inference: Annotated[
-        bool, opt.Advanced("--open-inference", help="Also answer KServe and Triton clients.")
+        bool, opt.Advanced(help="Also answer KServe and Triton clients.")
     ] = False,
     playground: Annotated[
         bool,
-        opt.Advanced(
-            "--playground",
-            help="Let the status page classify a text that you type; on loopback only.",
-        ),
+        opt.Advanced(help="Let the status page classify a text that you type; on loopback only."),
     ] = False,
     compression: Annotated[
         bool,
-        opt.Advanced(
-            "--compression",
-            help="Accept compressed requests, which cost a server more than a caller.",
-        ),
+        opt.Advanced(help="Accept compressed requests, which cost a server more than a caller."),
     ] = False,
     engine_timeout_seconds: Annotated[
         float, opt.Advanced(min=1, help="Restart the model when one engine call runs for longer.")

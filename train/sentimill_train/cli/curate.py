@@ -50,13 +50,10 @@ def curate(
         float, _Filter(min=0.0, max=1.0, help="Similarity of near-duplicates; 1 keeps them all.")
     ] = 0.8,
     no_label_errors: Annotated[
-        bool,
-        _Filter(
-            "--no-label-errors", help="Do not look for wrong labels among those that people gave."
-        ),
+        bool, _Filter(help="Do not look for wrong labels among those that people gave.")
     ] = False,
     drop_label_errors: Annotated[
-        bool, _Filter("--drop-label-errors", help="Drop the labels that are probably wrong.")
+        bool, _Filter(help="Drop the labels that are probably wrong.")
     ] = False,
     class_ratio: Annotated[
         float | None,
@@ -80,8 +77,7 @@ def curate(
     ] = None,
     seed: opt.SeedOption = 0,
     scratch: Annotated[
-        Path | None,
-        opt.Advanced(help="Folder for temporary files, as large as the input."),
+        Path | None, opt.Advanced(help="Folder for temporary files, as large as the input.")
     ] = None,
 ) -> None:
     """Remove leaks and repeats from the training rows of a labelled set, and report label errors.
@@ -110,9 +106,9 @@ def curate(
         seed=seed,
         scratch=scratch,
     )
-    embed = (
-        _embedder(bundle) if (not no_label_errors and _can_embed()) or drop_label_errors else None
-    )
+    # Label errors are looked for where the parts that read a student's weights are installed.
+    wanted = drop_label_errors or (not no_label_errors and find_spec("torch") is not None)
+    embed = _embedder(bundle) if wanted else None
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=console) as bar:
         tasks: dict[str, object] = {}
@@ -137,11 +133,6 @@ def curate(
     for note in found.notes:
         say(f"            {note}")
     say_next(out, ["train", "--reviews", out, "--out", "bundles/mine"], labels)
-
-
-def _can_embed() -> bool:
-    """Say whether the parts that read a student's weights are installed."""
-    return find_spec("torch") is not None
 
 
 def _embedder(bundle: Path | None) -> Embed:

@@ -45,16 +45,12 @@ def export(
         ),
     ] = None,
     compact: Annotated[
-        bool,
-        opt.Model(
-            "--compact", help="For shipping: int8 alone, and the weights to train on in fp16."
-        ),
+        bool, opt.Model(help="For shipping: int8 alone, and the weights to train on in fp16.")
     ] = False,
     float_values: Annotated[
         bool,
         opt.Model(
-            "--float-values",
-            help="Compute attention's values in float32 if int8 fails its gate; a little slower.",
+            help="Compute attention's values in float32 if int8 fails its gate; a little slower."
         ),
     ] = False,
     exporter: Annotated[

@@ -32,7 +32,7 @@ def add(
     label_column: LabelColumn = None,
     bundle: opt.BundleOption = None,
     keep_texts: Annotated[
-        bool, opt.Output("--keep-texts", help="Keep the texts, so that answers can show them.")
+        bool, opt.Output(help="Keep the texts, so that answers can show them.")
     ] = False,
 ) -> None:
     """Add labelled reviews to an index, which is made where there is none."""

@@ -28,8 +28,7 @@ class TrainOptions:
         str, Input(help="The labels in order, with commas; `found` takes those that occur.")
     ] = DEFAULT_LABELS
     labels_of: Annotated[
-        list[str] | None,
-        Input(metavar="FILE=A,B", help="FILE was labelled with A and B alone."),
+        list[str] | None, Input(metavar="FILE=A,B", help="FILE was labelled with A and B alone.")
     ] = None
     weight_column: Annotated[
         str | None, Input(help="Column that says how much a row counts.", show_default="1")
@@ -47,18 +46,13 @@ class TrainOptions:
     notes: Annotated[Path | None, Output(help="Markdown for the model card, such as terms.")] = None
     overwrite: OverwriteOption = False
     on: Annotated[
-        list[str] | None,
-        Output(metavar="FILE", help="Labelled file to judge on besides test."),
+        list[str] | None, Output(metavar="FILE", help="Labelled file to judge on besides test.")
     ] = None
     gate: Annotated[
         Path | None, Output(help="Previous bundle: write none that is significantly worse.")
     ] = None
-    allow_worse: Annotated[
-        bool, Output("--allow-worse", help="Write it all the same, and say so.")
-    ] = False
-    no_baselines: Annotated[
-        bool, Output("--no-baselines", help="Do not fit plain models to compare.")
-    ] = False
+    allow_worse: Annotated[bool, Output(help="Write it all the same, and say so.")] = False
+    no_baselines: Annotated[bool, Output(help="Do not fit plain models to compare.")] = False
 
     base: Annotated[
         str | None,
@@ -107,12 +101,10 @@ class TrainOptions:
     ] = None
     patience: Annotated[int, _Training(min=1, help="Stop after N epochs without progress.")] = 2
     no_replay: Annotated[
-        bool,
-        _Training("--no-replay", help="When continuing: learn none of the package's reviews."),
+        bool, _Training(help="When continuing: learn none of the package's reviews.")
     ] = False
     no_interpolate: Annotated[
-        bool,
-        _Training("--no-interpolate", help="When continuing: do not blend in the old weights."),
+        bool, _Training(help="When continuing: do not blend in the old weights.")
     ] = False
     anchors: Annotated[
         list[str] | None,
@@ -150,19 +142,18 @@ class TrainOptions:
 
     accumulate: Annotated[int, Advanced(min=1, help="Batches in one step.")] = 1
     train_embeddings: Annotated[
-        bool,
-        Advanced("--train-embeddings", help="Also train the word vectors, for a large set."),
+        bool, Advanced(help="Also train the word vectors, for a large set.")
     ] = False
     average_last: Annotated[float, Advanced(min=0, max=1, help="Average the last weights.")] = 0.0
-    lora: Annotated[
-        bool, Advanced("--lora", help="Learn adapters of a large --base, not all weights.")
-    ] = False
+    lora: Annotated[bool, Advanced(help="Learn adapters of a large --base, not all weights.")] = (
+        False
+    )
     lora_rank: Annotated[
         int | None, Advanced(min=1, help="Rank of the adapters.", show_default="8")
     ] = None
     lora_alpha: Annotated[
         int | None, Advanced(min=1, help="The adapters count alpha / rank.", show_default="16")
     ] = None
-    no_bf16: Annotated[
-        bool, Advanced("--no-bf16", help="Multiply in float32 where bfloat16 is faster too.")
-    ] = False
+    no_bf16: Annotated[bool, Advanced(help="Multiply in float32 where bfloat16 is faster too.")] = (
+        False
+    )
