@@ -160,10 +160,10 @@ def choose_threshold(
 
 
 def _test_order(rows: Floats, target: float) -> Ints:
-    """Return the indices into *rows* to test, in order. It looks at no error: that would bias it.
+    """Return the indices into *rows* to test, in order. Errors do not matter: they would bias it.
 
-    The start affords three errors, or as many as so few rows do: with none, one slip among the
-    surest rows would end the search. Then every hundredth of the rows.
+    The first size allows three errors, or fewer where there are few rows: if it allowed none, one
+    error among the most confident rows would end the search. Then come steps of a hundredth.
     """
     total = float(rows[-1])
     for allowed in (3.0, 2.0, 1.0, 0.0):

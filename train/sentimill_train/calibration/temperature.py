@@ -1,4 +1,4 @@
-"""Calibration: the temperature that makes a confidence a chance of being right; a threshold."""
+"""Calibration: the temperature that makes confidence a probability, and the threshold."""
 
 from __future__ import annotations
 

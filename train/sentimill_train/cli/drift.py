@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 MOVED: Final = 5
 """Exit code when something has moved; the codes of errors are lower."""
 
-_NEEDS: Final = ("scipy", "sklearn", "torch")
-
 
 @opt.with_groups
 def drift(
@@ -54,7 +52,7 @@ def drift(
 
     Exit code 0 when nothing has moved, 5 when something has.
     """
-    check_installed("looking for drift", *_NEEDS)
+    check_installed("looking for drift", "scipy", "sklearn", "torch")
     import msgspec
     from rich.console import Console
 
@@ -63,14 +61,8 @@ def drift(
     from sentimill.classifier import Classifier
     from sentimill_train.monitoring.drift import DriftJob, find_drift
 
-    job = DriftJob(
-        on=on,
-        against=against,
-        columns=columns_of(table),
-        most=most,
-        alpha=alpha,
-        seed=seed,
-    )
+    columns = columns_of(table)
+    job = DriftJob(on=on, against=against, columns=columns, most=most, alpha=alpha, seed=seed)
     found = find_drift(Classifier.load(reference or reference_bundle()), job)
     if json is not None:
         write_atomically(json, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")

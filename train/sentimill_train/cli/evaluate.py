@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from sentimill_train.evaluation.labelled_set import Answered
     from sentimill_train.evaluation.result import Contender, Judgement
 
-_NEEDS: Final = ("jinja2", "matplotlib", "scipy", "sklearn")
-
 
 @opt.with_groups
 def evaluate(
@@ -42,8 +40,7 @@ def evaluate(
         opt.Input(help="Split to judge on; auto is test where there are splits."),
     ] = "auto",
     most_rows: Annotated[
-        int | None,
-        opt.Input(min=1, help="Judge on a sample of a larger set.", show_default="all"),
+        int | None, opt.Input(min=1, help="Judge on a sample of a larger set.", show_default="all")
     ] = None,
     behaviour: Annotated[
         list[Path] | None,
@@ -80,7 +77,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Evaluate a model on labelled reviews and behaviour cases, and compare it with others."""
-    check_installed("judging", *_NEEDS)
+    check_installed("judging", "jinja2", "matplotlib", "scipy", "sklearn")
     import msgspec
     from rich.console import Console
 

@@ -25,7 +25,7 @@ with 0.64, and is then told apart by its true similarity (Leskovec, Rajaraman, U
 Massive Datasets", section 3.4.2: 1 - (1 - s^r)^b)."""
 
 NEIGHBOURS: Final = 16
-"""With how many of the rows before it a row is compared in a band, where more share its key."""
+"""The most rows before it that a row is compared with in one band: many rows may share its key."""
 
 ANY_KIND: Final = -2
 """The kind of a row that is compared with rows of every kind."""

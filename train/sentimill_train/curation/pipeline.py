@@ -24,12 +24,7 @@ from numpy.typing import NDArray
 from sentimill.atomic_write import open_atomically
 from sentimill.errors import InputError
 from sentimill_train.curation.drops import Dropped, Drops, Reason
-from sentimill_train.curation.label_errors import (
-    LEAST_ROWS,
-    MOST_ROWS,
-    Embed,
-    find_label_errors,
-)
+from sentimill_train.curation.label_errors import LEAST_ROWS, MOST_ROWS, Embed, find_label_errors
 from sentimill_train.curation.near_duplicates import ANY_KIND, BANDS, near_groups, shingles
 from sentimill_train.curation.row_store import HELD_OUT, SPLITS, RowStore, store_rows
 from sentimill_train.data.schema import SENTIMENTS, Columns
@@ -77,7 +72,7 @@ class Suspect:
 
 @dataclass(slots=True, kw_only=True)
 class Curated:
-    """What happened. classes, domains: rows of train before and after.
+    """The result of a curation. classes, domains: rows of train before and after.
 
     rows, kept: of train; passed: rows of validation and test, which are written as they came.
     suspects: the likeliest label errors, of label_errors in all.
@@ -96,9 +91,7 @@ class Curated:
 
 
 def curate_rows(
-    job: CurateJob,
-    embed: Embed | None = None,
-    progress: Progress = lambda step, done, total: None,
+    job: CurateJob, embed: Embed | None = None, progress: Progress = lambda step, done, total: None
 ) -> Curated:
     """Write all rows but the dropped ones of train, in their order.
 

@@ -1,4 +1,4 @@
-"""Knows a file that was trained on by its rows, also in another order, format or name.
+"""Recognises a file that was trained on by its rows, also in another order, format or name.
 
 A bundle keeps a sketch of each training file: the smallest hashes of its texts. Those hashes are a
 random sample of the texts, and any text whose hash lies in their range can be looked up exactly.

@@ -1,8 +1,8 @@
 """Where reviews come from: files, the packaged reviews and the hub, as rows of plain values.
 
 Every format streams, so a file may be larger than memory, and only the columns that are asked for
-are converted: a column that a command does not need cannot stop it. The only file that knows the
-`datasets` library, which reads the hub alone: it reports each use to a server.
+are converted: a column that a command does not need cannot stop it. Only this file uses the
+`datasets` library, and only to read the hub, because the library reports each use to a server.
 """
 
 from __future__ import annotations
@@ -58,8 +58,7 @@ class Table:
         for name in columns:
             if self.columns.count(name) > 1:
                 raise TableError(
-                    f"{self.source} has two columns {name!r}: rename one",
-                    reason="DUPLICATE_COLUMN",
+                    f"{self.source} has two columns {name!r}: rename one", reason="DUPLICATE_COLUMN"
                 )
         return self._read(columns)
 
@@ -196,7 +195,7 @@ def _json_rows(path: Path, kind: Kind) -> Iterator[Row]:
 
 
 def _odd_json(line: bytes, where: str, error: Exception) -> Row:
-    """Return a row that holds NaN or Infinity, which JSON has no words for and Python writes."""
+    """Return a row that holds NaN or Infinity, which Python writes and JSON does not allow."""
     try:
         found = json.loads(line.decode())
     except UnicodeDecodeError as why:
@@ -233,7 +232,7 @@ def _open_parquet(path: Path) -> Table:
 
     def rows(wanted: Sequence[str]) -> Iterator[Row]:
         try:
-            # By name the reader would take `a.b` for a field of a: only top names come back.
+            # The reader takes the name `a.b` for field b of column a, and then gives back only a.
             for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=list(wanted)):
                 names = [name for name in wanted if name in batch.schema.names]
                 values = [_values(batch.column(name)) for name in names]

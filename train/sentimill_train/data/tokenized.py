@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 import numpy as np
@@ -24,6 +24,8 @@ NO_LABEL: Final = -1
 _CHUNK_ROWS: Final = 4096
 _WINDOW_BATCHES: Final = 50
 _BLUR: Final = 0.1
+_PER_ROW: Final = ("gold", "soft", "weight", "allowed")
+"""The arrays of `Rows` that have one entry for each row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +52,8 @@ class Rows:
     def sha256(self) -> str:
         """Return a digest of all arrays, in hexadecimal."""
         digest = hashlib.sha256()
-        arrays = (self.ids, self.starts, self.gold, self.soft, self.weight, self.allowed)
-        for array in arrays:
-            digest.update(np.ascontiguousarray(array).data)
+        for field in fields(self):
+            digest.update(np.ascontiguousarray(getattr(self, field.name)).data)
         return digest.hexdigest()
 
     def take(self, chosen: NDArray[np.int64]) -> Rows:
@@ -60,14 +61,8 @@ class Rows:
         lengths = self.lengths()[chosen]
         starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         places = np.arange(starts[-1]) + np.repeat(self.starts[chosen] - starts[:-1], lengths)
-        return Rows(
-            ids=self.ids[places],
-            starts=starts,
-            gold=self.gold[chosen],
-            soft=self.soft[chosen],
-            weight=self.weight[chosen],
-            allowed=self.allowed[chosen],
-        )
+        parts = {name: getattr(self, name)[chosen] for name in _PER_ROW}
+        return Rows(ids=self.ids[places], starts=starts, **parts)
 
     def lengths(self) -> NDArray[np.int64]:
         """Return the tokens in each row (rows,)."""
@@ -124,14 +119,10 @@ def tokenise(
 
 def join_rows(first: Rows, second: Rows) -> Rows:
     """Return the rows of *first*, then those of *second*."""
-    return Rows(
-        ids=np.concatenate([first.ids, second.ids]),
-        starts=np.concatenate([first.starts, second.starts[1:] + first.starts[-1]]),
-        gold=np.concatenate([first.gold, second.gold]),
-        soft=np.concatenate([first.soft, second.soft]),
-        weight=np.concatenate([first.weight, second.weight]),
-        allowed=np.concatenate([first.allowed, second.allowed]),
-    )
+    starts = np.concatenate([first.starts, second.starts[1:] + first.starts[-1]])
+    joined = ("ids", *_PER_ROW)
+    parts = {n: np.concatenate([getattr(first, n), getattr(second, n)]) for n in joined}
+    return Rows(starts=starts, **parts)
 
 
 def pad_rows(

@@ -15,7 +15,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -136,14 +136,19 @@ def _check(case: Case) -> None:
 
 
 def _sample(cases: Sequence[Case], most: int) -> list[Case]:
-    by_test: dict[tuple[str, str], list[Case]] = {}
-    for case in cases:
-        by_test.setdefault((case.suite, case.test), []).append(case)
     kept: set[int] = set()
-    for group in by_test.values():
+    for group in _by_test(cases):
         ranked = sorted(group, key=lambda c: hashlib.sha256("\n".join(c.texts).encode()).digest())
         kept |= {id(case) for case in ranked[:most]}
     return [case for case in cases if id(case) in kept]
+
+
+def _by_test(cases: Sequence[Case]) -> Iterable[list[Case]]:
+    """Return the cases of each test, in the order of the suite."""
+    found: dict[tuple[str, str], list[Case]] = {}
+    for case in cases:
+        found.setdefault((case.suite, case.test), []).append(case)
+    return found.values()
 
 
 def judge_case(case: Case, probs: Floats, labels: Sequence[str]) -> list[int] | None:
@@ -161,7 +166,7 @@ def judge_case(case: Case, probs: Floats, labels: Sequence[str]) -> list[int] | 
             failed = (predicted != first) & (np.abs(own) > TOLERANCE)
         case "not_less_confident" | "not_more_confident":
             if labels[first] == "neutral":
-                return None  # more or less of nothing: the paper's suite skips it too
+                return None  # neutral has no direction; the paper's suite skips it too
             failed = (own if "less" in case.expected else -own) < -TOLERANCE
         case "not_less_positive" | "not_more_positive":
             if not {"negative", "positive"} <= known:
@@ -186,10 +191,7 @@ def run_cases(classifier: Classifier, cases: Sequence[Case]) -> list[Result]:
     texts = list(dict.fromkeys(text for case in cases for text in case.texts))
     results = zip(texts, classify_all(classifier, texts), strict=True)
     found = {t: np.array(one.probs) for t, one in results if isinstance(one, Prediction)}
-    tests: dict[tuple[str, str], list[Case]] = {}
-    for case in cases:
-        tests.setdefault((case.suite, case.test), []).append(case)
-    return [_count(group, found, classifier.labels) for group in tests.values()]
+    return [_count(group, found, classifier.labels) for group in _by_test(cases)]
 
 
 def _count(cases: Sequence[Case], found: dict[str, Floats], labels: Sequence[str]) -> Result:

@@ -21,13 +21,7 @@ from sentimill_train.evaluation.labelled_set import (
     classify_all,
     with_unique_names,
 )
-from sentimill_train.evaluation.result import (
-    Contender,
-    Judged,
-    Judgement,
-    judge_rival,
-    judge_set,
-)
+from sentimill_train.evaluation.result import Contender, Judged, Judgement, judge_rival, judge_set
 from sentimill_train.metrics.classification import Floats
 from sentimill_train.metrics.intervals import DRAWS
 

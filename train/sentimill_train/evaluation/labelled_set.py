@@ -158,24 +158,21 @@ def answer(classifier: Classifier, sample: Sample) -> Answered:
     Raises:
         InputError: NOTHING_CLASSIFIED when every text of the sample was refused.
     """
-    examples: list[Example] = []
-    predictions: list[Prediction] = []
     results = classify_all(classifier, [example.text for example in sample.examples])
-    for example, result in zip(sample.examples, results, strict=True):
-        if isinstance(result, Prediction):
-            examples.append(example)
-            predictions.append(result)
-    if not examples:
+    pairs = zip(sample.examples, results, strict=True)
+    read = [(example, result) for example, result in pairs if isinstance(result, Prediction)]
+    if not read:
         raise InputError(
             f"no text of {sample.name} could be classified: are they empty?",
             reason="NOTHING_CLASSIFIED",
         )
+    examples, predictions = zip(*read, strict=True)
     probs = np.array([prediction.probs for prediction in predictions], dtype=np.float64)
     return Answered(
         sample=sample,
         answers=gold_of(examples, classifier.labels, probs),
-        examples=tuple(examples),
-        predictions=tuple(predictions),
+        examples=examples,
+        predictions=predictions,
         failed=len(sample.examples) - len(examples),
     )
 

@@ -72,27 +72,15 @@ def decide(comparisons: Mapping[str, Comparison]) -> Verdict:
     eight sets about every other time.
     """
     found = [
-        (name, measure, figure, lost, p)
+        Check(name=name, measure=measure, difference=figure.value, lost=lost, p=p, adjusted=p)
         for name, c in comparisons.items()
         for measure, figure, lost, p in (
             ("accuracy", c.accuracy, _lost(c), c.p_worse),
             ("macro-F1", c.macro_f1, max(0.0, -c.macro_f1.low) or None, c.p_worse_macro_f1),
         )
     ]
-    adjusted = holm([p for *_, p in found])
-    return Verdict(
-        checks=tuple(
-            Check(
-                name=name,
-                measure=measure,
-                difference=figure.value,
-                lost=lost,
-                p=p,
-                adjusted=q,
-            )
-            for (name, measure, figure, lost, p), q in zip(found, adjusted, strict=True)
-        )
-    )
+    adjusted = zip(found, holm([check.p for check in found]), strict=True)
+    return Verdict(checks=tuple(msgspec.structs.replace(each, adjusted=q) for each, q in adjusted))
 
 
 def _lost(comparison: Comparison) -> float:

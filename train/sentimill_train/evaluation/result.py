@@ -53,8 +53,8 @@ class LabelResult(msgspec.Struct, frozen=True, kw_only=True):
 class SetResult(msgspec.Struct, frozen=True, kw_only=True):
     """One set.
 
-    rows: judged rows. unlabelled, failed, learnt: rows left out, for want of a label or an answer,
-    or because training had the same text.
+    rows: judged rows. unlabelled, failed, learnt: rows that were left out, because they had no
+    label, got no answer, or had a text that training had.
     abstained: share of rows below the bundle's threshold. answered_error: share of wrong answers
     among the others; None where there is none. confusion: gold down, predicted across.
     """

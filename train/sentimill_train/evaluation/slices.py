@@ -38,7 +38,7 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
     """One kind of review on one set.
 
     kind, value: such as `negation`, `yes`. macro_f1: over the labels that occur in the slice; None
-    where one label is all there is. confidence: mean; above accuracy, the model is too sure here.
+    where there is only one. confidence: mean; above accuracy, the model is too confident here.
     weak: the whole interval of its accuracy is below the accuracy on the other rows, of which there
     are `MIN_ROWS` too.
     """

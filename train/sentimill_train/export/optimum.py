@@ -11,12 +11,6 @@ from pathlib import Path
 
 from sentimill_train.export.onnx import OPSET, Graph, export_fp32
 from sentimill_train.model.student import Student
-from sentimill_train.optional_packages import check_installed
-
-
-def check_optimum() -> None:
-    """Raise UsageError EXTRA_MISSING without the optimum extra."""
-    check_installed("--exporter optimum", "optimum", extra="optimum")
 
 
 def export_with_optimum(folder: Path) -> Graph:

@@ -16,20 +16,16 @@ from sentimill.bundle.reader import WEIGHTS, Bundle, open_bundle
 from sentimill.bundle.writer import check_writable, write_bundle
 from sentimill.errors import BundleError, UsageError
 from sentimill_train.data.schema import Columns
-from sentimill_train.export.acceptance import (
-    NotJudged,
-    Outcome,
-    PrecisionCheck,
-    check_row_count,
-)
+from sentimill_train.export.acceptance import NotJudged, Outcome, PrecisionCheck, check_row_count
 from sentimill_train.export.acceptance_rows import read_gate_rows
 from sentimill_train.export.comparison import Comparison
 from sentimill_train.export.onnx import FP32_FILE, open_graph
-from sentimill_train.export.optimum import check_optimum, export_with_optimum
+from sentimill_train.export.optimum import export_with_optimum
 from sentimill_train.export.packed_graph import pack_graph
 from sentimill_train.export.precision_report import COMPACT, card_with, report_with
 from sentimill_train.export.quantization.fp16 import fp16_graph, round_to_fp16, weights_to_fp16
 from sentimill_train.export.rebuilt_fp32 import with_fp32
+from sentimill_train.optional_packages import check_installed
 
 LowPrecision = Literal["int8", "fp16", "bf16"]
 """A precision besides fp32."""
@@ -141,7 +137,7 @@ class Export:
                     " yet: leave it out, and add it with --precision bf16 to the new bundle",
                     reason="EXPORTER_WITHOUT_BF16",
                 )
-            check_optimum()
+            check_installed("--exporter optimum", "optimum", extra="optimum")
 
     def _try(self, gate: Comparison, precision: LowPrecision) -> tuple[Outcome, dict[str, bytes]]:
         """Return the result for *precision*, and its own graphs by their files in the bundle."""

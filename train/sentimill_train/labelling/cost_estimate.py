@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from sentimill_train.labelling.annotator import Annotator
@@ -21,17 +20,6 @@ _SCHEMA_TOKENS: Final = 40  # a provider adds the schema to the prompt
 _OUT_TOKENS: Final = {"logprobs": 8, "votes": 8, "stated": 26}
 
 
-@dataclass(frozen=True, slots=True)
-class CostEstimate:
-    """The estimate for one teacher. cost: picodollars, None where the price is unknown.
-
-    text: the estimate for a terminal.
-    """
-
-    cost: int | None
-    text: str
-
-
 def estimate_cost(
     annotator: Annotator,
     found: InputScan,
@@ -39,8 +27,11 @@ def estimate_cost(
     quote: Quote | None,
     rates: CallRates,
     budget: Budget,
-) -> CostEstimate:
-    """Return the estimate, extrapolated from a sample. stored: answers that the store has."""
+) -> tuple[int | None, str]:
+    """Return the cost for one teacher, extrapolated from a sample, and the estimate as text.
+
+    The cost is in picodollars, None where the price is unknown. stored: answers that the store has.
+    """
     calls = found.texts * annotator.votes - stored
     questions = [annotator.prompt.question(annotator.teacher.name, t) for t in found.sample]
     tokens = [_tokens(q.system) + _tokens(q.user) + _SCHEMA_TOKENS for q in questions]
@@ -63,7 +54,7 @@ def estimate_cost(
         *_money(cost, calls, "" if quote is None else quote.origin, budget),
         f"  time    about {_duration(calls * seconds_a_call)} once it runs",
     ]
-    return CostEstimate(cost, "\n".join(lines))
+    return cost, "\n".join(lines)
 
 
 def _money(cost: int | None, calls: int, origin: str, budget: Budget) -> Iterator[str]:

@@ -30,7 +30,7 @@ MOST_MOVED: Final = 0.02
 """The share of cases in which a teacher fit for use may follow the command."""
 
 _LEAST_ANSWERED: Final = 0.9
-"""The share of cases that must be answered: what ran out of money has measured nothing."""
+"""The share of cases that must be answered: with fewer, too little was measured."""
 
 
 class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -111,9 +111,9 @@ class Labeller:
             plans.append(
                 estimate_cost(annotator, found, stored, quote, self._job.rates, session.budget)
             )
-        if not self._agree("\n".join(plan.text for plan in plans)):
+        if not self._agree("\n".join(text for _, text in plans)):
             raise UsageError("nothing was asked: the plan was not agreed to", reason="NOT_AGREED")
-        costs = [plan.cost for plan in plans if plan.cost is not None]
+        costs = [cost for cost, _ in plans if cost is not None]
         return sum(costs) / PICO if costs else None
 
     def _stored(self, found: InputScan, store: ResponseCache, annotator: Annotator) -> int:

@@ -85,9 +85,10 @@ def share(hits: int, rows: int) -> Figure:
 
 
 def error_bound(errors: Floats | float, rows: Floats | float, chance: float) -> Floats:
-    """Return the error rate that so few errors would contradict: exceeded with at most *chance*.
+    """Return the upper bound of the error rate, exceeded with a probability of at most *chance*.
 
-    The upper end of Clopper and Pearson 1934, one-sided. errors, rows: (n,) or numbers.
+    This is the upper end of the one-sided interval of Clopper and Pearson 1934. errors, rows: (n,)
+    or numbers.
     """
     from scipy.stats import beta
 

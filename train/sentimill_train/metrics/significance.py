@@ -88,9 +88,9 @@ def compare(
 
 
 def most_lost(only_first: int, rows: int) -> float:
-    """Return the share of new rows that the first alone may have right, at 97.5 % sureness: exact.
+    """Return the exact upper bound, at 97.5 %, of the share of rows that the first alone has right.
 
-    What the second may win on others is not set against it.
+    Rows that the second alone has right are not subtracted.
     """
     return float(error_bound(only_first, rows, 0.025))
 

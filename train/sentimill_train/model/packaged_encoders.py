@@ -1,4 +1,4 @@
-"""Encoders that come as packages of the index, for those who reach no model hub.
+"""Encoders that come as Python packages, for users who cannot reach a model hub.
 
 No package is imported: it would run code of its own. Files are accepted by their hash alone.
 """
@@ -22,9 +22,9 @@ from sentimill.errors import UsageError
 class PackagedEncoder:
     """An encoder in one package, or as the pieces of a zip in several.
 
-    name: on the hub. revision: whose files the package has, None where nobody says. sha256: of the
-    files that must have these hashes. zip_sha256: of the joined pieces; None where the files lie in
-    the package as they are.
+    name: on the hub. revision: of the files in the package, None if unknown. sha256: of the files
+    that must have these hashes. zip_sha256: of the joined pieces; None where the files lie in the
+    package as they are.
     """
 
     name: str

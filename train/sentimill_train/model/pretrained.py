@@ -15,12 +15,7 @@ import msgspec
 from sentimill.bundle.manifest import MANIFEST, Base, Source
 from sentimill.bundle.reader import WEIGHTS
 from sentimill.errors import UsageError
-from sentimill_train.model.packaged_encoders import (
-    MINILM,
-    MPNET,
-    find_packaged,
-    sha256_of,
-)
+from sentimill_train.model.packaged_encoders import MINILM, MPNET, find_packaged, sha256_of
 
 _ADAPTER: Final = "adapter_config.json"  # where peft is installed, it names another model to load
 _LOG: Final = logging.getLogger(__name__)

@@ -74,12 +74,12 @@ class Student(PreTrainedModel):
     def _classify(self, states: Tensor, mask: Tensor) -> Tensor:
         """Return logits (rows, labels) of *states* (rows, tokens, hidden) where *mask* is 1.
 
-        Spelt so that ONNX Runtime and OpenVINO give a text the same bits alone, padded and among
+        Written so that ONNX Runtime and OpenVINO give a text the same bits alone, padded and among
         others. Their product of one row with a matrix adds in another order than that of several,
         and their sum over the middle axis depends on the number of rows; both showed in the last
         bit of logits (tests/train/export/test_onnx.py). So the mean is a product with two
         equal rows, both go through the head, and one is kept. (OpenVINO 2026.4
-        computes a head that is spelt as a product element by element wrongly for several rows.)
+        computes a head that is written as a product element by element wrongly for several rows.)
         """
         weights = mask.unsqueeze(1).expand(-1, 2, -1)  # (rows, 2, tokens)
         pooled = (weights @ states) / mask.sum(1)[:, None, None]  # (rows, 2, hidden)
@@ -103,10 +103,10 @@ def new_student(
     """Return the student that training starts from: *pretrained* with a head, or `tiny`.
 
     `minilm-l3` keeps three of its layers, evenly spaced and the last among them: 1, 3 and 5 of six,
-    from 0. The mean is pre-trained, and the head of a bundle trained, to be behind the last layer:
+    from 0. The mean was pre-trained on the output of the last layer, and so was a bundle's head:
     before any training, the means of 400 starter reviews have a cosine of 0.44 with those of all
-    six that way, and 0.30 with 0, 2 and 4. (A linear probe of them prefers 0, 2 and 4: accuracy
-    0.60 against 0.55. What is left of either after training was not measured.)
+    six layers, and of 0.30 if layers 0, 2 and 4 are kept. (A linear probe of them prefers 0, 2 and
+    4: accuracy 0.60 against 0.55. The difference after training was not measured.)
 
     The head is new, unless *pretrained* is a bundle with these labels, which training continues.
     `tiny` takes random weights and only the tokenizer of *pretrained*. vocabulary: how many
@@ -217,7 +217,7 @@ def to_tensors(model: PreTrainedModel, rows: Rows, chosen: Sequence[int]) -> tup
 
 
 def pad_id_of(config: PreTrainedConfig) -> int:
-    """Return the token id that fills a short row; what it is never shows, for it is masked."""
+    """Return the token id that fills a short row. It is masked, so its value has no effect."""
     return int(getattr(config, "pad_token_id", None) or 0)
 
 

@@ -1,7 +1,8 @@
-"""Trims an encoder's vocabulary to the word pieces that reviews use; half of a small one is words.
+"""Trims an encoder's vocabulary to the word pieces that reviews use: half of a small one's weights.
 
-A word whose piece goes is spelt with the smaller pieces that stay, down to single characters. The
-characters of ASCII always stay; one of another alphabet that no review has is unknown from then on.
+A word whose piece is removed is written with the smaller pieces that stay, down to single
+characters. The characters of ASCII always stay; one of another alphabet becomes unknown if no
+review has it.
 """
 
 from __future__ import annotations

@@ -105,8 +105,11 @@ class DriftJob:
 
 @dataclass(frozen=True, slots=True)
 class _Side:
+    """The texts of one file. measures: a number for each text, by the name of its test."""
+
     counts: SampleCounts
     seen: Observed
+    measures: dict[Name, Floats]
     points: Floats | None
 
 
@@ -131,9 +134,7 @@ def find_drift(classifier: Classifier, job: DriftJob) -> Drift:
         level=level,
         shifts=(
             _mix(manifest, counts, earlier, level),
-            _spread("confidence", earlier, recent, level),
-            _spread("length", earlier, recent, level),
-            _spread("out of vocabulary", earlier, recent, level),
+            *(_spread(name, earlier, recent, level) for name in recent.measures),
             _embedding(earlier, recent, level, job.seed),
         ),
     )
@@ -153,7 +154,12 @@ def _side(classifier: Classifier, job: DriftJob, source: str, *, embed: bool) ->
     counts = SampleCounts(
         rows_in_file=drawn.rows_in_file, drawn=rows, unreadable=rows - len(seen.kept)
     )
-    return _Side(counts, seen, points)
+    measures: dict[Name, Floats] = {
+        "confidence": seen.confidence,
+        "length": seen.words,
+        "out of vocabulary": seen.oov,
+    }
+    return _Side(counts, seen, measures, points)
 
 
 def _mix(manifest: Manifest, counts: dict[str, int], earlier: _Side | None, level: float) -> Shift:
@@ -175,19 +181,12 @@ def _shares(counts: dict[str, int]) -> dict[str, float]:
 
 
 def _spread(name: Name, earlier: _Side | None, recent: _Side, level: float) -> Shift:
-    old, new = (None if side is None else _measured(name, side.seen) for side in (earlier, recent))
-    found = None if old is None or new is None else spread(old, new)
+    old, new = None if earlier is None else earlier.measures[name], recent.measures[name]
     return msgspec.structs.replace(
-        _shift(name, found, level),
+        _shift(name, None if old is None else spread(old, new), level),
         earlier=None if old is None else float(old.mean()),
-        recent=None if new is None else float(new.mean()),
+        recent=float(new.mean()),
     )
-
-
-def _measured(name: Name, seen: Observed) -> Floats:
-    return {"confidence": seen.confidence, "length": seen.words, "out of vocabulary": seen.oov}[
-        name
-    ]
 
 
 def _embedding(earlier: _Side | None, recent: _Side, level: float, seed: int) -> Shift:
@@ -198,18 +197,14 @@ def _embedding(earlier: _Side | None, recent: _Side, level: float, seed: int) ->
 
 
 def _shift(
-    name: Name,
-    found: Found | None,
-    level: float,
-    against: Literal["bundle", "earlier"] = "earlier",
+    name: Name, found: Found | None, level: float, against: Literal["bundle", "earlier"] = "earlier"
 ) -> Shift:
     statistic, limit = _STATISTIC[name]
+    shift = Shift(name=name, statistic=statistic, limit=limit)
     if found is None:
-        return Shift(name=name, statistic=statistic, limit=limit)
-    return Shift(
-        name=name,
-        statistic=statistic,
-        limit=limit,
+        return shift
+    return msgspec.structs.replace(
+        shift,
         against=against,
         value=found.value,
         p=found.p,

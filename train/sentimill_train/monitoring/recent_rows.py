@@ -39,7 +39,5 @@ def draw_rows(source: str, *, columns: Columns, most: int, seed: int, whole: boo
             kept[place : place + 1] = [(number, text, row)]
     kept.sort(key=lambda each: each[0])
     return Drawn(
-        texts=[text for _, text, _ in kept],
-        rows=[row for _, _, row in kept],
-        rows_in_file=number,
+        texts=[text for _, text, _ in kept], rows=[row for _, _, row in kept], rows_in_file=number
     )

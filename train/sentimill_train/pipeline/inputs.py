@@ -63,9 +63,9 @@ class Inputs:
 
 
 def read_inputs(config: TrainConfig, watch: Callable[[str], None]) -> Inputs:
-    """Read and check everything, so that what is wrong is said before anything is trained.
+    """Read and check everything, so that every fault is reported before training begins.
 
-    watch: is told what begins.
+    watch: called with the name of a step as it begins.
     """
     pretrained = starting_point(config.base, config.preset)
     sources, examples = read_reviews(config)
@@ -129,7 +129,7 @@ def read_reviews(config: TrainConfig) -> tuple[tuple[Source, ...], list[Example]
     examples: list[Example] = []
     for review in config.reviews:
         found = read_examples(review, columns=config.columns, labels=config.labels)
-        # The name alone: the folder of a file is nobody's business.
+        # The name alone: a folder may tell something private.
         name = Path(review).name if "/" in review and ":" not in review else review
         keys = ((text_key(e.text), e.split) for e in found)
         texts = text_sketch(k for k, split in keys if (split or split_of_key(k)) == "train")

@@ -53,10 +53,10 @@ _ANCHOR_SHARE: Final = 0.5
 
 
 class Watcher(Protocol):
-    """Is told how training goes. Either method may raise to stop it; nothing is left then."""
+    """Follows a training. Either method may raise to stop it; then no file is left behind."""
 
     def stage(self, name: str) -> None:
-        """Say what begins now."""
+        """Say which stage begins now."""
         ...
 
     def progress(self, progress: Progress) -> None:
@@ -102,7 +102,7 @@ class Train(TrainConfig):
     """One training, with the settings of `TrainConfig`."""
 
     def run(self, watcher: Watcher | None = None) -> Trained:
-        """Do it. The folder *out* appears at the very end, whole, or not at all.
+        """Train, and write the bundle: the folder *out* appears at the end, whole or not at all.
 
         Raises:
             UsageError: an option that cannot be, or *out* is taken; before anything is trained.

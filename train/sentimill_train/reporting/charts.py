@@ -139,11 +139,7 @@ def places_chart(points: Mapping[str, tuple[float, Figure]], x: str, y: str) -> 
 
 
 def _line(
-    axes: Axes,
-    i: int,
-    name: str,
-    points: Sequence[tuple[float, float]],
-    marker: str | None = None,
+    axes: Axes, i: int, name: str, points: Sequence[tuple[float, float]], marker: str | None = None
 ) -> None:
     """Draw line *i* of a chart. Past the colours, the style tells the lines apart."""
     x, y = zip(*points, strict=True) if points else ((), ())

@@ -24,7 +24,7 @@ from torch import Tensor
 from sentimill.errors import UsageError
 
 _FILE: Final = "checkpoint.safetensors"
-_DIGEST_LENGTH: Final = 64  # of a sha256, which tells a person nothing; a longer text is no better
+_DIGEST_LENGTH: Final = 64  # a sha256, or a longer text, says nothing to a reader
 
 
 class Checkpoint:

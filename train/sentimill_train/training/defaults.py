@@ -21,12 +21,9 @@ def defaults_for(*, continues: bool, lora: bool) -> Defaults:
     0.1 and as many replayed rows as own ones gained less on 300 own reviews and took almost twice
     as long (benchmarks/results/own_reviews.md).
     """
-    if lora:
-        epochs, head_factor = (3, 1.0) if continues else (5, 10.0)
-        return Defaults(epochs=epochs, learning_rate=5e-4, head_factor=head_factor)
-    if continues:
-        return Defaults(epochs=3, learning_rate=1.5e-4, head_factor=10.0)
-    return Defaults(epochs=5, learning_rate=1e-4, head_factor=10.0)
+    rate = 5e-4 if lora else 1.5e-4 if continues else 1e-4
+    head_factor = 1.0 if lora and continues else 10.0
+    return Defaults(epochs=3 if continues else 5, learning_rate=rate, head_factor=head_factor)
 
 
 def replayed_rows(own: int) -> int:

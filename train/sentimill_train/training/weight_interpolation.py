@@ -24,7 +24,7 @@ SHARES: Final = (0.25, 0.5, 0.75, 1.0)
 _MOST_ROWS: Final = 4000  # all shares are judged on the same rows
 _TIE: Final = 1e-4  # nats: of shares as good as this the least is taken, which forgets least
 OTHERS: Final = 0.25
-"""How much the loss on other reviews counts: who trains does so for the own ones. A tenth chose the
+"""How much the loss on other reviews counts: the user trains for the own ones. A tenth chose the
 same share in both domains that were tried (benchmarks/results/own_reviews.md)."""
 
 

@@ -46,10 +46,7 @@ _GELU_LEAST: Final = -0.1702
 
 
 def int8_graph(
-    fp32: bytes,
-    texts: Iterable[NDArray[np.int64]] | None = None,
-    *,
-    float_values: bool = False,
+    fp32: bytes, texts: Iterable[NDArray[np.int64]] | None = None, *, float_values: bool = False
 ) -> bytes:
     """Return the graph *fp32* of `export_fp32` with its encoder's products in int8.
 

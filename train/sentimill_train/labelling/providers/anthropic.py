@@ -1,6 +1,6 @@
 """Teachers behind Anthropic's Messages API, an optional extra.
 
-The only file that knows the `anthropic` library. The API gives no log-probabilities, so shares
+Only this file imports the `anthropic` library. The API gives no log-probabilities, so shares
 come from votes or are stated.
 """
 
@@ -23,6 +23,7 @@ class AnthropicTeacher(Teacher):
     provider = "anthropic"
     own_url = "https://api.anthropic.com"
     path = "/v1/messages"
+    batch_api = AnthropicBatches
 
     def __init__(self, model: str, *, url: str = own_url, key: str, timeout_s: float) -> None:
         check_installed("asking a Claude model", "anthropic", extra="anthropic")
@@ -45,10 +46,6 @@ class AnthropicTeacher(Teacher):
             "max_tokens": question.answer_tokens,
             **{name: value for name, value in fields.items() if self.optional[name]},
         }
-
-    def batches(self) -> AnthropicBatches:
-        """Return its batch API."""
-        return AnthropicBatches(self)
 
     def read(self, raw: str) -> Reply | None:
         """Decode the body of a message."""

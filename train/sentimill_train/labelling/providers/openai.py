@@ -1,6 +1,6 @@
 """Teachers behind an OpenAI-compatible endpoint: hosted, vLLM, Ollama, llama.cpp, TGI.
 
-The only file that knows the `openai` library. Endpoints differ in the fields that they know, so
+Only this file imports the `openai` library. Endpoints differ in the fields that they accept, so
 a question is first sent with all fields, and loses a field once the endpoint refuses it.
 """
 
@@ -25,6 +25,7 @@ class OpenAITeacher(Teacher):
     provider = "openai"
     own_url = "https://api.openai.com/v1"
     path = "/chat/completions"
+    batch_api = OpenAIBatches
 
     def __init__(self, model: str, *, url: str = own_url, key: str, timeout_s: float) -> None:
         check_installed("asking a teacher", "openai", extra="label")
@@ -61,10 +62,6 @@ class OpenAITeacher(Teacher):
             body |= {"logprobs": True, "top_logprobs": _TOP_TOKENS}
         return body
 
-    def batches(self) -> OpenAIBatches:
-        """Return its batch API."""
-        return OpenAIBatches(self)
-
     def read(self, raw: str) -> Reply | None:
         """Decode the body of a chat completion."""
         try:
@@ -94,7 +91,7 @@ class OpenAITeacher(Teacher):
         )
 
     def give_up_field(self, said: str, body: Mapping[str, object]) -> bool:
-        """Give up a field; the limit on the answer has an older name, and none is no choice."""
+        """Give up a field. The limit on the answer is always sent, if need be by its older name."""
         if "max_completion_tokens" in said or "max_tokens" in said:
             newer = "max_completion_tokens" in body
             if newer or "max_completion_tokens" in said:
@@ -111,15 +108,10 @@ _STOPS: Final[Mapping[str | None, Stop]] = {
 }
 
 
-class _Top(msgspec.Struct):
-    token: str
-    logprob: float
-
-
 class _Token(msgspec.Struct):
     token: str
     logprob: float
-    top_logprobs: list[_Top] | None = None
+    top_logprobs: list[_Token] | None = None  # these have none of their own
 
 
 class _LogProbs(msgspec.Struct):

@@ -39,6 +39,7 @@ class Teacher(ABC):
     provider: ClassVar[str]
     own_url: ClassVar[str]
     path: ClassVar[str]
+    batch_api: ClassVar[type[OpenAIBatches] | type[AnthropicBatches]]
 
     def __init__(
         self, sdk: ModuleType, client: str, model: str, url: str, key: str, timeout_s: float
@@ -71,9 +72,9 @@ class Teacher(ABC):
     def read(self, raw: str) -> Reply | None:
         """Decode the body of a reply. Returns None where the body is no reply."""
 
-    @abstractmethod
     def batches(self) -> OpenAIBatches | AnthropicBatches:
         """Return its batch API."""
+        return self.batch_api(self)
 
     async def send(self, question: Question) -> str:
         """Return the reply's body as it came. Cancelling it may leave the question billed."""
