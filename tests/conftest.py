@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put files with slow tests first, so that no worker is left alone with one at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Spare the garbage collector what collecting the tests imports, now and later.
+
+    It is 600,000 objects. To go through them takes 0.4 s, and each model that is closed and many
+    tests call for that.
+    """
+    gc.disable()
+    try:
+        collected = yield
+    finally:
+        gc.enable()
+    gc.collect()
+    gc.freeze()
+    return collected
 
 
 @pytest.fixture(autouse=True)
