@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,11 +35,14 @@ ROWS = 200
 
 @pytest.fixture(scope="module")
 def _cluster() -> Iterator[None]:
-    """Start Ray with two CPUs, and take back the handler that it leaves for SIGTERM."""
+    """Start Ray with two CPUs, and take back its handler for SIGTERM and its variables."""
     before = signal.getsignal(signal.SIGTERM)
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=80 << 20)
-    yield
-    ray.shutdown()
+    with patch.dict(os.environ):
+        ray.init(
+            num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=80 << 20
+        )
+        yield
+        ray.shutdown()
     signal.signal(signal.SIGTERM, before)
 
 

@@ -26,6 +26,12 @@ TEXTS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def _tokenizers_in_this_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the variable that a pipeline sets where it is missing, and take it back."""
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+
+
 def test_the_labels_are_those_of_the_bundle() -> None:
     """In one batch and one by one, after the same cleaning and cuts; int8 rounds the probs."""
     ask = to_transformers()
