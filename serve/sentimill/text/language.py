@@ -88,7 +88,7 @@ def foreign_language(text: str, wanted: frozenset[str]) -> str | None:
 def find_english(texts: Sequence[str]) -> NDArray[np.bool_]:
     """Tell which of *texts*, of ASCII, `foreign_language` calls English at its quick look.
 
-    All of them are looked at together, in a third of the time of one look each.
+    All of them are looked at together, in a sixth of the time of one look each.
     """
     found = _are_plain_english([text[:_FIRST_CHARACTERS] for text in texts])
     rest = np.flatnonzero(~found)

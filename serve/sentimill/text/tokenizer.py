@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from sentimill.errors import BundleError, TextError
 from sentimill.text.cleaning import CLEANING, CLEANING_VERSIONS, LONGEST_PLAIN, find_plain, tidy
 from sentimill.text.emoji_names import name_emoji
-from sentimill.text.fast_tokenizer import MANY, fast_tokenizer, is_proven
+from sentimill.text.fast_tokenizer import fast_tokenizer, is_proven
 from sentimill.text.language import find_english, foreign_language
 
 Truncation = Literal["head", "head-tail"]
@@ -22,6 +22,9 @@ Truncation = Literal["head", "head-tail"]
 # the cut for each token of the budget. English has about 4.5 characters a token, so 16 does not
 # change the tokens that are kept, and a megabyte costs no more than a long review.
 _CHARACTERS_PER_TOKEN: Final = 16
+
+_MANY: Final = 512
+"""Texts from which a look at all of them together is quicker than one look at each."""
 
 _MOST: Final = 4096
 """Texts that are looked at and tokenized together; more would only be copied at once in memory."""
@@ -111,8 +114,8 @@ class TextEncoder:
             parts = (texts[at : at + _MOST] for at in range(0, len(texts), _MOST))
             return [one for part in parts for one in self.encode(part)]
         results: list[Encoded | TextError | None] = [None] * len(texts)
-        # One after the other for a few texts, where looking at all of them together costs more.
-        easy = self._easy(texts) if len(texts) >= MANY else {}
+        # One after the other for fewer texts, where looking at all of them together costs more.
+        easy = self._easy(texts) if len(texts) >= _MANY else {}
         fast = [(i, *self._cap(text), False) for i, text in easy.items()]
         left: list[tuple[int, str, bool, bool]] = []
         if not self._fast:

@@ -211,7 +211,7 @@ def test_many_texts_are_encoded_like_each_alone(texts: list[str]) -> None:
     texts = [f"{before}{text}{PLAIN}{after}" for text in texts for before, after in BLANKS]
     reader = reference_encoder()
     alone = [found for text in texts for found in reader.encode([text])]
-    together = reader.encode(texts * (64 // len(texts) + 1))[: len(texts)]
+    together = reader.encode(texts * (512 // len(texts) + 1))[: len(texts)]
 
     assert [*map(summary, together)] == [*map(summary, alone)]
 
