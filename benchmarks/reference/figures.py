@@ -105,7 +105,7 @@ def sentence(judgement: dict[str, Any]) -> str:
     cases = sum(one["rate"]["rows"] for one in judgement["behaviour"])
     return (
         f"The reference student, in fp32, on {test['rows']:,} test rows of the sets that it learnt"
-        f" from, at most 250 of each: accuracy {figures['accuracy']}, macro-F1"
+        f" from: accuracy {figures['accuracy']}, macro-F1"
         f" {figures['macro_f1']}, two-class accuracy {figures['two_class_accuracy']},"
         f" with 95 % intervals. It fails {failed} of our"
         f" {cases} behaviour cases. What ships is int8 of it; its card says how near that comes.\n"
