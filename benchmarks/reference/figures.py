@@ -104,8 +104,9 @@ def sentence(judgement: dict[str, Any]) -> str:
     failed = sum(one["failures"] for one in judgement["behaviour"])
     cases = sum(one["rate"]["rows"] for one in judgement["behaviour"])
     return (
-        f"The reference student, in fp32, on {test['rows']:,} test rows of the sets that it learnt"
-        f" from: accuracy {figures['accuracy']}, macro-F1"
+        f"The reference student, in fp32, on {test['rows']:,} test rows (at most 250 of each set"
+        " that it learnt from, the hard kinds kept back and starter reviews): accuracy"
+        f" {figures['accuracy']}, macro-F1"
         f" {figures['macro_f1']}, two-class accuracy {figures['two_class_accuracy']},"
         f" with 95 % intervals. It fails {failed} of our"
         f" {cases} behaviour cases. What ships is int8 of it; its card says how near that comes.\n"
