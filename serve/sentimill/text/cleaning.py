@@ -91,9 +91,10 @@ def find_plain(texts: Sequence[str]) -> NDArray[np.bool_]:
     All of them are looked at together, which takes a seventh of the time of `clean`. A plain text
     is of printable ASCII without `[` and has at most 20,000 characters.
     """
-    kept = [text if text.isascii() else "?" for text in texts]  # too short to be plain
+    # In place of another text stands one that is too short to be plain.
+    kept = [text if len(text) <= LONGEST_PLAIN and text.isascii() else "?" for text in texts]
     lengths = np.fromiter(map(len, kept), np.int64, len(kept))
-    plain = (lengths > _LONGEST_PLACEHOLDER) & (lengths <= LONGEST_PLAIN)
+    plain = lengths > _LONGEST_PLACEHOLDER
     # Between two blanks, so that one at either end of a text stands beside another.
     data = f" {' '.join(kept)} ".encode()
     here, after = (np.frombuffer(data.translate(table), np.uint8) for table in (_FIRST, _SECOND))

@@ -288,6 +288,23 @@ def test_stars_may_be_written_out(tmp_path: Path, value: str) -> None:
     assert (row.label, row.stars, same.label) == ("positive", 4, "4")
 
 
+def test_written_out_stars_are_no_classes_of_other_numbers(tmp_path: Path) -> None:
+    """One of five is not the class 1 of 0 and 1; and 3 stars say that there are five."""
+    with pytest.raises(TableError, match="is none of 0, 1") as caught:
+        read_examples(lines(tmp_path, {"text": "a", "label": "1/5"}), labels=("0", "1"))
+    (row,) = read_examples(lines(tmp_path, {"text": "a", "label": "3 stars"}))
+
+    assert caught.value.reason == "UNKNOWN_LABEL"
+    assert (row.label, row.stars) == ("neutral", 3)
+
+
+def test_a_long_label_is_refused_at_once(tmp_path: Path) -> None:
+    """Also one with blanks that could stand before "out of 5"."""
+    found = refusal(lines(tmp_path, {"text": "a", "label": f"good{' ' * 10_000}bad"}))
+
+    assert found[0] == "UNKNOWN_LABEL"
+
+
 @pytest.mark.parametrize("value", ["4/10", "0 stars", "stars", "4.5 stars", "four stars"])
 def test_what_is_no_number_of_five_stars_is_refused(tmp_path: Path, value: str) -> None:
     """Nobody should guess what half a star or ten of them mean."""

@@ -268,6 +268,8 @@ def test_labels_that_are_numbers_are_found_in_their_order(tmp_path: Path) -> Non
     path.write_text("text,label\n" + "".join(f"x,{mark}\n" for mark in (10, 9, 2, 1, -1, 1)))
 
     assert label_set(read_examples(str(path), labels=None)) == ("-1", "1", "2", "9", "10")
+    path.write_text("text,label\nx,level-10\nx,level-2\nx,level-1\n")
+    assert label_set(read_examples(str(path), labels=None)) == ("level-1", "level-2", "level-10")
 
 
 def test_an_empty_text_is_kept(tmp_path: Path) -> None:

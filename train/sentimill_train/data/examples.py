@@ -98,7 +98,9 @@ def likely_label_column(
     for name in unique:
         parser = RowParser(source, table.columns, replace(columns, label=name), labels)
         with suppress(TableError):
-            found = [parser.parse(row) for row in rows]
+            # Without the stars that the file has in a column of their own.
+            found = [parser.parse({**row, "stars": None, name: row[name]}) for row in rows]
+            parser.check_whole()
             stars = any(example.stars is not None for example in found)
             if any(example.label for example in found) and (_STARS.search(name) or not stars):
                 return name, stars

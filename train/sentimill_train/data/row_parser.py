@@ -37,6 +37,9 @@ _LEAST_COMPARED: Final = 20  # fewer rows say nothing about the order of the pro
 _SHORT: Final = {"neg": "negative", "neu": "neutral", "pos": "positive"}
 _MISSING: Final = frozenset({"", "nan", "null", "none", "n/a"})
 _OF_FIVE: Final = re.compile(r"\s*(?:/\s*5|out of 5)?\s*(?:stars?)?$", re.IGNORECASE)
+_FIVE: Final = frozenset("12345")
+_LONGEST_MARK: Final = 40
+"""Characters of a mark such as "4.0 out of 5 stars"; `_OF_FIVE` is slow on long texts."""
 _SPLITS: Final[dict[str, Split]] = {
     "train": "train",
     "training": "train",
@@ -181,7 +184,9 @@ class RowParser:
         if text.casefold() in _MISSING:
             return None, None
         if self._sentiments and whole is not None and 1 <= whole <= 5:
-            self._highest_number = max(self._highest_number, whole)
+            # "3 stars" says that it is one of five; a bare 3 may be a class.
+            highest = whole if _whole(text, marked=False) is not None else 5
+            self._highest_number = max(self._highest_number, highest)
             return sentiment_of_stars(whole), whole
         raise self._bad(
             "UNKNOWN_LABEL",
@@ -192,7 +197,7 @@ class RowParser:
     def _known_label(self, value: object) -> str | None:
         """Return the label of the set that *value* spells, None where it spells none."""
         text = _string(value) or ""
-        whole = _whole(text)
+        whole = _whole(text, marked=set(self._known).issuperset(_FIVE))
         spellings = (text, text.casefold(), "" if whole is None else str(whole))
         return next((self._known[each] for each in spellings if each in self._known), None)
 
@@ -308,7 +313,8 @@ def _string(value: object) -> str | None:
     return str(value).strip() or None
 
 
-def _whole(text: str) -> int | None:
-    """Return the whole number that *text* spells, as 4, 4.0, 4/5 or 4.0 out of 5 stars."""
-    number = number_of(_OF_FIVE.sub("", text))
+def _whole(text: str, *, marked: bool = True) -> int | None:
+    """Return the whole number that *text* spells: 4 or 4.0, and if *marked* 4/5 or 4 stars."""
+    cut = marked and len(text) <= _LONGEST_MARK
+    number = number_of(_OF_FIVE.sub("", text) if cut else text)
     return int(number) if number.is_integer() else None

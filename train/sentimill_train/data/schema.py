@@ -87,7 +87,7 @@ def number_of(text: str) -> float:
 def label_set(examples: Iterable[Example]) -> tuple[str, ...]:
     """Return the labels that occur, sorted: by their number where each has one, so 2 before 10."""
     found = sorted({example.label for example in examples if example.label is not None})
-    numbers = [re.search(r"-?\d+(?:\.\d+)?", label) for label in found]
+    numbers = [re.search(r"(?:(?<!\w)-)?\d+(?:\.\d+)?", label) for label in found]
     values = [float(number[0]) for number in numbers if number is not None]
     if len(values) < len(found):
         return tuple(found)

@@ -71,7 +71,9 @@ class ParquetTable:
         self.keep = layout.keep
         found = count_answers(name, self.columns, columns.names, layout.update, last=False)
         self.update = found > 0
-        self._texts_file = _open(file, self._repeating())
+        self._raw = file
+        self._dictionaries = self._repeating()
+        self._texts_file = _open(file, self._dictionaries)
 
     def head(self, added: Sequence[str]) -> bytes:
         """See `Table.head`: an Arrow stream begins with its schema."""
@@ -124,22 +126,28 @@ class ParquetTable:
         """Yield the columns *wanted* of a row group, with dictionaries as far as it has them.
 
         A dictionary that grows means that the writer gave it up, as it does where texts seldom
-        repeat. Arrow would still collect all texts of the group in one, so the rest is read plain.
+        repeat. Arrow would still collect all texts of the group in one, so the rest of that column
+        is read plain.
         """
-        read = values = 0
-        for batch in self._texts_file.iter_batches(rows, row_groups=[group], columns=wanted):
-            yield batch
-            read += len(batch)
-            found = sum(len(c.dictionary) for c in batch if pa.types.is_dictionary(c.type))
-            if values and found > values:
-                break
-            values = found
-        else:
-            return
-        for batch in self.file.iter_batches(rows, row_groups=[group], columns=wanted):
-            if read < len(batch):
-                yield batch.slice(read)
-            read = max(0, read - len(batch))
+        file, names, yielded = self._texts_file, self._dictionaries, 0
+        while True:
+            read, sizes, grown = 0, dict[str, int](), set[str]()
+            for batch in file.iter_batches(rows, row_groups=[group], columns=wanted):
+                if read + len(batch) > yielded:
+                    yield batch.slice(max(0, yielded - read))
+                read += len(batch)
+                for name in names:
+                    size = _dictionary_size(batch.column(name))
+                    if size > sizes.setdefault(name, size):
+                        grown.add(name)
+                    sizes[name] = size
+                if grown:
+                    break
+            else:
+                return
+            yielded = max(yielded, read)
+            names = [name for name in names if name not in grown]
+            file = _open(self._raw, names) if names else self.file
 
     def _repeating(self) -> list[str]:
         """Return the text columns to read as dictionaries, as far as Arrow can.
@@ -193,6 +201,10 @@ def is_text(kind: pa.DataType) -> bool:
         kind = kind.value_type
     checks = (types.is_string, types.is_large_string, types.is_string_view, types.is_null)
     return any(check(kind) for check in checks) or _is_bytes(kind)
+
+
+def _dictionary_size(column: pa.Array) -> int:
+    return len(column.dictionary) if pa.types.is_dictionary(column.type) else 0
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
