@@ -4,10 +4,11 @@
 
 The states are random unit vectors of the student's width. Memory and file are those of real states;
 time and recall are the worst case of an approximate search, because no two vectors are alike. So
---states takes the cache of `benchmarks.evidence.neighbours`, and adds a line for real states. CPU
-seconds of one thread are reported, since other work may run beside. With --data, the reference
-student answers the same 64 reviews with and without an index of the last size, in turns; the ratio
-of CPU seconds is what an index costs.
+--states takes the cache of `benchmarks.evidence.neighbours`, and adds a line for real states. With
+--grow, it adds another for that many states, which are made of the real ones. CPU seconds of one
+thread are reported, since other work may run beside. With --data, the reference student answers the
+same 64 reviews with and without an index of the last size, in turns; the ratio of CPU seconds is
+what an index costs.
 """
 
 from __future__ import annotations
@@ -40,6 +41,27 @@ REPEATS: Final = 5
 def units(rows: int, seed: int) -> Vectors:
     """Return random unit vectors (rows, WIDTH)."""
     made = np.random.default_rng(seed).standard_normal((rows, WIDTH), dtype=np.float32)
+    made /= np.linalg.norm(made, axis=1, keepdims=True)
+    return made
+
+
+def grown(states: Vectors, rows: int) -> Vectors:
+    """Return unit vectors (rows, WIDTH) that lie as close together as real states do.
+
+    Each is a point between a real state and one of its 20 nearest, drawn at random.
+    """
+    draw = np.random.default_rng(2)
+    unit = states / np.linalg.norm(states, axis=1, keepdims=True)
+    nearest = np.concatenate(
+        [
+            np.argpartition(-(unit[at : at + 1000] @ unit.T), 20, axis=1)[:, :20]
+            for at in range(0, len(unit), 1000)
+        ]
+    )
+    one = draw.integers(len(unit), size=rows)
+    other = nearest[one, draw.integers(20, size=rows)]
+    made = unit[one]
+    made += draw.random((rows, 1), dtype=np.float32) * (unit[other] - made)
     made /= np.linalg.norm(made, axis=1, keepdims=True)
     return made
 
@@ -96,6 +118,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000])
     parser.add_argument("--data", type=Path, help="folder of Parquet files")
     parser.add_argument("--states", type=Path, help="cache of benchmarks.evidence.neighbours")
+    parser.add_argument("--grow", type=int, help="make this many states of those in --states")
     parser.add_argument("--out", type=Path, default=RESULTS / "index_rate.json")
     given = parser.parse_args()
     result: dict[str, Any] = {"machine": surroundings(), "sizes": []}
@@ -110,6 +133,9 @@ def main() -> None:
             drawn = np.random.default_rng(0).permutation(len(values))
             real = values[drawn[QUERIES:]], values[drawn[:QUERIES]]
             result["real_states"] = built(*real, Path(work, "real"), digest)
+            if given.grow:
+                many = grown(real[0], given.grow)
+                result["grown_states"] = built(many, real[1], Path(work, "grown"), digest)
         if given.data:
             folder = Path(work, str(given.rows[-1]))
             result["cpu_ratio_with_index"] = slowdown(given.data, folder)

@@ -9,7 +9,7 @@ PSEUDO=${PSEUDO:?name the shares of whole reviews: PSEUDO=.../frontier-labels.js
 SUITE=${SUITE:?name the suite whose originals are left out: SUITE=.../imdb_cad_pairs.jsonl.gz}
 HARD_LABELS=${HARD_LABELS:-}                 # more shares by position: .../hard-labels.tsv
 own=benchmarks/reference/own
-OWN=${OWN-$own/emoji.jsonl $own/hard-kinds.jsonl $own/hard-kinds-2.jsonl $own/hard-kinds-3.jsonl $own/ordinary.jsonl} # more texts with shares
+OWN=${OWN-$own/*.jsonl}                      # more texts with shares
 PACKAGED=${PACKAGED-starter hard-kinds}      # reviews that come with Sentimill
 WORK=${WORK:-bundles/reference-work}
 OUT=${OUT:-bundles/reference}
