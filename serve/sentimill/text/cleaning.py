@@ -28,7 +28,6 @@ CLEANING: Final = CLEANING_VERSIONS[-1]
 
 _TAG: Final = re.compile(r"<(?:br|p|/p)\s*/?>", re.IGNORECASE)
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\ufeff]")
-_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 
 # A code point has at most 7 digits. `html.unescape` makes an integer of all of them, which Python
 # refuses above a limit of its own (640 digits at the least).
@@ -120,12 +119,7 @@ def tidy(text: str) -> str:
     # measured.
     if len(text) * 4 > MAX_TEXT_BYTES:
         check_size(len(text.encode("utf-8", "surrogatepass")))
-    if not text.isascii() and (found := _SURROGATE.search(text)):
-        raise TextError(
-            f"the text has a lone surrogate U+{ord(found[0]):04X} at character {found.start()}:"
-            " decode it from its source again, or replace that character",
-            reason="INVALID_UNICODE",
-        )
+    _check_unicode(text)
     if "&" in text:
         if "&#" in text:
             text = _LONG_REFERENCE.sub("\ufffd", text)
@@ -134,7 +128,9 @@ def tidy(text: str) -> str:
     if "<" in text:
         text = _TAG.sub(" ", text)
     # Printable text has neither control characters nor blanks other than the space.
-    if text.isprintable() and "  " not in text:
+    if text.isprintable():
+        while "  " in text:  # several times as fast as `split` and `join`
+            text = text.replace("  ", " ")
         text = text.strip()
     else:
         text = " ".join(text.split())
@@ -161,6 +157,19 @@ def join_texts(parts: Iterable[object]) -> str | None:
         return None
     ended = [part if not part[-1].isalnum() else f"{part}." for part in kept[:-1]]
     return " ".join([*ended, kept[-1]])
+
+
+def _check_unicode(text: str) -> None:
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise TextError(
+            f"the text has a lone surrogate U+{ord(text[error.start]):04X} at character"
+            f" {error.start}: decode it from its source again, or replace that character",
+            reason="INVALID_UNICODE",
+        ) from None
 
 
 def _is_visible(text: str) -> bool:

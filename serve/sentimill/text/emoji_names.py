@@ -7,7 +7,6 @@ package.
 
 A name stands between colons, like the short codes in chats. Without the colons, "the 🔥 alarm" and
 "the fire alarm" would be the same text, and "tears of joy" would read as the reviewer's own words.
-Brackets would do as well, but a text with a bracket needs the slow tokenizer.
 
 Details that do not change the meaning are dropped, so that the model learns each meaning once: skin
 tones, the gender of a shrug, variation selectors, and the third and later of equal emoji in a row.
@@ -38,6 +37,9 @@ _AS_TEXT: Final = frozenset("©®™")
 
 _OTHER_SIGNS: Final = {"♥": "red heart", "♡": "red heart", "☻": "smiling face"}
 """Typographic signs that people use as emoji. `emoji` has no name for them, or an odd one."""
+
+_FROM_FIRST: Final = re.compile("[\u203c-\U0010ffff]")
+"""What may be an emoji: no sign before U+203C has a name. This pattern is ten times as fast."""
 
 _KEYCAP: Final = re.compile("([0-9#*])\ufe0f?\u20e3")
 
@@ -116,7 +118,8 @@ def name_emoji(text: str) -> str:
     if not text.isascii():
         if "\u20e3" in text:
             text = _KEYCAP.sub(r"\1", text)
-        text = _patterns()[0].sub(_named, text)
+        if _FROM_FIRST.search(text):
+            text = _patterns()[0].sub(_named, text)
     return text
 
 

@@ -114,24 +114,18 @@ class TextEncoder:
             parts = (texts[at : at + _MOST] for at in range(0, len(texts), _MOST))
             return [one for part in parts for one in self.encode(part)]
         results: list[Encoded | TextError | None] = [None] * len(texts)
-        # One after the other for fewer texts, where looking at all of them together costs more.
-        easy = self._easy(texts) if len(texts) >= _MANY else {}
-        fast = [(i, *self._cap(text), False) for i, text in easy.items()]
+        fast: list[tuple[int, str, bool, bool]] = []
         left: list[tuple[int, str, bool, bool]] = []
-        if not self._fast:
-            fast, left = left, fast
-        for i, text in enumerate(texts):
-            if i in easy:
+        tidied, plain = _tidy(texts)
+        english = self._find_english(tidied)
+        for i, text in enumerate(tidied):
+            if isinstance(text, TextError):
+                results[i] = text
                 continue
-            try:
-                tidied = tidy(text)
-            except TextError as error:
-                results[i] = error
-                continue
-            body, cut = self._cap(tidied if self.cleaning < 2 else name_emoji(tidied))
+            body, cut = self._cap(text if plain[i] or self.cleaning < 2 else name_emoji(text))
             # Before emoji have names, which would be English words in the text.
-            foreign = bool(self.languages and foreign_language(tidied, self.languages))
-            proven = self._fast is not None and is_proven(body)
+            foreign = not english[i] and foreign_language(text, self.languages) is not None
+            proven = self._fast is not None and (plain[i] or is_proven(body))
             (fast if proven else left).append((i, body, cut, foreign))
         if self._fast:
             found = self._fast.ids([body for _, body, _, _ in fast])
@@ -143,16 +137,15 @@ class TextEncoder:
                 results[i] = self._encoded(np.array(encoding.ids, np.int64), cut, foreign)
         return [result for result in results if result is not None]
 
-    def _easy(self, texts: Sequence[str]) -> dict[int, str]:
-        """Return by their places the texts that are English and that cleaning at most strips."""
-        if self.languages and "en" not in self.languages:
-            return {}
-        # A longer text is never plain, and with its blanks it may be too large.
-        stripped = [text.strip() if len(text) <= LONGEST_PLAIN else text for text in texts]
-        places = np.flatnonzero(find_plain(stripped))
-        if self.languages:
-            places = places[find_english([stripped[i] for i in places.tolist()])]
-        return {i: stripped[i] for i in places.tolist()}
+    def _find_english(self, tidied: Sequence[str | TextError]) -> list[bool]:
+        """Tell which texts `foreign_language` need not look at; of few texts, none."""
+        if not self.languages:
+            return [True] * len(tidied)
+        if len(tidied) < _MANY or "en" not in self.languages:
+            return [False] * len(tidied)
+        read = [text if isinstance(text, str) else "" for text in tidied]
+        english: list[bool] = find_english(read).tolist()
+        return english
 
     def _encoded(self, ids: NDArray[np.int64], cut: bool, foreign: bool) -> Encoded | TextError:
         """Cut *ids* to the limit, special tokens kept; without others the text is empty."""
@@ -172,6 +165,32 @@ class TextEncoder:
         if len(text) <= 2 * side:
             return text, False
         return f"{text[:side]} {text[-side:]}", True
+
+
+def _tidy(texts: Sequence[str]) -> tuple[list[str | TextError], list[bool]]:
+    """Return for each text what `tidy` returns or raises, and whether it is then plain.
+
+    Few texts are not looked at together, which would cost more, and none of them is called plain.
+    """
+    if len(texts) < _MANY:
+        return [*map(_tidy_one, texts)], [False] * len(texts)
+    # A longer text is never plain, and with its blanks it may be too large.
+    stripped = [text.strip() if len(text) <= LONGEST_PLAIN else text for text in texts]
+    plain = find_plain(stripped)
+    tidied: list[str | TextError] = [*stripped]
+    if rest := np.flatnonzero(~plain).tolist():
+        found = [_tidy_one(texts[i]) for i in rest]
+        plain[rest] = find_plain(["" if isinstance(one, TextError) else one for one in found])
+        for i, one in zip(rest, found, strict=True):
+            tidied[i] = one
+    return tidied, plain.tolist()
+
+
+def _tidy_one(text: str) -> str | TextError:
+    try:
+        return tidy(text)
+    except TextError as error:
+        return error
 
 
 def _special_tokens(tokenizer: Tokenizer) -> tuple[int, int]:
