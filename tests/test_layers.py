@@ -7,13 +7,14 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cache
 
 import pytest
 
 from repository import ROOT
 
 SERVE, TRAIN = "sentimill", "sentimill_train"
+HALVES = {SERVE: "serve", TRAIN: "train"}
 # "" is the package itself, which keeps libraries from reporting to their makers.
 TRAIN_MAY_USE = {
     "",  # keeps libraries from reporting to their makers
@@ -167,8 +168,10 @@ class Import:
         return f"{self.module}:{self.line} imports {self.name}"
 
 
-def imports_of(package: str, folder: Path) -> list[Import]:
-    """Return every import in *folder*, also those inside functions; generated code is left out."""
+@cache
+def imports_of(package: str) -> list[Import]:
+    """Return every import of *package*, also those inside functions, without generated code."""
+    folder = ROOT / HALVES[package] / package
     found: list[Import] = []
     for path in sorted(folder.rglob("*.py")):
         parts = path.relative_to(folder).with_suffix("").parts
@@ -187,28 +190,22 @@ def imports_of(package: str, folder: Path) -> list[Import]:
     return found
 
 
-IMPORTS = {
-    SERVE: imports_of(SERVE, ROOT / "serve/sentimill"),
-    TRAIN: imports_of(TRAIN, ROOT / "train/sentimill_train"),
-}
-
-
 def test_the_imports_are_read() -> None:
     """The other tests would pass on nothing."""
-    assert len(IMPORTS[SERVE]) > 100
-    assert IMPORTS[TRAIN]
+    assert len(imports_of(SERVE)) > 100
+    assert imports_of(TRAIN)
 
 
 def test_serving_never_imports_training() -> None:
     """What serves must run where nothing of the training is installed."""
-    assert [str(each) for each in IMPORTS[SERVE] if each.top == TRAIN] == []
+    assert [str(each) for each in imports_of(SERVE) if each.top == TRAIN] == []
 
 
 def test_training_uses_only_the_shared_packages_of_serving() -> None:
     """Training uses the errors, the bundle, the tokenizer, the classifier and the engine."""
     assert [
         str(each)
-        for each in IMPORTS[TRAIN]
+        for each in imports_of(TRAIN)
         if each.top == SERVE
         and each.imported_package not in TRAIN_MAY_USE
         and not re.match(
@@ -226,7 +223,7 @@ def test_each_library_is_imported_in_one_place(package: str, importers: dict[str
     """When a library changes, one place changes with it."""
     assert [
         str(each)
-        for each in IMPORTS[package]
+        for each in imports_of(package)
         if each.top in importers and not re.fullmatch(importers[each.top], each.place)
     ] == []
 
@@ -235,7 +232,7 @@ def test_serving_imports_only_listed_libraries() -> None:
     """The run time stays small on purpose."""
     known = sys.stdlib_module_names | SERVE_LIBRARIES.keys() | {SERVE}
 
-    assert [str(each) for each in IMPORTS[SERVE] if each.top not in known] == []
+    assert [str(each) for each in imports_of(SERVE) if each.top not in known] == []
 
 
 @pytest.mark.parametrize(
@@ -248,7 +245,7 @@ def test_a_package_imports_only_packages_below_it(half: str, package: str) -> No
 
     assert [
         str(each)
-        for each in IMPORTS[half]
+        for each in imports_of(half)
         if each.place.partition(".")[0] == package
         and each.top == half
         and each.imported_package not in allowed
@@ -257,7 +254,7 @@ def test_a_package_imports_only_packages_below_it(half: str, package: str) -> No
 
 def test_the_engine_has_an_order_of_its_own() -> None:
     """Types know no backend, and a backend knows no factory."""
-    mine = [each for each in IMPORTS[SERVE] if each.place.startswith("engine.")]
+    mine = [each for each in imports_of(SERVE) if each.place.startswith("engine.")]
     assert {each.place.removeprefix("engine.") for each in mine} == set(ENGINE_ARROWS)
 
     assert [
@@ -270,8 +267,8 @@ def test_the_engine_has_an_order_of_its_own() -> None:
 
 def test_every_package_has_its_arrows() -> None:
     """A new package says what it may import before it imports anything."""
-    serve = {each.place.partition(".")[0] for each in IMPORTS[SERVE]} - {"", "cli"}
-    train = {each.place.partition(".")[0] for each in IMPORTS[TRAIN]} - {"", "cli", "pipeline"}
+    serve = {each.place.partition(".")[0] for each in imports_of(SERVE)} - {"", "cli"}
+    train = {each.place.partition(".")[0] for each in imports_of(TRAIN)} - {"", "cli", "pipeline"}
 
     assert serve == set(SERVE_ARROWS)
     assert train <= set(TRAIN_ARROWS)
@@ -281,7 +278,7 @@ def test_nothing_imports_the_command_line() -> None:
     """The command line is the outermost package."""
     assert [
         str(each)
-        for each in IMPORTS[SERVE]
+        for each in imports_of(SERVE)
         if each.imported_package == "cli" and not each.place.startswith("cli.")
     ] == []
 

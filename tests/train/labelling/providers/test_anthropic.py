@@ -6,8 +6,6 @@ import asyncio
 
 import pytest
 
-pytest.importorskip("anthropic")
-
 from labelling_runs import outcome_of
 from sentimill_train.data.schema import SENTIMENTS
 from sentimill_train.labelling.prompt import SENTIMENT, load_prompt
