@@ -90,6 +90,39 @@ def test_the_option_that_a_message_names_reads_the_file(
 
 
 @pytest.mark.parametrize(
+    ("data", "header", "rows"),
+    [
+        (
+            b'"2","Great CD","My lovely Pat has a great voice"\n"1","Bad","bad"\n',
+            b"n,title,text",
+            2,
+        ),
+        (b"5;good phone, really\n1;bad\n", b"stars;text", 2),
+        (b"I got a text which was good and so on.\nbad\n", b"text", 2),
+        (b'5\tgood phone\n1\t"bad\nphone"\n', b"stars\ttext", 2),
+        (b"Reviews of May\t2026\nstars\ttext\n5\tgood\n", None, 1),
+    ],
+)
+def test_a_missing_header_is_told_and_one_that_is_put_there_reads_the_file(
+    sentimill: Sentimill, bundle: Path, tmp_path: Path, data: bytes, header: bytes | None, rows: int
+) -> None:
+    """A first line with a sentence, or with a number beside words; it may be a title too."""
+    source = tmp_path / "in.csv"
+    source.write_bytes(data)
+    command = ["score", str(source), str(tmp_path / "out.csv"), "--bundle", str(bundle)]
+
+    refused = sentimill(*command)
+    source.write_bytes(data.partition(b"\n")[2] if header is None else header + b"\n" + data)
+    done = sentimill(*command)
+
+    assert "its first line looks like a review: if the header line is missing" in refused.error
+    assert "put one above it, with a name for each column and 'text' among" in refused.error
+    assert "if it is further below, delete the lines above it" in refused.error
+    assert "--delimiter" not in refused.error
+    assert re.match(rf"{rows} rows in .*, 0 with an error", done.err)
+
+
+@pytest.mark.parametrize(
     ("data", "option"),
     [
         (b'id,text\n1,"good" they say\n2,"bad" too\n', "--quote none"),
