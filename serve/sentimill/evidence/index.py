@@ -33,9 +33,14 @@ _ROWS: Final = "rows.json"
 _Row: TypeAlias = tuple[str, str, str]  # id, label, text
 
 
-class _Manifest(msgspec.Struct):
+class _Head(msgspec.Struct):
+    """What the manifest of an index has in every version, and that of a bundle does not."""
+
     schema_version: int
     bundle: str
+
+
+class _Manifest(_Head):
     texts: bool
     files: dict[str, str]
 
@@ -58,15 +63,19 @@ class Index:
     def open(cls, folder: Path | str, bundle: str | None = None) -> Index:
         """Read *folder* and check it. bundle: the digest that its states must be of.
 
-        Raises BundleError where it is damaged, empty, or of another bundle.
+        Raises BundleError where it is damaged, empty, of another bundle, or of another version.
         """
         with from_extra("evidence", "an index needs the package usearch"):
             from usearch.index import Index as States
         try:
             read = (Path(folder) / MANIFEST).read_bytes()
+            version = msgspec.json.decode(read, type=_Head).schema_version
+            if version != _SCHEMA_VERSION:
+                why = f"{folder} is an index of schema version {version}, and this program reads"
+                why += f" {_SCHEMA_VERSION}: delete the folder and build it again from your reviews"
+                why += " with `sentimill index`"
+                raise BundleError(why, reason="INDEX_UNKNOWN_SCHEMA")
             manifest = msgspec.json.decode(read, type=_Manifest)
-            if manifest.schema_version != _SCHEMA_VERSION:
-                raise ValueError(f"its schema version is {manifest.schema_version}")
             data = {name: (Path(folder) / name).read_bytes() for name in (_STATES, _ROWS)}
             for name, content in data.items():
                 if sha256(content).hexdigest() != manifest.files[name]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -255,7 +256,7 @@ def test_an_index_of_another_bundle_is_refused(folder: Path, tmp_path: Path) -> 
     [
         ("manifest.json", b"{}"),
         ("manifest.json", b'{"schema_version": 2}'),
-        ("manifest.json", b'{"schema_version": 3, "bundle": "x", "texts": true, "files": {}}'),
+        ("manifest.json", b'{"schema_version": 2, "bundle": "x", "texts": true, "files": {}}'),
         ("states.usearch", b"x"),
         ("rows.json", b"[]"),
         ("rows.json", None),
@@ -272,6 +273,30 @@ def test_a_damaged_index_is_refused(folder: Path, name: str, content: bytes | No
         Index.open(folder)
 
     assert refused.value.reason == "INDEX_DAMAGED"
+
+
+@pytest.mark.parametrize("version", [1, 3])
+def test_an_index_of_another_version_is_told_by_its_schema(
+    model: Path, folder: Path, tmp_path: Path, version: int
+) -> None:
+    """It is whole, but of another program; whoever deletes it and builds it again can use it."""
+    content = {"schema_version": version, "bundle": "x", "texts": True, "files": {"a": {"b": 1}}}
+    (folder / "manifest.json").write_text(json.dumps(content))
+    reviews = write_reviews(tmp_path / "reviews.jsonl")
+
+    with pytest.raises(BundleError) as refused:
+        run(reviews, folder, "--bundle", model)
+
+    assert str(refused.value) == (
+        f"{folder} is an index of schema version {version}, and this program reads 2: delete the"
+        " folder and build it again from your reviews with `sentimill index`"
+    )
+    assert refused.value.reason == "INDEX_UNKNOWN_SCHEMA"
+
+    shutil.rmtree(folder)
+    run(reviews, folder, "--bundle", model)
+
+    assert len(Index.open(folder)) == len(REVIEWS)
 
 
 def test_what_is_no_index_is_not_to_be_deleted(model: Path, tmp_path: Path) -> None:
