@@ -253,7 +253,9 @@ def test_stars_under_another_name_are_pointed_out(tmp_path: Path) -> None:
     rows = [{"text": f"text {i}", "rating": float(1 + i % 5)} for i in range(300)]
     source = lines(tmp_path, {"text": "no stars", "rating": None}, *rows)
 
-    with pytest.raises(TableError, match="give --label-column rating to take them") as caught:
+    with pytest.raises(
+        TableError, match="if the column 'rating' holds stars, give --label-column rating"
+    ) as caught:
         part(read_examples(source), SENTIMENTS)
 
     assert caught.value.reason == "NO_LABELS"
@@ -275,6 +277,30 @@ def test_labels_under_another_name_are_pointed_out(tmp_path: Path) -> None:
     assert caught.value.reason == "NO_LABELS"
     named = replace(columns, label="my verdict")
     assert part(read_examples(str(path), columns=named), SENTIMENTS, columns=named).train
+
+
+@pytest.mark.parametrize(
+    ("names", "pointed_out"),
+    [
+        (("helpful", "sentiment"), "sentiment"),
+        (("Is_Class", "recommended"), "Is_Class"),
+        (("helpful", "recommended"), "helpful"),
+    ],
+)
+def test_a_column_with_the_name_of_a_label_is_pointed_out_before_others(
+    tmp_path: Path, names: tuple[str, str], pointed_out: str
+) -> None:
+    """Many columns hold 0 and 1, so the message says "if" of each."""
+    rows = [{"text": f"text {i}"} | dict.fromkeys(names, i % 2) for i in range(50)]
+    source = lines(tmp_path, *rows)
+
+    with pytest.raises(TableError) as caught:
+        part(read_examples(source, labels=("0", "1")), ("0", "1"))
+
+    assert str(caught.value) == (
+        f"none of the rows has a label: if the column '{pointed_out}' holds them, give"
+        f" --label-column {pointed_out}"
+    )
 
 
 @pytest.mark.parametrize("value", ["4 stars", "4.0 out of 5 stars", "4/5", "4 Stars", "4"])

@@ -23,6 +23,7 @@ from sentimill_train.data.row_parser import RowParser, text_of
 from sentimill_train.data.schema import FIELDS, SENTIMENTS, Columns, Example
 
 _PLAIN: Final = Columns()
+_LABELS: Final = re.compile(r"label|sentiment|polarity|class|target|verdict", re.IGNORECASE)
 _STARS: Final = re.compile(r"rating|stars?\b|score|overall", re.IGNORECASE)
 _JSON: Final = msgspec.json.Encoder(enc_hook=str)
 
@@ -87,15 +88,17 @@ def likely_label_column(
 ) -> tuple[str, bool] | None:
     """Return the column of *source* that seems to hold the labels, for a hint; None without one.
 
-    Its first rows can be read as *labels*. Where they are read as stars, which the second value
-    tells, the name must say so too (`rating`, `review_score`, …): a number may be anything.
+    Its first rows can be read as *labels*. A column with the name of a label (`sentiment`, …) comes
+    before others, since `helpful` may hold 0 and 1 too. Where the rows are read as stars, which the
+    second value tells, the name must say so too (`rating`, `review_score`, …): a number may be
+    anything.
     """
     if is_hub(source) or not all(path.is_file() for path in files_of(source)):
         return None
     table = open_table(source, columns)
     unique = [name for name in table.columns if table.columns.count(name) == 1]
     rows = list(islice(table.rows(unique), 100))
-    for name in unique:
+    for name in sorted(unique, key=lambda name: _LABELS.search(name) is None):
         parser = RowParser(source, table.columns, replace(columns, label=name), labels)
         with suppress(TableError):
             # Without the stars that the file has in a column of their own.

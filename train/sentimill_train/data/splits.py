@@ -213,13 +213,11 @@ def _no_labels(examples: Sequence[Example], labels: Sequence[str], columns: Colu
         name, stars = found
         option = f"--label-column {shlex.quote(name)}"
         if not stars:
-            return (
-                f"none of the rows has a label, and the column {name!r} holds labels: give {option}"
-            )
+            return f"none of the rows has a label: if the column {name!r} holds them, give {option}"
         if set(SENTIMENTS) <= set(labels):
             return (
-                f"none of the rows has a label, and the column {name!r} holds 1 to 5: give {option}"
-                " to take them as stars"
+                f"none of the rows has a label: if the column {name!r} holds stars, give {option}"
+                " to take them as labels"
             )
     return (
         "none of the rows has a label: name its column with --label-column, or give a column"
