@@ -89,14 +89,15 @@ class TableOptions:
     def __post_init__(self) -> None:
         """Raise UsageError for characters that cannot be what they are given as."""
         delimiter, quote, escape = self.delimiter, self.quote, self.escape
+        mark = self.quote_mark or ""
         if delimiter is not None and not _is_mark(delimiter, '"\r\n\0'):
             why = f"--delimiter {delimiter!r} is not one ASCII character that can separate fields"
             why += r" (bash writes a tab as $'\t')"
             raise UsageError(why, reason="BAD_DELIMITER")
-        if quote != "none" and not _is_mark(quote, delimiter or ""):
+        if quote != "none" and not _is_mark(quote, f"{delimiter or ''}\r\n\0"):
             why = f"--quote {quote!r} is neither one ASCII character nor the word none"
             raise UsageError(why, reason="BAD_QUOTE")
-        if escape is not None and not _is_mark(escape, f"{delimiter or ''}{quote}\r\n\0"):
+        if escape is not None and not _is_mark(escape, f"{delimiter or ''}{mark}\r\n\0"):
             why = f"--escape {escape!r} is not one ASCII character apart from delimiter and quote"
             raise UsageError(why, reason="BAD_ESCAPE")
 

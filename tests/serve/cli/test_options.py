@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import pytest
 import typer
 from typer.testing import CliRunner
 
 from sentimill.cli import options as opt
+from sentimill.errors import UsageError
 
 app = typer.Typer()
 
@@ -32,3 +34,31 @@ def test_a_boolean_option_has_the_flag_of_its_name_unless_it_names_one() -> None
     assert [run.output for run in runs] == ["False False\n", "True False\n", "True True\n"]
     assert CliRunner().invoke(app, ["--no-dry-run"]).exit_code == 2
     assert CliRunner().invoke(app, ["--other"]).exit_code == 2
+
+
+@pytest.mark.parametrize("escape", ["n", "o", "e", '"', "\\"])
+def test_the_word_none_forbids_no_escape(escape: str) -> None:
+    """`none` is no quote character, so neither its letters nor the default quote are taken."""
+    table = opt.TableOptions(quote="none", escape=escape)
+
+    assert (table.quote_mark, table.escape) == (None, escape)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"escape": '"'}, "BAD_ESCAPE"),
+        ({"quote": "'", "escape": "'"}, "BAD_ESCAPE"),
+        ({"quote": "none", "delimiter": ";", "escape": ";"}, "BAD_ESCAPE"),
+        ({"quote": "none", "escape": "\n"}, "BAD_ESCAPE"),
+        ({"quote": "\n"}, "BAD_QUOTE"),
+        ({"quote": ";", "delimiter": ";"}, "BAD_QUOTE"),
+        ({"delimiter": '"'}, "BAD_DELIMITER"),
+    ],
+)
+def test_one_character_has_one_meaning(given: dict[str, str], reason: str) -> None:
+    """A line end has its own already."""
+    with pytest.raises(UsageError) as refused:
+        opt.TableOptions(**given)  # type: ignore[arg-type] # one of them is a list of texts
+
+    assert refused.value.reason == reason

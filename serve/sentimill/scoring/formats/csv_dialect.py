@@ -38,7 +38,11 @@ class Dialect:
         """
         if self.quote is None:
             return csv.reader(
-                lines, delimiter=self.delimiter, escapechar=self.escape, quoting=csv.QUOTE_NONE
+                lines,
+                delimiter=self.delimiter,
+                quotechar=None,  # Python 3.13 refuses an escape that is the default quote
+                escapechar=self.escape,
+                quoting=csv.QUOTE_NONE,
             )
         return csv.reader(
             lines,
