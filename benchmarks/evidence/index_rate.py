@@ -48,7 +48,8 @@ def units(rows: int, seed: int) -> Vectors:
 def grown(states: Vectors, rows: int) -> Vectors:
     """Return unit vectors (rows, WIDTH) that lie as close together as real states do.
 
-    Each is a point between a real state and one of its 20 nearest, drawn at random.
+    Each is a point between a real state and one of its 20 nearest, drawn at random. A state is its
+    own nearest, so one in twenty is a real one.
     """
     draw = np.random.default_rng(2)
     unit = states / np.linalg.norm(states, axis=1, keepdims=True)
@@ -121,6 +122,8 @@ def main() -> None:
     parser.add_argument("--grow", type=int, help="make this many states of those in --states")
     parser.add_argument("--out", type=Path, default=RESULTS / "index_rate.json")
     given = parser.parse_args()
+    if given.grow and not given.states:
+        parser.error("--grow needs --states")
     result: dict[str, Any] = {"machine": surroundings(), "sizes": []}
     digest = Classifier.load(reference_bundle(), threads=1).bundle.digest
     with tempfile.TemporaryDirectory() as work:

@@ -129,9 +129,9 @@ def tidy(text: str) -> str:
         text = _TAG.sub(" ", text)
     # Printable text has neither control characters nor blanks other than the space.
     if text.isprintable():
-        while "  " in text:  # several times as fast as `split` and `join`
-            text = text.replace("  ", " ")
         text = text.strip()
+        if "  " in text:  # `replace` is several times as fast, but runs of blanks need it often
+            text = " ".join(text.split()) if "   " in text else text.replace("  ", " ")
     else:
         text = " ".join(text.split())
         if not text.isprintable():

@@ -106,7 +106,7 @@ def test_the_option_that_a_message_names_reads_the_file(
 def test_a_missing_header_is_told_and_one_that_is_put_there_reads_the_file(
     sentimill: Sentimill, bundle: Path, tmp_path: Path, data: bytes, header: bytes | None, rows: int
 ) -> None:
-    """A first line with a sentence, or with a number beside words; it may be a title too."""
+    """The first line may be a row, or a title above the header."""
     source = tmp_path / "in.csv"
     source.write_bytes(data)
     command = ["score", str(source), str(tmp_path / "out.csv"), "--bundle", str(bundle)]
@@ -115,9 +115,11 @@ def test_a_missing_header_is_told_and_one_that_is_put_there_reads_the_file(
     source.write_bytes(data.partition(b"\n")[2] if header is None else header + b"\n" + data)
     done = sentimill(*command)
 
-    assert "its first line looks like a review: if the header line is missing" in refused.error
-    assert "put one above it, with a name for each column and 'text' among" in refused.error
-    assert "if it is further below, delete the lines above it" in refused.error
+    assert (
+        "if this is no header but the first row, put a line with a name for each column above"
+        in (refused.error)
+    )
+    assert "if it is a title, delete the lines above the header" in refused.error
     assert "--delimiter" not in refused.error
     assert re.match(rf"{rows} rows in .*, 0 with an error", done.err)
 

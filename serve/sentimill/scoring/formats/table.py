@@ -21,8 +21,7 @@ WINDOW_BYTES: Final = 4 << 20
 ROW_BYTES: Final = 400
 """Memory that a row needs besides its bytes, until its answer is written."""
 
-_SENTENCE_WORDS: Final = 6
-_NAMES_IN_FILE: Final = re.compile(r"^hub:|\.(parquet|pq|jsonl|ndjson)\b", re.IGNORECASE)
+_NAMES_IN_FILE: Final = re.compile(r"^hub:|\.(parquet|pq|jsonl?|ndjson)\b", re.IGNORECASE)
 """Sources that have names of columns in another place than a first line."""
 
 
@@ -151,29 +150,18 @@ def find_column(
         why = f"{name} has {count} columns named {wanted!r}: rename all but one"
         raise TableError(why, reason="DUPLICATE_COLUMN")
     more = f" and {len(columns) - 20} more" if len(columns) > 20 else ""
-    found = ", ".join(column[:100] for column in columns[:20]) + more
-    why = f"{name} has no column {wanted!r}"
-    if _looks_like_a_row(columns) and not _NAMES_IN_FILE.search(name):
-        why += ", and its first line looks like a review: if the header line is missing, put one"
-        why += f" above it, with a name for each column and {wanted!r} among them; if it is further"
-        why += f" below, delete the lines above it; else name one of {found} with {option}"
-        raise TableError(why, reason="MISSING_COLUMN")
-    why += f"; it has {found}: name one with {option}"
-    if len(columns) == 1:
-        before, _, after = columns[0].partition(wanted)
-        marks = [mark for mark in (before[-1:], after[:1]) if wanted in columns[0] and mark]
-        if marks and not marks[0].isalnum():
-            why += f", or its delimiter with --delimiter {marks[0]!r}"
-        else:
-            why += ", and delete the lines above the header, if there are any"
+    found = ", ".join(column[:100] for column in columns[:20]) + more or "no columns"
+    why = f"{name} has no column {wanted!r}; it has {found}: name one with {option}"
+    around = columns[0].split(wanted, 1) if len(columns) == 1 else [""]
+    mark = (around[0][-1:] or around[1][:1]) if len(around) == 2 else ""
+    if mark.strip() and not mark.isalnum():
+        why += f", or its delimiter with --delimiter {mark!r}"
+    elif not _NAMES_IN_FILE.search(name):
+        why += "; if this is no header but the first row, put a line with a name for each column"
+        why += (
+            f" above it, {wanted!r} among them; if it is a title, delete the lines above the header"
+        )
     raise TableError(why, reason="MISSING_COLUMN")
-
-
-def _looks_like_a_row(names: Sequence[str]) -> bool:
-    """Say whether *names* are more likely a row: a sentence, or words beside a number."""
-    words = [len(name.split()) for name in names]
-    has_number = any(name.strip()[:1].isdecimal() for name in names)
-    return max(words) >= _SENTENCE_WORDS or (has_number and max(words) > 1)
 
 
 def count_answers(

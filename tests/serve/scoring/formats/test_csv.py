@@ -419,6 +419,15 @@ def test_a_tsv_may_have_no_quotes(tmp_path: Path, scorer: LocalScorer) -> None:
     assert b'1\t"good\tpositive' in out
 
 
+def test_without_quotes_a_quote_may_be_the_escape(tmp_path: Path, scorer: LocalScorer) -> None:
+    """`--quote none --escape '"'`: what follows it is data."""
+    layout = Layout(quote=None, escape='"')
+    summary, out = score(tmp_path, scorer, b'id,text\n1,good", really\n2,bad\n', layout=layout)
+
+    assert (summary.rows, summary.failed) == (2, 0)
+    assert out.splitlines()[1].startswith(b'1,good", really,positive,')
+
+
 def test_formulas_pass_through(tmp_path: Path, scorer: LocalScorer) -> None:
     """A cell that a spreadsheet would run is data to us."""
     _, out = score(tmp_path, scorer, b"id,text\n=1+1,@good\n")

@@ -106,7 +106,7 @@ def test_a_text_that_is_stored_once_is_held_once(tmp_path: Path, encoding: str |
     options = {"use_dictionary": encoding is None, "column_encoding": encoding}
     table = pa.table({"text": ["good " * 1000] * 2000 + [None]})
     (tmp_path / "in.parquet").write_bytes(parquet(table, **options))
-    (unit,) = job(tmp_path / "in.parquet", tmp_path / "out.parquet").plan()
+    (unit,) = job(tmp_path / "in.parquet", tmp_path / "out.parquet", Layout()).plan()
     with open_table(unit, Layout(), AnswerSchema(("a", "b"), None, "x_", with_probs=False)) as read:
         windows = [window.texts for window in read.windows(Position())]
     texts = [text for window in windows for text in window]
@@ -218,7 +218,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, data: bytes, reason: 
     (tmp_path / "in.parquet").write_bytes(data)
 
     with pytest.raises(TableError, match=r"in\.parquet") as caught:
-        job(tmp_path / "in.parquet", tmp_path / "out.parquet").plan()
+        job(tmp_path / "in.parquet", tmp_path / "out.parquet", Layout()).plan()
 
     assert caught.value.reason == reason
 
@@ -234,3 +234,13 @@ def test_csv_becomes_parquet_and_loses_nothing(tmp_path: Path, scorer: LocalScor
     assert [row["sentiment_error"] for row in found] == [None, "RAGGED_ROW", None, "RAGGED_ROW"]
     sources = [row["sentiment_source"] for row in found]
     assert sources == [None, b"2,bad", b"3,the,\xff", b"4,good,a,b"]
+
+
+def test_a_file_without_columns_has_no_text(tmp_path: Path) -> None:
+    """It is told as any file that lacks the column."""
+    (tmp_path / "in.parquet").write_bytes(parquet(pa.table({})))
+
+    with pytest.raises(TableError, match=r"no column 'text'; it has no columns") as caught:
+        job(tmp_path / "in.parquet", tmp_path / "out.parquet", Layout()).plan()
+
+    assert caught.value.reason == "MISSING_COLUMN"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from importlib.util import find_spec
 
 import pytest
 
@@ -14,6 +15,8 @@ from sentimill_train.labelling.requests.messages import Failure
 from sentimill_train.labelling.requests.response_parser import read_answer
 from teacher_server import Behaviour, TeacherServer, teacher_server
 
+# Found, and not imported: the SDK takes seconds, also where no test of it runs.
+pytestmark = pytest.mark.skipif(find_spec("anthropic") is None, reason="needs the extra anthropic")
 QUESTION = load_prompt(SENTIMENT, SENTIMENTS, "stated").question("t", "A lovely lamp.")
 
 
