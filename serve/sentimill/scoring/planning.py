@@ -64,6 +64,10 @@ def plan(
     units: list[Unit] = []
     root = _common(found) if into_folder else ""
     for source in found:
+        if kind is None and promises_format(source):
+            why = f"{source} is of a format that score does not read: unpack it, or convert it to"
+            why += " csv; if only its name is wrong, name the format with --format"
+            raise TableError(why, reason="UNKNOWN_FORMAT")
         read = kind_of("standard input" if source == STANDARD else source, kind)
         if into_folder:
             name = source.removeprefix(root).lstrip("/")

@@ -10,6 +10,7 @@ import errno
 import glob
 import hashlib
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -72,7 +73,7 @@ def absolute(address: str) -> str:
 def find(sources: Sequence[str]) -> list[str]:
     """Return the inputs that *sources* name, patterns replaced by what they match, in order.
 
-    Raises TableError when nothing is there.
+    Raises TableError when nothing is there, or a folder.
     """
     found: list[str] = []
     for source in sources:
@@ -88,6 +89,11 @@ def find(sources: Sequence[str]) -> list[str]:
             matches = sorted(name for name in names if os.path.isfile(name))
         if not matches:
             raise TableError(f"nothing matches {source}: check the path", reason="FILE_NOT_FOUND")
+        for match in matches:
+            if match != STANDARD and not is_remote(match) and os.path.isdir(local(match)):
+                files = shlex.quote(f"{match.rstrip('/')}/*.csv")
+                why = f"{match} is a folder: name files in it, such as {files}"
+                raise TableError(why, reason="FOLDER_AS_INPUT")
         found += [match for match in matches if match not in found]
     return found
 

@@ -488,7 +488,7 @@ def test_a_suffix_that_promises_nothing_has_the_format_of_the_input(
             "COLUMN_COLLISION",
         ),
         ("s3x://bucket/in.csv", "out.csv", {}, "UNKNOWN_ADDRESS"),
-        ("folder.csv", "out.csv", {}, "UNREADABLE"),
+        ("folder.csv", "out.csv", {}, "FOLDER_AS_INPUT"),
         ("two.*", "./", {"target_kind": "parquet"}, "OUTPUT_COLLISION"),
     ],
 )

@@ -175,3 +175,27 @@ def test_the_rest_of_the_remedies(sentimill: Sentimill, bundle: Path, tmp_path: 
     assert "ending in /" in both.error
     folder = f"{tmp_path}/made/"
     assert run(source, target, folder, "--text-column", "review", "--where-missing").code == 0
+
+
+def test_a_folder_and_an_archive_are_told_with_what_reads_them(
+    sentimill: Sentimill, bundle: Path, tmp_path: Path
+) -> None:
+    """A format would not help either; it does where a table has the name of an archive."""
+    folder, wrong, target = tmp_path / "my reviews", tmp_path / "in.xls", tmp_path / "out/"
+    folder.mkdir()
+    (folder / "a.csv").write_bytes(CSV)
+    wrong.write_bytes(CSV)
+    model: list[str | Path] = ["--bundle", bundle]
+
+    of_folder = sentimill("score", folder, f"{target}/", *model)
+    pattern = re.search(r"is a folder: name files in it, such as (.*)$", of_folder.error)
+    assert pattern
+    done = sentimill("score", *shlex.split(pattern[1]), f"{target}/", *model)
+    of_archive = sentimill("score", wrong, f"{target}/", *model)
+    named = sentimill("score", wrong, tmp_path / "o.csv", "--format", "csv", *model)
+
+    assert (of_folder.code, of_archive.code) == (4, 4)
+    assert re.match("2 rows in", done.err)
+    assert "is of a format that score does not read: unpack it, or convert it" in of_archive.error
+    assert "if only its name is wrong, name the format with --format" in of_archive.error
+    assert named.code == 0

@@ -125,3 +125,25 @@ def test_the_next_command_that_score_names_works(
         done = sentimill(*shlex.split(command), "--bundle", bundle)
         assert done.code == 0, done.err
         assert "2 of 2 rows looked at, 0 with a label, 0 unreadable" in done.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["curate", "r.csv", "."],
+        ["curate", "r.csv", "o.jsonl", "--report", "."],
+        ["drift", "--on", "r.csv", "--json", "."],
+        ["evaluate", "--on", "r.csv", "--json", "."],
+        ["evaluate", "--on", "r.csv", "--report", "."],
+        ["label", "r.csv", "."],
+        ["cost", "--report", "."],
+    ],
+)
+def test_a_folder_in_place_of_an_output_is_refused_before_the_work(
+    sentimill: Sentimill, command: list[str]
+) -> None:
+    """The input, which is not there, has not been looked for yet."""
+    found = sentimill(*command)
+
+    assert found.code == 2
+    assert "is a directory" in found.err

@@ -126,6 +126,17 @@ def test_what_cannot_be_is_said(tmp_path: Path, args: list[str], says: str) -> N
     assert not (tmp_path / "b").exists()
 
 
+def test_labels_to_be_found_in_a_file_without_any(tmp_path: Path) -> None:
+    """More names of labels would not help: the column is missing."""
+    (tmp_path / "r.csv").write_text("text\n" + "".join(f"item {i}\n" for i in range(50)))
+
+    found = run("--reviews", tmp_path / "r.csv", "--labels", "found", "--out", tmp_path / "b")
+
+    assert isinstance(found.exception, SentimillError)
+    assert found.exception.reason == "NO_LABELS"
+    assert "name its column with --label-column" in str(found.exception)
+
+
 def test_options_can_come_from_the_environment(tmp_path: Path, tiny: list[str | Path]) -> None:
     """A flag goes before SENTIMILL_*, which goes before the default."""
     reviews = write_csv(tmp_path / "r.csv")

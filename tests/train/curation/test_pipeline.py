@@ -292,6 +292,8 @@ def test_nothing_left_writes_nothing(tmp_path: Path) -> None:
     """The message says what went."""
     with pytest.raises(InputError, match="unreadable"):
         run(tmp_path, [row(1, text=" "), row(2, text="")])
+    with pytest.raises(InputError, match=r"no row of .* is for train: give more rows, or a column"):
+        run(tmp_path, [row(1, split="test"), row(2, split="validation")])
 
     assert not (tmp_path / "out.jsonl").exists()
 

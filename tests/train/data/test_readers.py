@@ -178,6 +178,14 @@ def test_an_absent_file_is_said_to_be_absent(tmp_path: Path) -> None:
     assert caught.value.reason == "FILE_NOT_FOUND"
 
 
+def test_a_folder_is_said_to_be_one(tmp_path: Path) -> None:
+    """It is there, so to check its path would not help."""
+    with pytest.raises(TableError, match=r" is a folder: name a file in it$") as caught:
+        rows(tmp_path, "text")
+
+    assert caught.value.reason == "FOLDER_AS_INPUT"
+
+
 def test_reading_leaves_no_cache_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

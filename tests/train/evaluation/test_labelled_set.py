@@ -13,7 +13,7 @@ from sentimill.bundle.manifest import Source
 from sentimill.classifier import Classifier
 from sentimill.errors import InputError, TableError
 from sentimill_train.data.learnt_texts import text_sketch
-from sentimill_train.data.schema import Example
+from sentimill_train.data.schema import Columns, Example
 from sentimill_train.data.splits import split_of, text_key
 from sentimill_train.evaluation.evaluate import bundle_contender
 from sentimill_train.evaluation.labelled_set import Sample, answer, read_sample, with_unique_names
@@ -132,10 +132,27 @@ def test_a_sample_of_a_large_file_is_the_same_in_every_run(tmp_path: Path) -> No
 
 def test_a_file_with_nothing_to_judge_on_is_an_error(tmp_path: Path) -> None:
     """No labelled row of the wanted part: the message says which part."""
-    source = write(tmp_path / "c.jsonl", [{"text": "hm", "label": "", "split": "test"}])
+    labelled: dict[str, object] = {"text": "ok", "label": "neutral", "split": "train"}
+    source = write(tmp_path / "c.jsonl", [{"text": "hm", "label": "", "split": "test"}, labelled])
     with pytest.raises(TableError, match="part 'test'") as caught:
         read_sample(source, LABELS)
     assert caught.value.reason == "NO_LABELLED_ROWS"
+
+
+def test_a_file_without_any_label_is_told_so(tmp_path: Path) -> None:
+    """Another part would not help. The column that may hold the labels is named, and does."""
+    rows: list[dict[str, object]] = [{"text": f"text {i}", "tone": "neutral"} for i in range(9)]
+    source = write(tmp_path / "c.jsonl", rows)
+
+    with pytest.raises(TableError) as caught:
+        read_sample(source, LABELS)
+    found = read_sample(source, LABELS, columns=Columns(label="tone"))
+
+    assert str(caught.value) == (
+        "none of the rows has a label: if the column 'tone' holds them, give --label-column tone"
+    )
+    assert caught.value.reason == "NO_LABELLED_ROWS"
+    assert len(found.examples) == 9
 
 
 def test_answers_keep_rows_together_and_count_what_failed(bundle: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -195,9 +196,15 @@ def test_an_embedding_is_what_the_head_reads(weighted: Path) -> None:
     np.testing.assert_allclose(found @ head[0].T + head[1], predict(student, rows), atol=1e-5)
 
 
-def test_a_bundle_without_weights_has_no_embeddings(bundle: Path) -> None:
-    """As one made by other means may have none."""
-    assert embeddings(Classifier.load(bundle, threads=1), ["good"]) is None
+def test_a_bundle_without_weights_has_no_embeddings(
+    bundle: Path, weighted: Path, tmp_path: Path
+) -> None:
+    """As one made by other means may have none, and `reference-small` comes without its own."""
+    light = shutil.copytree(weighted, tmp_path / "light")
+    (light / "model.safetensors").unlink()
+
+    for folder in (bundle, light):
+        assert embeddings(Classifier.load(folder, threads=1), ["good"]) is None
 
 
 def test_the_command_is_light_to_import() -> None:

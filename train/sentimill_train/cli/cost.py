@@ -33,7 +33,9 @@ def cost(
     ] = 1e6,
     review_tokens: Annotated[float, opt.Input(min=1, help="Tokens of a mean review.")] = 110.0,
     months: Annotated[float, opt.Input(min=0.1, help="How long the student serves.")] = 12.0,
-    report: Annotated[Path | None, opt.Output(help="HTML file to write, with charts.")] = None,
+    report: Annotated[
+        Path | None, opt.Output(dir_okay=False, help="HTML file to write, with charts.")
+    ] = None,
     as_json: Annotated[bool, opt.Output("--json", help="Print one JSON object.")] = False,
     model: Annotated[
         list[str] | None,

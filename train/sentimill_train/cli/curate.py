@@ -31,13 +31,15 @@ _Filter: Final = partial(typer.Option, rich_help_panel="What is dropped")
 @opt.with_groups
 def curate(
     labelled: Annotated[str, opt.InputArgument(help="Labelled reviews, such as `label` writes.")],
-    out: Annotated[Path, opt.OutputArgument(help="JSON lines to write, for `train`.")],
+    out: Annotated[
+        Path, opt.OutputArgument(dir_okay=False, help="JSON lines to write, for `train`.")
+    ],
     *,
     table: opt.TableOptions,
     label_column: LabelColumn = None,
     labels: LabelsOption = DEFAULT_LABELS,
     report: Annotated[
-        Path | None, opt.Output(help="HTML report of what was dropped and why.")
+        Path | None, opt.Output(dir_okay=False, help="HTML report of what was dropped and why.")
     ] = None,
     holdout: Annotated[
         list[str] | None,

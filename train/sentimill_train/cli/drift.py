@@ -41,7 +41,9 @@ def drift(
             show_default="the model that comes with Sentimill",
         ),
     ] = None,
-    json: Annotated[Path | None, opt.Output(help="Write every figure here.")] = None,
+    json: Annotated[
+        Path | None, opt.Output(dir_okay=False, help="Write every figure here.")
+    ] = None,
     most: Annotated[int, opt.Advanced(min=50, help="Rows drawn at random from each file.")] = 1000,
     alpha: Annotated[
         float, opt.Advanced(min=1e-6, max=0.5, help="Probability of a false alarm, over all tests.")

@@ -60,8 +60,12 @@ def evaluate(
             metavar="FILE", help="File that the bundle learnt: fit plain models on it to compare."
         ),
     ] = None,
-    json: Annotated[Path | None, opt.Output(help="Write every figure here.")] = None,
-    report: Annotated[Path | None, opt.Output(help="Write one HTML file here.")] = None,
+    json: Annotated[
+        Path | None, opt.Output(dir_okay=False, help="Write every figure here.")
+    ] = None,
+    report: Annotated[
+        Path | None, opt.Output(dir_okay=False, help="Write one HTML file here.")
+    ] = None,
     mistakes: Annotated[
         int, opt.Output(min=0, help="Wrong answers of each set in the report.")
     ] = 20,

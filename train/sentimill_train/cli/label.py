@@ -43,7 +43,9 @@ def label(
             help="CSV, TSV, JSONL, Parquet, `starter`, `hard-kinds` or hub:owner/name."
         ),
     ] = None,
-    out: Annotated[Path | None, opt.OutputArgument(help="Labelled JSON lines to write.")] = None,
+    out: Annotated[
+        Path | None, opt.OutputArgument(dir_okay=False, help="Labelled JSON lines to write.")
+    ] = None,
     *,
     table: opt.TableOptions,
     label_column: LabelColumn = None,

@@ -136,6 +136,9 @@ class _Curation:
 
     def run(self) -> Curated:
         before = np.flatnonzero(self._train)
+        if len(before) == 0:
+            why = f"no row of {self._job.source} is for train: give more rows, or a column `split`"
+            raise InputError(f"{why} that says which are", reason="NOTHING_LEFT")
         self._drops.add(before[~self._rows.readable[before]], "unreadable")
         self._drop_same()
         if self._job.near is not None:

@@ -94,9 +94,9 @@ def open_table(source: str, columns: Columns = _PLAIN) -> Table:
     columns: how delimited files are written, and which texts they hold, which tells a delimiter.
 
     Raises:
-        TableError: FILE_NOT_FOUND, UNSUPPORTED_FORMAT, EMPTY_FILE, BAD_ENCODING, BAD_FILE,
-            DUPLICATE_COLUMN, HUB_UNREACHABLE, and those of `open_rows`, such as RAGGED_ROW and
-            BAD_QUOTES; some of them as the rows are read.
+        TableError: FILE_NOT_FOUND, FOLDER_AS_INPUT, UNSUPPORTED_FORMAT, EMPTY_FILE, BAD_ENCODING,
+            BAD_FILE, DUPLICATE_COLUMN, HUB_UNREACHABLE, and those of `open_rows`, such as
+            RAGGED_ROW and BAD_QUOTES; some of them as the rows are read.
         UsageError: the source is of the hub and the extra `train` is not installed.
     """
     if is_hub(source):
@@ -109,6 +109,8 @@ def open_table(source: str, columns: Columns = _PLAIN) -> Table:
 
 
 def _open_file(path: Path, columns: Columns) -> Table:
+    if path.is_dir():
+        raise TableError(f"{path} is a folder: name a file in it", reason="FOLDER_AS_INPUT")
     if not path.is_file():
         raise TableError(
             f"there is no file {path}: check the path, or write hub:owner/name for a data set of"

@@ -113,7 +113,7 @@ def part(
     """
     labelled = [example for example in examples if example.label is not None]
     if not labelled:
-        raise TableError(_no_labels(examples, labels, columns), reason="NO_LABELS")
+        raise TableError(no_labels(examples, labels, columns), reason="NO_LABELS")
     rows = [(text_key(example.text), example) for example in labelled]
     kept = assign(rows)
     kept_spare = _spare(examples, kept) if spare else ()
@@ -204,8 +204,11 @@ def _check(by_split: dict[Split, list[Example]], labels: Sequence[str], *, spare
             )
 
 
-def _no_labels(examples: Sequence[Example], labels: Sequence[str], columns: Columns) -> str:
-    """Return the message, which points out a column that seems to hold the labels."""
+def no_labels(examples: Sequence[Example], labels: Sequence[str], columns: Columns) -> str:
+    """Return the message for *examples* that all have no label.
+
+    It points out a column that seems to hold the labels.
+    """
     for source in sorted({example.source for example in examples}):
         found = likely_label_column(source, columns, labels)
         if found is None:

@@ -16,7 +16,7 @@ from sentimill_train.data.examples import read_examples
 from sentimill_train.data.learnt_texts import KNOWN_SHARE, share_learnt
 from sentimill_train.data.readers import digest_of
 from sentimill_train.data.schema import Columns, Example
-from sentimill_train.data.splits import assign, sample_rows, split_of_key, text_key
+from sentimill_train.data.splits import assign, no_labels, sample_rows, split_of_key, text_key
 from sentimill_train.metrics.classification import Answers
 
 Part = Literal["auto", "train", "validation", "test", "all"]
@@ -97,7 +97,8 @@ def read_sample(
     Raises:
         TableError: the file is not usable, or holds no row, or no labelled row, of that part.
     """
-    examples = read_examples(source, columns=columns or Columns(), labels=labels)
+    columns = columns or Columns()
+    examples = read_examples(source, columns=columns, labels=labels)
     digest = digest_of(source)
     keys = [text_key(example.text) for example in examples]
     learnt = [
@@ -117,7 +118,10 @@ def read_sample(
         whole = all(len(files) == 1 for files in learnt)
         labelled = assign((row for row in rows if row[1].label is not None), whole=whole)[part]
     # If the file was trained on, its rows without a label may have taught the model too.
-    spare = () if needs_labels or learnt else tuple(others)
+    only_labelled = needs_labels or bool(learnt)
+    spare = () if only_labelled else tuple(others)
+    if only_labelled and all(example.label is None for example in examples):
+        raise TableError(no_labels(examples, labels, columns), reason="NO_LABELLED_ROWS")
     if not labelled and not spare:
         raise TableError(
             f"{source} has no labelled row of the part {part!r}: choose another with --part",

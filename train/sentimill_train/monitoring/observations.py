@@ -75,7 +75,7 @@ def embeddings(classifier: Classifier, texts: Sequence[str]) -> Floats | None:
     from sentimill_train.model.student import embed, load_student
 
     bundle = classifier.bundle
-    if "model.safetensors" not in bundle.manifest.files:
+    if not bundle.has("model.safetensors"):
         return None
     for name in ("config.json", "model.safetensors"):
         bundle.read(name)  # checks the hash of what is loaded next

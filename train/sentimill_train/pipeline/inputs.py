@@ -70,7 +70,8 @@ def read_inputs(config: TrainConfig, watch: Callable[[str], None]) -> Inputs:
     pretrained = starting_point(config.base, config.preset)
     sources, examples = read_reviews(config)
     labels = config.labels if config.labels is not None else label_set(examples)
-    check_labels(labels)
+    if labels or config.labels is not None:  # else no row has one, which `part` says
+        check_labels(labels)
     taught = config.teacher_bundle is not None or config.teacher_logits is not None
     parted = judged_sample(part(examples, labels, spare=taught, columns=config.columns))
     if not taught:
