@@ -61,7 +61,7 @@ def grown(states: Vectors, rows: int) -> Vectors:
     )
     one = draw.integers(len(unit), size=rows)
     other = nearest[one, draw.integers(20, size=rows)]
-    made = unit[one]
+    made: Vectors = unit[one]
     made += draw.random((rows, 1), dtype=np.float32) * (unit[other] - made)
     made /= np.linalg.norm(made, axis=1, keepdims=True)
     return made
