@@ -133,6 +133,7 @@ def main() -> None:
             write_result(given.out, result)
         if given.states:
             values = np.load(given.states)["values"][:, -WIDTH:]
+            values = values / np.linalg.norm(values, axis=1, keepdims=True)  # `exact` needs it
             drawn = np.random.default_rng(0).permutation(len(values))
             real = values[drawn[QUERIES:]], values[drawn[:QUERIES]]
             result["real_states"] = built(*real, Path(work, "real"), digest)
