@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Final
 
 import torch
@@ -10,20 +12,42 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 _SHORT_ROW_TOKENS: Final = 128
 
+_LEAST_SPEEDUP: Final = 1.1
+"""bfloat16 is less exact, so it has to gain something. CPUs are far on either side of this."""
+
 
 def fast_dtype(device: torch.device) -> torch.dtype | None:
     """Return bfloat16 where the hardware multiplies it faster than float32, else None.
 
-    On a CPU that means AVX512-BF16 or AMX; without them it is emulated, and slower. Measured on an
-    EPYC with AVX512-BF16: 383 against 122 GFLOP/s at (1024, 384) x (384, 1536).
+    A CPU needs AVX512-BF16 or AMX for it; without them bfloat16 is emulated. With them it still
+    depends on the CPU, so both are timed once in each process, which takes a tenth of a second.
+    At (1024, 384) x (384, 1536) an EPYC with AVX512-BF16 does 383 GFLOP/s in bfloat16 and 122 in
+    float32, a Xeon (Emerald Rapids) whose AMX the virtual machine hides 74 and 226.
     """
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
     if device.type != "cpu":
         return None
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    fast = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-    return torch.bfloat16 if fast else None
+    has_bf16 = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return torch.bfloat16 if has_bf16 and bfloat16_speedup() > _LEAST_SPEEDUP else None
+
+
+@cache
+def bfloat16_speedup() -> float:
+    """Return how many times as fast as float32 this CPU multiplies bfloat16, as measured now."""
+    kinds = (torch.float32, torch.bfloat16)
+    pairs = [
+        (torch.ones(1024, 384, dtype=kind), torch.ones(384, 1536, dtype=kind)) for kind in kinds
+    ]
+    seconds: list[list[float]] = [[], []]
+    for _ in range(6):  # in turn: a busy moment then slows both; the first turn warms up
+        for (left, right), found in zip(pairs, seconds, strict=True):
+            began = time.perf_counter()
+            torch.mm(left, right)
+            found.append(time.perf_counter() - began)
+    single, half = (min(found[1:]) for found in seconds)
+    return single / half
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
