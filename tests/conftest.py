@@ -58,8 +58,11 @@ def _forced_bf16(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     if (wanted := request.config.getoption("--bf16")) is not None:
         import torch
 
+        from sentimill_train.model import autocast
+
         capabilities = {"avx512_bf16": wanted == "on"}
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+        monkeypatch.setattr(autocast, "bfloat16_speedup", lambda: 3.0)
 
 
 @pytest.hookimpl(tryfirst=True)

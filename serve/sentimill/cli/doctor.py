@@ -17,7 +17,7 @@ CPU_FLAGS: Final = {
     "avx512f": "fp32 at twice that width",
     "avx512_vnni": "fast int8",
     "avx_vnni": "fast int8",
-    "avx512_bf16": "fast bf16",
+    "avx512_bf16": "bf16, fast on some CPUs",
     "amx_bf16": "very fast bf16",
     "amx_int8": "very fast int8",
 }

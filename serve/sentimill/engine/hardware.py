@@ -6,6 +6,7 @@ import ctypes
 import gc
 import os
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,7 @@ class Machine:
     """The facts that decide which engine is chosen.
 
     cpu_flags: with their names in /proc/cpuinfo; empty where the system does not show them.
+    cpu_vendor: as /proc/cpuinfo names it, such as AuthenticAMD; empty likewise.
     onnxruntime: its version, None where it is not installed. onnx_providers: those that it was
     built with; their driver may still be missing. openvino: its version, or None.
     """
@@ -31,30 +33,44 @@ class Machine:
     onnx_providers: tuple[str, ...]
     openvino: str | None
     onnxruntime: str | None = None
+    cpu_vendor: str = ""
+
+    @property
+    def is_fast_at_bf16(self) -> bool:
+        """Tell whether bf16 beats fp32 and int8 on this CPU, as far as CPUs were measured.
+
+        With AMX it does, and with AVX512-BF16 on an EPYC. A Xeon (Emerald Rapids) with AVX512-BF16,
+        whose AMX the virtual machine hides, classified reviews at 0.34 times the rate of int8 and
+        0.56 times that of fp32.
+        """
+        return "amx_bf16" in self.cpu_flags or self.cpu_vendor == "AuthenticAMD"
 
     @classmethod
     def here(cls) -> Machine:
         """Look at the machine that this runs on."""
-        flags, openvino = _cpu_flags(), package_version("openvino")
-        try:
+        providers: tuple[str, ...] = ()
+        version = None
+        with suppress(ImportError):
             import onnxruntime
-        except ImportError:
-            return cls(cpu_flags=flags, onnx_providers=(), openvino=openvino)
+
+            providers = tuple(onnxruntime.get_available_providers())
+            version = onnxruntime.__version__
         return cls(
-            cpu_flags=flags,
-            onnx_providers=tuple(onnxruntime.get_available_providers()),
-            openvino=openvino,
-            onnxruntime=onnxruntime.__version__,
+            cpu_flags=frozenset(_cpu_fact("flags").split()),
+            cpu_vendor=_cpu_fact("vendor_id").strip(),
+            onnx_providers=providers,
+            openvino=package_version("openvino"),
+            onnxruntime=version,
         )
 
 
-def _cpu_flags() -> frozenset[str]:
+def _cpu_fact(name: str) -> str:
+    """Return a line of the first core in /proc/cpuinfo, empty where the system has none."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return frozenset()
-    flags = next((line for line in lines if line.startswith("flags")), "")
-    return frozenset(flags.partition(":")[2].split())
+        return ""
+    return next((line for line in lines if line.startswith(name)), "").partition(":")[2]
 
 
 def usable_cores(quota: Path = _QUOTA) -> int:

@@ -1,8 +1,8 @@
 """Which engine a machine should use: a table of the engines that exist, best first.
 
 benchmarks/engine/engine_rate.py measured the order. `auto` takes the first row that the machine,
-the bundle and the user's wish allow. A wish that no row allows is refused, with the reason of the
-row that comes closest to it.
+the bundle and the user's wish allow; bf16 comes last on a CPU that is slow at it. A wish that no
+row allows is refused, with the reason of the row that comes closest to it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ROWS: Final = (
         provider="cpu",
         precision="bf16",
         flags=_BF16,
-        why="the CPU has bf16 instructions, and answers are bit-equal in any batch",
+        why="the CPU has fast bf16 instructions, and answers are bit-equal in any batch",
     ),
     # Also without int8 instructions: an AVX2 CPU that has none was faster too.
     EngineChoice(
@@ -66,6 +66,8 @@ def rank_engines(
     found = [row for row, lack in zip(rows, lacks, strict=True) if lack is None]
     if not found:
         raise lacks[0] or AssertionError("a row without a lack is a choice")
+    if not machine.is_fast_at_bf16:
+        found.sort(key=lambda row: row.precision == "bf16")
     return found
 
 

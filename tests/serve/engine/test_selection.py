@@ -17,9 +17,20 @@ BF16 = frozenset({"avx512f", "avx512_bf16", "avx512_vnni"})
 ALL = ("fp32", "fp16", "bf16", "int8")
 
 
-def machine(*flags: str, onnx: tuple[str, ...] = CPU, openvino: str | None = "2026.4.1") -> Machine:
+def machine(
+    *flags: str,
+    onnx: tuple[str, ...] = CPU,
+    openvino: str | None = "2026.4.1",
+    vendor: str = "AuthenticAMD",
+) -> Machine:
     """Return a machine with these CPU flags."""
-    return Machine(cpu_flags=frozenset(flags), onnx_providers=onnx, openvino=openvino)
+    return Machine(
+        cpu_flags=frozenset(flags), cpu_vendor=vendor, onnx_providers=onnx, openvino=openvino
+    )
+
+
+XEON = machine(*BF16, vendor="GenuineIntel")
+"""It has AVX512-BF16 without AMX, and is slow at it."""
 
 
 @pytest.mark.parametrize(
@@ -29,6 +40,16 @@ def machine(*flags: str, onnx: tuple[str, ...] = CPU, openvino: str | None = "20
         (EngineWish(), ("fp32",), machine(onnx=CUDA), ("onnx", "cuda", "fp32")),
         (EngineWish(), ALL, machine(*BF16), ("openvino", "cpu", "bf16")),
         (EngineWish(), ALL, machine("amx_bf16"), ("openvino", "cpu", "bf16")),
+        (
+            EngineWish(),
+            ALL,
+            machine("amx_bf16", vendor="GenuineIntel"),
+            ("openvino", "cpu", "bf16"),
+        ),
+        (EngineWish(), ALL, XEON, ("onnx", "cpu", "int8")),
+        (EngineWish(engine="openvino"), ALL, XEON, ("openvino", "cpu", "fp32")),
+        (EngineWish(), ("bf16",), XEON, ("openvino", "cpu", "bf16")),
+        (EngineWish(precision="bf16"), ALL, XEON, ("openvino", "cpu", "bf16")),
         (EngineWish(), ALL, machine("avx512_vnni"), ("onnx", "cpu", "int8")),
         (EngineWish(), ALL, machine(*BF16, openvino=None), ("onnx", "cpu", "int8")),
         (EngineWish(), ALL, machine("avx2"), ("onnx", "cpu", "int8")),
