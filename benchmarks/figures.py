@@ -3,8 +3,8 @@
     python -m benchmarks.figures            (or: make figures)
 
 Nothing is measured here. The figures come from `benchmarks/results/` and `bundles/reference`, and
-`tests/docs/test_figures.py` holds the pages to them, so a page never says what no file says. Run it
-after a benchmark has written its JSON and after the reference model was replaced.
+`tests/docs/test_figures.py` compares the pages with them, so every figure on a page is in a file.
+Run it after a benchmark has written its JSON and after the reference model was replaced.
 """
 
 from __future__ import annotations

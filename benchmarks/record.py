@@ -1,4 +1,4 @@
-"""What every result file says of where and how it was measured, and how it is written."""
+"""What every result file records about where and how it was measured, and how it is written."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def cpu_name() -> str:
 
 
 def surroundings() -> dict[str, object]:
-    """Return machine, load, commit and versions; a busy machine makes only ratios worth reading."""
+    """Return machine, load, commit and versions. On a busy machine only ratios are meaningful."""
     machine = Machine.here()
     flags = sorted(
         flag for flag in machine.cpu_flags if flag.startswith(("avx512_", "amx_", "avx2", "avx_"))
@@ -68,7 +68,7 @@ def surroundings() -> dict[str, object]:
 
 
 def _commit() -> str:
-    """Return what is checked out here; a lent machine has a copy without it, and is told."""
+    """Return the commit that is checked out, empty where git knows none."""
     command = ["git", "describe", "--always", "--dirty"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 

@@ -1,4 +1,4 @@
-"""Real reviews for the benchmarks: read where they lie, never copied into the repository."""
+"""Reads real reviews for the benchmarks; they are never copied into the repository."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pyarrow.parquet as pq
 __all__ = ["SETS", "read_reviews"]
 
 SETS = ("yelp_kaggle10k.parquet", "imdb.parquet")
-"""The length mix that every figure is for: mean 170 tokens, three in ten cut at 256."""
+"""Every figure is for their mix of lengths: mean 170 tokens, three in ten cut at 256."""
 
 
 def read_reviews(folder: Path, count: int, *, seed: int = 7) -> list[str]:
     """Return *count* texts, half from each of `SETS`, in a fixed random order.
 
-    A folder without them gives made-up ones of like lengths, so that the program can be tried
-    anywhere; figures from those are not published.
+    If the folder lacks them, the texts are made up, of similar lengths, so that the program can be
+    tried anywhere; figures from such texts are not published.
     """
     random_order = random.Random(seed)
     if not all((folder / name).is_file() for name in SETS):

@@ -1,4 +1,4 @@
-"""Tables of runs by arm and seed: what was run already, and means with their spread."""
+"""Runs by arm and seed: which were run already, and their means with the spread."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["cell", "resumed", "spread_of"]
 
 
 def resumed(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the state to go on from: the runs of *out* where it has the same *settings*."""
+    """Return the state to continue from: the runs of *out*, if it has the same *settings*."""
     state: dict[str, Any] = {"machine": surroundings(), "settings": settings, "runs": {}}
     if out.exists() and (before := json.loads(out.read_text()))["settings"] == settings:
         state["runs"] = before["runs"]

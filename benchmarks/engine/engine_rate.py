@@ -1,12 +1,12 @@
-"""How many reviews a second does each engine do, and are the answers the same in any batch?
+"""How many reviews a second does each engine compute, and are answers the same in any batch?
 
-The bound: a MiniLM-L6 does 22.5 MFLOP for each token. The machine's own matrix product (numpy,
-fp32) is measured too, and each rate is also given as a share of it. Every engine runs with every
-batch budget, on the same threads and the same sorted batches of real reviews, in turns. The result
-has the medians over the rounds. On a busy machine only the ratios between rows mean anything.
-`plain` is ONNX Runtime with its defaults: one session with all the threads, one call after the
-other. The time of tokenising on one thread, relative to the fastest engine, shows what a faster
-tokenizer could gain.
+The bound: a MiniLM-L6 does 22.5 MFLOP for each token. The rate of the machine's own matrix product
+(numpy, fp32) is measured too, and each engine's rate is also given as a share of it. Every engine
+runs with every batch budget, on the same threads and the same sorted batches of real reviews, in
+turns. The result has the medians over the rounds. On a busy machine only the ratios between rows
+are meaningful. `plain` is ONNX Runtime with its defaults: one session with all the threads, one
+call after the other. The time of tokenising on one thread, relative to the fastest engine, shows
+what a faster tokenizer could gain.
 
     python -m benchmarks.engine.engine_rate --bundle bundles/mine \
         [bundles/its-fp32] --data FOLDER [--out FILE]
@@ -157,7 +157,7 @@ def _load(bundles: Sequence[Path], engine: str, precision: str, threads: int) ->
     # bf16 needs the fp32 graph alone: the engine rounds it.
     graph = "fp32" if precision == "bf16" else precision
     having = [b for b in bundles if graph in open_bundle(b).manifest.precisions]
-    folder = having[0] if having else bundles[0]  # which raises that it lacks the precision
+    folder = having[0] if having else bundles[0]  # which raises an error: it lacks the precision
     if engine == "plain" and having:
         bundle = open_bundle(folder)
         model = bundle.read(bundle.manifest.precision(precision).file)

@@ -2,16 +2,17 @@
 
     python -m benchmarks.engine.tokenizer_rate --data FOLDER
 
-Three questions. First: on which code points do the two differ without the guard? Each code point
-is tried alone, within a word and between full stops, with vocabularies that hold every character.
-None that differ may be among the proven ones. Second: does any text of the folder's sets get other
-ids, another cut or another error through the guard, and how many texts take the fast path? Third:
-what is the rate, in batches and alone, in one thread and in two, in rounds that take turns?
+Three questions. First: on which code points do the two differ without the guard? Each code point is
+tried alone, within a word and between full stops, with vocabularies that hold every character. No
+code point on which they differ may be among the proven ones. Second: with the guard, does any text
+of the folder's sets get other ids, another cut or another error, and how many texts take the fast
+path? Third: what is the rate, in batches and text by text, in one thread and in two? All are
+measured in turns.
 
 The bound: cleaning and the lists and arrays of ids are Python, and hold the GIL. So threads of one
 process gain little even from a tokenizer that costs nothing, and processes gain more. `tokenizers`
-spreads a batch over all cores by itself, so the rate is given by the wall clock and by processor
-time. No text leaves the program.
+spreads a batch over all cores by itself, so rates are given by wall clock and by processor time. No
+text leaves the program.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The blend of the student with the nearest labelled reviews, and how its two numbers are fitted.
+"""Blends the student's answer with the nearest labelled reviews, and fits the blend's two numbers.
 
 Khandelwal et al. 2020, "Generalization through Memorization", equations 2 and 3: the neighbours
 vote for their labels with the softmax of their negative distance, and the answer is a weighted mean

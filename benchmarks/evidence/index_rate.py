@@ -1,14 +1,14 @@
-"""What does an index cost: seconds to build, bytes, milliseconds a lookup, and a classifier's rate?
+"""What does an index cost: time to build, bytes, milliseconds a lookup, and the classifier's rate?
 
     python -m benchmarks.evidence.index_rate --rows 1000 10000 50000 [--data DIR] [--states FILE]
 
-The states are random unit vectors of the student's width. Memory and file are those of real states;
-time and recall are the worst case of an approximate search, because no two vectors are alike. So
---states takes the cache of `benchmarks.evidence.neighbours`, and adds a line for real states. With
---grow, it adds another for that many states, which are made of the real ones. CPU seconds of one
-thread are reported, since other work may run beside. With --data, the reference student answers the
-same 64 reviews with and without an index of the last size, in turns; the ratio of CPU seconds is
-what an index costs.
+The states are random unit vectors of the student's width. They need as much memory and disk as real
+states. Their time and recall are the worst case of an approximate search, because no two vectors
+are alike. So --states takes the cache of `benchmarks.evidence.neighbours`, and adds a line for real
+states. --grow adds another line for that many states, which are made from the real ones. Times are
+CPU seconds of one thread, since other work may run at the same time. With --data, the reference
+student answers the same 64 reviews with and without an index of the last size, in turns; the ratio
+of the CPU seconds is the cost of the index.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
-"""Do labelled reviews in an index make the reference student better where it never learnt?
+"""Does an index of labelled reviews improve the reference student on kinds that it never learnt?
 
     python -m benchmarks.evidence.neighbours --data DIR [--train FOLDER] [--cache FILE]
 
 Three sets that the student learnt nothing of (airline tweets, DynaSent, rewritten Yelp reviews),
-and the hard kinds that its training left out. Of each set, n rows are drawn into the index, and the
-test rows are judged: by the student alone; by the blend with their 32 nearest neighbours, fitted on
-the indexed rows, each without itself; and by two rivals that see the same n rows: a logistic
-regression on the student's log-probabilities (`recalibrated`), and one on these and the states
-(`new head`).
---train FOLDER adds `sentimill train` with its defaults on the same rows, one seed at 500 rows.
+and the hard kinds that its training left out. From each set, n rows are drawn into the index. The
+test rows are then answered by the student alone; by the blend with their 32 nearest neighbours,
+which is fitted on the indexed rows (no row is its own neighbour); and by two rivals that see the
+same n rows: a logistic regression on the student's log-probabilities (`recalibrated`), and one on
+these and the states (`new head`). --train FOLDER adds `sentimill train` with its defaults on the
+same rows, one seed at 500 rows.
 
 The bound: an index that holds each test text itself would answer every row right. The search is
-exact here; what the approximate one costs is in `benchmarks.evidence.index_rate`.
+exact here; `benchmarks.evidence.index_rate` measures the approximate one.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def main() -> None:
             "pool_rows": len(pool),
             "student": judged(test[1], test[2]),
         }
-        # Of a small pool, as many hundred rows as leave the seeds something to choose.
+        # From a small pool, as many hundred rows as leave the seeds a choice.
         most = (len(pool) - 1) // 100 * 100
         for size in sorted({min(size, most) for size in SIZES}):
             runs = []

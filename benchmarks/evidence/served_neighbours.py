@@ -1,12 +1,13 @@
-"""What do neighbours cost a server: texts a second with and without them, on the same load?
+"""What do neighbours cost a server? Texts a second with and without them, under the same load.
 
     python -m benchmarks.evidence.served_neighbours --bundle bundles/reference --data DIR \
         [--rows 2000] [--out results/served_neighbours.json]
 
-Bound: a server without an index. Three take turns of some seconds, each with the machine for
-itself: that server, a server with an index whose callers ask for no neighbours, and the same server
-with callers who ask for five of each text. The index holds the real states of --rows reviews. A
-ratio is that of a turn by the turn without an index in the same round, and the median is reported.
+The bound is a server without an index. Three arms take turns of some seconds, each with the machine
+to itself: that server; a server with an index whose callers ask for no neighbours; and the same
+server with callers who ask for five neighbours of each text. The index holds the real states of
+--rows reviews. A ratio divides the rate of a turn by that of the turn without an index in the same
+round. The median of the ratios is reported.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Does labelling keep its promises when everything goes wrong? Three runs, one question each.
+"""Does labelling keep its promises under faults? Three runs, one question each.
 
-1. faults: 20,000 rows, 5 % of each of eight faults. Is every row labelled once or listed, and is
-   what the store says was spent what the server delivered?
-2. kills: the same rows, SIGKILL at 20 random moments. Is a stored answer ever asked for again, and
-   is the final file that of an uninterrupted run?
-3. race: 200 workers, money for 1,000 answers. Is it ever passed, by the server's count?
+1. faults: 20,000 rows, with each of eight faults in 5 % of the calls. Is every row either labelled
+   once or listed as failed, and does the store's spending agree with what the server delivered?
+2. kills: the same rows, with SIGKILL at 20 random moments. Is a stored answer ever asked for again,
+   and is the final file the same as that of an uninterrupted run?
+3. race: 200 workers and a budget for 1,000 answers. By the server's count, is the budget ever
+   exceeded?
 
 The bound: the server and the real SDK share two cores, at about 3 ms of CPU a call, so 20,000 rows
 at 1.6 calls each take at least a minute and a half. Run it as

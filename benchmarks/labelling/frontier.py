@@ -2,9 +2,9 @@
 
     python -m benchmarks.labelling.frontier --pseudo DIR --data DIR [--write labelled.jsonl]
 
-The bound: stars are the verdict of the writer, and the teacher judged the words. They cannot agree
-where a three-star text leans to one side, so three-class agreement measures the stars as much as
-the teacher. The two-class figure leaves out every row that either side calls neutral. No text
+The bound: stars are the verdict of the writer, but the teacher judged the words. The two cannot
+agree where a three-star text leans to one side, so three-class agreement measures the stars as much
+as the teacher. The two-class figure leaves out every row that either side calls neutral. No text
 leaves this machine. `--write` joins labels and texts for `sentimill curate` and `sentimill train`.
 """
 

@@ -1,7 +1,7 @@
-"""The student answers when it is confident, the large model when not: cost against accuracy.
+"""The cascade: the student answers if it is confident, else the large model. Cost and accuracy.
 
-The threshold is chosen on one half of the rows and reported on the other, so that the named point
-is not the luckiest of many.
+The threshold is chosen on one half of the rows and reported on the other, so that the reported
+point is not chosen by chance.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ THRESHOLDS: Final = (0.0, 0.4, 0.45, *(round(0.5 + 0.025 * n, 3) for n in range(
 """Confidence below which a review is handed over: 0 never, 1.01 always."""
 
 _CLOSE: Final = 0.005
-"""How much accuracy the best point may give away against the best of all."""
+"""How much less accurate the chosen point may be than the most accurate one."""
 
 
 def curve(

@@ -1,4 +1,4 @@
-"""Times the student in every precision, on every engine and by every path, and the baselines."""
+"""Times the baselines, and the student in every precision, on every engine and by every path."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from sentimill.v1 import sentiment_pb2 as pb
 SENTIMILL: Final = Path(sys.executable).parent / "sentimill"
 
 _ITEMS: Final = 256
-"""Reviews a call of `Senders`, where there are so many."""
+"""Reviews in a call of `Senders`, if there are so many."""
 
 
 def encoded(classifier: Classifier, texts: Sequence[str]) -> list[Encoded]:

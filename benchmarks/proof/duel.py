@@ -1,4 +1,4 @@
-"""Times the student and the large model in turns, in one run on the same machine and reviews."""
+"""Times the student and the large model in turns, in one run, on the same machine and reviews."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from benchmarks.record import peak_mib
 from sentimill import Classifier, Prediction
 
 _STUDENT_SECONDS = 1.0
-"""A round of the student repeats the same call until about this long, to be measurable."""
+"""A round of the student repeats the same call for about so long, to be measurable."""
 
 
 def large_model(

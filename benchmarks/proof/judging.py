@@ -1,4 +1,4 @@
-"""Judges every model on the same held-out reviews, and the cascade of two of them."""
+"""Judges every model, and the cascade of student and teacher, on the same held-out reviews."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What a run records: the raw samples, with the machine, the commit and the settings.
 
-Every figure in the report and in the README is computed from these records, and from nothing else.
+Every figure in the report and in the README is computed from these records alone.
 """
 
 from __future__ import annotations

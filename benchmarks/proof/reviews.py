@@ -1,7 +1,7 @@
 """Reads real reviews with labels from a folder of Parquet files. No text is kept anywhere.
 
-Test splits are timed and judged. The teacher labelled rows of other splits, so its rows are held
-out only where the student learnt nothing from the set.
+Test splits are timed and judged. The teacher labelled rows of other splits. So its rows count as
+held out only if the student learnt nothing from their set.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 from sentimill_train.data.schema import Example
 
 SPEED_SETS: Final = ("yelp_kaggle10k", "amazon_blitzer30k", "womens_clothing", "mcdonalds")
-"""Where the reviews that are timed come from: long and short, four kinds of business."""
+"""Sets of the reviews that are timed: long and short, four kinds of business."""
 
 QUALITY_SETS: Final = ("yelp_kaggle10k", "amazon_blitzer30k", "sst5", "womens_clothing")
-"""Whose test splits are judged."""
+"""Sets whose test splits are judged."""
 
 
 def load(data: Path, dataset: str, *splits: str) -> list[Example]:

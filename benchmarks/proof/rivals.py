@@ -1,6 +1,6 @@
 """Cheap rivals, fitted on real reviews: TF-IDF and static vectors, each with a linear head.
 
-They are serious rivals: on these reviews TF-IDF with logistic regression comes close.
+TF-IDF with logistic regression comes close to the student on these reviews.
 """
 
 from __future__ import annotations

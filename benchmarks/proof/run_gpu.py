@@ -1,15 +1,15 @@
-"""The same question on a GPU: one script, no network, at most ten minutes.
+"""The question of `run.py` on a GPU: one script, no network, at most ten minutes.
 
     python -m benchmarks.proof.run_gpu --bundle DIR [--texts FILE] [--shape 8B] [--out FILE]
 
-The bound first: the card's measured matrix rate over the operations of a review, 22.4 MFLOP a token
-at 128 tokens. Then, in turns on the same texts: the 8B shape in bf16 with its instruction cached,
-the student in fp16 in torch with variable-length attention (no padding is computed), the student's
-fp16 graph in onnxruntime-gpu, and the student served over gRPC; before them the graph on reviews of
-32, 128 and 256 tokens. A bundle without fp16 is refused on a GPU: it would run on the CPU. What the
-machine lacks is named under `missing`, and never guessed.
+The bound: the card's measured matrix rate divided by the operations of a review, 22.4 MFLOP a token
+at 128 tokens. First the student's fp16 graph is timed on reviews of 32, 128 and 256 tokens. Then
+these take turns on the same texts: the 8B shape in bf16 with its instruction cached, the student in
+fp16 in torch with variable-length attention (no padding is computed), the student's fp16 graph in
+onnxruntime-gpu, and the student served over gRPC. A bundle without fp16 is refused on a GPU,
+because it would run on the CPU. What could not be measured is named under `missing`.
 
-It also runs on a CPU, with a tiny shape. That is how it is tested, and gives no figure of a GPU.
+The script also runs on a CPU with a tiny shape. This tests it, and gives no figures of a GPU.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ from sentimill.engine.hardware import Machine
 from sentimill.text.tokenizer import Encoded
 
 _LENGTHS = (32, 128, 256)
-"""Tokens of the reviews that the engine's rate is also told for."""
+"""The engine's rate is also reported for reviews of so many tokens."""
 
 _CALLERS = 20
-"""Callers a process of a server; each has 256 reviews on the way, some 45,000 tokens."""
+"""Callers for each process of a server; each has 256 unanswered reviews, about 45,000 tokens."""
 
 _MOST_ROUNDS = 4
 """How often a server of many processes gets the texts in a round of the race."""
@@ -162,7 +162,7 @@ def check_half(bundle: Path) -> None:
 def synthetic(count: int) -> list[str]:
     """Make texts as long as those of the review sets, for machines that lack the sets."""
     draw = random.Random(0)
-    words = tuple("abcdefghijklmnop")  # what a review says does not matter to its speed
+    words = tuple("abcdefghijklmnop")  # the content of a review does not matter to speed
     sizes = (draw.randint(_SHORTEST, _LONGEST) for _ in range(count))
     return [" ".join(draw.choices(words, k=size)) for size in sizes]
 
@@ -242,7 +242,7 @@ def _scaling(
     """Race the engine along *axis*: at each value of it, tokens a review and tokens a call."""
     runs = {}
     for value, (tokens, batch_tokens) in cases.items():
-        # What a review says does not matter to its speed.
+        # The content of a review does not matter to speed.
         one = Encoded(np.full(tokens, graph.bundle.manifest.pad_id, dtype=np.int64), False)
         run = engine_run(graph, [one] * given.reviews, batch_tokens=batch_tokens)
         runs[str(value)] = run

@@ -1,4 +1,4 @@
-"""MiniLM's shape in torch without padding: all reviews of a batch stand in one row.
+"""MiniLM's shape in torch without padding: all reviews of a batch are in one row.
 
 Nested (jagged) tensors keep attention within each review, and torch runs its variable-length
 kernels for them on a GPU. The weights are random: this measures what the shape could do.
@@ -68,7 +68,7 @@ class VarlenStudent:
         offsets = fn.pad(lengths.cumsum(0), (1, 0)).to(self._device)
         owner = torch.repeat_interleave(torch.arange(len(rows)), lengths).to(self._device)
         with torch.inference_mode(), warnings.catch_warnings():
-            # What torch does without a kernel of its own, on a CPU, warns that it is a prototype.
+            # On a CPU torch has no kernel for this, and warns that its substitute is a prototype.
             warnings.filterwarnings("ignore", "The PyTorch API of nested tensors")
             x = self._words(flat) + self._places(places)
             for layer in self._layers:

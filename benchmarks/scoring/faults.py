@@ -113,9 +113,9 @@ def killed(folder: Path, bundle: Path, kind: str, kills: int) -> dict[str, objec
             process.send_signal(signal.SIGKILL)
             process.communicate()
             hits += 1
-            if target.exists():  # killed between the name and the end
+            if target.exists():  # killed after the output got its name, before the exit
                 assert target.read_bytes() == whole.read_bytes()
-                if not _journal(target).exists():  # nothing was left to do but to exit
+                if not _journal(target).exists():  # only the exit was left
                     target.unlink()
     code, said = finish(source, target, bundle)
     assert code == 3, said

@@ -1,9 +1,9 @@
 """Does `sentimill score` keep a GPU busy, over one Parquet file of a million reviews and over 16?
 
 A job cannot be faster than the engine on token ids that are in memory. So the engine, a job over
-one file and a job over 16 files run in turn, and the result is the rate of each job over that of
-the engine (aim: 0.8). Loading the model is not counted. The program runs on a CPU as well, to try
-it with few rows.
+one file and a job over 16 files run in turn. The result is the rate of each job divided by that of
+the engine (aim: 0.8). Loading the model is not counted. To try the program with few rows, run it on
+a CPU.
 
     python -m benchmarks.scoring.gpu_jobs --bundle FOLDER --out benchmarks/results/scoring-gpu.json
 """

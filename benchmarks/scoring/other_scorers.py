@@ -16,11 +16,11 @@ __all__ = ["peers"]
 
 
 def peers(folder: Path, bundle: Path, texts: Sequence[str], repeats: int) -> dict[str, object]:
-    """Compare the job with two hand-written scripts on the same CSV, turn about.
+    """Compare the job with two hand-written scripts on the same CSV, in turns.
 
     The scripts run the bundle's own encoder in fp32 with a stock classification head of the same
-    size: what a transformers user has. Their answers differ from ours; the work does not. Loading
-    a model is not counted, of none of them.
+    size: what a transformers user has. Their answers differ from ours; the work does not. The time
+    to load a model is not counted for any of them.
     """
     import pandas
 

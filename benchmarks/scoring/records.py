@@ -1,6 +1,6 @@
-"""How much memory do files cost whose records have no end? Each is scored by a process of its own.
+"""How much memory do endless records cost? A separate process scores each file.
 
-The bound: 150 MiB above the same job over ten short rows, whatever the file.
+The bound: at most 150 MiB more than the same job over ten short rows, whatever the file.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """How close is `sentimill score` to the rate of the engine, and which faults does it survive?
 
 An offline job cannot be faster than the engine on texts that are in memory already. So the first
-figure is a ratio to that loop, with both measured alternately in one run. With a tiny model the
-engine takes no time, and the rate and memory of the pipeline itself show. The faults check that an
-output is whole or absent whatever happens, and that a resumed job ends with the same bytes.
+figure is the ratio of the job's rate to the rate of that loop, measured in turns in one run. With a
+tiny model the engine takes almost no time, so the rate and memory of the pipeline itself are
+measured. The faults check that an output is complete or absent whatever happens, and that a resumed
+job ends with the same bytes.
 
     python -m benchmarks.scoring.score_job ratio    --bundle bundles/demo --data shared/data
     python -m benchmarks.scoring.score_job pipeline --rows 5000000
@@ -133,7 +134,7 @@ def bare_loop(classifier: Classifier, texts: Sequence[str]) -> None:
 def ratio(
     folder: Path, classifier: Classifier, texts: Sequence[str], repeats: int
 ) -> dict[str, object]:
-    """Compare the job in each format with the bare loop, turn about."""
+    """Compare the job in each format with the bare loop, in turns."""
     sources = {kind: folder / f"in.{kind}" for kind in FORMATS}
     for path in sources.values():
         write_table(path, texts)
@@ -153,7 +154,7 @@ def ratio(
         "rows": len(texts),
         "repeats": repeats,
         "rows_per_second": {k: len(texts) / statistics.median(v) for k, v in seconds.items()},
-        # Turn against turn: what slows the machine for minutes then slows both.
+        # Ratios within one turn: a slow minute of the machine then slows both.
         "share_of_bare_loop": {
             k: statistics.median(
                 bare / ours for bare, ours in zip(seconds["bare"], seconds[k], strict=True)

@@ -1,15 +1,15 @@
 """What does `sentimill score` cost for each row, apart from the engine, and in which stage?
 
-An engine that answers at once takes the place of the real one. What is left is bounded from below
-by tokie's own rate and by what pyarrow needs to read the table and to write it with more columns.
-The reviews are made of the starter set, of 500 characters each, as Parquet and as CSV. Stages and
-bounds are measured in turn, in CPU time of one process. Then whole jobs run in one process and in
-several, and their CPU time and rate are compared: without an engine, and over fewer rows with the
-real one on all cores. Only a quiet machine shows how a job scales.
+An engine that answers at once replaces the real one. The remaining time has a lower bound: tokie's
+own time, and the time that pyarrow needs to read the table and to write it with more columns. The
+reviews are made from the starter set, with about 500 characters each, as Parquet and as CSV. Stages
+and bounds are measured in turn, in CPU time of one process. Then whole jobs run in one process and
+in several, and their CPU time and rate are compared: without an engine, and over fewer rows with
+the real engine on all cores. Only a quiet machine shows how a job scales.
 
     python -m benchmarks.scoring.stages --out benchmarks/results/scoring-stages.json
 
-With --against, the same is measured in another checkout too, in turn: CPU time in one process.
+With --against, the CPU time in one process is measured in turn here and in another checkout.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from sentimill.text.language import foreign_language
 FORMATS: Final = ("parquet", "csv")
 _CHARACTERS: Final = 500
 _BATCH_TOKENS: Final = 32_768
-"""As on a GPU."""
+"""The default on a GPU."""
 
 
 def main() -> None:
@@ -142,7 +142,7 @@ def measure(folder: Path, chosen: argparse.Namespace) -> dict[str, object]:
         "repeats": chosen.repeats,
         "cpu_us_a_row": {name: statistics.median(costs) for name, costs in spent.items()},
         "rows_per_second": {name: statistics.median(found[1:]) for name, found in rates.items()},
-        # Turn against turn: what slows the machine for minutes then slows both.
+        # Ratios within one turn: a slow minute of the machine then slows both.
         "times_one_process": {
             f"{what}, {name}": statistics.median(
                 many / single

@@ -1,12 +1,12 @@
-"""Did a change make serving or scoring slower? Runs two checkouts in turn, on one bundle.
+"""Did a change make serving or scoring slower? Runs two checkouts in turn, on the same bundle.
 
     git worktree add /tmp/before COMMIT
     python -m benchmarks.serving.against_commit --before /tmp/before --bundle BUNDLE --data DIR
 
-BUNDLE is one that both checkouts can read, such as the older one's own. Each server answers in
-turns of ten seconds while the other is stopped; each `score` runs from start to end. The result is
-the ratio of this checkout to the other: of reviews a second for the servers (more is better), of
-seconds of wall time and of processor time for `score` (less is better).
+BUNDLE is one that both checkouts can read, such as the older one's own. The servers answer in turns
+of ten seconds, one while the other is stopped; each `score` runs from start to end. The result is
+the ratio of this checkout to the other: for the servers the ratio of reviews a second (higher is
+better), for `score` the ratios of wall time and of processor time (lower is better).
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
-"""Does a server stay healthy under attack, and does it notice and mend a broken engine?
+"""Does a server stay healthy under attack, and does it notice and replace a broken engine?
 
     python -m benchmarks.serving.attacks --bundle bundles/reference --seconds 60
 
-Each attack runs against a server of its own, from a process of its own, while an honest caller
-sends one text a call and a probe asks for health every 50 ms. The bound: health answers within
-100 ms at the 99th percentile, honest calls are answered, and memory comes back. Then engines and
-workers are broken, and the readiness page says how long the server needs to notice and to recover.
-The engine breaks through a `sitecustomize.py` that stands before `Classifier.run`. Writes
-`results/attacks.json`.
+Each attack runs from its own process against its own server, while an honest caller sends one text
+a call and a probe asks for health every 50 ms. The bound: health answers within 100 ms at the 99th
+percentile, honest calls are answered, and memory is freed afterwards. Then engines and workers are
+broken, and the readiness page shows how long the server needs to notice and to recover. A
+`sitecustomize.py` that wraps `Classifier.run` breaks the engine. Writes `results/attacks.json`.
 """
 
 from __future__ import annotations
@@ -44,13 +43,13 @@ LIMIT: Final = (4 << 20) - 1024
 """Bytes of a call that a server still accepts."""
 
 AT_ONCE: Final = 4
-"""Calls that an attacker has under way."""
+"""Unanswered calls that an attacker has at a time."""
 
 ENGINE_TIMEOUT: Final = 5
 """Seconds that an engine call may run before it counts as hung; the default is 30."""
 
 _NOTICED_SECONDS: Final = 30
-"""How long a fault has, at least, to be noticed."""
+"""The least time that the server gets to notice a fault."""
 
 BREAKER: Final = """
 import os, time
@@ -239,12 +238,12 @@ def honest_caller(server: Server) -> Iterator[list[tuple[float, str]]]:
     answered: list[tuple[float, str]] = []
     stop = Event()
     request = pb.ClassifyRequest(items=[pb.ClassifyItem(text=TEXT)]).SerializeToString()
-    long = request_of([TEXT * 20])  # more than 100 tokens: of the shape that breaks
+    long = request_of([TEXT * 20])  # more than 100 tokens, so the broken engine fails on it
 
     def call() -> None:
         turn = 0
         while not stop.is_set():
-            # A new connection each time: one would stay with its worker.
+            # A new connection each time, because a connection stays with its worker.
             with grpc.insecure_channel(server.address) as channel:
                 method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(SENTIMENT)
                 turn += 1
@@ -309,7 +308,7 @@ def main() -> None:
     settings = parser.parse_args()
     if settings.attack is not None:
         asyncio.run(attack(settings.address, settings.attack))
-    quiet = surroundings()  # the load that the attacks themselves make is no part of it
+    quiet = surroundings()  # before the attacks themselves add to the load
     attacks = [under_attack(settings, name) for name in (None, *payloads())]
     singles = [after_fault(settings, name, 1) for name in ("model", "shape", "hang")]
     groups = [after_fault(settings, name, 2) for name in ("process", "SIGSTOP", "SIGKILL")]

@@ -1,4 +1,4 @@
-"""A grpc.aio server without any code of ours. What a cut call leaves in it comes from the library.
+"""A grpc.aio server without our code: memory that a cut call leaves in it is the library's.
 
     python -m benchmarks.serving.bare_server SECONDS
 

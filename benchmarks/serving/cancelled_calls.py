@@ -3,15 +3,15 @@
     python -m benchmarks.serving.cancelled_calls --bundle bundles/reference --data FOLDER
 
 A thousand calls are given up at random moments, by cancelling or by closing the connection, and two
-hundred more carry bytes that hypothesis made up. Healthy callers call all the while, and check
-that each of their texts is answered once, in order, with the bits that the engine gives in this
-process. The bound: no healthy call fails or differs, nothing stays under way, as many files and
-threads are open after as before, and memory is flat: over the second half of the bad calls it
-grows by less than 1 % an hour at their pace, some twenty a second. Figures start after a tenth of
-the calls, which set up what stays for good, and when the status page has its ten minutes, which
-fill once (2 KiB a second). As many calls are cut on a server of nothing but grpc.aio, which keeps
-80 bytes an operation of a call that ends while it is received or answered (grpc issue 43360).
-Writes `results/cut-calls.json`.
+hundred more carry bytes that hypothesis made up. Meanwhile healthy callers check that each of their
+texts is answered once, in order, with the bits that the engine gives in this process. The bound: no
+healthy call fails or differs, no call stays unfinished, as many files and threads are open after as
+before, and memory is flat: over the second half of the bad calls it grows by less than 1 % an hour
+at their pace, about twenty a second. Measuring starts after a tenth of the calls, which allocate
+what stays for good, and after the ten minutes of history on the status page are full (2 KiB a
+second). As many calls are cut on a bare grpc.aio server, which keeps 80 bytes for each operation of
+a call that ends while it is received or answered (grpc issue 43360). Writes
+`results/cut-calls.json`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ TOKENIZERS: Final = 2
 """Threads of the server's tokenizers; like the engine's, each begins when it is first needed."""
 
 CALM_SECONDS: Final = 60.0
-"""How long what is under way may take to end when nobody calls any more."""
+"""How long unfinished calls may take to end after the last call."""
 
 
 class Neighbours:
@@ -96,7 +96,7 @@ async def cut(server: Server, texts: Sequence[str], usual: float, choose: random
     """
     asked = request_of(choose.sample(texts, choose.randint(1, 16)))
     moment = choose.uniform(0, 2 * usual)
-    # A connection of its own: else they would share one, and closing it would cut the others.
+    # Its own connection: closing a shared one would cut the other calls.
     options = [("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.insecure_channel(server.address, options=options) as channel:
         call = method_of(channel)(asked)
@@ -159,7 +159,7 @@ async def calm(server: Server) -> dict[str, float]:
     while True:
         found = await asyncio.to_thread(left_open, server)
         if not found["waiting_texts"] and not found["in_flight_requests"]:
-            await asyncio.sleep(1.0)  # closed connections go from the table of files
+            await asyncio.sleep(1.0)  # closed connections leave the table of files
             return await asyncio.to_thread(left_open, server)
         if time.monotonic() > end:
             raise SystemExit(f"still under way after {CALM_SECONDS:g} s: {found}")

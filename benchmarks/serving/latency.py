@@ -1,14 +1,14 @@
-"""How does latency rise with load, and how does the service do at three times its capacity?
+"""How does latency rise with load, and what does the service do at three times its capacity?
 
-Bound: at any load a call takes at least the engine call that it is in, so latencies stand beside
-the time of one full batch of the bare engine. Capacity is the closed-loop rate with the same
-requests in the same run, taken again in each round, and before and after the overload. Arrivals are
-open-loop (`open_loop.py`); rounds visit the loads in random order, and the calls of all rounds are
-one sample. Aims (issue 5): at 70 % load p99 within 5 full batches; at 3 times capacity goodput of
-at least 0.9 of it, p99 of what was accepted within its deadline, flat memory, and ordinary latency
-within 5 s after. The first is beyond any server where a call fills a batch, as one of four reviews
-does on a CPU: the simplest queue (M/D/1) has its p99 at 7.4 services at that load. So all is
-measured twice, with a review a call and with four.
+The bound: at any load a call takes at least as long as its engine call, so latencies are compared
+with the time of one full batch of the bare engine. Capacity is the closed-loop rate with the same
+requests in the same run, measured again in each round, and before and after the overload. Arrivals
+are open-loop (`open_loop.py`). Rounds visit the loads in random order, and the calls of all rounds
+are one sample. Aims (issue 5): at 70 % load p99 within 5 full batches; at 3 times capacity a
+goodput of at least 0.9 of it, p99 of accepted calls within their deadline, flat memory, and usual
+latency again within 5 s. No server can reach the first aim if a call fills a batch, as a call of
+four reviews does on a CPU: at that load even the simplest queue (M/D/1) has its p99 at 7.4 service
+times. So everything is measured twice, with one review a call and with four.
 
     python -m benchmarks.serving.latency --bundle bundles/mine --data FOLDER \
         --out results/latency.json
@@ -44,10 +44,10 @@ NORMAL = 0.5
 """The load before and after the overload, as a share of capacity."""
 
 CALM_SECONDS = 5.0
-"""Of answered calls at their usual pace, after which an overload is over."""
+"""An overload is over after so many seconds of answered calls with usual latency."""
 
 LEAD_SECONDS = 2.0
-"""Of each run, what passes before it counts; less where the whole run is short."""
+"""The start of a run that does not count; less if the whole run is short."""
 
 
 def main() -> None:
@@ -176,7 +176,7 @@ def _overload(
         rate, seconds = settings.times * capacity, settings.overload_seconds
         calls = _offer(server, requests, settings, rate=rate, seconds=seconds)
     after = _offer(server, requests, settings, rate=NORMAL * capacity)
-    # The machine is not as fast in every minute: what it could do stands on both sides.
+    # The machine's speed changes by the minute, so capacity is measured before and after.
     capacities = (capacity, _capacity(server, texts, settings))
     usual = quantile([call.seconds for call in before if call.code == "OK"], 0.5)
     if usual is None:

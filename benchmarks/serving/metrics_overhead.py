@@ -3,12 +3,12 @@
     python -m benchmarks.serving.metrics_overhead --bundle bundles/mine \
         --out results/metrics-overhead.json
 
-Counting is timed alone first: all that is observed of one call, a batch for it included, many times
-over. The bound is that beside the processor time of a whole call. Then two servers that
-count and two that do not run side by side and are asked in turns, in an order that alternates; the
-medians of the turns are compared. A busy machine moves a rate by far more than the 1 % in question,
-so the processor time of the server's threads is beside it, and how far two servers of the same kind
-are apart says what either is worth.
+First the counting alone is timed: everything that is observed of one call, with a batch for it,
+many times over. The bound is this time relative to the processor time of a whole call. Then two
+servers that count and two that do not are asked in turns, in alternating order, and the medians of
+the turns are compared. A busy machine changes a rate by far more than the 1 % in question. So the
+processor time of the server's threads is reported too, and the difference between two servers of
+the same kind shows how far the figures can be trusted.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ TEXT = "the battery is good, the box was not"
 TEXTS = (1, 64)
 """Texts in a call."""
 KINDS: Final = {"counted": (), "silent": ("--silent",)}
-"""What a server is started with."""
+"""The options of a server of each kind."""
 
 
 class Nothing:
@@ -68,7 +68,7 @@ class Silent(Metrics):
     """Metrics that count nothing at all."""
 
     def __setattr__(self, name: str, value: object) -> None:
-        # The limit is no count, and the status page divides by it.
+        # A limit, not a count: the status page divides by it.
         kept = isinstance(value, CollectorRegistry | None) or name == "max_waiting_texts"
         super().__setattr__(name, value if kept else Nothing())
 

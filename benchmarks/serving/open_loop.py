@@ -1,7 +1,7 @@
 """Open-loop load: calls come at random times, whether the server keeps up or not.
 
-Arrivals are a Poisson process, and each latency is from the moment when the call was due: a server
-that stalls cannot hide it by slowing its callers (coordinated omission).
+Arrivals are a Poisson process, and each latency is counted from the moment when the call was due.
+So a server cannot hide a stall by slowing its callers (coordinated omission).
 """
 
 from __future__ import annotations

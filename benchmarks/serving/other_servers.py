@@ -4,14 +4,15 @@
     python -m benchmarks.serving.other_servers --bundle bundles/mine [--same bundles/its-fp32] \
         --data FOLDER --peers PEERS
 
-Each peer has an environment of its own and the obvious good settings (`peers/`): one worker on all
-threads, dynamic batches of up to 32 texts, and once more of up to 4, which suit two slow cores
-better, padded to the longest text, 128 callers with one text each over kept-alive HTTP. They serve
-the ONNX file of `--same`, by default that of `--bundle`. Ours is asked over gRPC: once on that same
-file, and once on `--bundle` with what `--engine auto` chooses. The bound: nobody serves faster than
-the engine computes, so what can differ is padding, overhead and how the cores are used.
-Rounds take turns and the idle servers are stopped (SIGSTOP); rates are useful tokens a second, and
-a ratio is within one round. Writes `results/serving-peers.json`.
+Each peer has its own environment and the obvious good settings (`peers/`): one worker on all
+threads, and dynamic batches of up to 32 texts, padded to the longest text. Another run has batches
+of up to 4, which suit two slow cores better. 128 callers send one text each over kept-alive HTTP.
+Peers serve the ONNX file of `--same`, by default that of `--bundle`. Our server is asked over gRPC:
+once with that same file, and once with `--bundle` and the engine that `--engine auto` chooses. The
+bound: no server is faster than the engine, so servers can differ only in padding, overhead and
+their use of the cores. Servers take turns, and the idle ones are stopped (SIGSTOP). Rates are
+useful tokens a second, and a ratio compares two rates of one round. Writes
+`results/serving-peers.json`.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ HERE: Final = Path(__file__).parent
 CALLERS: Final = 128
 START_SECONDS: Final = 180.0
 WARM_UP_SECONDS: Final = 12.0
-"""Of each: the slowest takes ten for its first answers."""
+"""For each server: the slowest one takes ten seconds for its first answers."""
 Started = Callable[[Path, int, int], Sequence[str]]
 
 
@@ -185,7 +186,7 @@ def running_peer(
             running.signal(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(20)
-            running.signal(signal.SIGKILL)  # also what outlives its parent, like Triton
+            running.signal(signal.SIGKILL)  # also those that outlive their parent, like Triton
             process.wait()
 
 

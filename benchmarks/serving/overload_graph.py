@@ -2,11 +2,11 @@
 
     python -m benchmarks.serving.overload_graph --bundle bundles/reference --data FOLDER
 
-A live server gets half of what it can do, then three times of it, then half again. A real
-Prometheus watches with the shipped rules, hastened so that five minutes are 20 seconds. What it
-stored is drawn into docs/pictures/overload.svg: calls by code, waiting texts, and when the alert
-waited and fired; when each part began, and the seconds of the alert, are in
-results/overload-graph.json. Nothing else is measured here; `latency.py` does that.
+A live server gets a load of half its capacity, then of three times its capacity, then of half
+again. A real Prometheus scrapes it with the shipped rules, sped up so that five minutes are 20
+seconds. docs/pictures/overload.svg shows what Prometheus stored: calls by code, waiting texts, and
+when the alert was pending and firing. results/overload-graph.json has when each part began, and the
+seconds of the alert. `latency.py` measures the server itself under overload.
 """
 
 from __future__ import annotations

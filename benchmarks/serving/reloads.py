@@ -1,9 +1,9 @@
-"""Does a server that reloads its bundle again and again under load fail calls, or grow?
+"""Does a server that often reloads its bundle under load fail calls, or grow in memory?
 
-Bound: no call fails, and memory is flat. Two models are held for a moment at each reload, so what
-counts is the resident memory between reloads: its slope over the second half, by the median of
-pairs, with its 95 % interval, a reload and an hour of this pace. Aim (issue 5): 50 reloads, less
-than 1 % an hour.
+The bound: no call fails, and memory is flat. The server holds two models for a moment at each
+reload, so the resident memory between reloads counts. Reported is its slope over the second half
+(the median slope of all pairs, with its 95 % interval), per reload and per hour at this pace. Aim
+(issue 5): 50 reloads, less than 1 % an hour.
 
     python -m benchmarks.serving.reloads --bundle bundles/mine --data FOLDER \
         [--out results/reloads.json]
@@ -105,7 +105,7 @@ def _reload(server: Server, began: float) -> dict[str, float]:
             raise SystemExit(f"no reload within {ANSWER_SECONDS:g} s")
         time.sleep(0.1)
     seconds = time.perf_counter() - since
-    time.sleep(1.0)  # the model before answers its last calls
+    time.sleep(1.0)  # the old model answers its last calls
     now = server.figures()
     row = {
         "reload": now[name.format("ok")],

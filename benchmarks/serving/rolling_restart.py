@@ -3,11 +3,12 @@
     python -m benchmarks.serving.rolling_restart --bundle bundles/reference --data DIR \
         --out rolling.json
 
-Two servers, the balancer with the configuration that is shipped (`deploy/haproxy`), and calls that
-come when they come, at half of what one server does alone. After a calm part every replica is
-restarted, `--rounds` times: SIGTERM, its notice and drain, a new process on the same ports. The
-callers retry nothing. Answered are: calls by code, the latency of the calm part and of the rest,
-and how evenly the calm part's calls were spread. Some three minutes; needs Debian's `haproxy`.
+Two servers run behind HAProxy with the shipped configuration (`deploy/haproxy`). Calls arrive at
+random, at half of the rate that one server reaches alone. After a calm part every replica is
+restarted, `--rounds` times: SIGTERM, notice, drain, and a new process on the same ports. The
+callers never retry. The result has the calls by code, the latency in the calm part and in the rest,
+and how evenly the calls of the calm part were spread. It takes about three minutes and needs
+Debian's `haproxy`.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
-"""What share of the engine's own offline rate comes out of the gRPC service?
+"""What share of the engine's offline rate does the gRPC service reach?
 
-Bound: the same engine in this process, fed with ready token ids in sorted batches, at the best of
-several batch budgets; nothing that serves can be faster. The server is a process of its own and
-shares the machine with its callers. A machine that is shared changes its pace from minute to
-minute, so the two take turns of some seconds: while the engine runs here, the server and the calls
-that wait in it stand still (SIGSTOP). Rates are useful tokens a second; a ratio is that of a served
-turn by the mean of the offline turns before and after it, and the median is reported. An offline
-turn ends with one call alone on its thread, under 1 % of it, so a ratio may pass 1 by as much.
+The bound is the same engine in this process, fed with ready token ids in sorted batches, at the
+best of several batch budgets; no server can be faster. The server is a separate process and shares
+the machine with its callers. A shared machine changes its speed from minute to minute, so server
+and engine take turns of some seconds: while the engine runs here, the server and its waiting calls
+are stopped (SIGSTOP). Rates are useful tokens a second. A ratio divides the rate of a served turn
+by the mean of the offline turns before and after it, and the median is reported. At the end of an
+offline turn, one call runs alone on its thread. This is under 1 % of the turn, so a ratio may
+exceed 1 by as much.
 
     python -m benchmarks.serving.served_rate --bundle bundles/mine --data FOLDER \
         [--out results/serving.json]
@@ -41,7 +42,7 @@ from sentimill.text.tokenizer import Encoded
 
 LOADS = (Load(64, 8), Load(1, 128))
 PARTS = 4
-"""Of the texts: an offline turn computes one of them."""
+"""The texts are cut into this many parts; an offline turn computes one of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What the serving benchmarks found, in docs/operate.md and docs/security.md.
+"""Writes the results of the serving benchmarks into docs/operate.md and docs/security.md.
 
 python -m benchmarks.serving.tables
 """

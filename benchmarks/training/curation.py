@@ -1,19 +1,19 @@
-"""What does curation gain? Models on 250 to all rows of a messy pool, raw against curated.
+"""What does curation gain? Models on 250 to all rows of a messy pool, raw and curated.
 
     python -m benchmarks.training.curation --data DIR [--rows N]
 
-The pool is labelled rows of three sets that the reference student never learnt, made messy: a tenth
-of it are repeats (half of them with two words changed) and copies of test rows, and 0, 10 or 30 %
-of its labels are replaced by another. Three arms: `raw` draws n rows at random; `curated` draws n
-of what `curate` leaves; `errors dropped` also drops the labels that `curate` takes for wrong
-(`--drop-label-errors`). Judged on clean test rows.
+The pool has labelled rows of three sets that the reference student never learnt, made messy on
+purpose: a tenth of it are repeats (half of them with two words changed) and copies of test rows,
+and 0, 10 or 30 % of its labels are replaced by another. There are three arms: `raw` draws n rows at
+random; `curated` draws n of the rows that `curate` leaves; `errors dropped` also drops the labels
+that `curate` takes for wrong (`--drop-label-errors`). All are judged on clean test rows.
 
 The model is a logistic regression on the embeddings of the reference student, each text embedded
 once: 108 trainings of the whole encoder would take hours, and the question is about the rows. Its
 ridge is the one of `RIDGES` with the least loss on clean validation rows.
 
-The bound: 6,000 texts of 40 tokens to embed, at the 1,000 tokens a second of one slow core four
-minutes, and 108 fits and 72 runs of `curate` of seconds.
+The bound: 6,000 texts of 40 tokens to embed take four minutes at the 1,000 tokens a second of one
+slow core. 108 fits and 72 runs of `curate` take seconds each.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def main() -> None:
     state = resumed(options.out, settings)
     embed = embedder(reference_bundle())
     todo = [
-        (seed, noise, size, arm)  # seeds outside: a table that is cut short is still a whole table
+        (seed, noise, size, arm)  # seeds outermost: a stopped run still has every arm
         for seed in SEEDS
         for noise in NOISE
         for size in SIZES

@@ -1,4 +1,4 @@
-"""The table and the plot of "what curation buys", from the runs of `curation.py`."""
+"""Writes the table and the plot of what curation gains, from the runs of `curation.py`."""
 
 from __future__ import annotations
 

@@ -1,13 +1,14 @@
-"""What do half the layers cost, and what do they save? minilm-l3 beside the l6 it was cut from.
+"""What do half the layers lose and save? Compares minilm-l3 with the l6 that it was cut from.
 
     python -m benchmarks.training.fewer_layers --whole bundles/reference \
         --half bundles/reference-small --on bundles/reference-work/mix/held-out.jsonl --data DIR
 
-The bound of what is saved: half the layers are half the matrix products, so at most twice the rate;
-tokenising, and what is done once a text, stays. Accuracy: both answer the same test rows, those of
+The bound: half the layers have half the matrix products, so the rate can at most double; tokenising
+and other work once a text stays. For accuracy, both models answer the same test rows, those of
 `benchmarks.reference.figures` and the held-out ones, and McNemar's test says whether a difference
-is more than chance. Rate: both in the precision that ships, in the same engine, the same texts in
-turns, medians. Writes `results/fewer_layers.json`; docs/results.md has its table.
+is more than chance. For the rate, both run in the precision that ships, in the same engine, on the
+same texts, in turns; medians are reported. Writes `results/fewer_layers.json`; docs/results.md has
+its table.
 """
 
 from __future__ import annotations

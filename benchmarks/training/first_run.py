@@ -1,10 +1,10 @@
-"""What does a newcomer get? The demo's model and one trained on 6,000 real reviews, measured.
+"""How good are a new user's first models? The demo's, and one trained on 6,000 real reviews.
 
     python -m benchmarks.training.first_run --data DIR --demo bundles/demo --out first-run.json
 
 DIR holds one Parquet file a set with the columns text, label, stars, domain and split. Everything
-goes through the command line, as a user's work would. The model is judged on test splits alone,
-which neither training nor tuning has seen. Absolute times are of one machine on one day.
+runs through the command line, as a user would run it. The models are judged only on test splits,
+which neither training nor tuning has seen. Absolute times are from one machine on one day.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def table(found: dict[str, Any]) -> str:
 
 
 def _cells(judged_on: str, model: str, figures: dict[str, float]) -> tuple[str, ...]:
-    # IMDB has no neutral reviews: three-class figures would say how often one is called so.
+    # IMDB has no neutral reviews: three-class figures would count how often one is called neutral.
     three = figures["rows"] != figures["two_class_rows"]
     accuracy = f"{figures['accuracy']:.3f}" if three else ""
     macro_f1 = f"{figures['macro_f1']:.3f}" if three else ""

@@ -1,12 +1,13 @@
-"""How far do IMDB's own reviews take a student? Its figures, beside TF-IDF on the same rows.
+"""How good is a student trained on IMDB's own reviews, next to TF-IDF on the same rows?
 
     python -m benchmarks.training.imdb --bundle bundles/imdb --data DIR
 
-The bundle is one that `train` made of DIR/imdb.parquet and judged on the whole test split; this
-reads its papers, fits the baseline on the same rows of train and judges it on those of test. The
-base may be the reference student, which has read other reviews, or the encoder alone: the file
-names it. Without a bundle the student's figures stay as the result file has them, and the baseline
-is put beside. Some ten minutes, most of them for pairs of letters.
+`train` made the bundle from DIR/imdb.parquet and judged it on the whole test split. This program
+reads the bundle's metrics, fits the baseline on the same train rows and judges it on the same test
+rows. The student's base may be the reference student, which was trained on other reviews, or the
+encoder alone; the result file names it. Without a bundle the student's figures stay as the result
+file has them, and only the baseline is measured. It takes about ten minutes, mostly for the
+baseline's character n-grams.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""What does a student that goes on from the reference keep of it, at each step of the way back?
+"""How much of the reference does a continued student keep, by the share of new weights?
 
     sentimill train --reviews starter --no-interpolate --no-baselines --out bundles/far
     python -m benchmarks.training.interpolation --far bundles/far --data DIR
 
-Judged on validation rows alone: those of the starter reviews, by which `train` chooses, and 300 of
-each of six public sets that the starter reviews are not like. Some ten minutes.
+Each blend of old and new weights is judged on validation rows only: those of the starter reviews,
+and 300 rows of each of six public sets, which are unlike the starter reviews. It takes about ten
+minutes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `sentimill evaluate` finds, asked as a user would, for benchmarks that judge bundles."""
+"""Runs `sentimill evaluate` as a user would, for benchmarks that judge bundles."""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
-"""What should be read of a review that is longer than the model reads?
+"""Which part of a review should the model read if it cannot read all of it?
 
     python -m benchmarks.training.long_reviews --bundle bundles/reference --data DIR
 
-Three ways on the same weights: its beginning (`head`), its beginning and its end (`head-tail`, what
-a bundle does), or all of it in equal parts whose probs are averaged (`chunks`). The bound: chunks
-read every token, so they cost as many times more as a review is longer, and cannot gain on a review
-that fits. The rows are a sample of the IMDB test split, by a hash of the text; two classes,
-P(positive) against P(negative). Writes `results/long_reviews.json`.
+Three ways are compared on the same weights: the beginning (`head`), the beginning and the end
+(`head-tail`, what a bundle does), or the whole review in equal parts whose probs are averaged
+(`chunks`). The bound: chunks read every token, so their cost grows with the length of the review,
+and they cannot gain on a review that fits. The rows are a sample of the IMDB test split, by a hash
+of the text. Two classes are judged, P(positive) against P(negative). Writes
+`results/long_reviews.json`.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def judge(classifier: Classifier, examples: Sequence[Example]) -> dict[str, obje
     said: dict[Way, Ids] = {}
     tokens: dict[Way, list[int]] = {}
     for way in WAYS:
-        # A review that fits is read alike by all three: once is enough.
+        # All three ways read a review that fits alike, so once is enough.
         again = np.flatnonzero(long) if said else np.arange(len(examples))
         answers = said["head"].copy() if said else np.zeros(len(examples), dtype=np.int64)
         answers[again] = positive(classifier, [read[way][i] for i in again.tolist()])

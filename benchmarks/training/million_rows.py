@@ -1,10 +1,10 @@
-"""What do a million rows take, in `curate` and in the parts of `train` that are not the model?
+"""How long do a million rows take in `curate`, and in the parts of `train` without the model?
 
     python -m benchmarks.training.million_rows SET.parquet... [--rows 100000 --rows 300000 ...]
     python -m benchmarks.training.million_rows SET.parquet... --command curate
 
-Real texts are perturbed into so many rows. Each command runs in a fresh process. `curate` is one
-step (leaks, repeats, near-repeats). Those of `train` run in turn, as `train` has them:
+The rows are made by perturbing real texts. Each command runs in a fresh process. `curate` is one
+step (leaks, repeats, near-repeats). The steps of `train` run in the order of `train`:
 
 - `import`: memory before anything is read
 - `read`: a list of examples, and the sketch of their texts
@@ -18,7 +18,7 @@ Several numbers of rows show whether a step is linear.
 CPU seconds count all threads. Peak memory is that of the process until the end of the step.
 
 The bound: a row costs about 0.12 ms to read, clean and MinHash in one process, so a million take at
-least two minutes in `curate`; examples take about 1 KiB of memory each beside their text.
+least two minutes in `curate`. An example takes about 1 KiB of memory besides its text.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ ANSWERED = Prediction(
     truncated=False,
     tokens=1,
 )
-"""Whose `abstained` alone is read: a row counts by its `Answers`."""
+"""The evaluation reads only its `abstained`; all else comes from `Answers`."""
 
 
 def synthetic(sources: list[str], rows: int, path: Path) -> int:

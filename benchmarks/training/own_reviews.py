@@ -1,18 +1,18 @@
-"""Which defaults learn a user's own reviews and forget the least of others?
+"""Which defaults learn a user's own reviews best and forget the least of others?
 
     python -m benchmarks.training.own_reviews --data DIR [--own SET ...] [--rows N ...] [--seeds N]
 
-DIR has one Parquet file a set, with the columns text, label and split. One set plays the user's own
-reviews: N of its rows, which `train` parts into train, validation and test by itself. Each arm
-continues the reference student on them. Judged on: test rows of the own set, test rows of five
-other sets, and the behaviour suite of the package. A set without a test split gives a fifth of its
-rows, by the hash of their text. All reviews are cut to 48 tokens, so that a run takes a minute or
-two: arms compare, and long reviews would gain a little more.
+DIR has one Parquet file a set, with the columns text, label and split. N rows of one set stand for
+the user's own reviews; `train` splits them into train, validation and test. Each arm continues the
+reference student on these rows. It is judged on test rows of the own set, on test rows of five
+other sets, and on the behaviour suite of the package. A set without a test split gives a fifth of
+its rows, by the hash of their text. All reviews are cut to 48 tokens, so that a run takes a minute
+or two. This keeps arms comparable; with whole reviews every arm would gain a little more.
 
-The arm `before` has the defaults of the first release (1.5e-4, ten times that for the head, dropout
-of the base, no replay), `after` those of `train` today; `after:learning_rate=1e-4,dropout=0.1`
-changes some of them. A run that the result file has already is not repeated, so a stopped benchmark
-continues.
+The arm `before` has the defaults of the first release (learning rate 1.5e-4, ten times that for the
+head, dropout of the base, no replay), `after` those of `train` today;
+`after:learning_rate=1e-4,dropout=0.1` changes some of them. A run that the result file has already
+is not repeated, so a stopped benchmark continues.
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ def parted(data: Path, name: str) -> tuple[list[Example], list[Example]]:
     """Return the labelled rows of a set to learn from, and those for its test."""
     rows = [e for e in read_examples(str(data / f"{name}.parquet")) if e.label is not None]
     tested = [e.split == "test" for e in rows]
-    if not any(tested):  # other digits of the hash than those by which `train` parts them
+    if not any(tested):  # other digits of the hash than those by which `train` splits
         tested = [text_key(e.text) // 100 % 5 == 0 for e in rows]
     return (
         [e for e, test in zip(rows, tested, strict=True) if not test],

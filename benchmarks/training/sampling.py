@@ -2,19 +2,20 @@
 
     python -m benchmarks.training.sampling --data DIR --work FOLDER --out results/sampling.json
 
-A student is trained on Amazon reviews and then has to answer tweets about airlines. Of the tweets'
-train split `--pool` rows are recent texts without a label. `sample` picks from them, or chance
-does; the picked rows get their labels, the student goes on from its bundle on them alone, and its
-accuracy on the tweets' test split is taken. 250 rows are the first half of the same 500. Seeds
-decide what chance picks and the order of training; bundle, pool, settings and test rows are one. No
-label but those that were picked is used: the best epoch is that of the rows it trains on.
+A student is trained on Amazon reviews and then has to answer tweets about airlines. `--pool` rows
+of the tweets' train split serve as recent texts without a label. Either `sample` or chance picks
+from them. The picked rows get their labels, the student continues on them alone, and its accuracy
+on the tweets' test split is measured. 250 rows are the first half of the same 500. Seeds decide
+what chance picks and the order of training; bundle, pool, settings and test rows are the same in
+every run. Only the labels of picked rows are used: the best epoch is chosen on the rows that the
+student trains on.
 
-The figures in results/ are of an earlier rule, which weighed diversity as well as uncertainty.
+The figures in results/ are from an earlier rule, which weighed diversity as well as uncertainty.
 
-The bound: 12 runs of 250 or 500 tweets of 30 tokens, 6 times forwards and backwards, are 0.8
-million tokens; the first bundle, 2,700 reviews of up to 64 tokens twice, 0.3 million. At the 1,300
-a second of two slow cores that is 14 minutes, and answering
-about four. Runs that the result file already has are not repeated.
+The bound: 12 runs of 250 or 500 tweets of 30 tokens, 6 times forward and backward, are 0.8 million
+tokens; the first bundle, 2,700 reviews of up to 64 tokens twice, 0.3 million. At the 1,300 tokens a
+second of two slow cores these take 14 minutes, and the answers about four. Runs that the result
+file already has are not repeated.
 """
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ class Bench:
         return [self.pool[place] for place in found]
 
     def student(self) -> Student:
-        """Return the student of the first bundle, head and all, ready to go on."""
+        """Return the student of the first bundle, with its head, ready to train further."""
         vocabulary = Tokenizer.from_buffer(self._base.tokenizer_json()).get_vocab_size()
         student = new_student(
             "minilm-l6", self._base, SENTIMENTS, vocabulary=vocabulary, dropout=0.0
@@ -208,7 +209,7 @@ def main() -> None:
     }
     state = resumed(options.out, settings)
     state["before"] = bench.judged(bench.student())
-    for seed in SEEDS:  # seeds outside: a table that is cut short is still a whole table
+    for seed in SEEDS:  # seeds outermost: a stopped run still has every arm
         for arm in ARMS:
             labelled = bench.picked(arm, sizes[-1], seed)
             for size in sizes:

@@ -1,4 +1,4 @@
-"""The table of "does `sample` beat chance", from the runs of `sampling.py`."""
+"""Writes the table that compares `sample` with chance, from the runs of `sampling.py`."""
 
 from __future__ import annotations
 

@@ -1,17 +1,19 @@
-"""Frontier shares, frontier labels or stars: what should a student learn from, on the same texts?
+"""Should a student learn from frontier shares, frontier labels or stars, on the same texts?
 
     python -m benchmarks.training.teachers --labelled frontier.jsonl --data DIR
 
 Four arms on the rows of `frontier.py --write`, which have both a frontier model's shares and the
 label that their stars give: `shares` alone (soft_weight 1), `labels` (the largest share, hard),
-`stars` (hard), and `mixed` (shares and stars, half each, as `train` does by default). Same
-encoder, settings and order of rows. Validation, which picks epoch and temperature, has the arm's
-own kind of label. Judged on rows of test splits, once by stars and once where people judged the
-words (dynasent_r1, sst5): who learns from stars should win the first, who learns from words the
-second, and the difference is what a figure "against stars" hides.
+`stars` (hard), and `mixed` (shares and stars, half each, as `train` does by default). Encoder,
+settings and order of rows are the same. Validation, which picks epoch and temperature, has the
+arm's own kind of label. Each arm is judged on rows of test splits, once by stars and once by labels
+of people who judged the words (dynasent_r1, sst5). A student that learns from stars should win the
+first, one that learns from words the second. The difference is hidden in a figure "against stars"
+alone.
 
-The bound: 12 runs of 3,400 rows of at most 64 tokens, once, are 2 million tokens; at the 1,400 a
-second of two slow cores half an hour. Runs that the result file already has are not repeated.
+The bound: 12 runs of 3,400 rows of at most 64 tokens, once, are 2 million tokens. At the 1,400
+tokens a second of two slow cores they take half an hour. Runs that the result file already has are
+not repeated.
 """
 
 from __future__ import annotations
@@ -240,7 +242,7 @@ def main() -> None:
     }
     state = resumed(options.out, settings)
     benches = {arm: Bench(test, taught(arm, validation, given), tiny=options.tiny) for arm in ARMS}
-    for seed in SEEDS:  # seeds outside: a table that is cut short is still a whole table
+    for seed in SEEDS:  # seeds outermost: a stopped run still has every arm
         for arm in ARMS:
             name = f"{arm} seed {seed}"
             if name in state["runs"]:

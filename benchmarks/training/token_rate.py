@@ -1,4 +1,4 @@
-"""How many tokens a second does `train` learn on a CPU, against bare forward and backward?
+"""How many tokens a second does `train` learn on a CPU, compared with bare forward and backward?
 
     python -m benchmarks.training.token_rate --data DATA
 
@@ -6,18 +6,18 @@ The bound is forward and backward of the same student, on the same batches, with
 the arm `bare`. The arm `loop` is `fit` itself, timed from the end of its first step to the end of
 its last. Every other arm is `bare` with one change:
 
-- `optimizer`: with clipping and AdamW, each timed, so that the rest of a step is seen
-- `embeddings`: the same, and the word vectors are trained too; `train` freezes them
+- `optimizer`: with clipping and AdamW, each timed, so that the rest of a step is known
+- `embeddings`: as `optimizer`, and the word vectors are trained too; `train` freezes them
 - `cast_linear`: a copy of the student keeps the weights of its linear layers in bfloat16. Each step
   copies the weights to it and the gradients back; autocast then has no weight to cast
 - `cast_encoder`: the same with the whole encoder in bfloat16, and without autocast
-- `math_attention`: attention from plain products. PyTorch's flash kernel, which it takes on a CPU
-  where attention has no dropout, is slower backward
-- `dropout`: of 0.1 in the encoder, which the included model was trained without
+- `math_attention`: attention from plain products. PyTorch's flash kernel, which it uses on a CPU if
+  attention has no dropout, is slower backward
+- `dropout`: 0.1 in the encoder; the included model was trained without dropout
 
-All run in one process in turns, every second turn in reverse order. Ratios are of the same turn,
-and figures are medians over the turns. Tokens are those of the reviews, without padding. Backward
-has twice the matrix products of forward. Writes `results/token_rate.json`.
+All arms run in one process in turns, every second turn in reverse order. A ratio compares two arms
+of one turn, and figures are medians over the turns. Only the tokens of the reviews count, not
+padding. Backward has twice the matrix products of forward. Writes `results/token_rate.json`.
 """
 
 from __future__ import annotations
@@ -280,7 +280,7 @@ def loop_turn(student: Student, rows: Rows) -> Parts:
     ends: list[float] = []
     held_out = rows.take(np.arange(CONFIG.batch_rows))
     fit(student, rows, held_out, CONFIG, lambda progress: ends.append(time.perf_counter()))
-    return {"step": ends[-2] - ends[0]}  # the last call is that of the epoch
+    return {"step": ends[-2] - ends[0]}  # the last call is the one at the end of the epoch
 
 
 if __name__ == "__main__":

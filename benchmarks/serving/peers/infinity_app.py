@@ -1,7 +1,7 @@
 """The bundle behind Infinity, on optimum's ONNX Runtime.
 
-Infinity hands a batch to a transformers pipeline that does not cut long texts, and fails where one
-has more tokens than the graph has positions, so that is switched on here.
+Infinity hands a batch to a transformers pipeline that does not truncate long texts, and fails if a
+text has more tokens than the graph has positions. So truncation is switched on here.
 """
 
 import os

@@ -1,6 +1,7 @@
-"""What every peer serves: the bundle's own graph and tokenizer, as a user of that server would.
+"""What every peer serves: the bundle's graph and tokenizer, as a user of that server would.
 
-Runs in the peers' environments, so it needs onnxruntime, tokenizers and numpy, and no Sentimill.
+It runs in the peers' environments, so it needs onnxruntime, tokenizers and numpy, but not
+Sentimill.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import onnxruntime
 from tokenizers import Tokenizer
 
 MAX_BATCH = int(os.environ.get("PEER_BATCH", "32"))
-"""Texts in one batch, at most."""
+"""The most texts in one batch."""
 
 MAX_WAIT_MS = 20
 """How long a batch waits for more; with 128 callers it never has to."""

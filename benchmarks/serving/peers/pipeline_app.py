@@ -1,7 +1,8 @@
 """The bundle behind a transformers pipeline, as its documentation serves one.
 
-"Using pipelines for a webserver", with dynamic batching: Starlette, one queue, one loop that asks
-the pipeline for all texts that wait. Runs in Infinity's environment, on optimum's ONNX Runtime.
+It follows "Using pipelines for a webserver", with dynamic batching: Starlette, one queue, and one
+loop that gives the pipeline all waiting texts. It runs in Infinity's environment, on optimum's ONNX
+Runtime.
 """
 
 import asyncio

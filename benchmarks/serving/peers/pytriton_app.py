@@ -22,8 +22,8 @@ def infer(text: NDArray[np.bytes_]) -> dict[str, NDArray[np.float32]]:
 
 
 if __name__ == "__main__":
-    # Triton's own interpreter is linked with libpython by name alone, and a system's, if it finds
-    # that first, does not fit this Python's standard library.
+    # Triton's own interpreter finds libpython by name alone. If it finds the system's first, that
+    # does not fit this Python's standard library.
     os.environ["LD_LIBRARY_PATH"] = sysconfig.get_config_var("LIBDIR")
     port = int(sys.argv[1])
     config = TritonConfig(http_port=port, grpc_port=port + 1, metrics_port=port + 2)
