@@ -28,8 +28,9 @@ def _lines(results: Path) -> str:
 def _peers(found: dict[str, Any]) -> str:
     times = ", ".join(f"{x:.1f} times the {name}" for name, x in found["times_as_fast"].items())
     return (
-        f"On the same CSV of {found['rows']:,} reviews: {times}, which people write by hand with"
-        " pandas and transformers, in fp32 and from the same encoder."
+        f"Rate on a CSV of {found['rows']:,} reviews, compared with programs that people write by"
+        " hand"
+        f" with pandas and transformers (fp32, the same encoder): {times}."
     )
 
 
@@ -38,9 +39,11 @@ def _ratio(found: dict[str, Any]) -> str:
         f"{share:.2f} from {kind}" for kind, share in found["share_of_bare_loop"].items()
     )
     return (
-        f"Of the rate of a bare engine loop over the same {found['rows']:,} texts in memory, with"
-        f" {found['useful_share']:.2f} of the padded tokens useful: {shares}; medians of"
-        f" {found['repeats']} turns."
+        f"Rate compared with a loop of the bare engine over the same {found['rows']:,} texts in"
+        " memory:"
+        f" {shares} (medians of {found['repeats']} turns; {found['useful_share']:.0%} of the"
+        " computed"
+        " tokens are no padding)."
     )
 
 
@@ -58,8 +61,10 @@ def _memory(found: dict[str, Any]) -> str:
 def _faults(found: dict[str, Any]) -> str:
     kills = sum(run["kills"] for run in found["kills"].values())
     return (
-        f"{kills} SIGKILLs at random moments over {len(found['kills'])} formats, a full disk, a"
-        " folder removed, an input cut short: the same bytes after going on, or a refusal in words."
+        f"Jobs in {len(found['kills'])} formats were killed {kills} times at random moments. A disk"
+        " was"
+        " full, a folder was removed, an input was cut short. Each job then continued to the same"
+        " bytes, or was refused with a message."
     )
 
 

@@ -44,16 +44,16 @@ def _engine(found: Found) -> str:
     mean = f"{found['mean_tokens']:.0f} tokens"
     slow = ", ".join(f"{row['texts_per_second']:.0f} at {b:,}" for b, row in sorted(plain.items()))
     unit = (
-        "as times the rate of one plain fp32 session of ONNX Runtime on the same threads and"
-        f" batches, round against round, by batch budget ({slow} reviews of {mean} a second)"
+        "relative to one plain fp32 session of ONNX Runtime with the same threads and batches"
+        f" ({told}). That session answers {slow} reviews of {mean} a second"
         if plain
-        else f"in reviews of {mean} a second, by batch budget, as no fp32 graph was there"
+        else f"in reviews of {mean} a second ({told}); the bundle had no fp32 graph to compare with"
     )
     exact = all(row["exact"] == row["checked"] for row in found["rows"])
-    alike = "; a text gets the same bits in any batch" if exact else ""
+    alike = " Batching changed no bit of an answer." if exact else ""
     share = found["tokenize_by_engine"]
-    cost = f"; tokenising on one thread takes {share:.1%} of the fastest one's time"
-    return f"Engines, {unit}: {told}{alike}{cost}."
+    cost = f" Tokenising on one thread takes {share:.1%} of the time of the fastest engine."
+    return f"Rate of each engine by the tokens of a batch, {unit}.{alike}{cost}"
 
 
 def _at(budget: int, row: Found, plain: Mapping[int, Found]) -> str:
@@ -65,36 +65,45 @@ def _at(budget: int, row: Found, plain: Mapping[int, Found]) -> str:
 
 def _serving(found: Found) -> str:
     told = " and ".join(
-        f"{load['served_by_offline']:.2f} of it with {load['texts_a_request']} to a request and"
-        f" {load['callers']} callers ({load['useful_share']:.2f} of the padded tokens useful)"
+        f"{load['served_by_offline']:.2f} of that rate with {load['callers']} callers and"
+        f" {load['texts_a_request']} to a request ({load['useful_share']:.0%} of the computed"
+        " tokens"
+        " are no padding)"
         for load in found["loads"]
     )
     return (
-        "Served over gRPC, by the bare engine's best offline rate on the same texts:"
-        f" {told}. Batches in order of arrival would have"
-        f" {found['arrival_order_useful_share']:.2f} of their tokens useful."
+        "The server, compared with the engine's best rate on the same texts without a server,"
+        " answers"
+        f" {told}. If texts were batched in order of arrival,"
+        f" {found['arrival_order_useful_share']:.0%} of the computed tokens would be no padding."
     )
 
 
 def _latency(found: Found, *, curve: str = "latency") -> str:
     rows = {row["load"]: row for row in found["curve"]}
-    told = ", ".join(
-        f"{1000 * rows[load]['p50_seconds']:.0f} and {1000 * rows[load]['p99_seconds']:.0f} ms at"
-        f" {load:.0%} ({1 - rows[load]['codes'].get('OK', 0) / rows[load]['calls']:.1%} refused)"
+    told = "; ".join(
+        f"{1000 * rows[load]['p50_seconds']:.0f} and {1000 * rows[load]['p99_seconds']:,.0f} ms at"
+        f" {load:.0%} load ({1 - rows[load]['codes'].get('OK', 0) / rows[load]['calls']:.1%} of the"
+        " calls refused)"
         for load in (0.1, 0.3, 0.5, 0.7, 0.9)
         if rows.get(load, {}).get("p99_seconds")
     )
     over = found["overload"]
-    batch = f"one full batch takes {1000 * found['full_batch_seconds']:.0f} ms"
+    batch = f"One full batch takes {1000 * found['full_batch_seconds']:.0f} ms"
     return (
-        f"Latency with {found['texts_a_request']} to a request, p50 and p99 by load: {told}"
-        f" ([curve](../benchmarks/results/{curve}.svg)); {batch}{_batches(rows.get(0.7), found)}."
-        f" At {over['times_capacity']:g} times the capacity for {over['seconds']:.0f} s the goodput"
-        f" was {over['goodput_by_capacity']:.2f} of it, p99 of what was accepted"
-        f" {over['p99_seconds']:.2f} s with a deadline of {found['deadline_seconds']:g} s, memory"
-        f" {over['resident_growth']:+.1%}, and latency as before"
-        f" {over['recovered_after_seconds']:.0f} s after it."
+        f"p50 and p99 of the latency of calls with {_texts(found['texts_a_request'])}: {told}"
+        f" ([curve](../benchmarks/results/{curve}.svg)). {batch}{_batches(rows.get(0.7), found)}."
+        f" Under {over['times_capacity']:g} times as many calls as it can answer, for"
+        f" {over['seconds']:.0f} s, the server answered {over['goodput_by_capacity']:.2f} of its"
+        f" capacity in time. The accepted calls had a p99 of {over['p99_seconds']:.2f} s with a"
+        f" deadline of {found['deadline_seconds']:g} s, memory changed by"
+        f" {over['resident_growth']:+.1%}, and the latency was normal again"
+        f" {over['recovered_after_seconds']:.0f} s later."
     )
+
+
+def _texts(count: int) -> str:
+    return f"{count} text{'' if count == 1 else 's'}"
 
 
 def _batches(row: Found | None, found: Found) -> str:
@@ -107,8 +116,8 @@ def _batches(row: Found | None, found: Found) -> str:
         return ""
     batches = row["p99_seconds"] / found["full_batch_seconds"]
     return (
-        f", so p99 at 70% is {batches:.1f} of them; calls at random to one server of which each"
-        " takes as long as a batch would have 7.4"
+        f", so p99 at 70% load is {batches:.1f} batches. In the simplest queue (M/D/1: calls at"
+        " random, each served alone in the time of a batch) it would be 7.4"
     )
 
 
@@ -116,19 +125,22 @@ def _rolling(found: Found) -> str:
     codes = ", ".join(f"{count:,} {code}" for code, count in found["codes"].items())
     calm, restarting = (1000 * found[part]["p99"] for part in ("calm", "restarting"))
     return (
-        f"{found['restarts']} restarts of two replicas behind HAProxy, one after the other, at half"
-        f" of what one of them does: {codes}, and nobody tried again; p99 {restarting:.0f} ms, and"
-        f" {calm:.0f} before; {found['calm_share_of_first_replica']:.0%} of the calls came to the"
-        " first replica."
+        f"Two replicas behind HAProxy were restarted one after the other, {found['restarts']} times"
+        " in"
+        f" all, under half of the load that one of them can answer: {codes}, without retries. p99"
+        " was"
+        f" {restarting:,.0f} ms, and {calm:,.0f} ms before."
+        f" {found['calm_share_of_first_replica']:.0%} of the calls came to the first replica."
     )
 
 
 def _peers(found: Found) -> str:
     same, own = (", ".join(_at_best(peers)) for peers in found["times_as_fast"].values())
     return (
-        f"Served rate by that of other servers on the same {found['precision']} graph, threads and"
-        f" texts, {found['callers']} callers of one text each, theirs at the size of batch that"
-        f" suits them best: {same}; with our default, {found['default']}: {own}."
+        f"Rate compared with other servers, with the same {found['precision']} graph, threads and"
+        f" texts, {found['callers']} callers of one text each, and the batch size at which the"
+        " other"
+        f" server is fastest: {same}. With our default ({found['default']}): {own}."
     )
 
 
@@ -143,13 +155,15 @@ def _at_best(peers: Mapping[str, float]) -> list[str]:
 
 def _cut(found: Found) -> str:
     after, before = found["after"], found["before"]
-    left = "none" if after["open_files"] <= before["open_files"] else "some"
+    left = "None" if after["open_files"] <= before["open_files"] else "Some"
     return (
-        f"With the {found['bundle']} bundle {found['cut']:,} calls cut at random moments and"
-        f" {found['malformed']} of made-up bytes: {left} left a file open,"
-        f" {found['healthy_calls']:,} calls beside them were answered to the bit, memory"
-        f" {found['resident_growth']:+.1%}, in the second half {found['bytes_a_bad_call']:+.0f}"
-        f" bytes a bad call; on a server of nothing but grpc.aio"
+        f"With the {found['bundle']} bundle, {found['cut']:,} calls were cut at random moments and"
+        f" {found['malformed']} were random bytes. {left} left a file open, and"
+        f" {found['healthy_calls']:,} good calls at the same time got the right bits. Memory"
+        " changed"
+        f" by {found['resident_growth']:+.1%}; in the second half by"
+        f" {found['bytes_a_bad_call']:+.0f}"
+        f" bytes for each bad call, where a bare grpc.aio server changes by"
         f" {found['bare_bytes_a_bad_call']:+.0f}."
     )
 
@@ -158,26 +172,28 @@ def _reloads(found: Found) -> str:
     codes = ", ".join(f"{count:,} {code}" for code, count in found["codes"].items())
     low, high = (end / 2**20 for end in found["slope_bytes_a_reload_between"])
     return (
-        f"{found['reloads']} reloads under load: {codes}; memory between them"
-        f" {found['slope_bytes_a_reload'] / 2**20:+.2f} MiB a reload ({low:+.2f} to {high:+.2f})."
+        f"{found['reloads']} reloads under load: {codes}. Memory changed by"
+        f" {found['slope_bytes_a_reload'] / 2**20:+.2f} MiB for each reload ({low:+.2f} to"
+        f" {high:+.2f})."
     )
 
 
 def _overhead(found: Found) -> str:
     told = " and ".join(
-        f"{row['counting_us_per_call']:.0f} us with {row['texts_a_call']} in a call"
+        f"{row['counting_us_per_call']:.0f} us with {_texts(row['texts_a_call'])} in a call"
         f" ({row['counting_us_per_call'] / row['cpu_us_per_call']['counted']:.1%})"
         for row in found["found"]
     )
     rates = " and ".join(
         f"{row['rate_lost']:+.1%} with {row['texts_a_call']}"
-        + (f" (two of a kind {row['rate_apart']:.1%} apart)" if "rate_apart" in row else "")
+        + (f" (two equal servers differ by {row['rate_apart']:.1%})" if "rate_apart" in row else "")
         for row in found["found"]
     )
     return (
-        "Counting a call for the metrics takes, beside the processor time of the whole call with"
-        f" eight words for texts: {told}. Rate lost of a server that counts, against one that does"
-        f" not, in turns: {rates}."
+        f"Counting a call for the metrics takes {told}, in CPU time and as a share of the whole"
+        " call"
+        " (texts of eight words). The server that counts was slower than one that does not by"
+        f" {rates}."
     )
 
 
