@@ -91,6 +91,10 @@ def curate(
     from sentimill_train.curation.pipeline import CurateJob, curate_rows
     from sentimill_train.curation.report import write_report
 
+    written = [out, report]
+    if report is not None and report.suffix != ".json":
+        written.append(report.with_suffix(".json"))
+    opt.check_outputs(written, [labelled, *(holdout or [])])
     names = split_names(labels)
     if len(names) < 2:
         raise UsageError(f"--labels {labels!r} names fewer than two", reason="BAD_LABELS")
