@@ -67,6 +67,13 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise
 
 
+def is_device(path: Path) -> bool:
+    """Say whether *path* is a device, a pipe or a name such as /dev/stdout: a rename removes it."""
+    return path.absolute().parent == Path("/dev") or not (
+        path.is_file() or path.is_dir() or not path.exists()
+    )
+
+
 def write_durably(path: Path, data: bytes) -> None:
     """Write *data* to *path* and wait until it is on the disk."""
     with path.open("wb") as file:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -55,6 +57,11 @@ def classify(
     The score is P(positive) - P(negative), from -1 to 1.
     """
     bundle = opt.one_model(context, bundle, server)
+    for name in filter(_is_file, texts or ()):
+        say(
+            f"{name} is a file, and `classify` answers for its name alone: a table is read by"
+            f" `sentimill score {shlex.quote(name)} OUTPUT`"
+        )
     if texts == ["-"]:
         texts = None
     if not texts and sys.stdin.isatty():
@@ -167,6 +174,14 @@ def _fields(answer: Prediction | SentimillError) -> list[str]:
         return ["error", answer.reason, ""]
     score = "" if answer.score is None else f"{answer.score:+.2f}"
     return [answer.label, score, f"{answer.confidence:.2f}"]
+
+
+def _is_file(text: str) -> bool:
+    """Say whether *text* is the path of a file; a long text or one with a NUL is none."""
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _stdin_lines() -> Iterator[str]:

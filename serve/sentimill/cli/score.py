@@ -119,16 +119,19 @@ def score(
     from sentimill.scoring.job import Score
     from sentimill.scoring.scorers import LocalScorer, ProcessScorer
     from sentimill.scoring.server_scorer import ServerScorer
-    from sentimill.scoring.storage import identity
+    from sentimill.scoring.storage import find, identity, is_folder, is_remote, local
     from sentimill.scoring.summary import try_out
 
     bundle = opt.one_model(context, bundle, server)
     model = bundle or (reference_bundle() if server is None else Path())
     neighbours = evidence.count(server)
     security = access.security(server)
-    for file in (summary, metrics_textfile):
-        if file is not None:
+    if summary is not None or metrics_textfile is not None:
+        for file in filter(None, (summary, metrics_textfile)):
             _check_writable(file)
+        inputs = [local(one) for one in find(sources) if not is_remote(one)]
+        output = None if is_remote(target) or is_folder(target) else local(target)
+        opt.check_outputs([output, summary, metrics_textfile], inputs)
     keep = tuple(dict.fromkeys(next(csv.reader([only_columns])))) if only_columns else ()
     flags = table.flags() if not keep or set(table.text_columns) <= set(keep) else None
     job = Score(

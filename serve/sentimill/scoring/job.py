@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from sentimill.atomic_write import is_device
 from sentimill.errors import UsageError
 from sentimill.scoring.answer_columns import AnswerSchema
 from sentimill.scoring.checkpoint import FolderLock, Header, Journal
@@ -200,6 +201,9 @@ class Score:
             path = local(target)
             if not is_remote(unit.source) and local(unit.source).exists() and path.exists():
                 same = path.samefile(local(unit.source))
+            if is_device(path):
+                why = f"{target} is a device or a pipe, which a file would replace: name a file, or"
+                raise UsageError(f"{why} - for stdout", reason="OUTPUT_IS_DEVICE")
             if not path.absolute().parent.is_dir() and not is_folder(self.target):
                 why = f"the folder {path.absolute().parent} does not exist: create it first"
                 raise UsageError(why, reason="NO_SUCH_FOLDER")

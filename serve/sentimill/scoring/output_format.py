@@ -7,6 +7,7 @@ batches: of the answers alone where the input has the same format, else of whole
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
@@ -21,6 +22,7 @@ from sentimill.scoring.formats.compression import pack
 from sentimill.scoring.formats.csv_dialect import Dialect
 from sentimill.scoring.formats.excel import (
     MAX_CELL_CHARACTERS,
+    MAX_COLUMNS,
     MAX_ROWS,
     Cell,
     ExcelTable,
@@ -51,6 +53,9 @@ class OutputFormat:
             self._schema = _converted_schema(unit, table, layout, columns)
         elif isinstance(table, ParquetTable):
             check_output(table, columns)
+        if self._kind.name == "xlsx":
+            kept = layout.keep or table.columns
+            _check_width(unit, len(kept) + sum(name not in kept for name in columns.names))
 
     def head(self) -> bytes:
         """Return the bytes with which the data begins."""
@@ -64,6 +69,8 @@ class OutputFormat:
     def render(self, window: Window, added: pa.RecordBatch) -> bytes:
         """Return the bytes of a window. Raises TableError for a row that the format cannot hold."""
         if not self._unit.converts:
+            if self._kind.name == "xlsx":
+                _check_cells(self._unit, window, added)
             return pack(window.render(added), self._kind.compression)
         assert window.columns is not None, "planning allows no such conversion"
         rows = window.columns()
@@ -111,7 +118,7 @@ def _converted_schema(unit: Unit, table: Table, layout: Layout, columns: AnswerS
     if unit.source_kind.name in _DELIMITERS:
         fields.append(pa.field(f"{columns.prefix}source", pa.binary()))
     schema = pa.schema([*fields, *columns.schema()])
-    twice = next((name for name in schema.names if schema.names.count(name) > 1), None)
+    twice = next((name for name, count in Counter(schema.names).items() if count > 1), None)
     if twice is not None:
         why = f"{unit.target} would have two columns named {twice!r}: rename one in the input, or"
         raise TableError(f"{why} choose another --prefix", reason="DUPLICATE_COLUMN")
@@ -125,13 +132,21 @@ def _as_delimited(rows: pa.Table, delimiter: str) -> bytes:
     return "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
 
 
-def _check_cells(unit: Unit, window: Window, rows: pa.Table) -> None:
+def _check_width(unit: Unit, count: int) -> None:
+    """Raise TableError for more columns than a sheet of Excel has."""
+    if count > MAX_COLUMNS:
+        why = f"{unit.target} would have {count:,} columns, and a sheet of Excel has"
+        why += f" {MAX_COLUMNS:,}: keep fewer with --only-columns, or write CSV or Parquet"
+        raise TableError(why, reason="TOO_LARGE_FOR_EXCEL")
+
+
+def _check_cells(unit: Unit, window: Window, rows: pa.Table | pa.RecordBatch) -> None:
     """Raise TableError for what Excel would cut off."""
     remedy = "write CSV or Parquet, which have no such limit"
     if window.end.rows > MAX_ROWS:
         why = f"{unit.source} has more than the {MAX_ROWS:,} rows of an Excel sheet: {remedy}"
         raise TableError(why, reason="TOO_LARGE_FOR_EXCEL")
-    for name, column in zip(rows.column_names, rows.columns, strict=True):
+    for name, column in zip(rows.schema.names, rows.columns, strict=True):
         longest = pc.max(pc.binary_length(column)).as_py() if _has_length(column.type) else None
         if longest is not None and longest > MAX_CELL_CHARACTERS:
             why = f"{unit.source} has a {name!r} of {longest:,} bytes, and a cell of Excel takes"

@@ -40,6 +40,19 @@ def test_classify_prints_json(sentimill: Sentimill, bundle: Path) -> None:
     assert (found.code, empty["error"]) == (3, "EMPTY_TEXT")
 
 
+def test_the_name_of_a_file_is_told_to_be_one(
+    sentimill: Sentimill, bundle: Path, tmp_path: Path
+) -> None:
+    """Its name is a text like any other, but whoever gives it means what is in the file."""
+    file = tmp_path / "my good reviews.csv"
+    file.write_text("text\nbad\n")
+    found = sentimill("classify", file, "good\0", "bad" * 9999, "--bundle", bundle)
+
+    assert (found.code, found.out.count("\n")) == (0, 3)
+    assert found.err.count("is a file") == 1
+    assert f"`sentimill score '{file}' OUTPUT`" in found.err
+
+
 @pytest.mark.parametrize("dash", [(), ("-",)])
 def test_classify_reads_the_lines_of_stdin(
     sentimill: Sentimill, bundle: Path, dash: tuple[str, ...]

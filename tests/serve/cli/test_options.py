@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated
 
 import pytest
@@ -62,3 +64,22 @@ def test_one_character_has_one_meaning(given: dict[str, str], reason: str) -> No
         opt.TableOptions(**given)  # type: ignore[arg-type] # one of them is a list of texts
 
     assert refused.value.reason == reason
+
+
+def test_an_output_replaces_neither_an_input_nor_another_output(tmp_path: Path) -> None:
+    """By whatever name, also where it is not there yet; a device would become a file."""
+    reviews, other, pipe = tmp_path / "r.csv", tmp_path / "o.csv", tmp_path / "pipe"
+    reviews.write_text("text\ngood\n")
+    (tmp_path / "link").symlink_to(reviews)
+    os.mkfifo(pipe)
+    opt.check_outputs([other, None], [str(reviews), None, "starter"])
+
+    for outputs, inputs, why in (
+        ([reviews], [reviews], "is an input too"),
+        ([tmp_path / "link"], [str(reviews)], "is an input too"),
+        ([other, tmp_path / "." / "o.csv"], [], "is another output too"),
+        ([pipe], [], "is a device or a pipe"),
+        ([Path("/dev/stdout")], [], "is a device or a pipe"),
+    ):
+        with pytest.raises(UsageError, match=why):
+            opt.check_outputs(outputs, inputs)

@@ -137,3 +137,17 @@ def test_a_column_with_a_comma_in_its_name_can_be_kept(
     assert found.code == 0
     assert first.startswith('"price, EUR",id,sentiment_label')
     assert second.startswith("2,1,positive")
+
+
+@pytest.mark.parametrize("option", ["--summary", "--metrics-textfile"])
+def test_no_other_output_replaces_the_table(
+    sentimill: Sentimill, bundle: Path, reviews: Path, option: str
+) -> None:
+    """Neither that which is read nor that which is written."""
+    before, target = reviews.read_bytes(), reviews.with_name("scored.csv")
+    command = ("score", reviews, target, "--bundle", bundle, option)
+
+    assert f"{reviews} is an input too" in sentimill(*command, reviews).error
+    assert f"{target} is another output too" in sentimill(*command, target).error
+    assert reviews.read_bytes() == before
+    assert list(reviews.parent.iterdir()) == [reviews]

@@ -443,6 +443,7 @@ def refusal(made: Score) -> SentimillError:
         ("in.csv", True, "OUTPUT_IS_INPUT"),
         ("link.csv", True, "OUTPUT_IS_INPUT"),
         ("other.csv", False, "OUTPUT_EXISTS"),
+        ("pipe.csv", True, "OUTPUT_IS_DEVICE"),
         ("absent/out.csv", False, "NO_SUCH_FOLDER"),
         ("out.jsonl", False, "NO_CONVERSION"),
         ("out.json", False, "NO_CONVERSION"),
@@ -456,6 +457,7 @@ def test_a_target_that_cannot_be_is_refused(
     source.write_bytes(b"text\ngood\n")
     (tmp_path / "link.csv").symlink_to(source)
     (tmp_path / "other.csv").write_bytes(b"")
+    os.mkfifo(tmp_path / "pipe.csv")
 
     error = refusal(job(source, tmp_path / target, overwrite=overwrite))
 

@@ -369,6 +369,17 @@ def test_a_compact_bundle_holds_int8_alone_and_weights_in_fp16(made: Path, compa
     assert "int8 passes its gate" in report
 
 
+def test_too_few_rows_are_told_before_fp32_is_made(
+    made: Path, compact: Path, tmp_path: Path
+) -> None:
+    """Making fp32 of a compact bundle takes a while."""
+    stages: list[str] = []
+    with pytest.raises(InputError, match="needs 300 held-out rows"):
+        Export(bundle=compact, out=tmp_path / "b", on=(str(made / "r.jsonl"),)).run(stages.append)
+
+    assert stages == ["reading reviews"]
+
+
 def test_a_compact_bundle_verifies(compact: Path, sentimill: Sentimill) -> None:
     """Its golden texts are those of fp32, and int8 comes near enough."""
     done = sentimill("bundle", "verify", compact)

@@ -76,6 +76,7 @@ def cost(
     training_hours: Annotated[float, _Making(min=0, help="Machine hours to train.")] = 3.0,
 ) -> None:
     """Show what reviews cost by large models and by a student, and when the student pays back."""
+    opt.check_outputs([report], [prices])
     rates = load_rates(prices)
     larges = choose(rates, tuple(model or ()))
     rented = rates.machine(machine or rates.measured.machine)

@@ -91,6 +91,10 @@ def curate(
     from sentimill_train.curation.pipeline import CurateJob, curate_rows
     from sentimill_train.curation.report import write_report
 
+    written = [out, report]
+    if report is not None and report.suffix != ".json":
+        written.append(report.with_suffix(".json"))
+    opt.check_outputs(written, [labelled, *(holdout or [])])
     names = split_names(labels)
     if len(names) < 2:
         raise UsageError(f"--labels {labels!r} names fewer than two", reason="BAD_LABELS")
@@ -138,9 +142,13 @@ def curate(
 
 
 def _embedder(bundle: Path | None) -> Embed:
-    """Return the embeddings of *bundle*, which is loaded when the first text comes."""
+    """Return the embeddings of *bundle*, which is loaded when the first text comes.
+
+    Raises BundleError for a bundle without weights, which has no embeddings.
+    """
     from collections.abc import Sequence
 
+    from sentimill.bundle.reader import WEIGHTS, open_bundle
     from sentimill.bundle.reference import reference_bundle
     from sentimill.classifier import Classifier
     from sentimill.errors import BundleError
@@ -148,15 +156,16 @@ def _embedder(bundle: Path | None) -> Embed:
     from sentimill_train.monitoring.observations import embeddings
 
     folder = bundle or reference_bundle()
+    if not open_bundle(folder).has(WEIGHTS):
+        raise BundleError(
+            f"{folder} holds no {WEIGHTS}, which gives the embeddings: name another --bundle, or"
+            " give --no-label-errors",
+            reason="BUNDLE_NO_WEIGHTS",
+        )
 
     def embed(texts: Sequence[str]) -> Floats:
         found = embeddings(Classifier.load(folder), texts)
-        if found is None:
-            raise BundleError(
-                f"{folder} holds no model.safetensors, which gives the embeddings: name another"
-                " --bundle, or give --no-label-errors",
-                reason="BUNDLE_NO_WEIGHTS",
-            )
+        assert found is not None, "the bundle has weights"
         return found
 
     return embed

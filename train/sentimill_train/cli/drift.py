@@ -63,6 +63,7 @@ def drift(
     from sentimill.classifier import Classifier
     from sentimill_train.monitoring.drift import DriftJob, find_drift
 
+    opt.check_outputs([json], [on, against])
     columns = columns_of(table)
     job = DriftJob(on=on, against=against, columns=columns, most=most, alpha=alpha, seed=seed)
     found = find_drift(Classifier.load(reference or reference_bundle()), job)

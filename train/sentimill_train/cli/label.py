@@ -119,6 +119,7 @@ def label(
         reviews, out = reviews or "", out or Path("injection-probe")
     if reviews is None or out is None:
         raise UsageError("name the reviews and the file to write", reason="BAD_OPTION")
+    opt.check_outputs([out], [reviews, label_help, prompt, prices])
     names = split_names(labels)
     job = LabelJob(
         source=reviews,

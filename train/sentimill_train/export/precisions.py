@@ -17,7 +17,7 @@ from sentimill.bundle.writer import check_writable, write_bundle
 from sentimill.errors import BundleError, UsageError
 from sentimill_train.data.schema import Columns
 from sentimill_train.export.acceptance import NotJudged, Outcome, PrecisionCheck, check_row_count
-from sentimill_train.export.acceptance_rows import read_gate_rows
+from sentimill_train.export.acceptance_rows import GateRows, read_gate_rows
 from sentimill_train.export.comparison import Comparison
 from sentimill_train.export.onnx import FP32_FILE, open_graph
 from sentimill_train.export.optimum import export_with_optimum
@@ -82,17 +82,17 @@ class Export:
         """
         self._check_options()
         opened = open_bundle(self.bundle)
-        opened.verify()
-        if _FP32 in opened.manifest.precisions:
-            return self._run(opened, say)
-        say("making fp32 of the weights")
-        with tempfile.TemporaryDirectory(prefix="sentimill-") as work:
-            return self._run(with_fp32(opened, Path(work, "bundle")), say)
-
-    def _run(self, opened: Bundle, say: Callable[[str], None]) -> Exported:
         say("reading reviews")
         rows = read_gate_rows(opened, self.on, self.columns)
         check_row_count(len(rows.judged))
+        opened.verify()
+        if _FP32 in opened.manifest.precisions:
+            return self._run(opened, rows, say)
+        say("making fp32 of the weights")
+        with tempfile.TemporaryDirectory(prefix="sentimill-") as work:
+            return self._run(with_fp32(opened, Path(work, "bundle")), rows, say)
+
+    def _run(self, opened: Bundle, rows: GateRows, say: Callable[[str], None]) -> Exported:
         gate = Comparison(opened, rows, say)
         checks: list[Outcome] = []
         entries, graphs = dict(opened.manifest.precisions), dict[str, bytes]()

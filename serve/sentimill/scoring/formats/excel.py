@@ -11,9 +11,13 @@ import importlib
 import re
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 from itertools import islice, repeat
 from typing import Any, BinaryIO, Final, NamedTuple
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
 import pyarrow as pa
 
@@ -35,8 +39,10 @@ from sentimill.text.cleaning import join_texts
 MAX_ROWS: Final = 1_048_575
 """Rows of a sheet, the header not counted."""
 
+MAX_COLUMNS: Final = 16_384
+
 MAX_CELL_CHARACTERS: Final = 32_767
-"""Both limits are Excel's: support.microsoft.com, "Excel specifications and limits"."""
+"""These limits are Excel's: support.microsoft.com, "Excel specifications and limits"."""
 
 _CREATED: Final = dt.datetime(2000, 1, 1)
 """Stored in every workbook, so that a resumed job writes the same bytes."""
@@ -79,11 +85,13 @@ class ExcelTable:
         self._layout = layout
         self._added = columns
         self._sheet = _open_sheet(raw, name, layout.sheet)
+        self._row_count, width = _measure(self._sheet, name)
         filled = ((k, row) for k, row in enumerate(self._rows()) if not _is_blank(row))
         self.leading_rows, row = next(filled, (0, []))
         if not row:
             raise TableError(f"{name} is empty: it needs a header row", reason="EMPTY_FILE")
-        self.columns = tuple(_as_text(cell.value) or "" for cell in row)
+        header = _fit(row, width)
+        self.columns = tuple(_as_text(cell.value) or "" for cell in header)
         self._texts_at = [find_column(name, self.columns, one) for one in layout.text_columns]
         self.kept = [find_column(name, self.columns, one) for one in layout.keep]
         self.answers = count_answers(name, self.columns, columns.names, layout.update)
@@ -112,7 +120,7 @@ class ExcelTable:
         """Yield the rows below the header, blank ones too, all as wide as the header."""
         width = len(self.columns)
         for cells in islice(self._rows(), self.leading_rows + 1, None):
-            yield cells + [Cell(None)] * (width - len(cells))
+            yield _fit(cells, width)
 
     def _rows(self) -> Iterator[list[Cell]]:
         for row in self._sheet.iter_rows():
@@ -124,7 +132,7 @@ class ExcelTable:
     def _window(self, held: list[tuple[int, list[Cell]]], row: int) -> Window:
         lines, fields = zip(*held, strict=True)
         end = Position(lines[-1], lines[-1], row)
-        consumed = self._size_bytes * end.lines // max(end.lines, self._sheet.max_row or 1)
+        consumed = self._size_bytes * end.lines // max(end.lines, self._row_count)
         texts = [*map(self._text, fields)]
         return Window(texts, lines, end, consumed, message, lambda: self._table(fields))
 
@@ -160,7 +168,7 @@ def write_excel(
 
     def rows() -> Iterator[list[Cell]]:
         yield from repeat([], table.leading_rows)
-        yield [*(Cell(table.columns[k]) for k in positions), *map(Cell, columns.names)]
+        yield [*(Cell(table.columns[k] or None) for k in positions), *map(Cell, columns.names)]
         for cells in table.body():
             if _is_blank(cells):
                 yield []
@@ -191,15 +199,20 @@ def write_rows(rows: Iterable[Sequence[Cell]], target: BinaryIO, step: Callable[
 
 
 def _write(sheet: Any, row: int, column: int, value: object, shown: Any) -> None:
+    failed = 0
     if isinstance(value, bool):
-        sheet.write_boolean(row, column, value, shown)
+        failed = sheet.write_boolean(row, column, value, shown)
     elif isinstance(value, int | float):
-        sheet.write_number(row, column, _Exact(value), shown)
+        failed = sheet.write_number(row, column, _Exact(value), shown)
     elif isinstance(value, dt.date | dt.time | dt.timedelta):
-        sheet.write_datetime(row, column, value, shown)
+        failed = sheet.write_datetime(row, column, value, shown)
     elif value is not None:
         # Never as a formula or a link, whatever it begins with.
-        sheet.write_string(row, column, str(value), shown)
+        failed = sheet.write_string(row, column, str(value), shown)
+    if failed:  # xlsxwriter cuts a long text, and leaves out what is beyond the sheet
+        why = f"row {row + 1} and column {column + 1} of the workbook cannot hold a value of"
+        why += f" {len(str(value)):,} characters: write CSV or Parquet, which have no such limit"
+        raise TableError(why, reason="TOO_LARGE_FOR_EXCEL")
 
 
 def cells_of(stream: BinaryIO) -> Iterator[list[Cell]]:
@@ -223,9 +236,10 @@ def _open_sheet(raw: BinaryIO, name: str, wanted: str | None) -> Any:
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # of styles it lacks
             book = openpyxl.load_workbook(raw, read_only=True, data_only=True)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        why = f"{name} is not a whole Excel workbook ({error}): save it as .xlsx again, or name"
-        why += " its format with --format"
-        raise TableError(why, reason="UNREADABLE") from error
+        raise _unreadable(name, error) from error
+    for sheet in book.worksheets:
+        # Some programs write a size that is wrong, and then cells would be left out.
+        sheet.reset_dimensions()
     if wanted is not None:
         for sheet in book.worksheets:
             if sheet.title == wanted:
@@ -239,6 +253,64 @@ def _open_sheet(raw: BinaryIO, name: str, wanted: str | None) -> Any:
         why = f"{name} has several sheets ({names}), and the output has one: name it with --sheet"
         raise TableError(why, reason="SEVERAL_SHEETS")
     return (used or book.worksheets)[0]
+
+
+def _unreadable(name: str, error: Exception) -> TableError:
+    why = f"{name} is not a whole Excel workbook ({error}): save it as .xlsx again, or name"
+    return TableError(f"{why} its format with --format", reason="UNREADABLE")
+
+
+def _measure(sheet: Any, name: str) -> tuple[int, int]:
+    """Return the rows of *sheet*, and its columns up to the last that has a value.
+
+    Raises TableError for a formula without a value, which would become an empty cell.
+    """
+    rows = width = 0
+    data = Element("")
+    # openpyxl gives the value of a formula and not the formula, so it cannot tell that one is
+    # missing.
+    with sheet._get_source() as source:
+        try:
+            for event, element in ElementTree.iterparse(source, events=("start", "end")):
+                space, mark, tag = element.tag.rpartition("}")
+                if event == "start" and tag == "sheetData":
+                    data = element
+                elif event == "end" and tag == "row":
+                    rows += 1
+                    width = max(width, _row_width(element, space + mark, name, rows))
+                    data.clear()  # what was read needs no memory
+        except (ElementTree.ParseError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise _unreadable(name, error) from error
+    return rows, width
+
+
+def _row_width(row: Element, space: str, name: str, number: int) -> int:
+    """Return the number of the last column that has a value; *space* is the XML namespace."""
+    width = column = 0
+    for cell in row:
+        place = cell.get("r", "")
+        column = _column_number(place.rstrip("0123456789")) if place else column + 1
+        if cell.findtext(f"{space}v") or cell.find(f"{space}is") is not None:
+            width = column
+        elif cell.find(f"{space}f") is not None and cell.get("t") != "str":  # str: the empty text
+            why = f"{name} has a formula without a value in {place or f'row {number}'}, as some"
+            why += " programs write: open it in Excel or LibreOffice, and save it again"
+            raise TableError(why, reason="FORMULA_WITHOUT_VALUE")
+    return width
+
+
+@cache
+def _column_number(letters: str) -> int:
+    """Return 1 for A, 27 for AA."""
+    number = 0
+    for letter in letters:
+        number = 26 * number + ord(letter) - ord("A") + 1
+    return number
+
+
+def _fit(cells: list[Cell], width: int) -> list[Cell]:
+    """Return *cells*, of which those behind *width* are empty, in that width."""
+    return [*cells[:width], *[Cell(None)] * (width - len(cells))]
 
 
 def _library(name: str) -> Any:

@@ -78,7 +78,7 @@ class TokenAuth:
     def __init__(
         self, path: Path, clock: Callable[[], float] = time.monotonic, *, share: float = 1.0
     ) -> None:
-        """Read *path*. Raises UsageError when it cannot be read, with the line.
+        """Read *path*. Raises UsageError when it cannot be read, with the line, or has no caller.
 
         share: of each quota that this process grants, where several processes serve one port.
         """
@@ -88,6 +88,11 @@ class TokenAuth:
         self._checked = clock()
         self._file = FileWatcher([path])
         self._known = _read(path, self._checked, share)
+        if not self._known:  # while the server runs, an empty file withdraws all tokens
+            why = (
+                f"{path} names no caller, so nobody could call the server: add the line of one, as"
+            )
+            raise UsageError(f"{why} `sentimill token NAME 2>> {path}` does", reason="BAD_TOKENS")
 
     def identify(self, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
         """Return who sent *metadata*, by `authorization: Bearer TOKEN`. Raises AuthError."""

@@ -17,6 +17,7 @@ from scoring_jobs import SMALL_WINDOW_BYTES, job
 from sentimill.errors import SentimillError, TableError
 from sentimill.scoring import output_format
 from sentimill.scoring.answer_columns import COLUMNS
+from sentimill.scoring.formats.excel import Cell, write_rows
 from sentimill.scoring.formats.table import Layout
 from sentimill.scoring.scorers import LocalScorer
 
@@ -25,8 +26,17 @@ SMALL = Layout(window_bytes=SMALL_WINDOW_BYTES)
 DAY = dt.datetime(2024, 2, 29, 13, 5)
 
 
-def workbook(rows: list[list[Any]], *, sheets: int = 1, date_format: str = "dd/mm/yyyy") -> bytes:
-    """Return a workbook of *rows*, with the same rows in each of its sheets."""
+def workbook(
+    rows: list[list[Any]],
+    *,
+    sheets: int = 1,
+    date_format: str = "dd/mm/yyyy",
+    formulas: bool = False,
+) -> bytes:
+    """Return a workbook of *rows*, with the same rows in each of its sheets.
+
+    formulas: a text that begins with = is a formula, without a value.
+    """
     book = openpyxl.Workbook()
     for k in range(sheets):
         sheet = book.active if k == 0 else book.create_sheet()
@@ -37,6 +47,8 @@ def workbook(rows: list[list[Any]], *, sheets: int = 1, date_format: str = "dd/m
             for cell in cells:
                 if isinstance(cell.value, dt.datetime):
                     cell.number_format = date_format
+                elif cell.data_type == "f" and not formulas:
+                    cell.data_type = "s"
     out = io.BytesIO()
     book.save(out)
     return out.getvalue()
@@ -46,6 +58,17 @@ def cells(path: Path) -> list[tuple[Any, ...]]:
     """Return the values of the one sheet of a workbook."""
     (sheet,) = openpyxl.load_workbook(path).worksheets
     return list(sheet.iter_rows(values_only=True))
+
+
+def changed(book: bytes, old: bytes, new: bytes) -> bytes:
+    """Return the workbook *book*, in whose sheet *old* is replaced."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(book)) as made, zipfile.ZipFile(out, "w") as packed:
+        for name in made.namelist():
+            data = made.read(name)
+            assert old in data or name != "xl/worksheets/sheet1.xml"
+            packed.writestr(name, data.replace(old, new))
+    return out.getvalue()
 
 
 REVIEWS: list[list[Any]] = [
@@ -65,16 +88,16 @@ def test_a_workbook_gets_its_columns(tmp_path: Path, scorer: LocalScorer) -> Non
     summary = job(tmp_path / "in.xlsx", tmp_path / "out.xlsx", SMALL).run(scorer)
     found = cells(tmp_path / "out.xlsx")
 
-    assert (summary.rows, summary.failed) == (5, 2)
+    assert (summary.rows, summary.failed) == (5, 1)
     assert list(found[0]) == [*REVIEWS[0], *ADDED]
     assert found[1][:6] == (1, "good", DAY, 4.5, True, "positive")
     assert found[3][:6] == (None,) * 6
     assert [row[-1] for row in found[1:]] == [
-        None, "MISSING_TEXT", None, "MISSING_TEXT", None, None,
+        None, None, None, "MISSING_TEXT", None, None,
     ]  # fmt: skip
     sheet = openpyxl.load_workbook(tmp_path / "out.xlsx").worksheets[0]
     assert sheet["C2"].number_format == "dd/mm/yyyy"
-    assert sheet["B2"].data_type in ("s", "inlineStr")
+    assert (sheet["B3"].value, sheet["B3"].data_type) == ("=1+1", "s")
 
 
 def test_numbers_and_control_characters_stay_exact(tmp_path: Path, scorer: LocalScorer) -> None:
@@ -84,15 +107,10 @@ def test_numbers_and_control_characters_stay_exact(tmp_path: Path, scorer: Local
         ["good_x000D_", 0.1 + 0.2],
         ["_x005F_x000D_", 12345678901234567],
     ]
-    sheet = "xl/worksheets/sheet1.xml"
-    with zipfile.ZipFile(io.BytesIO(workbook(rows))) as made:
-        parts = {name: made.read(name) for name in made.namelist()}
     # openpyxl rounds to 16 digits; Excel writes 17.
-    parts[sheet] = parts[sheet].replace(b">0.3<", b">0.30000000000000004<")
-    parts[sheet] = parts[sheet].replace(b">1.234567890123457e+16<", b">12345678901234567<")
-    with zipfile.ZipFile(tmp_path / "in.xlsx", "w") as packed:
-        for name, data in parts.items():
-            packed.writestr(name, data)
+    book = changed(workbook(rows), b">0.3<", b">0.30000000000000004<")
+    book = changed(book, b">1.234567890123457e+16<", b">12345678901234567<")
+    (tmp_path / "in.xlsx").write_bytes(book)
     job(tmp_path / "in.xlsx", tmp_path / "out.xlsx").run(scorer)
     job(tmp_path / "in.xlsx", tmp_path / "out.parquet").run(scorer)
 
@@ -159,8 +177,44 @@ def test_gaps_are_filled_and_columns_chosen(tmp_path: Path, scorer: LocalScorer)
 
     assert list(found[0]) == ["id", *ADDED]
     assert [row[1] for row in found[1:] if row[0] is not None] == [
-        "mine", None, None, "neutral", "negative",
+        "mine", "neutral", None, "neutral", "negative",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [b"A1", b"A1:B2", b"A1:XFD1048576", b""])
+def test_a_wrong_size_loses_no_cell(tmp_path: Path, scorer: LocalScorer, size: bytes) -> None:
+    """Programs write a sheet's size wrong, and Google Sheets writes none; a name may be missing."""
+    rows = [["text", "id"], ["good", 1], ["bad", 2, "a note"]]
+    stated = b'<dimension ref="%b" />'
+    book = changed(workbook(rows), stated % b"A1:C3", stated % size if size else b"")
+    (tmp_path / "in.xlsx").write_bytes(book)
+    job(tmp_path / "in.xlsx", tmp_path / "out.xlsx", SMALL).run(scorer)
+    job(tmp_path / "in.xlsx", tmp_path / "out.csv", SMALL).run(scorer)
+
+    assert [row[:4] for row in cells(tmp_path / "out.xlsx")] == [
+        ("text", "id", None, ADDED[0]),
+        ("good", 1, None, "positive"),
+        ("bad", 2, "a note", "negative"),
+    ]
+    found = duckdb.execute(f"from read_csv('{tmp_path}/out.csv', header = false)").fetchall()
+    assert [row[:3] for row in found] == [
+        ("text", "id", None),
+        ("good", "1", None),
+        ("bad", "2", "a note"),
+    ]
+
+
+def test_a_formula_without_a_value_is_refused(tmp_path: Path, scorer: LocalScorer) -> None:
+    """Otherwise its cell would be empty in the output; an empty text is a value."""
+    rows = [["text", "id"], ["good", "=1+1"]]
+    (tmp_path / "in.xlsx").write_bytes(workbook(rows, formulas=True))
+    with pytest.raises(TableError, match=r"without a value in B2.* save it again") as caught:
+        job(tmp_path / "in.xlsx", tmp_path / "out.xlsx").plan()
+    assert caught.value.reason == "FORMULA_WITHOUT_VALUE"
+    (tmp_path / "in.xlsx").write_bytes(
+        changed(workbook(rows, formulas=True), b'<c r="B2"><f>', b'<c r="B2" t="str"><f>')
+    )
+    assert job(tmp_path / "in.xlsx", tmp_path / "out.xlsx").run(scorer).failed == 0
 
 
 @pytest.mark.parametrize(
@@ -207,6 +261,12 @@ def test_what_excel_would_cut_off_is_refused(
     tmp_path: Path, scorer: LocalScorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A cell or a table above its limits ends the job at once."""
+    with pytest.raises(TableError, match="16,390 columns, and a sheet of Excel has 16,384"):
+        wide = tmp_path / "wide.csv"
+        wide.write_text(",".join(["text", *map(str, range(16_383))]) + "\n")
+        job(wide, tmp_path / "wide.xlsx").plan()
+    with pytest.raises(TableError, match=r"row 1 and column 2 .* a value of 32,768 characters"):
+        write_rows([[Cell(1), Cell("x" * 32_768)]], io.BytesIO(), lambda: None)
     source, target = tmp_path / "in.csv", tmp_path / "out.xlsx"
     source.write_bytes(b"text\n" + b"x" * 40_000 + b"\n")
     with pytest.raises(TableError, match="a cell of Excel"):

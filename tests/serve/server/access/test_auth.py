@@ -94,6 +94,24 @@ def test_a_missing_file_stops_the_start(tmp_path: Path) -> None:
         TokenAuth(tmp_path / "none")
 
 
+@pytest.mark.parametrize("content", ["", "\n# nobody yet\n"])
+def test_a_file_without_a_caller_stops_the_start(tmp_path: Path, content: str) -> None:
+    """Every call would be refused; while the server runs, it withdraws all tokens."""
+    token, line = new_token("web", None)
+    clock, path = Clock(), tmp_path / "tokens"
+    path.write_text(content)
+    with pytest.raises(UsageError, match=r"names no caller.* `sentimill token NAME 2>> ") as caught:
+        TokenAuth(path)
+    assert caught.value.reason == "BAD_TOKENS"
+
+    path.write_text(line)
+    callers = TokenAuth(path, clock)
+    path.write_text(content)
+    clock.now += 1
+    with pytest.raises(AuthError):
+        callers.identify(bearer(token))
+
+
 def test_a_change_of_the_file_is_seen(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Within a second; a broken file changes nothing; a quota that is used up stays so."""
     clock, path = Clock(), tmp_path / "tokens"
