@@ -1,7 +1,7 @@
 """Excel workbooks of one sheet (extra `excel`): read row by row, and written at the end.
 
-Cells keep their values and number formats; a formula becomes the value that it had. As for Parquet
-the job writes an Arrow stream of the answers, from which `write_excel` makes the workbook.
+Cells keep their values and number formats; a formula becomes its value. As with Parquet, the job
+writes an Arrow stream of the answers, and `write_excel` makes the workbook from it.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class _Exact(float):
 
 
 class ExcelTable:
-    """A workbook, opened. Blank rows stay, and are no rows of the table."""
+    """An opened workbook. Blank rows stay, but are not rows of the table."""
 
     def __init__(
         self, raw: BinaryIO, *, name: str, size_bytes: int, layout: Layout, columns: AnswerSchema
@@ -223,7 +223,7 @@ def _open_sheet(raw: BinaryIO, name: str, wanted: str | None) -> Any:
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # of styles it lacks
             book = openpyxl.load_workbook(raw, read_only=True, data_only=True)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        why = f"{name} is not a whole Excel workbook ({error}): save it as .xlsx again, or name"
+        why = f"{name} is not a complete Excel workbook ({error}): save it as .xlsx again, or name"
         why += " its format with --format"
         raise TableError(why, reason="UNREADABLE") from error
     if wanted is not None:
