@@ -31,7 +31,7 @@ __all__ = [
     "to_frame",
 ]
 
-# These libraries send usage reports unless a variable says no before they are imported: ONNX
+# These libraries send usage reports unless a variable forbids it before the import: ONNX
 # Runtime on Linux since 1.29 (onnxruntime #27379), and Ray. A variable that the user has set stays.
 for _name, _off in {"ORT_DISABLE_TELEMETRY": "1", "RAY_USAGE_STATS_ENABLED": "0"}.items():
     os.environ.setdefault(_name, _off)

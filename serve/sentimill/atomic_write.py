@@ -1,4 +1,4 @@
-"""Writes files so that a reader, or a crash, finds the old content or the new, and never a mix.
+"""Writes files so that nobody ever reads a mix of old and new content, not even after a crash.
 
 The run time and training both use these functions. A file is written under another name in the
 same folder, flushed to the disk, and renamed into place.
@@ -26,7 +26,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 def open_atomically(path: Path) -> Iterator[IO[bytes]]:
     """Open a file that appears as *path* when the block ends well, and otherwise not at all.
 
-    The folder is made where it is missing.
+    A missing folder is created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -47,7 +47,7 @@ def open_atomically(path: Path) -> Iterator[IO[bytes]]:
 def new_folder(path: Path) -> Iterator[Path]:
     """Make a folder that appears as *path* when the block ends well, and otherwise not at all.
 
-    A folder that is there is replaced. The folder above is made where it is missing.
+    An existing folder is replaced, and is missing for a moment. A missing parent is created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -83,16 +83,16 @@ def write_durably(path: Path, data: bytes) -> None:
 
 
 def move_into_place(file: Path, target: Path) -> None:
-    """Rename *file* to *target*, at once and durably, also from another disk.
+    """Move *file* to *target* atomically and durably, even from another disk.
 
-    file: its content is on the disk already.
+    file: its content must already be on the disk.
     """
     try:
         file.replace(target)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        # Another disk: copy it next to the target first, so that the name still appears at once.
+        # Another disk: copy it next to the target first, so that the rename is still atomic.
         part = target.with_name(f".{target.name}.part")
         shutil.copyfile(file, part)
         with part.open("rb") as copied:

@@ -59,7 +59,7 @@ T = TypeVar("T")
 Rows = Sequence[NDArray[np.int64]]
 
 BATCH_TOKENS: Final = {"cpu": 512, "cuda": 32_768}
-"""Padded tokens (rows times longest) in one engine call, by provider, unless the caller says.
+"""Default number of padded tokens (rows times longest) in one engine call, by provider.
 
 A CPU is no faster with more (benchmarks/engine/engine_rate.py): the states of more tokens do not
 fit into the cache of a core, and every call waits for a whole batch. An H200 is a third slower with
@@ -165,8 +165,8 @@ class Classifier:
         """Return one result for each text, in order: its prediction, or its TextError.
 
         texts: a list, a pandas or polars Series, a numpy array or an Arrow array. A missing value
-        and a value that is no string get a TextError too. Texts are sorted by length inside, so a
-        mixed list costs little padding. progress: show a progress bar. explain: split each text and
+        and a value that is not a string get a TextError too. Texts are sorted by length, so a mixed
+        list costs little padding. progress: show a progress bar. explain: split each text and
         answer its sentences too, see `Prediction.sentences`. neighbours: how many reviews of the
         index an answer shows, at most 32.
 
@@ -197,7 +197,7 @@ class Classifier:
     ) -> tuple[list[Encoded | TextError], NDArray[np.float32]]:
         """Return the tokens or the error of each item, and the logits of those with tokens.
 
-        Behind the logits, a row has the pooled state if the classifier was loaded with `states`.
+        If the classifier was loaded with `states`, a row has the pooled state after the logits.
         """
         found = iter(self.encoder.encode([item for item in items if isinstance(item, str)]))
         encoded = [next(found) if isinstance(item, str) else item for item in items]
@@ -237,13 +237,13 @@ class Classifier:
         """Pad *rows* of token ids and return their logits (rows, labels), from any thread.
 
         other_calls: see `Engine.run`. Raises EngineError when the engine fails, and when its logits
-        are NaN or infinite: they would pass for a label with high confidence.
+        are NaN or infinite: they could look like a label with high confidence.
         """
         tokens = self.padded_length(max(map(len, rows)))
         padded = pad(rows, self.bundle.manifest.pad_id, tokens=tokens)
         logits = self.engine.run(*padded, other_calls=other_calls)
         if lost := int((~np.isfinite(logits)).any(axis=1).sum()):
-            why = f"the engine gave no finite numbers for {lost} of {len(rows)} texts"
+            why = f"the engine returned NaN or infinity for {lost} of {len(rows)} texts"
             raise EngineError(why, reason="ENGINE_FAILED")
         return logits
 
@@ -268,13 +268,13 @@ class Classifier:
         encoded: Sequence[Encoded],
         near: Iterable[tuple[Neighbour, ...]] = (),
     ) -> list[Prediction]:
-        """Turn logits (rows, labels) into calibrated answers; *near*: neighbours of the first."""
+        """Turn logits (rows, labels) into calibrated answers; *near* belongs to the first rows."""
         labels, digest = self.labels, self.bundle.digest
         probs = probabilities(logits[:, : len(labels)], self._temperature)
         foreign = np.array([text.foreign for text in encoded], dtype=bool)
         made = decide(probs, labels, self.threshold, foreign)
         scores = repeat(None) if made.score is None else made.score.tolist()
-        # Whole columns leave numpy at once, which is much faster than one number at a time.
+        # Converting whole columns is much faster than converting one number at a time.
         columns = (
             made.best.tolist(), probs.tolist(), scores, made.confidence.tolist(),
             made.abstained.tolist(),
@@ -302,7 +302,7 @@ class Classifier:
         return predictions
 
     def _replay_golden(self) -> None:
-        """Check the golden texts in one batch and each alone: some engines fail in one shape."""
+        """Check the golden texts together and each alone: some engines fail in only one case."""
         golden = self.bundle.manifest.golden
         texts = [one.text for one in golden]
         together = self.classify(texts)
@@ -313,7 +313,7 @@ class Classifier:
     def probe(self) -> None:
         """Run one golden text again, alone, and check its answer; from any thread.
 
-        A watchdog asks so whether the engine still works. It costs one engine call of a short text.
+        The watchdog tests the engine with it. It costs one engine call of a short text.
 
         Raises:
             EngineError: the engine fails.

@@ -128,9 +128,9 @@ def _native(answers: pa.Table, backend: str) -> object:
 
 
 def _joined(parts: Sequence[object]) -> object:
-    """Return the *parts* of one row as one text, or the first that is not a text: it has no answer.
+    """Join the *parts* of one row. If one is not a text, return it, so that the row gets an error.
 
-    Without this rule, a number among the parts would be left out and nobody told.
+    Without this rule, a number among the parts would be left out silently.
     """
     wrong = (part for part in parts if getattr(text_of(part), "reason", "") == "NOT_TEXT")
     return next(wrong, join_texts(parts))
@@ -157,7 +157,7 @@ def _table(results: Sequence[Result], labels: tuple[str, ...], prefix: str) -> p
 def _check_columns(
     present: Sequence[str], wanted: Sequence[str | int], added: Sequence[str]
 ) -> None:
-    """Raise InputError when a text column is missing, or an added column is there already."""
+    """Raise InputError when a text column is missing, or an added column already exists."""
     missing = ", ".join(repr(name) for name in wanted if name not in present)
     if missing or not wanted:
         why = f"the table has no column {missing}" if missing else "text=[] names no column"

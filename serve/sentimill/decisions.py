@@ -1,4 +1,4 @@
-"""Turns logits into calibrated probabilities, and these into label, score and confidence.
+"""Turns logits into calibrated probabilities, and probabilities into labels and scores.
 
 `Classifier` and the columns of scored files both use these functions, so they always agree.
 """
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """What follows from the probs of many texts, one value a row.
+    """The decisions for many texts, one value per row.
 
     best: (rows,) index of the most probable label. score: (rows,) float32, P(positive) -
     P(negative), or None where the labels are not sentiments. confidence: (rows,) float32.
@@ -33,9 +33,9 @@ def decide(
     threshold: float | None,
     foreign: NDArray[np.bool_],
 ) -> Decisions:
-    """Return what follows from calibrated *probs* (rows, labels) float32.
+    """Return the decisions for calibrated *probs* (rows, labels) float32.
 
-    threshold: the confidence below which the model abstains; None, it never does. foreign: (rows,)
+    threshold: the confidence below which the model abstains; None for never. foreign: (rows,)
     whether a text is in a language that the model was not made for; it abstains on these too.
     """
     score = None

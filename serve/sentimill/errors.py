@@ -17,8 +17,8 @@
     └── SomeRowsFailed        a job finished, and some of its rows have an error
 
 Code raises these errors, and the table `OUTCOMES` says which gRPC code and which exit code each of
-them becomes. This module imports nothing of ours, so that every package may import it. Every error
-survives pickle and copy, so it can cross the boundary of a process.
+them becomes. This module imports no other one of Sentimill, so that each of them may import it.
+Every error survives pickle and copy, so it can be passed between processes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Final, NamedTuple
 class SentimillError(Exception):
     """The root. `reason` is stable and for programs; the message is for people and may change.
 
-    A reason is UPPER_SNAKE_CASE. gRPC calls carry it as `google.rpc.ErrorInfo.reason`, and scored
+    A reason is UPPER_SNAKE_CASE. gRPC calls return it as `google.rpc.ErrorInfo.reason`, and scored
     files have it in the column `sentiment_error`.
     """
 
@@ -38,8 +38,8 @@ class SentimillError(Exception):
         self.reason = reason
 
     def __reduce__(self) -> tuple[object, ...]:
-        # What `BaseException` does instead is to call the class with the message alone, which
-        # fails: in a worker's result, that failure would hang the process that waits for it.
+        # `BaseException.__reduce__` calls the class with the message alone, which fails. In the
+        # result of a worker process, that failure would hang the process that waits for it.
         return _restore, (type(self), self.args, self.__dict__)
 
 
@@ -59,8 +59,8 @@ class UsageError(SentimillError):
 class InputError(SentimillError):
     """The data that the caller gave cannot be used.
 
-    `field` is the path of the bad value in the caller's message, such as ``items``, and a gRPC call
-    carries it as `google.rpc.BadRequest`. It is None where there is no message or no path.
+    `field` is the path of the bad value in the caller's message, such as ``items``. A gRPC call
+    returns it as `google.rpc.BadRequest`. It is None where there is no message or no path.
     """
 
     def __init__(self, message: str, *, reason: str, field: str | None = None) -> None:
@@ -83,7 +83,7 @@ class TextError(InputError):
 
 
 class TableError(InputError):
-    """A file cannot be read, or a place in it; the message names file, row and remedy."""
+    """A file or a part of it cannot be read; the message names file, row and remedy."""
 
 
 class MissingError(InputError):

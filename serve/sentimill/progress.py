@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def progress_bar(total: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
-    """Give a function that moves the bar on by a number of texts; it does nothing unless *shown*.
+    """Yield a function that advances the bar by a number of texts; it does nothing unless *shown*.
 
     The bar goes to stderr. Where stderr is neither a terminal nor a notebook, nothing is written.
     """

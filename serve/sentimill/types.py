@@ -1,6 +1,6 @@
 """The types that classifier, server and clients share: predictions, facts of a model, limits.
 
-This module imports errors and the standard library alone, so a client needs no numpy.
+This module imports only errors and the standard library, so a client needs no numpy.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ MAX_TEXT_BYTES: Final = 1 << 20
 """The largest text accepted, in bytes of UTF-8. A longer text is a whole file in one cell."""
 
 EXPLAINED_SHARE: Final = 16
-"""A request may have so many times fewer texts where their sentences are answered too."""
+"""If sentences are answered too, a request may have this many times fewer texts."""
 
 NEIGHBOURS: Final = 5
-"""How many reviews of an index an answer shows unless the caller says."""
+"""How many reviews of an index an answer shows by default."""
 
 _MAX_NEIGHBOURS: Final = 32
 
@@ -31,7 +31,7 @@ class Probs(tuple[float, ...]):
 
     `probs[0]`, `max(probs)` and `zip(labels, probs)` work as with any tuple. `probs["positive"]`
     gives the probability of one label, and `dict(probs)` gives all of them by label. `labels` is
-    empty where they are not known: a server of an older version does not send them.
+    empty if they are not known: a server of an older version does not send them.
     """
 
     labels: tuple[str, ...]
@@ -72,12 +72,12 @@ class Probs(tuple[float, ...]):
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """One sentence of a text, and what it does to the answer.
+    """One sentence of a text, and its effect on the answer.
 
-    start, end: its place in the text as it came, in characters. label, probs: the answer to the
-    sentence alone. change: the score of the text minus its score without the sentence: below 0
-    where the sentence makes the text more negative. Where the labels are not sentiments, it is of
-    the probability of the text's label. None where nothing is left without the sentence.
+    start, end: its place in the original text, in characters. label, probs: the answer to the
+    sentence alone. change: the score of the text minus its score without the sentence; below 0 if
+    the sentence makes the text more negative. If the labels are not sentiments, change is that of
+    the probability of the text's label. None if nothing is left without the sentence.
     """
 
     start: int
@@ -108,10 +108,10 @@ class Prediction:
     to 1; `probs["positive"]` works too. score: P(positive) - P(negative), -1 to 1; None where the
     labels are not sentiments. confidence: the largest of probs. abstained: treat the label as a
     guess; `abstain_reason` says why. truncated: part of the text was left out. tokens: how many
-    tokens the model read. answered_by: `large` where a client's fallback gave label and probs in
-    the student's place. model_digest: the sha256 of the manifest of the bundle that answered, empty
-    where it is not known. sentences: where the caller asked for them. neighbours: where there is an
-    index, the nearest first; a server sends those that were asked for, without their texts.
+    tokens the model read. answered_by: `large` if a client's fallback replaced label and probs of
+    the student. model_digest: the sha256 of the manifest of the bundle that answered, empty if it
+    is not known. sentences: empty unless the caller asked for them. neighbours: the nearest reviews
+    of an index, if there is one; a server sends only those asked for, without their texts.
     """
 
     label: str
@@ -129,7 +129,7 @@ class Prediction:
 
 
 Result: TypeAlias = Prediction | TextError | EngineError
-"""What one text got from a server. A classifier in this process raises EngineError instead."""
+"""The result of one text from a server. A classifier in this process raises EngineError instead."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""From waiting texts to batches: admission, the choice of a batch, the scheduler."""
+"""Turns waiting texts into batches: admission, batch selection and the scheduler."""

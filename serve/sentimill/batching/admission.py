@@ -1,4 +1,4 @@
-"""Decides what may enter the queue. It counts texts and tokens, never calls."""
+"""Decides which requests may enter the queue. It limits texts and tokens, not calls."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from sentimill.errors import InputError, UnavailableError
 from sentimill.observability.metrics import Metrics
 
 _DECAY: Final = 0.9
-"""Weight of the past in a running estimate, at each engine call."""
+"""Each engine call multiplies the weight of all earlier calls in an estimate by this."""
 
 _BULK_SHARE: Final = 0.75
 """Share of the queue that bulk texts may fill; the rest is kept for interactive calls."""
 
 _PATIENCE: Final = 1.5
-"""A deadline is accepted when it is this many times the estimated wait away.
+"""A deadline must be at least this many times the estimated wait away.
 
-Texts of like length go first, and the engine's rate moves. If all that would be just in time came
-in, the queue would fill to the edge of its deadlines, and half of what is computed would come too
-late (benchmarks/serving/latency.py, overload).
+Batches prefer texts of similar length, and the engine's speed varies. Without a margin the queue
+would fill with texts that are only just in time, and half of the answers would come too late
+(benchmarks/serving/latency.py, overload).
 """
 
 _TURN_SHARE: Final = 4 / 3
-"""Bulk texts anchor every fourth batch, so interactive ones wait at most so many times as long."""
+"""Every fourth batch has a bulk anchor: interactive texts wait at most this many times as long."""
 
 
 class Admission:
-    """Counts the texts and tokens that wait or run, and refuses what would pass the limits.
+    """Counts the texts and tokens that wait or run, and refuses requests beyond the limits.
 
-    A caller that already holds something may hold, with the new request, at most as many texts (or
-    tokens) as would then still be free. A single caller thus leaves half of the queue free, and
-    two leave a third once both are held to it. A caller that holds nothing may use all that is
+    A caller that already has texts in the queue may add more while it has, with them, at most as
+    many texts (or tokens) as would then still be free. Limited in this way, one caller leaves half
+    of the queue free, and two leave a third. A caller with nothing in the queue may use all that is
     free. This is the dynamic threshold of Choudhury and Hahne (1998, "Dynamic queue length
     thresholds for shared-memory packet switches", with alpha = 1). The empty caller has no share:
-    it stands for callers that nobody tells apart.
+    it stands for all callers without a name.
     """
 
     def __init__(self, *, max_texts: int, max_tokens: int, metrics: Metrics) -> None:
@@ -54,13 +54,13 @@ class Admission:
     def enter(
         self, texts: int, seconds_left: float | None = None, *, bulk: bool = False, caller: str = ""
     ) -> None:
-        """Count *texts* in, before anything is done for them.
+        """Count *texts* in, before any work on them.
 
         Raises:
-            InputError: the queue never holds so many.
-            UnavailableError: the limit or the caller's share would be passed. Or the estimated
-                wait, and half as much again, is longer than *seconds_left* until the caller's
-                deadline. An empty queue refuses no deadline.
+            InputError: the queue never holds that many.
+            UnavailableError: the request would exceed the limit or the caller's share. Or 1.5
+                times the estimated wait is longer than *seconds_left* until the caller's deadline.
+                An empty queue refuses no deadline.
         """
         own = self._texts_of[caller] if caller else 0
         self._check("texts", self.texts, texts, self.max_texts, own, bulk=bulk)
@@ -72,7 +72,7 @@ class Admission:
     def enter_tokens(
         self, tokens: int, seconds_left: float | None, *, bulk: bool = False, caller: str = ""
     ) -> None:
-        """Count *tokens* in, with their own time added to the wait. Raises as `enter` does."""
+        """Count *tokens* in; the wait includes their own time. Raises as `enter` does."""
         own = self._tokens_of[caller] if caller else 0
         self._check("tokens", self.tokens, tokens, self.max_tokens, own, bulk=bulk)
         self._check_wait(tokens, seconds_left, bulk=bulk, caller=caller)
@@ -82,7 +82,7 @@ class Admission:
         self._metrics.waiting_tokens.set(self.tokens)
 
     def leave(self, texts: int, tokens: int, *, bulk: bool = False, caller: str = "") -> None:
-        """Count out what was counted in."""
+        """Subtract what was counted in."""
         self.texts -= texts
         self.tokens -= tokens
         self.bulk_tokens -= tokens * bulk
@@ -96,10 +96,9 @@ class Admission:
     def wait_seconds(self, tokens: int = 0, *, bulk: bool = True, caller: str = "") -> float:
         """Estimate how long *tokens* that came now would wait; 0 before anything was measured.
 
-        Bulk texts wait for everything. Interactive ones wait for other interactive texts, and at
-        most for one bulk batch in four. With a caller, they wait no longer than callers that take
-        turns make them: while the engine computes a token of theirs it computes one of each other
-        caller, and an average batch of each before their turn comes.
+        Bulk texts wait for everything. Interactive texts wait for other interactive texts, and for
+        at most one bulk batch in four. Callers take turns. So the texts of *caller* wait for at
+        most one average batch of each caller, and one token of every other caller per own token.
         """
         interactive = self.tokens - self.bulk_tokens
         ahead = self.tokens if bulk else min(self.tokens, interactive * _TURN_SHARE)
@@ -139,21 +138,22 @@ class Admission:
         free = limit - now - more
         if free < 0:
             raise UnavailableError(
-                f"{now} {unit} wait, {more} more would pass the limit of {limit}: try again later",
+                f"{now} {unit} wait, {more} more would exceed the limit of {limit}: try again"
+                " later",
                 reason="QUEUE_FULL",
             )
         if own and own + more > free:
             raise UnavailableError(
-                f"{own} {unit} of this caller wait, and with {more} more it would hold more than"
-                f" the {free} that it leaves for others: try again later",
+                f"{own} {unit} of this caller wait, and {more} more would leave only {free} for"
+                " other callers: try again later",
                 reason="CALLER_SHARE_FULL",
             )
 
     def _check_wait(
         self, tokens: int, seconds_left: float | None, *, bulk: bool, caller: str
     ) -> None:
-        # A call to an empty queue is let in on any estimate: only an engine call can correct one
-        # that is too high, and a server that refused all calls would never make another.
+        # An empty queue admits every call: only an engine call can correct an estimate that is too
+        # high, and a server that refuses all calls would never make one.
         if seconds_left is None or not self.tokens or not self.seconds_for(1):
             return
         before = self.wait_seconds(tokens, bulk=bulk, caller=caller)
@@ -167,7 +167,7 @@ class Admission:
 
 
 class _Pace:
-    """Tokens of calls and the seconds that they took; old calls weigh less."""
+    """Tokens of engine calls and the seconds that they took; older calls weigh less."""
 
     def __init__(self) -> None:
         self._calls = 0.0

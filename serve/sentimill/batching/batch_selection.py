@@ -2,7 +2,7 @@
 
 Texts wait in two queues, interactive and bulk. In each, callers take turns (`fair_queue`). A batch
 costs ``rows * longest`` tokens, so it is built around one text, its anchor, and filled with texts
-of like length. The kind of the anchor changes from batch to batch, so that no text waits for ever:
+of similar length. The kind of anchor changes from batch to batch, so that no text waits for ever:
 
 ====  ==========================================================
 turn  anchor
@@ -13,9 +13,9 @@ turn  anchor
 3     the oldest bulk text of the caller whose turn it is
 ====  ==========================================================
 
-An empty queue leaves its turn to the other. Where at most ``c`` callers wait at a time in a queue,
-a text with ``n`` older ones of its own caller there is in one of the next ``2 * c * (n + 1)``
-batches when it is interactive, and of the next ``4 * c * (n + 1)`` when it is bulk. That holds
+An empty queue passes its turn to the other. Let ``c`` be the most callers that wait in a queue at a
+time, and ``n`` the number of older texts of the same caller there. Then an interactive text is in
+one of the next ``2 * c * (n + 1)`` batches, and a bulk text in one of the next ``4 * c * (n + 1)``,
 whatever arrives in the meantime (tests/serve/batching/test_batch_selection.py).
 """
 
@@ -51,10 +51,10 @@ def take_batch(
     """Remove and return the next batch, interactive texts first.
 
     It never costs more than *budget* padded tokens, unless its only text is longer. Bulk texts get
-    what the interactive ones leave of the budget. least_useful: a text joins only while at least
-    this share of the batch is no padding. With 0 the budget is filled whatever the padding, which
-    is fastest on a GPU and not on a CPU. window: how many texts of each queue may join. turn: the
-    number of this batch, counted on by one each time.
+    what the interactive ones leave of the budget. least_useful: a text joins only if at least
+    this share of the batch's tokens is then not padding. With 0 padding does not matter, which is
+    fastest on a GPU but not on a CPU. window: how many texts of each queue may join. turn: the
+    number of this batch; the caller adds one each time.
     """
     bulk = FairQueue() if bulk is None else bulk
     anchored = bulk if (bulk and turn % TURNS == _BULK_TURN) or not interactive else interactive
@@ -78,7 +78,7 @@ def take_batch(
 
 
 class _Growth:
-    """A batch that grows around its anchor: rows, longest, and how many of its tokens are texts."""
+    """A batch that grows around its anchor: rows, longest, and how many tokens are not padding."""
 
     def __init__(self, length: int, budget: int, least_useful: float) -> None:
         self._rows = 1
@@ -88,9 +88,9 @@ class _Growth:
         self._least_useful = least_useful
 
     def fill(self, lengths: list[int], anchor: int | None) -> set[int]:
-        """Take what fits of one queue, nearest in length first, and return the places taken.
+        """Add the texts of one queue that fit, nearest in length first, and return their places.
 
-        anchor: the place of the text that the batch was begun with, if it is in this queue.
+        anchor: the place of the batch's first text, if it is in this queue.
         """
         order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
         ordered = [lengths[i] for i in order]

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class CallTime:
-    """One engine call. started: on the clock. seconds, busy_seconds: set when the call has ended.
+    """One engine call; seconds and busy_seconds are set when it has ended.
 
-    busy_seconds: the engine's time since the last call ended, or since the engine was idle. The
-    busy_seconds of all calls add up to the time in which at least one call ran.
+    started: time on the clock. busy_seconds: time since the last call ended or, if the engine was
+    idle, since this call began. Those of all calls add up to the time in which at least one ran.
     """
 
     started: float
@@ -33,7 +33,7 @@ class CallClock:
 
     @property
     def running_since(self) -> float | None:
-        """When the oldest of the calls that run now began; None while the engine is idle."""
+        """When the oldest running call began; None while the engine is idle."""
         with self._lock:
             return min((call.started for call in self._running.values()), default=None)
 

@@ -9,7 +9,7 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Waiting(Protocol):
-    """What batching needs to know of a waiting text.
+    """What batching needs to know about a waiting text.
 
     length: tokens that the engine computes for it. deadline: when its caller gives up, on any one
     clock; infinity for never. caller: texts with the same value share one caller's turns.
@@ -51,10 +51,10 @@ class FairQueue(Generic[T]):
             self._size += 1
 
     def oldest(self, count: int) -> list[T]:
-        """Return up to *count* texts, the first of which has its turn, and remove none.
+        """Return up to *count* texts without removing them; the caller of the first has its turn.
 
-        Each caller gives the oldest of its texts, and all callers equally many of them. What a
-        caller does not use of its share goes to the others.
+        Each caller gives its oldest texts, and all callers give equally many. Whatever a caller
+        does not use of its share goes to the others.
         """
         callers = list(islice(self._ring.items(), count))
         shares: dict[str, int] = {}
@@ -81,7 +81,7 @@ class FairQueue(Generic[T]):
         self._size -= len(taken)
 
     def drop(self, unwanted: Callable[[T], bool]) -> int:
-        """Remove the texts that are *unwanted*, and return how many they were."""
+        """Remove the *unwanted* texts, and return their number."""
         before = self._size
         for caller, items in list(self._ring.items()):
             wanted = deque(item for item in items if not unwanted(item))

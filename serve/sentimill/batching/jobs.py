@@ -13,7 +13,7 @@ from sentimill.errors import EngineError
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The answer to one job, in its order: logits (labels,) float32, or the error of that text."""
+    """The answer to one job: for each text in order, logits (labels,) float32 or its error."""
 
     logits: list[NDArray[np.float32] | EngineError]
     queue_seconds: float
@@ -40,7 +40,7 @@ class Job:
     engine_seconds: float = 0.0
 
     def fail(self, error: Exception) -> None:
-        """Answer the whole request with *error*, unless it has an answer."""
+        """Answer the whole request with *error*, unless it is already answered."""
         if not self.done.done():
             self.done.set_exception(error)
 

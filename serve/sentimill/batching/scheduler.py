@@ -36,14 +36,13 @@ _PREPARED: Final = 1
 """Batches that wait in the thread pool behind those that run, so that the engine never idles."""
 
 _Ran = tuple[Item, NDArray[np.float32] | EngineError]
-"""A text that somebody waited for when its batch began, and its logits or its error."""
+"""A text whose caller still waited when its batch began, and its logits or its error."""
 
 
 class Scheduler:
-    """Feeds an engine from a queue of jobs. All methods are for the event loop's thread.
+    """Feeds an engine from a queue of jobs. Call all methods in the event loop's thread.
 
-    consecutive_failures: how many batches in a row have failed for all of their texts, up to the
-    last one that has ended.
+    consecutive_failures: how many of the latest batches in a row have failed for all their texts.
     """
 
     def __init__(
@@ -63,14 +62,14 @@ class Scheduler:
         Args:
             run: takes ragged token ids and the number of other calls that run or wait; returns
                 logits (rows, labels). Threads call it, and it may raise EngineError.
-            admission: told how fast the engine is.
+            admission: learns here how fast the engine is.
             metrics: counts batches where they are decided.
             budget: padded tokens in one batch.
-            padded_length: what the engine computes for a text of so many tokens.
+            padded_length: the length to which the engine pads a text of so many tokens.
             least_useful: see `take_batch`.
-            computed_tokens: what the engine computes in one call for texts of so many tokens. The
-                default is the padded size: rows times the longest.
-            calls: how many calls of *run* go at once.
+            computed_tokens: how many tokens the engine computes in one call for texts of these
+                lengths. The default is the padded size: rows times the longest.
+            calls: how many calls of *run* may run at once.
         """
         self.consecutive_failures = 0
         self._run = run
@@ -111,10 +110,10 @@ class Scheduler:
         self._loop = asyncio.create_task(self._feed(), name="batching")
 
     async def close(self, timeout_seconds: float | None = None) -> None:
-        """Finish what runs, then stop. What still waits gets UnavailableError.
+        """Finish the running batches, then stop. Waiting requests get UnavailableError.
 
-        timeout_seconds: after so long, the callers of an engine call that hangs get
-        UnavailableError too. Its thread goes on: nothing in Python can end it.
+        timeout_seconds: after this time, the callers of an engine call that hangs get
+        UnavailableError too. Its thread keeps running: nothing in Python can end it.
         """
         self._closed = True
         if self._loop is not None:
@@ -130,7 +129,7 @@ class Scheduler:
         self._bulk.clear()
         for task in hung:
             task.cancel()
-        # A thread of an earlier close may hang still, and this is the event loop.
+        # A thread may still hang from an earlier close; waiting for it would block the event loop.
         idle = not hung and self._clock.running_since is None
         self._threads.shutdown(wait=idle, cancel_futures=True)
 
@@ -144,10 +143,9 @@ class Scheduler:
     ) -> Answer:
         """Queue the texts of one request and return their logits when all are done.
 
-        bulk: after interactive texts; see `batch_selection`. caller: whose share of the engine the
-        request uses. deadline: on the clock of `time.monotonic`. As soon as the last text would be
-        computed after it, the texts that still wait are dropped. The waiting texts of a caller who
-        is cancelled are dropped too.
+        bulk: behind interactive texts; see `batch_selection`. caller: whose share of the engine the
+        request uses. deadline: on the clock of `time.monotonic`. The waiting texts of a request are
+        dropped when its last text would be computed after the deadline, and when it is cancelled.
 
         Raises:
             DeadlineError: the deadline passed, or would, while texts were waiting.
@@ -171,7 +169,7 @@ class Scheduler:
             return await future
         except asyncio.CancelledError:
             self._abandoned += job.waiting_texts
-            # Not at once for each: a connection that breaks ends thousands of calls together.
+            # Not after each call: one broken connection cancels thousands of calls together.
             if 2 * self._abandoned > len(self._interactive) + len(self._bulk):
                 self._drop_abandoned()
             raise
@@ -195,14 +193,14 @@ class Scheduler:
             task.add_done_callback(self._tasks.pop)
 
     def _take_or_fail(self) -> list[Item]:
-        """Return the next batch; where none can be formed, fail all that wait, and serve on.
+        """Return the next batch; if that raises, fail all waiting requests and keep serving.
 
-        The culprit is not known, and the texts of a batch that broke off are in no queue any more.
+        The text that caused it is not known, and the texts of the broken batch are in no queue now.
         """
         try:
             return self._take()
         except Exception:
-            log.exception("no batch could be formed of %d requests", len(self._jobs))
+            log.exception("no batch could be formed from %d requests", len(self._jobs))
             running = Counter(item.job for item in self._in_engine())
             for job in self._jobs:
                 if job.left > running[job]:
@@ -214,7 +212,7 @@ class Scheduler:
 
     def _in_engine(self) -> list[Item]:
         """Return the texts of the batches that run or are prepared."""
-        # A task may have just ended, and still be here.
+        # A task that has just ended may still be listed.
         return [item for task, batch in self._tasks.items() if not task.done() for item in batch]
 
     def _take(self) -> list[Item]:
@@ -245,11 +243,11 @@ class Scheduler:
     def _give_up_late(self, batch: list[Item]) -> None:
         """Fail the jobs in *batch* whose last text would be computed after their deadline.
 
-        The estimate for what a job has left is the least it may take: as if nobody else waited.
+        The estimate for the rest of a job is a lower bound: it assumes that nobody else waits.
         """
         now = computed = time.monotonic()
         ahead = sum(len(item.ids) for item in self._in_engine())
-        # An idle engine is tried on any estimate: only a call can correct one that is too high.
+        # An idle engine is always tried: only a call can correct an estimate that is too high.
         if ahead:
             wanted = (i for i in batch if not i.job.done.done() and i.deadline > now)
             computed += self._admission.seconds_for(ahead / self._calls)
@@ -262,10 +260,10 @@ class Scheduler:
                 job.begun = True
 
     def _give_up(self, job: Job) -> None:
-        """Answer that *job* is too late. Its waiting texts are left out of the next batches."""
+        """Fail *job* as too late. Its waiting texts are left out of the next batches."""
         if job.done.done():
             return
-        what = "no more of it is computed" if job.begun else "nothing was computed for it"
+        what = "the rest is not computed" if job.begun else "nothing was computed for it"
         why = f"the deadline would pass before the answer: {what}"
         job.done.set_exception(DeadlineError(why, reason="DEADLINE_EXCEEDED"))
         self._abandoned += job.waiting_texts
@@ -286,7 +284,7 @@ class Scheduler:
             ran, took = await loop.run_in_executor(self._threads, self._call, batch, other_calls)
             self._settle(batch, ran, took)
         except Exception:
-            # `_call` keeps the errors of the engine. The loop must survive any other.
+            # `_call` returns the engine's errors. The loop must survive any other error.
             log.exception("a batch of %d texts was lost", len(batch))
             for item in batch:
                 item.job.fail(EngineError("the batch was lost", reason="ENGINE_FAILED"))
@@ -298,9 +296,9 @@ class Scheduler:
 
         The time is None if nobody waits any more, and then the engine is not called.
 
-        A batch may have waited behind another call. This thread only looks, and the event loop
-        settles the texts left out. It looks at facts alone: an estimate that is too high would
-        keep an idle engine from ever being tried.
+        A batch may have waited behind another call. This thread only skips texts; the event loop
+        answers their callers. It skips none on an estimate: one that is too high would keep an idle
+        engine from ever being tried.
         """
         now = time.monotonic()
         alive = [i for i in batch if not i.job.done.done() and i.deadline > now]
@@ -315,7 +313,7 @@ class Scheduler:
         return [(item, errors.get(i, row)) for i, (item, row) in enumerate(answers)], took
 
     def _settle(self, batch: list[Item], ran: list[_Ran], took: CallTime | None) -> None:
-        """Give the texts of *ran* their answers, and give up what of *batch* was too late."""
+        """Answer the texts of *ran*, and give up those of *batch* that were too late."""
         self._metrics.dropped_texts.inc(len(batch) - len(ran))
         started = took.started if took else time.monotonic()
         for item in batch:

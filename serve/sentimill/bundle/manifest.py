@@ -5,8 +5,8 @@
     bundle/
       manifest.json      everything a reader must know, and the sha256 of every other file
       tokenizer.json     the only tokenizer file
-      onnx/fp32.onnx     one graph a precision, without external data
-      config.json  model.safetensors       the encoder and the head, to train on
+      onnx/fp32.onnx     one graph per precision, without external data
+      config.json  model.safetensors       the encoder and the head, for further training
       README.md  metrics.json  report.html  the model card and the evaluation
 
 Nothing else passes between training and serving. `reader` opens a bundle, `writer` writes one.
@@ -53,9 +53,9 @@ class Precision(msgspec.Struct, frozen=True, kw_only=True):
     file: the graph. bf16 names the fp32 graph, which an engine rounds by itself. packed: the same
     graph without padding, for GPUs; None where there is none. temperature: the logits are divided
     by it before the softmax (Guo et al. 2017, section 4.2). max_logit_difference: the largest
-    absolute difference over `parity_rows` rows, of fp32 from torch and of the others from fp32.
-    agreement, macro_f1_drop, ece_change: what the gate measured on those rows against fp32; None
-    in fp32 itself. threshold: takes the place of the manifest's; None leaves that.
+    absolute difference over `parity_rows` rows, between fp32 and torch or another precision and
+    fp32. agreement, macro_f1_drop, ece_change: what the gate measured on those rows against fp32;
+    None for fp32 itself. threshold: replaces that of the manifest unless it is None.
     """
 
     file: str
@@ -75,10 +75,10 @@ class Precision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Golden(msgspec.Struct, frozen=True, kw_only=True):
-    """A text of our own and the probs that every load must reproduce, in the order of `labels`.
+    """A test text and the probs that every load must reproduce, in the order of `labels`.
 
-    label: the most probable one, so that labels in another order are noticed; bundles made before
-    this field have None.
+    label: the most probable one, so that labels in another order are noticed; None in bundles that
+    are older than this field.
     """
 
     text: str
@@ -89,7 +89,7 @@ class Golden(msgspec.Struct, frozen=True, kw_only=True):
 class Source(msgspec.Struct, frozen=True, kw_only=True):
     """A file that the model was trained on, by name and hash; its texts are not in the bundle.
 
-    texts: base64 of hashes of some of its texts, by which the file is known in another form.
+    texts: base64 of hashes of some of its texts, to recognize the file in another format.
     """
 
     name: str
@@ -101,13 +101,13 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """All of manifest.json.
 
-    created: UTC in ISO 8601. threshold: confidence below which the model abstains; None, it never
-    does. threshold_coverage, threshold_error: the share of the validation rows that it answers, and
-    of those answers the share that is wrong; None without a threshold. label_mix: the share of each
-    label among the model's own answers on its test split, from which drift is counted. cleaning:
-    the version of `sentimill.text.cleaning` that the model was trained with; the absent field means
-    version 1. languages: ISO 639-1 codes of the languages that the model was made for;
-    empty where they are not known, and then no text abstains because of its language.
+    created: UTC in ISO 8601. threshold: confidence below which the model abstains; None for never.
+    threshold_coverage, threshold_error: the share of the validation rows that it answers, and the
+    share of these answers that is wrong; None without a threshold. label_mix: the share of each
+    label among the model's own answers on its test split, the baseline for drift. cleaning: the
+    version of `sentimill.text.cleaning` that the model was trained with; a manifest without it
+    means version 1. languages: ISO 639-1 codes of the languages that the model was made for; empty
+    if they are not known, and then no text abstains because of its language.
     """
 
     schema_version: int
@@ -135,13 +135,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def trainings(self) -> tuple[tuple[Source, ...], ...]:
-        """What the model learnt from: in its own training, and in all those before together."""
+        """The sources of the model's own training, and those of all trainings before it."""
         return (self.sources, self.base.sources)
 
     def precision(self, name: str) -> Precision:
-        """Return the entry of *name*; bf16 that was never gated is the fp32 graph, rounded.
+        """Return the entry of *name*; bf16 without one of its own gets that of fp32.
 
-        Raises KeyError where there is neither.
+        Raises KeyError if there is neither.
         """
         if name == "bf16" and name not in self.precisions:
             name = "fp32"
@@ -168,7 +168,7 @@ def problem_of(manifest: Manifest) -> str | None:
         or len(labels) < 2,
         "precisions must name at least one graph": not precisions,
         "golden must hold at least one text": not manifest.golden,
-        "golden probs must be one a label": any(
+        "golden must hold one prob per label": any(
             len(g.probs) != len(labels) for g in manifest.golden
         ),
         "a golden text's label must be the most probable one": any(

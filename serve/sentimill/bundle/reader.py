@@ -1,12 +1,11 @@
-"""Opens a bundle and checks it: what is hashed is what is used.
+"""Opens a bundle and checks it: the bytes that are hashed are the bytes that are used.
 
 The manifest has the size and the sha256 of every other file. A file is read once, hashed, and used
-from memory. So it does not matter how the file came to lie there: a hard link (as uv and conda
-install), a symlink (as the cache of Hugging Face has them) and a copy are alike. Files that the
-manifest does not list are never read.
+from memory. So a file may be a hard link (uv and conda install them), a symlink (the Hugging Face
+cache has them) or a copy. Files that the manifest does not list are never read.
 
-`model.safetensors` may be absent. Only training needs it, and an installation that serves has the
-model that comes with Sentimill without it.
+`model.safetensors` may be absent. Only training needs it, and the model that comes with Sentimill
+is installed without it.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from sentimill.bundle.manifest import MANIFEST, SCHEMA_VERSION, Manifest, proble
 from sentimill.errors import BundleError
 
 WEIGHTS: Final = "model.safetensors"
-"""The file that a bundle may lack: it can answer, and no training can start from it."""
+"""The one file that a bundle may lack: it can still answer, but no training can start from it."""
 
 _SUFFIXES: Final = frozenset({".json", ".onnx", ".safetensors", ".md", ".html"})
 _PICKLES: Final = frozenset({".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"})
@@ -36,7 +35,7 @@ _REMEDIES: Final = {
 
 # TensorProto.external_data is a list of (key, value) pairs, and "location" is the key that every
 # one must hold: an 8-byte string in the wire format. ONNX Runtime, given bytes and no folder, would
-# refuse it too; this says so first.
+# refuse such a graph too, but later.
 _EXTERNAL_DATA: Final = b"\x08location"
 
 
@@ -114,12 +113,12 @@ def open_bundle(path: Path | str) -> Bundle:
 
 
 def _read_file(path: Path, name: str, most_bytes: int) -> bytes:
-    """Return the bytes of a plain file, and no more than one byte past *most_bytes*."""
+    """Return the bytes of a regular file, at most one more than *most_bytes*."""
     file = path / name
     try:
         # A pipe would block for ever.
         if file.exists() and not file.is_file():
-            raise _bad(path, "NO_PLAIN_FILE", f"{name} is no plain file")
+            raise _bad(path, "NO_PLAIN_FILE", f"{name} is not a regular file")
         with file.open("rb") as opened:
             return opened.read(most_bytes + 1)
     except OSError as error:
@@ -131,7 +130,7 @@ def _decode(path: Path, data: bytes) -> Manifest:
         schema_version: int
 
     try:
-        # First the version alone: a newer manifest may have another shape altogether.
+        # The version alone first: a newer manifest may have entirely different fields.
         version = msgspec.json.decode(data, type=Head).schema_version
         if version != SCHEMA_VERSION:
             why = f"its schema version is {version}, this program reads {SCHEMA_VERSION}"
@@ -148,10 +147,10 @@ def _check_names(path: Path, manifest: Manifest) -> None:
         if parts.is_absolute() or ".." in parts.parts or "\\" in name or str(parts) != name:
             raise _bad(path, "BAD_MANIFEST", f"the file name {name!r} leaves the folder")
         if parts.suffix not in _SUFFIXES:
-            raise _bad(path, "FORBIDDEN_FILE", f"{name} is of a kind that no bundle has")
+            raise _bad(path, "FORBIDDEN_FILE", f"{name} has a suffix that no bundle has")
         if name != WEIGHTS and not (path / name).exists():
             raise _bad(path, "MISSING_FILE", f"{name} is listed in the manifest and absent")
-    # Nothing here reads a file that is not listed. Other programs do, and a pickle runs code.
+    # Sentimill reads no file that is not listed. Other programs may, and a pickle can run code.
     for folder, _, files in os.walk(path):
         for file in files:
             if Path(file).suffix in _PICKLES:

@@ -53,6 +53,6 @@ def find_bundle(name: Path | str | None) -> Path | str:
         raise UsageError(why, reason="EXTRA_MISSING") from error
     try:
         return huggingface_hub.snapshot_download(repository, revision=revision or None)
-    except (OSError, ValueError) as error:  # what it raises derives from these two
+    except (OSError, ValueError) as error:  # all its errors derive from these two
         why = f"{repository} cannot be downloaded from the Hugging Face Hub: {error}"
         raise UsageError(why, reason="HUB_UNREACHABLE") from error

@@ -36,7 +36,7 @@ def write_bundle(
 
 
 def check_writable(path: Path, *, overwrite: bool) -> None:
-    """Raise UsageError when no bundle may be written at *path*; ask before hours of training."""
+    """Raise UsageError if no bundle may be written at *path*; call it before hours of training."""
     if not path.exists() and not path.is_symlink():
         return
     if not (path / MANIFEST).is_file():

@@ -32,7 +32,7 @@ def inspect(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
-    """Show what the manifest of a bundle says. `verify` also checks the hashes."""
+    """Show the manifest of a bundle. `verify` also checks the hashes."""
     opened = open_bundle(find_bundle(bundle))
     manifest = opened.manifest
     if as_json:
@@ -46,7 +46,7 @@ def inspect(
         "digest": opened.digest,
         "created": manifest.created,
         "labels": ", ".join(manifest.labels),
-        "languages": ", ".join(manifest.languages) or "not said",
+        "languages": ", ".join(manifest.languages) or "not stated",
         "max tokens": f"{manifest.max_tokens} ({manifest.truncation})",
         "threshold": "never abstains"
         if manifest.threshold is None
@@ -80,5 +80,5 @@ def verify(bundle: BundleArgument = None) -> None:
         typer.echo(f"{precision}: golden texts give the same probs on {provider}")
     files = [name for name in opened.manifest.files if opened.has(name)]
     if len(files) < len(opened.manifest.files):
-        typer.echo(f"{WEIGHTS}: not here; the bundle answers, and no training can start from it")
+        typer.echo(f"{WEIGHTS}: not here; the bundle answers, but no training can start from it")
     typer.echo(f"ok: {len(files)} files, digest {opened.digest}")

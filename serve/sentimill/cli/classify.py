@@ -1,4 +1,4 @@
-"""`sentimill classify`: texts from the command line or from stdin, one answer a line."""
+"""`sentimill classify`: texts from the command line or from stdin, one answer per line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sentimill.errors import SentimillError, SomeRowsFailed, UsageError
 from sentimill.types import Prediction
 
 _CHUNK: Final = 1024
-"""Texts that are classified before their answers are written."""
+"""How many texts are classified before their answers are written."""
 
 _COLOURS: Final = {"negative": "red", "neutral": "yellow", "positive": "green"}
 
@@ -37,13 +37,13 @@ def classify(
         list[str] | None,
         opt.InputArgument(
             metavar="[TEXT]...",
-            help="Texts to classify; without any, or with -, the lines of stdin.",
+            help="Texts to classify; none, or -, reads the lines of stdin.",
         ),
     ] = None,
     *,
-    as_json: Annotated[bool, opt.Output("--json", help="Write one JSON object a line.")] = False,
+    as_json: Annotated[bool, opt.Output("--json", help="Write one JSON object per line.")] = False,
     explain: Annotated[
-        bool, opt.Output(help="Answer each sentence too; coloured, or JSON.")
+        bool, opt.Output(help="Classify each sentence too; coloured, or JSON.")
     ] = False,
     bundle: opt.BundleOption = None,
     server: opt.ServerOption = None,
@@ -114,7 +114,7 @@ def _as_json(texts: Sequence[str], answers: _Answers) -> None:
                 found["probs"] = dict(answer.probs)
             for made, one in zip(found["sentences"], answer.sentences, strict=True):
                 made["probs"] = dict(one.probs)
-            # Evidence only where somebody asked for it.
+            # Leave out evidence that nobody asked for.
             found = {name: value for name, value in found.items() if value != ()}
         else:
             found = {"error": answer.reason, "message": str(answer)}
@@ -133,7 +133,7 @@ class Table:
         self._width = 0
 
     def __call__(self, texts: Sequence[str], answers: _Answers) -> None:
-        """Write the lines of some answers, and what a mark means."""
+        """Write the lines of some answers, and explain the `?` if one occurs."""
         for line in self.lines(texts, answers):
             typer.echo(line)
         if any(isinstance(each, Prediction) and each.abstained for each in answers):
@@ -185,7 +185,7 @@ def _is_file(text: str) -> bool:
 
 
 def _stdin_lines() -> Iterator[str]:
-    """Yield the lines of stdin; bytes that are not UTF-8 become lone surrogates: an error each."""
+    """Yield the lines of stdin; bytes that are not UTF-8 become lone surrogates and so an error."""
     for line in sys.stdin.buffer:
         yield line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
 

@@ -44,9 +44,9 @@ class Command(TyperCommand):
 
     # Typer keeps the base class of its Context private, so the type here is the public subclass.
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        """Parse *args*, and refuse an option given twice that takes one value, or a lone input.
+        """Parse *args*. Refuse an option given twice that takes one value, or a missing output.
 
-        Typer gives the last argument the only name, and would say that the input is missing.
+        Typer takes a single argument as the output, and would say that the input is missing.
         """
         self.epilog = _name_variables(self.params, str(ctx.auto_envvar_prefix)) + _EXIT_CODES
         if not ctx.resilient_parsing:
@@ -64,7 +64,7 @@ class Command(TyperCommand):
         return super().parse_args(ctx, args)
 
     def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
-        """Return the words of the usage line as other programs write them: INPUT... OUTPUT."""
+        """Return the words of the usage line in the usual style: INPUT... OUTPUT."""
         shown = [p for p in self.params if isinstance(p, TyperArgument) and not p.hidden]
         names = [(p.metavar or str(p.name).upper(), p.required) for p in shown]
         return ["[OPTIONS]", *(n if needed or "[" in n else f"[{n}]" for n, needed in names)]
@@ -94,10 +94,10 @@ class Group(TyperGroup):
 
 
 class ShortGroup(Group):
-    """A group whose first command is meant where none is named."""
+    """A group that runs its first command if none is named."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        """Parse the arguments, behind the name of a command."""
+        """Parse the arguments, after adding the name of the first command if it is left out."""
         first, *others = self.commands
         if args and args[0] not in (first, *others, "--help", "-h"):
             args = [first, *args]

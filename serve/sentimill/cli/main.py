@@ -48,7 +48,7 @@ _PANELS: Final = {
 def main(args: Sequence[str] | None = None) -> None:
     """Run the program on *args*, by default those of the process, and exit.
 
-    Every error of ours and of the system ends in one line and its documented exit code.
+    Each SentimillError or OSError becomes one line on stderr and its documented exit code.
     """
     given = sys.argv[1:] if args is None else args
     if not given or given[0] not in _OWN:  # the commands of training take a while to import
@@ -66,7 +66,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def add_command(group: typer.Typer, entry: EntryPoint) -> None:
-    """Add a command that lives outside the run time; where it cannot be loaded, it says why."""
+    """Add a command of another package. If it cannot be imported, calling it says why."""
     panel = _PANELS.get(entry.name)
     try:
         loaded = entry.load()
@@ -82,7 +82,7 @@ def add_command(group: typer.Typer, entry: EntryPoint) -> None:
         def missing() -> None:
             raise UsageError(f"{why}: pip install 'sentimill[cpu,train]'", reason="EXTRA_MISSING")
 
-        # Whatever options it would have, the answer is the same.
+        # Accept any options: the answer is the same.
         loose = {"ignore_unknown_options": True, "allow_extra_args": True}
         group.command(entry.name, help=why, context_settings=loose, rich_help_panel=panel)(missing)
 
@@ -101,7 +101,7 @@ def settings(
         str, typer.Option(help="Log debug, info, warning or error to stderr.")
     ] = "info",
     log_format: Annotated[
-        Literal["text", "json"], typer.Option(help="json logs one object a line.")
+        Literal["text", "json"], typer.Option(help="json logs one object per line.")
     ] = "text",
     show_version: Annotated[
         bool,

@@ -1,8 +1,8 @@
 """The options that several commands share, each declared once, alone or in groups.
 
 `Input`, `Output` and the others declare an option under that heading of `--help`. A dataclass whose
-fields are options is a group: a command that takes one, and is made by `with_groups`, has an option
-for each field. There, a boolean option without a flag of its own gets that of its name.
+fields are options is a group: `with_groups` gives a command that takes a group one option for each
+field. A boolean option without an explicit flag gets the flag `--name`, and no `--no-name`.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ class ModelOptions:
     """How a bundle is run."""
 
     precision: Annotated[
-        Precision, Performance(help="auto takes the fastest that bundle and machine have.")
+        Precision, Performance(help="auto takes the fastest that bundle and machine support.")
     ] = "auto"
-    provider: Annotated[Provider, Performance(help="auto takes a CUDA GPU where it can.")] = "auto"
+    provider: Annotated[Provider, Performance(help="auto takes a CUDA GPU if it can.")] = "auto"
     threads: Annotated[
         int | None, Performance(min=1, help="CPU threads of the engine.", show_default="all cores")
     ] = None
@@ -88,7 +88,7 @@ class TableOptions:
     encoding: Annotated[str, Input(help="Encoding of CSV, such as latin-1.")] = "utf-8"
 
     def __post_init__(self) -> None:
-        """Raise UsageError for characters that cannot be what they are given as."""
+        """Raise UsageError for a delimiter, quote or escape character that cannot work."""
         delimiter, quote, escape = self.delimiter, self.quote, self.escape
         mark = self.quote_mark or ""
         if delimiter is not None and not _is_mark(delimiter, '"\r\n\0'):
@@ -109,11 +109,11 @@ class TableOptions:
 
     @property
     def quote_mark(self) -> str | None:
-        """The quote character; None where none quotes."""
+        """The quote character; None if there is none."""
         return None if self.quote == "none" else self.quote
 
     def flags(self) -> list[str]:
-        """Return the options that were given, for another command that reads such a table."""
+        """Return the given options as arguments for another command that reads the same table."""
         words = []
         for option in fields(self):
             value = getattr(self, option.name)
@@ -187,7 +187,7 @@ def with_groups(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _as_flag(name: str, kind: Any) -> Any:
-    """Return the annotation *kind*. Typer alone would give a boolean option a `--no-` form too."""
+    """Return *kind* with an explicit flag: for a boolean option Typer would add `--no-` too."""
     if get_args(kind)[:1] != (bool,) or kind.__metadata__[0].default is not ...:  # has a flag
         return kind
     option = copy(kind.__metadata__[0])
@@ -224,8 +224,8 @@ def one_model(context: typer.Context, bundle: Path | None, server: str | None) -
     """Return the bundle that the options name, or None where they name a server or nothing.
 
     Raises:
-        UsageError: NO_MODEL, both are given as options. A bundle that a variable names gives way
-            to a server that an option names.
+        UsageError: NO_MODEL, there are a server and an explicit --bundle. A server takes
+            precedence over a bundle from an environment variable.
     """
     if server is None:
         return bundle

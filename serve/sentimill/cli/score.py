@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from sentimill.scoring.scorers import LocalScorer, Scorer  # gRPC takes a while to load
 
 _MOST_PROCESSES: Final = 8
-"""By default; a server of 12 on an H200 answered 4 % more than one of 8."""
+"""Most processes by default; a server with 12 on an H200 answered only 4 % more than with 8."""
 
 _LARGE_BYTES: Final = 32 << 20
-"""An input from which on it pays to load the model several times: some seconds of a GPU."""
+"""From this input size on, loading the model several times pays: some seconds of GPU time."""
 
 _PROCESS_MIB: Final = 5 << 10
-"""What a process takes of a GPU's memory, a little rounded up."""
+"""GPU memory that one process takes, rounded up a little."""
 
 
 @opt.with_groups
@@ -67,9 +67,9 @@ def score(
     ] = None,
     probs: Annotated[bool, opt.Output(help="Add a probability per label.")] = False,
     explain_column: Annotated[bool, opt.Output(help="Add the sentences, as JSON.")] = False,
-    prefix: Annotated[str, opt.Output(help="Start of the added columns' names.")] = "sentiment_",
+    prefix: Annotated[str, opt.Output(help="Prefix of the added columns.")] = "sentiment_",
     output_format: Annotated[
-        str | None, opt.Output(help="As --format.", show_default="by the suffix")
+        str | None, opt.Output(help="Like --format.", show_default="by the suffix")
     ] = None,
     summary: Annotated[Path | None, opt.Output(help="Write the summary as JSON.")] = None,
     strict: Annotated[bool, opt.Output(help="Count blank texts as errors.")] = False,
@@ -93,7 +93,7 @@ def score(
     ] = None,
     batch_tokens: opt.BatchTokensOption = None,
     dry_run: Annotated[bool, opt.Advanced(help="Score 100 rows, write nothing, estimate.")] = False,
-    restart: Annotated[bool, opt.Advanced(help="Delete what an interrupted job left.")] = False,
+    restart: Annotated[bool, opt.Advanced(help="Drop the work of an interrupted job.")] = False,
     work: Annotated[
         Path | None,
         opt.Advanced(help="Folder for unfinished output.", show_default="next to the output"),
@@ -106,14 +106,13 @@ def score(
         str | None, opt.Advanced(help="Address of the Ray cluster.", show_default="a new one here")
     ] = None,
     actors: Annotated[int, opt.Advanced(min=1, help="Classifiers on Ray.")] = 1,
-    num_gpus: Annotated[float, opt.Advanced(min=0, help="GPUs per Ray actor, or a part.")] = 0.0,
+    num_gpus: Annotated[float, opt.Advanced(min=0, help="GPUs per Ray actor, e.g. 0.5.")] = 0.0,
     evidence: opt.NeighbourOptions,
     access: ServerAccess,
 ) -> None:
     """Add a label, a score and more to each row of a table.
 
-    Rows keep their order and their bytes. A killed job goes on where it stopped when the same
-    command runs again.
+    Rows keep their order and their bytes. To continue a killed job, run the same command again.
     """
     from sentimill.scoring.formats.table import Layout
     from sentimill.scoring.job import Score
@@ -162,7 +161,7 @@ def score(
     if engine == "ray" and server is not None:
         raise UsageError("--engine ray needs --bundle", reason="NO_MODEL")
     if processes is not None and (engine == "ray" or server is not None):
-        why = "--processes is for a model on this machine: use --actors on Ray, and no such option"
+        why = "--processes is for a model on this machine: use --actors on Ray, and leave it out"
         raise UsageError(f"{why} with --server", reason="NO_MODEL")
     with ExitStack() as stack:
         if engine == "ray" and not dry_run:
@@ -223,9 +222,9 @@ def score(
 
 
 def _default_processes(engine: str, provider: Provider, size_bytes: int) -> int:
-    """Return how many processes keep the engine busy: a GPU is faster than one can tokenise.
+    """Return how many processes keep the engine busy: one cannot tokenize fast enough for a GPU.
 
-    A small input, and standard input, whose size nobody knows, are not worth more than one.
+    A small input gets one process, and so does standard input, whose size is not known.
     """
     cuda = "CUDAExecutionProvider" in Machine.here().onnx_providers
     if not cuda or provider == "cpu" or engine == "openvino" or size_bytes < _LARGE_BYTES:
@@ -240,7 +239,7 @@ def _load(set_up_logging: Callable[[], None], load: Callable[[], LocalScorer]) -
 
 
 def _check_writable(file: Path) -> None:
-    """Raise UsageError when *file* cannot be written, before hours of work and not after them."""
+    """Raise UsageError if *file* cannot be written, before hours of work instead of after them."""
     folder = file.absolute().parent
     if not folder.is_dir():
         why = f"the folder {folder} does not exist: create it first"

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from sentimill.scoring.runner import Progress, Summary  # pyarrow takes a while to load
 
 _METRICS_S: Final = 10.0
-"""Metrics are written at least this far apart while the job runs."""
+"""While the job runs, metrics are written at most this often."""
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[threading.Event]:
-    """Yield an event that the first SIGINT or SIGTERM sets; the second ends the process at once."""
+    """Yield an event that SIGINT or SIGTERM sets; the same signal again kills the process."""
     stop = threading.Event()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
@@ -49,7 +49,7 @@ def stop_on_signals() -> Iterator[threading.Event]:
 def report_progress(
     target: str, textfile: Path | None, gateway: str | None
 ) -> Iterator[Callable[[Progress], None]]:
-    """Yield the function that shows progress: a bar in a terminal, and metrics where asked for."""
+    """Yield the function that shows progress: a bar in a terminal, and metrics if asked for."""
     from sentimill.scoring.job_metrics import JobMetrics
     from sentimill.scoring.summary import useful_share
 
@@ -92,7 +92,7 @@ def report_progress(
 def report_end(done: Summary, prefix: str, file: Path | None, flags: Sequence[str] | None) -> None:
     """Show what was done and what to do next. Raises SomeRowsFailed when rows have errors.
 
-    flags: the options that read the output's texts; None where it has not all of them.
+    flags: the options with which `sample` reads the texts; None if a text column was not kept.
     """
     from sentimill.scoring.summary import as_json
 
@@ -108,7 +108,7 @@ def report_end(done: Summary, prefix: str, file: Path | None, flags: Sequence[st
     first = done.outputs[0]
     if first.endswith((".csv", ".tsv", ".jsonl")):
         say(f"look: head -3 {shlex.quote(first)}")
-    # `sample` stops at a row that is no row of a table.
+    # `sample` stops at a malformed row, so it is not suggested after an error.
     known = first.endswith((".csv", ".tsv", ".jsonl", ".parquet")) and "://" not in first
     if known and flags is not None and not done.failed:
         command = shlex.join(["sentimill", "sample", first, *flags])

@@ -59,7 +59,7 @@ def serve(
     tls_cert: Annotated[
         Path | None, opt.Secured(help="Server certificate (PEM). A changed file is read again.")
     ] = None,
-    tls_key: Annotated[Path | None, opt.Secured(help="Its key, not encrypted (PEM).")] = None,
+    tls_key: Annotated[Path | None, opt.Secured(help="Its private key, unencrypted (PEM).")] = None,
     tls_client_ca: Annotated[
         Path | None,
         opt.Secured(help="Only accept callers with a certificate of these CAs (mutual TLS)."),
@@ -77,10 +77,10 @@ def serve(
     ] = False,
     compression: Annotated[
         bool,
-        opt.Advanced(help="Accept compressed requests, which cost a server more than a caller."),
+        opt.Advanced(help="Accept compressed requests; they cost a server more than a caller."),
     ] = False,
     engine_timeout_seconds: Annotated[
-        float, opt.Advanced(min=1, help="Restart the model when one engine call runs for longer.")
+        float, opt.Advanced(min=1, help="Restart the model when an engine call takes longer.")
     ] = 30.0,
     notice_seconds: Annotated[
         float,
@@ -90,7 +90,7 @@ def serve(
         ),
     ] = 0.0,
     drain_seconds: Annotated[
-        float, opt.Advanced(min=0, help="Seconds that running calls get after that.")
+        float, opt.Advanced(min=0, help="Seconds that running calls may then still take.")
     ] = 20.0,
     max_connection_age_seconds: Annotated[
         float | None,
@@ -113,7 +113,7 @@ def serve(
     model = bundle or reference_bundle()
     if tls_cert is None or tls_key is None:
         if tls_cert or tls_key or tls_client_ca:
-            why = "--tls-cert and --tls-key are given together, --tls-client-ca only with them"
+            why = "give --tls-cert and --tls-key together, and --tls-client-ca only with them"
             raise UsageError(why, reason="BAD_TLS")
         tls = None
     else:

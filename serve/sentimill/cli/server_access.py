@@ -41,16 +41,16 @@ class ServerAccess:
     tls_cert: Annotated[Path | None, Secured(help="Client certificate for mutual TLS (PEM).")] = (
         None
     )
-    tls_key: Annotated[Path | None, Secured(help="Its key, not encrypted (PEM).")] = None
+    tls_key: Annotated[Path | None, Secured(help="Its private key, unencrypted (PEM).")] = None
     token_file: Annotated[
         Path | None, Secured(help="File that holds the token.", show_default=f"${_TOKEN_VARIABLE}")
     ] = None
 
     def security(self, server: str | None) -> Security | None:
-        """Read the files and return what a client needs for *server*; None for a bare connection.
+        """Read the files and return the credentials for *server*; None if it needs none.
 
         Raises UsageError for a file that is missing or does not load, for options that do not go
-        together, and where a token would leave this machine without encryption.
+        together, and if a token would leave this machine without encryption.
         """
         named = self.tls_ca or self.tls_cert or self.tls_key
         if server is None:
@@ -59,7 +59,7 @@ class ServerAccess:
                 raise UsageError(why, reason="NO_SERVER")
             return None
         if (self.tls_cert is None) != (self.tls_key is None):
-            why = "--tls-cert and --tls-key are given together"
+            why = "give --tls-cert and --tls-key together"
             raise UsageError(why, reason="BAD_TLS")
         tls = self.tls or named is not None
         token = self._token()
@@ -80,7 +80,7 @@ class ServerAccess:
             load_certificates(*paths)
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
             names = ", ".join(str(path) for path in paths if path)
-            why = f"{names}: not certificates, or not the certificate's key ({error})"
+            why = f"{names}: not certificates, or the key is another certificate's ({error})"
             raise UsageError(why, reason="BAD_CERTIFICATE") from error
         return Security(tls=tls, ca=ca, certificate=certificate, key=key, token=token)
 
@@ -112,5 +112,5 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        why = f"{path} cannot be read ({error.strerror}): name a file that is there"
+        why = f"{path} cannot be read ({error.strerror}): name an existing file"
         raise UsageError(why, reason="NO_SUCH_FILE") from error

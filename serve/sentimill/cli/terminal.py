@@ -1,4 +1,4 @@
-"""Writes to stderr, and makes the text of a stranger safe for a terminal."""
+"""Writes to stderr, and makes untrusted text safe for a terminal."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def token(
         float | None,
         typer.Option(
             min=0.001,
-            help="Quota of the caller at one server, which its --workers divide among them.",
+            help="Quota of the caller at one server; its --workers share it.",
             show_default="no quota",
         ),
     ] = None,

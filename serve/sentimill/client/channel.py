@@ -21,7 +21,7 @@ from sentimill.errors import (
 
 _SERVICE: Final = "sentimill.v1.SentimentService"
 METHOD: Final = f"/{_SERVICE}/"
-"""The full name of a method begins with this."""
+"""Prefix of a method's full name."""
 
 _ATTEMPTS: Final = 4
 _MAX_RESPONSE_BYTES: Final = 16 << 20
@@ -49,8 +49,8 @@ _OPTIONS: Final = (
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
     # gRPC does not retry a request that is larger than this buffer.
     ("grpc.per_rpc_retry_buffer_size", 4 << 20),
-    # A peer that is gone is noticed in 40 s while calls are under way. The server permits keepalive
-    # pings as often as this.
+    # While calls run, a dead peer is noticed within 40 s. The server allows keepalive pings this
+    # often.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     # Without this option, several channels to one address would share one connection.
@@ -84,11 +84,10 @@ _HANDSHAKES: Final = (
     ),
 )
 
-# gRPC gives a message above a limit the code of a used-up quota, with these words.
+# For a message above a size limit, gRPC uses the code of a used-up quota and these words.
 _TOO_LARGE: Final = re.compile(r"message larger than max(?:.*?\((\d+) vs\.? (\d+)\))?")
 
-# Codes that tell a caller more than that the call failed. gRPC itself raises some of them, without
-# ErrorInfo.
+# Codes with an error class of their own. gRPC itself raises some of them, without ErrorInfo.
 _KINDS: Final[dict[grpc.StatusCode, type[SentimillError]]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InputError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: QuotaError,
@@ -134,7 +133,7 @@ class Security:
 
 
 def error_of(error: grpc.RpcError) -> SentimillError:
-    """Return the error of our own tree for what gRPC raised.
+    """Return the SentimillError for an error of gRPC.
 
     CANCELLED never means that the caller cancelled, since that raises another exception. gRPC gives
     this code to calls that a stopping server ended, and to calls that arrive at that moment.

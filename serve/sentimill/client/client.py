@@ -51,9 +51,9 @@ class _Requests(Generic[Call]):
         Args:
             address: host:port, or a gRPC target such as dns:///host:port.
             timeout_seconds: the deadline of each request, including its retries.
-            channels: connections, which requests use in turn. More than one helps where a single
-                core cannot pack all the messages.
-            concurrency: requests of one long list that are under way at once.
+            channels: connections, which requests use in turn. More than one helps if a single core
+                cannot pack all the messages.
+            concurrency: requests of one long list that run at once.
             security: TLS and a token; None connects without either.
             fallback: asks a large model where the student is unsure. Clients may share one.
         """
@@ -75,10 +75,10 @@ class _Requests(Generic[Call]):
         self._connect()
 
     def _connect(self) -> None:
-        """Make the channels, unless they belong to an event loop."""
+        """Make the channels. `AsyncClient` makes them later, in its event loop."""
 
     def _begin(self, method: str, message: Message) -> Call:
-        """Send *message* over the connection whose turn it is."""
+        """Send *message* over the next connection."""
         raise NotImplementedError
 
     def _check_open(self) -> None:
@@ -88,10 +88,10 @@ class _Requests(Generic[Call]):
     def _calls(
         self, requests: Iterator[tuple[list[int], Message]], texts: int, *, shown: bool
     ) -> Generator[tuple[list[int], Call]]:
-        """Send *requests* for so many *texts*, and yield each with the positions of its texts.
+        """Send *requests* with *texts* texts in all; yield each with the positions of its texts.
 
-        Further requests are sent when the answer to the oldest is there, and what is still under
-        way is given up when the iterator is closed.
+        The next request is sent when the oldest is answered. Closing the iterator cancels those
+        that still run.
         """
         under_way: deque[tuple[list[int], Call]] = deque()
         with progress_bar(texts, shown=shown) as advance:
@@ -121,13 +121,13 @@ class Client(_Requests[_Future]):
         explain: bool = False,
         neighbours: int = 0,
     ) -> list[Result]:
-        """Return one result a text, in order; a text that cannot be classified gets its error.
+        """Return one result per text, in order; a text that cannot be classified gets its error.
 
         with Client("127.0.0.1:50051") as client:
             client.classify(["Good!", ""])[1].reason      # "EMPTY_TEXT"
 
         texts: a list, a pandas or polars Series, a numpy array or an Arrow array. A long list is
-        sent as several requests of at most 256 texts, or fewer where `model` told the client of
+        sent as several requests of at most 256 texts, or fewer if `model` has told the client of
         lower limits. bulk: let interactive callers go first. progress: show a progress bar.
         explain: answer the sentences of each text too, see `Prediction.sentences`. neighbours: how
         many reviews of your index on the server an answer shows, at most 32.

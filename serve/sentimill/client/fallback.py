@@ -4,9 +4,9 @@
     with Client("127.0.0.1:50051", fallback=fallback) as client:
         client.classify(texts)[0].answered_by      # "student" or "large"
 
-A text keeps the student's answer when the large model is late, fails, or would pass the budget. So
-a fallback never makes a call fail that would succeed without it. The one exception is a mistake in
-the program: labels that are not the model's raise UsageError at the first call.
+A text keeps the student's answer when the large model is late, fails, or would exceed the budget.
+So a fallback never makes a call fail that would succeed without it. The one exception is a mistake
+in the program: labels that are not the model's raise UsageError at the first call.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Fallback:
         """Ask where confidence is below *below*; None asks where the model abstained.
 
         usd_each: the most that one text costs. labels: the order of the probs that *ask* returns.
-        callers: calls of *ask* under way at once.
+        callers: calls of *ask* that run at once.
 
         Raises:
             UsageError: a threshold outside 0 to 1, or a price or budget below 0.
@@ -130,7 +130,7 @@ class Fallback:
         return allowed
 
     def _answers(self, texts: Sequence[str]) -> Sequence[Sequence[float] | None]:
-        """Ask, and return one answer a text; each is None where the call failed or was late."""
+        """Ask, and return one answer per text; all are None if the call failed or was late."""
         nothing: list[Sequence[float] | None] = [None] * len(texts)
         try:
             future = self._pool.submit(self._checked, texts)

@@ -31,7 +31,7 @@ _MAX_BYTES: Final = 2 << 20
 """Bytes in one request, a quarter of the default limit of a server."""
 
 _ITEM_BYTES: Final = 16
-"""An upper bound of the bytes that a text takes in a message besides its own."""
+"""An upper bound for the overhead of a text in a message."""
 
 _REASONS: Final[dict[int, AbstainReason]] = {
     pb.ABSTAIN_REASON_LOW_CONFIDENCE: "LOW_CONFIDENCE",
@@ -110,7 +110,7 @@ class Answers:
             yield request()
 
     def results(self) -> list[Result]:
-        """Return one result a text, in order."""
+        """Return one result per text, in order."""
         return [result for result in self._results if result is not None]
 
 

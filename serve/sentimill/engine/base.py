@@ -1,7 +1,7 @@
 """The types of an inference engine: token ids in, logits out.
 
 An engine knows nothing about text, labels or how batches are formed. `selection` ranks the engines
-that a machine can run, one file a backend holds each library, and `factory` starts an engine.
+that a machine can run, and `factory` starts one. Each backend library has a file of its own.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    import numpy as np  # the commands' options need the names alone, and `--help` stays quick
+    import numpy as np  # the command line needs only the names; without numpy `--help` is quick
     from numpy.typing import NDArray
 
 EngineName = Literal["auto", "onnx", "openvino"]
@@ -20,7 +20,7 @@ Precision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineInfo:
-    """What really runs, as the loaded engine says. It may differ from what was asked for.
+    """What really runs, as the loaded engine reports it. It may differ from what was asked for.
 
     token_step: lengths should be rounded up to a multiple of this. unpadded: the engine computes no
     padding. calls: how many calls at once give the most throughput.

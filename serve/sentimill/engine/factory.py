@@ -18,14 +18,14 @@ def start_engine(
     *,
     threads: int | None,
 ) -> tuple[Engine, EngineChoice]:
-    """Start the first of *choices* that really runs here, and return which it is.
+    """Start the first of *choices* that really runs here, and return the engine and the choice.
 
     A choice is skipped only when its device is missing (a CUDA build without a driver) and another
     choice is left. graph_of: returns the ONNX graph for a choice. threads: CPU threads of the
     engine; None takes every core that this process may use.
 
     Raises:
-        EngineError: the graph does not load, or no device that was asked for is available.
+        EngineError: the graph does not load, or the device of every choice is missing.
     """
     cores = threads or usable_cores()
     *better, last = choices

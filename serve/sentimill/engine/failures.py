@@ -1,4 +1,4 @@
-"""Handles failed engine calls: one error for callers, a bounded log, and a batch in halves."""
+"""Handles failed engine calls: hides details from callers, limits the log, splits the batch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sentimill.errors import EngineError
 log = logging.getLogger(__name__)
 
 FAILED: Final = "the engine failed: the log of the program that runs it says why"
-"""The message that callers get. The library's own message goes into the log alone."""
+"""The message that callers get. The library's own message goes only into the log."""
 
 _LOG_EVERY_S: Final = 1.0
 
@@ -57,8 +57,8 @@ def run_or_split(
     """Run *rows* as one batch. If that fails, run halves until each bad row is alone.
 
     The engine counts as broken when the search has reached a single row and no call has succeeded.
-    The search stops then, and every row gets the error. A batch of n rows so costs at most
-    ``2 log2(n) + 1`` calls, rounded up, when the engine is broken. Without that rule it would cost
+    The search then stops, and every row gets the error. With a broken engine, a batch of n rows
+    thus costs at most ``2 log2(n) + 1`` calls, rounded up. Without that rule it would cost
     ``2n - 1``, for each batch until somebody restarts the program.
 
     Returns:
@@ -103,7 +103,7 @@ def run_or_split(
 def _engine_error(error: Exception) -> EngineError:
     """Return *error* without its traceback, whose frames would keep the batch in memory.
 
-    The message of an exception that is not ours is not for callers.
+    Callers do not get the message of an exception that is not a SentimillError.
     """
     if isinstance(error, EngineError):
         return EngineError(str(error), reason=error.reason)

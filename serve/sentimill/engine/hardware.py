@@ -14,7 +14,7 @@ from typing import Final
 from sentimill.installed_packages import package_version
 
 _M_ARENA_MAX: Final = -8
-"""The number of the parameter of `mallopt` that limits the heaps, from malloc.h."""
+"""The parameter of `mallopt` that limits the number of heaps, from malloc.h."""
 
 _QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 
@@ -23,7 +23,7 @@ _QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 class Machine:
     """The facts that decide which engine is chosen.
 
-    cpu_flags: with their names in /proc/cpuinfo; empty where the system does not show them.
+    cpu_flags: as /proc/cpuinfo names them; empty if the system does not show them.
     cpu_vendor: as /proc/cpuinfo names it, such as AuthenticAMD; empty likewise.
     onnxruntime: its version, None where it is not installed. onnx_providers: those that it was
     built with; their driver may still be missing. openvino: its version, or None.
@@ -124,7 +124,7 @@ def gpus() -> list[str]:
 
 
 def free_gpu_mib() -> int:
-    """Return the free memory of the first GPU that CUDA can use, in MiB; 0 if nobody can tell."""
+    """Return the free memory of the first GPU that CUDA can use, in MiB; 0 if it is unknown."""
     asked = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
     try:
         return int(subprocess.check_output([*asked, "-i", gpus()[0]], timeout=30))

@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 
 _SESSIONS: Final = 3
 """Calls of one session share its stream (onnxruntime issue 12049), so each concurrent call has a
-session of its own. On an H200 two did 1.3 times as much as one at 16,384 tokens a call, three 1.4,
-and four no more (benchmarks/results/engine-gpu.md, with the graph of that time)."""
+session of its own. On an H200, at 16,384 tokens per call, two sessions had 1.3 times the throughput
+of one, three 1.4 times, and four no more (benchmarks/results/engine-gpu.md, an older graph)."""
 
 
 class CudaEngine:
@@ -30,7 +30,7 @@ class CudaEngine:
     """
 
     def __init__(self, model: bytes, *, precision: str) -> None:
-        # One thread: the CPU computes no more than a few nodes that count shapes.
+        # One thread: only a few nodes, which compute shapes, run on the CPU.
         sessions = [open_session(model, "cuda", 1) for _ in range(_SESSIONS)]
         self._idle: SimpleQueue[onnxruntime.InferenceSession] = SimpleQueue()
         for session in sessions:
@@ -54,7 +54,7 @@ class CudaEngine:
     def run(
         self, ids: NDArray[np.int64], mask: NDArray[np.int64], *, other_calls: int = 0
     ) -> NDArray[np.float32]:
-        """See `Engine.run`; more concurrent calls than there are sessions wait."""
+        """See `Engine.run`; a call waits while all sessions are busy."""
         feeds: dict[str, NDArray[np.generic]] = {"input_ids": ids, "attention_mask": mask}
         if self.info.unpadded:
             feeds |= packed_feeds(mask)
@@ -66,12 +66,12 @@ class CudaEngine:
 
 
 def packed_feeds(mask: NDArray[np.int64]) -> dict[str, NDArray[np.generic]]:
-    """Return what a graph without padding takes besides the ids and *mask* (rows, tokens), by name.
+    """Return the inputs of a graph without padding that come after ids and *mask*, by name.
 
-    token_positions: (n,) int64, the positions of the n tokens of texts in the flattened ids.
-    token_offset: (rows, tokens) int32, those positions and then those of padding.
-    cumulative_lengths: (rows + 1,) int32, where each text begins among the n tokens, and where the
-    last one ends. The last two are as PackedMultiHeadAttention of ONNX Runtime takes them.
+    mask: (rows, tokens). token_positions: (n,) int64, the positions in the flattened ids of the n
+    tokens that are not padding. token_offset: (rows, tokens) int32, those positions and then those
+    of padding. cumulative_lengths: (rows + 1,) int32, where each text begins among the n tokens,
+    and where the last one ends. PackedMultiHeadAttention of ONNX Runtime defines the last two.
     """
     flat = mask.ravel() != 0
     positions = np.flatnonzero(flat)

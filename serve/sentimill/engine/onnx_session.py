@@ -16,15 +16,16 @@ from sentimill.errors import EngineError
 log = logging.getLogger(__name__)
 
 PADDED_INPUTS: Final = ("input_ids", "attention_mask")
-"""What a graph takes that runs on any device: both (rows, tokens)."""
+"""The inputs of a graph that runs on any device: both (rows, tokens)."""
 
 PACKED_INPUTS: Final = (*PADDED_INPUTS, "token_positions", "token_offset", "cumulative_lengths")
-"""What a graph takes that computes no padding; see `onnx_cuda.packed_feeds`."""
+"""The inputs of a graph that computes no padding; see `onnx_cuda.packed_feeds`."""
 
 _NAMES: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _OPTIONS: Final[Mapping[str, dict[str, str]]] = {
     "cpu": {},
-    # The memory arena keeps its default growth: past the largest call it hardly grew, either way.
+    # The memory arena keeps its default growth: with either strategy it hardly grew after the
+    # largest call.
     "cuda": {"do_copy_in_default_stream": "1"},
 }
 _INPUTS: Final[Mapping[str, list[tuple[str, ...]]]] = {
@@ -33,19 +34,20 @@ _INPUTS: Final[Mapping[str, list[tuple[str, ...]]]] = {
 }
 
 _SPIN_US: Final = 1000
-"""How long a thread without work spins before it sleeps. It has to be longer than from one operator
-to the next, or each operator would wait for the thread to wake. ONNX Runtime's default counts turns
-and not time, which take 3 to 500 ms by processor (onnxruntime pull request 27916). After a call on
-all threads they would keep a core from calls of one thread, from gRPC and from the tokenizers."""
+"""How long a thread without work spins before it sleeps. It has to be longer than the gap between
+two operators, or each operator would wait for the thread to wake. ONNX Runtime's default counts
+iterations, which take 3 to 500 ms, depending on the processor (onnxruntime pull request 27916).
+After a call on all threads, its threads would keep the cores from one-thread calls, gRPC and the
+tokenizers."""
 
 _DISABLED_FUSIONS: Final[Mapping[str, list[str]]] = {
     "cpu": ["SkipLayerNormFusion"],
     "cuda": ["MatMulAddFusion"],
 }
-"""The exporter of `train` writes graphs without these fusions, and making them would cost time.
-On a CPU a norm fused with the sums before it takes 2.6 ms for 1,024 tokens of 384 channels, and the
-three operators one by one 0.6 (onnxruntime 1.32). On CUDA a product fused with its bias first
-writes the bias to every row, which takes twice as long as the product (an H200, onnxruntime 1.31).
+"""`train` exports graphs without these fusions, and ONNX Runtime must not add them: they cost time.
+On a CPU, a norm fused with the sums before it takes 2.6 ms for 1,024 tokens of 384 channels, and
+the three separate operators 0.6 ms (onnxruntime 1.32). On CUDA, a MatMul fused with its bias first
+writes the bias to every row, which takes twice as long as the MatMul (an H200, onnxruntime 1.31).
 """
 
 
@@ -63,8 +65,8 @@ def open_session(
     # Versions before 1.26 ignore a name that they do not know.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "1")
     settings.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_US))
-    # ONNX Runtime would keep a plan of its memory for each shape (issue 11118), and any shape may
-    # come. Without plans an int8 student took 5.5 MB less a session and no more time.
+    # ONNX Runtime would keep a memory plan for each shape (issue 11118), and there are many shapes.
+    # Without plans an int8 student took 5.5 MB less per session and no more time.
     settings.enable_mem_pattern = False
     wanted = _NAMES[provider]
     if provider == "cuda":
@@ -82,8 +84,7 @@ def open_session(
         ) from error
     got = session.get_providers()[0]
     if got != wanted:
-        # ONNX Runtime falls back with a warning. A GPU service on the CPU is an outage that nobody
-        # sees.
+        # ONNX Runtime only warns and uses the CPU. For a GPU service that is an unnoticed outage.
         raise EngineError(
             f"asked for {provider} and got {got}: check the driver with `sentimill doctor`, get the"
             " libraries with `pip install 'onnxruntime-gpu[cuda,cudnn]'`, or use --provider cpu",
@@ -100,7 +101,7 @@ def open_session(
 
 @cache
 def _preload() -> None:
-    """Load CUDA's libraries from where pip puts them; ONNX Runtime finds the system's own."""
+    """Load CUDA's libraries from pip's folders; ONNX Runtime itself finds those of the system."""
     with redirect_stdout(io.StringIO()) as said:  # it prints what it does not find
         onnxruntime.preload_dlls(directory="")
     if said.getvalue():

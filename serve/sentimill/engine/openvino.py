@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU, in bf16 or fp32 from the fp32 graph. The only file that knows it."""
+"""OpenVINO on the CPU, in bf16 or fp32 from the fp32 graph. No other module imports it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from sentimill.engine.failures import call_engine
 from sentimill.errors import EngineError
 
 _STEP: Final = 16
-"""Lengths round up to this: its kernels add in another order at other lengths, and a text must get
-the same bits at any padding (tests/serve/test_invariance.py, benchmarks/engine/engine_rate.py)."""
+"""Lengths are rounded up to a multiple of this. At other lengths the kernels add in another order,
+but a text must get the same bits at any padding (tests/serve/test_invariance.py,
+benchmarks/engine/engine_rate.py)."""
 
 _HINTS: Final = {"fp32": "f32", "bf16": "bf16"}
 _TYPES: Final = {"fp32": openvino.Type.f32, "bf16": openvino.Type.bf16}

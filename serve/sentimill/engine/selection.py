@@ -1,8 +1,8 @@
-"""Which engine a machine should use: a table of the engines that exist, best first.
+"""Selects the engine for a machine from a table of all engines, best first.
 
 benchmarks/engine/engine_rate.py measured the order. `auto` takes the first row that the machine,
-the bundle and the user's wish allow; bf16 comes last on a CPU that is slow at it. A wish that no
-row allows is refused, with the reason of the row that comes closest to it.
+the bundle and the user's wish allow; bf16 comes last on a CPU that is slow at it. If the machine
+allows no row of the wish, the error names what the first of them lacks.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ROWS: Final = (
         flags=_BF16,
         why="the CPU has fast bf16 instructions, and answers are bit-equal in any batch",
     ),
-    # Also without int8 instructions: an AVX2 CPU that has none was faster too.
+    # It needs no int8 instructions: int8 was also faster on an AVX2 CPU without them.
     EngineChoice(
         engine="onnx",
         provider="cpu",
@@ -58,7 +58,7 @@ def rank_engines(
     """
     _check_names(wish)
     if wish.provider == "cuda" and wish.engine != "openvino" and (lack := _lack(_ROWS[0], machine)):
-        raise lack  # whatever precisions there are
+        raise lack  # in any precision
     rows = _rows_for(wish, precisions)
     if not rows:
         raise _no_such_engine(wish, precisions)
@@ -83,7 +83,7 @@ def _rows_for(wish: EngineWish, precisions: Sequence[str]) -> list[EngineChoice]
 
 
 def _no_such_engine(wish: EngineWish, precisions: Sequence[str]) -> UsageError:
-    """Return the error for a wish that no row has, with the options that can be left out."""
+    """Return the error for a wish that matches no row; it names options to leave out."""
     wanted = precisions if wish.precision == "auto" else [wish.precision]
     relaxed = {
         "--engine": replace(wish, engine="auto"),

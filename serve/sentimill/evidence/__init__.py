@@ -1,1 +1,1 @@
-"""Evidence for an answer: its sentences, and the nearest of one's own labelled reviews."""
+"""Evidence for an answer: its sentences, and the nearest of the user's labelled reviews."""

@@ -1,9 +1,9 @@
-"""The index: the states of one's own labelled reviews, in one hashed folder like a bundle.
+"""The index: the states of the user's labelled reviews, in one hashed folder like a bundle.
 
 ::
 
     mine.index/
-      manifest.json     the digest of the bundle that the states are of, and the hash of each file
+      manifest.json     the digest of the bundle that computed the states, a hash per file
       states.usearch    the pooled states in fp16, in an approximate index (HNSW) by the cosine
       rows.json         id and label of each row, and its text if asked for, in the order of states
 """
@@ -34,7 +34,7 @@ _Row: TypeAlias = tuple[str, str, str]  # id, label, text
 
 
 class _Head(msgspec.Struct):
-    """What the manifest of an index has in every version, and that of a bundle does not."""
+    """The fields that an index manifest has in every version; a bundle manifest lacks `bundle`."""
 
     schema_version: int
     bundle: str
@@ -46,22 +46,22 @@ class _Manifest(_Head):
 
 
 class Index:
-    """Labelled reviews by the states that the bundle with the digest *bundle* gives them.
+    """Labelled reviews and the states that the bundle with the digest *bundle* gave them.
 
-    Any thread may search, while nobody adds or removes. texts: keep the texts too.
+    Any thread may search, but not during `add` or `remove`. texts: keep the texts too.
     """
 
     def __init__(self, bundle: str, *, texts: bool = False) -> None:
         self.bundle = bundle
         self.texts = texts
-        self.digest = ""  # of the manifest that was read: a job goes on only with the same
+        self.digest = ""  # of the manifest that was read: a job resumes only with the same
         self._rows: list[_Row] = []
         self._states: Any = None
         self._searching = Lock()  # the library releases the GIL, and has one set of buffers
 
     @classmethod
     def open(cls, folder: Path | str, bundle: str | None = None) -> Index:
-        """Read *folder* and check it. bundle: the digest that its states must be of.
+        """Read *folder* and check it. bundle: digest of the bundle that must have made the states.
 
         Raises BundleError where it is damaged, empty, of another bundle, or of another version.
         """
@@ -91,9 +91,9 @@ class Index:
             why += " an index, delete it and make it again with `sentimill index`"
             raise BundleError(why, reason="INDEX_DAMAGED") from error
         if bundle not in (None, found.bundle):
-            why = f"the index {folder} is of the bundle {found.bundle[:12]}, and this is"
-            why += f" {str(bundle)[:12]}, whose states mean something else: name that bundle with"
-            why += " --bundle, or make another index"
+            why = f"the index {folder} was made with the bundle {found.bundle[:12]}, and its states"
+            why += f" mean nothing to {str(bundle)[:12]}: name that bundle with --bundle, or make"
+            why += " another index"
             raise BundleError(why, reason="INDEX_OF_ANOTHER_BUNDLE")
         return found
 
@@ -117,19 +117,19 @@ class Index:
         texts: Sequence[str],
         states: NDArray[np.floating[Any]],
     ) -> None:
-        """Add rows, with *states* (rows, hidden). Raises InputError for an id that is there."""
+        """Add rows, with *states* (rows, hidden). Raises InputError for an id that exists."""
         self.check_new(ids)
         kept = texts if self.texts else [""] * len(ids)
         self._put([*zip(ids, labels, kept, strict=True)], states)
 
     def remove(self, ids: Sequence[str]) -> None:
-        """Remove rows, and every trace of them. Raises InputError for an id that is not there."""
+        """Remove rows without a trace. Raises InputError for an id that the index does not have."""
         places = {name: k for k, (name, _, _) in enumerate(self._rows)}
         for one in ids:
             if places.pop(one, None) is None:
                 why = f"the id {one!r} is not in the index, or was removed: nothing is changed"
                 raise InputError(why, reason="INDEX_NO_SUCH_ID")
-        # Made again: the library only marks what it removes, and its file would keep the state.
+        # Rebuilt: the library only marks a row as removed, and its file would keep the state.
         states = np.vstack(self._states.get(np.arange(len(self))))[[*places.values()]]
         rows, self._rows = [self._rows[k] for k in places.values()], []
         self._put(rows, states)
@@ -149,7 +149,7 @@ class Index:
     ) -> list[tuple[Neighbour, ...]]:
         """Return the rows that are most like each of *states* (rows, hidden), the nearest first."""
         with self._searching:
-            # One by one: the library gives another type for one row of states than for several.
+            # One by one: the library returns another type for one row of states than for several.
             matches = [self._states.search(one, count, threads=1).to_list() for one in states]
         return [tuple(self._neighbour(*match) for match in some) for some in matches]
 
@@ -158,7 +158,7 @@ class Index:
         return Neighbour(name, label, 1 - distance, text)
 
     def save(self, path: Path) -> None:
-        """Write the folder *path*, in place of an index that is there."""
+        """Write the folder *path*, and replace an index that exists there."""
         if not self._rows:
             why = "an index needs a labelled review that has text: give it one, or delete the"
             raise UsageError(f"{why} folder", reason="INDEX_EMPTY")

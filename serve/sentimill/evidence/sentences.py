@@ -1,4 +1,4 @@
-"""Which sentence says so: the sentences of a text, each with its own answer and its effect.
+"""Explains an answer: each sentence of the text, with its own answer and its effect.
 
 A sentence and the text without it are classified like any other text, in the same batches.
 """
@@ -18,7 +18,7 @@ MAX_SENTENCES: Final = 32
 """Sentences of one text. Where there are more, adjacent ones are joined."""
 
 MAX_CHARACTERS: Final = 8192
-"""A longer text is not split: the model reads some 1,000 characters of it."""
+"""A longer text is not split: the model reads only about 1,000 characters of it."""
 
 E = TypeVar("E", bound=SentimillError)
 
@@ -48,7 +48,7 @@ def sentences_json(sentences: Sequence[Sentence]) -> str | None:
 
 
 class Explanation:
-    """Texts and, behind them, their parts; and the sentences that follow from the probs of all.
+    """Yields texts and their parts, and turns the probs of all these into `Sentence` records.
 
     Iterating yields the texts, and then, for each sentence of each text, the sentence and the text
     without it. A text of one sentence has no parts. Iterate once.
@@ -74,7 +74,7 @@ class Explanation:
     ) -> list[Prediction | E]:
         """Return the results of the texts, each answer with its sentences.
 
-        results: of all that was yielded.
+        results: of all texts and parts, in the order of iteration.
         """
         probs = [one.probs if isinstance(one, Prediction) else None for one in results]
         return [
@@ -85,7 +85,7 @@ class Explanation:
     def sentences(
         self, probs: Sequence[Row], labels: tuple[str, ...]
     ) -> list[tuple[Sentence, ...]]:
-        """Return the sentences of each text, from the *probs* of all that was yielded."""
+        """Return the sentences of each text, from the *probs* of all texts and parts."""
         parts = iter(probs[len(self._spans) :])
         found: list[tuple[Sentence, ...]] = []
         for whole, spans in zip(probs, self._spans, strict=False):

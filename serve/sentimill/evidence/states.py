@@ -1,7 +1,7 @@
 """The pooled state of a text: what the head of the student turns into logits.
 
-A bundle's graph gives logits alone. The graph is extended when it is loaded, so no bundle has to be
-exported again, and every engine and the server's queue pass the longer rows on as they are.
+A bundle's graph returns only logits. It is extended when it is loaded, so no bundle has to be
+exported again. The engines and the server's queue pass the longer rows on unchanged.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _OUTPUT: Final = "logits_and_states"
 
 
 def with_states(graph: bytes) -> bytes:
-    """Return an ONNX *graph* whose rows have the pooled state of the text behind the logits.
+    """Return an ONNX *graph* whose rows have the pooled state of the text after the logits.
 
-    The pooled state is the input of the last product with a matrix, which is the head. The head may
-    take several equal rows a text, of which a Gather keeps one: the state is taken by the same.
+    The pooled state is the input of the last matrix product, which is the head. The head may
+    compute several equal rows per text, and a Gather keeps one: it is applied to the state as well.
 
     Raises:
         UsageError: the package onnx is missing.

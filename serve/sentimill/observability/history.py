@@ -17,7 +17,7 @@ from sentimill.observability.metrics import SECONDS, Metrics
 
 STEP_SECONDS: Final = 2.0
 KEPT: Final = 301
-"""How many samples are kept: those of ten minutes."""
+"""How many samples are kept: ten minutes of them."""
 
 _BY_LABEL: Final = {
     "sentimill_texts_total": "outcome",
@@ -29,7 +29,7 @@ _BY_LABEL: Final = {
 _CALLS: Final = "sentimill_requests_total"
 _BUCKETS: Final = "sentimill_request_seconds_bucket"
 TIMED: Final = ("Classify", "ClassifyStream", "ModelInfer")
-"""Methods whose callers wait for texts: bulk work may take its time, others have no texts."""
+"""Methods whose callers wait for answers; the others are for bulk work or take no texts."""
 
 OBJECTIVE_METHOD: Final = "Classify"
 """The method that the latency objective is about."""
@@ -37,7 +37,7 @@ OBJECTIVE_METHOD: Final = "Classify"
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What the counters said at one moment.
+    """The values of the counters at one moment.
 
     values: by name, for metrics without labels. by_label: by name, then by the value of the label
     in `_BY_LABEL`, summed over other labels. buckets: how many calls of the methods in `TIMED` each
@@ -89,7 +89,7 @@ class History:
         self.samples.append(sample)
 
     def since(self, seconds: float) -> tuple[Sample, Sample] | None:
-        """Return the newest sample and the one *seconds* before it, or the oldest there is."""
+        """Return the oldest sample within *seconds* of the newest, and the newest."""
         *before, newest = list(self.samples)  # at once: another thread may add to them
         if not before:
             return None
@@ -109,9 +109,10 @@ def growth(old: Sample, new: Sample, name: str) -> dict[str, float]:
 
 
 def quantile(q: float, counts: Sequence[float]) -> float | None:
-    """Return the *q*-quantile in seconds of *counts* by bucket of `SECONDS`; None of no calls.
+    """Return the *q*-quantile in seconds of *counts* by bucket of `SECONDS`; None without calls.
 
-    Linear inside a bucket, and the last finite edge past it, as Prometheus' histogram_quantile.
+    It is linear inside a bucket, and the last finite edge beyond that, like histogram_quantile of
+    Prometheus.
     """
     total = sum(counts)
     if not total:
@@ -128,8 +129,8 @@ def quantile(q: float, counts: Sequence[float]) -> float | None:
 def population_stability(reference: Mapping[str, float], counts: Mapping[str, float]) -> float:
     """Return the population stability index of *counts* by label against *reference* shares.
 
-    sum((p - q) * ln(p / q)), shares below 0.001 raised to it; 0 where nothing was counted. Under
-    0.1 is usual, over 0.25 a shift (Siddiqi 2006, Credit Risk Scorecards, chapter 9).
+    sum((p - q) * ln(p / q)), with shares below 0.001 raised to 0.001; 0 if nothing was counted.
+    Below 0.1 is normal, above 0.25 is a shift (Siddiqi 2006, Credit Risk Scorecards, chapter 9).
     """
     total = sum(counts.get(label, 0.0) for label in reference)
     if not total:

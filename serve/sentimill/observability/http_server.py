@@ -1,8 +1,8 @@
 """The HTTP port: metrics, health, and the status page. It only reads, unless the playground is on.
 
-The port never shows a text, a caller or a path, so it may be open to whoever may see how busy the
-server is. It has no authentication of its own. With the playground the page classifies texts that
-somebody types, on loopback alone; the header `X-Sentimill` keeps the pages of other sites out,
+The port never shows a text, a caller or a path, so it may be open to anyone who may see the load of
+the server. It has no authentication of its own. With the playground, the page classifies texts that
+somebody types, on loopback only. The header `X-Sentimill` keeps the pages of other sites out,
 because browsers send it to another site only with that site's permission.
 """
 
@@ -26,7 +26,7 @@ from sentimill.observability.history import STEP_SECONDS
 from sentimill.observability.status import Status
 
 _IDLE_SECONDS: Final = 10.0
-"""A connection is closed after so long without a request, so that idle ones do not pile up."""
+"""A connection is closed after this time without a request, so that idle ones do not pile up."""
 
 _TRY: Final = "/try"
 _UNLISTED: Final = (_TRY, "/status_page.css", "/status_page.js")
@@ -133,7 +133,7 @@ def application(status: Status) -> Callable[[WSGIEnvironment, StartResponse], It
         if environ["PATH_INFO"] == _TRY and environ["REQUEST_METHOD"] == "POST":
             return _tried(status, environ)
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            return _plain("this port only reads: use GET", HTTPStatus.METHOD_NOT_ALLOWED)
+            return _plain("this port is read-only: use GET", HTTPStatus.METHOD_NOT_ALLOWED)
         return found(environ)
 
     def respond(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
@@ -158,13 +158,13 @@ def _page(suffix: str, kind: str) -> Callable[[WSGIEnvironment], _Answer]:
 
 
 def _tried(status: Status, environ: WSGIEnvironment) -> _Answer:
-    """Classify the text in the body, for the page alone and where the playground is on."""
+    """Classify the text in the body, if the playground is on and the status page sent it."""
     host = environ.get("HTTP_HOST", "").rpartition(":")[0]
     size = environ.get("CONTENT_LENGTH") or "0"
     if status.playground is None or environ.get("HTTP_X_SENTIMILL") is None:
         return _plain("the playground is off", HTTPStatus.FORBIDDEN)
-    if host not in _LOOPBACK:  # a stranger's page under a name that leads here
-        return _plain("the playground is for this machine alone", HTTPStatus.FORBIDDEN)
+    if host not in _LOOPBACK:  # DNS rebinding: a foreign page whose name resolves to this host
+        return _plain("the playground works only on this machine", HTTPStatus.FORBIDDEN)
     if not size.isdecimal() or int(size) > _MOST_TRIED_BYTES:
         why = f"the text has more than {_MOST_TRIED_BYTES} bytes"
         return _plain(why, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)

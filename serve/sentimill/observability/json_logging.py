@@ -1,4 +1,4 @@
-"""Log lines as text or as JSON, one object a line, which never block a server."""
+"""Log lines as text or as JSON, one object per line. Logging never blocks a server."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from typing import Final, Literal, TextIO
 
 _MOST_WAITING: Final = 1000
-"""Lines that wait for a slow reader of stderr."""
+"""The most lines that wait for a slow reader of stderr."""
 
 _MOST_A_SECOND: Final = 20
-"""Lines that one place in the source may log in a second."""
+"""The most lines that one place in the source may log in a second."""
 
 _FLUSH_SECONDS: Final = 1.0
 
@@ -45,10 +45,10 @@ class JsonFormatter(logging.Formatter):
 
 
 class BackgroundHandler(logging.Handler):
-    """Hands lines to a thread that writes them, and drops lines where too many come.
+    """Hands lines to a thread that writes them, and drops lines if there are too many.
 
-    Whoever started the server may not read its stderr: a full pipe would stop the event loop. A
-    source line that logs for every call of a broken engine would fill a disk.
+    If nobody reads stderr, its pipe fills up, and writing to it would stop the event loop. A source
+    line that logs for every call of a broken engine would fill a disk.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -100,7 +100,7 @@ class BackgroundHandler(logging.Handler):
 
 @contextmanager
 def log_in_background() -> Iterator[None]:
-    """Let a thread write what goes to stderr, as long as a server runs."""
+    """Write log lines to stderr in a thread while a server runs."""
     root = logging.getLogger()
     plain = [one for one in root.handlers if type(one) is logging.StreamHandler]
     pairs = [(one, BackgroundHandler(one.stream)) for one in plain]
@@ -126,6 +126,6 @@ def set_up(level: int, form: Literal["text", "json"]) -> None:
 
 
 def as_json() -> bool:
-    """Return whether log lines are JSON: then everything else that goes to stderr has to be."""
+    """Return whether log lines are JSON: then everything else on stderr has to be JSON too."""
     handlers = logging.getLogger().handlers
     return any(isinstance(handler.formatter, JsonFormatter) for handler in handlers)

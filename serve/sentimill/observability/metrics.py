@@ -46,10 +46,10 @@ _CONFIDENCES: Final = tuple(round(0.1 * i, 1) for i in range(1, 11))  # 0.1 to 1
 
 
 class UnlockedHistogram(Collector):
-    """A histogram without a lock, for values that the event loop's thread alone observes.
+    """A histogram without a lock, for values that only the event loop's thread observes.
 
-    `Histogram.observe` costs several times as much, and this runs once a text. A scrape that comes
-    in between may see a value in the buckets that it does not see in the sum yet.
+    `Histogram.observe` costs several times as much, and this runs once per text. A scrape at the
+    same moment may see a value in the buckets that is not yet in the sum.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class UnlockedHistogram(Collector):
 
 
 class WorkerMetrics:
-    """What the supervisor of several workers counts itself, besides the sum of their metrics."""
+    """What the supervisor of several workers counts itself, next to the sum of their metrics."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         counter = partial(Counter, registry=registry)
@@ -98,9 +98,9 @@ class WorkerMetrics:
 
 
 class Metrics:
-    """Everything that a server counts: one object a process.
+    """Everything that a server counts: one object per process.
 
-    shown: the registry that the HTTP port shows, where it has more than this process' own metrics.
+    shown: the registry that the HTTP port shows, if it has more than this process' own metrics.
     """
 
     def __init__(self, *, shown: CollectorRegistry | None = None) -> None:
@@ -154,10 +154,10 @@ class Metrics:
         self.waiting_texts = gauge("sentimill_waiting_texts", "Texts that wait or run.")
         self.waiting_tokens = gauge("sentimill_waiting_tokens", "Tokens that wait or run.")
         self.max_waiting_texts = gauge(
-            "sentimill_max_waiting_texts", "Past so many waiting texts calls are refused."
+            "sentimill_max_waiting_texts", "Calls are refused above this many waiting texts."
         )
         self.max_waiting_tokens = gauge(
-            "sentimill_max_waiting_tokens", "Past so many waiting tokens calls are refused."
+            "sentimill_max_waiting_tokens", "Calls are refused above this many waiting tokens."
         )
 
         self.texts = counter(
@@ -170,7 +170,7 @@ class Metrics:
         )
         self.abstained_texts = counter_of(
             "sentimill_abstained_texts",
-            "Texts whose label is a guess, by why: the confidence is below the threshold, or the"
+            "Texts whose label is a guess, by reason: the confidence is below the threshold, or the"
             " model does not know the language.",
             "reason",
             *("LOW_CONFIDENCE", "UNSUPPORTED_LANGUAGE"),
@@ -195,7 +195,7 @@ class Metrics:
         )
         self.engine_busy_seconds = counter(
             "sentimill_engine_busy_seconds",
-            "Seconds in which the engine worked, those of calls at once counted once.",
+            "Seconds in which at least one engine call ran.",
         )
         self.engine_failures = counter(
             "sentimill_engine_failures", "Texts on which the engine failed."
@@ -215,8 +215,8 @@ class Metrics:
         )
         self.closed_batches = counter_of(
             "sentimill_closed_batches",
-            "Batches, by why they took no more: `drained`, nothing waited; `full`, the budget;"
-            " `unlike`, the lengths of what waited, whose padding would have cost too much.",
+            "Batches, by why they took no more texts: `drained`, none waited; `full`, the budget is"
+            " used; `unlike`, those that waited would have needed too much padding.",
             "reason",
             *("drained", "full", "unlike"),
         )
@@ -236,7 +236,7 @@ class Metrics:
         )
         self.last_reload_successful = gauge(
             "sentimill_last_reload_successful",
-            "0 while the newest load of another bundle is one that failed, else 1.",
+            "0 if the latest load of another bundle failed, else 1.",
         )
         self.last_reload_successful.set(1)
         self.model_restarts = counter_of(
@@ -270,7 +270,7 @@ class Metrics:
     ) -> None:
         """Count one engine call of *rows* texts that took *seconds*.
 
-        busy_seconds: those that no call before it accounted for.
+        busy_seconds: see `call_clock.CallTime`.
         """
         self.batch_rows.observe(rows)
         self.batch_tokens.observe(padded)
@@ -300,6 +300,6 @@ class Metrics:
         self.loaded.set_to_current_time()
         self.reference_label_ratio.clear()
         for label in labels:
-            self.texts.labels(label)  # a series that begins at its first text hides that text
+            self.texts.labels(label)  # from 0, or rate() would miss the first text of a label
         for label, share in label_mix.items():
             self.reference_label_ratio.labels(label).set(share)

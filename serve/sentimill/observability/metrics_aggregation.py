@@ -1,7 +1,7 @@
 """Adds up the metrics of several processes, so that they look like those of one server.
 
-Counters and histograms add up, and so do most gauges: texts that wait, limits, bytes in memory.
-What does not is listed here.
+Counters and histograms add up, and so do most gauges: waiting texts, limits, bytes in memory. The
+exceptions are listed here.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _FIRST: Final = {"sentimill_ready", "process_start_time_seconds"}
 Merge = Callable[[float, float], float]
 
 _MERGE: Final[dict[str, Merge]] = {
-    "sentimill_last_reload_successful": min,  # the 0 of one worker says that something is wrong
-    # In these, all workers say the same, or the newest is meant.
+    "sentimill_last_reload_successful": min,  # a 0 from one worker means a failure
+    # In these, all workers have the same value, or the newest value counts.
     "python_info": max,
     "sentimill_index_rows": max,
     "sentimill_model": max,
     "sentimill_model_loaded_timestamp_seconds": max,
     "sentimill_reference_label_ratio": max,
 }
-"""How two values of a family become one, unless they add up."""
+"""How to merge two values of a family, unless they add up."""
 
 _LASTING: Final = {"counter", "histogram", "summary"}
 
@@ -53,7 +53,7 @@ class Family(msgspec.Struct, array_like=True):
 
 
 def snapshot(registry: CollectorRegistry) -> list[Family]:
-    """Return what *registry* says now."""
+    """Return the current values of *registry*."""
     return [
         Family(
             family.name,
@@ -62,7 +62,7 @@ def snapshot(registry: CollectorRegistry) -> list[Family]:
             [
                 Point(sample.name, dict(sample.labels), sample.value, _sent(sample.exemplar))
                 for sample in family.samples
-                if sample.labels or family.type != "info"  # one that says nothing yet
+                if sample.labels or family.type != "info"  # not one without a value yet
             ],
         )
         for family in registry.collect()
@@ -100,7 +100,7 @@ def merged(members: Iterable[Sequence[Family]]) -> list[Family]:
 
 
 def lasting(families: Sequence[Family]) -> list[Family]:
-    """Return what is still true of a process that has ended: all that only ever grows."""
+    """Return what still counts after a process has ended: the families that only grow."""
     return [family for family in families if family.kind in _LASTING]
 
 
@@ -110,7 +110,7 @@ def total(families: Sequence[Family], name: str) -> float:
 
 
 class AggregatedMetrics(Collector):
-    """Shows what *collect* returns; it is asked anew at each scrape, in the scrape's thread."""
+    """Shows what *collect* returns; it is called at each scrape, in the scrape's thread."""
 
     def __init__(self, collect: Callable[[], list[Family]]) -> None:
         self.registry = CollectorRegistry()

@@ -28,7 +28,7 @@ ALERT_LIMITS: Final = {"LatencyBudgetBurn": 0.01, "QueueNearlyFull": 0.7, "Label
 """The limits in deploy/prometheus/alerts.yml: shares of calls and of the queue, and a PSI."""
 
 _DRIFT_TEXTS: Final = 200
-"""The mix of fewer texts says nothing."""
+"""With fewer texts the mix says nothing."""
 
 _PROBLEMS: Final[dict[str, tuple[Severity, str, str]]] = {
     "starting": (
@@ -49,7 +49,7 @@ _PROBLEMS: Final[dict[str, tuple[Severity, str, str]]] = {
     "engine": (
         "bad",
         "The engine failed on {0:.0f} texts in the last minute.",
-        "Read the log, then go back to the bundle before: runbook EngineFailing.",
+        "Read the log, then return to the previous bundle: runbook EngineFailing.",
     ),
     "deadlines": (
         "bad",
@@ -64,8 +64,8 @@ _PROBLEMS: Final[dict[str, tuple[Severity, str, str]]] = {
     "slow": (
         "warning",
         "{0:.0%} of the " + OBJECTIVE_METHOD + " calls of the last minute took longer than {1:g} s;"
-        " the objective is {2:.0%}.",
-        "Add a replica, or send fewer texts a call: runbook LatencyBudgetBurn.",
+        " the limit is {2:.0%}.",
+        "Add a replica, or send fewer texts per call: runbook LatencyBudgetBurn.",
     ),
     "full": (
         "warning",
@@ -74,17 +74,17 @@ _PROBLEMS: Final[dict[str, tuple[Severity, str, str]]] = {
     ),
     "workers": (
         "bad",
-        "{0:.0f} of {1:.0f} worker processes are away.",
+        "{0:.0f} of {1:.0f} worker processes are down.",
         "The log says why each ended: runbook WorkersMissing.",
     ),
     "reload": (
         "bad",
-        "A new bundle could not be loaded; the one before answers.",
+        "A new bundle could not be loaded; the previous one still answers.",
         "The log says why; `sentimill bundle verify` does too: runbook ReloadFailed.",
     ),
     "drift": (
         "warning",
-        "The mix of labels is not that of the model's test set: population stability index"
+        "The mix of labels differs from the model's test set: population stability index"
         " {0:.2f}, the limit is {1}.",
         "Look at a sample of the texts before trusting the figures: runbook LabelMixDrift.",
     ),
@@ -110,7 +110,7 @@ _REASONS: Final = {
     ),
 }
 _CALLERS_OWN: Final = ("TOKEN_MISSING", "TOKEN_UNKNOWN", "QUOTA_EXCEEDED")
-"""Reasons that are no fault of the server, however many they are; alerts leave them out."""
+"""Reasons that are never the server's fault; alerts ignore them."""
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,7 +122,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def problems_of(state: State, history: History) -> list[Problem]:
-    """Return what is wrong now: in the last minute, or in all that is kept for what is rare."""
+    """Return what is wrong: in the last minute or, for drift, in the whole history."""
     found = [_problem(state)] if state in _PROBLEMS else []
     if (minute := history.since(60.0)) is not None:
         found += [*_refusals(*minute), *_failures(*minute), *_lasting(*minute)]
@@ -142,10 +142,10 @@ def _refusals(old: Sample, new: Sample) -> Iterator[Problem]:
     for reason, count in growth(old, new, "sentimill_refused_requests_total").items():
         if reason == "DEADLINE_EXCEEDED":
             continue  # gRPC ends most such calls itself: `_failures` counts both
-        why, do = _REASONS.get(reason, (f"of {reason}", "Runbook Refusing."))
+        why, do = _REASONS.get(reason, (f"the reason is {reason}", "Runbook Refusing."))
         severity: Severity = "warning" if reason in _CALLERS_OWN or not waited_for else "bad"
         if reason not in _CALLERS_OWN and not waited_for:
-            do = "Nothing: all were bulk work, which is asked again (docs/scoring.md)."
+            do = "Nothing: all were bulk calls, which are retried (docs/scoring.md)."
         yield Problem(severity=severity, what=_REFUSED.format(count, why), do=do)
 
 

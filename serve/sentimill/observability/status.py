@@ -14,9 +14,9 @@ from sentimill.observability.problems import Problem, State, problems_of
 
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):
-    """The last minutes, oldest first, one value for each gap between samples; None, no traffic.
+    """The last minutes, oldest first, one value per gap between samples; None without traffic.
 
-    seconds_ago: when each gap ended. shares: of each label, among the texts that got one.
+    seconds_ago: when each gap ended. shares: of each label, among the texts that got a label.
     """
 
     seconds_ago: list[float]
@@ -51,7 +51,7 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
 class Status:
     """Keeps the state and the last minutes of one server. Any thread may read it.
 
-    alive: tells whether the event loop still turns; if not, the process is to be restarted.
+    alive: tells whether the event loop still runs; if not, the process has to be restarted.
     """
 
     def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
@@ -72,7 +72,7 @@ class Status:
     ) -> None:
         """Say that calls are answered from now on.
 
-        After a reload it is called again; one that ends during a drain does not undo it.
+        It is called again after a reload. A reload that ends during a drain does not undo that.
         """
         self.model = model
         self.labels = labels
@@ -94,7 +94,7 @@ class Status:
         self.metrics.ready.set(0)
 
     def sample(self) -> None:
-        """Keep what the counters say now."""
+        """Add the current counters to the history."""
         self._history.add(Sample.take(self._clock(), self.metrics))
 
     def document(self) -> Document:

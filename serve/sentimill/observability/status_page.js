@@ -4,7 +4,7 @@ const EVERY_MS = 2000, WIDE = 300, HIGH = 110;
 const COLOUR = { negative: 2, neutral: 1, positive: 3, refused: 2 };
 const byId = (id) => document.getElementById(id);
 
-// Everything is set as text or attribute, never as markup: what a bundle calls itself is a stranger's.
+// Everything is set as text or attribute, never as markup: the name of a bundle is untrusted input.
 function make(tag, text, attributes) {
   const svg = ["svg", "path", "line", "text"].includes(tag);
   const made = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
@@ -33,7 +33,7 @@ function charts(shown) {
   ];
 }
 
-// A gap with no value breaks the line: no traffic is not a traffic of zero milliseconds.
+// A missing value breaks the line: without traffic there is no latency, not one of zero.
 function line(ago, span, values, top) {
   let pen = "M", path = "";
   values.forEach((value, i) => {
@@ -121,8 +121,8 @@ function lost(error) {
   byId("state").textContent = "no answer";
   byId("state").className = "state lost";
   const item = make("li", null, { class: "bad" });
-  item.append(make("b", "The server does not answer this page any more: what is shown below is old."),
-    make("span", `Look whether the process runs (${error.message}): runbook Down.`));
+  item.append(make("b", "The server does not answer this page any more: the figures below are old."),
+    make("span", `Check whether the process runs (${error.message}): runbook Down.`));
   byId("problems").replaceChildren(item);
 }
 

@@ -1,8 +1,8 @@
-"""Traces of calls in OpenTelemetry, turned on by its own OTEL_ variables.
+"""Traces of calls with OpenTelemetry, turned on by its own OTEL_ variables.
 
-A call is one span of kind server, a child of the caller's `traceparent`. It has a child each for
+A call is one span of kind server, a child of the caller's `traceparent`. It has three children:
 tokenizing, waiting and the engine. No span holds a text. Without the variables no OpenTelemetry
-package is loaded, and a call costs one more function call.
+package is loaded, and tracing costs one function call per call.
 """
 
 from __future__ import annotations
@@ -24,27 +24,28 @@ if TYPE_CHECKING:
 Metadata = Iterable[tuple[str, str | bytes]]
 
 _FAULTS: Final = {"UNKNOWN", "DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE"}
-"""Codes that make a server's span an error; the others are the caller's own (OpenTelemetry semantic
-conventions, gRPC, status of a server span)."""
+"""Codes that make a server's span an error; the other codes are the caller's fault (OpenTelemetry
+semantic conventions, gRPC, status of a server span)."""
 
 _NOTHING: Final = nullcontext()
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class Spans:
-    """Traces nothing, which is the default. All methods are for the event loop's thread."""
+    """Traces nothing, which is the default. Call all methods in the event loop's thread."""
 
     def call(self, method: str, metadata: Metadata) -> AbstractContextManager[None]:
         """Trace what happens inside as one call of *method*."""
         return _NOTHING
 
     def end(self, code: str) -> None:
-        """Say with which gRPC code the running call ends."""
+        """Set the gRPC code with which the running call ends."""
 
     def parts(self, arrived: float, tokenized: float, queue_s: float, engine_s: float) -> None:
-        """Say how the running call spent its time; the first two on the clock of `time.monotonic`.
+        """Record how the running call spent its time.
 
-        queue_s: until its last batch was taken. engine_s: its longest batch.
+        arrived, tokenized: on the clock of `time.monotonic`. queue_s: until its last batch was
+        taken. engine_s: its longest batch.
         """
 
     def close(self) -> None:
@@ -72,7 +73,7 @@ class OtelSpans(Spans):
             context=self._propagator.extract(headers),
             kind=self._trace.SpanKind.SERVER,
             attributes={"rpc.system": "grpc", "rpc.method": method},
-            record_exception=False,  # `end` says what there is to say
+            record_exception=False,  # `end` sets the status
             set_status_on_exception=False,
         ):
             yield
@@ -103,14 +104,14 @@ class OtelSpans(Spans):
 
 
 def configured_spans(environment: Mapping[str, str]) -> Spans:
-    """Return what the OTEL_ variables of *environment* ask for: by default nothing.
+    """Return the tracing that the OTEL_ variables of *environment* ask for: none by default.
 
     OTEL_TRACES_EXPORTER (`otlp`, `console`, `none`) or an OTLP endpoint turns traces on; the SDK
     reads the rest by itself: sampler, batching, service name, headers. (OpenTelemetry
     specification, "Environment Variable Specification".)
 
     Raises:
-        UsageError: EXTRA_MISSING, or OTEL_UNSUPPORTED for an exporter that is neither.
+        UsageError: EXTRA_MISSING, or OTEL_UNSUPPORTED for any other exporter.
     """
     name = _exporter_name(environment)
     if name == "none":

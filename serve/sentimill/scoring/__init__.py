@@ -1,1 +1,1 @@
-"""Offline jobs: a table in, the same table out with answers."""
+"""Offline jobs: read a table, and write the same table with answers."""

@@ -23,12 +23,11 @@ _REASONS: Final = pa.array(["LOW_CONFIDENCE", "UNSUPPORTED_LANGUAGE"])
 class Answers:
     """What a scorer returns for the texts of one window, by their place in it.
 
-    probs: (rows, labels) float32 in the order of the labels, NaN where there is none. A row is in
-    `errors` when it has no answer, and in neither when it needed none. foreign: the rows in a
-    language that the model was not made for. Tokens are counted as the engine saw them. A server
-    does not report the padded tokens, so both counts are then of the useful ones. evidence: the
-    columns `sentences` and `neighbours` where they were asked for: of each row JSON, None where it
-    has no answer.
+    probs: (rows, labels) float32 in the order of the labels, NaN in rows without an answer. errors:
+    of those rows, unless a row needed no answer. foreign: the rows in a language that the model was
+    not made for. Tokens are those that the engine computed. A server does not report padded tokens,
+    so both counts are then the useful ones. evidence: the columns `sentences` and `neighbours`, if
+    they were asked for: JSON per row, None without an answer.
     """
 
     probs: NDArray[np.float32]

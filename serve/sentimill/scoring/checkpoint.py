@@ -1,4 +1,4 @@
-"""The checkpoint of a job: a journal of what is done, so that a killed job goes on from there.
+"""The checkpoint of a job: a journal of the finished parts, from which a killed job resumes.
 
 ::
 
@@ -7,11 +7,11 @@
       journal.jsonl      first line: inputs, options, model; then a line per part, and one per file
       0.data             the output so far, 1.data for the next file, and so on
       0.errors.jsonl     its bad rows
-      0.parquet          the finished file, where that is not the data itself
+      0.parquet          the finished file, if that is not the data itself
 
 A part is the output of one window, appended to the data. Data is on the disk before its line in the
-journal; the next start cuts off and repeats what comes after the last line. It also repeats
-everything from the first part on which the engine failed, so an engine failure is never final.
+journal; the next start cuts off and repeats what comes after the last line. In an unfinished file
+it also repeats everything from the first part with an engine failure.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from sentimill.scoring.storage import Identity
 _VERSION: Final = 2
 _NAME: Final = "journal.jsonl"
 _NOT_GIVEN: Final = ("", "0", "False", "None")
-"""How an option that was not given stands in a journal. A journal of an older version lacks it."""
+"""Values in a journal of an option that was not given; an older journal lacks the option."""
 
 
 class RowCounts(msgspec.Struct, frozen=True):
@@ -70,7 +70,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag="job"):
 class Part(msgspec.Struct, frozen=True, kw_only=True, tag="part"):
     """One appended window.
 
-    end: where the next one begins. counts: of the file so far. Sizes: of data and errors so far.
+    end: where the next window begins. Counts and sizes are those of the file up to there.
     """
 
     file: int
@@ -82,7 +82,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, tag="part"):
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag="done"):
-    """A complete file, which gets its final name next, or has it already."""
+    """A complete file; it has its final name already, or gets it next."""
 
     file: int
     counts: RowCounts
@@ -121,10 +121,10 @@ class FolderLock:
 
 
 class Journal:
-    """The records of a job, read back or begun. `parts` and `done` are keyed by file number."""
+    """The records of a job, old and new. `parts` and `done` are keyed by file number."""
 
     def __init__(self, folder: Path, header: Header) -> None:
-        """Read what is there, or begin. Raises UsageError when it belongs to another job."""
+        """Read or begin the journal in *folder*. Raises UsageError if it is of another job."""
         self.folder = folder
         self.header = header
         self.parts: dict[int, list[Part]] = {}
@@ -143,7 +143,7 @@ class Journal:
         for file, parts in self.parts.items():
             if file not in self.done:
                 self.parts[file] = _whole(folder / f"{file}.data", _before_failures(parts))
-        # Written again without torn lines, and without parts whose data is not there.
+        # Rewritten without torn lines and without parts whose data is missing.
         kept: list[Record] = [header, *(p for k in sorted(self.parts) for p in self.parts[k])]
         kept += self.done.values()
         temporary = folder / f"{_NAME}.new"
@@ -176,7 +176,7 @@ class Journal:
         os.stat(self.folder / _NAME)
 
     def close(self) -> None:
-        """Close the file; what is done stays."""
+        """Close the file, and keep the finished parts."""
         self._file.close()
 
     def remove(self) -> None:
@@ -205,7 +205,7 @@ def _before_failures(parts: list[Part]) -> list[Part]:
 
 
 def _whole(data: Path, parts: list[Part]) -> list[Part]:
-    """Return the parts up to the first whose bytes are not what the journal says."""
+    """Return the parts before the first whose bytes are not what the journal says."""
     if not data.exists():
         return []
     at = 0
@@ -228,9 +228,9 @@ def _digest(file: BinaryIO, size: int) -> str:
 def _compare(folder: Path, old: Record, new: Header, begun: set[int]) -> None:
     """Raise UsageError that says what differs between the interrupted job and this one.
 
-    Inputs that were not *begun* may have changed: one that made the job fail can be mended.
+    Inputs that were not *begun* may have changed: the user may have repaired one that failed.
     """
-    remedy = f"make it as it was, or drop what is done in {folder} with --restart"
+    remedy = f"change it back, or drop the finished work in {folder} with --restart"
     if not isinstance(old, Header) or old.version != new.version:
         why = f"the interrupted job in {folder} is of another version"
         raise UsageError(f"{why}: {remedy}", reason="JOURNAL_UNREADABLE")
@@ -257,7 +257,7 @@ def _compare(folder: Path, old: Record, new: Header, begun: set[int]) -> None:
             why = f"the input {address} is {_change(was.get(address), here.get(address))}"
             raise UsageError(f"{why}: {remedy}", reason="INPUT_CHANGED")
     if list(was) != list(here):
-        raise UsageError(f"the inputs come in another order: {remedy}", reason="INPUT_CHANGED")
+        raise UsageError(f"the order of the inputs changed: {remedy}", reason="INPUT_CHANGED")
 
 
 def _change(old: Identity | None, new: Identity | None) -> str:

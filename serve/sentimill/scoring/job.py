@@ -1,4 +1,4 @@
-"""The job: which tables, which answers, what is left of an earlier run, and the final names."""
+"""A scoring job: its tables, its columns, the checkpoint of an earlier run, and its outputs."""
 
 from __future__ import annotations
 
@@ -48,11 +48,10 @@ class Score:
     """Score one column of one or many tables; rows keep their order and every byte.
 
     sources: paths, fsspec addresses, patterns, or `-`. target: a file, a folder that ends in `/`,
-    or `-`. kind, target_kind: formats such as `csv.gz` where the names do not tell them. work: the
-    folder for unfinished output; None means one next to the target. restart: delete what an
-    interrupted job left. strict: a blank text is an error. explain,
-    neighbours: add a column with the sentences, and one with the ids of so many reviews of an
-    index; the scorer must give them too.
+    or `-`. kind, target_kind: formats such as `csv.gz` if the names do not tell them. work: the
+    folder for unfinished output; None means one next to the target. restart: drop the work of an
+    interrupted job. strict: a blank text is an error. explain, neighbours: add a column with the
+    sentences, and one with the ids of that many reviews; the scorer must have the same settings.
     """
 
     sources: tuple[str, ...]
@@ -71,7 +70,7 @@ class Score:
     work: Path | None = None
 
     def plan(self) -> list[Unit]:
-        """Return the units. Raises what can be known before a model is loaded."""
+        """Return the units. Raises every error that can be found before a model is loaded."""
         units = plan(self.sources, self.target, kind=self.kind, target_kind=self.target_kind)
         # The labels are not known yet; the columns that every model adds are.
         columns = AnswerSchema((), None, self.prefix, with_probs=False, evidence=self.evidence())
@@ -84,7 +83,7 @@ class Score:
         return units
 
     def _check(self, units: Sequence[Unit], columns: AnswerSchema) -> None:
-        """Raise what can be known from the names, the options and the schemas of the inputs."""
+        """Raise errors in the names, the options and the schemas of the inputs."""
 
         def check(unit: Unit) -> None:
             self._check_target(unit)
@@ -105,10 +104,10 @@ class Score:
     ) -> Summary:
         """Score everything; *report* is called after each window, from another thread.
 
-        Every output appears complete, at its end, or not at all. Setting *stop* ends the job with
-        INTERRUPTED once the current window is saved; a later run with the same settings goes on.
+        Each output appears when it is complete, or not at all. Setting *stop* ends the job with
+        INTERRUPTED once the current window is saved; a later run with the same settings resumes.
         Raises TableError, UsageError or another SentimillError. A row that cannot be classified
-        raises nothing: its error stands in the output.
+        raises nothing: its error is in the output.
         """
         units = self.plan()
         model = scorer.model()
@@ -138,7 +137,7 @@ class Score:
 
     @contextmanager
     def journal(self, header: Header) -> Iterator[Journal]:
-        """Lock the job and yield its journal, which goes when nothing is raised."""
+        """Lock the job and yield its journal, which is removed if nothing is raised."""
         with self.locked():
             folder = self.folder()
             with writing(self.target):
@@ -153,7 +152,7 @@ class Score:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Create the folders of the job and lock them, whatever --work says, for one output."""
+        """Create and lock the folders of the job; the default one locks the output in any case."""
         default = self._default_folder()
         folders = [default] if self.folder() == default else [default, self.folder()]
         with ExitStack() as stack:
@@ -172,7 +171,7 @@ class Score:
         return self.work.absolute() / hashlib.sha256(self._place().encode()).hexdigest()[:16]
 
     def _default_folder(self) -> Path:
-        """Return the folder that every spelling of the target's path leads to."""
+        """Return the default folder of the job, the same for every spelling of the target."""
         if is_remote(self.target):
             name = hashlib.sha256(self.target.encode()).hexdigest()[:16]
             return Path.home() / ".cache" / "sentimill" / "score" / name
@@ -184,7 +183,7 @@ class Score:
         )
 
     def _place(self) -> str:
-        """Return the target without links and dots in the path to it."""
+        """Return the target with links and dots in the path to it resolved."""
         if is_remote(self.target):
             return self.target
         target = local(self.target).absolute()
@@ -210,7 +209,7 @@ class Score:
         if same:
             why = f"{target} is the input itself: choose another output"
             raise UsageError(why, reason="OUTPUT_IS_INPUT")
-        # A job that was killed after its output got its name may still have to end.
+        # A job that was killed after its output got its name may still have to finish.
         if not self.overwrite and not Journal.exists(self.folder()):
             refuse_existing(target)
 

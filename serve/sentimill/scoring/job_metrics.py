@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class JobMetrics:
-    """The metrics of a scoring job. They are gauges, because a resumed job goes on from its counts.
+    """The metrics of a scoring job. They are gauges, because a resumed job keeps its counts.
 
     output: the job's target, which identifies the job in a Pushgateway.
     """
@@ -49,7 +49,7 @@ class JobMetrics:
         self._ended.set_to_current_time()
 
     def publish(self, textfile: Path | None, gateway: str | None) -> None:
-        """Write to *textfile* (for node_exporter) and push to *gateway* (host:port) where given.
+        """Write to *textfile* (for node_exporter) and push to *gateway* (host:port) if given.
 
         A failure is logged and does not end the job.
         """

@@ -1,7 +1,7 @@
 """Output in the format of the target: the bytes of each window, and the file made from them.
 
-Most formats are written as they go. Parquet and Excel are made at the end, from a stream of Arrow
-batches: of the answers alone where the input has the same format, else of whole rows.
+Most formats are written window by window. Parquet and Excel are made at the end, from a stream of
+Arrow batches: only the answers if the input has the same format, else whole rows.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class OutputFormat:
         return message(rows)
 
     def finish(self, data: Path, step: Callable[[], None]) -> None:
-        """Make the finished file from *data*, if that is not it; *step* is called now and then."""
+        """Make the finished file, unless *data* already is it; *step* is called now and then."""
         made = finished_path(data, self._kind)
         if made == data:
             return
@@ -102,14 +102,14 @@ class OutputFormat:
 
 
 def finished_path(data: Path, kind: Kind) -> Path:
-    """Return the path of the finished file, which is *data* itself where nothing is made of it."""
+    """Return the path of the finished file: *data* itself, except for Parquet and Excel."""
     return data.with_suffix(f".{kind.name}") if kind.name in ("parquet", "xlsx") else data
 
 
 def _converted_schema(unit: Unit, table: Table, layout: Layout, columns: AnswerSchema) -> pa.Schema:
-    """Return the columns of a converted table: text, the answers, and where they exist odd rows.
+    """Return the columns of a converted table: those of the input as text, and the answers.
 
-    The bytes of a row that does not fit into the columns of a delimited file are kept in a column.
+    Between them is a column with the bytes of malformed rows, if the input is a delimited file.
     """
     if layout.update:
         why = "--where-missing writes the format that it reads: give the output the same suffix as"
@@ -141,7 +141,7 @@ def _check_width(unit: Unit, count: int) -> None:
 
 
 def _check_cells(unit: Unit, window: Window, rows: pa.Table | pa.RecordBatch) -> None:
-    """Raise TableError for what Excel would cut off."""
+    """Raise TableError for rows and cells that are too large for Excel."""
     remedy = "write CSV or Parquet, which have no such limit"
     if window.end.rows > MAX_ROWS:
         why = f"{unit.source} has more than the {MAX_ROWS:,} rows of an Excel sheet: {remedy}"

@@ -1,4 +1,4 @@
-"""Where a job writes while it runs: parts that can be continued, or standard output."""
+"""The output of a running job: parts in a folder, from which it can resume, or standard output."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from sentimill.scoring.formats.table import Position
 from sentimill.scoring.storage import writing
 
 _COMMIT_S: Final = 1.0
-"""Parts are written to the journal this far apart: an fsync may take longer than a small part."""
+"""Parts are written to the journal at most this often: an fsync may take longer than a part."""
 
 
 class StreamOutput:
-    """Standard output, where nothing can be continued. It has the interface of `PartsOutput`."""
+    """Standard output, which cannot be resumed. It has the interface of `PartsOutput`."""
 
     begun = False
     end = Position()
@@ -30,20 +30,20 @@ class StreamOutput:
         self._file = file
 
     def append(self, data: bytes, errors: bytes, end: Position, rows: RowCounts) -> None:
-        """Write a part; errors stand in their column alone."""
+        """Write a part; errors are only in their column."""
         try:
             self._file.write(data)
             self._file.flush()
         except OSError as error:
             # Such as `| head`, which reads only the first lines.
-            why = f"standard output takes no more: {error}"
+            why = f"standard output was closed: {error}"
             raise SentimillError(why, reason="OUTPUT_GONE") from error
 
 
 class PartsOutput:
     """The data of file *number* in a journal's folder, opened at its end.
 
-    begun, end, counts: whether a part is there already, where the next begins, and the rows so far.
+    begun, end, counts: whether there already is a part, where the next begins, the rows so far.
     """
 
     def __init__(
@@ -72,12 +72,12 @@ class PartsOutput:
 
     @property
     def path(self) -> Path:
-        """The data."""
+        """The file of the data."""
         return self._journal.folder / f"{self._number}.data"
 
     @property
     def errors_path(self) -> Path:
-        """The bad rows; empty when there are none."""
+        """The file of the bad rows; empty if there are none."""
         return self._journal.folder / f"{self._number}.errors.jsonl"
 
     def append(self, data: bytes, errors: bytes, end: Position, rows: RowCounts) -> None:

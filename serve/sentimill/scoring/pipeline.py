@@ -28,7 +28,7 @@ _END: Final = object()
 MAX_ENGINE_FAILURES: Final = 16
 MAX_ENGINE_FAILURE_SHARE: Final = 0.01
 """A job ends unpublished when the engine failed on more rows than this, and on more than this share
-of the rows with a text. Fewer are texts that break the engine, not an engine that is broken."""
+of the rows with a text. Fewer failures come from single texts, not from a broken engine."""
 
 _BLANK: Final = frozenset({"EMPTY_TEXT", "MISSING_TEXT"})
 
@@ -55,7 +55,7 @@ class StopRules:
             why = f"the engine failed on {failures} of {rows} rows, so nothing is published"
             if engine_error is not None:
                 why += f" ({engine_error})"
-            why += ": repair it and run the same command again, which goes on where it failed first"
+            why += ": repair it and run the same command again, which resumes at the first failure"
             raise EngineError(why, reason="ENGINE_FAILED")
         if self.max_errors is not None and counts.failed > self.max_errors:
             why = f"{counts.failed} of {counts.rows} rows have an error, --max-errors allows"
@@ -65,11 +65,11 @@ class StopRules:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One input and its output, opened.
+    """One opened input and its output.
 
-    windows: yields what is left to score, in another thread than the other calls. begin: counts
-    what an earlier run did; called once, before anything is written. write: writes the rows of one
-    window, so that they survive a crash. finish: gives the output its name.
+    windows: yields the windows that are left, in another thread than the other calls. begin: counts
+    the rows of an earlier run; called once, before anything is written. write: writes the rows of
+    one window, so that they survive a crash. finish: gives the output its name.
     """
 
     windows: Callable[[], Iterator[Window]]
@@ -84,8 +84,8 @@ def run(
     """Score *files* one after another; return False when the job was stopped before their end.
 
     The next file is read while the last windows of one are answered and its output is finished.
-    counts: returns the rows of the job so far. Raises what `StopRules.check` raises. Whatever was
-    answered is written in every case.
+    counts: returns the rows of the job so far. Raises what `StopRules.check` raises. All answers
+    that were computed are written in any case.
     """
     current: File | None = None
     engine_error: SentimillError | None = None
@@ -126,7 +126,7 @@ def run(
 
 
 def _windows(files: Iterable[File]) -> Iterator[tuple[File, Window | None]]:
-    """Yield the windows of each of *files*, and None behind its last one."""
+    """Yield the windows of each of *files*, and None after its last one."""
     for file in files:
         for window in file.windows():
             yield file, window

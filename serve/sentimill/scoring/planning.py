@@ -1,4 +1,4 @@
-"""From addresses to units of work: one input and one output each, with their formats."""
+"""Turns addresses into units of work: one input and one output each, with their formats."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def plan(
 ) -> list[Unit]:
     """Return the units for *sources*; several inputs go into the folder *target*.
 
-    kind, target_kind: formats such as `csv.gz` where the names do not tell them. Raises TableError
+    kind, target_kind: formats such as `csv.gz` if the names do not tell them. Raises TableError
     or UsageError for names without a format, and for a conversion that does not exist.
     """
     found = find(sources)
@@ -59,13 +59,14 @@ def plan(
         raise UsageError("standard input cannot be one of several inputs", reason="BAD_INPUTS")
     into_folder = is_folder(target)
     if len(found) > 1 and not into_folder:
-        why = f"{len(found)} inputs need a folder for their outputs: make {target} one, ending in /"
+        why = f"{len(found)} inputs need a folder for their outputs: name one ending in /, such as"
+        why += f" {target}/"
         raise UsageError(why, reason="NOT_A_FOLDER")
     units: list[Unit] = []
     root = _common(found) if into_folder else ""
     for source in found:
         if kind is None and promises_format(source):
-            why = f"{source} is of a format that score does not read: unpack it, or convert it to"
+            why = f"{source} has a format that score does not read: unpack it, or convert it to"
             why += " csv; if only its name is wrong, name the format with --format"
             raise TableError(why, reason="UNKNOWN_FORMAT")
         read = kind_of("standard input" if source == STANDARD else source, kind)
@@ -103,8 +104,8 @@ def _check_kinds(unit: Unit) -> None:
     if unit.converts and (read, written) not in _CONVERSIONS:
         others = [to for source, to in sorted(_CONVERSIONS) if source == read]
         able = " or ".join([read, *others])
-        why = f"{unit.source} is {read} and {unit.target} {written}: score makes {able} of {read},"
-        why += f" so name the output .{read}"
+        why = f"{unit.source} is {read} and {unit.target} is {written}: score can write {read} as"
+        why += f" {able}, so name the output .{read}"
         raise UsageError(why, reason="NO_CONVERSION")
     for address, kind in ((unit.source, read), (unit.target, written)):
         if address == STANDARD and kind in ("parquet", "xlsx"):
@@ -113,7 +114,7 @@ def _check_kinds(unit: Unit) -> None:
 
 
 def _common(found: Sequence[str]) -> str:
-    """Return the folder that all of *found* are in, so that two of one name stay apart."""
+    """Return the folder that contains all of *found*; paths below it tell equal names apart."""
     folders = [source.rpartition("/")[0] for source in found]
     if any(is_remote(source) for source in found):
         parts = [folder.split("/") for folder in folders]

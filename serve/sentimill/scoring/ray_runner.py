@@ -1,9 +1,9 @@
-"""Scoring on a Ray cluster (extra `ray`): the same classifier and the same files, many at once.
+"""Scores many files at once on a Ray cluster (extra `ray`).
 
 Ray Data gives whole units of work (one input, one output) to a pool of actors. An actor scores its
-unit as a local job would, and the output gets its name only when it is complete. So a unit that Ray
-gives to another actor, because the first was lost, is written again and never twice.
-`AnswerBatches` adds the answers to any block of Ray Data, for your own pipelines.
+unit as a local job would, and the output gets its name only when it is complete. So if an actor is
+lost, Ray can give its unit to another one, and no row is written twice. `AnswerBatches`
+adds the answers to any block of Ray Data, for your own pipelines.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class _Units:
             cluster.bundle,
             precision=cluster.precision,
             provider=cluster.provider,
-            # Else each of several actors on a machine would start threads for all of its cores.
+            # Otherwise each actor on a machine would start threads for all of its cores.
             threads=cluster.threads or _assigned_cpus() or max(1, int(cluster.num_cpus)),
             detect_language=cluster.detect_language,
             batch_tokens=cluster.batch_tokens,
@@ -120,7 +120,7 @@ class _Units:
                 self._job,
                 sources=(row["source"],),
                 target=row["target"],
-                # Another actor may have been lost in the middle: what it left is written over.
+                # A lost actor may have left a part of the output, which is replaced.
                 overwrite=True,
                 restart=True,
                 work=Path(work),
@@ -128,7 +128,7 @@ class _Units:
             try:
                 done = job.run(self._scorer)
             except SentimillError as error:
-                # Raised here it would be Ray's error, and Ray would try the unit again.
+                # If it were raised here, Ray would retry the unit.
                 found = _Outcome(row["number"], RowCounts(), error.reason, str(error))
             else:
                 found = _Outcome(row["number"], done.counts)
@@ -149,9 +149,9 @@ def run_on_ray(
 ) -> Summary:
     """Score every unit of *job* on a Ray cluster; *report* is called after each.
 
-    A checkpoint keeps what is done, so a job that is run again does only the rest. Raises what
-    `Score.run` raises, for the first unit that failed, once the others are done, and SentimillError
-    when a unit has lost its actor too often.
+    A checkpoint keeps the finished units, so a job that is run again does only the rest. If units
+    fail, the others are finished, and then TableError is raised for the first that failed. Raises
+    SentimillError when a unit has lost its actor too often.
     """
     ray = _import_ray()
     # A worker has a working directory of its own.
@@ -210,8 +210,8 @@ def _outcomes(
             concurrency=min(cluster.actors, len(waiting)),
             num_cpus=None if cluster.num_gpus else cluster.num_cpus,
             num_gpus=cluster.num_gpus or None,
-            # An actor that dies is started again, and its unit with it; but a unit that needs more
-            # memory than there is would kill every actor that gets it, for ever.
+            # A dead actor is restarted, and so is its unit. But a unit that needs more memory than
+            # there is would kill every actor, for ever.
             max_restarts=-1,
             max_task_retries=_RETRIES,
         )
@@ -219,7 +219,7 @@ def _outcomes(
             yield msgspec.json.decode(row["outcome"], type=_Outcome)
     except ray.exceptions.RayError as error:
         why = f"an actor of Ray died {_RETRIES + 1} times on one file ({_first_line(error)}): give"
-        why += " actors more memory, or cut the files; what is done is saved: run it again to go on"
+        why += " actors more memory, or split the file; finished files are saved: then run it again"
         raise SentimillError(why, reason="WORKER_LOST") from error
     finally:
         if began_here:
@@ -227,7 +227,7 @@ def _outcomes(
 
 
 def _assigned_cpus() -> int | None:
-    """Return how many CPUs Ray gave to this actor, None outside of one or where it has a GPU."""
+    """Return how many CPUs Ray gave to this actor, None outside an actor or if it has a GPU."""
     ray = _import_ray()
     if not ray.is_initialized():
         return None

@@ -36,7 +36,7 @@ from sentimill.scoring.storage import (
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The progress of a job: rows in all and in this run, input bytes read and in all, seconds."""
+    """The progress of a job: total rows, rows of this run, bytes read, total bytes, seconds."""
 
     counts: RowCounts
     rows_now: int
@@ -47,7 +47,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The result of a finished job. resumed_rows: done by an earlier run. seconds: of this run.
+    """The result of a finished job. resumed_rows: those of earlier runs. seconds: of this run.
 
     errors: the files that list bad rows.
     """
@@ -65,13 +65,13 @@ class Summary:
 
     @property
     def failed(self) -> int:
-        """Rows with an error in place of an answer; blank texts are no error."""
+        """Rows with an error instead of an answer; a blank text is not an error."""
         return self.counts.failed
 
 
 @dataclass(slots=True)
 class Run:
-    """A running job; may be used once."""
+    """A running job; use it once."""
 
     units: Sequence[Unit]
     layout: Layout
@@ -155,7 +155,7 @@ class Run:
         return File(windows, begin, write, end)
 
     def _score(self, files: Iterable[File]) -> Summary:
-        """Run the pipeline over *files* to its end, or raise when it was stopped before."""
+        """Run the pipeline over *files* to its end; raise if it is stopped before."""
         if not run(files, self.scorer, self.limits, lambda: self._counts):
             why = f"stopped after {self._counts.rows} rows"
             if STANDARD in (self.units[0].source, self.units[0].target):
@@ -198,7 +198,7 @@ class Run:
             raise SentimillError(why + " command again to go on", reason="INTERRUPTED")
 
     def _publish(self, journal: Journal, done: Done) -> None:
-        """Give a finished file its name; after a crash, do the rest of these steps."""
+        """Give a finished file its name; after a crash, do the steps that are left."""
         number, unit = done.file, self.units[done.file]
         data = journal.folder / f"{number}.data"
         finished = finished_path(data, unit.target_kind)

@@ -1,4 +1,4 @@
-"""Scorers answer the texts of a job: a bundle in this process, or one in each of several."""
+"""Scorers classify the texts of a job, in this process or in several others."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Texts = Sequence[str | TextError | None]
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The model that answers, which may not change. engine: precision, engine and provider."""
+    """The model of a job, which must not change. engine: precision, engine and provider."""
 
     digest: str
     engine: str
@@ -47,7 +47,7 @@ class Model:
 
 
 class Scorer(Protocol):
-    """Answers the texts of a window. Two threads take part: one prepares, one gets the answers."""
+    """Answers the texts of a window. One thread prepares, and another gets the answers."""
 
     @property
     def ahead(self) -> int:
@@ -59,17 +59,17 @@ class Scorer(Protocol):
         ...
 
     def prepare(self, texts: Texts) -> Callable[[], Answers]:
-        """Do the work that needs no engine, and return the call that gives the answers.
+        """Do the work that needs no engine, and return a function that returns the answers.
 
-        That call gives an error for each text that has no answer. It raises SentimillError.
+        The answers have an error for each text without an answer. It raises SentimillError.
         """
         ...
 
 
 class LocalScorer:
-    """Runs the classifier in this process, in batches of texts of like length.
+    """Runs the classifier in this process, in batches of texts of similar length.
 
-    explain: answer the sentences of each text too. neighbours: of the classifier's index.
+    explain: answer the sentences of each text too. neighbours: reviews of the index to show.
     """
 
     ahead = 1
@@ -121,7 +121,7 @@ class LocalScorer:
         classifier = self._classifier
         info = classifier.engine.info
         engine = f"{classifier.precision} on {info.engine} {info.provider}"
-        if self._encoder.languages:  # else no row abstains for its language
+        if self._encoder.languages:  # otherwise no row abstains for its language
             engine += f" for {'+'.join(sorted(self._encoder.languages))}"
         if classifier.index:
             engine += f" with the index {classifier.index.digest[:12]}"
@@ -150,9 +150,9 @@ class LocalScorer:
         count: int,
         explanation: Explanation | None,
     ) -> Answers:
-        """Run batches of like length; one that fails is split.
+        """Run batches of similar length; one that fails is split.
 
-        The first *count* of the texts that were *asked* are rows, the others sentences of them.
+        asked: the number of texts. The first *count* of them are rows, the others their sentences.
         """
         errors: dict[int, SentimillError] = dict(text_errors)
         places = np.array([*encoded], dtype=np.intp)
@@ -199,7 +199,7 @@ class LocalScorer:
 
 
 class ProcessScorer:
-    """Runs a scorer in each of several processes, which answer a window at a time.
+    """Runs a scorer in each of several processes; each answers one window at a time.
 
     This process keeps the order of the rows, the journal and the output, so none of them depends on
     the number of processes. load: makes a scorer; it is pickled, and called in each process.
@@ -242,7 +242,7 @@ class ProcessScorer:
     def _ask(self, texts: Texts) -> Answers:
         worker = self._idle.get()
         try:
-            with suppress(OSError):  # of a process that has ended, as `receive` says
+            with suppress(OSError):  # the process has ended, which `receive` reports
                 worker.connection.send(texts)
             answers: Answers = worker.receive()
             return answers
@@ -261,14 +261,14 @@ class _Worker:
         theirs.close()  # the other side then ends with the process
 
     def receive(self) -> Any:
-        """Return what the process sends. Raises what it raised, and when it has ended."""
+        """Return what the process sends. Raises its SentimillError, and one if it has ended."""
         try:
             found = self.connection.recv()
         except (EOFError, OSError) as error:
             self.process.join()
             why = f"a process of the job ended with exit code {self.process.exitcode} (-9 is mostly"
-            why += " a lack of memory): run the same command again, which goes on from what is"
-            why += " saved, with fewer --processes"
+            why += " a lack of memory): run the same command again with fewer --processes; what is"
+            why += " done is saved"
             raise SentimillError(why, reason="WORKER_LOST") from error
         if isinstance(found, SentimillError):
             raise found
@@ -276,8 +276,8 @@ class _Worker:
 
 
 def _work(load: Callable[[], Scorer], owner: Connection) -> None:
-    """Send the model, and then answers to the texts that come, as long as *owner* lives."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # they may come to all; the owner decides
+    """Send the model, and then answer the texts that *owner* sends, as long as it lives."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C reaches all; the owner decides
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_owner, daemon=True).start()
     try:

@@ -41,7 +41,7 @@ _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 10.0
 _REQUEST_S: Final = 60.0
 _FIRST_PATIENCE_S: Final = 10.0
-"""How long the first request may take: a wrong address should show soon."""
+"""How long the first request may take: a wrong address should fail soon."""
 
 _HOPELESS: Final = frozenset({"CERTIFICATE_REFUSED", "TLS_REFUSED"})
 _LATE: Final = "DEADLINE_EXCEEDED"
@@ -50,8 +50,8 @@ _LATE: Final = "DEADLINE_EXCEEDED"
 class ServerScorer:
     """Asks a running server, with bulk priority; waits and asks again while it is full.
 
-    patience_s: how long a server may refuse before the job gives up; what is done then is saved.
-    The last request may take a minute longer. stop: setting it ends a wait at once. explain,
+    patience_s: how long a server may refuse before the job gives up; finished rows stay saved. The
+    last request may take a minute longer. stop: setting it ends a wait at once. explain,
     neighbours: ask for the sentences of each text too, and for reviews of the caller's index.
     """
 
@@ -99,7 +99,7 @@ class ServerScorer:
         errors: dict[int, SentimillError] = {
             i: text for i, text in enumerate(texts) if isinstance(text, TextError)
         }
-        # Texts of like length share a request, so the server's batches have less padding.
+        # Texts of similar length share a request, so the server's batches have less padding.
         asked = [(len(text), i) for i, text in enumerate(texts) if isinstance(text, str)]
         positions = [i for _, i in sorted(asked)]
         chunks = [
@@ -124,7 +124,7 @@ class ServerScorer:
                         foreign.append(place)
                 else:
                     errors[place] = result
-        # The digest does not tell the precision, which decides the last bits of a figure.
+        # The digest does not identify the precision, which decides the last bits of a figure.
         self._check_model(self.model() == self._model)
         evidence = {"sentences": sentences, "neighbours": near}
         return Answers(probs, errors, foreign, tokens, tokens, evidence)

@@ -38,7 +38,7 @@ _OBJECT_STORES: Final = frozenset({"gs", "gcs", "az", "abfs", "abfss", "memory"}
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """What identifies an input: its address, and properties that differ once it is changed.
 
-    stamp: the time of the last change in nanoseconds, or what the remote system has for it.
+    stamp: the time of the last change in nanoseconds, or the equivalent of the remote system.
     sample: sha256 over 16 blocks of 64 KiB spread over a local file.
     """
 
@@ -49,7 +49,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def is_remote(address: str) -> bool:
-    """Say whether *address* belongs to another file system than the local one."""
+    """Say whether *address* is not in the local file system."""
     return "://" in address and not address.startswith("file://")
 
 
@@ -73,7 +73,7 @@ def absolute(address: str) -> str:
 def find(sources: Sequence[str]) -> list[str]:
     """Return the inputs that *sources* name, patterns replaced by what they match, in order.
 
-    Raises TableError when nothing is there, or a folder.
+    Raises TableError for a pattern that matches nothing, and for a folder.
     """
     found: list[str] = []
     for source in sources:

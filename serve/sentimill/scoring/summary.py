@@ -40,8 +40,8 @@ def as_json(done: Summary) -> dict[str, object]:
 def try_out(job: Score, scorer: Scorer) -> dict[str, object]:
     """Score the first 100 rows of the first input, write nothing, and estimate the rest.
 
-    The rows are also made into output, which is dropped, so an error that writing would raise is
-    raised here. The estimate assumes that rows and bytes of the stored inputs are proportional.
+    The rows are also formatted as output, which is dropped, so that errors of the format are found.
+    The estimate assumes that rows and bytes of the stored inputs are proportional.
     """
     units = job.plan()
     model = scorer.model()
@@ -76,7 +76,7 @@ def try_out(job: Score, scorer: Scorer) -> dict[str, object]:
 def _write_nowhere(
     form: OutputFormat, window: Window, answers: Answers, columns: AnswerSchema
 ) -> None:
-    """Make the output of a window whose first rows have *answers*."""
+    """Format a window whose first rows have *answers*, and drop the output."""
     probs = np.full((len(window.texts), len(columns.labels)), np.nan, dtype=np.float32)
     probs[: len(answers.probs)] = answers.probs
     form.render(window, columns.add(Answers(probs, answers.errors)))

@@ -1,6 +1,6 @@
 """Runs work in threads for which the end of the process does not wait.
 
-A thread may be loading a model, or wait for an engine that hangs.
+Such a thread may be loading a model, or waiting for a hanging engine.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final, NoReturn, TypeVar
 T = TypeVar("T")
 
 _NAMES: Final = ("engine", "tokenizer", "daemon")
-"""How the names of threads begin that may run code outside Python."""
+"""Name prefixes of the threads that may run code outside Python."""
 
 _LAST_SECONDS: Final = 0.5
 
@@ -37,7 +37,7 @@ async def run_in_daemon_thread(work: Callable[[], T]) -> T:
 
 
 def has_busy_threads() -> bool:
-    """Return whether a thread still loads or computes, for which Python's own end might wait."""
+    """Return whether a thread still loads or computes; Python might wait for it at its exit."""
     threads = [one for one in threading.enumerate() if one.name.startswith(_NAMES)]
     for thread in threads:
         thread.join(_LAST_SECONDS / len(threads))  # idle ones have been told to end

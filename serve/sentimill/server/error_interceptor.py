@@ -1,10 +1,10 @@
 """The one error boundary around a gRPC call, where calls are also counted and traced.
 
-Handlers raise, and this module alone turns what they raise into a gRPC status. An error that is not
-ours becomes INTERNAL without its text, because the text may hold what a customer wrote.
+Handlers raise errors, and only this module turns them into a gRPC status. Any other error than a
+SentimillError becomes INTERNAL without its text, because the text may hold what a customer wrote.
 
-A call is ended with `set_code` and never with `context.abort`: abort leaves an exception in gRPC's
-state of the call whose traceback holds the request until the garbage collector runs, and a server
+A call is ended with `set_code` and never with `context.abort`. Abort leaves an exception in gRPC's
+state of the call, and its traceback holds the request until the garbage collector runs: a server
 that refused 40 large calls kept 3 GiB (docs/security.md).
 """
 
@@ -49,7 +49,7 @@ AnyHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _MOST_PUSHBACK_SECONDS: Final = 30.0
 
 _MOST_FOREIGN_BYTES: Final = 4096
-"""The size limit of a request to a service that is not ours: health or reflection."""
+"""The size limit of a request to gRPC's own services, health and reflection."""
 
 _POLLED: Final = {"ServerLive", "ServerReady"}
 """Methods of health probes, which are not counted."""
@@ -57,7 +57,7 @@ _POLLED: Final = {"ServerLive", "ServerReady"}
 
 @dataclass(slots=True)
 class Call:
-    """The call that a handler answers. The metrics count it as *method*, which may be changed."""
+    """The call that a handler answers. Metrics count it under *method*, which may be changed."""
 
     method: str
 
@@ -73,7 +73,7 @@ def current_call() -> Call:
 class CallBoundary:
     """Counts and traces calls, and turns exceptions into statuses. For the event loop's thread.
 
-    retry_seconds: estimates after how long a call that was refused now may be accepted.
+    retry_seconds: estimates how long a caller that is refused now should wait.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class CallBoundary:
         log.debug("request", extra={"method": method, "code": code, "seconds": seconds})
 
     def status(self, error: Exception) -> status_pb2.Status:
-        """Return the status of *error* and count a refusal. Errors that are not ours are logged."""
+        """Return the status of *error* and count a refusal. Log any but a SentimillError."""
         if isinstance(error, DecodeError):
             why = "the message cannot be read: send the one that this method takes"
             error = InputError(why, reason="MALFORMED_REQUEST")
@@ -131,7 +131,7 @@ class CallBoundary:
         return status
 
     def end(self, context: AnyContext, error: Exception) -> None:
-        """End a call with the status of *error*, and let go of what the error refers to."""
+        """End a call with the status of *error*, and drop what the error refers to."""
         status = self.status(error)
         trailers: list[tuple[str, str | bytes]] = [
             ("grpc-status-details-bin", status.SerializeToString())
@@ -213,7 +213,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
                 raise
             except Exception as error:  # noqa: BLE001 - the boundary of a call
                 if counted:
-                    # The time that a stream was open is nobody's latency.
+                    # The time that a stream was open is not a latency.
                     self._boundary.count(counted, outcome(error).grpc, 0.0, context)
                 self._boundary.end(context, error)
 
@@ -221,9 +221,9 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
 
 def _bounded(parse: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
-    """Return *parse* of health or reflection, for requests of the size that these have.
+    """Return *parse* of health or reflection with a limit on the size of a request.
 
-    A request of health needs no token, and 4 MiB of fields that it does not have take 60 ms.
+    A health request needs no token, and parsing 4 MiB of unknown fields takes 60 ms.
     """
     if parse is None:
         return None
@@ -251,9 +251,9 @@ def seconds_left(context: AnyContext) -> float | None:
 
 
 def status_of(error: SentimillError, field: str | None = None) -> status_pb2.Status:
-    """Return *error* with its code, message, stable reason and, of bad input, the path.
+    """Return the status of *error*: code, message, stable reason and, for bad input, the path.
 
-    field: the path where *error* knows none.
+    field: the path to use if *error* has none.
     """
     status = status_pb2.Status(code=outcome(error).code, message=str(error))
     _add(status, error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))

@@ -1,4 +1,4 @@
-"""Runs the server: loads, serves, reloads and drains. A signal is handled at any moment."""
+"""Runs the server: loads, serves, reloads and drains. It handles signals at any moment."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _ALIVE_SECONDS: Final = 2.0
-"""An event loop that runs no callback for so long is stuck; under full load one takes 10 ms."""
+"""An event loop is stuck if a callback waits this long; under full load it waits 10 ms."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class Serving:
 
 @dataclass(slots=True)
 class Signals:
-    """What ends or changes a server. fault: why it must end with an error, None for a signal."""
+    """Events that stop or reload a server. fault: the error to end with, None after a signal."""
 
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     reload: asyncio.Event = field(default_factory=asyncio.Event)
@@ -80,9 +80,8 @@ class Signals:
 def run(settings: Serve, started: Callable[[Serving], None]) -> None:
     """Serve until SIGTERM or SIGINT, then drain; *started* is called when calls are answered.
 
-    SIGHUP loads bundle and indexes again. A path may be a link that leads to another folder by
-    then. The process ends here where a thread hangs in the engine, since Python would wait for
-    it.
+    SIGHUP loads bundle and indexes again; a path may be a link that now leads to another folder. If
+    a thread hangs in the engine, this function ends the process, because Python would wait for it.
 
     Raises:
         UsageError: a port is taken, or the address is not a loopback one without `insecure`.
@@ -108,13 +107,13 @@ async def _serve(settings: Serve, started: Callable[[Serving], None]) -> EngineE
             started(serving)
             await signals.stop.wait()
             seconds = settings.drain_seconds
-            log.info("draining: no new calls, up to %.0f s for those under way", seconds)
+            log.info("draining: no new calls, up to %.0f s for running calls", seconds)
     log.info("stopped")
     return signals.fault
 
 
 async def start(settings: Serve, stack: AsyncExitStack, signals: Signals | None = None) -> Serving:
-    """Start everything and leave on *stack* what stops it, in the order of a drain."""
+    """Start everything, and push on *stack* the callbacks that stop it, in the order of a drain."""
     settings.check_host()
     status = Status(Metrics())
     http = HttpServer(status, settings.metrics_host, settings.metrics_port)
@@ -134,7 +133,7 @@ async def answer(
 ) -> str:
     """Start all but the HTTP port, as `start` does, and return the address.
 
-    first: the folder to begin with, instead of the one that `bundle` leads to.
+    first: the folder to load first, instead of the one that `bundle` leads to.
     """
     keep_few_heaps()  # before the threads that load and compute
     metrics, limits = status.metrics, settings.limits
@@ -174,7 +173,7 @@ async def answer(
 
 
 async def _guard(watchdog: Watchdog, signals: Signals) -> None:
-    """Stop the server when the watchdog cannot help, or has failed itself."""
+    """Stop the server when the watchdog gives up or fails itself."""
     try:
         await watchdog.run()
     except EngineError as error:
@@ -187,7 +186,7 @@ async def _guard(watchdog: Watchdog, signals: Signals) -> None:
 
 
 def _announce(classifier: Classifier, *, status: Status) -> None:
-    """Tell metrics, status page and log which model answers. Called again after each reload."""
+    """Show in metrics, status page and log which model answers; called after each load."""
     info = classifier.engine.info
     manifest = classifier.bundle.manifest
     facts = {

@@ -1,8 +1,8 @@
-"""Parses the bytes of a call, after a check of bounds that builds no message.
+"""Parses the bytes of a call, after counting their fields without building a message.
 
 A message of 4 MiB can hold two million empty items. Protobuf would build an object for each while
-the event loop waits, and fields that it does not know take it 60 ms. So all fields are counted in
-the serialized bytes first.
+the event loop waits, and it needs 60 ms for unknown fields. So all fields are first counted in the
+serialized bytes.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 @dataclass(frozen=True, slots=True)
 class FieldLimit:
-    """How many fields a serialized message may have, each entry of a list counted.
+    """How many fields a serialized message may have; each entry of a list counts.
 
-    path: of the list, as errors name it. inside: the limits of its messages, by field number.
+    path: the name of the list in errors. inside: limits of the messages in it, by field number.
     """
 
     most: int
@@ -51,7 +51,7 @@ def parse(kind: type[M], data: bytes, limit: FieldLimit = SMALL) -> M:
 
 
 def decode(data: bytes) -> str | TextError:
-    """Return the text in *data*, or its error where that is not UTF-8."""
+    """Return the text in *data*, or its error if it is not UTF-8."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -62,7 +62,7 @@ def decode(data: bytes) -> str | TextError:
 
 
 def quoted(sent: str) -> str:
-    """Return what a caller *sent* as an error message may quote it: at most 100 characters."""
+    """Return what a caller *sent*, quoted for an error message: at most 100 characters."""
     return shortened(repr(sent[:_MOST_QUOTED]))
 
 
@@ -72,10 +72,10 @@ def shortened(shown: str) -> str:
 
 
 def _check(data: memoryview, limit: FieldLimit) -> None:
-    """Walk the fields of a message (protobuf.dev, "Encoding"), also inside those that have limits.
+    """Count the fields of a message (protobuf.dev, "Encoding"), also inside those with limits.
 
-    Raises InputError past *limit*, and DecodeError for what no client of this service sends, groups
-    included.
+    Raises InputError above *limit*, and DecodeError for bytes that no client of this service sends,
+    groups included.
     """
     end = len(data)
     if not limit.inside and end <= 2 * limit.most:
@@ -109,7 +109,7 @@ def _check(data: memoryview, limit: FieldLimit) -> None:
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    """Return the number at a place in *data*, and the place behind it."""
+    """Return the number at a place in *data*, and the place after it."""
     value = shift = 0
     while at < len(data) and shift < 70:
         byte = data[at]

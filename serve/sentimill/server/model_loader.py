@@ -1,8 +1,8 @@
-"""Makes a bundle a model that answers: verifies, loads and warms it, and adds queue and indexes.
+"""Turns a bundle into a model that answers: verifies, loads and warms it, adds queue and indexes.
 
-On SIGHUP bundle and indexes are loaded again, next to the model that answers until then. Nothing
-polls the folder: a half-written bundle would be loaded. `worker_process` passes the signal on to
-each worker, and to one that was started meanwhile.
+On SIGHUP, bundle and indexes are loaded again while the old model still answers. The folder is not
+polled, because a half-written bundle would be loaded. `worker_process` passes the signal on to each
+worker, even to one that starts meanwhile.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _LEAST_USEFUL: Final = 0.75
 
 @dataclass(frozen=True, slots=True)
 class ModelLoader:
-    """Loads the bundle and the indexes that paths lead to, always with the same settings."""
+    """Loads the bundle and the indexes, always with the same settings."""
 
     settings: Serve
     admission: Admission
@@ -47,15 +47,15 @@ class ModelLoader:
     ) -> LoadedModel:
         """Verify, load and warm a bundle in a thread, and start its queue.
 
-        folder: the bundle's own, instead of the one that the path leads to. indexes: those of the
-        model before, which stay where the folder still has its bundle.
+        folder: the bundle to load, instead of the one that `settings.bundle` leads to. indexes:
+        those of the previous model, which are kept if they belong to this bundle.
 
         Raises:
             BundleError: an index is damaged, or of another bundle.
             BundleError, EngineError: the model does not verify, load or give its golden answers.
             UsageError: the path of the indexes has none.
         """
-        # A link is followed once, so that all files are of one folder if it changes meanwhile.
+        # A link is resolved once, so that all files come from one folder even if it changes.
         folder = folder or self.settings.bundle.resolve()
         classifier = await run_in_daemon_thread(lambda: self._read(folder))
         digest = classifier.bundle.digest
@@ -108,11 +108,11 @@ class ModelLoader:
             return {}
         if not path.is_dir() or (path / MANIFEST).exists() == a_caller:
             why = f"--index {path} must be an index; or, with --tokens, a folder that has an index"
-            why += " for each caller, named as in the file of tokens"
+            why += " for each caller, named like the caller in the file of tokens"
             raise UsageError(why, reason="BAD_INDEX")
         if not a_caller:
             return {ANONYMOUS.name: Index.open(path, digest)}
-        # A name with a dot before it is of an index that is being written.
+        # A name that begins with a dot is that of an index that is being written.
         folders = [one for one in path.iterdir() if not one.name.startswith(".")]
         return {one.name: Index.open(one, digest) for one in folders}
 
@@ -125,8 +125,8 @@ async def reload_when_asked(
 ) -> None:
     """Load the bundle again whenever *asked* is set. A failure leaves the model as it is.
 
-    announce: told of each model that answers from then on. A signal that comes while a bundle is
-    loaded causes one more load after it.
+    announce: called with each new model. A signal that comes during a load causes one more load
+    after it.
     """
     while True:
         await asked.wait()
@@ -136,7 +136,7 @@ async def reload_when_asked(
             new = await loader.load()
         except Exception as error:
             loader.metrics.observe_reload(ok=False)
-            # Our own errors say all there is to say; any other needs its traceback.
+            # A SentimillError explains itself; any other error needs its traceback.
             trace = None if isinstance(error, SentimillError) else error
             kept = (before.manifest.name, before.digest[:12], error)
             log.error("reload failed, still serving %s (%s): %s", *kept, exc_info=trace)

@@ -1,4 +1,4 @@
-"""A loaded model, and the slot in which another model takes its place.
+"""A loaded model, and the slot in which another model replaces it.
 
 Each loaded model has a queue, engine threads and tokenizers of its own, and one model answers a
 request from its first token to its last probability. So a swap needs no lock and no pause: new
@@ -27,7 +27,7 @@ from sentimill.text.tokenizer import Encoded, TextEncoder
 from sentimill.types import Neighbour
 
 _CLOSE_SECONDS: Final = 5.0
-"""How long an engine call may go on after a model is closed. One takes some 0.1 s."""
+"""How long an engine call may continue after its model is closed. A call takes about 0.1 s."""
 
 
 class LoadedModel:
@@ -66,7 +66,7 @@ class LoadedModel:
                 self.idle.set()
 
     async def encode(self, texts: Iterable[str | TextError]) -> list[Encoded | TextError]:
-        """Tokenize in one of the threads; *texts* is read there too, and its errors are kept."""
+        """Tokenize in one of the threads; *texts* is iterated there too, and errors in it stay."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._encode, texts)
 
     async def nearest(
@@ -74,7 +74,7 @@ class LoadedModel:
     ) -> list[tuple[Neighbour, ...]]:
         """Look *rows* of logits and states up in the index of *caller*, in one of the threads.
 
-        Raises UnavailableError where the model was closed meanwhile, as one is whose engine fails.
+        Raises UnavailableError if the model was closed meanwhile because its engine failed.
         """
         states = np.stack(rows)[:, len(self.classifier.labels) :]
         search = self.indexes[caller].nearest
@@ -86,10 +86,9 @@ class LoadedModel:
         return await found
 
     async def close(self, timeout_seconds: float = _CLOSE_SECONDS) -> None:
-        """Stop queue and threads; what still waits gets UnavailableError.
+        """Stop queue and threads; waiting requests get UnavailableError. May be called again.
 
-        timeout_seconds: how long engine calls may go on. A thread that hangs cannot be stopped. A
-        second call does no harm.
+        timeout_seconds: how long engine calls may continue. A thread that hangs cannot be stopped.
         """
         await self.scheduler.close(timeout_seconds)
         self._threads.shutdown(wait=False)
@@ -115,7 +114,7 @@ class ModelSlot:
 
     @contextmanager
     def use(self) -> Iterator[LoadedModel]:
-        """Give the model that answers one request, and keep it open meanwhile."""
+        """Yield the present model for one request, and keep it open meanwhile."""
         model = self.now
         with model.used():
             yield model
@@ -126,7 +125,7 @@ class ModelSlot:
         self.now = new
 
     async def drain(self) -> None:
-        """Close the models before the one that answers, each after its last request."""
+        """Close the replaced models, each after its last request."""
         if not self._leaving:
             return
         while self._leaving:
@@ -134,7 +133,7 @@ class ModelSlot:
             await old.idle.wait()
             await old.close()
             self._leaving.discard(old)
-            del old  # with its weights
+            del old  # and its weights
         await run_in_daemon_thread(give_memory_back)
 
     async def close(self) -> None:
@@ -146,9 +145,9 @@ class ModelSlot:
 def warm_up(classifier: Classifier, batch_tokens: int) -> None:
     """Run each length that the engine rounds to, as one text and as a full batch.
 
-    No caller then waits for kernels to be chosen or memory to be set up. An engine that rounds no
-    lengths runs the longest alone. As many calls run at once as there will be, since each may have
-    memory of its own. Raises EngineError when the engine fails.
+    Then no caller waits until kernels are chosen or memory is set up. An engine that does not round
+    lengths only runs the longest. As many calls run at once as later in service, since each may
+    have memory of its own. Raises EngineError when the engine fails.
     """
     manifest, info = classifier.bundle.manifest, classifier.engine.info
     lengths = {manifest.max_tokens}
@@ -158,5 +157,5 @@ def warm_up(classifier: Classifier, batch_tokens: int) -> None:
         row = np.full(length, manifest.pad_id, dtype=np.int64)
         classifier.run([row])
         rows = max(1, batch_tokens // length)
-        if rows * info.calls > 1:  # else it is what has just run
+        if rows * info.calls > 1:  # otherwise the same has just run
             classifier.at_once(classifier.run, [[row] * rows] * info.calls)

@@ -1,7 +1,7 @@
 """The Open Inference Protocol, version 2, for clients of KServe and Triton.
 
-There is one input, `text`, BYTES [-1]. The outputs are in `_OUTPUTS`, one value a text. A protocol
-of tensors has no place for the error of one text, so an output holds it: `error` is empty where a
+There is one input, `text`, BYTES [-1]. The outputs are in `_OUTPUTS`, one value per text. A tensor
+protocol has no place for the error of one text, so an output holds it: `error` is empty where a
 text was classified and `REASON: message` where it was not. Such a text has an empty `label`, is
 `abstained`, and its numbers are NaN, so that a caller who never reads `error` cannot take them for
 an answer. Parameters of a request are ignored.
@@ -28,10 +28,10 @@ SERVICE: Final = "inference.GRPCInferenceService"
 _INPUT: Final = "text"
 
 _QUOTED_SIZES: Final = 8
-"""Inputs, and sizes of a shape, that an error message quotes."""
+"""An error message quotes at most this many inputs, and sizes of a shape."""
 
 _OTHER_FIELDS: Final = 64
-"""Fields that a message may have besides its texts: parameters, outputs, a shape."""
+"""Fields that a message may have in addition to its texts: parameters, outputs, a shape."""
 
 _OUTPUTS: Final = {
     "label": "BYTES",
@@ -85,11 +85,11 @@ class OpenInferenceService:
         return pb.ServerLiveResponse(live=True).SerializeToString()
 
     async def server_ready(self, data: bytes, context: AnyContext) -> bytes:
-        """Say whether to send calls here: not where the server is about to stop."""
+        """Say whether to send calls here: not if the server is about to stop."""
         return pb.ServerReadyResponse(ready=self._requests.ready).SerializeToString()
 
     async def model_ready(self, data: bytes, context: AnyContext) -> bytes:
-        """Say whether a model answers; one that is not here does not."""
+        """Say whether a model answers; an unknown model does not."""
         asked = parse(pb.ModelReadyRequest, data)
         here = _is(self._requests.classifier.bundle.manifest, asked.name, asked.version)
         ready = here and self._requests.ready
@@ -149,7 +149,7 @@ class OpenInferenceService:
         if not _is(manifest, name, version):
             raise MissingError(
                 f"there is no model {quoted(name)} of version {quoted(version)} here: ask for"
-                f" {manifest.name!r} of version {manifest.version!r}, or of no version",
+                f" {manifest.name!r} of version {manifest.version!r}, or without a version",
                 reason="MODEL_UNKNOWN",
             )
         return manifest
@@ -160,10 +160,10 @@ def _is(manifest: Manifest, name: str, version: str) -> bool:
 
 
 def _texts(request: pb.ModelInferRequest, max_items: int) -> Sequence[bytes]:
-    """Return the values of the one input. Raises InputError where there is another.
+    """Return the values of the one input. Raises InputError for other inputs.
 
-    Of more than *max_items* one more is returned, which is enough to refuse them all: raw contents
-    may hold a million empty values, and they are unpacked on the event loop.
+    At most *max_items* + 1 values are unpacked, enough to refuse the request: raw contents may hold
+    a million empty values, and they are unpacked on the event loop.
     """
     told = [(one.name, one.datatype, len(one.shape)) for one in request.inputs]
     if told != [(_INPUT, "BYTES", 1)]:
@@ -194,12 +194,12 @@ def _texts(request: pb.ModelInferRequest, max_items: int) -> Sequence[bytes]:
 
 
 def _path(*, raw: bool) -> str:
-    """Return where the texts are in a request."""
+    """Return the path of the texts in a request."""
     return "raw_input_contents[0]" if raw else "inputs[0].contents.bytes_contents"
 
 
 def _unpacked(data: bytes) -> Iterator[bytes]:
-    """Yield values that each stand behind their length in 4 bytes, little-endian."""
+    """Yield values, each of which follows its length in 4 bytes, little-endian."""
     at = 0
     while at < len(data):
         begin = at + 4
@@ -225,7 +225,7 @@ def _shapes(labels: Sequence[str], rows: int) -> dict[str, list[int]]:
 
 
 def _wanted(request: pb.ModelInferRequest, manifest: Manifest) -> set[str]:
-    """Return the names of the outputs to give. Raises InputError where there is no such one."""
+    """Return the names of the wanted outputs. Raises InputError for an unknown one."""
     there = _shapes(manifest.labels, -1)
     wanted = {one.name for one in request.outputs}
     if unknown := wanted - there.keys():

@@ -40,7 +40,7 @@ _SLICE: Final = 64
 
 
 async def slices(items: Sequence[T]) -> AsyncIterator[Sequence[T]]:
-    """Yield *items* in slices, between which the event loop looks after other calls.
+    """Yield *items* in slices, between which the event loop serves other calls.
 
     A request of 1,000 texts would otherwise keep a health check waiting for 20 ms on an idle core.
     """
@@ -54,8 +54,8 @@ async def slices(items: Sequence[T]) -> AsyncIterator[Sequence[T]]:
 class Limits:
     """What the server accepts; `GetModel` shows the limits on requests to callers.
 
-    max_request_bytes: twice what our client sends at most, and the default of gRPC itself.
-    max_waiting_bytes: the size of all requests that are being answered, as they came over the wire.
+    max_request_bytes: twice the most that Sentimill's client sends, and gRPC's own default.
+    max_waiting_bytes: the size on the wire of all requests that are being answered.
     max_calls: how many calls and streams may be open, health checks included. connection_calls: how
     many of them one connection may have; further calls on it wait for their turn.
     default_deadline_seconds: how long a call without a deadline may take.
@@ -152,12 +152,12 @@ class RequestHandler:
     def hold(self, data: bytes) -> Iterator[None]:
         """Count the bytes of a request while it is parsed and answered.
 
-        Raises UnavailableError, before anything is parsed, where too many bytes are held.
+        Raises UnavailableError, before anything is parsed, if too many bytes are held.
         """
         held, limit = self._held_bytes, self.limits.max_waiting_bytes
         if held + len(data) > limit:
             raise UnavailableError(
-                f"requests of {held} bytes are being answered, {len(data)} more would pass the"
+                f"requests of {held} bytes are being answered, {len(data)} more would exceed the"
                 f" limit of {limit}: try again later",
                 reason="QUEUE_FULL",
             )
@@ -174,7 +174,7 @@ class RequestHandler:
             InputError: too many texts, or none; or neighbours for a caller who has no index.
             UnavailableError, QuotaError: nothing was computed.
             UnavailableError: the engine failed on every text.
-            DeadlineError: the answer would come too late, and is computed no further.
+            DeadlineError: the answer would come too late, so it is not computed to its end.
         """
         arrived = time.monotonic()
         if self.draining:
@@ -187,7 +187,7 @@ class RequestHandler:
             most = max(1, most // EXPLAINED_SHARE)
         if not 1 <= request.count <= most:
             raise InputError(
-                f"items has {request.count} texts, the limits are 1 and {most}: split the list into"
+                f"items has {request.count} texts, the limit is 1 to {most}: split the list into"
                 " several requests",
                 reason="ITEM_COUNT",
                 field="items",
@@ -210,7 +210,7 @@ class RequestHandler:
                 raise DeadlineError(why, reason="DEADLINE_EXCEEDED") from None
             results = await self._results(model, request, encoded, answer, explanation)
         queued = max(answer.queue_seconds, 0.0)
-        if not request.bulk:  # bulk work may wait for long, and a fleet must not grow for it
+        if not request.bulk:  # bulk work may wait long, and autoscaling must ignore it
             self.boundary.metrics.queue_seconds.observe(queued)
         self.boundary.spans.parts(arrived, tokenized, queued, answer.engine_seconds)
         return Answers(
@@ -230,7 +230,7 @@ class RequestHandler:
         arrived: float,
         left: float,
     ) -> tuple[list[Encoded | TextError], Answer, float]:
-        """Admit, tokenize and run; return the tokens, the logits, and the time between.
+        """Admit, tokenize and run; return the tokens, the logits, and when tokenizing ended.
 
         left: seconds from *arrived* until the caller gives up.
         """
@@ -240,7 +240,7 @@ class RequestHandler:
         try:
             request.caller.spend(count, arrived)
             encoded = await model.encode(texts)
-            request.caller.give_back(count - len(encoded))  # the sentences are a debt
+            request.caller.give_back(count - len(encoded))  # spends the sentences too
             tokenized = time.monotonic()
             self.boundary.metrics.tokenize_seconds.observe(tokenized - arrived)
             good = [text.ids for text in encoded if isinstance(text, Encoded)]
@@ -282,7 +282,7 @@ class RequestHandler:
         near = iter(await self._neighbours(model, request, own))
         predictions: list[Prediction] = []
         async for part in slices(good):
-            # Not one by one: numpy takes as long for one row as for all rows of a slice.
+            # Numpy takes as long for one row as for all rows of a slice.
             logits = np.stack([row for row, _ in part])
             predictions += model.classifier.decide(logits, [text for _, text in part], near)
         answered = iter(predictions)
@@ -306,7 +306,7 @@ class RequestHandler:
         if not request.neighbours:
             return found
         began = time.monotonic()
-        async for part in slices(rows):  # so that the tokenizing of other requests comes between
+        async for part in slices(rows):  # so that other requests can tokenize in between
             found += await model.nearest(request.caller.name, part, request.neighbours)
         self.boundary.metrics.lookup_seconds.observe(time.monotonic() - began)
         return found
@@ -319,10 +319,10 @@ class RequestHandler:
 
 
 def _check_index(request: Request, model: LoadedModel) -> None:
-    """Raise InputError for neighbours that the caller cannot have: an index is for one caller."""
+    """Raise InputError if the caller asks for neighbours and has no index of its own."""
     check_neighbours(request.neighbours)
     name = request.caller.name
     if request.neighbours and name not in model.indexes:
         why = f"the server has no index for {name}, so there are no neighbours: ask for none, or"
-        why += " let whoever runs the server give it one with `sentimill serve --index`"
+        why += " ask the server's operator for an index (`sentimill serve --index`)"
         raise InputError(why, reason="NO_INDEX", field="neighbours")

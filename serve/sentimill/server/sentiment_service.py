@@ -23,13 +23,13 @@ from sentimill.v1 import sentiment_pb2 as pb
 SERVICE: Final = "sentimill.v1.SentimentService"
 
 _STREAM_AHEAD: Final = 4
-"""Requests of one stream that may be under way; past that the stream is not read further."""
+"""Requests of one stream that may run at once; then the stream is not read further."""
 
 _OTHER_FIELDS: Final = 16
-"""Fields that a message may have besides its items: more than the contract has today."""
+"""Fields that a message may have in addition to its items: more than there are today."""
 
 _ITEM_FIELDS: Final = 256
-"""Fields that an item may have: far more than one, so that short items need not be walked."""
+"""Fields that an item may have: far more than one, so that short items need no counting."""
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -58,9 +58,9 @@ class SentimentService:
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
     def drain(self) -> None:
-        """Refuse new requests from now on, and read no stream further; what is under way goes on.
+        """Refuse new requests and stop reading streams from now on; running requests continue.
 
-        An idle stream would otherwise hold the drain up to its last second.
+        Otherwise an idle stream would hold up the drain until its last second.
         """
         self._requests.leaving = self._requests.draining = True
         for reader in self._readers:
@@ -104,10 +104,10 @@ class SentimentService:
             while (task := await started.get()) is not None:
                 yield await task
                 ahead.release()
-            if self._requests.draining and reader.cancelled():  # else the caller had sent it all
+            if self._requests.draining and reader.cancelled():  # else the caller has sent all
                 raise self._requests.refusal()
         finally:
-            # The caller may have gone: nothing of its stream may stay behind.
+            # The caller may have gone: cancel everything that its stream started.
             self._readers.discard(reader)
             reader.cancel()
             if task is not None:
@@ -123,7 +123,7 @@ class SentimentService:
             with boundary.record("ClassifyStream", context) as call, self._requests.hold(data):
                 message = parse(pb.ClassifyStreamRequest, data, self._streamed)
                 reply.id = message.id
-                # Again for each: a stream may outlive its token, or the quota that it began with.
+                # For each message: a stream may outlive its token, or the quota that it began with.
                 caller = self._requests.identify(context)
                 answer = await self._answer(message.request, caller, call, context)
                 reply.response.CopyFrom(answer)
@@ -138,7 +138,7 @@ class SentimentService:
         """Classify one request, or raise the error of the whole request."""
         bulk = request.priority == pb.PRIORITY_BULK
         if bulk:
-            # Counted apart: a latency objective for callers who wait is not about bulk work.
+            # Counted separately: the latency objective is only for callers who wait.
             call.method += "Bulk"
         answers = await self._requests.classify(
             Request(

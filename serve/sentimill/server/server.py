@@ -17,8 +17,8 @@ from sentimill.server.sentiment_service import SERVICE, SentimentService
 from sentimill.server.settings import Serve
 
 _LEAST_PING_MS: Final = 5_000
-"""Clients may ping as often as this, also while they call nothing. Go and Java ping every 10 s at
-most; gRPC's own default closes the connection of a client that pings every 5 minutes or more."""
+"""Clients may ping this often, even without calls. Go and Java ping every 10 s at most. gRPC's own
+default would close the connection of a client that pings more often than every 5 minutes."""
 
 _IDENTITY_ONLY: Final = 1
 """Bit set of accepted compressions. 8 KB of gzip can hold 8 MB of items."""
@@ -28,7 +28,7 @@ class GrpcServer:
     """Serves the requests that *handler* answers. For the event loop's thread."""
 
     def __init__(self, handler: RequestHandler, settings: Serve) -> None:
-        """Take the port. Raises UsageError when it is taken."""
+        """Bind the port. Raises UsageError when it is taken."""
         self._handler = handler
         self._settings = settings
         self._health = health.aio.HealthServicer()
@@ -36,7 +36,7 @@ class GrpcServer:
         services = [self._sentiment.handler()]
         self._names = [SERVICE]
         if settings.open_inference:
-            # Imported only here: two copies of the protocol in one process exclude each other.
+            # Imported only here: a process cannot load two copies of the protocol.
             from sentimill.server import open_inference_service as open_inference
 
             other = open_inference.OpenInferenceService(handler, version=version("sentimill"))
@@ -55,12 +55,12 @@ class GrpcServer:
         self.port = self._take_port()
 
     async def start(self) -> None:
-        """Answer calls from now on, and say so."""
+        """Answer calls from now on, and report healthy."""
         await self._server.start()
         await self.set_healthy(True)
 
     async def set_healthy(self, healthy: bool) -> None:
-        """Tell `grpc.health.v1`, for the server and each of its services."""
+        """Set the state in `grpc.health.v1`, for the server and each of its services."""
         states = health_pb2.HealthCheckResponse
         state = states.SERVING if healthy else states.NOT_SERVING
         for name in ("", *self._names):
@@ -69,8 +69,8 @@ class GrpcServer:
     async def drain(self) -> None:
         """Report unhealthy, answer for `notice_seconds` more, then finish within `drain_seconds`.
 
-        A load balancer that asks for health has the notice to send its calls elsewhere, so no
-        caller sees the server go.
+        The notice gives load balancers that ask for health the time to send calls elsewhere, so no
+        caller notices the stop.
         """
         self._handler.leaving = True
         await self._health.enter_graceful_shutdown()
@@ -84,7 +84,7 @@ class GrpcServer:
             # Without this a second server on the same port would silently take half of the calls.
             ("grpc.so_reuseport", int(settings.shared_port)),
             ("grpc.max_receive_message_length", self._handler.limits.max_request_bytes),
-            # One connection's idle streams, of health too, must not use up all calls of the server.
+            # The idle streams of one connection must not use up all calls of the server.
             ("grpc.max_concurrent_streams", self._handler.limits.connection_calls),
             ("grpc.http2.min_ping_interval_without_data_ms", _LEAST_PING_MS),
             ("grpc.keepalive_permit_without_calls", 1),

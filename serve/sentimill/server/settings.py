@@ -55,14 +55,14 @@ class Serve:
         """Raise UsageError where calls would cross a network without encryption."""
         if self.playground and (not is_loopback(self.metrics_host) or self.tokens is not None):
             raise UsageError(
-                "--playground answers without a token, for this machine alone: leave"
-                " --metrics-host on a loopback address and --tokens out",
+                "--playground answers without a token, so only on this machine: use a loopback"
+                " address as --metrics-host, and leave --tokens out",
                 reason="INSECURE_BIND",
             )
         if not (self.insecure or self.tls is not None or is_loopback(self.host)):
             raise UsageError(
                 f"--host {self.host} is not a loopback address and calls are not encrypted: give"
-                " --tls-cert and --tls-key, or put a TLS proxy before it and say so with"
+                " --tls-cert and --tls-key, or put a TLS proxy in front of it and add"
                 " --insecure",
                 reason="INSECURE_BIND",
             )

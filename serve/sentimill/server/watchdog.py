@@ -1,10 +1,10 @@
-"""Health follows the engine: a model that cannot answer attracts no calls, and is loaded again.
+"""Watches the engine: while it is broken, the server is unready and the model is loaded again.
 
-The watchdog looks at the engine's calls. When several batches in a row have failed, it asks the
-engine for one of the bundle's golden texts: an engine that answers it has met bad texts and is not
-broken. An engine that does not, or a call that has run for too long, makes the server unready. Then
-the model is loaded from its bundle, which replays all golden texts. When that fails, or helps
-only for minutes, the process ends with an error, so that its supervisor starts another one.
+The watchdog looks at the engine's calls. When several batches in a row have failed, it runs one of
+the bundle's golden texts. If the engine answers that, the texts were bad and the engine is fine. If
+not, or if a call has run for too long, the server becomes unready. Then the model is loaded from
+its bundle, which replays all golden texts. If that fails, or helps only for minutes, the process
+ends with an error, so that its supervisor starts another one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 Fault = Literal["failures", "timeout"]
 
 _SETTLED_SECONDS: Final = 300.0
-"""A fault this soon after a restart of the model is one that the restart did not mend."""
+"""A fault this soon after a restart of the model was not repaired by the restart."""
 
 _PROBE_SECONDS: Final = 10.0
 """How long one short golden text may take."""
@@ -36,7 +36,7 @@ _PROBE_SECONDS: Final = 10.0
 class WatchdogLimits:
     """failures: batches that may fail in a row. call_seconds: how long one engine call may run.
 
-    load_seconds: how long the model may take to be loaded again. look_seconds: between two looks.
+    load_seconds: how long loading the model again may take. look_seconds: between two checks.
     """
 
     failures: int = 3
@@ -48,7 +48,7 @@ class WatchdogLimits:
 class Watchdog:
     """Watches the model in *slot*. For the event loop's thread.
 
-    load: gives the same bundle as a new model. set_healthy: tells callers, load balancers and
+    load: loads the same bundle as a new model. set_healthy: tells callers, load balancers and
     probes whether the server answers.
     """
 
@@ -72,7 +72,7 @@ class Watchdog:
         """Watch until cancelled. Raises EngineError when the process must be restarted."""
         while True:
             await asyncio.sleep(self._limits.look_seconds)
-            await self._look(self._slot.now)  # no name here keeps the model that a reload replaces
+            await self._look(self._slot.now)  # a name would keep a replaced model alive
 
     async def _look(self, model: LoadedModel) -> None:
         fault = self._fault(model)
@@ -128,7 +128,7 @@ class Watchdog:
             self._restarted = time.monotonic()
             if self._slot.now is model:
                 self._slot.put(new)
-            else:  # a reload has put another model there meanwhile, which stays
+            else:  # a reload has replaced the model meanwhile, and its model stays
                 await new.close()
         await self._set_healthy(True)
         await closing

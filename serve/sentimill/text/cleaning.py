@@ -1,8 +1,8 @@
 """Cleaning: what happens to a text before the tokenizer reads it.
 
-A model must see when it serves what it saw in training, so training and serving share this file,
-and no other code changes a text. Cleaning has versions, and a bundle names its own: a bundle that
-was trained before emoji had names keeps reading them as it did.
+A model must get the same input in service as in training, so both share this file, and no other
+code changes a text. Cleaning has versions, and a bundle names its own: a bundle that was trained
+before emoji had names keeps reading them as it did.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sentimill.text.emoji_names import name_emoji
 from sentimill.types import MAX_TEXT_BYTES, check_size
 
 CLEANING_VERSIONS: Final = (1, 2)
-"""1: break tags, entities, control characters and runs of blanks go. 2: also, emoji get names."""
+"""1 removes break tags, entities, control characters and runs of blanks. 2 also names emoji."""
 
 CLEANING: Final = CLEANING_VERSIONS[-1]
 """The version that new bundles are trained with."""
@@ -33,8 +33,8 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\ufeff]
 # refuses above a limit of its own (640 digits at the least).
 _LONG_REFERENCE: Final = re.compile(r"&#[0-9]{100,};?")
 
-# A letter or a digit shows that a text is visible. The four are letters by Unicode's categories,
-# and are drawn as blanks.
+# A letter or a digit shows that a text is visible. These four are letters by Unicode's categories,
+# but are drawn as blanks.
 _BLANK_LETTERS: Final = "\u115f\u1160\u3164\uffa0"
 _LETTER: Final = re.compile(rf"[^\W_{_BLANK_LETTERS}]")
 _INVISIBLE_CATEGORIES: Final = frozenset({"Cc", "Cf", "Mn", "Mc", "Me", "Zs", "Zl", "Zp"})
@@ -47,7 +47,7 @@ _PLACEHOLDERS: Final = frozenset(
         *("no comment", "no comments", "not applicable"),
     }
 )
-"""Cells that stand for no text, in lower case and without a final dot."""
+"""Cells that stand for a missing text, in lower case and without a final dot."""
 
 _LONGEST_PLACEHOLDER: Final = max(map(len, _PLACEHOLDERS)) + 1
 
@@ -60,7 +60,7 @@ _ODD_PAIRS: Final = (
     (b" ", b" "),
     (b"xX", b"D"),
 )
-"""Pairs of ASCII characters with which something begins that cleaning changes, and `[`.
+"""Pairs of ASCII characters that may begin something that cleaning changes, and those with `[`.
 
 Each pair has its first character in the first set and its second one in the second set.
 """
@@ -87,14 +87,14 @@ def clean(text: str, version: int = CLEANING) -> str:
 def find_plain(texts: Sequence[str]) -> NDArray[np.bool_]:
     """Tell which of *texts* stay as they are: `clean` neither changes nor refuses them.
 
-    All of them are looked at together, which takes a seventh of the time of `clean`. A plain text
-    is of printable ASCII without `[` and has at most 20,000 characters.
+    It looks at all of them together, which takes a seventh of the time of `clean`. A plain text has
+    at most 20,000 characters, all of them printable ASCII and none of them `[`.
     """
-    # In place of another text stands one that is too short to be plain.
+    # Other texts are replaced by one that is too short to be plain.
     kept = [text if len(text) <= LONGEST_PLAIN and text.isascii() else "?" for text in texts]
     lengths = np.fromiter(map(len, kept), np.int64, len(kept))
     plain = lengths > _LONGEST_PLACEHOLDER
-    # Between two blanks, so that one at either end of a text stands beside another.
+    # With a blank at both ends, so that a blank at an end of any text has another one next to it.
     data = f" {' '.join(kept)} ".encode()
     here, after = (np.frombuffer(data.translate(table), np.uint8) for table in (_FIRST, _SECOND))
     odd = np.flatnonzero((here[:-1] & after[1:]) != 0)
@@ -149,7 +149,7 @@ def tidy(text: str) -> str:
 def join_texts(parts: Iterable[object]) -> str | None:
     """Return the strings among *parts* as one text, such as a review's title and body.
 
-    Parts that are blank or no strings are left out; None where nothing is left. A part that does
+    Parts that are blank or not strings are left out; None if nothing is left. A part that does
     not end with punctuation gets a full stop, so that a title stays a sentence of its own.
     """
     kept = [part.strip() for part in parts if isinstance(part, str) and part.strip()]

@@ -53,7 +53,7 @@ _DROPPED: Final = re.compile("[\ufe0e\ufe0f\U0001f3fb-\U0001f3ff]|\u200d[\u2640\
 # An emoticon gets the name of the emoji with its meaning, so that the model learns both at once.
 # The groups have these names. The lookarounds leave times, ratios, prices, paths, addresses, lists
 # and brackets as they are. Each pattern starts with a plain set of characters, because `re`
-# searches for a set at its fastest; so a lookbehind stands behind the first character.
+# searches for a set at its fastest; so lookbehinds come after the first character.
 _WITH_EYES: Final = re.compile(
     r"""[:;=>](?:
       (?P<angry_face>            (?<=>)(?<![\w:;=>].)     [:;=]-?\(+       (?!\w) )
@@ -74,7 +74,7 @@ _WITH_EYES: Final = re.compile(
 )
 _MOUTHS: Final = frozenset("'-()oODPp/\\|*")
 _BEHIND: Final = {":": _MOUTHS, ";": _MOUTHS, "=": _MOUTHS, ">": frozenset(":;=_.")}
-"""What `_WITH_EYES` allows directly behind eyes and brows: mouths, noses and tears."""
+"""What `_WITH_EYES` allows directly after eyes and brows: mouths, noses and tears."""
 
 _HEART: Final = re.compile(
     r"""<(?<!\w.)(?:
@@ -127,7 +127,7 @@ def _may_have_eyes(text: str) -> bool:
     """Tell whether eyes stand before a mouth: without them, `_WITH_EYES` finds nothing.
 
     `str.find` is many times as fast as a regular expression, and most texts have no eyes or, like
-    "note: this", no mouth behind them.
+    "note: this", no mouth after them.
     """
     for eyes, mouths in _BEHIND.items():
         place = text.find(eyes) if eyes in text else -1
@@ -251,7 +251,7 @@ def _ranges(signs: Iterable[str]) -> str:
     """Return the inside of a regular expression's set with *signs*, in few ranges above U+FFFF.
 
     `re` finds a character up to U+FFFF in one step, and compares higher ones range by range. So a
-    range above U+FFFF spans small gaps: the characters in them are no text and have no name.
+    range above U+FFFF spans small gaps: the characters in them are not text and have no name.
     """
     codes = sorted(map(ord, signs))
     ranges: list[tuple[int, int]] = []

@@ -85,7 +85,7 @@ _MODEL: Final = {
 _REPLAYED: Final = 64  # words in one text
 
 MANY: Final = 64
-"""From so many texts on they are worth being encoded together; fewer would wait for threads."""
+"""From this many texts on, encoding them together pays; fewer would wait for threads."""
 
 
 def is_proven(text: str) -> bool:
@@ -104,7 +104,7 @@ class FastTokenizer:
     def ids(self, texts: list[str]) -> list[NDArray[np.int64]]:
         """Return the ids of each of *texts*, with special tokens; all texts have to be proven.
 
-        As many texts as a table has are shared among all cores.
+        `MANY` texts or more are shared among all cores.
         """
         if len(texts) < MANY:
             return [self._flat([text])[0].astype(np.int64) for text in texts]
@@ -113,7 +113,7 @@ class FastTokenizer:
         return [ids[begin:end] for begin, end in pairwise([0, *ends])]
 
     def _flat(self, texts: list[str]) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]:
-        """Return the ids of all texts behind one another, and how many each text has."""
+        """Return the ids of all texts one after another, and how many each text has."""
         found: tuple[NDArray[np.uint32], NDArray[np.uint64]]
         found = self._tokenizer.encode_batch_flat(texts, True)  # type: ignore[attr-defined]  # its stub lacks it
         return found
@@ -123,9 +123,9 @@ class FastTokenizer:
 def fast_tokenizer(tokenizer_json: str) -> FastTokenizer | None:
     """Return the fast tokenizer for the output of `Tokenizer.to_str`, or None.
 
-    It is None where tokie is not installed in the version that was compared, and for a tokenizer of
-    another kind. It is also None, with a warning, where the two tokenizers differ on the words of
-    this vocabulary.
+    It is None if tokie is not installed in the version that was compared, and for a tokenizer of
+    another kind. It is also None, with a warning, if tokie fails or reads this vocabulary
+    differently.
     """
     if package_version("tokie") != VERSION or not _is_proven_kind(tokenizer_json):
         return None

@@ -1,8 +1,8 @@
 """Tells whether a text is in another language than those that a model was made for.
 
-`py3langid` decides, where a quick look does not. On 189,601 English texts of five words or more
+`py3langid` decides, if a quick check does not. On 189,601 English texts of five words or more
 from 22 public sets of reviews, 0.09 % were called foreign, and a sample of these showed nearly all
-of them to be Spanish, French, Portuguese and German reviews among the English ones. The quick look
+of them to be Spanish, French, Portuguese and German reviews among the English ones. The quick check
 settles 96 % of the texts, so that most texts cost two microseconds.
 """
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 
 _LEAST_WORDS: Final = 5
-"""A detector is often wrong about fewer words."""
+"""With fewer words, a detector is often wrong."""
 
 _MOST_WANTED: Final = 0.01
-"""A text is foreign where all wanted languages together are less probable than this."""
+"""A text is foreign if all wanted languages together are less probable than this."""
 
 _READ_CHARACTERS: Final = 400
 _FIRST_CHARACTERS: Final = 100
-"""Where these are plain English, no more is read: 1 of 263,725 public texts is judged otherwise."""
+"""If these are plain English, no more is read: 1 of 263,725 public texts gets another result."""
 
 _WORD: Final = re.compile(r"\w+")
 _LOWER_WORDS: Final = bytes(
     code if _WORD.match(chr(code)) else ord(" ") for code in bytes(range(128)).lower()
 ).ljust(256)
 
-# About a quarter of the words of ordinary English are these. This look is five times as fast as
+# These are about a quarter of the words of ordinary English. Counting them is five times as fast as
 # the detector.
 _ENGLISH: Final = frozenset(
     {
@@ -53,14 +53,14 @@ _KEPT: Final = np.array([(1 << 8 * count) - 1 for count in range(_KEY_BYTES)] + 
 """`_ENGLISH` as int64, and which bits of 8 bytes belong to a word of 0 to 8 letters."""
 
 _ENGLISH_TEXTS: Final = 0.8
-"""Of the public sets of English reviews, 84 % of the texts or more pass the quick look."""
+"""In each public set of English reviews, at least 84 % of the texts pass the quick check."""
 
 _NO_LANGUAGE: Final = frozenset({"zxx", "und"})
 _RELATED: Final = {"en": ("pcm", "sco")}
-"""Languages that the detector takes sloppy English for: Nigerian Pidgin and Scots."""
+"""The detector may take sloppy English for one of these: Nigerian Pidgin and Scots."""
 
 _FIRST_OTHER_SCRIPT: Final = "\u0370"
-"""Letters below are Latin. A few words in another script are enough to tell that they are."""
+"""Letters below this are Latin. In another script, a few words are enough for the detector."""
 
 
 def foreign_language(text: str, wanted: frozenset[str]) -> str | None:
@@ -89,11 +89,10 @@ def foreign_language(text: str, wanted: frozenset[str]) -> str | None:
 
 
 def find_english(texts: Sequence[str]) -> NDArray[np.bool_]:
-    """Tell which of *texts* `foreign_language` calls English at its quick look, where it wants it.
+    """Tell which of *texts* pass the quick check of `foreign_language` for English.
 
-    The answer is no where the beginning of a text is not ASCII.
-
-    All of them are looked at together, in a sixth of the time of one look each.
+    A text whose beginning is not ASCII never passes. All texts are checked together, in a sixth of
+    the time of one check each.
     """
     found = _are_plain_english([text[:_FIRST_CHARACTERS] for text in texts])
     rest = np.flatnonzero(~found)
@@ -121,8 +120,8 @@ def _are_plain_english(texts: Sequence[str]) -> NDArray[np.bool_]:
 def languages_of(texts: Iterable[str]) -> tuple[str, ...]:
     """Return the languages of a bundle that is trained on *texts*: ("en",), or () for unknown.
 
-    A model is said to be made for English where four fifths of the texts look English. Nothing is
-    claimed of other texts, since a model that abstains wrongly is worse than one that never does.
+    The bundle is for English if four fifths of the texts look English. Otherwise its languages are
+    unknown, since a model that abstains wrongly is worse than one that never does.
     """
     found = [_words(text[:_READ_CHARACTERS]) for text in texts]
     judged = [words for words in found if len(words) >= _LEAST_WORDS]

@@ -19,15 +19,15 @@ Truncation = Literal["head", "head-tail"]
 """How a long text is cut: keep its beginning, or its beginning and its end."""
 
 # A very long text is cut before it is tokenized, and this many characters are kept on each side of
-# the cut for each token of the budget. English has about 4.5 characters a token, so 16 does not
+# the cut for each token of the budget. English has about 4.5 characters per token, so 16 does not
 # change the tokens that are kept, and a megabyte costs no more than a long review.
 _CHARACTERS_PER_TOKEN: Final = 16
 
 _MANY: Final = 512
-"""Texts from which a look at all of them together is quicker than one look at each."""
+"""From this many texts on, checking them together is quicker than checking each."""
 
 _MOST: Final = 4096
-"""Texts that are looked at and tokenized together; more would only be copied at once in memory."""
+"""At most this many texts are checked and tokenized together, to limit the memory of copies."""
 
 
 def truncate(ids: NDArray[np.int64], tokens: int, how: Truncation) -> NDArray[np.int64]:
@@ -74,7 +74,7 @@ class TextEncoder:
         cleaning: one of `CLEANING_VERSIONS`; see `sentimill.text.cleaning`. languages: a text in
         none of these is marked as foreign; an empty tuple marks none.
 
-        Raises BundleError when this is no tokenizer, or a limit does not fit it.
+        Raises BundleError when this is not a tokenizer, or a limit does not fit it.
         """
         if truncation not in get_args(Truncation):
             raise BundleError(
@@ -123,7 +123,7 @@ class TextEncoder:
                 results[i] = text
                 continue
             body, cut = self._cap(text if plain[i] or self.cleaning < 2 else name_emoji(text))
-            # Before emoji have names, which would be English words in the text.
+            # On the text before emoji get names, which would be English words.
             foreign = not english[i] and foreign_language(text, self.languages) is not None
             proven = self._fast is not None and (plain[i] or is_proven(body))
             (fast if proven else left).append((i, body, cut, foreign))
@@ -138,7 +138,7 @@ class TextEncoder:
         return [result for result in results if result is not None]
 
     def _find_english(self, tidied: Sequence[str | TextError]) -> list[bool]:
-        """Tell which texts `foreign_language` need not look at; of few texts, none."""
+        """Tell which texts need no check by `foreign_language`; few texts are all checked."""
         if not self.languages:
             return [True] * len(tidied)
         if len(tidied) < _MANY or "en" not in self.languages:
@@ -148,7 +148,7 @@ class TextEncoder:
         return english
 
     def _encoded(self, ids: NDArray[np.int64], cut: bool, foreign: bool) -> Encoded | TextError:
-        """Cut *ids* to the limit, special tokens kept; without others the text is empty."""
+        """Cut *ids* to the limit, but keep special tokens; a text with no others is empty."""
         prefix, suffix = self._special
         if len(ids) == prefix + suffix:  # BERT's tokenizer drops U+FFFD and private characters
             why = "the text is empty: the tokenizer drops each of its characters"
@@ -170,11 +170,11 @@ class TextEncoder:
 def _tidy(texts: Sequence[str]) -> tuple[list[str | TextError], list[bool]]:
     """Return for each text what `tidy` returns or raises, and whether it is then plain.
 
-    Few texts are not looked at together, which would cost more, and none of them is called plain.
+    Few texts are tidied one by one, which is faster for them, and none of them counts as plain.
     """
     if len(texts) < _MANY:
         return [*map(_tidy_one, texts)], [False] * len(texts)
-    # A longer text is never plain, and with its blanks it may be too large.
+    # A longer text is never plain, and its blanks count in the limit on its size.
     stripped = [text.strip() if len(text) <= LONGEST_PLAIN else text for text in texts]
     plain = find_plain(stripped)
     tidied: list[str | TextError] = [*stripped]
@@ -212,7 +212,7 @@ def pad(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return ids and mask, both (rows, tokens) int64; the mask is 1 on tokens and 0 on padding.
 
-    tokens: the length of the padded rows, at least that of the longest row. None is the longest.
+    tokens: the length of the padded rows, at least that of the longest row, which is the default.
     """
     lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
     mask = np.arange(tokens or lengths.max()) < lengths[:, None]

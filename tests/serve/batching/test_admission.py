@@ -21,7 +21,7 @@ def test_texts_beyond_the_limit_are_refused() -> None:
     gate = admission()
     gate.enter(10)
 
-    with pytest.raises(UnavailableError, match="1 more would pass the limit of 10") as caught:
+    with pytest.raises(UnavailableError, match="1 more would exceed the limit of 10") as caught:
         gate.enter(1)
 
     assert caught.value.reason == "QUEUE_FULL"

@@ -84,7 +84,7 @@ async def test_a_request_that_was_begun_is_told_so_when_it_is_given_up(bundle: P
         await settled()
         made.admission.observe(tokens=1, seconds=1e3, busy_seconds=1e3)
         made.gate.open()
-        with pytest.raises(DeadlineError, match="no more of it is computed"):
+        with pytest.raises(DeadlineError, match="the rest is not computed"):
             await late
 
     dropped = made.value("sentimill_dropped_texts_total")

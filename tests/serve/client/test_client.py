@@ -179,7 +179,7 @@ async def test_a_full_server_is_unavailable(bundle: Path) -> None:
     ):
         waiting = asyncio.create_task(client.classify(["good"]))
         await live.gate.entered()
-        with pytest.raises(UnavailableError, match="would pass the limit of 1") as caught:
+        with pytest.raises(UnavailableError, match="would exceed the limit of 1") as caught:
             await client.classify(["bad"])
         live.gate.open()
         await waiting

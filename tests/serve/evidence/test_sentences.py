@@ -189,7 +189,7 @@ async def test_a_request_of_many_texts_is_not_explained(bundle: Path) -> None:
         async with AsyncClient(live.address) as client:
             found = await client.classify([MIXED] * 40, explain=True)
 
-    assert "65 texts, the limits are 1 and 64" in str(error.details())
+    assert "65 texts, the limit is 1 to 64" in str(error.details())
     assert {len(sentences(one)) for one in found} == {3}
 
 

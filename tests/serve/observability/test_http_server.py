@@ -136,7 +136,7 @@ def test_nothing_can_be_written(method: str) -> None:
     with port() as number:
         code, _, why = ask(number, "/metrics", method)
 
-    assert (code, why) == (405, "this port only reads: use GET\n")
+    assert (code, why) == (405, "this port is read-only: use GET\n")
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/../metrics", "/metrics/", "/%00"])
@@ -227,5 +227,5 @@ def test_the_playground_answers_its_own_page_alone(bundle: Path) -> None:
 )
 def test_the_playground_is_for_this_machine_alone(bundle: Path, options: dict[str, Any]) -> None:
     """It asks for no token, so nobody else may reach it."""
-    with pytest.raises(UsageError, match="for this machine alone"):
+    with pytest.raises(UsageError, match="only on this machine"):
         Serve(bundle=bundle, playground=True, **options).check_host()

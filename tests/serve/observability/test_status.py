@@ -123,7 +123,7 @@ TROUBLES: list[tuple[Callable[[Metrics], None], str, str, float]] = [
     (fail, "The engine failed on 2 texts in the last minute.", "EngineFailing", 60),
     (break_down, "1 calls failed inside the server in the last minute.", "ErrorBudgetBurn", 60),
     (dawdle, "50% of the Classify calls of the last minute took longer", "LatencyBudgetBurn", 60),
-    (drift, "The mix of labels is not that of the model's test set", "LabelMixDrift", 600),
+    (drift, "The mix of labels differs from the model's test set", "LabelMixDrift", 600),
 ]
 
 
@@ -212,7 +212,7 @@ def test_refused_bulk_work_is_told_as_usual() -> None:
     (problem,) = server.after(1).problems
 
     assert problem.severity == "warning"
-    assert problem.do.startswith("Nothing: all were bulk work")
+    assert problem.do.startswith("Nothing: all were bulk calls")
 
 
 @pytest.mark.parametrize(("texts", "tokens"), [(6000, 0), (0, 800_000)])
@@ -240,7 +240,7 @@ def test_a_worker_that_is_away_is_told() -> None:
 
     (problem,) = server.after(2).problems
 
-    assert problem.what == "1 of 4 worker processes are away."
+    assert problem.what == "1 of 4 worker processes are down."
     workers.ready.set(4)
     assert server.after(2).problems == []
 
@@ -253,7 +253,7 @@ def test_a_failed_reload_is_told_until_one_works() -> None:
 
     (problem,) = server.after(10_000).problems
 
-    assert problem.what == "A new bundle could not be loaded; the one before answers."
+    assert problem.what == "A new bundle could not be loaded; the previous one still answers."
     assert "runbook ReloadFailed" in problem.do
     server.metrics.observe_reload(ok=True)
     assert server.after(1).problems == []

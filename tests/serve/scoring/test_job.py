@@ -405,7 +405,7 @@ def test_a_pipe_that_closes_ends_the_job_in_one_line(
     (tmp_path / "in.csv").write_bytes(CSV)
     with Path("/dev/full").open("wb", buffering=0) as closed:
         monkeypatch.setattr("sys.stdout", io.TextIOWrapper(closed, write_through=True))
-        with pytest.raises(SentimillError, match="standard output takes no more") as caught:
+        with pytest.raises(SentimillError, match="standard output was closed") as caught:
             job(tmp_path / "in.csv", "-").run(scorer)
 
     assert "saved" not in str(caught.value)

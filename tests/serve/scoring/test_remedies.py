@@ -53,7 +53,7 @@ ZSTD = pa.Codec("zstd").compress(CSV, asbytes=True)
         ("in.csv.zst", "out.csv", CSV, "not compressed with zstd"),
         ("in.csv", "out.parquet", parquet(pa.table({"text": ["good", "bad"]})), "a Parquet file"),
         ("in.jsonl", "out.jsonl", ARRAY, "one JSON array"),
-        ("in.json", "out.json", b'{"text":"good"}\n{"text":"bad"}\n', "no JSON array"),
+        ("in.json", "out.json", b'{"text":"good"}\n{"text":"bad"}\n', "not a JSON array"),
         ("in.csv", "out.csv", b"id,text,sentiment_label\n1,good,\n2,bad,\n", "another --prefix"),
         ("in.data", "out.csv", CSV, "is unknown"),
     ],
@@ -115,10 +115,7 @@ def test_a_missing_header_is_told_and_one_that_is_put_there_reads_the_file(
     source.write_bytes(data.partition(b"\n")[2] if header is None else header + b"\n" + data)
     done = sentimill(*command)
 
-    assert (
-        "if this is no header but the first row, put a line with a name for each column above"
-        in (refused.error)
-    )
+    assert "the first row, not a header, add a line above it with column names" in refused.error
     assert "if it is a title, delete the lines above the header" in refused.error
     assert "--delimiter" not in refused.error
     assert re.match(rf"{rows} rows in .*, 0 with an error", done.err)
@@ -196,6 +193,6 @@ def test_a_folder_and_an_archive_are_told_with_what_reads_them(
 
     assert (of_folder.code, of_archive.code) == (4, 4)
     assert re.match("2 rows in", done.err)
-    assert "is of a format that score does not read: unpack it, or convert it" in of_archive.error
+    assert "has a format that score does not read: unpack it, or convert it" in of_archive.error
     assert "if only its name is wrong, name the format with --format" in of_archive.error
     assert named.code == 0

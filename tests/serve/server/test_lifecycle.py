@@ -347,7 +347,7 @@ async def test_a_bundle_that_does_not_verify_is_never_served(tmp_path: Path) -> 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])
 async def test_an_address_for_everybody_is_refused_without_leave(bundle: Path, host: str) -> None:
     """Calls are not encrypted, so they stay on the machine unless a person says otherwise."""
-    with pytest.raises(UsageError, match=r"put a TLS proxy before it .* --insecure") as caught:
+    with pytest.raises(UsageError, match=r"put a TLS proxy in front of it .* --insecure") as caught:
         async with in_process(Serve(bundle=bundle, host=host, port=0, metrics_port=0)):
             pass
 

@@ -181,7 +181,7 @@ async def test_a_wrong_number_of_items_is_refused(bundle: Path, count: int) -> N
 
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert reason_in(error) == "ITEM_COUNT"
-    assert f"items has {count} texts, the limits are 1 and 3" in str(error.details())
+    assert f"items has {count} texts, the limit is 1 to 3" in str(error.details())
     assert field_of(status_in(error)) == "items"
 
 

@@ -178,7 +178,7 @@ def test_shares_that_were_rounded_sum_to_one_again(tmp_path: Path) -> None:
             "review,label\na,positive\n",
             "MISSING_COLUMN",
             "FILE has no column 'text'; it has review, label: name one with --text-column; if this"
-            " is no header but the first row, put a line with a name for each column above it,"
+            " is the first row, not a header, add a line above it with column names,"
             " 'text' among them; if it is a title, delete the lines above the header",
         ),
         (

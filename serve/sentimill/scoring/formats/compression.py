@@ -20,7 +20,7 @@ _ZSTD_LEVEL: Final = 3
 
 
 class Stream:
-    """The file *name* of *kind*, opened and decompressed on the way. `file` gives its contents."""
+    """Opens the file *name* of *kind* and decompresses it. `file` gives its contents."""
 
     def __init__(self, raw: BinaryIO, name: str, kind: Kind) -> None:
         """Look at the first bytes. Raises TableError when they show another format than *kind*."""
@@ -48,7 +48,7 @@ class Stream:
             at += got
 
     def tell(self, offset: int) -> int:
-        """Return how much of the stored file is read, when *offset* of its contents is."""
+        """Return how many stored bytes are read once *offset* bytes of the contents are."""
         return self._raw.tell() if self._packed and self._raw.seekable() else offset
 
 
@@ -57,7 +57,7 @@ def _buffered(raw: object) -> io.BufferedReader:
 
 
 def _decompressed(raw: BinaryIO, compression: Compression) -> object:
-    """Return *raw* decompressed; both take members and frames that were concatenated.
+    """Return *raw* decompressed; gzip members and zstd frames may be concatenated.
 
     Python's gzip also accepts the zero bytes with which tape and block devices pad a file.
     """
@@ -98,5 +98,5 @@ def reading(name: str) -> Iterator[None]:
             reason = "BAD_COMPRESSION"
             why = "needs a window of more than 128 MiB: compress it again without --long"
         elif packed:
-            why = f"is damaged, or has other data behind its {packed} data ({said}): copy it again"
+            why = f"is damaged, or has other data after its {packed} data ({said}): copy it again"
         raise TableError(f"{name} {why}", reason=reason) from error

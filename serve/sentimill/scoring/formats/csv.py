@@ -1,7 +1,6 @@
-"""CSV and TSV: rows keep the bytes with which they came, and answers are appended.
+"""CSV and TSV: the output has the bytes of the input's lines, and answers are appended.
 
-What is written back are the bytes of the input's lines. So a row that is not valid text loses
-nothing and affects no other row.
+So a row that is not valid text loses nothing and affects no other row.
 """
 
 from __future__ import annotations
@@ -37,14 +36,14 @@ from sentimill.text.cleaning import join_texts
 
 _LF, _CR = b"\n\r"
 _MORE_BYTES: Final = 64 << 10
-"""How much more than the last window took is read for the next one."""
+"""For the next window this many bytes more are read than the last one took."""
 
 _ESCAPED: Final = re.compile("[\udc80-\udcff]")
 """What invalid bytes become, see `Encoding.decode`."""
 
 
 class DelimitedTable:
-    """A delimited file with a header row, opened; see `Table`.
+    """An opened delimited file with a header row; see `Table`.
 
     whole_fields: keep every field for `Window.columns`.
     """
@@ -52,7 +51,7 @@ class DelimitedTable:
     def __init__(
         self, stream: Stream, layout: Layout, columns: AnswerSchema, *, whole_fields: bool = False
     ) -> None:
-        """Read the header. Raises TableError or UsageError for a file that cannot be read so."""
+        """Read the header. Raises TableError or UsageError if *layout* does not fit the file."""
         self._stream = stream
         self._window_bytes = layout.window_bytes
         self._added = columns
@@ -77,7 +76,7 @@ class DelimitedTable:
         self._unused = b""
 
     def head(self, added: Sequence[str]) -> bytes:
-        """See `Table.head`. Raises UsageError when names or labels cannot be written so."""
+        """See `Table.head`. Raises UsageError for names or labels that cannot be written."""
         write, encode = self._dialect.write, self._encoding.encode
         reader = self._reader
         try:
@@ -107,14 +106,14 @@ class DelimitedTable:
             )
 
     def _any_rows(self, number: int) -> Rows | None:
-        """Return the rows behind line *number*, one by one, of one window; None at the end."""
+        """Return the window of rows after line *number*, read one by one; None at the end."""
         found = Rows()
         held = io.BytesIO(self._unused)
         for record in self._reader.records(self._lines(held), number):
             found.count(len(record.raw), record.lines)
             if record.fields:
                 self._put(found, record)
-            else:  # a blank line is no row, and stays where it is
+            else:  # a blank line is not a row, and stays where it is
                 found.tail.append(record.raw)
             if found.cost >= self._window_bytes:
                 break
@@ -122,7 +121,7 @@ class DelimitedTable:
         return found if found.size else None
 
     def _lines(self, held: BinaryIO) -> Iterator[bytes]:
-        """Yield the lines of what was read before, and then of the file."""
+        """Yield the lines in *held*, which were read ahead, and then those of the file."""
         for line in held:
             if not line.endswith(b"\n"):
                 line += self._stream.file.readline(MAX_LINE_BYTES + 1 - len(line))
@@ -130,9 +129,9 @@ class DelimitedTable:
         yield from self._encoding.lines(self._stream.file)
 
     def _plain_rows(self, number: int) -> Rows | None:
-        """Return the rows that `_any_rows` would, from whole blocks at once, or None.
+        """Return the same rows as `_any_rows`, faster, by splitting whole blocks.
 
-        It is None at the end, and where a row is odd: then each row has to be looked at.
+        None at the end, and if a row is unusual: `_any_rows` then looks at each row.
         """
         if not self._splits_blocks:
             return None
@@ -156,11 +155,11 @@ class DelimitedTable:
         return None
 
     def _split(self, data: bytes, number: int) -> Rows | None:
-        """Split *data* into rows until a window is full; None where a row is odd.
+        """Split *data* into rows until a window is full; None if a row is unusual.
 
-        Outside of quotes a line end ends a row, and each row has as many delimiters as the header.
-        A quote stands at an end of its field, or beside another one that it doubles. There is no
-        CR but before a line end, and no row looks like the header.
+        In usual rows, every line end outside quotes ends a row, and each row has as many delimiters
+        as the header. A quote opens or closes a field, or is doubled. A CR only stands before a
+        line end, and no row looks like the header.
         """
         codes = np.frombuffer(data, np.uint8)
         newlines = np.flatnonzero(codes == _LF)
@@ -231,7 +230,7 @@ class DelimitedTable:
                 cells = [str(data[begin:end], self._encoding.codec) for begin, end in bounds]
             except UnicodeDecodeError:
                 return None
-            # A field without quotes around it has none inside.
+            # A field that is not quoted contains no quotes.
             found.append([cell.replace(quote * 2, quote) for cell in cells] if quote else cells)
         name = self.columns[self._texts_at[0]]
         if any(map({name, f"\ufeff{name}"}.__contains__, found[0])):
@@ -241,7 +240,7 @@ class DelimitedTable:
         return [join_texts(parts) or "" for parts in zip(*found, strict=True)]
 
     def _ends_with_answers(self, fields: list[str], error: TextError | None) -> bool:
-        """Say whether a row that does not fit ends with what an earlier job wrote behind it."""
+        """Say whether a malformed row ends with the answer columns of an earlier job."""
         if len(fields) < len(self.columns):
             return False
         label, *others = fields[-self._old :]
@@ -339,7 +338,7 @@ class DelimitedTable:
         return [self._encoding.encode(text) for text in joined.to_pylist()]
 
     def _table(self, rows: Rows) -> pa.Table:
-        """Return the rows as columns of text, and the bytes of those that do not fit in them."""
+        """Return the rows as columns of text, and a column with the bytes of malformed rows."""
         positions = self._keep or range(len(self.columns))
         arrays = {
             self.columns[k]: pa.array(

@@ -13,13 +13,13 @@ from typing import Final
 from sentimill.errors import UsageError
 
 MAX_LINE_BYTES: Final = 64 << 20
-"""The longest line that is read; a longer one is no table."""
+"""The longest line that is read; a file with a longer one is not a table."""
 
 _DELIMITERS: Final = (",", ";", "\t", "|")
 _DECLARATION: Final = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 _OPENING_QUOTE: Final = r"(?:^|[\s(\[]){quote}(?=\w)"
 
-# The module's own limit is 128 KiB per field, and it raises where we report one bad row.
+# The default limit of `csv` is 128 KiB per field. It raises where Sentimill reports one bad row.
 csv.field_size_limit(MAX_LINE_BYTES)
 
 
@@ -76,10 +76,10 @@ class Dialect:
     def opens_inside(self, record: str) -> bool:
         r"""Say whether an unquoted field of *record* contains a quote that opens and stays open.
 
-        Such as `say "hi` in `1,say "hi`: its writer meant a quoted passage that goes on behind the
-        delimiter or the line end. An inch mark (`5" wide`) and a closed passage are no such quote.
-        A lone quote is one too where the record has `\"`, as in `"so \", he said"`: its writer
-        escapes quotes with a backslash.
+        For example `say "hi` in `1,say "hi`: the writer meant a passage that continues after the
+        delimiter or the line end. An inch mark (`5" wide`) and a closed passage do not count. In a
+        record with `\"`, such as `"so \", he said"`, any lone quote counts: its writer escapes
+        quotes with a backslash.
         """
         if self.quote is None or self.escape is not None:
             return False
@@ -95,7 +95,7 @@ class Dialect:
 
 
 def declared_delimiter(line: str) -> str | None:
-    """Return the delimiter that a first line such as `sep=;` declares for Excel, if it is one."""
+    """Return the delimiter that *line* declares for Excel, such as `sep=;`, or None."""
     found = _DECLARATION.fullmatch(line.strip("\r\n"))
     return found[1] if found else None
 
@@ -105,9 +105,9 @@ def choose_delimiter(
 ) -> str:
     """Return the delimiter of a file whose header line is *header*.
 
-    This is the *default* of the format where the header has the *wanted* columns with it, else the
-    most frequent of comma, semicolon, tab and bar with which it has them. Where no delimiter gives
-    them, the header has to contain the default, or the most frequent of the others is taken.
+    This is the *default* of the format if it yields the *wanted* columns, else the most frequent of
+    comma, semicolon, tab and bar that yields them. If none does, it is the default if the header
+    contains it, else the most frequent of the others.
     """
     mark = re.escape(quote) if quote else '"'
     bare = re.sub(f"{mark}[^{mark}]*{mark}", "", header)

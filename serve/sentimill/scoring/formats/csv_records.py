@@ -1,4 +1,4 @@
-"""The records of a delimited file, each with its own bytes, its lines and what is wrong with it.
+"""The records of a delimited file, each with its bytes, its line numbers and its error.
 
 The `csv` module reads the decoded lines and decides where a record ends. Commands that only need
 rows use `open_rows`; `score` uses `RecordReader`, because it writes the same bytes back.
@@ -30,18 +30,18 @@ MAX_RECORD_BYTES: Final = 8 << 20
 """The longest record that spans lines: `csv` holds it at four to eight bytes per character."""
 
 MAX_RECORD_LINES: Final = 100_000
-"""The most lines of a record. Past either limit a quote was most likely never closed."""
+"""The most lines of a record. Beyond either limit, a quote was most likely never closed."""
 
 LONG_LINE_BYTES: Final = 4 << 20
-"""A record in one longer line is split as bytes, because `csv` would hold it several times."""
+"""A longer line is split as bytes, because `csv` would hold it in memory several times."""
 
 _CUT_BYTES: Final = 2 << 20
-"""What is kept of a field of such a line: more than the largest text that is classified."""
+"""Of a field in such a line this much is kept: more than the largest text that is classified."""
 
 _DELIMITERS: Final = {"csv": ",", "tsv": "\t"}
 _SAMPLE_BYTES: Final = 4096
 _NO_NAMES: Final = ' \t\r\n\v\f,;|"'
-"""A line of these alone is no header: spreadsheets write blank rows as delimiters."""
+"""A line of only these is not a header: spreadsheets write blank rows as delimiters."""
 
 
 class Record(NamedTuple):
@@ -62,7 +62,7 @@ class Record(NamedTuple):
 class _Pending:
     """The lines of the record that is being read.
 
-    size: their bytes. long: it is one line too long for `csv`. ended: the file has no more lines.
+    size: their bytes. long: a single line, too long for `csv`. ended: the file has no more lines.
     """
 
     lines: list[bytes] = field(default_factory=list)
@@ -73,7 +73,7 @@ class _Pending:
 
 
 class RecordReader:
-    """A delimited file with a header row, opened.
+    """An opened delimited file with a header row.
 
     preamble: the bytes before the header: lines without a name, and a line such as `sep=;`. header:
     the bytes of the header without its line end. end: that line end. start: where the rows begin.
@@ -87,10 +87,10 @@ class RecordReader:
         wanted: Sequence[str] = (),
         whole_fields: bool = True,
     ) -> None:
-        """Read the header. *wanted* are columns that the delimiter has to give, where it can.
+        """Read the header. *wanted*: columns that the chosen delimiter should yield.
 
-        whole_fields: keep all of a field of more than 2 MiB. Raises TableError or UsageError for a
-        file that cannot be read so.
+        whole_fields: keep all of a field of more than 2 MiB. Raises TableError or UsageError if
+        *layout* does not fit the file.
         """
         self._stream = stream
         self._name = name = stream.name
@@ -108,7 +108,7 @@ class RecordReader:
         self._stream.seek(start.offset, at=self.start.offset)
 
     def rest(self) -> Iterator[Record]:
-        """Yield all records behind the header."""
+        """Yield all records after the header."""
         return self.records(self.encoding.lines(self._stream.file), self.start.lines)
 
     def cut_end(self, raw: bytes) -> tuple[bytes, bytes]:
@@ -215,22 +215,20 @@ class RecordReader:
         raise TableError(
             f"{self._name} has a record that begins on line {line} and has more than"
             f" {most >> 20} MiB or {MAX_RECORD_LINES:,} lines: close the quote that is open there,"
-            " or add --quote none where quotes are characters like any other",
+            " or add --quote none if quotes are ordinary characters",
             reason="RECORD_TOO_LARGE",
         )
 
     def _explain(self, broken: csv.Error, pending: _Pending, line: int) -> TextError:
         if pending.ended:
             why = "the row opens a quote that is never closed, so it holds the rest of the file"
-            why += (
-                f" (lines: {len(pending.lines):,}): close it, or add --quote none where quotes are"
-            )
-            why += " characters like any other"
+            why += f" (lines: {len(pending.lines):,}): close it, or add --quote none if quotes are"
+            why += " ordinary characters"
             return TextError(why, reason="UNCLOSED_QUOTE")
         if "new-line character" in str(broken):
             why = "the row has a line end (CR) inside a field: put quotes around the field"
             return TextError(why, reason="RAGGED_ROW")
-        return self._bad_quotes("has characters behind a closing quote", line, pending.lines)
+        return self._bad_quotes("has characters after a closing quote", line, pending.lines)
 
     def _bad_quotes(self, what: str, line: int, lines: list[bytes]) -> TextError:
         where = f"line {line}" if len(lines) == 1 else f"lines {line} to {line + len(lines) - 1}"
@@ -239,23 +237,23 @@ class RecordReader:
         before, found, _ = b"".join(lines).partition(blank)
         # Inside of quotes, as in `"so, "he" said"`, the blank is text.
         if found and before.count(self.encoding.encode(mark)) % 2 == 0:
-            why = f"the row on {where} has a blank between a delimiter and a quote, which then"
-            why += " quotes nothing: write the file again without such blanks, as pandas does after"
+            why = f"the row on {where} has a blank between a delimiter and a quote, so the quote"
+            why += " opens no field: write the file again without such blanks, as pandas does after"
             why += " read_csv(..., skipinitialspace=True)"
             return TextError(why, reason="BAD_QUOTES")
-        why = f"the row on {where} {what}: correct its quotes, or add --quote none where quotes are"
-        why += " characters like any other, or --escape '\\' where a backslash escapes them"
+        why = f"the row on {where} {what}: correct its quotes, or add --quote none if quotes are"
+        why += " ordinary characters, or --escape '\\' if a backslash escapes them"
         return TextError(why, reason="BAD_QUOTES")
 
     def _opens_inside(self, fields: list[str], raw: bytes) -> bool:
         quote = self.dialect.quote
-        # A field that came without quotes is its own value, and one with a pair opens none.
+        # An unquoted field is its own value, quotes included, and one with a pair opens none.
         if quote is None or not any(value.count(quote) % 2 for value in fields):
             return False
         return self.dialect.opens_inside(self.encoding.decode(raw)[0])
 
     def _is_header(self, fields: list[str]) -> bool:
-        """Say whether a record is the header again; a joined file may bring its byte-order mark."""
+        """Say whether a record is the header again; an appended file may have a byte-order mark."""
         if fields[0].startswith("\ufeff"):
             fields = [fields[0][1:].strip(self.dialect.quote or ""), *fields[1:]]
         return tuple(fields) == self.columns
@@ -269,7 +267,7 @@ class RecordReader:
             return "".join(texts).rstrip("\r\n").split(self.dialect.delimiter)
 
     def _split_long(self, raw: bytes, line: int) -> tuple[list[str], TextError | None]:
-        """Return the fields of a record in one very long line, without copies of the whole."""
+        """Return the fields of a record in one very long line, without copying the line."""
         delimiter = self.encoding.encode(self.dialect.delimiter)
         quote = self.encoding.encode(self.dialect.quote or "")
         stop = len(self.cut_end(raw)[0])
@@ -285,7 +283,7 @@ class RecordReader:
                 value = self._field(raw, at + 1, end).replace(quote.decode() * 2, quote.decode())
                 at = end + 1
                 if at < stop and not raw.startswith(delimiter, at):
-                    error = self._bad_quotes("has characters behind a closing quote", line, [raw])
+                    error = self._bad_quotes("has characters after a closing quote", line, [raw])
                     return [*fields, value], error
             else:
                 end = raw.find(delimiter, at, stop)
@@ -298,7 +296,7 @@ class RecordReader:
     def _field(self, raw: bytes, begin: int, end: int) -> str:
         if self._whole_fields or end - begin <= _CUT_BYTES:
             return self.encoding.decode(raw[begin:end])[0]
-        # The cut may part a character, whose rest must not look like an invalid byte.
+        # The cut may split a character, and its first bytes must not look like an invalid byte.
         return self.encoding.decode(raw[begin : begin + _CUT_BYTES])[0][:-4]
 
 
@@ -325,7 +323,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class DelimitedRows:
-    """The rows of an opened file; may be read once."""
+    """The rows of an opened file; iterate once."""
 
     columns: tuple[str, ...]
     _reader: RecordReader
@@ -359,18 +357,18 @@ def open_rows(
     """Open a CSV or TSV file, also compressed, exactly as `sentimill score` reads it.
 
     with open_rows("reviews.csv") as rows:
-        for row in rows:                       # blank lines are no rows
+        for row in rows:                       # blank lines are skipped
             print(row.line, dict(zip(rows.columns, row.fields)), row.error)
 
-    delimiter: None lets the header line decide; *wanted* are columns that it has to give, where it
-    can. Raises TableError for a file that is no table, UsageError for a wrong option; what is wrong
-    with one row is its `Row.error`.
+    delimiter: None lets the header line decide. wanted: columns that the chosen delimiter should
+    yield. Raises TableError for a file that is not a table, UsageError for a wrong option. A single
+    bad row only gets a `Row.error`.
     """
     name = str(path)
     with reading(name), Path(path).open("rb") as raw:
         layout = Layout(delimiter=delimiter, quote=quote, escape=escape, encoding=encoding)
         kind = kind_of(name)
         if kind.name not in _DELIMITERS:
-            raise TableError(f"{name} is no CSV or TSV file", reason="UNKNOWN_FORMAT")
+            raise TableError(f"{name} is not a CSV or TSV file", reason="UNKNOWN_FORMAT")
         reader = RecordReader(Stream(raw, name, kind), layout, wanted=wanted)
         yield DelimitedRows(reader.columns, reader)

@@ -23,7 +23,7 @@ _ONE_BYTE: Final = ("utf-8", "ascii", "iso8859", "latin", "cp125")
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """A codec as bytes. unit: bytes of a code unit. bom: the mark with which the file began."""
+    """A text encoding. unit: bytes per code unit. bom: the file's byte-order mark, or empty."""
 
     codec: str
     unit: int
@@ -57,7 +57,7 @@ class Encoding:
             return
         newline = self.encode("\n")
         while line := file.readline(limit):
-            # The byte 0A may be half of another character: read until a whole newline ends it.
+            # The byte 0A may be half of another character: read until the line ends in a newline.
             while True:
                 line += file.read(-len(line) % self.unit)
                 if line.endswith(newline) or len(line) >= limit:
@@ -106,9 +106,9 @@ def encoding_of(name: str, wanted: str, first: bytes) -> Encoding:
 
 
 def _wide_without_mark(first: bytes) -> str | None:
-    """Return the UTF-16 or UTF-32 that *first* is in, which shows in the zero bytes of its ASCII.
+    """Return the UTF-16 or UTF-32 codec of *first*, seen by the zero bytes of ASCII characters.
 
-    Most of the characters are ASCII, or at least the line ends are.
+    It expects most characters to be ASCII, or at least the line ends.
     """
     for codec, unit in (("utf-32-le", 4), ("utf-32-be", 4), ("utf-16-le", 2), ("utf-16-be", 2)):
         little = codec.endswith("le")
@@ -123,7 +123,7 @@ def _wide_without_mark(first: bytes) -> str | None:
 
 
 def _contains_ascii(codec: str) -> bool:
-    """Say whether ASCII bytes mean ASCII; ISO 2022 and the like shift, so there they do not."""
+    """Say whether ASCII bytes mean ASCII. In codecs with shift states (ISO 2022) they do not."""
     if codec.startswith(("iso2022", "hz", "utf-7")):
         return False
     try:

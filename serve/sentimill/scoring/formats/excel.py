@@ -1,7 +1,7 @@
 """Excel workbooks of one sheet (extra `excel`): read row by row, and written at the end.
 
-Cells keep their values and number formats; a formula becomes the value that it had. As for Parquet
-the job writes an Arrow stream of the answers, from which `write_excel` makes the workbook.
+Cells keep their values and number formats; a formula becomes its value. As with Parquet, the job
+writes an Arrow stream of the answers, and `write_excel` makes the workbook from it.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class _Exact(float):
 
 
 class ExcelTable:
-    """A workbook, opened. Blank rows stay, and are no rows of the table."""
+    """An opened workbook. Blank rows stay, but are not rows of the table."""
 
     def __init__(
         self, raw: BinaryIO, *, name: str, size_bytes: int, layout: Layout, columns: AnswerSchema
@@ -256,7 +256,7 @@ def _open_sheet(raw: BinaryIO, name: str, wanted: str | None) -> Any:
 
 
 def _unreadable(name: str, error: Exception) -> TableError:
-    why = f"{name} is not a whole Excel workbook ({error}): save it as .xlsx again, or name"
+    why = f"{name} is not a complete Excel workbook ({error}): save it as .xlsx again, or name"
     return TableError(f"{why} its format with --format", reason="UNREADABLE")
 
 

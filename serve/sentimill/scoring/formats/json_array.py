@@ -1,4 +1,4 @@
-"""The elements of a JSON array, as the bytes that they are in the file."""
+"""Splits a JSON array into its elements, each as its bytes in the file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import BinaryIO, Final
 from sentimill.errors import TableError
 
 MAX_ROW_BYTES: Final = 24 << 20
-"""The longest row of JSON: it is held about five times, while it is read, answered and written."""
+"""The longest row of JSON: memory holds it about five times while it is read and answered."""
 
 _CHUNK_BYTES: Final = 1 << 20
 _MARK_AND_BLANKS: Final = b"\xef\xbb\xbf \t\r\n"
@@ -23,10 +23,10 @@ _CLOSING: Final = re.compile(rb"\s*\]\s*")
 
 
 def elements(file: BinaryIO, name: str, *, begun: bool) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the bytes before each element, and the element; at the end what follows the last.
+    """Yield the bytes before each element, and the element; at the end, the bytes after the last.
 
     begun: the file is at the end of an element, and not at its own beginning. Raises TableError for
-    a file that is no array, and for one that ends too early.
+    a file that is not an array, and for one that ends too early.
     """
     data, at, count = b"", 0, 0
     while True:
@@ -37,7 +37,7 @@ def elements(file: BinaryIO, name: str, *, begun: bool) -> Iterator[tuple[bytes,
         if closing and (begun or separator):
             while rest := (data[closing.end() :].strip() or file.read(_CHUNK_BYTES)):
                 if rest.strip():
-                    why = f"{name} goes on behind the end of its JSON array ({_shown(rest)})"
+                    why = f"{name} goes on after the end of its JSON array ({_shown(rest)})"
                     raise TableError(f"{why}: write one array", reason="NOT_A_JSON_ARRAY")
                 data += rest
             yield data[at:], b""
@@ -63,7 +63,7 @@ def elements(file: BinaryIO, name: str, *, begun: bool) -> Iterator[tuple[bytes,
 
 
 def _more(file: BinaryIO, data: bytes) -> bytes:
-    """Return *data* with more of the file behind it, at least as much again as there is."""
+    """Return *data* and more of the file, at least as much as there already is."""
     return data + file.read(max(_CHUNK_BYTES, len(data)))
 
 
@@ -78,7 +78,7 @@ def _end_of_value(data: bytes, begin: int) -> int | None:
     for token in _STRUCTURE.finditer(data, begin):
         text = token[0]
         if text == b'"':
-            return None  # the string goes on behind the data
+            return None  # the string goes on after the data
         if text in (b"{", b"["):
             depth += 1
         elif text in (b"}", b"]"):
@@ -89,11 +89,11 @@ def _end_of_value(data: bytes, begin: int) -> int | None:
 
 
 def _no_array(name: str, data: bytes, count: int | None) -> TableError:
-    """Return the error of *data* that neither begins an array nor goes on with one."""
+    """Return the error of *data* that neither begins nor continues an array."""
     if count is not None:
-        why = f"{name} has no comma behind element {count} of its array ({_shown(data)}): repair it"
+        why = f"{name} has no comma after element {count} of its array ({_shown(data)}): repair it"
         return TableError(why, reason="NOT_A_JSON_ARRAY")
-    why = f"{name} is no JSON array, it begins with {_shown(data)}"
+    why = f"{name} is not a JSON array, it begins with {_shown(data)}"
     if data.lstrip().startswith(b"{"):
         why += ": add --format jsonl if it has one object per line, or write the array of its rows"
     else:
@@ -102,9 +102,9 @@ def _no_array(name: str, data: bytes, count: int | None) -> TableError:
 
 
 def _check_comma(name: str, data: bytes, at: int, count: int) -> None:
-    """Refuse a comma behind the last element, which JavaScript allows and JSON does not."""
+    """Refuse a comma after the last element, which JavaScript allows and JSON does not."""
     if count and _LAST_COMMA.match(data, at):
-        why = f"{name} has a comma behind element {count}, the last of its array: delete it"
+        why = f"{name} has a comma after element {count}, the last of its array: delete it"
         raise TableError(why, reason="NOT_A_JSON_ARRAY")
 
 

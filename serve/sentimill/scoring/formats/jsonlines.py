@@ -1,8 +1,7 @@
 """JSON Lines and JSON arrays: a row keeps its bytes, and the answers become its last keys.
 
-Only the text is decoded. A row that is no JSON object cannot take keys, so the output has an object
-in its place that holds the row under `<prefix>source` (`<prefix>source_base64` where the row is not
-UTF-8).
+Only the text is decoded. A row that is not a JSON object cannot get keys, so the output has an
+object that holds the row under `<prefix>source` (`<prefix>source_base64` if the row is not UTF-8).
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ class _Piece(NamedTuple):
 
 
 class JsonTable:
-    """A file of JSON objects, opened: one per line, or the elements of one array.
+    """An opened file of JSON objects: one per line, or the elements of one array.
 
     The rows may have different keys.
     """
@@ -81,7 +80,7 @@ class JsonTable:
         if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in first[:4]:
             why = f"{name} is not UTF-8, as JSON has to be: convert it to UTF-8"
             raise TableError(why, reason="NOT_UTF8")
-        # Only these keys are built; all others are skipped.
+        # Only these keys are decoded; all others are skipped.
         texts = {f"text{k}": key for k, key in enumerate(self._text_keys)}
         olds = {f"old{k}": name for k, name in enumerate(columns.names)}
         row = msgspec.defstruct(
@@ -153,7 +152,7 @@ class JsonTable:
             yield _Piece(before, row, end if row else b"", number, len(line), 1)
 
     def _check_first(self, rows: Rows) -> None:
-        """Refuse a file whose first rows say that the wrong column was named."""
+        """Refuse a file whose first rows suggest a wrong option."""
         errors = [text.reason for text in rows.texts if isinstance(text, TextError)]
         if len(errors) < len(rows.texts) or not errors:
             return
@@ -170,7 +169,7 @@ class JsonTable:
                 why += ": write one object per line, and end each line with LF"
             raise TableError(why, reason="NOT_AN_OBJECT")
         if set(errors) == {"MISSING_TEXT"}:
-            why = f"{self._name} has no row, of its first {len(errors):,}, with the key"
+            why = f"none of the first {len(errors):,} rows of {self._name} has the key"
             why += f" {' or '.join(map(repr, self._text_keys))}: name one with --text-column"
             raise TableError(why, reason="MISSING_COLUMN")
 
@@ -204,9 +203,9 @@ class JsonTable:
         rows.add(text, piece.line, body, piece.end)
 
     def _read_slowly(self, line: bytes) -> tuple[str | TextError, list[_Value]]:
-        """Return the text and the old answers of a line that the fast decoder does not take.
+        """Return the text and the old answers of a line that the fast decoder rejects.
 
-        The standard library takes more: NaN, and escapes that are half of a character.
+        The standard library accepts more: NaN, and escapes that are half of a surrogate pair.
         """
         names = self._added.names
         old: list[_Value] = [msgspec.UNSET] * len(names)
@@ -215,7 +214,7 @@ class JsonTable:
         except (ValueError, RecursionError) as error:
             return TextError(f"the row is not JSON: {error}", reason="NOT_AN_OBJECT"), old
         if not isinstance(row, dict):
-            return TextError("the row is JSON and no object", reason="NOT_AN_OBJECT"), old
+            return TextError("the row is JSON but not an object", reason="NOT_AN_OBJECT"), old
         old = [
             msgspec.Raw(json.dumps(row[name]).encode()) if name in row else msgspec.UNSET
             for name in names
@@ -224,7 +223,7 @@ class JsonTable:
         for key, value in zip(self._text_keys, values, strict=True):
             # NaN is how a data frame writes a missing text.
             if value is not None and value == value and not isinstance(value, str):
-                why = f"{key!r} is a {type(value).__name__} and no string"
+                why = f"{key!r} is of type {type(value).__name__}, not a string"
                 return TextError(why, reason="NOT_TEXT"), old
         text = self._joined([value if isinstance(value, str) else None for value in values])
         if isinstance(text, str) and _ESCAPED.search(text) and not _decodes(line):
@@ -239,7 +238,7 @@ class JsonTable:
         return found[0] if len(values) == 1 else join_texts(found) or ""
 
     def _wrapped(self, line: bytes) -> bytes:
-        """Return an object, open at its end, that holds a line which can take no keys itself."""
+        """Return an object, without its closing brace, that holds a line that cannot get keys."""
         try:
             key, value = "source", line.decode("utf-8")
         except UnicodeDecodeError:
@@ -278,7 +277,7 @@ def _members(added: pa.RecordBatch) -> list[bytes]:
 
 
 def _only(line: bytes, wanted: Callable[[str], bool]) -> bytes:
-    """Return the object *line* with only the *wanted* keys, open at its end; values keep bytes."""
+    """Return *line* with only the *wanted* keys, without its closing brace; values keep bytes."""
     try:
         members = {k: bytes(v) for k, v in _RAW.decode(line).items()}
     except (msgspec.DecodeError, UnicodeDecodeError):

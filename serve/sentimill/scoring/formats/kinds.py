@@ -1,4 +1,4 @@
-"""File formats: what the name of a file says about it, and what its first bytes say."""
+"""Finds the format of a file by its name, and checks its first bytes."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _FOREIGN: Final = (
     (r"\x7fELF", "a program", ""),
     (r"\s*<(!doctype|!DOCTYPE|html|\?xml)", "a page of HTML or XML", ""),
 )
-"""What the first bytes of a file say, and the format that reads such a file, if there is one."""
+"""First bytes, what they mean, and the format that reads such a file, if there is one."""
 
 PEEK_BYTES: Final = 64
 """How many first bytes of a file `check_content` looks at."""
@@ -55,7 +55,7 @@ PEEK_BYTES: Final = 64
 _UNKNOWN: Final = re.compile(
     r"\.(7z|arrow|avro|bz2|db|feather|html|ods|orc|pkl|sqlite|xls|xlsb|xml|xz|zip)$", re.IGNORECASE
 )
-"""Suffixes of formats that are not written; any other suffix, such as `.txt`, promises nothing."""
+"""Suffixes of unsupported formats. Any other suffix, such as `.txt`, says nothing."""
 
 
 class Kind(NamedTuple):
@@ -95,7 +95,7 @@ def kind_of(address: str, wanted: str | None = None) -> Kind:
 
 
 def promises_format(address: str) -> bool:
-    """Say whether the suffix of *address* is that of a format which this program does not have."""
+    """Say whether the suffix of *address* names a format that is not supported."""
     return _UNKNOWN.search(address) is not None
 
 
@@ -140,6 +140,6 @@ def check_content(name: str, kind: Kind, first: bytes, *, inside: bool = False) 
 
 
 def _remedy(option: str) -> str:
-    """Return what reads a file of the format *option*; only `score` has --format."""
+    """Return how to read a file of the format *option*; only `score` has --format."""
     new = f", and name the output .{option}" if option in ("parquet", "xlsx") else ""
     return f"let its name end in .{option}, or let score read it with --format {option}{new}"

@@ -30,11 +30,11 @@ _SHARED: Final = frozenset({"PLAIN", "RLE", "BIT_PACKED", "PLAIN_DICTIONARY", "R
 """The encodings that Arrow reads as dictionaries."""
 
 _READ_BYTES: Final = 4 << 20
-"""Bytes of a column that are read at once: a store in the network answers after tens of ms."""
+"""Bytes of a column that are read at once: remote storage takes tens of ms per read."""
 
 
 class ParquetTable:
-    """A Parquet file, opened. `update` fills answers in where the file has none."""
+    """An opened Parquet file. update: answer only the rows that have no answer yet."""
 
     def __init__(
         self,
@@ -45,12 +45,12 @@ class ParquetTable:
         layout: Layout,
         columns: AnswerSchema,
     ) -> None:
-        """Read the footer. Raises TableError for what is no Parquet or lacks the column."""
+        """Read the footer. Raises TableError for a file that is not Parquet or lacks a column."""
         try:
             self.file = _open(file)
         except (pa.ArrowInvalid, OSError) as error:
-            why = f"{name} is not a whole Parquet file ({error}): copy it again, or name its format"
-            why += " with --format"
+            why = f"{name} is not a complete Parquet file ({error}): copy it again, or name its"
+            why += " format with --format"
             raise TableError(why, reason="UNREADABLE") from error
         self.name = name
         self.raw = file
@@ -80,7 +80,7 @@ class ParquetTable:
         return bytes(self._added.schema().serialize())
 
     def windows(self, start: Position) -> Iterator[Window]:
-        """See `Table.windows`; `Position.offset` counts nothing here, `rows` does."""
+        """See `Table.windows`; all numbers of a position are rows."""
         texts: list[str | TextError | None] = []
         cost, row = 0, start.rows
         total = max(1, self.file.metadata.num_rows)
@@ -105,7 +105,7 @@ class ParquetTable:
         )
 
     def _batches(self, start: int) -> Iterator[pa.RecordBatch]:
-        """Yield the columns that matter, from the row *start*, in pieces of a few megabytes."""
+        """Yield the needed columns, from the row *start*, in pieces of a few megabytes."""
         wanted = [*self._text_columns]
         if self.update:
             wanted.append(self._added.names[0])
@@ -123,11 +123,11 @@ class ParquetTable:
                 skip = max(0, skip - len(batch))
 
     def _group_batches(self, group: int, rows: int, wanted: list[str]) -> Iterator[pa.RecordBatch]:
-        """Yield the columns *wanted* of a row group, with dictionaries as far as it has them.
+        """Yield the columns *wanted* of a row group, as dictionaries as far as it has them.
 
-        A dictionary that grows means that the writer gave it up, as it does where texts seldom
-        repeat. Arrow would still collect all texts of the group in one, so the rest of that column
-        is read plain.
+        If a dictionary grows, the writer has given it up, because texts seldom repeat. Arrow would
+        still collect all texts of the group in one dictionary, so the rest of that column is read
+        plain.
         """
         file, names, yielded = self._texts_file, self._dictionaries, 0
         while True:
@@ -150,9 +150,9 @@ class ParquetTable:
             file = _open(self._raw, names) if names else self.file
 
     def _repeating(self) -> list[str]:
-        """Return the text columns to read as dictionaries, as far as Arrow can.
+        """Return the text columns that Arrow can read as dictionaries.
 
-        A long text that is stored once may fill thousands of rows.
+        A long text that is stored once may occur in thousands of rows.
         """
         metadata = self.file.metadata
         groups = [metadata.row_group(k) for k in range(metadata.num_row_groups)]
@@ -188,14 +188,14 @@ def message(rows: pa.RecordBatch | pa.Table) -> bytes:
 
 
 def _open(file: BinaryIO, repeating: Sequence[str] = ()) -> pq.ParquetFile:
-    """Open *file* to be read in blocks; Arrow would else hold a whole row group as it is stored."""
+    """Open *file* to be read in blocks; otherwise Arrow would hold a whole stored row group."""
     return pq.ParquetFile(
         file, read_dictionary=[*repeating], pre_buffer=False, buffer_size=_READ_BYTES
     )
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Say whether a column of this type holds text, as a column of nulls alone may."""
+    """Say whether a column of this type may hold text; one with only nulls counts as text."""
     types = pa.types
     if types.is_dictionary(kind):
         kind = kind.value_type
@@ -208,14 +208,14 @@ def _dictionary_size(column: pa.Array) -> int:
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
-    """Say whether *kind* is text whose writer left out that it is text, as Spark used to."""
+    """Say whether *kind* is binary; Spark used to write text as binary."""
     types = pa.types
     return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
 
 
 def _decoded(column: pa.Array) -> list[str | TextError | None]:
     """Return the texts of *column*; Parquet does not promise that they are valid UTF-8."""
-    if pa.types.is_dictionary(column.type):  # a text that is there often stays one object
+    if pa.types.is_dictionary(column.type):  # a repeated text stays one object
         used, places = np.unique(column.indices.fill_null(-1), return_inverse=True)
         values = _decoded(column.dictionary.take(pa.array(used, mask=used < 0)))
         return [*map(values.__getitem__, places.tolist())]

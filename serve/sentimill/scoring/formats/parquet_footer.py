@@ -1,7 +1,7 @@
-"""The footer of a Parquet file: read, given more columns, and written again.
+"""Reads the footer of a Parquet file, adds columns, and writes it again.
 
-Everything that is not changed stays as it was written, also what this program does not know. Field
-numbers are those of https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
+Everything else stays as it was written, even fields that this program does not know. Field numbers
+are those of https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class _Metadata(IntEnum):
     ENCODING_STATISTICS = 13
 
 
-# Positions of the page index and the bloom filter, and statistics of sizes: dropped when a chunk is
-# moved, because what they point to is not.
+# Positions of the page index and the bloom filter, and statistics of sizes. They are dropped when a
+# chunk is moved, because the data that they point to is not moved.
 _CHUNK_INDEX: Final = (4, 5, 6, 7)
 _MOVED: Final = (14, 15)
 
@@ -101,7 +101,7 @@ class Chunk:
         return self.number(_Metadata.COMPRESSED_BYTES)
 
     def moved(self, to: int) -> Chunk:
-        """Return the description of its bytes copied to the offset *to*."""
+        """Return the chunk as it is after its bytes were copied to the offset *to*."""
         shift = to - self.start
         metadata = {k: v for k, v in self.metadata.items() if k not in _MOVED}
         for field in (_Metadata.DATA_OFFSET, *_PAGES):
@@ -160,7 +160,7 @@ class Footer:
         return str(self.elements[at][_Element.NAME].data, "utf-8")
 
     def _subtree(self, at: int) -> tuple[int, int]:
-        """Return the index behind the element *at* and its children, and its count of leaves."""
+        """Return the index after the element *at* and its children, and its count of leaves."""
         children = self.elements[at].get(_Element.CHILDREN)
         if children is None or not children.data:
             return at + 1, 1
@@ -176,8 +176,8 @@ class Footer:
     ) -> Footer:
         """Return a footer without row groups, of the columns *kept* (by position) and *added*.
 
-        An added column takes the place of a kept one of its name. *arrow* changes the Arrow schema
-        that Arrow's writers store, where there is one.
+        An added column replaces a kept column of the same name. arrow: changes the Arrow schema
+        that Arrow's writers store, if there is one.
         """
         ours = dict(zip(added.names(), added.columns(), strict=True))
         orders = self._orders()
@@ -271,7 +271,7 @@ def read_footer(file: BinaryIO, name: str) -> Footer:
 
 
 def _with_arrow_schema(fields: Struct, change: Callable[[pa.Schema], pa.Schema]) -> Struct:
-    """Return a KeyValue, with the Arrow schema changed if it is the one that holds it."""
+    """Return the KeyValue *fields*; if it holds the Arrow schema, that is changed."""
     if fields[1].data != _ARROW_SCHEMA or 2 not in fields:
         return fields
     schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(fields[2].data)))

@@ -1,9 +1,9 @@
 """Writes Parquet: the input's bytes with columns added, or a new file of whole rows.
 
 The columns of the input are not decoded. Their bytes are copied, the answers are written as Parquet
-columns behind them, and the footer gets both. So types, encodings, statistics and the page index of
-the input stay exactly as they were, whatever wrote them. What comes out depends on the input and on
-the job's stream alone, so a resumed job writes the same bytes.
+columns after them, and the footer lists both. So types, encodings, statistics and the page index of
+the input stay exactly as they were, whatever wrote them. The output depends only on the input and
+the job's stream, so a resumed job writes the same bytes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PIECE_ROWS: Final = 1 << 20
 """Rows of answers that are encoded at once; a larger row group is made of several pieces."""
 
 _NEW_GROUP_BYTES: Final = 32 << 20
-"""A row group of a file that was no Parquet before."""
+"""Size of a row group, if the input is not Parquet."""
 
 _COPY_BYTES: Final = 4 << 20
 _CODECS: Final = {"UNCOMPRESSED": "NONE", "LZ4_RAW": "LZ4"}
@@ -79,7 +79,7 @@ def add_columns(
 
 
 class _Merge:
-    """The output of an input and a file of answers. footer: without row groups.
+    """Merges an input and a file of answers. footer: that of the output, without row groups.
 
     leaves: for each leaf of the output, its number in the input, or the name of an answer.
     """
@@ -106,11 +106,11 @@ class _Merge:
         )
 
     def write(self, target: BinaryIO, pieces: list[int], step: Callable[[], None]) -> None:
-        """Write the whole file; *pieces* counts the row groups of answers of each row group."""
+        """Write the whole file; *pieces*: how many row groups of answers each row group has."""
         moved = bool(self._table.keep)
         target.write(MAGIC)
         if not moved:
-            # Every byte keeps its offset, so what points into the input's data stays right.
+            # Every byte keeps its offset, so offsets into the input's data stay right.
             _copy(self._table.raw, len(MAGIC), self._input.begin - len(MAGIC), target)
         names = self._added.names()
         found = iter(self._added.row_groups)
@@ -164,7 +164,7 @@ def _write_answers(
     added: pa.Schema,
     step: Callable[[], None],
 ) -> list[int]:
-    """Write the added columns as a Parquet file, and return its row groups for each of *table*."""
+    """Write the added columns as Parquet; return how many row groups each of *table*'s gets."""
     counts: list[int] = []
     rows, begin = _whole(stream), 0
     with _writer(answers, added, table) as writer:
@@ -183,7 +183,7 @@ def _write_answers(
 
 
 def _old_answers(table: ParquetTable, group: int) -> Iterator[pa.Table]:
-    """Yield the answers that a row group has already, in pieces; without columns if it has none."""
+    """Yield the old answers of a row group, in pieces; without columns if it has none."""
     rows = table.file.metadata.row_group(group).num_rows
     if table.update and rows:
         names = list(table.answers_schema.names)
@@ -196,7 +196,7 @@ def _old_answers(table: ParquetTable, group: int) -> Iterator[pa.Table]:
 
 
 def _merged(old: pa.Table, new: pa.Table, field: pa.Field) -> pa.ChunkedArray:
-    """Return one added column; an answer that was there before stays."""
+    """Return one added column; old answers stay."""
     column = new.column(field.name)
     if field.name not in old.column_names:
         return column
@@ -215,7 +215,7 @@ def _as_text(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _added_schema(table: ParquetTable, columns: AnswerSchema) -> pa.Schema:
-    """Return the added columns; where the input has them already they keep their types."""
+    """Return the added columns; those that the input already has keep their types."""
     fields = list(columns.schema())
     if table.update:
         types = [table.schema.field(field.name).type for field in fields]
@@ -235,7 +235,7 @@ def _fits(ours: pa.DataType, theirs: pa.DataType) -> bool:
 
 
 def _merged_schema(schema: pa.Schema, kept: list[int], added: pa.Schema) -> pa.Schema:
-    """Return the Arrow schema of the output, whose metadata is the input's."""
+    """Return the Arrow schema of the output, with the metadata of the input."""
     fields = [schema.field(k) for k in kept]
     fields += [field for field in added if field.name not in schema.names]
     return pa.schema(fields, metadata=schema.metadata)
@@ -256,14 +256,14 @@ def _check_schema(table: ParquetTable, written: BinaryIO, added: pa.Schema) -> N
         and (found.metadata or {}) == (table.schema.metadata or {})
     )
     if not same:
-        why = f"{table.name} has columns that would not come out as they are: convert it to CSV or"
+        why = f"{table.name} has columns that would be changed: convert it to CSV or"
         raise TableError(f"{why} JSON Lines, or write it again with pyarrow", reason="UNREADABLE")
 
 
 def _writer(target: BinaryIO, schema: pa.Schema, table: ParquetTable) -> pq.ParquetWriter:
-    """Return a writer of answers, compressed as the input is.
+    """Return a writer of answers with the compression of the input.
 
-    Pages without dictionaries may follow one another, so a chunk can be made of several pieces.
+    It uses no dictionaries, because only then can a chunk be made of the pages of several pieces.
     """
     metadata = table.file.metadata
     codec = "SNAPPY"

@@ -19,10 +19,10 @@ WINDOW_BYTES: Final = 4 << 20
 """Bytes of input in one window. Sorting by length inside 4 MiB leaves about 1 % padding."""
 
 ROW_BYTES: Final = 400
-"""Memory that a row needs besides its bytes, until its answer is written."""
+"""Memory that a row needs, in addition to its bytes, until its answer is written."""
 
 _NAMES_IN_FILE: Final = re.compile(r"^hub:|\.(parquet|pq|jsonl?|ndjson)\b", re.IGNORECASE)
-"""Sources that have names of columns in another place than a first line."""
+"""Sources whose column names are not in a first line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class Layout:
 class Position(NamedTuple):
     """Where a window begins: uncompressed bytes, lines and rows before it.
 
-    ended: the end of the table was seen, for a format in which it does not show at this place.
+    ended: the end of a JSON array was read; the bytes that follow do not show this.
     """
 
     offset: int = 0
@@ -66,8 +66,8 @@ class Window:
     texts: one per row; an error where there is no text, None where the row needs no answer. lines:
     the line on which each row begins, from 1 (for Parquet the row). end: where the next window
     begins. consumed: bytes of the stored file that were read so far. render: returns the rows with
-    their answers as bytes of the output. columns: returns the rows as an Arrow table, where the
-    format can be written as another one.
+    their answers as bytes of the output. columns: returns the rows as an Arrow table, if the format
+    can be converted to another one.
     """
 
     texts: list[str | TextError | None]
@@ -82,10 +82,9 @@ class Window:
 class Rows:
     """Rows of a text format that become one window.
 
-    bodies, ends: the bytes of each row before its answer and behind it. tail: bytes behind the last
-    row that are no row, such as blank lines. size, line_count: bytes and lines of the input.
-    fields, odd: the fields of each row, and the bytes of rows that do not fit the columns, where
-    the output has another format.
+    bodies, ends: the bytes of each row before and after its answer. tail: bytes after the last row
+    that are not a row, such as blank lines. size, line_count: bytes and lines of the input. fields,
+    odd: the fields of each row, and the bytes of malformed rows, for an output of another format.
     """
 
     texts: list[str | TextError | None] = field(default_factory=list)
@@ -106,7 +105,7 @@ class Rows:
         self.cost += size + ROW_BYTES
 
     def add(self, text: str | TextError | None, line: int, body: bytes, end: bytes) -> None:
-        """Add a row; the tail so far stands before it."""
+        """Add a row, with the tail so far before it."""
         self.texts.append(text)
         self.lines.append(line)
         self.bodies.append(b"".join([*self.tail, body]) if self.tail else body)
@@ -141,7 +140,7 @@ def find_column(
 ) -> int:
     """Return the index of the one column *wanted* of the file *name*. Raises TableError.
 
-    option: what names another column.
+    option: the option to name in the error.
     """
     count = list(columns).count(wanted)
     if count == 1:
@@ -157,10 +156,8 @@ def find_column(
     if mark.strip() and not mark.isalnum():
         why += f", or its delimiter with --delimiter {mark!r}"
     elif not _NAMES_IN_FILE.search(name):
-        why += "; if this is no header but the first row, put a line with a name for each column"
-        why += (
-            f" above it, {wanted!r} among them; if it is a title, delete the lines above the header"
-        )
+        why += "; if this is the first row, not a header, add a line above it with column names"
+        why += f", {wanted!r} among them; if it is a title, delete the lines above the header"
     raise TableError(why, reason="MISSING_COLUMN")
 
 
@@ -169,8 +166,8 @@ def count_answers(
 ) -> int:
     """Return how many columns of answers the file *name* already has: none, or all of *added*.
 
-    last: they have to be its last columns, in this order. Raises TableError when they may not be
-    there, or not so.
+    last: they have to be its last columns, in this order. Raises TableError if *update* is false
+    and there are any, and if they are incomplete or in another place.
     """
     taken = [one for one in added if one in names]
     if not taken:

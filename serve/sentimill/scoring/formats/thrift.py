@@ -1,7 +1,7 @@
-"""Thrift's compact protocol, as far as a Parquet footer needs to be edited with it.
+"""Thrift's compact protocol, as far as it is needed to edit a Parquet footer.
 
-A struct is read into its fields with their types, so whatever this program does not know is written
-again as it was.
+A struct is read into its fields with their types, so fields that this program does not know are
+written unchanged.
 Source: https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md
 """
 
@@ -25,8 +25,8 @@ _FIXED_BYTES: Final = {3: 1, 7: 8, 13: 16}
 class Value(NamedTuple):
     """A value and its type in the compact protocol.
 
-    data: int of an integer, `Struct` of a struct, else bytes; of a list or set the type of its
-    items and the data of each; of a map the types of keys and values, and the data of each in turn.
+    data: int for an integer, `Struct` for a struct, (item type, items) for a list or a set,
+    ((key type, value type), keys and values in turn) for a map, else bytes.
     """
 
     kind: int
@@ -69,7 +69,7 @@ class _Reader:
         return fields
 
     def _value(self, kind: int, *, in_list: bool = False) -> Any:
-        if kind in _BOOLEANS:  # the type of a field says which one; an item has a byte
+        if kind in _BOOLEANS:  # the type of a field is its value; an item has a byte
             return self._take(int(in_list))
         if kind in _FIXED_BYTES:
             return self._take(_FIXED_BYTES[kind])

@@ -1,8 +1,8 @@
 """Authentication and quotas: bearer tokens from a file of their hashes, each with a rate limit.
 
-The file has one caller a line, ``NAME SHA256 [TEXTS_PER_SECOND]``. Blank lines and lines that begin
-with # are ignored. `sentimill token NAME` makes a token and its line. A token has 256 random bits,
-so a plain SHA-256 of it is as good as a slow hash: there is nothing to guess.
+The file has one caller per line, ``NAME SHA256 [TEXTS_PER_SECOND]``. Blank lines and lines that
+begin with # are ignored. `sentimill token NAME` makes a token and its line. A token has 256 random
+bits, so a plain SHA-256 of it is as good as a slow hash: there is nothing to guess.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _CHECK_SECONDS: Final = 1.0
 class Caller:
     """One caller and what is left of its quota.
 
-    texts_per_second: None for no limit, 0 for no texts at all. A request of any size passes while
-    something is left. What it takes beyond that is a debt, which must be paid before the next
+    texts_per_second: None for no limit, 0 for no texts at all. While *left* is above 0, a request
+    of any size passes and *left* may become negative. It has to be above 0 again before the next
     request: so the rate holds, and no request is too large to pass.
     """
 
@@ -73,14 +73,14 @@ ANONYMOUS: Final = Caller("anybody")
 
 
 class TokenAuth:
-    """Knows the callers in a file and follows its changes. For the event loop's thread."""
+    """Knows the callers in a file and follows its changes. Use it in the event loop's thread."""
 
     def __init__(
         self, path: Path, clock: Callable[[], float] = time.monotonic, *, share: float = 1.0
     ) -> None:
-        """Read *path*. Raises UsageError when it cannot be read, with the line, or has no caller.
+        """Read *path*. Raises UsageError for a bad line, which it names, and for no caller at all.
 
-        share: of each quota that this process grants, where several processes serve one port.
+        share: the part of each quota that this process grants, if several processes serve one port.
         """
         self._path = path
         self._share = share
@@ -105,7 +105,7 @@ class TokenAuth:
             )
         digest = sha256(shown.removeprefix(_PREFIX).encode()).hexdigest()
         found = None
-        for caller in self._known:  # all of them, so that the time tells nothing about a token
+        for caller in self._known:  # all, so that the time taken reveals nothing about a token
             if hmac.compare_digest(caller.digest, digest):
                 found = caller
         if found is None:
@@ -126,7 +126,7 @@ class TokenAuth:
             log.error("the new tokens are ignored, the old ones stay valid: %s", error)
             return
         old = {(caller.digest, caller.texts_per_second): caller for caller in self._known}
-        # A quota that is used up does not come back with an edit of the file.
+        # Editing the file does not restore a used-up quota.
         self._known = [old.get((one.digest, one.texts_per_second), one) for one in fresh]
         log.info("%d tokens are known now", len(self._known))
 
@@ -145,7 +145,7 @@ def new_token(name: str, texts_per_second: float | None) -> tuple[str, str]:
 def _read(path: Path, now: float, share: float) -> list[Caller]:
     try:
         if path.stat().st_mode & stat.S_IWOTH:
-            log.warning("every user may write %s and admit callers: chmod o-w it", path)
+            log.warning("every user may write %s and admit callers: run chmod o-w on it", path)
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the tokens cannot be read: {error}", reason="BAD_TOKENS") from error

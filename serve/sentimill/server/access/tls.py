@@ -38,8 +38,8 @@ class Tls:
                 try:
                     found = self.read()
                 except UsageError as error:
-                    # Certificate and key are replaced one after the other: the second change helps.
-                    log.warning("the certificates stay as they were: %s", error)
+                    # Certificate and key are replaced one by one: they fit after the second change.
+                    log.warning("the old certificates stay in use: %s", error)
                     return None
                 log.info("new certificates are in use")
                 return found
@@ -71,7 +71,7 @@ def load_certificates(ca: Path | None, certificate: Path | None, key: Path | Non
     Raises OSError or ValueError.
     """
 
-    def no_password() -> str:  # without it, OpenSSL would ask on the terminal and wait
+    def no_password() -> str:  # without this, OpenSSL would ask on the terminal and wait
         raise ValueError("the key is encrypted: give one that is not")
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

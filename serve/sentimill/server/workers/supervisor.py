@@ -1,8 +1,8 @@
-"""`serve --workers N`: several processes behind one port, supervised by one that serves nothing.
+"""`serve --workers N`: several processes behind one port, and a supervisor that serves no calls.
 
 The workers listen on the same port (SO_REUSEPORT), and the kernel gives each new connection to one
 of them. The supervisor holds the port, passes signals on, replaces workers that die or hang, and
-serves the one HTTP port: its metrics are the sum of the workers', asked for at each scrape.
+serves the one HTTP port: its metrics are the sum of the workers', collected at each scrape.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ def run_workers(
     """Serve from *count* processes until SIGTERM or SIGINT, then drain all.
 
     SIGHUP makes all load the bundle again. For the main thread. prepare: sets up logging in each.
-    Raises what a worker raises that cannot begin.
+    Raises the error of a worker that cannot start.
     """
     settings.check_host()
     if settings.playground:
-        why = "--playground is of a single process: leave --workers out"
+        why = "--playground needs a single process: leave --workers out"
         raise UsageError(why, reason="BAD_WORKERS")
     with _signals() as wait_for_signal, ExitStack() as stack:
         holder = stack.enter_context(_hold(settings.host, settings.port))
@@ -73,7 +73,7 @@ def run_workers(
 
 
 def _begun(pool: _WorkerPool, wait_for_signal: Callable[[float | None], int | None]) -> bool:
-    """Wait until all workers answer calls; return False where a signal ends the server before."""
+    """Wait until all workers answer calls; return False if a signal stops the server before."""
     while not pool.begun():
         number = wait_for_signal(0.05)
         if number == signal.SIGHUP:
@@ -94,7 +94,7 @@ class _WorkerPool:
             port=port,
             shared_port=True,
             threads=threads,
-            # Workers do not share what they count, so each grants its part of every quota.
+            # Workers do not share their counts, so each grants its part of every quota.
             quota_share=1 / count,
         )
         self._prepare = prepare
@@ -143,7 +143,7 @@ class _WorkerPool:
         reports = [worker.last for worker in self._workers if worker.last is not None]
         if reports:
             self.status.model, self.status.labels = reports[0].facts, reports[0].labels
-            # A worker that is replaced starts with the model that the others have.
+            # A replacement worker starts with the model that the others have.
             self._folder = Path(reports[0].folder)
         return merged([snapshot(self._own), *members])
 
@@ -157,21 +157,21 @@ class _WorkerPool:
         )
 
     def _changed(self) -> None:
-        """Update the readiness of the whole from that of the workers."""
+        """Update the readiness of the server from that of the workers."""
         with self._lock:
             ready = sum(worker.ready for worker in self._workers)
             self._metrics.ready.set(ready)
             if self.status.state == "starting" and all(one.began for one in self._workers):
-                # Health is of this process alone: a stuck worker is replaced, and the others serve.
+                # Health is only of this process: a stuck worker is replaced, and the others serve.
                 self.status.serve(self.status.model, self.status.labels, lambda: True)
             self.status.set_healthy(ready > 0)
 
 
 @contextmanager
 def _signals() -> Iterator[Callable[[float | None], int | None]]:
-    """Give a function that returns the next of `_SIGNALS`, or None after so many seconds.
+    """Yield a function that returns the next of `_SIGNALS`, or None after a number of seconds.
 
-    No mask: libraries start threads while they are imported, and a signal that the main thread
+    The signals are not masked: imported libraries start threads, and a signal that the main thread
     blocks would end the process through one of those.
     """
     ours, theirs = socket.socketpair()
@@ -186,7 +186,7 @@ def _signals() -> Iterator[Callable[[float | None], int | None]]:
 
     with ours, theirs:
         fd = signal.set_wakeup_fd(theirs.fileno())
-        # Python writes the numbers of signals that have a handler of its own.
+        # Python only writes the numbers of signals that have a Python handler.
         handlers = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
         try:
             yield wait_for_signal
@@ -199,7 +199,7 @@ def _signals() -> Iterator[Callable[[float | None], int | None]]:
 def _hold(host: str, port: int) -> socket.socket:
     """Take *port* without listening, for the workers to share. Raises UsageError if it is taken.
 
-    The kernel gives connections to those that listen only.
+    The kernel gives connections only to sockets that listen.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(

@@ -1,4 +1,4 @@
-"""One worker process of several behind a port: a server that reports to its supervisor.
+"""One of several worker processes behind a port: a server that reports to its supervisor.
 
 The supervisor sends an empty message and gets a `Report`. The first message to it is `Started` or
 `Failed`, and a last report follows the drain. When the supervisor is gone, the worker drains too.
@@ -30,10 +30,10 @@ from sentimill.server.settings import Serve
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerConfig:
-    """What a worker is told to do.
+    """The settings of a worker.
 
-    first: the folder of the bundle to begin with, which may no longer be where the link leads; None
-    for where the link leads. device: the GPU that it sees. prepare: sets up logging.
+    first: the bundle folder to load first, even if the link now leads elsewhere; None follows the
+    link. device: the GPU that the worker sees. prepare: sets up logging.
     """
 
     serve: Serve
@@ -60,7 +60,7 @@ class Failed(msgspec.Struct, tag=True, frozen=True):
 
 
 class Report(msgspec.Struct, tag=True, frozen=True):
-    """A worker's model, the folder that it was loaded from, its metrics, and if it is ready."""
+    """A worker's model, the folder of the model, its metrics, and whether it is ready."""
 
     facts: dict[str, str]
     labels: tuple[str, ...]
@@ -76,14 +76,14 @@ decode: Callable[[bytes], Message] = msgspec.msgpack.Decoder(Message).decode
 
 def work(config: WorkerConfig, parent: Connection) -> None:
     """Run as *config* says, in a process of its own, until SIGTERM or the end of the parent."""
-    # A signal to the terminal's group is for the parent, which tells us.
+    # A signal to the terminal's group is for the parent, which passes it on.
     os.setpgrp()
     if config.device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = config.device
     config.prepare()
     with log_in_background():
         fault = asyncio.run(_work(config, parent))
-        # All is said and drained. The interpreter's own end was seen to spin for half a minute
+        # Everything is drained. The interpreter's own exit was seen to spin for half a minute
         # inside gRPC, with no Python frame left (1.81.1, after calls from several connections).
         end_process(0 if fault is None else 1)
 

@@ -33,21 +33,21 @@ _ANSWER_SECONDS: Final = 2.0
 """How often a worker is asked for a report, and how long that may take."""
 
 _STUCK_SECONDS: Final = 8.0
-"""A worker without a report for so long is killed. Under full load a report takes some 10 ms."""
+"""A worker is killed after this time without a report; under full load one takes some 10 ms."""
 
 _START_SECONDS: Final = 300.0
-"""How long a process that takes the place of another may load before it is killed."""
+"""How long a replacement process may load before it is killed."""
 
 _LEAST_WAIT: Final = 0.5
 _MOST_WAIT: Final = 30.0
-"""Seconds before a worker that died is started again; doubled each time, up to the second."""
+"""Seconds before a dead worker is started again; doubled each time, up to `_MOST_WAIT`."""
 
 _RELOAD_SECONDS: Final = 300.0
-"""A process that starts so soon after a reload loads its bundle again too: it may have been given
-the folder of before, or have died of two models at once."""
+"""A process that starts this soon after a reload gets the signal too: it may have been given the
+old folder, and the process before may have died because it held two models at once."""
 
 _LIVED_SECONDS: Final = 60.0
-"""A worker that lived so long had no fault in its start, so the next wait is short again."""
+"""After a life of this length the start was not at fault, so the next wait is short again."""
 
 
 class WorkerProcess:
@@ -88,7 +88,7 @@ class WorkerProcess:
         self._thread.start()
 
     def reload(self) -> None:
-        """Send SIGHUP to the process, and to the one that takes its place soon after."""
+        """Send SIGHUP to the process, and to a replacement that starts soon after."""
         with self._starting:
             self._reloaded = time.monotonic()
             process = self._process
@@ -111,7 +111,7 @@ class WorkerProcess:
         self._thread.join()
 
     def answers(self) -> bool:
-        """Get a new report; return whether it came, or no process is there to report."""
+        """Get a new report; return whether it came, or whether there is no process."""
         with self._asking:
             answered = self._pipe is None or self._ask(self._pipe)
         if answered and self.last is not None and self.last.ready != self.ready:
@@ -188,7 +188,7 @@ class WorkerProcess:
         """Ask *process* for reports until it ends; kill it when none comes for too long."""
         heard = time.monotonic()
         while not wait([process.sentinel], _HEARTBEAT_SECONDS):
-            # A process that drains reports no more; `join` kills it when its time is over.
+            # A draining process sends no reports; `join` kills it when its time is over.
             if self._stopping.is_set() or self.answers():
                 heard = time.monotonic()
             elif time.monotonic() - heard > _STUCK_SECONDS:
@@ -211,7 +211,7 @@ class WorkerProcess:
     def _ask(self, pipe: Connection) -> bool:
         """Get a new report into `last`; return whether it came in time."""
         try:
-            while pipe.poll():  # a report that came too late for whoever asked
+            while pipe.poll():  # a late report, for which nobody waits any more
                 if _received(pipe) is None:
                     return True  # the other end is closed, and poll() stays true
             pipe.send_bytes(b"")
@@ -224,7 +224,7 @@ class WorkerProcess:
 
 
 def _received(pipe: Connection) -> Message | None:
-    """Return the next message, None where there is none or a part of one."""
+    """Return the next message, None if there is none or only a part of one."""
     try:
         return decode(pipe.recv_bytes()) if pipe.poll() else None
     except (EOFError, OSError):

@@ -116,7 +116,7 @@ async def test_a_new_certificate_is_used_without_a_restart(
         put("two-server.key", used.key)
         assert await label(address, new) == "positive"
 
-    assert "the certificates stay as they were" in caplog.text
+    assert "the old certificates stay in use" in caplog.text
 
 
 def test_certificates_that_do_not_fit_stop_the_start(certificates: Path, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_half_of_a_pair_is_refused(sentimill: Sentimill, bundle: Path, given: li
     """Before anything listens."""
     run = sentimill("serve", "--bundle", bundle, *given, "x.pem")
 
-    assert (run.code, "given together" in run.error) == (2, True)
+    assert (run.code, "--tls-key together" in run.error) == (2, True)
 
 
 async def test_tokens_let_their_callers_in_and_hold_them_to_their_quota(
