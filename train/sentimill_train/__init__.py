@@ -1,4 +1,4 @@
-"""Distillation: reviews in, a bundle out. Needs `pip install "sentimill[cpu,train]"`."""
+"""Trains a student on reviews and writes a bundle. Needs `pip install "sentimill[cpu,train]"`."""
 
 from __future__ import annotations
 

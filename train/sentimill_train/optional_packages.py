@@ -1,4 +1,4 @@
-"""What a command needs besides the run time, and the error where an installation lacks it."""
+"""Checks that the optional packages of a command are installed, and names the extra if not."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from sentimill.errors import UsageError
 def check_installed(doing: str, *names: str, extra: str = "cpu,train") -> None:
     """Raise UsageError EXTRA_MISSING unless every package of *names* is installed.
 
-    doing: what needs them, for the message; extra: what has them. Nothing is imported: that would
-    take seconds.
+    doing: the command that needs them, for the message; extra: the extra that installs them. The
+    packages are only looked up: importing them would take seconds.
     """
     if missing := [name for name in names if find_spec(name) is None]:
         raise _missing(doing, ", ".join(missing), extra)
@@ -21,7 +21,7 @@ def check_installed(doing: str, *names: str, extra: str = "cpu,train") -> None:
 
 @contextmanager
 def needed_for(doing: str, more: str = "") -> Iterator[None]:
-    """Turn an import inside that fails into UsageError EXTRA_MISSING; *more* ends its message."""
+    """Turn an ImportError in the block into UsageError EXTRA_MISSING; *more* ends its message."""
     try:
         yield
     except ImportError as error:

@@ -121,7 +121,7 @@ def test_error_bound_is_clopper_pearson() -> None:
 @pytest.mark.parametrize("target", [0.0, 1.0])
 def test_bad_targets_are_refused(target: float) -> None:
     """A target outside 0 to 1 is a mistake, as are no rows."""
-    with pytest.raises(ValueError, match="must be in 0 to 1"):
+    with pytest.raises(ValueError, match="must be between 0 and 1"):
         choose_threshold(*draw(10, 0), target_error=target)
-    with pytest.raises(ValueError, match="no rows"):
+    with pytest.raises(ValueError, match="without rows"):
         choose_threshold(np.empty(0), np.empty(0, dtype=bool), target_error=0.1)

@@ -60,7 +60,7 @@ def test_sets_of_one_name_keep_their_own_figures(bundle: Path, tmp_path: Path) -
     assert done.exit_code == 0
     found = [(result["name"], result["rows"]) for result in json.loads(out.read_bytes())["sets"]]
     assert found == [("reviews", 60), ("reviews (2)", 90)]
-    assert "judging reviews: 60 rows" in done.stderr
+    assert "evaluating reviews: 60 rows" in done.stderr
 
 
 def test_rows_that_the_other_bundle_learnt_are_not_judged_on(bundle: Path, tmp_path: Path) -> None:

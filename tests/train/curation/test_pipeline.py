@@ -304,7 +304,7 @@ def test_nothing_left_writes_nothing(tmp_path: Path) -> None:
         ("{", "row 2"),
         ('{"text": 3}', "row 2"),
         ('{"text": "x", "label": "angry"}', "angry"),
-        ('{"text": "x", "probs": [0.5, 0.5]}', "probs must be 3 shares"),
+        ('{"text": "x", "probs": [0.5, 0.5]}', "probs must be 3 numbers"),
         ('{"text": "x", "probs": [97, 2, 1]}', "sum to 1"),
     ],
 )

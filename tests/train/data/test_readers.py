@@ -155,8 +155,8 @@ def test_parquet_is_read_with_its_kinds(tmp_path: Path) -> None:
         ("r.jsonl", b'{"text": "\\ud800"}\n', "BAD_FILE", "row 1: .*; write one JSON object"),
         ("r.jsonl", b'[{"text": "a"}]\n', "BAD_FILE", "row 1: .*; write one JSON object"),
         ("r.parquet", b"PAR1 and no more", "BAD_FILE", "r.parquet cannot be read .*: write it"),
-        ("r.xlsx", b"x", "UNSUPPORTED_FORMAT", "r.xlsx is of no format .* save it as .csv,"),
-        ("r.json", b"[]", "UNSUPPORTED_FORMAT", "r.json is of no format .* save it as .csv,"),
+        ("r.xlsx", b"x", "UNSUPPORTED_FORMAT", "r.xlsx is not supported: save it as .csv,"),
+        ("r.json", b"[]", "UNSUPPORTED_FORMAT", "r.json is not supported: save it as .csv,"),
     ],
 )
 def test_a_broken_file_is_told_where_it_is_broken(

@@ -184,18 +184,18 @@ def test_shares_that_were_rounded_sum_to_one_again(tmp_path: Path) -> None:
         (
             "text,stars\na,4.5\n",
             "BAD_STARS",
-            "FILE, row 1: stars '4.5' is no whole number from 1 to 5; correct it, or remove it",
+            "FILE, row 1: stars '4.5' is not a whole number from 1 to 5; correct it, or remove it",
         ),
         (
             'text,probs\na,"[0.5, 0.6]"\n',
             "BAD_PROBS",
-            "FILE, row 1: probs must be 3 shares, none below 0, that sum to 1; correct or remove"
+            "FILE, row 1: probs must be 3 numbers of at least 0 that sum to 1; correct or remove"
             " them",
         ),
         (
             "text,probs\na,many\n",
             "BAD_PROBS",
-            "FILE, row 1: probs is no JSON list; write [0.1, 0.2, ...]",
+            "FILE, row 1: probs is not valid JSON; write [0.1, 0.2, ...]",
         ),
         (
             "text,split\na,later\n",

@@ -125,7 +125,7 @@ def test_rows_that_a_rival_cannot_read_count_for_neither(bundle: Path, tmp_path:
     assert (on.comparison.rows, on.refused) == (20, 10)
     assert on.figures["accuracy"].value == 1.0
     assert found.sentence().endswith("cannot read 10 rows of s, which are left out for both.")
-    with pytest.raises(InputError, match="can read no text of s"):
+    with pytest.raises(InputError, match="cannot read any text of s"):
         judged(examples[0])
 
 

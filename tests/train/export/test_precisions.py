@@ -277,9 +277,9 @@ COMPACT_IN_FP16 = Export(bundle=Path(), out=Path(), on=("x",), precisions=("fp16
     ("asked", "says", "reason"),
     [
         # It would be judged as the bundle's own fp32, rounded, and another be shipped.
-        (BF16_OF_OPTIMUM, "leave it out, and add it", "EXPORTER_WITHOUT_BF16"),
+        (BF16_OF_OPTIMUM, "leave bf16 out, and add it", "EXPORTER_WITHOUT_BF16"),
         # It is int8 by what it is for.
-        (COMPACT_IN_FP16, "--compact has int8 alone", "COMPACT_IS_INT8"),
+        (COMPACT_IN_FP16, "--compact writes only int8", "COMPACT_IS_INT8"),
     ],
 )
 def test_a_precision_that_cannot_be_made_so_is_refused(
@@ -468,5 +468,5 @@ def test_other_weights_than_those_of_the_graphs_are_refused(
     other = write_bundle(tmp_path / "a", files, opened.manifest)
     on = (str(made / "held-out.jsonl"),)
 
-    with pytest.raises(BundleError, match="not what the other graphs were made of"):
+    with pytest.raises(BundleError, match="does not belong to the graphs"):
         Export(bundle=other.path, out=tmp_path / "b", on=on).run()

@@ -303,7 +303,7 @@ def test_plan_comes_first_and_may_be_refused(tmp_path: Path) -> None:
 
     with teacher_server() as server:
         labeller = Labeller(job, [(teacher_of(server), quote())], refuse)
-        with pytest.raises(UsageError, match="not agreed"):
+        with pytest.raises(UsageError, match="not confirmed"):
             labeller.run()
 
     assert server.count.calls == 0

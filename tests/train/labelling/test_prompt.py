@@ -96,7 +96,7 @@ def test_broken_prompt_file_is_a_usage_error(tmp_path: Path, text: str) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(text, encoding="utf-8")
 
-    with pytest.raises(UsageError, match="no prompt file"):
+    with pytest.raises(UsageError, match="not a prompt file"):
         load_prompt(path, SENTIMENTS, "stated")
 
 
@@ -129,7 +129,10 @@ def test_meanings_of_labels_are_in_the_question(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [("bug: it breaks", "write one line"), ('rude = "impolite"', "'rude', which is none of bug")],
+    [
+        ("bug: it breaks", "write one line"),
+        ('rude = "impolite"', "'rude', which is not one of bug"),
+    ],
 )
 def test_a_file_that_explains_no_label_is_refused(tmp_path: Path, content: str, says: str) -> None:
     """With the form that it should have, or the label that is unknown."""

@@ -47,5 +47,5 @@ def test_broken_table_is_a_usage_error(tmp_path: Path) -> None:
     path = tmp_path / "prices.json"
     path.write_text("[]", encoding="utf-8")
 
-    with pytest.raises(UsageError, match="no price table"):
+    with pytest.raises(UsageError, match="not a price table"):
         price_of("openai", "m", table=path)

@@ -154,7 +154,7 @@ def test_measures_stay_in_their_range(rows: int, seed: int) -> None:
 def test_stars_are_needed_for_figures_of_stars() -> None:
     """Asking for stars where there are none is a programming error."""
     answers = made_up(10)
-    with pytest.raises(ValueError, match="without stars"):
+    with pytest.raises(ValueError, match="have no stars"):
         value(measures.star_mae, Answers(LABELS, answers.gold, answers.probs))
 
 

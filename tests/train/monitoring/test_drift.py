@@ -144,7 +144,7 @@ def test_too_few_texts_are_refused(mixed: Path, tmp_path: Path) -> None:
     """A distribution of ten says nothing."""
     new = write(tmp_path / "new.jsonl", texts(10, seed=1))
 
-    with pytest.raises(InputError, match="10 texts that can be read, and a test needs 50") as said:
+    with pytest.raises(InputError, match="10 texts that can be read, but a test needs 50") as said:
         find_drift(Classifier.load(mixed, threads=1), DriftJob(on=new))
 
     assert said.value.reason == "TOO_FEW_ROWS"

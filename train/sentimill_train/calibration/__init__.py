@@ -1,1 +1,1 @@
-"""The temperature that calibrates confidence, and the threshold below which a model abstains."""
+"""Temperature scaling of confidence, and the threshold below which a model abstains."""

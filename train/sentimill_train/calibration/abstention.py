@@ -1,6 +1,6 @@
 """Abstention: risk against coverage, and the confidence threshold for a target error.
 
-Pure functions of confidence (rows,) and correct (rows,), so they serve any model.
+All are pure functions of confidence (rows,) and correct (rows,), so they work for any model.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from sentimill_train.metrics.classification import Answers, Floats, Ints
 from sentimill_train.metrics.intervals import error_bound
 
 SURENESS: Final = 0.95
-"""The probability with which a threshold keeps its target on new rows."""
+"""The confidence level at which a threshold keeps its target on new rows."""
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
-    """One threshold: what share is answered at or above it, and how much of that is wrong."""
+    """One threshold. coverage: share of rows at or above it. risk: share of those that is wrong."""
 
     threshold: float
     coverage: float
@@ -27,10 +27,10 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def risk_coverage(answers: Answers) -> list[Point]:
-    """Return the curve from the most confident rows to all, at most 100 points of it.
+    """Return at most 100 points of the curve, from the most confident rows to all rows.
 
     El-Yaniv and Wiener 2010; Geifman and El-Yaniv 2017, section 2. Rows of equal confidence are
-    answered together, since no threshold can part them.
+    answered together, since no threshold can separate them.
     """
     confidence, rows, errors = _groups(answers.confidence, answers.correct)
     total = len(answers.gold)
@@ -48,8 +48,8 @@ def risk_coverage(answers: Answers) -> list[Point]:
 def aurc(answers: Answers, weights: Floats) -> Floats:
     """Return the area under the risk-coverage curve: the mean risk over all coverages.
 
-    Geifman, Uziel and El-Yaniv 2019, equation 2. It weighs errors at high confidence very heavily,
-    and equal models on harder data differ in it.
+    Geifman, Uziel and El-Yaniv 2019, equation 2. It gives errors at high confidence a very large
+    weight, and also rises with the difficulty of the data.
     """
     mass, covered, wrong = _by_confidence(answers, weights)
     risk = np.divide(wrong, covered, out=np.zeros_like(covered), where=covered > 0)
@@ -59,19 +59,19 @@ def aurc(answers: Answers, weights: Floats) -> Floats:
 def augrc(answers: Answers, weights: Floats) -> Floats:
     """Return the mean, over coverages, of the share of all rows answered and wrong: 0 to 0.5.
 
-    The generalised risk of Traub et al. 2024, section 3: the chance that an answer is both given
-    and wrong, which does not overweigh the first few rows as AURC does.
+    This is the generalised risk of Traub et al. 2024, section 3: the probability that an answer is
+    both given and wrong. Unlike AURC, it does not give the first few rows too much weight.
     """
     mass, _, wrong = _by_confidence(answers, weights)
     return np.asarray((mass * wrong).sum(axis=1) / mass.sum(axis=1) ** 2)
 
 
 def _by_confidence(answers: Answers, weights: Floats) -> tuple[Floats, Floats, Floats]:
-    """Return mass, and mass and wrong mass down to the middle of each row: (draws, rows) each.
+    """Return the mass of each row, and the total and wrong mass up to its middle: (draws, rows).
 
-    From the most confident row on. The middle of a row drawn m times is that of its m copies: the
-    mean of covering 1 to m of them. Rows of equal confidence share their errors evenly, which is
-    the mean over their orders.
+    Rows are sorted by falling confidence. The middle of a row drawn m times is the mean of covering
+    1 to m of its copies. Rows of equal confidence share their errors evenly, which is the mean over
+    their orders.
     """
     order = np.argsort(-answers.confidence, kind="stable")
     mass = weights[:, order]
@@ -89,12 +89,11 @@ def _by_confidence(answers: Answers, weights: Floats) -> tuple[Floats, Floats, F
 class Abstention(msgspec.Struct, frozen=True, kw_only=True):
     """The threshold that was chosen, and its coverage and error on the rows that chose it.
 
-    threshold: answer at or above it; None when the target cannot be promised at any. coverage:
-    share of rows answered. error: share of those that is wrong. error_bound: with 95 % sureness,
-    the error on new rows like these is not above it, if these chose nothing else: the validation
-    rows of training chose its best epoch, which makes the bound a little too low. Without a
-    threshold the three describe the best attempt, the one with the lowest bound, and are not
-    stored.
+    threshold: the bundle answers at or above it; None if no threshold keeps the target. coverage:
+    share of rows answered. error: share of those that is wrong. error_bound: upper bound of the
+    error on new rows like these, at a confidence level of 95 %. It assumes that these rows chose
+    nothing else; the validation rows also chose the best epoch, so it is a little too low. If
+    threshold is None, the other three describe the one with the lowest bound, and are not stored.
     """
 
     target_error: float
@@ -126,13 +125,13 @@ def choose_threshold(
 ) -> Abstention:
     """Return the threshold with the largest coverage whose error is at most *target_error*.
 
-    The promise is for new rows, and fails with at most the probability that `SURENESS` leaves:
-    each coverage is tested by the exact binomial bound, from the first that could afford
-    three errors to ever more, and the last before the first failure is taken. Testing in a fixed
-    order needs no correction for many tests (Bauer 1991; Angelopoulos et al. 2021, "Learn then
-    Test", section 2.3); a search over all of them, as in Geifman and El-Yaniv 2017, algorithm 1,
-    pays for each. About half of the thresholds that are chosen by the error of these rows alone
-    break their target on new rows.
+    The target holds on new rows, at the confidence level `SURENESS`. The exact binomial bound tests
+    each coverage in rising order, starting with the first that could pass with three errors, and
+    the last one before the first failure is taken. Tests in a fixed order need no correction for
+    their number (Bauer 1991; Angelopoulos et al. 2021, "Learn then Test", section 2.3); a search
+    over all thresholds, as in Geifman and El-Yaniv 2017, algorithm 1, does. If the error of these
+    rows alone chose the threshold, about half of the thresholds would miss their target on new
+    rows.
 
     confidence: (rows,) of calibrated answers on the validation split. correct: (rows,).
 
@@ -140,9 +139,9 @@ def choose_threshold(
         ValueError: no rows, or a target outside 0 to 1.
     """
     if not len(confidence):
-        raise ValueError("a threshold cannot be chosen on no rows")
+        raise ValueError("a threshold cannot be chosen without rows")
     if not 0 < target_error < 1:
-        raise ValueError(f"target_error {target_error} must be in 0 to 1")
+        raise ValueError(f"target_error {target_error} must be between 0 and 1")
     levels, rows, errors = _groups(confidence, correct)
     bound = error_bound(errors, rows, 1 - SURENESS)
     order = _test_order(rows, target_error)
@@ -160,10 +159,10 @@ def choose_threshold(
 
 
 def _test_order(rows: Floats, target: float) -> Ints:
-    """Return the indices into *rows* to test, in order. Errors do not matter: they would bias it.
+    """Return the indices into *rows* to test, in order. It must not depend on the errors.
 
-    The first size allows three errors, or fewer where there are few rows: if it allowed none, one
-    error among the most confident rows would end the search. Then come steps of a hundredth.
+    The first size allows three errors, or fewer if there are few rows: if it allowed none, one
+    error among the most confident rows would end the search. The steps are a hundredth of the rows.
     """
     total = float(rows[-1])
     for allowed in (3.0, 2.0, 1.0, 0.0):
@@ -178,7 +177,7 @@ def _test_order(rows: Floats, target: float) -> Ints:
 
 
 def _groups(confidence: Floats, correct: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats]:
-    """Return each confidence that occurs, falling, with the rows and errors at or above it."""
+    """Return each distinct confidence, falling, with the number of rows and errors from it up."""
     order = np.argsort(-confidence, kind="stable")
     sorted_ = confidence[order]
     last = np.append(np.flatnonzero(np.diff(sorted_)), len(sorted_) - 1)

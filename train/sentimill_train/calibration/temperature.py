@@ -1,4 +1,4 @@
-"""Calibration: the temperature that makes confidence a probability, and the threshold."""
+"""Calibration: fits the temperature that makes confidence a probability, and the threshold."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _RANGE: Final = (0.05, 20.0)
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What the validation split decided. abstention: None where no target error was asked for."""
+    """The calibration on the validation split. abstention: None if no target error was given."""
 
     temperature: float
     abstention: Abstention | None
 
     @property
     def threshold(self) -> float | None:
-        """The confidence below which the bundle abstains; None, it never does."""
+        """The confidence below which the bundle abstains; None means never."""
         return None if self.abstention is None else self.abstention.threshold
 
 
@@ -35,8 +35,8 @@ def calibrate(
 ) -> Calibration:
     """Return the temperature of *logits* (rows, labels) and the threshold for *target_error*.
 
-    Both come from the same validation rows: one scalar fitted on them moves no answer, and so
-    leaves the errors that the threshold is chosen by as they were.
+    Both come from the same validation rows. That is sound, because a temperature changes no
+    predicted label, so the errors that choose the threshold stay the same.
     """
     temperature = find_temperature(logits, gold)
     if target_error is None:
@@ -50,10 +50,11 @@ def find_temperature(logits: NDArray[np.float32], gold: NDArray[np.int64]) -> fl
     """Return the temperature with the least negative log-likelihood of *gold* (rows,).
 
     logits: (rows, labels) of the validation split. (Guo et al. 2017, section 4.2.) The target is
-    the label even where a row has a teacher's shares: confidence, ECE and the abstention threshold
-    all ask how often the answer is right, and a panel that is 70 % sure of the right label is
-    right. It is smoothed by one imagined row a label (Platt 1999, section 2.2), or a small split
-    without an error would ask for a temperature of zero. One scalar needs no gradient.
+    the hard label even if a row has soft labels: confidence, ECE and the abstention threshold are
+    about how often the answer is right, and a teacher that is 70 % sure of the right label is
+    right. The target is smoothed by one virtual row for each label (Platt 1999, section 2.2), since
+    a small split without an error would otherwise give a temperature of zero. The search uses no
+    gradient, because it is over one scalar.
     """
     rows, labels = logits.shape
     target = np.full((rows, labels), 1 / (rows + labels))
@@ -71,8 +72,8 @@ def find_temperature(logits: NDArray[np.float32], gold: NDArray[np.int64]) -> fl
 def calibrated_nll(logits: NDArray[np.float32], gold: NDArray[np.int64]) -> float:
     """Return the mean negative log-likelihood of *gold* (rows,) at its best temperature, in nats.
 
-    This is the loss of the answers that a bundle will give; how sure the raw logits are is no
-    matter, since the temperature mends it.
+    This is the loss of the answers that a bundle will give, because its logits are divided by that
+    temperature.
     """
     probs = probabilities(logits, find_temperature(logits, gold))
     return nll_of(probs.astype(np.float64), gold)

@@ -1,4 +1,4 @@
-"""`sentimill cost`: the plan's numbers as options, the study as text or JSON."""
+"""`sentimill cost`: takes the numbers of the plan, and prints the study as text or JSON."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def cost(
     volume: Annotated[
         float, opt.Input(min=1, help="Reviews over all months, for the totals.")
     ] = 1e6,
-    review_tokens: Annotated[float, opt.Input(min=1, help="Tokens of a mean review.")] = 110.0,
+    review_tokens: Annotated[float, opt.Input(min=1, help="Mean tokens of a review.")] = 110.0,
     months: Annotated[float, opt.Input(min=0.1, help="How long the student serves.")] = 12.0,
     report: Annotated[
         Path | None, opt.Output(dir_okay=False, help="HTML file to write, with charts.")
@@ -45,16 +45,14 @@ def cost(
     prompt_tokens: Annotated[
         float, _Large(min=0, help="Tokens of instruction and examples in a call.")
     ] = 120.0,
-    answer_tokens: Annotated[float, _Large(min=1, help="Tokens of a mean answer.")] = 6.0,
-    reviews_a_call: Annotated[
-        float, _Large(min=1, help="Reviews that share one instruction.")
-    ] = 1.0,
+    answer_tokens: Annotated[float, _Large(min=1, help="Mean tokens of an answer.")] = 6.0,
+    reviews_a_call: Annotated[float, _Large(min=1, help="Reviews in one call.")] = 1.0,
     machine: Annotated[
-        str | None, _Student(help="Name of its machine.", show_default="the measured one")
+        str | None, _Student(help="Name of the machine.", show_default="the measured one")
     ] = None,
     machine_price: Annotated[
         float | None,
-        _Student(min=_POSITIVE, help="US dollars an hour for it.", show_default="listed"),
+        _Student(min=_POSITIVE, help="US dollars for a machine hour.", show_default="listed"),
     ] = None,
     student_rate: Annotated[
         float | None, _Student(min=_POSITIVE, help="Reviews a second.", show_default="measured")
@@ -63,14 +61,14 @@ def cost(
         float, _Student(min=0.001, max=1, help="Share of the rate that a real job reaches.")
     ] = 0.5,
     always_on: Annotated[
-        int, _Student(min=0, help="Machines that are always on; 0 is a batch job.")
+        int, _Student(min=0, help="Machines that are always on; 0 means a batch job.")
     ] = 0,
-    upkeep_days: Annotated[float, _Student(min=0, help="Days of work a month.")] = 0.25,
+    upkeep_days: Annotated[float, _Student(min=0, help="Days of upkeep a month.")] = 0.25,
     label_rows: Annotated[
         float, _Making(min=0, help="Reviews labelled by the large model, once.")
     ] = 5_000.0,
     gold_rows: Annotated[float, _Making(min=0, help="Reviews labelled by people.")] = 500.0,
-    gold_price: Annotated[float, _Making(min=0, help="US dollars for each of them.")] = 0.10,
+    gold_price: Annotated[float, _Making(min=0, help="US dollars for a label by people.")] = 0.10,
     engineering_days: Annotated[float, _Making(min=0, help="Days of work, once.")] = 5.0,
     day_rate: Annotated[float, _Making(min=0, help="US dollars for a day of work.")] = 600.0,
     training_hours: Annotated[float, _Making(min=0, help="Machine hours to train.")] = 3.0,
@@ -118,7 +116,7 @@ def cost(
 
 
 def _notes(rates: Rates, machine: str, *, given_rate: bool) -> Iterator[str]:
-    """Say what the figures rest on, and what of it is a guess."""
+    """Yield the sources of the figures, and which of them are assumptions."""
     yield f"model prices read {rates.checked}, machine prices {rates.machines_checked}"
     rented = rates.machine(machine)
     yield f"{machine}: {rented.source}{' (assumed)' if rented.assumed else ''}"

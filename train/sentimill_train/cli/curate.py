@@ -45,21 +45,21 @@ def curate(
         list[str] | None,
         _Filter(
             metavar="FILE",
-            help="Evaluation file whose texts must not be trained on; may be repeated.",
+            help="Evaluation file; its texts are dropped from train. May be repeated.",
         ),
     ] = None,
     near: Annotated[
-        float, _Filter(min=0.0, max=1.0, help="Similarity of near-duplicates; 1 keeps them all.")
+        float, _Filter(min=0.0, max=1.0, help="Least similarity of near-duplicates; 1 keeps them.")
     ] = 0.8,
     no_label_errors: Annotated[
-        bool, _Filter(help="Do not look for wrong labels among those that people gave.")
+        bool, _Filter(help="Do not look for errors in labels that people gave.")
     ] = False,
     drop_label_errors: Annotated[
         bool, _Filter(help="Drop the labels that are probably wrong.")
     ] = False,
     class_ratio: Annotated[
         float | None,
-        _Filter(min=1.0, help="Most rows of a class, times the fewest.", show_default="no limit"),
+        _Filter(min=1.0, help="Largest class divided by the smallest.", show_default="no limit"),
     ] = None,
     domain_share: Annotated[
         float | None,
@@ -73,7 +73,7 @@ def curate(
         Path | None,
         opt.Model(
             envvar="SENTIMILL_BUNDLE",
-            help="Bundle whose embeddings tell wrong labels.",
+            help="Bundle whose embeddings are used to find wrong labels.",
             show_default="the reference student",
         ),
     ] = None,
@@ -84,7 +84,7 @@ def curate(
 ) -> None:
     """Remove leaks and repeats from the training rows of a labelled set, and report label errors.
 
-    Rows for validation and test are written as they came: only rows for train are filtered.
+    Only rows for train are filtered: rows for validation and test are written unchanged.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -112,7 +112,7 @@ def curate(
         seed=seed,
         scratch=scratch,
     )
-    # Label errors are looked for where the parts that read a student's weights are installed.
+    # Label errors need embeddings, and so the packages that load the weights of a student.
     wanted = drop_label_errors or (not no_label_errors and find_spec("torch") is not None)
     embed = _embedder(bundle) if wanted else None
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -135,14 +135,14 @@ def curate(
         where = f"listed in {report}" if report else "--report lists them"
         say(f"{found.label_errors:>10,}  labels may be wrong, {where}")
     if not no_label_errors and embed is None:
-        say("label errors were not looked for: that needs 'sentimill[cpu,train]'")
+        say("the search for label errors was skipped: it needs 'sentimill[cpu,train]'")
     for note in found.notes:
         say(f"            {note}")
     say_next(out, ["train", "--reviews", out, "--out", "bundles/mine"], labels)
 
 
 def _embedder(bundle: Path | None) -> Embed:
-    """Return the embeddings of *bundle*, which is loaded when the first text comes.
+    """Return a function for embeddings of *bundle*, which is loaded at the first call.
 
     Raises BundleError for a bundle without weights, which has no embeddings.
     """

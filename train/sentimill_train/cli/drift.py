@@ -1,4 +1,4 @@
-"""`sentimill drift`. What it needs is imported when it runs, so that `--help` stays quick."""
+"""`sentimill drift`. It imports its packages when it runs, so that `--help` stays quick."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sentimill_train.monitoring.drift import Drift
 
 MOVED: Final = 5
-"""Exit code when something has moved; the codes of errors are lower."""
+"""Exit code if something has moved; the codes of errors are lower."""
 
 
 @opt.with_groups
@@ -28,8 +28,8 @@ def drift(
         str | None,
         opt.Input(
             metavar="FILE",
-            help="Earlier texts to compare with, such as those that the bundle was judged on.",
-            show_default="the label mix alone is tested",
+            help="Earlier texts to compare with, such as those that the bundle was evaluated on.",
+            show_default="only the label mix is tested",
         ),
     ] = None,
     table: opt.TableOptions,
@@ -37,7 +37,7 @@ def drift(
         Path | None,
         opt.Model(
             envvar="SENTIMILL_BUNDLE",
-            help="Bundle that answers such texts.",
+            help="Bundle that classifies such texts.",
             show_default="the model that comes with Sentimill",
         ),
     ] = None,
@@ -46,13 +46,13 @@ def drift(
     ] = None,
     most: Annotated[int, opt.Advanced(min=50, help="Rows drawn at random from each file.")] = 1000,
     alpha: Annotated[
-        float, opt.Advanced(min=1e-6, max=0.5, help="Probability of a false alarm, over all tests.")
+        float, opt.Advanced(min=1e-6, max=0.5, help="Probability of a false alarm in any test.")
     ] = 0.01,
     seed: opt.SeedOption = 0,
 ) -> None:
-    """Test whether recent texts still resemble those that a bundle was judged on.
+    """Test whether recent texts still resemble those that a bundle was evaluated on.
 
-    Exit code 0 when nothing has moved, 5 when something has.
+    The exit code is 0 if nothing has moved, and 5 if something has.
     """
     check_installed("looking for drift", "scipy", "sklearn", "torch")
     import msgspec

@@ -1,4 +1,4 @@
-"""`sentimill evaluate`. What it needs is imported when it runs, so that `--help` stays quick."""
+"""`sentimill evaluate`. It imports its packages when it runs, so that `--help` stays quick."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def evaluate(
     on: Annotated[
         list[str],
-        opt.Input(metavar="FILE...", help="Labelled reviews to judge on, one set a file."),
+        opt.Input(metavar="FILE...", help="Labelled reviews to evaluate on; each file is a set."),
     ],
     more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
     *,
@@ -37,27 +37,27 @@ def evaluate(
     label_column: LabelColumn = None,
     part: Annotated[
         Literal["auto", "train", "validation", "test", "all"],
-        opt.Input(help="Split to judge on; auto is test where there are splits."),
+        opt.Input(help="Split to evaluate on; auto means test if the file has splits, else all."),
     ] = "auto",
     most_rows: Annotated[
-        int | None, opt.Input(min=1, help="Judge on a sample of a larger set.", show_default="all")
+        int | None, opt.Input(min=1, help="Most rows of a set, sampled.", show_default="all")
     ] = None,
     behaviour: Annotated[
         list[Path] | None,
-        opt.Input(metavar="FILE", help="Suite of cases besides our own, .jsonl or .jsonl.gz."),
+        opt.Input(metavar="FILE", help="More behaviour cases, as .jsonl or .jsonl.gz."),
     ] = None,
     behaviour_cases: Annotated[
-        int | None, opt.Input(min=1, help="Cases of each test.", show_default="all")
+        int | None, opt.Input(min=1, help="Most cases of each test.", show_default="all")
     ] = None,
     bundle: opt.BundleOption = None,
     precision: Annotated[
-        Precision, opt.Model(help="auto takes the fastest of the bundle.")
+        Precision, opt.Model(help="auto takes the fastest one in the bundle.")
     ] = "auto",
     against: Annotated[list[Path] | None, opt.Model(help="Another bundle to compare with.")] = None,
     baselines: Annotated[
         list[str] | None,
         opt.Model(
-            metavar="FILE", help="File that the bundle learnt: fit plain models on it to compare."
+            metavar="FILE", help="Training file of the bundle, to fit simple models for comparison."
         ),
     ] = None,
     json: Annotated[
@@ -67,11 +67,11 @@ def evaluate(
         Path | None, opt.Output(dir_okay=False, help="Write one HTML file here.")
     ] = None,
     mistakes: Annotated[
-        int, opt.Output(min=0, help="Wrong answers of each set in the report.")
+        int, opt.Output(min=0, help="Wrong answers to show for each set in the report.")
     ] = 20,
     target_error: Annotated[
         float | None,
-        opt.Output(min=0.0001, max=0.9999, help="Say which threshold would keep this error."),
+        opt.Output(min=0.0001, max=0.9999, help="Show the threshold that keeps this error."),
     ] = None,
     draws: Annotated[int, opt.Advanced(min=100, help="Bootstrap draws.")] = 1000,
     seed: opt.SeedOption = 0,
@@ -81,7 +81,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Evaluate a model on labelled reviews and behaviour cases, and compare it with others."""
-    check_installed("judging", "jinja2", "matplotlib", "scipy", "sklearn")
+    check_installed("evaluating", "jinja2", "matplotlib", "scipy", "sklearn")
     import msgspec
     from rich.console import Console
 
@@ -99,7 +99,7 @@ def evaluate(
     manifest = classifier.bundle.manifest
     others = [Classifier.load(other, precision=precision) for other in against or []]
     judged = [one.bundle.manifest for one in (classifier, *others)]
-    # Everything is read before anything is computed: a bad file fails in a second.
+    # Everything is read before anything is computed, so that a bad file fails in a second.
     samples = [
         read_sample(
             source,
@@ -120,7 +120,7 @@ def evaluate(
         contenders += _baselines(classifier, baselines, columns, base)
     for one in samples:
         kind = "" if one.part == "all" else f"{one.part} "
-        say(f"judging {one.name}: {len(one.examples)} {kind}rows")
+        say(f"evaluating {one.name}: {len(one.examples)} {kind}rows")
     judgement, answered = judge_bundle(
         classifier, samples, cases=cases, contenders=contenders, draws=draws, seed=seed
     )
@@ -159,7 +159,7 @@ def _baselines(
         for source in sources
         for example in read_examples(source, columns=columns, labels=manifest.labels)
     ]
-    # Together, as training parts them: a text that is in two files is in one split only.
+    # All files are split together, as in training, so that a text in two files is in one split.
     parted = part(rows, manifest.labels, columns=columns)
     found = find_pretrained(base)
     encoder = TextEncoder(
@@ -189,7 +189,7 @@ def _thresholds(answered: Sequence[Answered], target_error: float) -> list[str]:
 
 
 def _summary(judgement: Judgement) -> Table:
-    """Return the headline as a table: one line a set, then what behaviour fails."""
+    """Return the headline as a table: a line for each set, then one for each behaviour suite."""
     from rich.table import Table
 
     shown_table = Table(

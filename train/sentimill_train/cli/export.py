@@ -1,4 +1,4 @@
-"""`sentimill export`. What it needs is imported when it runs, so that `--help` stays quick."""
+"""`sentimill export`. It imports its packages when it runs, so that `--help` stays quick."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def export(
         list[Path],
         opt.InputArgument(
             metavar="[BUNDLE] OUT",
-            help="Folder that train wrote, by default the model that comes with Sentimill; and the"
-            " folder to write the new bundle to. Files for --on may follow.",
+            help="Bundle from train (default: the model that comes with Sentimill), and the folder"
+            " to write the new bundle to. Files for --on may follow.",
         ),
     ],
     on: Annotated[
         list[str],
         opt.Input(
             metavar="FILE...",
-            help="300 reviews or more that the model has not learnt, for the gate; labels help it.",
+            help="At least 300 reviews that the model has not learnt, for the gate; labels help.",
         ),
     ],
     *,
@@ -45,12 +45,12 @@ def export(
         ),
     ] = None,
     compact: Annotated[
-        bool, opt.Model(help="For shipping: int8 alone, and the weights to train on in fp16.")
+        bool, opt.Model(help="For shipping: only int8, and the weights for training in fp16.")
     ] = False,
     float_values: Annotated[
         bool,
         opt.Model(
-            help="Compute attention's values in float32 if int8 fails its gate; a little slower."
+            help="If int8 fails its gate: compute attention's values in float32, a little slower."
         ),
     ] = False,
     exporter: Annotated[
@@ -58,15 +58,15 @@ def export(
         opt.Advanced(
             "--exporter",
             "--lane",
-            help="Keep the fp32 graph of train, or export it again with optimum (extra `optimum`).",
+            help="Keep the fp32 graph of train, or export with optimum (extra `optimum`).",
         ),
     ] = "default",
 ) -> None:
-    """Add the precisions that answer as fp32 does to a bundle, and say by how much others fail.
+    """Add int8, fp16 or bf16 to a bundle, if they give the answers of fp32.
 
     A precision that fails is left out: the model card and the report say why, and the exit code is
-    4. bf16 can only be judged on a CPU that has it. With --compact nothing is written when int8
-    fails, because such a bundle has nothing else.
+    4. bf16 can only be tested on a CPU that has it. With --compact nothing is written if int8
+    fails, because such a bundle has no other precision.
     """
     with needed_for("exporting"):
         from sentimill_train.export.precisions import Export, LowPrecision
@@ -94,12 +94,12 @@ def export(
 
 
 def _parted(given: list[Path]) -> tuple[Path, Path, list[str]]:
-    """Return the bundle, the folder to write, and the files that followed --on."""
+    """Return the bundle, the folder to write, and the further files for --on."""
     folders = [path for path in given if not path.is_file()]
     if not 1 <= len(folders) <= 2:
         raise UsageError(
             f"{len(folders)} folders ({', '.join(map(str, folders))}): name the bundle and the"
-            " folder to write, or the folder to write alone; other files of --on must exist",
+            " folder to write, or only the folder to write; other files of --on must exist",
             reason="BAD_FOLDERS",
         )
     bundle = folders[0] if len(folders) == 2 else reference_bundle()
@@ -107,7 +107,7 @@ def _parted(given: list[Path]) -> tuple[Path, Path, list[str]]:
 
 
 def _report(out: Path, made: Exported) -> None:
-    """Say what passed; raise BundleError PRECISION_REFUSED with what did not."""
+    """Print the checks that passed; raise BundleError PRECISION_REFUSED for those that did not."""
     failed = [check for check in made.checks if not check.passed]
     for check in made.checks:
         if check.passed:

@@ -1,4 +1,4 @@
-"""`sentimill index`: makes and changes an index of labelled reviews."""
+"""`sentimill index`: creates and changes an index of labelled reviews."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def add(
         bool, opt.Output(help="Keep the texts, so that answers can show them.")
     ] = False,
 ) -> None:
-    """Add labelled reviews to an index, which is made where there is none."""
+    """Add labelled reviews to an index, which is created if there is none."""
     from sentimill.classifier import Classifier
     from sentimill.evidence.index import Index
     from sentimill.text.tokenizer import Encoded
@@ -44,7 +44,7 @@ def add(
     classifier = Classifier.load(bundle, states=True, index=folder if folder.exists() else None)
     made = classifier.index or Index(classifier.bundle.digest, texts=keep_texts)
     if keep_texts and not made.texts:
-        why = f"{folder} was made without --keep-texts: leave it out, or make another index"
+        why = f"{folder} was created without --keep-texts: leave it out, or create another index"
         raise UsageError(why, reason="INDEX_WITHOUT_TEXTS")
     columns = columns_of(table, label_column)
     rows = [r for r in read_examples(reviews, columns=columns, labels=classifier.labels) if r.label]
@@ -52,9 +52,9 @@ def add(
     encoded, values = classifier.compute([row.text for row in rows], progress=True)
     read = [row for row, one in zip(rows, encoded, strict=True) if isinstance(one, Encoded)]
     if not read:
-        why = f"an index needs a labelled review that has text, and {reviews} has none: look at its"
+        why = f"an index needs labelled reviews with text, but {reviews} has none: check its"
         raise UsageError(
-            f"{why} columns, or name the one with --label-column", reason="INDEX_EMPTY"
+            f"{why} columns, or name that of the labels with --label-column", reason="INDEX_EMPTY"
         )
     states = values[:, len(classifier.labels) :]
     made.add([r.id for r in read], [str(r.label) for r in read], [r.text for r in read], states)

@@ -1,4 +1,4 @@
-"""The command `sentimill label`: its options, the plan that it shows, its progress."""
+"""The command `sentimill label`: its options, the plan, and the progress line."""
 
 from __future__ import annotations
 
@@ -52,36 +52,34 @@ def label(
     labels: LabelsOption = DEFAULT_LABELS,
     relabel: Annotated[bool, opt.Input(help="Also ask about rows that have a label.")] = False,
     redact: Annotated[bool, opt.Input(help="Mask e-mail, web, phone and card numbers.")] = False,
-    max_words: Annotated[int, opt.Input(min=8, help="A longer text loses its middle.")] = 400,
+    max_words: Annotated[int, opt.Input(min=8, help="Cut the middle of longer texts.")] = 400,
     teacher: Annotated[
         list[str] | None,
         _Teacher(help="openai:MODEL, openai:MODEL@URL or anthropic:MODEL; may be repeated."),
     ] = None,
-    base_url: Annotated[
-        str | None, _Teacher(help="Endpoint of every teacher without one of its own.")
-    ] = None,
+    base_url: Annotated[str | None, _Teacher(help="Endpoint of teachers that name none.")] = None,
     soft: Annotated[
-        Literal["auto", "logprobs", "votes", "stated"], _Teacher(help="Source of the shares.")
+        Literal["auto", "logprobs", "votes", "stated"], _Teacher(help="Source of soft labels.")
     ] = "auto",
-    votes: Annotated[int, _Teacher(min=1, help="Answers to ask for a text, without logprobs.")] = 1,
+    votes: Annotated[int, _Teacher(min=1, help="Answers for each text, without logprobs.")] = 1,
     shots: Annotated[
         int, _Teacher(min=0, help="Gold rows of each label to show in the prompt.")
     ] = 0,
     label_help: Annotated[
         Path | None, _Teacher(help='TOML file with a line LABEL = "meaning" for each label.')
     ] = None,
-    prompt: Annotated[Path | None, _Teacher(help="A prompt file to use.")] = None,
+    prompt: Annotated[Path | None, _Teacher(help="Prompt file to use instead of ours.")] = None,
     budget: Annotated[
         str, _Budget(help="Most US dollars that all runs with this store may cost, or `none`.")
     ] = "1.00",
     yes: Annotated[bool, _Budget(help="Do not ask before the first call.")] = False,
     price_in: Annotated[
-        float | None, _Budget(min=0.0, help="US dollars for a million tokens sent.")
+        float | None, _Budget(min=0.0, help="US dollars for a million input tokens.")
     ] = None,
     price_out: Annotated[
-        float | None, _Budget(min=0.0, help="US dollars for a million tokens answered.")
+        float | None, _Budget(min=0.0, help="US dollars for a million output tokens.")
     ] = None,
-    prices: Annotated[Path | None, _Budget(help="Price table to use in place of ours.")] = None,
+    prices: Annotated[Path | None, _Budget(help="Price table to use instead of ours.")] = None,
     batch: Annotated[bool, _Budget(help="Use the batch API: half the price, up to a day.")] = False,
     batch_rows: Annotated[int, _Budget(min=1, max=50_000, help="Rows in one batch.")] = 50_000,
     poll_s: Annotated[float, _Budget(min=0.01, help="Seconds between polls.")] = 60.0,
@@ -89,9 +87,9 @@ def label(
     tpm: Annotated[float | None, opt.Performance(min=1.0, help="Most tokens a minute.")] = None,
     concurrency: Annotated[int, opt.Performance(min=1, max=1000, help="Most calls at once.")] = 16,
     timeout_s: Annotated[float, opt.Performance(min=0.05, help="Seconds a call may take.")] = 60.0,
-    attempts: Annotated[int, opt.Performance(min=1, help="Most calls to answer one question.")] = 8,
+    attempts: Annotated[int, opt.Performance(min=1, help="Most calls for one question.")] = 8,
     gold_rows: Annotated[
-        int, opt.Advanced(min=0, help="Most rows with a label to measure the teacher on.")
+        int, opt.Advanced(min=0, help="Most labelled rows to measure the teacher on.")
     ] = 200,
     store: Annotated[
         Path | None,
@@ -143,7 +141,7 @@ def label(
     teachers = []
     for spec in (TeacherSpec.parse(name, base_url) for name in teacher):
         key = os.environ.get(f"{spec.provider.upper()}_API_KEY") or None
-        # The table has the prices of the providers' own hosts only.
+        # The table has only the prices of the providers' own hosts.
         known = spec.url is None or prices is not None or given is not None
         quote_ = (
             price_of(spec.provider, spec.model, table=prices or PRICES, given=given, batch=batch)
@@ -176,7 +174,10 @@ def _label(
         if yes:
             return True
         if not sys.stdin.isatty():
-            raise UsageError("nobody is there to agree to the plan: add --yes", reason="NOT_AGREED")
+            raise UsageError(
+                "stdin is not a terminal, so nobody can confirm the plan: add --yes",
+                reason="NOT_AGREED",
+            )
         return typer.confirm("Go on?", err=True)
 
     with progress_line(console) as tick:
@@ -203,8 +204,8 @@ def _probe(job: LabelJob, teachers: Sequence[tuple[Teacher, Quote | None]]) -> N
         typer.echo(msgspec.json.encode(result).decode())
     if not all(result.passed for result in results):
         raise SomeRowsFailed(
-            "a teacher follows commands in reviews, or left too many cases unanswered to tell: use"
-            " another, a prompt that it obeys, or a larger --budget",
+            "a teacher follows commands in reviews, or left too many cases unanswered: use another"
+            " teacher, another prompt, or a larger --budget",
             reason="TEACHER_IS_COMMANDED",
         )
 
@@ -217,7 +218,7 @@ def _picodollars(budget: str) -> int | None:
     value = number_of(budget)
     if not 0 <= value < 1_000_000:
         raise UsageError(
-            f"--budget {budget!r} is no amount: give dollars, as 5.00, or `none`",
+            f"--budget {budget!r} is not an amount: give dollars, such as 5.00, or `none`",
             reason="BAD_OPTION",
         )
     return round(value * PICO)

@@ -1,4 +1,4 @@
-"""`sentimill sample`. What it needs is imported when it runs, so that `--help` stays quick."""
+"""`sentimill sample`. It imports its packages when it runs, so that `--help` stays quick."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def sample(
         list[Path] | None,
         opt.Model(
             envvar="SENTIMILL_BUNDLE",
-            help="Bundle that answers the texts; several are averaged.",
+            help="Bundle that classifies the texts; several are averaged.",
             show_default="the reference student",
         ),
     ] = None,
@@ -38,9 +38,9 @@ def sample(
     most: Annotated[int, opt.Advanced(min=1, help="Rows drawn at random to choose from.")] = 20_000,
     seed: opt.SeedOption = 0,
 ) -> None:
-    """Pick what to label next: the texts that the model is least sure of, no two alike.
+    """Pick texts to label next: those that the model is least sure of, no two similar.
 
-    Such labels were measured to help no more than those of random rows; see docs/labelling.md.
+    In our measurement such labels helped no more than those of random rows; see docs/labelling.md.
     """
     from sentimill_train.monitoring.sampling import SampleJob, load_models, pick_rows
 
@@ -57,6 +57,6 @@ def sample(
     found = pick_rows(load_models(bundle or [reference_bundle()]), job)
     looked = f"{found.looked_at:,} of {found.rows_in_file:,} rows looked at"
     say(f"{looked}, {found.excluded:,} with a label, {found.unreadable:,} unreadable")
-    few = "" if found.picked == budget else "; the rest repeats them"
+    few = "" if found.picked == budget else "; the others are similar to these"
     say(f"{found.picked:,} rows to label{few}")
     typer.echo(out)

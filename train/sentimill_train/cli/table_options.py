@@ -1,4 +1,4 @@
-"""The options that say how labelled reviews are read, the same for every command."""
+"""The options for reading labelled reviews, the same for every command."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LabelsOption = Annotated[str, Input(help="The labels in order, separated by comm
 
 
 def columns_of(table: TableOptions, label: str | None = None) -> Columns:
-    """Return the columns and the format that the options name."""
+    """Return the columns and the format from the options."""
     from sentimill_train.data.schema import Columns
 
     return Columns(
@@ -39,7 +39,7 @@ def columns_of(table: TableOptions, label: str | None = None) -> Columns:
 
 
 def say_next(written: Path, words: Sequence[object], labels: str) -> None:
-    """Say which command comes next; JSON lines under another suffix could not be read by it."""
+    """Print the next command, unless the suffix of *written* is not one that it can read."""
     if written.suffix in (".jsonl", ".ndjson"):
         flags = [] if labels == DEFAULT_LABELS else ["--labels", labels]
         command = shlex.join(["sentimill", *map(str, words), *flags])

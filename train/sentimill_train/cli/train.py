@@ -1,4 +1,4 @@
-"""`sentimill train`. What it needs is imported when it runs, so that `--help` stays quick."""
+"""`sentimill train`. It imports its packages when it runs, so that `--help` stays quick."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def train(
 ) -> None:
     """Train a small model on labelled reviews: fit, calibrate, evaluate, export.
 
-    Rows keep the `split` of their file; else a hash of the text gives 70, 10 and 20 % to train,
-    validation and test. `probs`, a teacher's share of each label, are learnt too. Examples:
-    docs/training.md.
+    Rows keep the `split` of their file. Without it a hash of the text puts 70, 10 and 20 % into
+    train, validation and test. `probs`, the soft labels of a teacher, are learnt too. For examples
+    see docs/training.md.
     """
     weights = ", and for the weights to start from, in a clone, pip install ./bundles"
     with needed_for("training", weights):
@@ -55,7 +55,7 @@ def train(
     continues = given.preset != "tiny" and goes_on(start, labels or ())
     teacher_bundle = given.teacher_bundle
     if given.preset == "minilm-l3" and continues:
-        teacher_bundle = teacher_bundle or start.folder  # half of a student learns from the whole
+        teacher_bundle = teacher_bundle or start.folder  # the full student teaches its half
     default = defaults_for(continues=continues, lora=given.lora)
     config = Train(
         reviews=(*reviews, *(more or ())),
@@ -128,5 +128,6 @@ def _pairs(option: str, given: Sequence[str] | None) -> list[tuple[str, str]]:
 def _number(file: str, value: str) -> float:
     number = number_of(value)
     if not 0 <= number < float("inf"):
-        raise UsageError(f"--weight-of {file}={value} is no number from 0 up", reason="BAD_WEIGHT")
+        why = f"--weight-of {file}={value} is not a number of at least 0"
+        raise UsageError(why, reason="BAD_WEIGHT")
     return number

@@ -1,4 +1,4 @@
-"""What `sentimill train` shows while it runs and when it has ended, on stderr."""
+"""The output of `sentimill train` on stderr, while it runs and at its end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LINE_SECONDS: Final = 10.0
 
 
 class ProgressDisplay:
-    """Shows a run: a bar on a terminal; elsewhere a line for each stage and every ten seconds."""
+    """Shows a run: a bar on a terminal; else a line for each stage and every ten seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._terminal = console.is_terminal
@@ -45,7 +45,7 @@ class ProgressDisplay:
             disable=not self._terminal,
         )
         self._task = self._bar.add_task("starting", total=None, facts="")
-        self._started: tuple[float, int] | None = None  # when, and at how many rows
+        self._started: tuple[float, int] | None = None  # the time, and the rows seen until then
         self._said = 0.0
 
     def __enter__(self) -> Self:
@@ -106,7 +106,7 @@ def _minutes(seconds: float) -> str:
 
 
 def report(trained: Trained, out: Path) -> None:
-    """Say on stderr how good the model is, which rows were left out, and what to do next."""
+    """Print the quality of the model, the rows left out, and the next commands."""
     parted = trained.parted
     for left_out, why in (
         (parted.unlabelled, "without a label"),

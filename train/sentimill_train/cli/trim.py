@@ -1,4 +1,4 @@
-"""`sentimill trim`. What it needs is imported when it runs, so that `--help` stays quick."""
+"""`sentimill trim`. It imports its packages when it runs, so that `--help` stays quick."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def trim(
     keep: Annotated[int, opt.Output(help="Word pieces to keep, of about 30,000.")],
     table: opt.TableOptions,
 ) -> None:
-    """Keep only the word pieces that reviews use, for a smaller model: a base for `train`.
+    """Keep only the word pieces that reviews use, to get a smaller base for `train`.
 
-    Half of a small encoder is the vectors of its words. The answers change a little, so train on
-    with the result, and judge it.
+    Word vectors are half of a small encoder. The answers change a little, so train from the
+    result, and evaluate it.
     """
     with needed_for("trimming"):
         from sentimill_train.data.examples import stream_texts

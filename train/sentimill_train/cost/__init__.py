@@ -1,8 +1,8 @@
-"""What a review costs by a large model and by a student, and from which volume the student pays.
+"""Compares the costs of a large model and of a student, and finds the break-even volume.
 
 ::
 
     price tables, measured rate ─► prices ─► break_even ─► claims ─► report
 
-This is arithmetic over dated data files and the user's own numbers: no torch, no network.
+It needs only dated data files and the user's numbers: no torch, no network.
 """

@@ -1,12 +1,12 @@
-"""The arithmetic of a plan: what each way costs, and where the two lines cross.
+"""The arithmetic of a plan: the cost of a large model and of a student, and their break-even.
 
 ::
 
     large(V)   = V x (tokens in x price in + tokens out x price out)
     student(V) = once + months x (serving + upkeep) + V x (machine price / reviews an hour)
 
-A batch job pays for the machine while it works; a service pays for it all month, whether reviews
-come or not, and nothing more for each review until its machines are full.
+A batch job pays for the machine only while it works. A service pays for it all month, even without
+reviews, but then nothing for each review until its machines are full.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Final
 
 HOURS_A_MONTH: Final = 730.0
-"""8,760 hours a year over 12, the convention of the clouds' own calculators."""
+"""8,760 hours a year divided by 12, as in the price calculators of the clouds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +38,11 @@ class Large:
 class Plan:
     """The assumptions of the comparison. Each field is an option of `sentimill cost`.
 
-    Tokens are those of the large model. prompt_tokens: the instruction and examples of one call;
+    Tokens are those of the large model. prompt_tokens: instruction and examples of one call;
     reviews_a_call: how many reviews share them. utilisation: the share of the measured rate that a
-    real job reaches. replicas: machines that are always on; 0 is a batch job. months: how long the
-    student serves before it is trained again. People label the gold rows, and the large model the
-    label rows.
+    real job reaches. replicas: machines that are always on; 0 means a batch job. months: how long
+    the student serves before it is trained again. People label the gold_rows, and the large model
+    the label_rows.
     """
 
     prompt_tokens: float = 120.0
@@ -87,7 +87,7 @@ class Plan:
         }
 
     def standing_usd(self) -> dict[str, float]:
-        """US dollars over all months that do not depend on the volume."""
+        """US dollars over all months, independent of the volume."""
         serving = self.replicas * HOURS_A_MONTH * self.usd_machine_hour
         return {
             "always-on machines": self.months * serving,
@@ -106,16 +106,16 @@ class Plan:
         return self.replicas * seconds * self.reviews_per_second * self.utilisation
 
     def student_total(self, volume: float) -> float:
-        """US dollars for *volume* reviews by the student, with everything."""
+        """US dollars for *volume* reviews by the student, all costs included."""
         beyond = volume if self.replicas == 0 else max(0.0, volume - self.capacity())
         return self.fixed_usd() + beyond * self.student_usd()
 
     def ratio(self, large: Large) -> float:
-        """How many times the large model costs the student's machine time, for one review."""
+        """The large model's cost of one review, divided by the student's machine time for it."""
         return self.large_usd(large) / self.student_usd()
 
     def break_even(self, large: Large) -> float:
-        """Volume over all months from which the student is cheaper; infinite where it never is."""
+        """Volume over all months from which the student is cheaper; infinite if it never is."""
         each = self.large_usd(large)
         volume = self.fixed_usd() / each
         if self.replicas and volume <= self.capacity():
@@ -131,8 +131,8 @@ class Plan:
 class Swing:
     """One bar of the tornado chart: an assumption at half and at double its value.
 
-    Break-even volumes are in reviews, and ratios say how many times as much the large model costs.
-    `low` and `high` belong to the value of the assumption, not to the outcome.
+    Break-even volumes are in reviews; ratios are those of `Plan.ratio`. `low` and `high` refer to
+    the value of the assumption, not to the result.
     """
 
     name: str
@@ -145,7 +145,7 @@ class Swing:
 
     @property
     def width(self) -> float:
-        """By which factor the break-even moves, 1 or more."""
+        """The factor between the two break-even volumes, 1 or more."""
         pair = sorted((self.break_even_low, self.break_even_high))
         return math.inf if pair[0] == 0 or math.isinf(pair[1]) else pair[1] / pair[0]
 

@@ -1,7 +1,7 @@
-"""Tests the two claims against a plan: a hundredth of the cost, and an early break-even.
+"""Tests two claims against a plan: a hundredth of the cost, and an early break-even.
 
-The claims as this project's README states them: a small fine-tuned model costs a hundredth of a
-large generic one or less, and pays back between 100 thousand and a million queries.
+The claims (docs/proof.md) are: a small fine-tuned model costs at most a hundredth of a large
+generic one, and pays back between 100 thousand and a million queries.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ PaysBack = Literal["sooner", "as claimed", "later", "never"]
 
 _CLAIMED_RATIO: Final = 100.0
 CLAIMED_VOLUMES: Final = (100_000.0, 1_000_000.0)
-"""Between these the claim puts the break-even."""
+"""The claimed range of the break-even."""
 
 VOLUMES: Final = tuple(float(10**n) for n in range(3, 10))
-"""A thousand to a billion reviews: where the lines are compared and drawn."""
+"""A thousand to a billion reviews: the volumes of the table and the chart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
     """One large model against the student.
 
-    usd_million: for a million reviews by the large model. ratio: that over the student's machine
-    time alone; ratio_all: totals at the plan's volume, everything included. break_even: reviews;
-    None where the student never pays. fixed_allowed_usd: what the student's fixed costs may be for
-    a break-even at the claim's upper end. hundredth: ratio is 100 or more. hundredth_all: reviews
-    from which the same holds with everything counted; None where it never does.
+    usd_million: for a million reviews by the large model. ratio: that divided by the cost of the
+    student's machine time; ratio_all: the same for the totals at the plan's volume. break_even: in
+    reviews; None if there is none. fixed_allowed_usd: the fixed costs of the student for which the
+    break-even is at the upper end of the claim. hundredth: ratio is at least 100. hundredth_all:
+    reviews from which this holds with all costs included; None if it never does.
     """
 
     model: str
@@ -50,16 +50,16 @@ class Line:
 
     @property
     def name(self) -> str:
-        """The model, and that it is asked by batch where it is."""
+        """The name of the model, with `batch` for prices of the batch API."""
         return self.model + (" batch" if self.batch else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
-    """Everything that `sentimill cost` prints. totals_usd go with `volumes`, in reviews.
+    """Everything that `sentimill cost` prints. The totals are for `volumes`, in reviews.
 
     findings: where the claims hold, in sentences. swings_at: the break-even of the plan itself;
-    infinite where there is none.
+    infinite if there is none.
     """
 
     plan: Plan
@@ -90,7 +90,7 @@ def choose(rates: Rates, models: tuple[str, ...]) -> list[Large]:
 
 
 def study(plan: Plan, larges: list[Large], volume: float, notes: tuple[str, ...]) -> Study:
-    """Compare every large model with the student. The tornado chart is that of the first."""
+    """Compare every large model with the student. The tornado chart is for the first one."""
     total = plan.student_total(volume)
     lines = tuple(_line(plan, large, volume) for large in larges)
     return Study(
@@ -138,7 +138,7 @@ def _finite(volume: float) -> float | None:
 
 
 def _findings(lines: Sequence[Line]) -> Iterator[str]:
-    """Yield a sentence for each claim and outcome: against which models it holds or fails."""
+    """Yield a sentence for each claim and outcome, with the models for which it holds or fails."""
     for held, words in ((True, "holds"), (False, "does not hold")):
         if names := [line.name for line in lines if line.hundredth is held]:
             yield f"a hundredth of the cost, machine time alone: {words} against {', '.join(names)}"

@@ -1,6 +1,6 @@
-"""Prices with dates (hosted models by token, machines by hour), and the student's measured rate.
+"""Dated prices of hosted models and of machines, and the measured rate of the student.
 
-The model prices are the teacher's own table, so labelling and serving use the same prices.
+The model prices are those of `label`, so labelling and serving are compared at the same prices.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MEASURED: Final = Path(__file__).parents[1] / "resources" / "measured_rates.json
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """A rented machine, or one GPU of it with its share of cores. assumed: it has no source."""
+    """A rented machine, or one of its GPUs with a share of the cores. assumed: has no source."""
 
     name: str
     kind: str
@@ -47,8 +47,8 @@ class _Market(msgspec.Struct, frozen=True):
 class Rates(msgspec.Struct, frozen=True, kw_only=True):
     """All prices and rates. batch_factor: the price of a batch, as a share of the online price.
 
-    checked: when model prices were read, ISO date; machines_checked likewise. tiers: the models
-    that stand for each, the first as its default.
+    checked, machines_checked: when the prices were read, ISO dates. tiers: the example models of
+    each tier, the default first.
     """
 
     checked: str
@@ -61,7 +61,7 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
     no_batch_price: tuple[str, ...]
 
     def model(self, name: str) -> Listed:
-        """Return a model's price. Raises UsageError for a model that the table does not have."""
+        """Return the price of a model. Raises UsageError MODEL_UNKNOWN."""
         if name not in self.models:
             raise UsageError(
                 f"no price for {name!r}: the table has {', '.join(self.models)}; add it to a copy "
@@ -71,22 +71,22 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True):
         return self.models[name]
 
     def machine(self, name: str) -> Machine:
-        """Return a machine. Raises UsageError for one that the table does not have."""
+        """Return a machine. Raises UsageError UNKNOWN_MACHINE."""
         if name not in self.machines:
             raise UsageError(
                 f"no price for the machine {name!r}: the table has {', '.join(self.machines)}; "
-                "give --machine-price for another",
+                "for another, leave out --machine, and give --machine-price and --student-rate",
                 reason="UNKNOWN_MACHINE",
             )
         return self.machines[name]
 
     def tier_of(self, name: str) -> str:
-        """Return the tier that a model stands for, `other` where it stands for none."""
+        """Return the tier of a model, `other` if it has none."""
         return next((tier for tier, names in self.tiers.items() if name in names), "other")
 
 
 def load_rates(prices: Path = PRICES) -> Rates:
-    """Read the tables; *prices* replaces the one of models. Raises UsageError for a bad file."""
+    """Read the tables; *prices*: the table of models. Raises UsageError for a bad file."""
     table = read_table(prices)
     market = msgspec.json.decode(_MARKET.read_bytes(), type=_Market)
     return Rates(

@@ -1,4 +1,4 @@
-"""Writes the study as one HTML file with two charts. The page loads nothing and has no scripts."""
+"""Renders the study as an HTML page with two charts, without scripts or external files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def render_cost(found: Study) -> str:
 
 
 def cost_charts(found: Study) -> dict[str, str]:
-    """Return totals over volume, and the swings of the break-even, as SVG for a template."""
+    """Return the charts of totals by volume and of the swings, as SVG for a template."""
     from markupsafe import Markup
 
     totals = {"student": list(zip(found.volumes, found.student_totals_usd, strict=True))}
@@ -42,7 +42,7 @@ def cost_charts(found: Study) -> dict[str, str]:
 
 
 def count(value: float | None) -> str:
-    """Return a number of reviews for people: 1.2 M; `never` for none and for infinity."""
+    """Format a number of reviews, such as 1.2 M; `never` for None and for infinity."""
     if value is None or math.isinf(value):
         return "never"
     for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " K")):

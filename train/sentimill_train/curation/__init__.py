@@ -1,1 +1,1 @@
-"""From labelled reviews to a training set: leaks, repeats, label errors, balance."""
+"""Turns labelled reviews into a training set: leaks, repeats, label errors, balance."""

@@ -1,4 +1,4 @@
-"""Why rows were dropped: the reasons, a code for each row, and examples of each for the report."""
+"""Records why rows were dropped: a reason for each row, and examples of each for the report."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ REASONS: Final[dict[Reason, str]] = {
     "conflict": "the same text occurs more often with another label",
     "duplicate": "the same text with the same label came before",
     "near-duplicate": "nearly the same text with the same label came before",
-    "label-error": "--drop-label-errors: confident learning takes the label for wrong",
+    "label-error": "--drop-label-errors: the label is probably wrong (confident learning)",
     "class-cap": "--class-ratio: its class has too many rows",
     "domain-cap": "--domain-share: its domain has too many rows",
     "not-chosen": "--keep: a random sample left it out",
 }
-"""In the order in which they are looked for; a row keeps the first that applies."""
+"""In the order in which they are checked; a row keeps the first that applies."""
 
 EXAMPLES: Final = 10
 
@@ -48,7 +48,7 @@ _DETAIL: Final[dict[Reason, str]] = {
     "duplicate": "equals {}",
     "near-duplicate": "like {}",
 }
-"""What the report says of an example. {}: the id of the row that it repeats."""
+"""The detail of an example in the report. {}: the id of the row that it repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Dropped:
 
 
 class Drops:
-    """A reason for each row, or none. repeats: (rows,) the row that it repeats, where it does."""
+    """A reason for each row, or none, and the row that it repeats, if any."""
 
     def __init__(self, rows: int) -> None:
         self._codes = np.zeros(rows, dtype=np.uint8)
@@ -82,14 +82,14 @@ class Drops:
         self._codes[rows[fresh]] = _CODES[reason]
 
     def counts(self) -> dict[Reason, int]:
-        """Return how many rows each reason dropped, without those that dropped none."""
+        """Return how many rows each reason dropped, without reasons that dropped none."""
         found = np.bincount(self._codes, minlength=len(REASONS) + 1)
         return {reason: int(found[code]) for reason, code in _CODES.items() if found[code]}
 
     def examples(
         self, keys: NDArray[np.int64], row_of: Callable[[int], Example]
     ) -> dict[Reason, list[Dropped]]:
-        """Return ten examples of each reason. *keys* choose them, so file order does not."""
+        """Return up to ten examples of each reason: the rows with the smallest *keys*."""
         found: dict[Reason, list[Dropped]] = {}
         for reason in self.counts():
             rows = np.flatnonzero(self._codes == _CODES[reason])

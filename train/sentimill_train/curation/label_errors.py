@@ -1,7 +1,7 @@
-"""Labels that people probably got wrong, by confident learning over the student's embeddings.
+"""Finds probable errors in labels of people, by confident learning on the student's embeddings.
 
-A logistic regression reads the embeddings and never judges a row that it was trained on. Labels of
-a model are not judged: its shares tell its doubt already, and a student learns from them.
+A logistic regression on the embeddings predicts each row without having been trained on it. Labels
+of a model are not checked: its probs show its doubt already, and a student learns from them.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from sentimill_train.metrics.classification import Floats
 from sentimill_train.optional_packages import needed_for
 
 LEAST_ROWS: Final = 60
-"""Fewer rows than this teach the classifier nothing that could judge a label."""
+"""Fewer rows are too few to train the classifier."""
 MOST_ROWS: Final = 10_000
-"""A larger set is judged on a sample of this many rows: an embedding takes some milliseconds."""
+"""Of a larger set only a sample of this size is checked: an embedding takes some milliseconds."""
 
 _FOLDS: Final = 5
-_RIDGE: Final = 0.01  # hundreds of dimensions, hundreds of rows: 0.1 was 3 points less accurate
+_RIDGE: Final = 0.01  # for hundreds of dimensions and rows; 0.1 was 3 points less accurate
 
 Embed = Callable[[Sequence[str]], Floats]
-"""Gives the embeddings (rows, hidden) of texts."""
+"""Returns the embeddings (rows, hidden) of texts."""
 
 
 class LabelError(NamedTuple):
-    """A label that is probably wrong. position: of the row. suggested: index of the likelier label.
+    """A label that is probably wrong. position: of the row. suggested: index of a likelier label.
 
     likely: the out-of-sample probability of the suggested label.
     """
@@ -42,9 +42,9 @@ class LabelError(NamedTuple):
 def find_label_errors(labels: NDArray[np.int64], embeddings: Floats) -> list[LabelError]:
     """Return the *labels* (rows,) that are probably wrong, the most certain ones first.
 
-    A label is wrong where another one is more likely than it usually is in the rows that carry it
-    (Northcutt et al., "Confident Learning", 2021, section 3). Classes with fewer than five rows are
-    not judged.
+    A label is probably wrong if another label is more likely for its row than it is on average for
+    the rows with that other label (Northcutt et al., "Confident Learning", 2021, section 3).
+    Classes with fewer than five rows are not checked.
     """
     with needed_for("finding label errors"):
         from cleanlab.filter import find_label_issues
@@ -58,10 +58,10 @@ def find_label_errors(labels: NDArray[np.int64], embeddings: Floats) -> list[Lab
     present = np.unique(labels[rows])
     if len(rows) < LEAST_ROWS or len(present) < 2:
         return []
-    packed = np.searchsorted(present, labels[rows])  # cleanlab wants classes 0..k-1
+    packed = np.searchsorted(present, labels[rows])  # cleanlab needs classes 0..k-1
     model = make_pipeline(StandardScaler(), LogisticRegression(C=_RIDGE, max_iter=200))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of slow convergence and rare classes: neither matters
+        warnings.simplefilter("ignore")  # slow convergence and rare classes do not matter here
         probs = cross_val_predict(
             model, embeddings[rows], packed, cv=_FOLDS, method="predict_proba"
         )

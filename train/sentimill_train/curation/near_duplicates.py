@@ -1,8 +1,8 @@
-"""Near-duplicates among millions of texts, in bounded memory and in time linear in their number.
+"""Finds near-duplicates among millions of texts, in bounded memory and about linear time.
 
-MinHash (datasketch) turns a text into band keys: two texts whose word pairs overlap much share a
-key in some band with high probability. The keys lie on disk and are sorted band by band. Texts with
-a common key are then compared by their true Jaccard similarity, so no estimate ever drops a row.
+MinHash (datasketch) turns a text into band keys: two texts with many common word pairs share a key
+in some band with high probability. The keys are on disk and sorted band by band. Texts with a
+common key are then compared by their exact Jaccard similarity, so no row is dropped by an estimate.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from numpy.typing import NDArray
 
 BANDS: Final = 16
 _ROWS: Final = 4
-"""A pair at Jaccard 0.8 shares a key in some of 16 bands of 4 with probability 0.9998; one at 0.5
-with 0.64, and is then told apart by its true similarity (Leskovec, Rajaraman, Ullman, "Mining of
-Massive Datasets", section 3.4.2: 1 - (1 - s^r)^b)."""
+"""A pair at Jaccard 0.8 shares a key in one of 16 bands of 4 with probability 0.9998. A pair at 0.5
+does so with probability 0.64, and its exact similarity then rejects it (Leskovec, Rajaraman,
+Ullman, "Mining of Massive Datasets", section 3.4.2: 1 - (1 - s^r)^b)."""
 
 NEIGHBOURS: Final = 16
-"""The most rows before it that a row is compared with in one band: many rows may share its key."""
+"""A row is compared with at most this many rows before it in a band, as many may share its key."""
 
 ANY_KIND: Final = -2
 """The kind of a row that is compared with rows of every kind."""
 
 _WORD: Final = re.compile(r"\w+")
-_CACHED_ROWS: Final = 1000  # rows with a common key are compared soon after one another
+_CACHED_ROWS: Final = 1000  # enough, since rows with a common key are compared consecutively
 
 
 def shingles(normalised: str) -> set[str]:
-    """Return a text's pairs of neighbouring words; a text of one word is its own shingle."""
+    """Return the pairs of neighbouring words of a text; a single word is its own shingle."""
     words = _WORD.findall(normalised)
     if len(words) < 2:
         return set(words)
@@ -43,7 +43,7 @@ def shingles(normalised: str) -> set[str]:
 
 
 def jaccard(first: set[str], second: set[str]) -> float:
-    """Return the share of common shingles; 0 where there are none at all."""
+    """Return the share of common shingles; 0 if there are no shingles."""
     union = len(first | second)
     return len(first & second) / union if union else 0.0
 
@@ -67,7 +67,7 @@ def band_hasher(seed: int = 1) -> Callable[[set[str]], NDArray[np.uint64]]:
 
 
 class Groups:
-    """Union-find over rows: which rows are the same review. The root is the first row."""
+    """Union-find over rows that are the same review. The root of a group is its first row."""
 
     def __init__(self, rows: int) -> None:
         self.parent = array("l", range(rows))
@@ -96,10 +96,10 @@ def near_groups(
 ) -> Groups:
     """Group the rows that are *alive* by a Jaccard similarity of at least *threshold*.
 
-    keys: (rows, BANDS), see `band_hasher`. kinds: (rows,) only rows of one kind are alike; a row of
-    kind ANY_KIND is like any other. Of the rows with a common key, each is compared with the
-    `NEIGHBOURS` before it, and no pair is compared twice, so a key that half the file shares costs
-    no quadratic time.
+    keys: (rows, BANDS), see `band_hasher`. kinds: (rows,), only rows of the same kind are compared;
+    a row of ANY_KIND is compared with all kinds. Each row is compared with at most the `NEIGHBOURS`
+    rows before it with the same key, and no pair twice, so a key that half the file shares does not
+    cost quadratic time.
     """
     groups = Groups(len(alive))
     rows = np.flatnonzero(alive)

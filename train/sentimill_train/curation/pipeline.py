@@ -1,12 +1,12 @@
-"""From a labelled set to a training set without leaks and repeats; label errors are reported.
+"""Turns a labelled set into a training set without leaks and repeats, and reports label errors.
 
 ::
 
     rows ─► split ─► train ─► leaks ─► repeats ─► label errors ─► balance, sample ─► rows
                 └──► validation, test: untouched
 
-Only train is filtered: figures on validation and test must hold on raw traffic. Rows stay on disk;
-a row that is dropped keeps its first reason. The same input, options and seed give the same bytes.
+Only train is filtered, because figures on validation and test must hold for raw texts. Rows stay on
+disk; a dropped row keeps its first reason. The same input, options and seed give the same bytes.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _TRAIN: Final = SPLITS.index("train")
 _SHOWN: Final = 100  # label errors in the report
 
 Progress = Callable[[str, int, int], None]
-"""Told the step, how much of it is done, and of how much (0 where nobody knows)."""
+"""Called with the step, how much of it is done, and the total (0 if unknown)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurateJob:
-    """What to curate and how. A limit of None is no limit.
+    """What to curate and how. None means no limit.
 
-    near: Jaccard similarity from which on two texts are one. keep: rows of train to keep, a random
-    sample. seed: of that sample and of the balance.
+    near: Jaccard similarity from which on two texts count as the same. keep: rows of train to keep,
+    a random sample. seed: of that sample and of the balance.
     """
 
     source: str
@@ -74,8 +74,8 @@ class Suspect:
 class Curated:
     """The result of a curation. classes, domains: rows of train before and after.
 
-    rows, kept: of train; passed: rows of validation and test, which are written as they came.
-    suspects: the likeliest label errors, of label_errors in all.
+    rows, kept: of train. passed: rows of validation and test, which are written unchanged.
+    label_errors: how many there are. suspects: the most likely ones.
     """
 
     rows: int
@@ -93,16 +93,16 @@ class Curated:
 def curate_rows(
     job: CurateJob, embed: Embed | None = None, progress: Progress = lambda step, done, total: None
 ) -> Curated:
-    """Write all rows but the dropped ones of train, in their order.
+    """Write all rows except the dropped ones of train, in order.
 
-    Train is what `train` will learn from, so a row is held out by the same rules: its own split, or
-    the hash of its text where the file has no rows of a split.
+    Rows are split as `train` will split them: by their own split; or without one, or if the file
+    has no rows for validation or test, by the hash of their text.
 
-    embed: the student's embeddings, by which label errors are found; None looks for none.
+    embed: returns embeddings to find label errors; None skips this step.
 
     Raises:
         TableError: a file cannot be read.
-        InputError: NOTHING_LEFT when no row of train survives; nothing is written then.
+        InputError: NOTHING_LEFT if no row of train is left; then nothing is written.
     """
     with tempfile.TemporaryDirectory(prefix="sentimill-curate-", dir=job.scratch) as folder:
         rows = store_rows(
@@ -205,7 +205,7 @@ class _Curation:
                 self._drops.add(row, "near-duplicate", root)
 
     def _find_label_errors(self) -> None:
-        """Find the rows whose label is probably wrong; drop them where the job says so."""
+        """Find the rows whose label is probably wrong; drop them with `drop_label_errors`."""
         rows = self._left()
         rows = rows[self._rows.human[rows]]
         if self._embed is None or len(rows) == 0:
@@ -246,7 +246,7 @@ class _Curation:
             self._cap(np.zeros_like(rows.label), np.array([job.keep]), "not-chosen")
 
     def _cap(self, groups: NDArray[np.int64], limits: NDArray[np.int64], reason: Reason) -> None:
-        """Drop rows by chance, so that no group of them is larger than its limit."""
+        """Drop random rows, so that no group is larger than its limit."""
         left = self._left()
         by_chance = left[np.argsort(self._order[left])]
         for group, limit in enumerate(limits.tolist()):
@@ -279,7 +279,7 @@ class _Curation:
 def _counts(
     groups: NDArray[np.int64], names: Sequence[str], *parts: NDArray[np.int64]
 ) -> dict[str, tuple[int, ...]]:
-    """Return how many rows of each part are in each group; a row of group -1 is in none."""
+    """Return how many rows of each part are in each group; rows of group -1 are not counted."""
     found = [np.bincount(groups[part] + 1, minlength=len(names) + 1)[1:].tolist() for part in parts]
     return dict(zip(names, zip(*found, strict=True), strict=True))
 
@@ -293,14 +293,14 @@ def class_limits(counts: NDArray[np.int64], ratio: float) -> NDArray[np.int64]:
 
 
 def domain_limits(counts: NDArray[np.int64], share: float) -> NDArray[np.int64]:
-    """Return how many rows each domain may have so that none holds more than *share* of the rest.
+    """Return how many rows each domain may have so that none has over *share* of the kept rows.
 
-    Unchanged where there are too few domains for any choice to meet the share.
+    If there are too few domains to meet the share, *counts* is returned unchanged.
     """
     if (counts > 0).sum() * share < 1:
         return counts
     low, high = 0, int(counts.max(initial=0))
-    while low < high:  # the largest limit that holds its own share; a smaller one always does
+    while low < high:  # find the largest limit that meets the share; all smaller ones do
         limit = (low + high + 1) // 2
         if min(limit, int(counts.max())) <= share * np.minimum(counts, limit).sum():
             low = limit

@@ -1,6 +1,6 @@
-"""The report of a curation: one HTML file that loads nothing, and its figures as JSON.
+"""The report of a curation: one HTML file without external files, and its figures as JSON.
 
-It quotes reviews, so it is as private as they are. Everything in it is escaped.
+The HTML quotes reviews, so it is as private as they are. Everything in it is escaped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def write_report(path: Path, job: CurateJob, found: Curated) -> None:
     """Write the HTML file, and its figures without any text as JSON with the suffix .json.
 
     Raises:
-        UsageError: the extra `label` is not installed.
+        UsageError: EXTRA_MISSING if the packages for reports are not installed.
     """
     with needed_for("the report"):
         from markupsafe import Markup

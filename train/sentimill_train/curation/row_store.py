@@ -1,7 +1,7 @@
-"""The rows of a curation: texts in a scratch file, and a few numbers a row in memory.
+"""Stores the rows of a curation: texts in a scratch file, and a few numbers a row in memory.
 
 Curation looks at every row several times and in several orders. The rows stay on disk, and the
-numbers that it decides by are held in arrays of some 40 bytes a row.
+numbers for its decisions are in arrays of some 40 bytes a row.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from sentimill_train.data.splits import cleaned, normalise, split_of_key, text_k
 
 SPLITS: Final = ("train", "validation", "test")
 HELD_OUT: Final = -1
-"""The split of a row that is read for its text alone: it must not be trained on."""
+"""The split of a row of a held-out file. Its text must not be trained on."""
 _REPORT_ROWS: Final = 1000
 
-# What is stored of a row, as written and as read: see `RowStore`.
+# The numbers of a row, as written and as read: see `RowStore`.
 _NUMBERS: Final = struct.Struct("<qqibbb??")
 _READ: Final = np.dtype(
     [
@@ -45,7 +45,7 @@ _READ: Final = np.dtype(
 
 @dataclass(slots=True)
 class RowStore:
-    """All rows in their order, held-out ones first. Arrays are (rows,).
+    """All rows in order, held-out ones first. Arrays are (rows,).
 
     key: 63 bits of the hash of the normalised text. label: index in the label set, -1 without one.
     domain: index in `domains`. split: index in `SPLITS` (see `assign` of `data.splits`), or
@@ -74,7 +74,7 @@ class RowStore:
         return Example(id=stored.id, text=stored.text, label=stored.label, source="")
 
     def close(self) -> None:
-        """Close the scratch file; the folder that holds it is the caller's."""
+        """Close the scratch file; the caller deletes its folder."""
         self._map.close()
 
 
@@ -92,7 +92,7 @@ def store_rows(
     columns: Columns,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> RowStore:
-    """Read everything once into *folder*. Raises TableError where a file cannot be read."""
+    """Read everything once into *folder*. Raises TableError if a file cannot be read."""
     path, band_path = folder / "rows.jsonl", folder / "bands.bin"
     band_keys = band_hasher()
     numbers, domains = bytearray(), dict[str, int]()
@@ -132,7 +132,7 @@ def store_rows(
         store(examples, held_out=False)
     read = np.frombuffer(numbers, dtype=_READ)
     split = read["split"].astype(np.int64)
-    for part in range(1, len(SPLITS)):  # as `assign` will do where a file lacks a split
+    for part in range(1, len(SPLITS)):  # as in `assign`, if a file has no rows for a split
         if not (split == part).any():
             split[(split == 0) & (read["split_by_hash"] == part)] = part
     with path.open("rb") as stored:

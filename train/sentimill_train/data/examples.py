@@ -1,4 +1,4 @@
-"""Examples from any source, as a stream or a list, and back to JSON lines.
+"""Reads examples from any source, as a stream or a list, and writes them as JSON lines.
 
 Every command reads its labelled reviews here, so all of them accept and refuse the same rows.
 """
@@ -39,15 +39,16 @@ def stream_examples(
 
     labels: the closed set; None takes every label as it is found. A label may differ in case, be
     one of neg, neu, pos, or be a number of stars (see `sentiment_of_stars`). A row without a label
-    takes the largest of its probs, else its stars, else stays unlabelled. Probs are a list in label
-    order, an object by name, or the columns `probs_LABEL`. An empty text is kept: what a model can
-    read is for `sentimill.text.tokenizer` to say. keep: examples keep all the other columns.
+    takes the label of its largest prob, else of its stars, else stays unlabelled. Probs are a list
+    in label order, an object by name, or the columns `probs_LABEL`. An empty text is kept, because
+    `sentimill.text.tokenizer` decides what a model can read. keep: examples keep all the other
+    columns.
 
     Raises:
-        TableError: the file or a place in it is not usable; the message names file, row (the first
+        TableError: the file or a value in it is not usable; the message names file, row (the first
             row of data is row 1) and remedy. Reasons: those of `open_table`, MISSING_COLUMN,
             UNKNOWN_LABEL, AMBIGUOUS_LABEL, BAD_TEXT, BAD_PROBS, PROBS_DISAGREE, BAD_STARS,
-            BAD_SPLIT, BAD_WEIGHT. What only the whole file can show is raised after the last row.
+            BAD_SPLIT, BAD_WEIGHT. Errors of the file as a whole are raised after the last row.
     """
     table = open_table(source, columns)
     parser = RowParser(source, table.columns, columns, labels, keep=keep)
@@ -66,9 +67,9 @@ def read_examples(
 def stream_texts(
     source: str, columns: Columns = _PLAIN, *, keep: bool = False
 ) -> Iterator[tuple[str, dict[str, object]]]:
-    """Yield the text of every row of *source*, whatever its labels, and its raw columns.
+    """Yield the text and the raw columns of every row of *source*; labels are not checked.
 
-    keep: all columns, not the text columns alone.
+    keep: yield all columns, not only the text columns.
 
     Raises:
         TableError: those of `open_table`, MISSING_COLUMN, BAD_TEXT, EMPTY_FILE.
@@ -86,12 +87,12 @@ def stream_texts(
 def likely_label_column(
     source: str, columns: Columns, labels: Sequence[str]
 ) -> tuple[str, bool] | None:
-    """Return the column of *source* that seems to hold the labels, for a hint; None without one.
+    """Return the column of *source* that seems to hold the labels, for a hint; None if none does.
 
-    Its first rows can be read as *labels*. A column with the name of a label (`sentiment`, …) comes
-    before others, since `helpful` may hold 0 and 1 too. Where the rows are read as stars, which the
-    second value tells, the name must say so too (`rating`, `review_score`, …): a number may be
-    anything.
+    The second value is true if the column holds stars. A column qualifies if its first rows can be
+    read as *labels*. Columns with a typical name (`sentiment`, …) are tried first, since `helpful`
+    may hold 0 and 1 too. A column of stars also needs a typical name (`rating`, `review_score`, …),
+    because numbers may mean anything.
     """
     if is_hub(source) or not all(path.is_file() for path in files_of(source)):
         return None
@@ -101,7 +102,7 @@ def likely_label_column(
     for name in sorted(unique, key=lambda name: _LABELS.search(name) is None):
         parser = RowParser(source, table.columns, replace(columns, label=name), labels)
         with suppress(TableError):
-            # Without the stars that the file has in a column of their own.
+            # A column `stars` of the file must not decide the labels here.
             found = [parser.parse({**row, "stars": None, name: row[name]}) for row in rows]
             parser.check_whole()
             stars = any(example.stars is not None for example in found)
@@ -113,9 +114,9 @@ def likely_label_column(
 def write_examples(
     path: Path, examples: Iterable[Example], *, labels: Sequence[str] | None = None
 ) -> int:
-    """Write JSON lines that `read_examples` reads back, whole or not at all; return how many.
+    """Write JSON lines for `read_examples`, completely or not at all; return how many.
 
-    labels: writes the probs by name. `source` is not written: a reader sets it to its file.
+    labels: write the probs by name. `source` is not written: a reader sets it to its file.
     """
     rows = 0
     with open_atomically(path) as file:

@@ -1,8 +1,8 @@
-"""Recognises a file that was trained on by its rows, also in another order, format or name.
+"""Recognises a training file by its texts, even in another order, format or name.
 
-A bundle keeps a sketch of each training file: the smallest hashes of its texts. Those hashes are a
-random sample of the texts, and any text whose hash lies in their range can be looked up exactly.
-The sketch holds no text. Whoever has a text can test whether it was among the sampled ones.
+A bundle keeps a sketch of each training file: the smallest hashes of its texts. They are a random
+sample of the texts, and any text whose hash lies in their range can be looked up exactly. The
+sketch holds no text, but whoever has a text can test whether it was among the sampled ones.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 
 KNOWN_SHARE: Final = 0.5
-"""A file is taken for one that was trained on where so many of its texts were learnt.
+"""A file counts as a training file if at least this share of its texts was learnt.
 
 A copy has about 70 % of its texts in train. Files of other reviews share short texts by chance."""
 
@@ -28,9 +28,9 @@ def text_sketch(keys: Iterable[int]) -> str:
 
 
 def share_learnt(sketch: str, keys: Sequence[int]) -> float:
-    """Return the share of texts, by their *keys*, that the file behind *sketch* has.
+    """Return the share of the texts with these *keys* that are in the file behind *sketch*.
 
-    It is 0 where nothing is known.
+    It is 0 if the sketch is empty, or covers none of the keys.
     """
     known = np.frombuffer(base64.b64decode(sketch), dtype=">u8").astype(np.uint64)
     if len(known) == 0:

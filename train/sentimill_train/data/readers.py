@@ -1,8 +1,8 @@
-"""Where reviews come from: files, the packaged reviews and the hub, as rows of plain values.
+"""Reads reviews from files, the package and the hub, as rows of plain values.
 
-Every format streams, so a file may be larger than memory, and only the columns that are asked for
-are converted: a column that a command does not need cannot stop it. Only this file uses the
-`datasets` library, and only to read the hub, because the library reports each use to a server.
+Every format streams, so a file may be larger than memory. Only the columns that are asked for are
+converted, so a bad value in another column stops no command. Only this file uses the `datasets`
+library, and only to read the hub, because the library reports each use to a server.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ STARTER: Final = _RESOURCES / "starter.jsonl"
 HARD_KINDS: Final = tuple(sorted((_RESOURCES / "hard_kinds").glob("*.jsonl")))
 """The reviews of the hard kinds (irony, negation, mixed verdicts, …) that come with the package."""
 _READ: Final = ("csv", "tsv", "jsonl", "parquet")
-"""The formats of reviews. `score` reads workbooks and JSON arrays besides."""
+"""The formats of reviews. `score` also reads workbooks and JSON arrays."""
 _PACKAGED: Final = {"starter": (STARTER,), "hard-kinds": HARD_KINDS}
 
 _PLAIN: Final = Columns()
@@ -53,7 +53,7 @@ class Table:
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         """Yield *columns* of every row, in order; a row of JSON lines may lack some of them.
 
-        A class number of the hub comes as its name, and the name of a split as column `split`.
+        In rows of the hub, a class number becomes its name, and column `split` names the split.
         """
         for name in columns:
             if self.columns.count(name) > 1:
@@ -69,9 +69,9 @@ def is_hub(source: str) -> bool:
 
 
 def files_of(source: str) -> tuple[Path, ...]:
-    """Return the files of *source*: `starter` and `hard-kinds` name reviews of the package.
+    """Return the files of *source*, which is not a hub name.
 
-    Any other source is the path of one file. A hub name has no files.
+    `starter` and `hard-kinds` name reviews of the package; any other source is a path.
     """
     return _PACKAGED.get(source, (Path(source),))
 
@@ -88,15 +88,16 @@ def digest_of(source: str) -> str:
 
 
 def open_table(source: str, columns: Columns = _PLAIN) -> Table:
-    """Open a file (csv, tsv, jsonl, ndjson, parquet), packaged reviews (`starter`, `hard-kinds`).
+    """Open a file (csv, tsv, jsonl, ndjson, parquet), packaged reviews, or a data set of the hub.
 
-    Text files may be compressed (.gz, .zst). A data set of the hub is `hub:owner/name[@revision]`.
-    columns: how delimited files are written, and which texts they hold, which tells a delimiter.
+    Text files may be compressed (.gz, .zst). Packaged reviews are `starter` and `hard-kinds`; a
+    data set of the hub is `hub:owner/name[@revision]`. columns: how delimited files are written,
+    and their text columns, which help to detect the delimiter.
 
     Raises:
         TableError: FILE_NOT_FOUND, FOLDER_AS_INPUT, UNSUPPORTED_FORMAT, EMPTY_FILE, BAD_ENCODING,
             BAD_FILE, DUPLICATE_COLUMN, HUB_UNREACHABLE, and those of `open_rows`, such as
-            RAGGED_ROW and BAD_QUOTES; some of them as the rows are read.
+            RAGGED_ROW and BAD_QUOTES; some are raised while the rows are read.
         UsageError: the source is of the hub and the extra `train` is not installed.
     """
     if is_hub(source):
@@ -123,7 +124,7 @@ def _open_file(path: Path, columns: Columns) -> Table:
         kind = None
     if kind is None or kind.name not in _READ:
         raise TableError(
-            f"{path} is of no format that is read here: save it as .csv, .tsv, .jsonl, .ndjson or"
+            f"the format of {path} is not supported: save it as .csv, .tsv, .jsonl, .ndjson or"
             " .parquet",
             reason="UNSUPPORTED_FORMAT",
         )
@@ -139,7 +140,7 @@ def _open_file(path: Path, columns: Columns) -> Table:
 
 
 def _open_delimited(path: Path, columns: Columns) -> Table:
-    """Open a CSV or TSV file as `score` does; a row that `score` reports stops the reading."""
+    """Open a CSV or TSV file as `score` does, but raise at a row that `score` would report."""
 
     def opened() -> AbstractContextManager[DelimitedRows]:
         return open_rows(
@@ -197,7 +198,7 @@ def _json_rows(path: Path, kind: Kind) -> Iterator[Row]:
 
 
 def _odd_json(line: bytes, where: str, error: Exception) -> Row:
-    """Return a row that holds NaN or Infinity, which Python writes and JSON does not allow."""
+    """Return a row with NaN or Infinity, which Python writes although JSON does not allow it."""
     try:
         found = json.loads(line.decode())
     except UnicodeDecodeError as why:
@@ -214,7 +215,7 @@ def _odd_json(line: bytes, where: str, error: Exception) -> Row:
 
 
 def _has_surrogate(row: Row) -> bool:
-    """Say whether a text of *row* has half a character pair, which no UTF-8 text can hold."""
+    """Say whether a text of *row* has an unpaired surrogate, which UTF-8 cannot encode."""
     return bool(re.search("[\ud800-\udfff]", json.dumps(row, ensure_ascii=False)))
 
 
@@ -226,7 +227,7 @@ def _open_parquet(path: Path) -> Table:
         return TableError(f"{path} cannot be read ({error}): write it again", reason="BAD_FILE")
 
     try:
-        # As nanoseconds in 64 bits, a date of INT96 before 1677 or after 2262 is another date.
+        # As 64-bit nanoseconds, INT96 dates before 1677 or after 2262 would overflow.
         file = ParquetFile(path, coerce_int96_timestamp_unit="us")
         columns = tuple(file.schema_arrow.names)
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -234,7 +235,7 @@ def _open_parquet(path: Path) -> Table:
 
     def rows(wanted: Sequence[str]) -> Iterator[Row]:
         try:
-            # The reader takes the name `a.b` for field b of column a, and then gives back only a.
+            # The reader takes the name `a.b` for field b of column a, and returns only a.
             for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=list(wanted)):
                 names = [name for name in wanted if name in batch.schema.names]
                 values = [_values(batch.column(name)) for name in names]
@@ -247,7 +248,7 @@ def _open_parquet(path: Path) -> Table:
 
 
 def _values(column: Any) -> Iterable[object]:
-    """Return the values of an Arrow *column*, as texts where Python has no such date or time."""
+    """Return the values of an Arrow *column*; dates and times that Python cannot hold are texts."""
     import pyarrow as pa
 
     with contextlib.suppress(OverflowError, ValueError):
@@ -257,7 +258,7 @@ def _values(column: Any) -> Iterable[object]:
 
 
 def _with_texts(kind: Any, is_text: Callable[[Any], bool]) -> Any:
-    """Return the Arrow type *kind* with a string for each type in it of which *is_text* is true."""
+    """Return the Arrow type *kind* with each type in it that *is_text* replaced by a string."""
     import pyarrow as pa
 
     if is_text(kind):
@@ -312,5 +313,5 @@ def _open_hub(source: str) -> Table:
 
 
 def _class_name(value: object, names: Sequence[str]) -> str | None:
-    # -1 is how the hub writes "no label".
+    # The hub writes -1 for "no label".
     return names[value] if isinstance(value, int) and 0 <= value < len(names) else None

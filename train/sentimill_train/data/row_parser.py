@@ -1,4 +1,4 @@
-"""Turns the raw rows of a table into examples, or names the file, the row and the remedy."""
+"""Turns the raw rows of a table into examples; an error names the file, the row and the remedy."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from sentimill_train.data.schema import (
 SHARES_TOLERANCE: Final = 0.02  # three shares rounded to two decimals can miss 1 by 0.015
 
 DISAGREEMENT_LIMIT: Final = 0.5
-"""The share of rows whose label may differ from the largest of their probs.
+"""The share of rows whose label may differ from the one with the largest prob.
 
-Two careful annotators agree on three rows in four or more. Where most rows disagree, the likely
-cause is an order of the probs that is not the order of the labels."""
+Two careful annotators agree on three rows in four or more. If most rows disagree, the likely cause
+is that the probs are not in the order of the labels."""
 
 _LEAST_COMPARED: Final = 20  # fewer rows say nothing about the order of the probs
 
@@ -52,16 +52,16 @@ _SPLITS: Final[dict[str, Split]] = {
 
 
 def text_of(row: Mapping[str, object], names: Sequence[str], source: str, number: int) -> str:
-    """Return the text of a row from the columns *names*, joined if several; a missing one is empty.
+    """Return the text of a row from the columns *names*, joined if several; missing ones are empty.
 
-    Raises TableError BAD_TEXT where a value is no text. source, number: the row's place.
+    source, number: where the row is. Raises TableError BAD_TEXT where a value is not text.
     """
     parts = []
     for name in names:
         value = row.get(name)
         if value is None or value != value:  # NaN is how a data frame writes a missing text
             continue
-        if isinstance(value, bytes):  # Spark used to leave out that a column is text
+        if isinstance(value, bytes):  # old versions of Spark did not mark text columns as text
             with suppress(UnicodeDecodeError):
                 value = value.decode("utf-8")
         if not isinstance(value, str):
@@ -75,10 +75,10 @@ def text_of(row: Mapping[str, object], names: Sequence[str], source: str, number
 
 
 class RowParser:
-    """Parses the rows of one source in order. `check_whole` judges all of them together.
+    """Parses the rows of one source in order. `check_whole` then checks all of them together.
 
-    labels: the closed set; None takes every label as it is found. keep: examples keep the columns
-    that no field holds.
+    labels: the closed set; None takes every label as it is found. keep: `extra` of the examples
+    keeps the columns that are in no other field.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class RowParser:
         read = {*named, "id", *FIELDS, *self._share_columns}
         self.wanted: Final = [name for name in table_columns if keep or name in read]
         """The columns that `parse` needs in its rows."""
-        # The parts of a joined text are kept: nobody could take the text apart again.
+        # The parts of a joined text are kept, because it cannot be split again.
         held = read - set(columns.texts) if len(columns.texts) > 1 else read
         self._extra = [name for name in self.wanted if name not in held] if keep else None
         self._stem = Path(source).stem or source
@@ -148,7 +148,7 @@ class RowParser:
         )
 
     def check_whole(self) -> None:
-        """Raise TableError where all the rows together cannot be meant as they were read."""
+        """Raise TableError if all rows together show that they were read in the wrong way."""
         if self._row == 0:
             raise TableError(
                 f"{self._source} has no rows: give a file with at least one review",
@@ -164,15 +164,15 @@ class RowParser:
             share = self._differing / self._compared
             if share > DISAGREEMENT_LIMIT:
                 raise TableError(
-                    f"{self._source}: the label is not the largest of the probs in {share:.0%} of"
-                    f" {self._compared:,} rows, at most {DISAGREEMENT_LIMIT:.0%} may differ: give"
-                    " --labels in the order of the probs, or write probs by name, as"
+                    f"{self._source}: the label is not the one with the largest prob in {share:.0%}"
+                    f" of {self._compared:,} rows, and at most {DISAGREEMENT_LIMIT:.0%} may differ:"
+                    " give --labels in the order of the probs, or write probs by name, as"
                     ' {"negative": 0.1, ...}',
                     reason="PROBS_DISAGREE",
                 )
 
     def _label(self, value: object) -> tuple[str | None, int | None]:
-        """Return the label, and the stars where the value was a number of them."""
+        """Return the label, and the stars if the value was a number of stars."""
         text = _string(value)
         if text is None:
             return None, None
@@ -184,7 +184,7 @@ class RowParser:
         if text.casefold() in _MISSING:
             return None, None
         if self._sentiments and whole is not None and 1 <= whole <= 5:
-            # "3 stars" says that it is one of five; a bare 3 may be a class.
+            # "3 stars" is clearly one of five; a bare 3 may be a class.
             highest = whole if _whole(text, marked=False) is not None else 5
             self._highest_number = max(self._highest_number, highest)
             return sentiment_of_stars(whole), whole
@@ -195,14 +195,14 @@ class RowParser:
         )
 
     def _known_label(self, value: object) -> str | None:
-        """Return the label of the set that *value* spells, None where it spells none."""
+        """Return the label that *value* stands for, None if there is no such label."""
         text = _string(value) or ""
         whole = _whole(text, marked=set(self._known).issuperset(_FIVE))
         spellings = (text, text.casefold(), "" if whole is None else str(whole))
         return next((self._known[each] for each in spellings if each in self._known), None)
 
     def _allowed(self, value: object, label: str | None) -> tuple[str, ...] | None:
-        """Return the labels of a list, or of a text with commas between them."""
+        """Return the labels in *value*, which is a list, or a text with commas between them."""
         if value is None or value == "" or value != value or self._labels is None:
             return None
         names = value.split(",") if isinstance(value, str) else cast(list[object], value)
@@ -210,8 +210,8 @@ class RowParser:
         if None in found or (label is not None and label not in found):
             raise self._bad(
                 "UNKNOWN_LABEL",
-                f"labels_allowed {str(value)[:40]!r} must be some of {', '.join(self._labels)}, the"
-                " row's own label among them",
+                f"labels_allowed {str(value)[:40]!r} must be some of {', '.join(self._labels)}, and"
+                " include the label of the row",
                 "correct it, or leave it empty",
             )
         return tuple(each for each in self._labels if each in found)
@@ -222,7 +222,7 @@ class RowParser:
             return 1.0
         number = number_of(text)
         if not 0 <= number < math.inf:
-            why = f"the weight {text[:40]!r} is no number from 0 up"
+            why = f"the weight {text[:40]!r} is not a number of at least 0"
             raise self._bad("BAD_WEIGHT", why, "correct it, or leave it empty")
         return number
 
@@ -232,7 +232,7 @@ class RowParser:
             return None
         number = _whole(text)
         if number is None or not 1 <= number <= 5:
-            why = f"stars {text[:40]!r} is no whole number from 1 to 5"
+            why = f"stars {text[:40]!r} is not a whole number from 1 to 5"
             raise self._bad("BAD_STARS", why, "correct it, or remove it")
         return number
 
@@ -250,10 +250,10 @@ class RowParser:
                 value = msgspec.json.decode(value)
             except msgspec.DecodeError:
                 raise self._bad(
-                    "BAD_PROBS", "probs is no JSON list", "write [0.1, 0.2, ...]"
+                    "BAD_PROBS", "probs is not valid JSON", "write [0.1, 0.2, ...]"
                 ) from None
         if isinstance(value, list) and value and all(isinstance(p, tuple) for p in value):
-            value = dict(value)  # a MAP of Parquet comes as pairs
+            value = dict(value)  # pyarrow returns a MAP of Parquet as pairs
         if isinstance(value, Mapping):
             value = self._ordered(value)
         good = isinstance(value, list) and all(isinstance(p, int | float) for p in value)
@@ -262,12 +262,12 @@ class RowParser:
         if len(shares) != len(self._labels) or not (
             abs(total - 1) <= SHARES_TOLERANCE and min(shares) >= 0
         ):
-            why = f"probs must be {len(self._labels)} shares, none below 0, that sum to 1"
+            why = f"probs must be {len(self._labels)} numbers of at least 0 that sum to 1"
             raise self._bad("BAD_PROBS", why, "correct or remove them")
         return tuple(share / total for share in shares)
 
     def _ordered(self, shares: Mapping[str, object]) -> list[object]:
-        """Return shares by name as a list in label order; a label without a share has none."""
+        """Return shares by name as a list in label order; a label that is not named gets 0."""
         by_label: dict[str, object] = {}
         for name, share in shares.items():
             label = self._known.get(name) or self._known.get(name.casefold())
@@ -291,7 +291,7 @@ class RowParser:
 
 
 def _spellings(labels: Sequence[str]) -> dict[str, str]:
-    """Return the ways to write each label: its own first, then three letters, then other case."""
+    """Return the label of each spelling; exact names win over neg, neu, pos and lower case."""
     known = {label.casefold(): label for label in labels}
     known |= {short: name for short, name in _SHORT.items() if name in labels}
     return known | {label: label for label in labels}
@@ -307,14 +307,14 @@ def _share_columns(columns: Sequence[str], labels: Sequence[str]) -> list[str]:
 
 
 def _string(value: object) -> str | None:
-    """Return a value as text; None where it is missing, blank or not a number."""
+    """Return a value as text; None where it is missing, blank or NaN."""
     if value is None or value != value:
         return None
     return str(value).strip() or None
 
 
 def _whole(text: str, *, marked: bool = True) -> int | None:
-    """Return the whole number that *text* spells: 4 or 4.0, and if *marked* 4/5 or 4 stars."""
+    """Return the whole number in *text*, such as 4 or 4.0, and if *marked* also 4/5 or 4 stars."""
     cut = marked and len(text) <= _LONGEST_MARK
     number = number_of(_OF_FIVE.sub("", text) if cut else text)
     return int(number) if number.is_integer() else None

@@ -1,4 +1,4 @@
-"""`Example`, one review on its way through training, and which columns of a file hold what."""
+"""Defines `Example`, one review in training, and `Columns`, which column of a file holds what."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SENTIMENTS: Final = ("negative", "neutral", "positive")
 """The default label set, in order."""
 
 FIELDS: Final = ("probs", "stars", "domain", "split", "given", "teacher", "labels_allowed")
-"""Columns whose names no option changes, and fields of an example; `id` and the text besides."""
+"""Fields of an example whose column names no option changes; `id` is read as well."""
 
 Split = Literal["train", "validation", "test"]
 
@@ -20,9 +20,9 @@ _BY_STARS: Final = ("negative", "negative", "neutral", "positive", "positive")
 
 
 def sentiment_of_stars(stars: int) -> str:
-    """Return the sentiment that *stars* (1 to 5) stand for: 1-2 negative, 3 neutral, 4-5 positive.
+    """Return the sentiment of *stars*: 1-2 is negative, 3 neutral, 4-5 positive.
 
-    This is the only star map of the project.
+    No other code of the project maps stars to labels.
     """
     return _BY_STARS[stars - 1]
 
@@ -32,13 +32,13 @@ class Example:
     """One review.
 
     id: unique within its source. label: one of the closed label set, None when unlabelled. probs:
-    the share of each label, in label order, summing to 1; None where nobody gave shares. stars: 1
-    to 5. domain: where the review was written, free text. split: None until `split_of` or the
-    source says. source: the file or hub name that it was read from. given: the label that a person
-    gave, where `label` is a teacher's. teacher: who gave the label and the probs, None where
-    nothing says that it was a model. labels_allowed: the labels that whoever labelled the row could
-    choose from; None means all. weight: how much the row counts in the training loss. extra: the
-    other columns of the row, where the caller asked for them.
+    soft labels, the share of each label in label order, summing to 1; None without them. stars: 1
+    to 5. domain: where the review was written, free text. split: None until the source or
+    `split_of` decides. source: the file or hub name that it was read from. given: the label that a
+    person gave, where `label` is a teacher's. teacher: the model that gave the label and the probs;
+    None if no model is named. labels_allowed: the labels that the annotator could choose from; None
+    means all. weight: how much the row counts in the training loss. extra: the other columns of the
+    row, if the caller asked for them.
     """
 
     id: str
@@ -58,13 +58,13 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """Which columns hold text and label, and how CSV is written, by the options of `score`.
+    """Which columns hold text and label, and how CSV is written, as in the options of `score`.
 
     texts: one column, or several that are joined in this order. label: None means the column
-    `label` where there is one, else the probs or the stars decide. weight: None means that every
-    row has the weight 1; a column that happens to be called `weight` may hold kilograms. The
-    other columns keep their names. delimiter: None lets the header line decide. quote: None means
-    that no character quotes.
+    `label` if there is one, else the probs or the stars decide. weight: None means that every row
+    has the weight 1; a column that happens to be called `weight` may hold kilograms. Other fields
+    have fixed column names. delimiter: None detects it from the header line. quote: None means that
+    there is no quote character.
     """
 
     texts: tuple[str, ...] = ("text",)
@@ -77,7 +77,7 @@ class Columns:
 
 
 def number_of(text: str) -> float:
-    """Return the number that *text* spells, NaN where it spells none."""
+    """Return *text* as a number, NaN if it is not a number."""
     try:
         return float(text)
     except ValueError:
@@ -85,7 +85,7 @@ def number_of(text: str) -> float:
 
 
 def label_set(examples: Iterable[Example]) -> tuple[str, ...]:
-    """Return the labels that occur, sorted: by their number where each has one, so 2 before 10."""
+    """Return the labels that occur, sorted; by number if each contains one, so 2 before 10."""
     found = sorted({example.label for example in examples if example.label is not None})
     numbers = [re.search(r"(?:(?<!\w)-)?\d+(?:\.\d+)?", label) for label in found]
     values = [float(number[0]) for number in numbers if number is not None]

@@ -1,4 +1,4 @@
-"""Parts examples into train, validation and test, so that no text is in two of them."""
+"""Splits examples into train, validation and test, so that no text is in two of them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from sentimill_train.data.examples import likely_label_column
 from sentimill_train.data.schema import SENTIMENTS, Columns, Example, Split
 
 MINIMUM_ROWS: Final[dict[Split, int]] = {"train": 20, "validation": 5, "test": 5}
-"""Fewer rows of a split than this cannot be learnt from, stopped by, or judged on."""
+"""Fewer rows are too few to train, to stop early, or to evaluate on."""
 
 _PLAIN: Final = Columns()
-_CLEANING: Final = 1  # for ever: another version would move texts to other splits
+_CLEANING: Final = 1  # never changes: another version would move texts to other splits
 
 
 def cleaned(text: str, version: int = CLEANING) -> str | None:
-    """Return *text* as the model reads it, None where no model can read it."""
+    """Return *text* as the model reads it, None if no model can read it."""
     try:
         return clean(text, version)
     except TextError:
@@ -31,17 +31,17 @@ def cleaned(text: str, version: int = CLEANING) -> str | None:
 
 
 def normalise(text: str) -> str:
-    """Return the form in which two texts count as the same.
+    """Return the normal form of *text*; two texts with the same form count as the same text.
 
-    It is the cleaned text, as the model reads it, in NFKC and lower case with blanks collapsed. A
-    text that no model can read keeps its raw form.
+    It is the text cleaned as for the model, in NFKC and lower case with blanks collapsed. A text
+    that no model can read is not cleaned.
     """
     text = cleaned(text, _CLEANING) or text
     return " ".join(unicodedata.normalize("NFKC", text).lower().split())
 
 
 def sample_rows(examples: Sequence[Example], most: int) -> list[Example]:
-    """Return at most *most* of the examples: those with the smallest hash of their text, by it.
+    """Return at most *most* examples: those whose texts have the smallest hashes.
 
     So a sample is the same in every run and does not depend on the order of the rows.
     """
@@ -51,9 +51,9 @@ def sample_rows(examples: Sequence[Example], most: int) -> list[Example]:
 
 
 def text_key(text: str) -> int:
-    """Return 64 bits of the sha256 of the normalised text: texts that count as the same share it.
+    """Return 64 bits of the sha256 of the normalised text, so that equal texts have equal keys.
 
-    Two of five million different texts share a key with a probability of one in a million.
+    Among five million different texts, any two share a key with a probability of one in a million.
     """
     return int.from_bytes(
         hashlib.sha256(normalise(text).encode("utf-8", "surrogatepass")).digest()[:8]
@@ -80,9 +80,9 @@ def split_of_key(key: int) -> Split:
 class Parted:
     """The labelled examples of each split.
 
-    unlabelled: rows without a label, left out. repeated: rows of train or validation left out
-    because a later split has the same text. conflicting: texts that occur under different labels.
-    spare: unlabelled rows to learn from, in no split.
+    unlabelled: rows left out because they have no label. repeated: rows of train or validation left
+    out because a later split has the same text. conflicting: texts that occur with different
+    labels. spare: unlabelled rows, in no split, for which a teacher gives soft labels.
     """
 
     train: tuple[Example, ...]
@@ -101,14 +101,14 @@ def part(
     spare: bool = False,
     columns: Columns = _PLAIN,
 ) -> Parted:
-    """Return the labelled *examples* by split; a row keeps the split that its file gives it.
+    """Return the labelled *examples* by split, as `assign` splits them.
 
-    The splits are those of `assign`. *spare* keeps the unlabelled rows that are not for validation
-    or test by their file or text. *columns* is how their files were read, for the message where no
-    row has a label.
+    *spare* keeps the unlabelled rows, except those whose file puts them into validation or test and
+    those whose text is there. *columns* is how the files were read, for the message if no row has a
+    label.
 
     Raises:
-        TableError: NO_LABELS, TOO_FEW_ROWS (the message has the minimum), ONE_LABEL, or
+        TableError: NO_LABELS, TOO_FEW_ROWS (the message gives the minimum), ONE_LABEL, or
             LABEL_NOT_IN_TRAIN.
     """
     labelled = [example for example in examples if example.label is not None]
@@ -130,12 +130,13 @@ def part(
 def assign(
     labelled: Iterable[tuple[int, Example]], *, whole: bool = True
 ) -> dict[Split, list[Example]]:
-    """Return *labelled* by split, each row with its `text_key`, however few they are.
+    """Return the *labelled* rows, given with their `text_key`s, by split, however few there are.
 
-    Rows without a split take `split_of` their text. Where no row is left for validation or test,
-    that share of train becomes it, by the same rule, if these rows are the *whole* training set: a
-    part of it may have its test rows in another file. A text in test is taken out of the others,
-    and one in validation out of train: a figure over texts that were learnt by heart means nothing.
+    A row keeps the split of its file; without one it takes `split_of` its text. If validation or
+    test is then empty, `split_of` moves rows of train there, but only if the rows are the *whole*
+    training set: a part of it may have its test rows in another file. A text in test is removed
+    from the other splits, and one in validation from train, because a figure on learnt texts means
+    nothing.
     """
     by_split: dict[Split, list[tuple[int, Example]]] = {"train": [], "validation": [], "test": []}
     for key, example in labelled:
@@ -175,7 +176,7 @@ def _spare(examples: Sequence[Example], kept: dict[Split, list[Example]]) -> tup
 
 
 def _check(by_split: dict[Split, list[Example]], labels: Sequence[str], *, spare: int) -> None:
-    """Raise TableError where the rows are too few. *spare* rows learn from a teacher alone."""
+    """Raise TableError where there are too few rows. *spare* rows learn from a teacher alone."""
     for split, minimum in MINIMUM_ROWS.items():
         rows = len(by_split[split]) + (spare if split == "train" else 0)
         if rows < minimum:
@@ -205,10 +206,7 @@ def _check(by_split: dict[Split, list[Example]], labels: Sequence[str], *, spare
 
 
 def no_labels(examples: Sequence[Example], labels: Sequence[str], columns: Columns) -> str:
-    """Return the message for *examples* that all have no label.
-
-    It points out a column that seems to hold the labels.
-    """
+    """Return the message for *examples* without any label; it names a likely label column."""
     for source in sorted({example.source for example in examples}):
         found = likely_label_column(source, columns, labels)
         if found is None:

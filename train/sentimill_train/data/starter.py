@@ -1,4 +1,4 @@
-"""Writes the starter reviews that no training sees as CSV, to have something to score.
+"""Writes the test split of the starter reviews as CSV, as an example for `score`.
 
 python -m sentimill_train.data.starter reviews.csv
 """

@@ -1,6 +1,6 @@
-"""Tokenised examples in flat arrays, and the batches that training and evaluation take from them.
+"""Holds tokenised examples in flat arrays, and forms batches of them.
 
-Texts are tokenised once, by the same `TextEncoder` that serves. A million reviews are then a few
+Texts are tokenised once, by the same `TextEncoder` that serves. A million reviews then take a few
 hundred megabytes of int32, not a million Python lists.
 """
 
@@ -19,7 +19,7 @@ from sentimill.text.tokenizer import TextEncoder, pad
 from sentimill_train.data.schema import Example
 
 NO_LABEL: Final = -1
-"""The gold of a row without a label. The student learns from its shares alone."""
+"""The `gold` of a row without a label. The student learns only from its soft labels."""
 
 _CHUNK_ROWS: Final = 4096
 _WINDOW_BATCHES: Final = 50
@@ -33,9 +33,9 @@ class Rows:
     """Examples as numbers.
 
     ids: (all tokens,) int32; row i is ids[starts[i]:starts[i + 1]]. gold: (rows,) int64, an index
-    into the labels, or NO_LABEL. soft: (rows, labels) float32, the teacher's shares, all zero in a
-    row that has none. weight: (rows,) float32, how much a row counts in the loss. allowed: (rows,
-    labels) bool, the labels from which the gold label was chosen.
+    into the labels, or NO_LABEL. soft: (rows, labels) float32, the soft labels, all zero in a row
+    without any. weight: (rows,) float32, how much a row counts in the loss. allowed: (rows, labels)
+    bool, the labels from which the gold label was chosen.
     """
 
     ids: NDArray[np.int32]
@@ -80,7 +80,7 @@ class Refused:
 def tokenise(
     examples: Sequence[Example], encoder: TextEncoder, labels: Sequence[str]
 ) -> tuple[Rows, list[Refused]]:
-    """Return *examples* as rows, in order, and those whose text cannot be read."""
+    """Return *examples* as rows, in order, and those that are refused."""
     index = {label: i for i, label in enumerate(labels)}
     parts: list[NDArray[np.int32]] = []
     lengths: list[int] = []
@@ -139,9 +139,9 @@ def plan_epoch(
     """Yield every row once, in batches of like length and random order.
 
     A batch has at most *batch_rows* rows and *batch_tokens* padded tokens (rows times longest); a
-    longer single row is a batch of its own. Rows are sorted within a window of the shuffled whole,
-    by a length that is blurred by a tenth: sorting alone would put the same rows together in every
-    epoch of a small set.
+    longer single row is a batch of its own. The shuffled rows are sorted by length within windows.
+    The length is blurred by a tenth, because exact sorting would put the same rows together in
+    every epoch of a small set.
     """
     order = rng.permutation(len(lengths))
     blurred = lengths * rng.uniform(1 - _BLUR, 1 + _BLUR, size=len(lengths))

@@ -1,1 +1,1 @@
-"""Judges a bundle on labelled reviews, on behaviour suites and against baselines."""
+"""Evaluates a bundle on labelled reviews, on behaviour suites and against baselines."""

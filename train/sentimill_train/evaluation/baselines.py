@@ -1,8 +1,8 @@
-"""Baselines: plain models, trained on the same rows, that a student must beat.
+"""Baselines: simple models, trained on the same rows, that a student must beat.
 
-A distilled encoder earns its cost only where it is better than word counts with a logistic
-regression (Wang and Manning 2012 show how strong those are), or than the average of the base
-encoder's own word vectors, which costs one table look-up a word.
+A distilled encoder is worth its cost only if it is better than a logistic regression on word counts
+(Wang and Manning 2012 show how strong those are), and than one on the mean of the base encoder's
+word vectors, which costs one table look-up a word.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
 
 BASELINE_ROWS: Final = 50_000
-"""Of more rows the baselines are fitted on a sample: their features are held in memory."""
+"""The baselines are fitted on a sample of at most this many rows, since features fill memory."""
 
 _STRENGTHS: Final = (1.0, 4.0, 16.0, 64.0)  # inverse regularisation; the best is kept
 _TEXTS_AT_ONCE: Final = 4096
@@ -45,7 +45,7 @@ class Features(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """A fitted baseline. strength: the inverse regularisation that did best on validation."""
+    """A fitted baseline. strength: the inverse regularisation that was best on validation."""
 
     name: str
     labels: tuple[str, ...]
@@ -54,7 +54,7 @@ class Baseline:
     model: LogisticRegression
 
     def probs(self, texts: Sequence[str]) -> Floats:
-        """Return probs (rows, labels); a label that training never showed has 0."""
+        """Return probs (rows, labels); a label that is not in the training rows has 0."""
         found = self.model.predict_proba(self.features.transform(_as_read(texts)))
         probs = np.zeros((len(found), len(self.labels)))
         probs[:, self.model.classes_] = found
@@ -71,16 +71,16 @@ def baseline_contenders(
 ) -> list[Contender]:
     """Fit the baselines on the labelled rows of *train* and return them as contenders.
 
-    encoder, weights: the tokenizer and model.safetensors of the base encoder; without them, and
-    without word vectors among the weights, there is no static baseline. The baselines learn from
-    hard labels alone: a teacher's shares are an advantage of the student.
+    encoder, weights: the tokenizer and model.safetensors of the base encoder; without them, or
+    without word vectors in the weights, there is no static baseline. The baselines learn only from
+    hard labels: soft labels are an advantage of the student.
     """
     labelled = [example for example in train if example.label in labels]
     fit_on = sample_rows(labelled, BASELINE_ROWS)
     choose_on = sample_rows([e for e in validation if e.label in labels], BASELINE_ROWS)
     if len({example.label for example in fit_on}) < 2:
         raise InputError(
-            f"the baselines have {len(fit_on)} training rows and need two labels: give the files"
+            f"the baselines have {len(fit_on)} training rows, but need two labels: give the files"
             " that the bundle was trained on",
             reason="TOO_FEW_ROWS",
         )
@@ -116,7 +116,7 @@ def fit_baseline(
 ) -> Baseline:
     """Fit a logistic regression on *features* of the labelled *train* rows.
 
-    Its one setting is chosen by macro-F1 on *validation*, so that the comparison is fair.
+    The regularisation is chosen by macro-F1 on *validation*, so that the comparison is fair.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -135,14 +135,14 @@ def fit_baseline(
 
 
 def _as_read(texts: Iterable[str]) -> list[str]:
-    """Return the texts as the student reads them; one that it refuses has no words."""
+    """Return the texts as the student reads them; a text that it refuses becomes empty."""
     return [cleaned(text) or "" for text in texts]
 
 
 def tfidf_features(*, characters: bool = True) -> Features:
     """Return TF-IDF of words and word pairs, and with *characters* of 3 to 5 letters in a word.
 
-    Counts are logarithmic. `!` and `?` count as words, because they carry sentiment. The letters
+    Counts are logarithmic. `!` and `?` count as words, because they express sentiment. The letters
     take most of the time, and help with misspellings.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -172,7 +172,7 @@ def static_features(table: NDArray[np.float32], encoder: TextEncoder) -> Feature
     """Return the mean of word vectors over the tokens that the student reads, standardised.
 
     table: (vocabulary, width), the word embeddings of the base encoder before any training. The
-    pooled static vectors of Wieting et al. 2016; model2vec is their descendant.
+    method is that of Wieting et al. 2016, on which model2vec builds.
     """
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer, StandardScaler

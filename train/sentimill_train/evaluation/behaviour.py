@@ -1,13 +1,13 @@
-"""Behaviour: what a model must do on cases written to test one ability at a time.
+"""Behavioural tests: cases that each test one ability of a model.
 
-The method and the three kinds of test are those of Ribeiro et al. 2020, "Beyond Accuracy:
+The method and the first three types are those of Ribeiro et al. 2020, "Beyond Accuracy:
 Behavioral Testing of NLP Models with CheckList", section 2:
 
-- MFT, minimum functionality: the predicted label must be among those expected.
-- INV, invariance: every variant keeps the label of the first text, or its prob within 0.1.
-- DIR, directional: the variants move the answer one way, or at least not the other by over 0.1.
-- PAIR, counterfactual pairs (Kaushik, Hovy and Lipton 2020): an original and its smallest edit to
-  another label; each must get its own label, and the case fails unless both do.
+- MFT, minimum functionality: the predicted label must be one of those expected.
+- INV, invariance: every variant must keep the label of the first text, or its prob within 0.1.
+- DIR, directional: no variant may move the answer by more than 0.1 in the wrong direction.
+- PAIR, counterfactual pairs (Kaushik, Hovy and Lipton 2020): an original, and the smallest edit
+  that gives it another label; the case fails unless both get their label.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ _SHOWN: Final = 3  # failures kept of each test, for the report
 class Case(msgspec.Struct, frozen=True, kw_only=True):
     """One case: a row of a suite file.
 
-    texts: one for MFT, otherwise the original and its variants. expected: labels for MFT, one label
-    for each text for PAIR, `same` for INV, a direction for DIR. test: the cases of one test are
-    counted together.
+    texts: one for MFT, otherwise the original and its variants. expected: the allowed labels for
+    MFT, one label for each text for PAIR, `same` for INV, a direction for DIR. test: the name of
+    the test; its cases are counted together.
     """
 
     suite: str
@@ -55,7 +55,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):
-    """A case that failed: the original text, the variant that failed (or the same), what it got."""
+    """A failed case. variant: the text that failed, maybe the original. got: the model's answer."""
 
     row: str | int
     text: str
@@ -65,9 +65,9 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """One test: failure rate with Wilson's interval over the cases that could be judged.
+    """One test. rate: of failures among the cases that apply, with Wilson's interval.
 
-    skipped: cases that do not apply, by the rule of their check, or whose labels the model lacks.
+    skipped: cases that do not apply, whose labels the model lacks, or with an unreadable text.
     """
 
     suite: str
@@ -83,10 +83,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 def read_cases(path: Path, *, most: int | None = None) -> list[Case]:
     """Return the cases of a suite: JSON lines, plain or gzip, with the fields of `Case`.
 
-    most: cases kept a test, those with the smallest hash, so that a sample is the same each time.
+    most: cases kept of each test, by the smallest hash, so that every run has the same sample.
 
     Raises:
-        TableError: the file, or a line of it, is not such a suite.
+        TableError: the file cannot be read, is empty, or a line is not a case.
     """
     try:
         data = path.read_bytes()
@@ -105,7 +105,7 @@ def read_cases(path: Path, *, most: int | None = None) -> list[Case]:
             _check(case)
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
             raise TableError(
-                f"{path}, line {number}: no behavioural case ({error}): correct or remove it",
+                f"{path}, line {number}: not a behavioural case ({error}): correct or remove it",
                 reason="BAD_CASE",
             ) from error
         cases.append(case)
@@ -166,7 +166,7 @@ def judge_case(case: Case, probs: Floats, labels: Sequence[str]) -> list[int] | 
             failed = (predicted != first) & (np.abs(own) > TOLERANCE)
         case "not_less_confident" | "not_more_confident":
             if labels[first] == "neutral":
-                return None  # neutral has no direction; the paper's suite skips it too
+                return None  # neutral has no direction; the suite of the paper skips it too
             failed = (own if "less" in case.expected else -own) < -TOLERANCE
         case "not_less_positive" | "not_more_positive":
             if not {"negative", "positive"} <= known:
@@ -187,7 +187,7 @@ def judge_case(case: Case, probs: Floats, labels: Sequence[str]) -> list[int] | 
 
 
 def run_cases(classifier: Classifier, cases: Sequence[Case]) -> list[Result]:
-    """Classify every text once and return one result a test, in the order of the suite."""
+    """Classify every text once and return one result for each test, in the order of the suite."""
     texts = list(dict.fromkeys(text for case in cases for text in case.texts))
     results = zip(texts, classify_all(classifier, texts), strict=True)
     found = {t: np.array(one.probs) for t, one in results if isinstance(one, Prediction)}

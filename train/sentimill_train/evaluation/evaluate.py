@@ -1,7 +1,7 @@
-"""Judges a bundle on sets, on behaviour and against rivals, and returns one `Judgement`.
+"""Evaluates a bundle on sets, on behaviour and against rivals, and returns one `Judgement`.
 
-`sentimill evaluate` and the end of `sentimill train` both come through here, with a `Classifier`,
-so what is judged is the exported graph and not the model that training still holds.
+`sentimill evaluate` and the end of `sentimill train` both call this with a `Classifier`, so they
+evaluate the exported graph, not the model in the memory of the training.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def judge_bundle(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> tuple[Judgement, list[Answered]]:
-    """Return the judgement, and the answers that it rests on, a sample each."""
+    """Return the judgement, and the answers to each sample from which it was computed."""
     answered = [answer(classifier, sample) for sample in with_unique_names(samples)]
     manifest = classifier.bundle.manifest
     judgement = Judgement(
@@ -62,12 +62,12 @@ def bundle_contender(other: Classifier, labels: Sequence[str]) -> Contender:
     """Return another bundle as a contender for a bundle with *labels*.
 
     Raises:
-        InputError: LABELS_DIFFER when it does not answer with the same labels.
+        InputError: LABELS_DIFFER if it has other labels.
     """
     if set(other.labels) != set(labels):
         raise InputError(
-            f"{other.bundle.path} answers {', '.join(other.labels)}, not {', '.join(labels)}:"
-            " compare bundles with the same labels",
+            f"{other.bundle.path} has the labels {', '.join(other.labels)}, not"
+            f" {', '.join(labels)}: compare bundles with the same labels",
             reason="LABELS_DIFFER",
         )
 

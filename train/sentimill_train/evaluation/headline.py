@@ -1,4 +1,4 @@
-"""The first screen of a report in sentences: how good, for whom, where it fails, what next."""
+"""The summary at the top of a report: how good, for whom, where it fails, what next."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def _for_whom(judgement: Judgement, manifest: Manifest) -> str:
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     learnt = f" It learnt from {shown}." if names else ""
     return (
-        f"For texts like those that it learnt, labelled {labels}.{languages}{learnt} On other texts"
-        " these figures promise nothing."
+        f"For texts like those that it learnt, labelled {labels}.{languages}{learnt} These figures"
+        " may not hold for other texts."
     )
 
 
@@ -89,13 +89,13 @@ def _what_next(judgement: Judgement, first: SetResult) -> str:
     sentences = []
     if few:
         sentences.append(
-            f"Judge on more reviews: {', '.join(few)} {'has' if len(few) == 1 else 'have'} fewer"
+            f"Evaluate on more reviews: {', '.join(few)} {'has' if len(few) == 1 else 'have'} fewer"
             f" than {_FEW_ROWS} rows here, so their figures are rough."
         )
     if judgement.bundle.threshold is None:
         sentences.append(
-            "If a wrong answer costs more than none, train with --target-error: then the model"
+            "If a wrong answer costs more than no answer, train with --target-error: then the model"
             " abstains where it is unsure."
         )
-    sentences.append("Read the worst mistakes below: as often as not the label is wrong.")
+    sentences.append("Read the worst mistakes below: often the label is wrong, not the answer.")
     return " ".join(sentences)

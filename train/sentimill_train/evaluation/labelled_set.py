@@ -1,4 +1,4 @@
-"""A labelled file to judge on, and what a bundle answered to it."""
+"""Reads a labelled file to evaluate on, and collects the answers of a bundle to it."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _TEXTS_AT_ONCE: Final = 4096  # enough for batches of like length
 class Sample:
     """The labelled rows of one file.
 
-    part: the split that was taken, or `all`. unlabelled: rows of it that were left out. learnt:
-    rows that `without` left out. unlabelled_examples: those rows, if they were asked for and the
-    model cannot have learnt from them.
+    part: the split that was taken, or `all`. unlabelled: how many of its rows have no label.
+    learnt: how many rows `without` left out. unlabelled_examples: the rows without a label, if they
+    were asked for and the model cannot have learnt from them.
     """
 
     name: str
@@ -44,10 +44,10 @@ class Sample:
     def without(self, learnt: Iterable[Example]) -> Sample:
         """Return the sample without the rows that have the text of a row in *learnt*.
 
-        Only the texts of the sample are held in memory: *learnt* may have millions.
+        Only the keys of the sample are held in memory, because *learnt* may have millions of rows.
 
         Raises:
-            TableError: NOTHING_HELD_OUT when no row is left.
+            TableError: NOTHING_HELD_OUT if no row is left.
         """
         keys = [text_key(example.text) for example in self.examples]
         own = set(keys)
@@ -55,7 +55,7 @@ class Sample:
         kept = tuple(e for e, k in zip(self.examples, keys, strict=True) if k not in known)
         if not kept:
             raise TableError(
-                f"every text of {self.name} is among those that are trained on: judge on other"
+                f"every text of {self.name} is also in the training rows: evaluate on other"
                 " reviews",
                 reason="NOTHING_HELD_OUT",
             )
@@ -64,9 +64,9 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """A sample with a bundle's answers. `examples` and `predictions` go with the rows of `answers`.
+    """A sample with a bundle's answers. `examples`, `predictions` and `answers` have equal rows.
 
-    failed: rows that could not be classified, such as an empty text; they are in no figure.
+    failed: how many rows could not be classified, such as an empty text; no figure includes them.
     """
 
     sample: Sample
@@ -86,16 +86,16 @@ def read_sample(
     columns: Columns | None = None,
     needs_labels: bool = True,
 ) -> Sample:
-    """Return the rows of *source* to judge on, labelled with some of *labels*.
+    """Return the rows of *source* to evaluate on, labelled with some of *labels*.
 
-    `auto` takes the test rows where the file has splits, else all of them. trained_on: the files of
-    each training that must not have had these rows. A file among them is parted as training parted
-    it, so no row that was learnt is judged on. Of more than *most* rows a sample is taken, by a
-    hash of their texts: the same in every run. needs_labels: otherwise the rows without a label are
-    given too, and may be all that there are.
+    `auto` takes the test rows if the file has splits or was trained on, else all rows. trained_on:
+    the files of each training whose rows must not be used. If *source* is one of them, it is split
+    as in that training, so no learnt row is evaluated on. most: larger samples are reduced by a
+    hash of their texts, the same in every run. needs_labels: if false, rows without a label are
+    returned too, and the sample may consist of them.
 
     Raises:
-        TableError: the file is not usable, or holds no row, or no labelled row, of that part.
+        TableError: the file is not usable, or has no row, or no labelled row, in that part.
     """
     columns = columns or Columns()
     examples = read_examples(source, columns=columns, labels=labels)
@@ -114,7 +114,7 @@ def read_sample(
     labelled = [example for example in chosen if example.label is not None]
     others = [example for example in chosen if example.label is None]
     if learnt and part != "all":
-        # In a training on several files, all rows of this one may have been for train.
+        # In a training on several files, this one may have had only rows for train.
         whole = all(len(files) == 1 for files in learnt)
         labelled = assign((row for row in rows if row[1].label is not None), whole=whole)[part]
     # If the file was trained on, its rows without a label may have taught the model too.
@@ -124,7 +124,7 @@ def read_sample(
         raise TableError(no_labels(examples, labels, columns), reason="NO_LABELLED_ROWS")
     if not labelled and not spare:
         raise TableError(
-            f"{source} has no labelled row of the part {part!r}: choose another with --part",
+            f"{source} has no labelled row in the part {part!r}: choose another with --part",
             reason="NO_LABELLED_ROWS",
         )
     if most is not None:
@@ -140,9 +140,9 @@ def read_sample(
 
 
 def with_unique_names(samples: Sequence[Sample]) -> list[Sample]:
-    """Return *samples* under different names, which figures are kept by: the second x is `x (2)`.
+    """Return *samples* with unique names, since names identify figures: the second x is `x (2)`.
 
-    Two folders may each hold a test.csv, and the test split has that name too.
+    Two folders may each hold a test.csv, and the test split is also called `test`.
     """
     taken = {sample.name for sample in samples}
     seen: set[str] = set()
@@ -160,7 +160,7 @@ def answer(classifier: Classifier, sample: Sample) -> Answered:
     """Classify *sample*.
 
     Raises:
-        InputError: NOTHING_CLASSIFIED when every text of the sample was refused.
+        InputError: NOTHING_CLASSIFIED if every text of the sample was refused.
     """
     results = classify_all(classifier, [example.text for example in sample.examples])
     pairs = zip(sample.examples, results, strict=True)
@@ -182,7 +182,7 @@ def answer(classifier: Classifier, sample: Sample) -> Answered:
 
 
 def classify_all(classifier: Classifier, texts: Sequence[str]) -> Iterator[Prediction | TextError]:
-    """Yield the answer to each text; only some thousand of them are in memory as tokens."""
+    """Yield the answer to each text; only some thousand texts are in memory as tokens."""
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
         yield from classifier.classify(texts[start : start + _TEXTS_AT_ONCE])
 

@@ -29,4 +29,4 @@ PUBLISHED: Final = {
     "Q & A: yes": (3.6, 3.0),
     "Q & A: no": (55.4, 54.8),
 }
-"""Test to percent failing of BERT-base and RoBERTa-base on SST-2: Ribeiro et al. 2020, table 1."""
+"""Failures in %, by test, of BERT-base and RoBERTa-base on SST-2: Ribeiro et al. 2020, table 1."""

@@ -15,9 +15,10 @@ LEVEL: Final = 0.05
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
-    """One figure on one set. p: one-sided, that the new bundle is no worse. adjusted: p by Holm.
+    """One figure on one set. p: one-sided, for the null hypothesis that the new bundle is no worse.
 
-    lost: how much may be lost all the same, at 97.5 % confidence; None where it is not known.
+    adjusted: p by Holm. lost: the largest loss that is possible at 97.5 % confidence; None if it is
+    not known.
     """
 
     name: str
@@ -34,7 +35,7 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of the gate. `checks` has accuracy and macro-F1 of each set, in their order."""
+    """The result of the gate. `checks` has accuracy and macro-F1 of each set, in order."""
 
     checks: tuple[Check, ...]
 
@@ -44,7 +45,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
         return not any(check.worse for check in self.checks)
 
     def sentence(self) -> str:
-        """Return the outcome in one sentence, with the drop that could still have gone unseen."""
+        """Return the outcome in one sentence, with the largest loss that is still possible."""
         worse = [check for check in self.checks if check.worse]
         if worse:
             found = "; ".join(
@@ -65,11 +66,11 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def decide(comparisons: Mapping[str, Comparison]) -> Verdict:
-    """Return the verdict on a new bundle (second) against the previous (first), a set a name.
+    """Return the verdict on a new bundle (second) against the previous (first), by name of the set.
 
-    One-sided paired tests, McNemar's mid-p for accuracy and the paired bootstrap for macro-F1, at
-    5 % over all of them together by Holm 1979: at 5 % each, an equal bundle would be refused on
-    eight sets about every other time.
+    The tests are one-sided and paired: McNemar's mid-p for accuracy, the paired bootstrap for
+    macro-F1. Holm's correction (1979) keeps all of them together at 5 %. At 5 % each, an equally
+    good bundle would be refused about every other time on eight sets.
     """
     found = [
         Check(name=name, measure=measure, difference=figure.value, lost=lost, p=p, adjusted=p)
@@ -84,14 +85,14 @@ def decide(comparisons: Mapping[str, Comparison]) -> Verdict:
 
 
 def _lost(comparison: Comparison) -> float:
-    """Return how much accuracy may be lost: more than 0 also where no draw of the rows lost any."""
+    """Return how much accuracy may be lost: more than 0 even if no bootstrap draw lost any."""
     if comparison.accuracy.low < 0:
         return -comparison.accuracy.low
     return most_lost(comparison.only_first, comparison.rows)
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Return the p values adjusted for their number, in the order given (Holm 1979)."""
+    """Return the p values adjusted for multiple tests, in the order given (Holm 1979)."""
     adjusted = [0.0] * len(values)
     highest = 0.0
     for rank, i in enumerate(sorted(range(len(values)), key=values.__getitem__)):

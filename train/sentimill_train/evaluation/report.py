@@ -1,4 +1,4 @@
-"""The report: one HTML file that explains a judgement. It loads nothing and runs nothing."""
+"""The report: one HTML file that explains a judgement, without scripts or external files."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _FILTERS: Final[dict[str, Callable[[float], str]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Epoch:
-    """A point of the learning curves. rows: reviews seen so far. None: not measured there."""
+    """A point of the learning curves. rows: reviews seen so far. None means not measured here."""
 
     rows: int
     train_loss: float | None = None
@@ -54,7 +54,7 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mistake:
-    """A wrong answer. text: None in the report of a bundle, which carries no review."""
+    """A wrong answer. text: None in the report inside a bundle, which contains no reviews."""
 
     sample: str
     id: str
@@ -65,7 +65,7 @@ class Mistake:
 
 
 def worst_mistakes(answered: Answered, most: int = 20, *, texts: bool = True) -> list[Mistake]:
-    """Return the wrong answers with the highest confidence. Often the label is wrong instead."""
+    """Return the wrong answers with the highest confidence. Often it is the label that is wrong."""
     answers = answered.answers
     confidence, predicted = answers.confidence, answers.predicted
     wrong = [int(i) for i in (-confidence).argsort(kind="stable") if not answers.correct[i]]
@@ -90,7 +90,7 @@ def render_report(
     history: Sequence[Epoch] = (),
     notes: Sequence[str] = (),
 ) -> str:
-    """Return the page. notes: sentences for the headline, such as that of an `Abstention`."""
+    """Return the page. notes: sentences below the headline, such as that of an `Abstention`."""
     from markupsafe import Markup
 
     drawn = {name: Markup(svg) for name, svg in _charts(judgement, history).items()}
@@ -131,7 +131,7 @@ def _charts(judgement: Judgement, history: Sequence[Epoch]) -> dict[str, str]:
             (e.rows, e.validation_loss) for e in history if e.validation_loss is not None
         ],
     }
-    # One epoch has one point on the validation rows, and a dot is no curve.
+    # After one epoch there is one point on the validation rows, which is no curve.
     if drawn := {name: points for name, points in losses.items() if len(points) > 1}:
         found["loss"] = charts.curves_chart(drawn, "reviews seen", "loss")
     scores = [

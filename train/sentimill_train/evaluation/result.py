@@ -1,4 +1,4 @@
-"""`Judgement`: all that is known about how well a bundle answers. It holds no review text."""
+"""Defines `Judgement`, the complete evaluation of a bundle. It holds no text of reviews."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Measure = Callable[[Answers, Floats], Floats]
 
 
 class LabelResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One label on one set. rows: gold rows of it."""
+    """One label on one set. rows: how many rows have it as gold label."""
 
     label: str
     rows: int
@@ -53,10 +53,10 @@ class LabelResult(msgspec.Struct, frozen=True, kw_only=True):
 class SetResult(msgspec.Struct, frozen=True, kw_only=True):
     """One set.
 
-    rows: judged rows. unlabelled, failed, learnt: rows that were left out, because they had no
-    label, got no answer, or had a text that training had.
-    abstained: share of rows below the bundle's threshold. answered_error: share of wrong answers
-    among the others; None where there is none. confusion: gold down, predicted across.
+    rows: evaluated rows. unlabelled, failed, learnt: rows left out because they had no label, could
+    not be classified, or had a text of the training rows. abstained: share of rows below the
+    bundle's threshold. answered_error: share of wrong answers among the others; None if there are
+    no others. confusion: gold down, predicted across.
     """
 
     name: str
@@ -76,7 +76,7 @@ class SetResult(msgspec.Struct, frozen=True, kw_only=True):
     answered_error: Figure | None = None
 
     def weak_slices(self) -> list[Slice]:
-        """Return the slices that are surely worse than the rest, the worst first."""
+        """Return the `weak` slices, the worst first."""
         return sorted((s for s in self.slices if s.weak), key=lambda s: s.accuracy.high)
 
 
@@ -96,7 +96,7 @@ class Contender:
 class RivalResult(msgspec.Struct, frozen=True, kw_only=True):
     """A rival on one set; `comparison` is this bundle (second) against the rival (first).
 
-    refused: rows that the rival cannot read, which count for neither of them.
+    refused: how many rows the rival cannot read; they are left out for both.
     """
 
     name: str
@@ -117,7 +117,7 @@ class Rival(msgspec.Struct, frozen=True, kw_only=True):
     sets: tuple[RivalResult, ...]
 
     def sentence(self) -> str:
-        """Say where this bundle beats the rival; of the base, the figures of both on each set."""
+        """Say where this bundle beats the rival; for the base, give the figures of both."""
         said = [self._verdict()]
         said += [
             f"{self.name} cannot read {on.refused} rows of {on.name}, which are left out for both."
@@ -153,7 +153,7 @@ class Rival(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
-    """Which bundle was judged, and how. graph_sha256: of the graph that answered."""
+    """Which bundle was evaluated, and how. graph_sha256: of the graph that answered."""
 
     name: str
     version: str
@@ -165,7 +165,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole of `metrics.json`. created: UTC in ISO 8601. draws, seed: of the bootstrap."""
+    """The content of `metrics.json`. created: UTC in ISO 8601. draws, seed: of the bootstrap."""
 
     bundle: Judged
     created: str
@@ -245,9 +245,9 @@ def judge_set(answered: Answered, *, draws: int = DRAWS, seed: int = 0) -> SetRe
 
 
 def _figures(answers: Answers, *, draws: int, seed: int) -> dict[str, Figure]:
-    """Return every figure that applies to *answers*: a share of rows with Wilson's interval.
+    """Return every figure that applies to *answers*; shares of rows get Wilson's interval.
 
-    Where every row is right, a bootstrap would say that none will ever be wrong.
+    If every row is right, the interval of a bootstrap would have no width.
     """
     rows = len(answers.gold)
     shares = {"accuracy": rows, "neutral_share": rows, "two_class_accuracy": _polar(answers)}
@@ -265,7 +265,7 @@ def _polar(answers: Answers) -> int:
 
 
 def _label_result(answers: Answers, place: int, f1: Figure) -> LabelResult:
-    """Return the figures of one label; what is undefined, having no rows, is 0, as F1 takes it."""
+    """Return the figures of one label; a figure without rows is 0."""
     gold, said = answers.gold == place, answers.predicted == place
     hits, either = int((gold & said).sum()), int((gold | said).sum())
     return LabelResult(
@@ -290,7 +290,7 @@ def judge_rival(
     """Return the figures of *contender* on the same rows, and its comparison with the bundle.
 
     Raises:
-        InputError: NOTHING_CLASSIFIED when it refuses every text of a set.
+        InputError: NOTHING_CLASSIFIED if it refuses every text of a set.
     """
     sets = []
     for one in answered:
@@ -298,7 +298,7 @@ def judge_rival(
         read = np.isfinite(probs[:, 0])
         if not read.any():
             raise InputError(
-                f"{contender.name} can read no text of {one.sample.name}: compare with another",
+                f"{contender.name} cannot read any text of {one.sample.name}: compare with another",
                 reason="NOTHING_CLASSIFIED",
             )
         ours = one.answers.take(read)

@@ -16,7 +16,7 @@ from sentimill_train.metrics.classification import Answers, macro_f1_of
 from sentimill_train.metrics.intervals import Figure, share
 
 MIN_ROWS: Final = 20
-"""Rows below which a slice is left out: its interval would span 40 points."""
+"""Smaller slices are left out, because their intervals can span more than 40 points."""
 
 _LENGTHS: Final = ((10, "1-10"), (50, "11-50"), (120, "51-120"), (250, "121-250"))
 # Negation cues of English: Councill, McDonald and Velikovich 2010, table 1, without the rare ones,
@@ -38,9 +38,9 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
     """One kind of review on one set.
 
     kind, value: such as `negation`, `yes`. macro_f1: over the labels that occur in the slice; None
-    where there is only one. confidence: mean; above accuracy, the model is too confident here.
-    weak: the whole interval of its accuracy is below the accuracy on the other rows, of which there
-    are `MIN_ROWS` too.
+    if there is only one. confidence: mean; if it is above accuracy, the model is overconfident
+    here. weak: the whole interval of its accuracy is below the accuracy on the other rows, which
+    are at least `MIN_ROWS`.
     """
 
     kind: str
@@ -89,7 +89,7 @@ def kinds_of(example: Example) -> dict[str, str]:
 
 
 def slice_by_kind(examples: Sequence[Example], answers: Answers) -> list[Slice]:
-    """Return every slice of at least `MIN_ROWS` rows; a kind with one value only is left out."""
+    """Return every slice of at least `MIN_ROWS` rows; a kind with only one value is left out."""
     kinds = [kinds_of(example) for example in examples]
     found: list[Slice] = []
     for kind in _KINDS:
@@ -119,7 +119,7 @@ def _slice(kind: str, value: str, inside: NDArray[np.bool_], answers: Answers) -
 
 
 def _place(value: str) -> tuple[float, str]:
-    """Return what sorts values by their first number, then by name: lengths come in order."""
+    """Return a sort key: by the first number, then by name, so that lengths come in order."""
     number = re.search(r"\d+", value)
     rank = float(number[0]) if number else -1.0
     return (rank + 0.5 if value.startswith("over") else rank, value)

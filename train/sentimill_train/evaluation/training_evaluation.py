@@ -1,4 +1,4 @@
-"""The evaluation at the end of training: a draft bundle is judged, and may be refused."""
+"""The evaluation at the end of training: a draft bundle is evaluated, and may be refused."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from sentimill_train.evaluation.result import Contender, Judgement
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationConfig:
-    """How a new bundle is judged.
+    """How a new bundle is evaluated.
 
-    on: labelled files besides the test split. gate: a bundle that the new one may not be
-    significantly worse than on any of those sets, unless allow_worse. baselines: fit plain models
-    on the rows that the student learned from, and judge them too.
+    on: labelled files in addition to the test split. gate: the previous bundle; the new one is
+    refused if it is significantly worse on any set, unless allow_worse. baselines: also fit simple
+    models on the rows that the student learned from, and evaluate them.
     """
 
     on: tuple[str, ...] = ()
@@ -39,7 +39,7 @@ class EvaluationConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationInputs:
-    """What was read for the evaluation. samples: the test split first."""
+    """The inputs of the evaluation. samples: the test split comes first."""
 
     config: EvaluationConfig
     parted: Parted
@@ -49,7 +49,7 @@ class EvaluationInputs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluated:
-    """What the evaluation found. verdict: None without a previous bundle. report: one HTML page."""
+    """Results of the evaluation. verdict: None without a previous bundle. report: an HTML page."""
 
     judgement: Judgement
     verdict: Verdict | None
@@ -57,9 +57,9 @@ class Evaluated:
 
 
 def load_for_evaluation(path: Path) -> Classifier:
-    """Load a bundle for figures that do not depend on this machine's fastest engine.
+    """Load a bundle with the same engine on every machine, so that its figures are comparable.
 
-    That is ONNX Runtime on the CPU, in fp32, or in what a compact bundle has in its place.
+    The engine is ONNX Runtime on the CPU, in fp32, or in the precision of a compact bundle.
     """
     listed = open_bundle(path).manifest.precisions
     precision: Precision = "fp32" if "fp32" in listed else "auto"
@@ -67,9 +67,9 @@ def load_for_evaluation(path: Path) -> Classifier:
 
 
 def base_contender(base: Path, labels: tuple[str, ...]) -> Contender | None:
-    """Return the model in *base* as it was before training; None where it has no such answers.
+    """Return the model in *base* as it was before training; None if it cannot be compared.
 
-    An encoder alone, a bundle without a graph, and a bundle with other labels have none.
+    An encoder without a head, a bundle without a graph, and one with other labels cannot.
     """
     try:
         classifier = load_for_evaluation(base)
@@ -89,13 +89,13 @@ def read_evaluation(
     columns: Columns,
     trained_on: Sequence[Sequence[Source]],
 ) -> EvaluationInputs:
-    """Read all that the evaluation needs, so that a fault in it is reported before training.
+    """Read all that the evaluation needs, so that errors in it are reported before training.
 
-    A text that is trained on is taken out of every other set. trained_on: the files of this
-    training and those of its base; the files of the gate's bundle are added to them.
+    Texts of the training and validation rows are removed from the files in *config.on*. trained_on:
+    the files of this training and of its base; those of the gate's bundle are added to them.
 
     Raises:
-        TableError: a set holds nothing to judge on. InputError: LABELS_DIFFER.
+        TableError: a set has no row to evaluate on. InputError: LABELS_DIFFER.
     """
     texts = "\0".join(example.text for example in parted.test)
     test = Sample(
@@ -128,20 +128,20 @@ def evaluate_draft(
     curve: Sequence[Epoch],
     notes: list[str],
 ) -> Evaluated:
-    """Judge the loaded draft, and the base beside it where that is a bundle with these labels.
+    """Evaluate the loaded draft, and also the base if it is a bundle with these labels.
 
-    base: the folder of the encoder, whose word vectors the static baseline takes.
-    started_from_base: the weights were those of *base*, and not random.
-    The report names wrong answers by row and holds no review: it goes into the bundle.
+    base: the folder of the encoder; the static baseline uses its word vectors. started_from_base:
+    training started from the weights of *base*, not from random ones. The report names wrong
+    answers by row, without texts, because it goes into the bundle.
 
     Raises:
         BundleError: WORSE_THAN_PREVIOUS, with every figure that fell.
     """
     manifest = classifier.bundle.manifest
     before = base_contender(base, classifier.labels) if started_from_base else None
-    # The gate's bundle comes first. Where the base is that bundle, it answers once, as the base.
+    # The gate's bundle comes first. If the base is that bundle, it is evaluated once, as the base.
     contenders = list({c.name: c for c in (inputs.previous, before) if c is not None}.values())
-    # Where the rows of train have no labels, there is nothing to fit a plain model on.
+    # A baseline needs at least two labels in train.
     if inputs.config.baselines and len({e.label for e in inputs.parted.train}) > 1:
         contenders += baseline_contenders(
             inputs.parted.train,
@@ -163,8 +163,8 @@ def evaluate_draft(
         notes = [*notes, f"This bundle is {verdict.sentence()}."]
     if verdict is not None and not verdict.passed and not inputs.config.allow_worse:
         raise BundleError(
-            f"the new bundle is {verdict.sentence()}: it was not written; train it otherwise, or"
-            " add --allow-worse to have it all the same",
+            f"the new bundle is {verdict.sentence()}: it was not written; train with other"
+            " settings, or add --allow-worse to write it anyway",
             reason="WORSE_THAN_PREVIOUS",
         )
     worst = [mistake for one in answered for mistake in worst_mistakes(one, texts=False)]

@@ -1,1 +1,1 @@
-"""Student to ONNX, in several precisions, each behind an acceptance test."""
+"""Exports a student to ONNX in several precisions, each of which must pass an acceptance test."""

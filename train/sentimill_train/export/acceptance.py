@@ -1,4 +1,4 @@
-"""The gate of a precision: close enough to fp32 on real rows, and independent of the batch."""
+"""The gate of a precision: it must be close to fp32 on real rows, and independent of the batch."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from sentimill_train.metrics.classification import Answers, Floats, ece, macro_f
 from sentimill_train.metrics.intervals import Figure, error_bound, figures
 
 FEWEST_ROWS: Final = 300
-"""Rows that the gate needs, with or without labels. With fewer even full agreement would not show
+"""Rows that the gate needs, with or without labels. With fewer, even full agreement would not prove
 `SURE_AGREEMENT`: 0.99 ** 299 is just below 5 %."""
 
 MANY_LABELS: Final = 2000
-"""With so many labelled rows the measured change of F1 and of the calibration error decides. With
-fewer the chance of the sample is larger than the limits, and so their intervals decide."""
+"""From this many labelled rows on, the measured changes of F1 and ECE decide. With fewer rows the
+sampling error is larger than the limits, so the intervals of the changes decide."""
 
 AGREEMENT: Final = 0.995
 SURE_AGREEMENT: Final = 0.99
@@ -37,12 +37,12 @@ class PrecisionCheck(msgspec.Struct, frozen=True, kw_only=True):
     """A precision compared with fp32 on the same rows.
 
     agreement: share of the rows with the same label. sure_agreement: the lower end of its one-sided
-    95 % interval (Clopper and Pearson 1934). macro_f1_drop: fp32's minus its own, and ece_change:
-    its own minus fp32's, with 95 % intervals, on the labelled rows; None without any. invariant:
-    from `is_invariant`. golden: the bundle's golden texts come out close enough for it to load.
-    max_logit_difference: the largest over all rows and labels. engine: what computed it.
-    temperature: its own, fitted on `fitted_on` rows that judge nothing; fp32's where that is 0.
-    threshold: its own, chosen on the same rows; None keeps the bundle's.
+    95 % interval (Clopper and Pearson 1934). macro_f1_drop: of fp32 minus that of the precision;
+    ece_change: of the precision minus that of fp32; both with 95 % intervals on the labelled rows,
+    None without any. invariant: from `is_invariant`. golden: the probs of the golden texts are
+    close enough for the bundle to load. max_logit_difference: the largest over all rows and labels.
+    engine: the one that ran the precision. temperature: fitted on `fitted_on` other rows; that of
+    fp32 if `fitted_on` is 0. threshold: chosen on the same rows; None keeps that of the bundle.
     """
 
     precision: str
@@ -84,10 +84,10 @@ class PrecisionCheck(msgspec.Struct, frozen=True, kw_only=True):
             f"{self.precision} {'passes' if self.passed else 'does not pass'} its gate on"
             f" {self.rows:,} rows in {self.engine}, with {calibrated}:"
             f" {self.agreement:.2%} of the labels are those of fp32 (at least {AGREEMENT:.1%}),"
-            f" and surely {self.sure_agreement:.2%} (at least {SURE_AGREEMENT:.1%}),"
+            f" with a lower bound of {self.sure_agreement:.2%} (at least {SURE_AGREEMENT:.1%}),"
             f"{self._labelled()} a text gets"
             f" {'the same bits' if self.invariant else 'other bits'} in other batches, and the"
-            f" golden texts {'come out' if self.golden else 'do not come out'}."
+            f" golden texts get {'the same' if self.golden else 'other'} probs."
         )
 
     def _labelled(self) -> str:
@@ -104,7 +104,7 @@ class PrecisionCheck(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _within(change: Figure | None, least: float, most: float) -> bool:
-    """Whether *change* is within its limits; with few labels, whether it may be."""
+    """Whether *change*, or with few labels a part of its interval, is within the limits."""
     if change is None:
         return True
     if change.rows >= MANY_LABELS:
@@ -113,7 +113,7 @@ def _within(change: Figure | None, least: float, most: float) -> bool:
 
 
 class NotJudged(msgspec.Struct, frozen=True, kw_only=True):
-    """A precision that this machine cannot run. why: the reason, worded to follow a colon."""
+    """A precision that this machine cannot run. why: the reason, as the end of a sentence."""
 
     precision: str
     why: str
@@ -129,10 +129,10 @@ Outcome = PrecisionCheck | NotJudged
 
 
 def check_row_count(rows: int) -> None:
-    """Raise InputError TOO_FEW_ROWS when the gate could not decide; ask before any graph runs."""
+    """Raise InputError TOO_FEW_ROWS if the gate cannot decide. Call it before any graph runs."""
     if rows < FEWEST_ROWS:
         raise InputError(
-            f"the gate needs {FEWEST_ROWS:,} held-out rows and was given {rows:,}: give more with"
+            f"the gate needs {FEWEST_ROWS:,} held-out rows but got {rows:,}: give more with"
             " --on; they need no labels",
             reason="TOO_FEW_ROWS",
         )
@@ -143,8 +143,8 @@ def compare_answers(
 ) -> tuple[float, float, Figure | None, Figure | None]:
     """Return `agreement`, `sure_agreement`, `macro_f1_drop` and `ece_change` of a `PrecisionCheck`.
 
-    reference, found: what fp32 and the other precision say of the same held-out rows. The gold of a
-    row without a label is NO_LABEL.
+    reference, found: the answers of fp32 and of the other precision to the same held-out rows. The
+    gold of a row without a label is NO_LABEL.
     """
     rows, other = len(reference.gold), int((reference.predicted != found.predicted).sum())
     bound = float(error_bound(other, rows, 1 - _SURENESS))
@@ -169,13 +169,13 @@ def _changes(reference: Answers, found: Answers) -> tuple[Figure | None, Figure 
 
 
 def is_invariant(run: Run, rows: Rows, pad_id: int) -> bool:
-    """Whether a text gets the same bits alone and among others, in any order, at any padding.
+    """Whether a text gets the same bits alone and in a batch, in any order, at any padding.
 
-    Among the others are the oddest rows there can be: random ids, and one id over and over, whose
-    states are far from those of reviews. The first text is in the largest batch of the longest
-    rows. The others are in batches of a random size, padded to a random length, since an engine may
-    add in another order by either. One long text is cut to every length: where an engine works in
-    blocks, one token may be left over for the last block.
+    Each batch has two extreme rows, random ids and one repeated id, whose states are far from those
+    of reviews. The first text is tested in the largest batch of the longest rows. The others are
+    tested in batches of random size and padding, since either may change the order in which an
+    engine adds. One long text is cut to every length: if an engine works in blocks, one token may
+    be left for the last block.
     """
     draw = np.random.default_rng(0)
     bounds = zip(rows.starts[:-1], rows.starts[1:], strict=True)

@@ -1,4 +1,4 @@
-"""The rows that a precision is judged on, and others that its temperature is fitted on."""
+"""Reads the rows that a precision is tested on, and others to fit its temperature on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class GateRows:
     """Rows of the same files; no text is in both.
 
     judged: the rows that the gate compares, with or without labels. fitted: labelled validation
-    rows; none where no file has splits.
+    rows; none if no file has splits.
     """
 
     judged: Rows
@@ -29,11 +29,11 @@ class GateRows:
 def read_gate_rows(opened: Bundle, on: tuple[str, ...], columns: Columns) -> GateRows:
     """Return the rows of the files *on* that the model has not learned from.
 
-    A file without splits is judged on as a whole and gives no rows to fit on: a temperature that
-    was fitted on the rows that judge it would flatter it.
+    All rows of a file without splits are used for the test, and none to fit a temperature: if the
+    same rows did both, the result would be too good.
 
     Raises:
-        TableError: a file is not usable, or has no row to judge on.
+        TableError: a file is not usable, or has no row to test on.
     """
     manifest = opened.manifest
     read = partial(

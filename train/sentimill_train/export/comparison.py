@@ -1,4 +1,4 @@
-"""Makes other precisions of a bundle's fp32 graph, and compares each with it on the same rows."""
+"""Makes other precisions of a bundle's fp32 graph, and compares them with it on the same rows."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ _ENGINES: Final = {
     "fp16": f"{_CPU}, where most products are computed in float32",
     "bf16": "OpenVINO on the CPU",
 }
-_FEWEST_FITTED: Final = 200  # with fewer rows, one odd row would change the temperature
-_CALIBRATION_TEXTS: Final = 64  # starter reviews, 4,000 tokens: their activations guide rounding
+_FEWEST_FITTED: Final = 200  # with fewer rows, one outlier would change the temperature
+_CALIBRATION_TEXTS: Final = 64  # starter reviews, 4,000 tokens, for statistics of activations
 
 
 class Comparison:
-    """Compares precisions with fp32 on *rows*, each with a temperature and threshold of its own.
+    """Compares precisions with fp32 on *rows*, each with its own temperature and threshold.
 
-    fp32: a graph to use in place of the bundle's own.
+    fp32: a graph to use instead of that of the bundle.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Comparison:
         self._temperature = opened.manifest.precision(_FP32).temperature
 
     def make_int8(self, *, small: bool, float_values: bool) -> bytes:
-        """Return the int8 graph; small: with its word vectors in int8 too."""
+        """Return the int8 graph; small: with word vectors in int8 too, and no unused positions."""
         self._say("making int8")
         texts = [e.text for e in read_examples("starter")]
         chosen = texts[:: max(1, len(texts) // _CALIBRATION_TEXTS)]
@@ -72,9 +72,9 @@ class Comparison:
         return trim_positions(quantize_embeddings(made), self._manifest.max_tokens)
 
     def check_bf16(self) -> Outcome:
-        """Compare fp32 with itself as an engine that serves rounds it to bf16.
+        """Compare fp32 with bf16, to which a serving engine rounds the fp32 graph.
 
-        Lengths are rounded up as in service, for the same bits at any padding.
+        Lengths are rounded up as in serving, to get the same bits at any padding.
         """
         self._say("loading bf16")
         try:
@@ -90,7 +90,7 @@ class Comparison:
         except BundleError as error:
             if error.reason != "BUNDLE_GOLDEN_MISMATCH":
                 raise
-            return NotJudged(precision="bf16", why="the golden texts do not come out")
+            return NotJudged(precision="bf16", why="the golden texts get other probs")
 
     def check(self, precision: str, run: Run) -> PrecisionCheck:
         """Compare the answers of *run* with those of fp32."""
@@ -123,7 +123,7 @@ class Comparison:
 
     @cached_property
     def _of_fp32(self) -> tuple[NDArray[np.float32], float]:
-        """The logits of fp32, and the best temperature for the rows to fit on, if there are any."""
+        """The logits of fp32, and its best temperature for the rows to fit on (1 without any)."""
         self._say_answering(_FP32)
         run = open_graph(self.fp32)
         logits, best = self._logits(run, self._judged), 1.0
@@ -136,13 +136,13 @@ class Comparison:
         self._say(f"answering {rows:,} rows in {precision}")
 
     def _calibrated(self, run: Run, rows: Rows, best: float) -> tuple[float, float | None]:
-        """Return the temperature of a precision, and its threshold where it has one of its own.
+        """Return the temperature of a precision, and its threshold if it has its own.
 
-        best: the best temperature of fp32 for *rows*. The temperature is fp32's times what the
-        precision changes about the best one for these rows. Where they are the rows that training
-        calibrated on, this is the temperature fitted on them. On other rows a plain fit would also
-        take in how they differ from those, which fp32's has not, and the two could not be compared.
-        The threshold is chosen as training chose it.
+        best: the best temperature of fp32 for *rows*. The temperature of fp32 in the bundle is
+        multiplied by the ratio of the best temperatures of the precision and of fp32 for *rows*. If
+        training calibrated on the same rows, the result is the best temperature itself. On other
+        rows, the ratio keeps their difference from the training rows out of the result, so that it
+        stays comparable with the temperature of fp32. The threshold is chosen as in training.
         """
         logits = self._logits(run, rows)
         temperature = self._temperature * find_temperature(logits, rows.gold) / best
@@ -161,7 +161,7 @@ class Comparison:
         return Answers(self._manifest.labels, rows.gold, probs)
 
     def _replays(self, run: Run, precision: str, temperature: float) -> bool:
-        """Whether the golden texts come out close enough for a bundle to load."""
+        """Whether the probs of the golden texts are close enough for a bundle to load."""
         golden = self._manifest.golden
         texts = [each.text for each in golden]
         found = text_logits(run, self._encoder, self._manifest.pad_id, texts)

@@ -1,7 +1,7 @@
-"""Exports a student to one fused fp32 ONNX graph, and checks that it answers as torch does.
+"""Exports a student to one fused fp32 ONNX graph, and checks that it gives the answers of torch.
 
-torch's TorchScript exporter with eager attention gives a graph that ONNX Runtime's transformer
-optimizer can fuse. With sdpa attention, or with the exporter on torch.export, it fuses nothing.
+The transformer optimizer of ONNX Runtime can fuse the graph that torch's TorchScript exporter makes
+with eager attention. With sdpa attention, or the exporter on torch.export, it fuses nothing.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ Run = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
 FP32_FILE: Final = "onnx/fp32.onnx"
 
 PARITY_LIMIT: Final = 1e-4
-"""The largest difference of a logit between torch and the graph that counts as float noise."""
+"""The largest difference of a logit between torch and the graph that rounding may cause."""
 
 OPSET: Final = 17
-"""The ONNX operator set. The quantizers write nodes of this one."""
+"""The ONNX operator set, also of the nodes that the quantizers write."""
 _FUSED: Final = ("bert", "roberta", "distilbert")  # the families that the optimizer can fuse
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """An exported graph in memory, and how closely it agrees with torch."""
+    """An exported graph in memory, and its largest difference from torch."""
 
     data: bytes
     run: Run
@@ -65,12 +65,12 @@ class Graph:
 def export_fp32(folder: Path, exporter: Callable[[Student, Path], bytes] | None = None) -> Graph:
     """Return the graph of the student saved in *folder*.
 
-    Inputs `input_ids` and `attention_mask` int64 (rows, tokens), both sizes free; output `logits`
-    float32 (rows, labels). exporter: writes and reads files in the empty folder that it is given,
-    and returns the fused graph; torch's exporter and ONNX Runtime's optimizer by default.
+    Inputs `input_ids` and `attention_mask` int64 (rows, tokens), both sizes dynamic; output
+    `logits` float32 (rows, labels). exporter: returns the fused graph, and may use the empty folder
+    that it gets for files; torch's exporter and ONNX Runtime's optimizer by default.
 
     Raises:
-        BundleError: EXPORT_NOT_FUSED, or EXPORT_PARITY with the figure.
+        BundleError: EXPORT_NOT_FUSED, or EXPORT_PARITY with the difference.
     """
     student = load_student(folder, attention="eager")
     with tempfile.TemporaryDirectory(prefix="sentimill-") as work, _quiet():
@@ -84,7 +84,7 @@ def export_fp32(folder: Path, exporter: Callable[[Student, Path], bytes] | None 
 def open_graph(data: bytes) -> Run:
     """Return a function from ids and mask, both (rows, tokens) int64, to logits, on the CPU.
 
-    It computes the same as an engine that serves.
+    It gives the same results as a serving engine.
 
     Raises:
         EngineError: ENGINE_LOAD_FAILED, or ENGINE_BAD_GRAPH.
@@ -100,7 +100,7 @@ def open_graph(data: bytes) -> Run:
 
 
 def graph_logits(run: Run, rows: Rows, pad_id: int) -> NDArray[np.float32]:
-    """Return the logits that a graph gives *rows*, in their order: (rows, labels)."""
+    """Return the logits of a graph for *rows*, in their order: (rows, labels)."""
     parts: dict[int, NDArray[np.float32]] = {}
     for chosen in plan_batches(rows.lengths().tolist(), BATCH_TOKENS["cpu"]):
         parts.update(zip(chosen, run(*pad_rows(rows, chosen, pad_id)), strict=True))
@@ -110,7 +110,7 @@ def graph_logits(run: Run, rows: Rows, pad_id: int) -> NDArray[np.float32]:
 def text_logits(
     run: Run, encoder: TextEncoder, pad_id: int, texts: Sequence[str]
 ) -> list[NDArray[np.float32] | None]:
-    """Return the logits (1, labels) of each text by itself; None for one that cannot be read."""
+    """Return the logits (1, labels) of each text, run alone; None if it cannot be read."""
     return [
         None if isinstance(text, TextError) else run(*pad([text.ids], pad_id))
         for text in encoder.encode(texts)
@@ -118,10 +118,10 @@ def text_logits(
 
 
 def check_parity(student: Student, run: Run) -> tuple[float, int]:
-    """Return the largest difference of a logit from torch, and over how many rows.
+    """Return the largest difference of a logit from torch, and the number of rows compared.
 
     Raises:
-        BundleError: EXPORT_PARITY when it is above `PARITY_LIMIT` or no number.
+        BundleError: EXPORT_PARITY if it is above `PARITY_LIMIT` or NaN.
     """
     worst, rows = 0.0, 0
     for batch in _parity_batches(student):
@@ -134,7 +134,7 @@ def check_parity(student: Student, run: Run) -> tuple[float, int]:
         if not worst <= PARITY_LIMIT:
             raise BundleError(
                 f"the exported graph differs from torch by {worst:.2e} in a logit, the limit is"
-                f" {PARITY_LIMIT:.0e}: no bundle was written; report it with the base model's name",
+                f" {PARITY_LIMIT:.0e}: no bundle was written; report this, with the base model",
                 reason="EXPORT_PARITY",
             )
     return worst, rows
@@ -173,7 +173,7 @@ def _trace_and_fuse(student: Student, work: Path) -> bytes:
     if config.model_type not in _FUSED:
         return raw.read_bytes()  # the graph is correct, but slower
     options = FusionOptions("bert")
-    # The session fuses norms where that is faster, which it is not on a CPU (`onnx_session`).
+    # The session fuses norms if that is faster, which it is not on a CPU (`onnx_session`).
     options.enable_skip_layer_norm = False
     model = optimize_model(
         str(raw),
@@ -181,7 +181,7 @@ def _trace_and_fuse(student: Student, work: Path) -> bytes:
         num_heads=config.num_attention_heads,
         hidden_size=config.hidden_size,
         optimization_options=options,
-        opt_level=0,  # these fusions alone: a session does the rest when it loads the graph
+        opt_level=0,  # only these fusions: a session does the rest when it loads the graph
     )
     model.save_model_to_file(str(raw))
     return raw.read_bytes()
@@ -190,7 +190,7 @@ def _trace_and_fuse(student: Student, work: Path) -> bytes:
 def _check_fused(data: bytes, config: PreTrainedConfig) -> None:
     """Raise BundleError EXPORT_NOT_FUSED unless every attention block is one node.
 
-    config: of the student whose graph *data* is. Families that the optimizer cannot fuse pass.
+    config: of the exported student. Families that the optimizer cannot fuse pass.
     """
     if config.model_type not in _FUSED:
         return
@@ -207,10 +207,9 @@ def _check_fused(data: bytes, config: PreTrainedConfig) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the warnings that exporters give on every run and that nobody can act on."""
+    """Silence the warnings that exporters give on every run, and that users cannot avoid."""
     disabled = logging.root.manager.disable
-    # The optimizer logs through a dozen loggers without a common parent, and warns of small
-    # vocabularies.
+    # The optimizer uses a dozen loggers without a common parent, and warns of small vocabularies.
     logging.disable(max(disabled, logging.WARNING))
     try:
         with warnings.catch_warnings():

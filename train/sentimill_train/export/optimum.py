@@ -1,8 +1,8 @@
-"""Exports to ONNX with optimum in place of our exporter and optimizer, behind the same gates.
+"""Exports to ONNX with optimum instead of our exporter and optimizer, with the same checks.
 
-It runs in an environment of its own, with the older transformers that optimum-onnx needs.
-optimum's quantizer is not used: its dynamic int8 has one activation scale for a tensor, so the
-answer to a text would depend on its batch. int8 is made of this fp32 graph as of ours.
+It needs a separate environment, with the older transformers that optimum-onnx requires. optimum's
+quantizer is not used: its dynamic int8 has one activation scale for a tensor, so the answer to a
+text would depend on its batch. int8 is made from this fp32 graph in the same way as from ours.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sentimill_train.model.student import Student
 
 
 def export_with_optimum(folder: Path) -> Graph:
-    """Return the graph of the student saved in *folder*; as `export_fp32`, with its errors."""
+    """Return the graph of the student saved in *folder*. Raises the errors of `export_fp32`."""
     return export_fp32(folder, _optimised)
 
 
@@ -41,8 +41,8 @@ def _optimised(student: Student, work: Path) -> bytes:
     raw = work / "model.onnx"
     config = PooledHead(student.config, task="text-classification")
     export(student, config, raw, opset=OPSET)
-    # The same as the default exporter: the fusions for transformers alone, and norms by themselves,
-    # which take a quarter of the time on a CPU.
+    # As in the default exporter: only the fusions for transformers, and no norms fused with sums,
+    # because plain norms take a quarter of the time on a CPU.
     ORTOptimizer([raw], student.config).optimize(
         OptimizationConfig(
             optimization_level=0,

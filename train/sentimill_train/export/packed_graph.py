@@ -1,13 +1,13 @@
-"""Rewrites a graph so that it computes no padding: the tokens of all texts stand in one sequence.
+"""Rewrites a graph so that it computes no padding: the tokens of all texts form one sequence.
 
-ONNX Runtime has such attention (PackedMultiHeadAttention) on CUDA devices only. So a bundle with an
-fp16 graph also has its packed form, for GPUs. The words are looked up in (rows, tokens) as before.
-The tokens of texts are gathered from there, and behind the last norm they are put back, with zeros
-in between.
+ONNX Runtime has such attention (PackedMultiHeadAttention) only on CUDA devices. So a bundle with an
+fp16 graph also has its packed form, for GPUs. The embeddings are computed in (rows, tokens) as
+before. Then the tokens of texts are gathered, and after the last norm they are scattered back, with
+zeros for padding.
 
-PackedMultiHeadAttention adds no bias, and needs none. The bias of the keys adds one number to all
-scores of a query, and softmax cancels it. The bias of the values passes through the attention
-unchanged, because its weights sum to 1. It is added to the bias of the projection that follows.
+PackedMultiHeadAttention has no key and value bias, and needs none. The key bias adds the same
+number to all scores of a query, and softmax cancels it. The value bias passes through the attention
+unchanged, because its weights sum to 1, so it is added to the bias of the next projection.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 
 _MS: Final = "com.microsoft"
 _TOKENWISE: Final = ("Add", "BiasGelu", "FastGelu", "SkipLayerNormalization")
-"""Operators besides MatMul and Attention that may stand between the embeddings and the last norm.
-The result of each for a token depends on that token alone."""
+"""Operators other than MatMul and Attention that may be between the embeddings and the last norm.
+Each computes the result for a token only from that token."""
 _NEW_INPUTS: Final = {
     "token_positions": (TensorProto.INT64, ["n"]),
     "token_offset": (TensorProto.INT32, ["rows", "tokens"]),
@@ -42,9 +42,9 @@ class _UnknownGraphError(Exception):
 
 
 def pack_graph(data: bytes) -> bytes | None:
-    """Return the graph *data* without padding, or None where it is not like ours.
+    """Return the packed form of the graph *data*, or None if its structure is not known.
 
-    data: an encoder as `export.onnx` writes it, in fp32 or fp16.
+    data: an encoder from `export.onnx`, in fp32 or fp16.
     """
     try:
         model = OnnxModel(onnx.load_model_from_string(data))
@@ -60,8 +60,8 @@ def _rewrite(model: OnnxModel) -> None:
     if len(embeddings) != 1 or len(embeddings[0].output) < 2:
         raise _UnknownGraphError
     states, lengths = embeddings[0].output[:2]
-    # A session fuses each norm with the two sums before it on a GPU, but only for states in (rows,
-    # tokens, channels).
+    # On a GPU, a session would fuse each norm with the two sums before it, but only for states in
+    # (rows, tokens, channels).
     FusionSkipLayerNormalization(model, shape_infer=False).apply()
     FusionBiasSkipLayerNormalization(model).apply()
     model.topological_sort()
@@ -80,7 +80,7 @@ def _rewrite(model: OnnxModel) -> None:
 
 
 def _check_between(model: OnnxModel, states: str, last: str, lengths: str) -> None:
-    """Raise unless every node between *states* and *last* works on each token alone, or attends."""
+    """Raise unless all nodes from *states* to *last* are attention, or work on single tokens."""
     inside = {states}
     for node in model.nodes():  # each comes after the nodes that make its inputs
         others = [name for name in node.input if name not in inside]
@@ -129,7 +129,7 @@ def _replace_attention(model: OnnxModel, node: NodeProto) -> None:
 
 
 def _move_bias(model: OnnxModel, attended: str, bias: NDArray[np.generic]) -> None:
-    """Add *bias*, of the values of *attended*, to the bias of the projection that follows."""
+    """Move *bias*, the value bias of *attended*, into the bias of the next projection."""
     product = _only_user(model, attended, "MatMul")
     norm = _only_user(model, product.output[0], "SkipLayerNormalization")
     if norm.input[0] != product.output[0]:
@@ -141,7 +141,7 @@ def _move_bias(model: OnnxModel, attended: str, bias: NDArray[np.generic]) -> No
 
 
 def _only_user(model: OnnxModel, name: str, kind: str) -> NodeProto:
-    """Return the node of *kind* that alone takes *name*."""
+    """Return the node that takes *name*; raise unless there is exactly one, and of *kind*."""
     users: list[NodeProto] = model.input_name_to_nodes().get(name, [])
     if len(users) != 1 or users[0].op_type != kind:
         raise _UnknownGraphError
@@ -149,7 +149,7 @@ def _only_user(model: OnnxModel, name: str, kind: str) -> NodeProto:
 
 
 def _gather_and_restore(model: OnnxModel, states: str, last: str, width: int) -> None:
-    """Gather the tokens of texts from *states*; put their *last* states back where they were."""
+    """Gather the tokens of texts from *states*, and scatter their *last* states back."""
     flat, packed, restored = f"{states}_flat", f"{states}_packed", f"{last}_restored"
     model.replace_input_of_all_nodes(states, packed)
     model.replace_input_of_all_nodes(last, restored)

@@ -31,15 +31,15 @@ _ITEM: Final = re.compile(r"<li><p>(.*?)</p></li>", re.DOTALL)
 
 
 def of_rebuilt(card: str, report: str) -> tuple[str, str]:
-    """Return card and report of a compact bundle whose fp32 was made again from its weights."""
+    """Return card and report of a compact bundle whose fp32 was rebuilt from its weights."""
     lead = f'<p class="lead">{escape(_REBUILT.replace("`report.html`", "this page"))}</p>\n'
     return card.replace(COMPACT, _REBUILT), report.replace(_SMALL, lead)
 
 
 def card_with(card: str, outcomes: Sequence[Outcome], small: str | None = None) -> str:
-    """Return the model *card* with *outcomes* in place of earlier ones of the same precisions.
+    """Return the model *card* with *outcomes* instead of earlier ones of the same precisions.
 
-    small: a paragraph on compact bundles. With it, the section has this and *outcomes* alone.
+    small: a paragraph on compact bundles. With it, the section has only this and *outcomes*.
     """
     before, _, section = card.partition(_HEADING)
     lines = _merged([] if small else section.strip().split("\n\n"), outcomes)
@@ -48,9 +48,9 @@ def card_with(card: str, outcomes: Sequence[Outcome], small: str | None = None) 
 
 
 def report_with(report: str, outcomes: Sequence[Outcome], *, small: bool = False) -> str:
-    """Return the page *report* with the same section; another page than ours stays as it is.
+    """Return the page *report* with the same section; a page without our marks is not changed.
 
-    small: the bundle is compact, and the page says first that its figures are those of fp32.
+    small: the bundle is compact, and the page first says that its figures are those of fp32.
     """
     if small:
         report = report.replace(_LEAD, _SMALL + _LEAD, 1)
@@ -65,7 +65,7 @@ def report_with(report: str, outcomes: Sequence[Outcome], *, small: bool = False
 def _merged(
     earlier: Sequence[str], outcomes: Sequence[Outcome], *, escaped: bool = False
 ) -> list[str]:
-    """Return the sentences on precisions that were not tried again, then those of *outcomes*."""
+    """Return the earlier sentences on precisions that are not in *outcomes*, then the new ones."""
     again = {outcome.precision for outcome in outcomes}
     kept = [line for line in earlier if line and line.partition(" ")[0] not in again]
     new = [outcome.sentence() for outcome in outcomes]

@@ -28,9 +28,9 @@ from sentimill_train.export.rebuilt_fp32 import with_fp32
 from sentimill_train.optional_packages import check_installed
 
 LowPrecision = Literal["int8", "fp16", "bf16"]
-"""A precision besides fp32."""
+"""A precision other than fp32."""
 Exporter = Literal["default", "optimum"]
-"""What exports the fp32 graph: training, or optimum."""
+"""The source of the fp32 graph: that of training, or a new export with optimum."""
 
 _FP32: Final = "fp32"
 _INT8: Final = "int8"
@@ -47,17 +47,17 @@ class Exported:
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """Write *bundle* again to *out*, with those of *precisions* that pass their gate.
+    """Write *bundle* to *out*, with those of *precisions* that pass their gate.
 
-    A compact bundle has no fp32 graph to compare with: it is made again from its weights, and kept.
+    A compact bundle has no fp32 graph to compare with, so it is rebuilt from the weights, and kept.
 
     on: files that the model has not learned from, 300 rows or more in all, with or without labels.
-    Of a file that it was trained on, or that has splits, only the test rows judge, and temperatures
-    are fitted on the validation rows. precisions: int8 for CPUs, fp16 for GPUs, bf16 for CPUs that
-    have it; bf16 can only be judged on such a CPU. The other precisions of the bundle stay, unless
-    fp32 is replaced. compact: for shipping, int8 alone, with word vectors in int8, and weights to
-    train on in fp16. float_values: see `int8_graph`. exporter: `optimum` exports fp32 again, by
-    `export_with_optimum`, and makes the others but bf16 of that.
+    Of a file with splits, or that the model was trained on, the gate uses the test rows, and
+    temperatures are fitted on the validation rows. precisions: int8 for CPUs, fp16 for GPUs, bf16
+    for CPUs that have it; bf16 can only be tested on such a CPU. Other precisions of the bundle
+    stay, unless fp32 is replaced. compact: for shipping, with only int8, word vectors in int8 too,
+    and weights for further training in fp16. float_values: see `int8_graph`. exporter: `optimum`
+    exports fp32 again, with `export_with_optimum`, and makes int8 and fp16 from it.
     """
 
     bundle: Path
@@ -71,14 +71,14 @@ class Export:
     overwrite: bool = False
 
     def run(self, say: Callable[[str], None] = lambda stage: None) -> Exported:
-        """Make, judge and write. say: is told what is being done.
+        """Make, test and write the precisions. say: called with the name of each step.
 
         Raises:
-            UsageError: *out* is taken; *compact* with another precision than int8; or the exporter
+            UsageError: *out* exists; *compact* with another precision than int8; or the exporter
                 optimum with bf16, or without its package.
-            TableError, InputError: too few rows to judge on.
-            BundleError: *bundle* does not verify, or has neither fp32 nor weights; or int8 cannot
-                be made of its graph; or a compact bundle, or optimum's fp32, did not pass.
+            TableError, InputError: too few rows to test on.
+            BundleError: *bundle* is not valid, or has neither fp32 nor weights; or int8 cannot
+                be made from its graph; or a compact bundle, or optimum's fp32, did not pass.
         """
         self._check_options()
         opened = open_bundle(self.bundle)
@@ -126,21 +126,21 @@ class Export:
         check_writable(self.out, overwrite=self.overwrite)
         if self.compact and self.precisions != (_INT8,):
             raise UsageError(
-                f"--compact has int8 alone, and --precision asks for {', '.join(self.precisions)}:"
-                " leave one of the two out",
+                f"--compact writes only int8, but --precision asks for"
+                f" {', '.join(self.precisions)}: leave one of the two out",
                 reason="COMPACT_IS_INT8",
             )
         if self.exporter == "optimum":
             if "bf16" in self.precisions:
                 raise UsageError(
-                    "bf16 is judged by loading a bundle, and --exporter optimum has not written one"
-                    " yet: leave it out, and add it with --precision bf16 to the new bundle",
+                    "bf16 is tested by loading a bundle, but with --exporter optimum there is none"
+                    " yet: leave bf16 out, and add it to the new bundle with --precision bf16",
                     reason="EXPORTER_WITHOUT_BF16",
                 )
             check_installed("--exporter optimum", "optimum", extra="optimum")
 
     def _try(self, gate: Comparison, precision: LowPrecision) -> tuple[Outcome, dict[str, bytes]]:
-        """Return the result for *precision*, and its own graphs by their files in the bundle."""
+        """Return the result for *precision*, and its graphs by their file names in the bundle."""
         if precision == "bf16":
             return gate.check_bf16(), {}
         if precision == _INT8:
@@ -208,14 +208,14 @@ def _entry(manifest: Manifest, check: PrecisionCheck, graphs: dict[str, bytes]) 
 
 
 def _outdated(manifest: Manifest, checks: list[Outcome]) -> list[Outcome]:
-    """Return an outcome for each precision that was made of the fp32 graph that is replaced."""
+    """Return an outcome for each precision that was made from the replaced fp32 graph."""
     tried = {check.precision for check in checks}
     why = "it was made of the fp32 that was replaced; add it again with --precision"
     return [NotJudged(precision=name, why=why) for name in manifest.precisions if name not in tried]
 
 
 def _refuse_failed(checks: list[Outcome]) -> None:
-    """Raise BundleError PRECISION_REFUSED: a compact bundle has nothing but these precisions."""
+    """Raise BundleError PRECISION_REFUSED if a check failed: a compact bundle needs all of them."""
     failed = [check.sentence() for check in checks if not check.passed]
     if failed:
         raise BundleError(

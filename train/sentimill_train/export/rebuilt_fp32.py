@@ -1,4 +1,4 @@
-"""Makes the fp32 graph of a compact bundle again, from the weights that it ships to train on."""
+"""Rebuilds the fp32 graph of a compact bundle from its fp16 weights."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _DOCUMENTS: Final = ("README.md", "report.html")
 
 
 def with_fp32(opened: Bundle, out: Path) -> Bundle:
-    """Write *opened* to *out* with the fp32 graph of its weights, and return that bundle.
+    """Write *opened* to *out* with an fp32 graph of its weights, and return that bundle.
 
-    The golden texts keep the probabilities that fp32 gave when the bundle was trained. Its
-    temperature follows from them, and they show that the weights are those of the bundle.
+    The golden texts have the probs of fp32 from when the bundle was trained. They give the
+    temperature, and prove that the weights are those of the bundle.
 
     Raises:
-        BundleError: NO_FP32 where the bundle has no weights either; BUNDLE_GOLDEN_MISMATCH.
+        BundleError: NO_FP32 if the bundle has no weights either; BUNDLE_GOLDEN_MISMATCH.
     """
     manifest = opened.manifest
     if WEIGHTS not in manifest.files or not opened.has(WEIGHTS):
         raise BundleError(
-            f"{opened.path} has neither an fp32 graph to make another precision of, nor"
-            f" {WEIGHTS} to make one from: give the bundle that it was made from",
+            f"{opened.path} has neither an fp32 graph, from which other precisions are made, nor"
+            f" {WEIGHTS} to rebuild it: give the bundle that this one was made from",
             reason="NO_FP32",
         )
     graph = export_fp32(opened.path)
@@ -49,10 +49,10 @@ def with_fp32(opened: Bundle, out: Path) -> Bundle:
 
 
 def _temperature(opened: Bundle, run: Run) -> float:
-    """Return the temperature at which *run* gives the golden probabilities.
+    """Return the temperature at which *run* gives the golden probs.
 
-    The log of the ratio of two probabilities is the difference of their logits over the
-    temperature: the median over the texts is that of their largest and smallest.
+    The log of the ratio of two probs is the difference of their logits divided by the temperature.
+    This is solved for the largest and the smallest prob of each text; the median is returned.
     """
     manifest = opened.manifest
     encoder = encoder_of(manifest, opened.read("tokenizer.json"))
@@ -69,7 +69,7 @@ def _temperature(opened: Bundle, run: Run) -> float:
         probs = probabilities(logits, temperature)[0].tolist()
         if fault := golden_fault(golden, probs, _FP32):
             raise BundleError(
-                f"{opened.path}: {WEIGHTS} is not what the other graphs were made of: a golden"
+                f"{opened.path}: {WEIGHTS} does not belong to the graphs of the bundle: a golden"
                 f" text {fault}",
                 reason="BUNDLE_GOLDEN_MISMATCH",
             )

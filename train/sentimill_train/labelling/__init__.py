@@ -5,6 +5,6 @@
     prompt ─► request loop ─► provider ─► response cache ─► parser ─► soft labels
                │ budget, rate limit        (raw, on disk)   (parsed at every read)
 
-Every reply of a provider is stored as it came and parsed each time it is read, so a better parser
+Every reply of a provider is stored unchanged and parsed each time it is read, so a better parser
 also improves answers that are already paid for.
 """

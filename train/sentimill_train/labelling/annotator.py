@@ -1,4 +1,4 @@
-"""An annotator: a teacher with its prompt, and how its answers become shares."""
+"""An annotator: a teacher with its prompt, which turns answers into soft labels."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ class TeacherSpec:
 
     @classmethod
     def parse(cls, text: str, default_url: str | None = None) -> TeacherSpec:
-        """Read a name. Raises UsageError when it is none."""
+        """Parse a name. Raises UsageError BAD_TEACHER."""
         provider, _, rest = text.partition(":")
         model, at, url = rest.rpartition("@http")
         if not at:
             model, url = rest, ""
         if provider not in ("openai", "anthropic") or not model:
             raise UsageError(
-                f"{text!r} names no teacher: write openai:MODEL, openai:MODEL@URL or"
+                f"{text!r} is not a teacher: write openai:MODEL, openai:MODEL@URL or"
                 " anthropic:MODEL",
                 reason="BAD_TEACHER",
             )
         found = f"http{url}" if at else default_url
         if found is not None and urlsplit(found).scheme not in ("http", "https"):
             raise UsageError(
-                f"{found!r} is no base URL: write http://host:port/v1", reason="BAD_TEACHER"
+                f"{found!r} is not a base URL: write http://host:port/v1", reason="BAD_TEACHER"
             )
         return cls(provider, model, found)
 
@@ -48,7 +48,7 @@ class TeacherSpec:
 def open_teacher(spec: TeacherSpec, *, key: str | None, timeout_s: float) -> Teacher:
     """Return the teacher behind a name.
 
-    key: None where the environment has none, which an endpoint of your own accepts.
+    key: None if the environment has none; an endpoint of your own may accept that.
     """
     from sentimill_train.labelling.providers.anthropic import AnthropicTeacher
     from sentimill_train.labelling.providers.openai import OpenAITeacher
@@ -66,7 +66,7 @@ def open_teacher(spec: TeacherSpec, *, key: str | None, timeout_s: float) -> Tea
 
 @dataclass(slots=True)
 class Annotator:
-    """A teacher with its prompt, and what gold rows say of it.
+    """A teacher with its prompt, and its quality on gold rows.
 
     agreement: the share of gold rows on which its first choice is right; None without gold rows.
     tally: the counts of its calls.
@@ -82,7 +82,7 @@ class Annotator:
 
     @property
     def weight(self) -> float:
-        """The weight of its shares where several annotators are combined."""
+        """The weight of its shares when several annotators are combined."""
         return 1.0 if self.agreement is None else max(self.agreement, 0.01)
 
     def keys(self, text: str) -> list[Key]:
@@ -91,18 +91,18 @@ class Annotator:
         return [self.prompt.key(name, text, vote) for vote in range(self.votes)]
 
     def failure(self, text: str) -> str | None:
-        """Return why there is no answer about *text*: the last failure of any of its questions."""
+        """Return why there is no answer about *text*: the last failure of one of its questions."""
         failures = self.tally.failures
         return next((failures[key] for key in self.keys(text) if key in failures), None)
 
     def raw_shares(self, store: ResponseCache, text: str) -> tuple[float, ...] | None:
-        """Return the stored shares before the temperature; None without enough usable answers."""
+        """Return the stored shares before the temperature; None with too few usable answers."""
         questions = (
             self.prompt.question(self.teacher.name, text, vote) for vote in range(self.votes)
         )
         answers = (stored_answer(store, self.teacher, question) for question in questions)
         found = [answer for answer in answers if answer is not None]
-        if 2 * len(found) <= self.votes:  # most of the votes must be there
+        if 2 * len(found) <= self.votes:  # more than half of the votes are needed
             return None
         return of_votes(found) if self.prompt.mode == "votes" else found[0]
 

@@ -14,7 +14,7 @@ from sentimill_train.labelling.requests.rate_limit import CallRates
 from sentimill_train.labelling.token_prices import Quote
 
 _CALL_S: Final = 1.5
-"""The assumed duration of a call, as usual for a hosted model with a short answer."""
+"""The assumed duration of a call, usual for a hosted model with a short answer."""
 
 _SCHEMA_TOKENS: Final = 40  # a provider adds the schema to the prompt
 _OUT_TOKENS: Final = {"logprobs": 8, "votes": 8, "stated": 26}
@@ -30,7 +30,7 @@ def estimate_cost(
 ) -> tuple[int | None, str]:
     """Return the cost for one teacher, extrapolated from a sample, and the estimate as text.
 
-    The cost is in picodollars, None where the price is unknown. stored: answers that the store has.
+    The cost is in picodollars, None if the price is unknown. stored: how many answers are stored.
     """
     calls = found.texts * annotator.votes - stored
     questions = [annotator.prompt.question(annotator.teacher.name, t) for t in found.sample]
@@ -72,7 +72,7 @@ def _money(cost: int | None, calls: int, origin: str, budget: Budget) -> Iterato
 
 
 def _tokens(text: str) -> int:
-    """Return about how many tokens a text has: four ASCII characters each, others nearly one."""
+    """Estimate the tokens of a text: 4 ASCII characters or 1.5 other characters each."""
     ascii_only = sum(map(str.isascii, text))
     return math.ceil(ascii_only / 4 + (len(text) - ascii_only) / 1.5)
 

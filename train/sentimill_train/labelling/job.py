@@ -1,4 +1,4 @@
-"""A labelling job as data, and the first reading of its input, which counts what to ask."""
+"""A labelling job as data, and the first pass over its input, which counts the texts to ask."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SHOT_WORDS: Final = 60
 class LabelJob:
     """What to label and how. The same job with the same store continues where it stopped.
 
-    meanings: what the labels mean, for the prompt; None leaves that to the prompt file.
+    meanings: what the labels mean, for the prompt; None takes those of the prompt file.
     """
 
     source: str
@@ -53,7 +53,7 @@ class LabelJob:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A row and the text that is sent. reason: why the text cannot be sent, None where it can."""
+    """A row and the text to send. reason: why the text cannot be sent; None if it can."""
 
     row: Example
     sent: str
@@ -62,9 +62,9 @@ class Item:
 
 @dataclass(slots=True)
 class InputScan:
-    """What the first reading found.
+    """The results of the first pass.
 
-    texts: the different texts to ask about, with those of gold. gold: (text, index of the label).
+    texts: how many different texts to ask about, including gold. gold: (text, index of the label).
     sample: some of the texts, as sent.
     """
 
@@ -90,7 +90,7 @@ def items(job: LabelJob) -> Iterator[Item]:
     """Yield the rows in order, with the text that a teacher would see."""
     for row in stream_examples(job.source, columns=job.columns, labels=job.labels, keep=True):
         try:
-            text = tidy(row.text)  # emoji stay: a large model reads them as they are
+            text = tidy(row.text)  # emoji stay, because a large model can read them
         except TextError as error:
             yield Item(row, "", error.reason)
             continue
@@ -100,7 +100,7 @@ def items(job: LabelJob) -> Iterator[Item]:
 
 
 def scan_input(job: LabelJob) -> InputScan:
-    """Read the input once: count it, choose gold rows, examples for the prompt and a sample."""
+    """Read the input once: count rows, choose gold rows, examples for the prompt and a sample."""
     found = InputScan()
     seen: set[bytes] = set()
     gold: list[tuple[int, str, int]] = []
@@ -129,7 +129,7 @@ def scan_input(job: LabelJob) -> InputScan:
     )
     shown = {shot.text for shot in found.shots}
     found.gold = [(text, k) for _, text, k in sorted(gold, reverse=True) if text not in shown]
-    if not job.relabel:  # otherwise they are counted already
+    if not job.relabel:  # with `relabel` the loop has counted them
         found.texts += len(found.gold)
     found.sample = [text for _, text in sorted(sample, reverse=True)]
     return found

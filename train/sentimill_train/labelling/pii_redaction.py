@@ -1,7 +1,7 @@
 """Masks personal data before a text leaves the machine.
 
-Regular expressions find addresses and numbers, but no names or streets. In doubt they mask too much
-rather than too little.
+Regular expressions find e-mail and web addresses and numbers, but no names or streets. If in doubt,
+they mask too much rather than too little.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ def _mask_digits(match: re.Match[str]) -> str:
     if len(digits) in _CARD_DIGITS and _luhn(digits):
         return "[card]"
     bare = _BARE.fullmatch(found) is not None
-    # Seven to nine digits without separators are as often an order or a price as a phone number. To
-    # mask them loses nothing about the sentiment. Dates stay.
+    # Seven to nine digits without separators may also be an order number or a price, but masking
+    # them does not change the sentiment. Dates stay.
     if len(digits) in _PHONE_DIGITS and (bare or not _DATE.fullmatch(found.strip())):
         return "[phone]"
     return found
 
 
 def _luhn(digits: str) -> bool:
-    """Say whether the check digit fits (ISO/IEC 7812-1, annex B)."""
+    """Say whether the check digit is right (ISO/IEC 7812-1, annex B)."""
     total = 0
     for i, digit in enumerate(reversed(digits)):
         value = int(digit) * (1 + i % 2)

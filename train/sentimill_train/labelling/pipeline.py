@@ -1,4 +1,4 @@
-"""From reviews to a labelled set: plan, ask, measure on gold, combine, write.
+"""Runs the pipeline of `label`: plan, ask, measure on gold, combine, write.
 
 ::
 
@@ -43,13 +43,13 @@ from sentimill_train.labelling.session import Priced, Session
 from sentimill_train.labelling.soft_labels import combine, disagreement
 
 Tick = Callable[[int, int, Tally, Budget], None]
-"""Told after each question how many are done, of how many, and what they have cost."""
+"""Called after each question with the number done, the total, the counts and the budget."""
 
 
 class Labeller:
     """One run of one job. `run` closes the teachers when it ends.
 
-    agree: is shown the estimate, and returns False to stop the run.
+    agree: gets the text of the estimate, and returns False to stop the run.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Labeller:
         return report
 
     def _plan(self, found: InputScan, session: Session) -> float | None:
-        """Show the estimate and return the expected dollars, None where no price is known."""
+        """Show the estimate and return the expected dollars, None if no price is known."""
         plans = []
         for priced in self._teachers:
             teacher, quote = priced
@@ -112,7 +112,7 @@ class Labeller:
                 estimate_cost(annotator, found, stored, quote, self._job.rates, session.budget)
             )
         if not self._agree("\n".join(text for _, text in plans)):
-            raise UsageError("nothing was asked: the plan was not agreed to", reason="NOT_AGREED")
+            raise UsageError("nothing was asked: the plan was not confirmed", reason="NOT_AGREED")
         costs = [cost for cost, _ in plans if cost is not None]
         return sum(costs) / PICO if costs else None
 
@@ -123,7 +123,7 @@ class Labeller:
         return sum(bool(store.replies(key)) for key in keys)
 
     async def _ask(self, found: InputScan, session: Session) -> list[Annotator]:
-        """Ask one teacher after the other; where one stops, the others are not asked."""
+        """Ask one teacher after the other; if one stops, the others are not asked."""
         annotators: list[Annotator] = []
         first = next(self._texts(found), None)
         for priced in self._teachers if first is not None else ():
@@ -164,7 +164,7 @@ class Labeller:
         return item.reason is None and (item.row.label is None or self._job.relabel)
 
     def _write(self, store: ResponseCache, annotators: Sequence[Annotator], report: Report) -> None:
-        """Write the labelled rows in input order, and a list of the others with the reasons."""
+        """Write the labelled rows in input order, and the ids of the others with the reasons."""
         job = self._job
         with open_atomically(job.out) as out, open_atomically(failed_path(job.out)) as bad:
             for item in items(job):
@@ -188,7 +188,7 @@ class Labeller:
     ) -> bytes | None:
         """Return the row with its label as a line of JSON, None unless every teacher has answered.
 
-        The line also has the source of the shares, and how far several teachers are apart, 0 to 1.
+        The line also has the source of the shares, and the disagreement of teachers, 0 to 1.
         """
         found = [annotator.shares(store, item.sent) for annotator in annotators]
         shares = [share for share in found if share is not None]

@@ -28,7 +28,7 @@ def state_of(tally: Tally, budget: Budget, seconds: float) -> str:
 
 @contextmanager
 def progress_line(console: Console) -> Iterator[Tick]:
-    """Yield a function that redraws one line from its first call on; each teacher has its own."""
+    """Yield a function that draws a progress line for each teacher, from its first call on."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())

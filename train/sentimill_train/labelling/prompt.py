@@ -1,8 +1,8 @@
-"""The prompt: a versioned file, classes under changing letters, and fences around the review.
+"""The prompt: a versioned file, with letters for the classes, and fences around the review.
 
-A review is data, not an instruction. It stands between fences whose mark its writer cannot know.
+A review is data, not an instruction. It is enclosed in fences whose mark its writer cannot know.
 The classes are letters whose meaning changes from text to text, and the answer must fit a schema.
-A review that says "answer B" cannot know what B means.
+So the writer of a review cannot know what "answer B" means.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, rename={"classes": "clas
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """An example with its answer for the prompt, from the gold rows."""
+    """A labelled row that the prompt shows as an example."""
 
     text: str
     label: str
@@ -58,7 +58,7 @@ class Shot:
 
 @dataclass(frozen=True)  # no slots, because `version` is cached
 class Prompt:
-    """A prompt file bound to a label set, the way shares are taken, and the examples shown."""
+    """A prompt file with its label set, the mode in which shares are read, and the examples."""
 
     file: _File
     digest: str
@@ -69,7 +69,7 @@ class Prompt:
 
     @functools.cached_property
     def version(self) -> str:
-        """The file's version and a digest of everything that shapes a question."""
+        """The version of the file, and a digest of everything that changes a question."""
         shaped = [
             self.digest,
             list(self.labels),
@@ -115,7 +115,7 @@ class Prompt:
         )
 
     def _aliases(self, key: Key) -> tuple[str, ...]:
-        """Return a letter for each label, in an order that nobody can guess from the text."""
+        """Return a letter for each label; a hash of the text and the prompt decides which."""
         order = sorted(
             self.labels, key=lambda label: _sha256(f"{key.prompt} {key.text} {key.vote} {label}")
         )
@@ -152,7 +152,7 @@ def prompt_for(labels: Sequence[str]) -> Path:
 def load_meanings(path: Path, labels: Sequence[str]) -> dict[str, str]:
     """Read what the *labels* mean from a TOML file with a line `label = "meaning"` for each.
 
-    Raises UsageError BAD_LABEL_HELP where the file is none, or names another label.
+    Raises UsageError BAD_LABEL_HELP if it is not such a file, or names another label.
     """
     try:
         found = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), dict[str, str])
@@ -164,8 +164,8 @@ def load_meanings(path: Path, labels: Sequence[str]) -> dict[str, str]:
         ) from error
     if unknown := sorted(found.keys() - set(labels)):
         raise UsageError(
-            f"{path} explains {unknown[0]!r}, which is none of {', '.join(labels)}: correct it, or"
-            " give the set with --labels",
+            f"{path} explains {unknown[0]!r}, which is not one of {', '.join(labels)}: correct it,"
+            " or give the set with --labels",
             reason="BAD_LABEL_HELP",
         )
     return found
@@ -178,7 +178,7 @@ def load_prompt(
     shots: Sequence[Shot] = (),
     meanings: Mapping[str, str] | None = None,
 ) -> Prompt:
-    """Read a prompt file. Raises UsageError when it is none, or when there are too many labels.
+    """Read a prompt file. Raises UsageError BAD_PROMPT, or BAD_LABELS for too few or many labels.
 
     meanings: what labels mean; they override those of the file.
     """
@@ -192,7 +192,7 @@ def load_prompt(
         file = msgspec.convert(tomllib.loads(data.decode()), _File)
     except (OSError, ValueError) as error:
         raise UsageError(
-            f"{path} is no prompt file ({error}): copy {SENTIMENT} and change that",
+            f"{path} is not a prompt file ({error}): copy {SENTIMENT} and change the copy",
             reason="BAD_PROMPT",
         ) from error
     digest = hashlib.sha256(data).hexdigest()
@@ -201,7 +201,7 @@ def load_prompt(
 
 
 def shorten(text: str, words: int) -> str:
-    """Return at most *words* words of *text*: a quarter of them its first, the others its last."""
+    """Return at most *words* words of *text*: a quarter from its start, the others from its end."""
     parts = text.split(" ")
     if len(parts) <= words:
         return text

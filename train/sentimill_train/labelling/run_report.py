@@ -1,4 +1,4 @@
-"""The report of a labelling run: what was done, what it cost, and how it ended."""
+"""The report of a labelling run: its results, its cost, and how it ended."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from sentimill_train.labelling.requests.response_cache import Totals
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """The report of a run. The dollars count all runs with the same store.
+    """The report of a run. The dollars include all runs with the same store.
 
-    kept: rows that kept the label that they had. failed: rows without a label, by reason.
+    kept: rows that kept their label. failed: rows without a label, by reason.
     """
 
     rows: int
@@ -36,7 +36,7 @@ class Report(msgspec.Struct, kw_only=True):
     teachers: list[dict[str, object]] = []
 
     def add_annotators(self, annotators: Sequence[Annotator], totals: Totals) -> None:
-        """Add what the annotators did and what it cost."""
+        """Add the counts of the annotators and their cost."""
         self.spent_usd, self.at_risk_usd = totals.spent / PICO, totals.at_risk / PICO
         for annotator in annotators:
             tally = annotator.tally
@@ -65,12 +65,12 @@ def raise_unless_complete(job: LabelJob, report: Report) -> None:
     if stopped == "BUDGET":
         raise SomeRowsFailed(
             f"the budget of {dollars(job.budget or 0)} is reached: {wrote}; run the same"
-            " command with a larger --budget to go on, what is paid for is kept",
+            " command with a larger --budget to continue, all paid answers are kept",
             reason="BUDGET_REACHED",
         )
     if stopped == "INTERRUPTED":
         raise SomeRowsFailed(
-            f"interrupted: {wrote}; run the same command to go on", reason="INTERRUPTED"
+            f"interrupted: {wrote}; run the same command to continue", reason="INTERRUPTED"
         )
     if stopped in ("HTTP_401", "HTTP_402", "HTTP_403", "HTTP_404", "HTTP_405", "HTTP_429"):
         raise UsageError(
@@ -80,8 +80,8 @@ def raise_unless_complete(job: LabelJob, report: Report) -> None:
         )
     if stopped is not None:
         raise UnavailableError(
-            f"the endpoint no longer answers ({stopped}): {wrote}; run the same command to go"
-            " on, what is paid for is kept",
+            f"the endpoint no longer answers ({stopped}): {wrote}; run the same command to"
+            " continue, all paid answers are kept",
             reason="TEACHER_UNAVAILABLE",
         )
     if report.failed:

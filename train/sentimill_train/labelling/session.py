@@ -1,4 +1,4 @@
-"""A labelling session: a job with its store and budget, which makes runners and annotators."""
+"""A labelling session: a job with its store and budget, which creates runners and annotators."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Priced = tuple[Teacher, Quote | None]
 
 
 class Session:
-    """What the steps of a run share. One event loop uses it. *shots* are shown in the prompt."""
+    """The objects that the steps of a run share, used by one event loop. shots: in the prompt."""
 
     def __init__(self, job: LabelJob, store: ResponseCache, shots: Sequence[Shot] = ()) -> None:
         totals = store.totals()
@@ -35,7 +35,7 @@ class Session:
         self._shots = shots
 
     def check_price(self, priced: Priced) -> None:
-        """Raise UsageError where there is a budget and no price to hold it with."""
+        """Raise UsageError if there is a budget but no price, so that it cannot be enforced."""
         teacher, quote = priced
         if quote is None and self.budget.cap is not None:
             raise UsageError(
@@ -57,15 +57,15 @@ class Session:
         )
 
     def likely_annotator(self, teacher: Teacher) -> Annotator:
-        """Return the annotator that a teacher most likely becomes, without a call."""
+        """Return the most likely annotator of a teacher, without a call to find out its mode."""
         guess: Mode = "votes" if self.job.votes > 1 and not teacher.offers_logprobs else "logprobs"
         return self._annotator(teacher, self._known_mode(teacher) or guess)
 
     async def annotator(self, priced: Priced, text: str) -> Annotator:
-        """Return the annotator. Its tally says so where finding out its mode stops the run.
+        """Return the annotator of a teacher. Its tally is stopped if finding out the mode failed.
 
         One question about *text* shows whether the endpoint gives log-probabilities. Without them
-        the mode is votes where more than one is asked for, else stated shares.
+        the mode is votes if the job has more than one vote, else stated shares.
         """
         teacher, _ = priced
         if (known := self._known_mode(teacher)) is not None:
@@ -88,7 +88,7 @@ class Session:
         return self._annotator(teacher, mode)
 
     def _known_mode(self, teacher: Teacher) -> Mode | None:
-        """Return the mode that the job names, or that an earlier run found out."""
+        """Return the mode given in the job, or found out by an earlier run."""
         if self.job.soft != "auto":
             return self.job.soft
         known = self.store.fact(self._fact(teacher))

@@ -1,4 +1,4 @@
-"""Soft labels: votes become shares, gold rows give a temperature, several teachers are averaged."""
+"""Soft labels: the mean of votes, a temperature from gold rows, the mean of several teachers."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Shares = tuple[float, ...]
 LEAST_GOLD: Final = 20
 """With fewer gold rows a temperature would be noise."""
 
-_FLOOR: Final = 1e-4  # a share of 0 would make one wrong row decide the temperature
+_FLOOR: Final = 1e-4  # with a share of 0, one wrong row would decide the temperature
 
 
 def of_votes(votes: Sequence[Shares]) -> Shares:
-    """Return the mean of votes, with one vote's weight spread over all labels (Laplace)."""
+    """Return the mean of the votes and one uniform vote (Laplace smoothing)."""
     labels = len(votes[0])
     return combine([*votes, (1 / labels,) * labels], [1.0] * (len(votes) + 1))
 
 
 def temper(shares: Shares, temperature: float) -> Shares:
-    """Return shares raised to 1/temperature and scaled to sum to 1. A higher one is less sure."""
+    """Return shares raised to 1/temperature and scaled to sum to 1. Above 1 they are less sure."""
     if temperature == 1.0:
         return shares
     powers = [max(share, _FLOOR) ** (1 / temperature) for share in shares]
@@ -37,8 +37,8 @@ def temper(shares: Shares, temperature: float) -> Shares:
 def fit_temperature(rows: Sequence[tuple[Shares, int]]) -> float:
     """Return the temperature with the least log loss on gold rows (shares, index of the label).
 
-    1 with fewer than `LEAST_GOLD` rows. Shares to the power of 1/T, scaled, are the softmax of
-    their logarithms over T, so this is the temperature that calibration fits.
+    With fewer than `LEAST_GOLD` rows it is 1. Scaled shares to the power of 1/T are the softmax of
+    their logarithms divided by T, so this is the temperature that calibration fits.
     """
     if len(rows) < LEAST_GOLD:
         return 1.0
@@ -57,7 +57,7 @@ def agreement(rows: Sequence[tuple[Shares, int]]) -> float | None:
 def combine(teachers: Sequence[Shares], weights: Sequence[float]) -> Shares:
     """Return the weighted mean of several teachers' shares: a linear opinion pool.
 
-    A product of them would be sharper than any of them, though they err on the same rows.
+    Their product would be sharper than each of them, although they often err on the same rows.
     """
     return tuple(np.average(teachers, axis=0, weights=weights).tolist())
 
@@ -65,8 +65,8 @@ def combine(teachers: Sequence[Shares], weights: Sequence[float]) -> Shares:
 def disagreement(teachers: Sequence[Shares]) -> float | None:
     """Return how much teachers disagree, 0 to 1; None for a single one.
 
-    This is the Jensen-Shannon divergence over its largest value: 1 where each teacher is sure of a
-    label of its own.
+    This is the Jensen-Shannon divergence, divided by its largest value: it is 1 if each teacher is
+    sure of another label.
     """
     if len(teachers) < 2:
         return None

@@ -35,7 +35,7 @@ class Listed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """All prices of one day. checked: the day. batch_factor: the price of a batch as a factor."""
+    """All prices of one day. checked: the day. batch_factor: the price in a batch as a factor."""
 
     checked: str
     models: list[Listed]
@@ -46,7 +46,7 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """The price of a run's calls, the price outside the batch API, and their source in words."""
+    """The price of the calls of a run, the price outside the batch API, and their source."""
 
     price: Price
     live: Price
@@ -54,12 +54,12 @@ class Quote:
 
 
 def read_table(path: Path = PRICES) -> Table:
-    """Read a price table. Raises UsageError BAD_PRICES where it is none."""
+    """Read a price table. Raises UsageError BAD_PRICES."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Table)
     except (OSError, msgspec.DecodeError) as error:
         raise UsageError(
-            f"{path} is no price table ({error}): copy {PRICES} and change that",
+            f"{path} is not a price table ({error}): copy {PRICES} and change the copy",
             reason="BAD_PRICES",
         ) from error
 
@@ -72,10 +72,10 @@ def price_of(
     given: tuple[float, float] | None = None,
     batch: bool = False,
 ) -> Quote | None:
-    """Return the price of a model, None where it is unknown.
+    """Return the price of a model, None if it is unknown.
 
-    given: dollars a million tokens in and out, which override the table and are taken as they are,
-    batch or not. A dated snapshot of a model (`-2026-01-31`) costs what the model costs.
+    given: dollars a million tokens in and out, which override the table and are not reduced for
+    batches. A dated snapshot of a model (`-2026-01-31`) has the price of the model.
 
     Raises:
         UsageError: the table cannot be read.

@@ -1,8 +1,8 @@
-"""Figures of a classifier on labelled rows, each a function of the weight that a row carries.
+"""Figures of a classifier on labelled rows, each a function of the weights of the rows.
 
 Every measure takes weights (draws, rows) and returns (draws,). Weights of one give the figure;
-the counts of a bootstrap draw give the same figure on that draw. So each formula is written once,
-and its interval costs no second one.
+the counts of a bootstrap draw give the figure on that draw. So one formula gives both the figure
+and its interval.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ ECE_BINS: Final = 15
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model said about labelled rows.
+    """The answers of a model to labelled rows.
 
     gold: (rows,) int64 into `labels`. probs: (rows, labels) float64, rows summing to 1. stars:
-    (rows,) int64 from 1 to 5, or None when any row has none. What follows from them is computed
-    once: a loop over rows may ask for it each time.
+    (rows,) int64 from 1 to 5, or None when any row has none. Derived values are cached, because a
+    loop over rows may read them each time.
     """
 
     labels: tuple[str, ...]
@@ -70,9 +70,10 @@ def cells(first: Ints, second: Ints, size: int, weights: Floats) -> Floats:
 
 
 def f1_scores(gold: Ints, said: Ints, size: int, weights: Floats) -> Floats:
-    """Return F1 a label (draws, size) of the answers *said*; 0 where undefined.
+    """Return the F1 of each label (draws, size) for the answers *said*; 0 where undefined.
 
-    Without confusion matrices, which for hundreds of labels and a thousand draws are gigabytes.
+    No confusion matrices are built: for hundreds of labels and a thousand draws they take
+    gigabytes.
     """
     hits = _totals(gold, size, weights * (gold == said))
     total = _totals(gold, size, weights) + _totals(said, size, weights)
@@ -89,8 +90,8 @@ def _totals(place: Ints, size: int, weights: Floats) -> Floats:
 def macro_f1(answers: Answers, weights: Floats) -> Floats:
     """Return the mean F1 over the labels that occur in gold.
 
-    A set without neutral rows is not marked down for a label that nobody could have got right;
-    a row called neutral there still costs recall.
+    A set without neutral rows is not penalised for a label that cannot be right; a row called
+    neutral there still lowers recall.
     """
     size = len(answers.labels)
     scores = f1_scores(answers.gold, answers.predicted, size, weights)
@@ -105,10 +106,10 @@ def macro_f1_of(predicted: Ints, gold: Ints) -> float:
 
 
 def two_class_accuracy(answers: Answers, weights: Floats) -> Floats:
-    """Return how often P(positive) against P(negative) is right, on rows that are not neutral.
+    """Return how often the larger of P(positive) and P(negative) is right, without neutral rows.
 
-    The neutral prob is left out of the choice, as where a three-class model is put beside two-class
-    ones (SST-2; Socher et al. 2013, section 5.1, drop the neutral rows).
+    The neutral prob is ignored, as usual when a three-class model is compared with two-class ones
+    (SST-2; Socher et al. 2013, section 5.1, drop the neutral rows).
     """
     negative, positive = answers.labels.index("negative"), answers.labels.index("positive")
     polar = (answers.gold == negative) | (answers.gold == positive)
@@ -118,7 +119,7 @@ def two_class_accuracy(answers: Answers, weights: Floats) -> Floats:
 
 
 def neutral_share(answers: Answers, weights: Floats) -> Floats:
-    """Return the share of rows called neutral: what two-class accuracy does not show."""
+    """Return the share of rows called neutral, which two-class accuracy does not show."""
     neutral = answers.labels.index("neutral")
     return _mean(weights, (answers.predicted == neutral).astype(np.float64))
 
@@ -126,7 +127,7 @@ def neutral_share(answers: Answers, weights: Floats) -> Floats:
 def nll(answers: Answers, weights: Floats) -> Floats:
     """Return the mean negative log-likelihood of gold, in nats.
 
-    A prob of 0 counts as 1e-12: one certain mistake does not make the whole set infinite.
+    A prob of 0 counts as 1e-12, so that one certain mistake does not make the result infinite.
     """
     likelihood = answers.probs[np.arange(len(answers.gold)), answers.gold]
     return _mean(weights, np.log(1 / np.clip(likelihood, 1e-12, 1.0)))
@@ -149,10 +150,10 @@ def brier(answers: Answers, weights: Floats) -> Floats:
 def ece(answers: Answers, weights: Floats) -> Floats:
     """Return the expected calibration error of the confidence, in bins of equal mass.
 
-    sum over bins of mass * |accuracy - confidence|: Guo et al. 2017, equation 5, with bins of equal
-    mass in place of equal width (Nguyen and O'Connor 2015; Nixon et al. 2019, section 3), since a
-    good model puts most rows in one bin of equal width. Noise alone makes it larger than 0: on few
-    rows, and on bootstrap draws, it reads high.
+    It is the sum over bins of mass * |accuracy - confidence| (Guo et al. 2017, equation 5). Bins
+    have equal mass instead of equal width (Nguyen and O'Connor 2015; Nixon et al. 2019, section 3),
+    since a good model puts most rows in one bin of equal width. It is biased upwards by noise, most
+    on few rows and on bootstrap draws.
     """
     mass, confidence, hits = _bins(answers, weights)
     return np.asarray(np.abs(confidence - hits).sum(axis=1) / mass.sum(axis=1))
@@ -180,7 +181,7 @@ def _bins(answers: Answers, weights: Floats) -> tuple[Floats, Floats, Floats]:
     """Return mass, sum of confidence and sum of hits: (draws, bins) each."""
     order = np.argsort(answers.confidence, kind="stable")
     mass = weights[:, order]
-    # The middle of a row's own mass decides its bin, so a row that was drawn often is not split.
+    # The middle of a row's mass decides its bin, so that a row that was drawn often is not split.
     middle = (mass.cumsum(axis=1) - mass / 2) / mass.sum(axis=1, keepdims=True)
     which = np.minimum((middle * ECE_BINS).astype(np.int64), ECE_BINS - 1)
     values = (mass, mass * answers.confidence[order], mass * answers.correct[order])
@@ -189,10 +190,10 @@ def _bins(answers: Answers, weights: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def expected_stars(labels: Sequence[str], probs: Floats) -> Floats:
-    """Return 3 + 2 * (P(positive) - P(negative)) a row: 1 to 5 stars.
+    """Return 3 + 2 * (P(positive) - P(negative)) of each row: 1 to 5 stars.
 
-    Our own definition: the score of `Prediction`, stretched from -1..1 to the scale of stars, which
-    puts the three labels at 1, 3 and 5. No stars are needed to fit it.
+    This is our own definition: the score of `Prediction`, scaled from -1..1 to the range of stars,
+    so that the three labels are at 1, 3 and 5. No stars are needed to fit it.
     """
     positive, negative = labels.index("positive"), labels.index("negative")
     return 3 + 2 * (probs[:, positive] - probs[:, negative])
@@ -209,16 +210,16 @@ def quadratic_kappa(answers: Answers, weights: Floats) -> Floats:
     Cohen 1968: 1 - sum(d^2 * observed) / sum(d^2 * expected by chance); 1 agrees, 0 is chance.
     Needs `answers.stars`.
     """
-    # Half a star rounds up: numpy's rounding to even would send 2.5 and 3.5 apart.
+    # Half a star rounds up: numpy's rounding to even would take 2.5 down and 3.5 up.
     guessed = np.floor(expected_stars(answers.labels, answers.probs) + 0.5).astype(np.int64)
     return _weighted_kappa(_stars(answers) - 1, guessed - 1, np.arange(1.0, 6.0), weights)
 
 
 def label_values(labels: Sequence[str]) -> Floats | None:
-    """Return the number that each of *labels* stands for, None where they have no order.
+    """Return the number of each of *labels*, None if the labels have no order.
 
-    Ordered are labels with rising numbers in them, such as `1 star` to `5 stars`, and the
-    sentiments negative, neutral, positive, which count as 0, 1 and 2.
+    Labels are ordered if they contain rising numbers, such as `1 star` to `5 stars`, or if they are
+    negative, neutral and positive, which count as 0, 1 and 2.
     """
     if tuple(labels) == ("negative", "neutral", "positive"):
         return np.arange(3.0)
@@ -245,25 +246,25 @@ def label_mae(answers: Answers, weights: Floats) -> Floats:
 def _values(answers: Answers) -> Floats:
     values = label_values(answers.labels)
     if values is None:
-        raise ValueError("a measure of ordered labels was asked for labels without an order")
+        raise ValueError("these labels have no order, so no measure of ordered labels applies")
     return values
 
 
 def _weighted_kappa(gold: Ints, said: Ints, values: Floats, weights: Floats) -> Floats:
-    """Return quadratically weighted kappa (draws,); *values*: what each place stands for."""
+    """Return quadratically weighted kappa (draws,); *values*: the number of each label."""
     observed = cells(gold, said, len(values), weights)
     chance = observed.sum(axis=2)[:, :, None] * observed.sum(axis=1)[:, None, :]
     chance /= observed.sum(axis=(1, 2))[:, None, None]
     distance = (values[:, None] - values[None, :]) ** 2
     expected = (distance * chance).sum(axis=(1, 2))
     found = (distance * observed).sum(axis=(1, 2))
-    # Where all rows are in one cell, no disagreement is possible, and none was found.
+    # If all rows are in one cell, no disagreement is possible, and none was found.
     return np.asarray(1 - np.divide(found, expected, out=np.zeros_like(found), where=expected > 0))
 
 
 def _stars(answers: Answers) -> Ints:
     if answers.stars is None:
-        raise ValueError("a measure of stars was asked for rows without stars")
+        raise ValueError("some rows have no stars, so no measure of stars applies")
     return answers.stars
 
 

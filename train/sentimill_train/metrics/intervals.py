@@ -1,4 +1,4 @@
-"""Confidence intervals: how far a figure would move on another sample of such rows."""
+"""Confidence intervals: how much a figure would vary on other samples of such rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CELLS: Final = 4_000_000
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
-    """A value with its 95 % interval. `rows` is what it was computed on."""
+    """A value with its 95 % interval. rows: how many it was computed on."""
 
     value: float
     low: float
@@ -31,8 +31,8 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
 def resample(rows: int, statistic: Statistic, *, draws: int, seed: int) -> Floats:
     """Return *statistic* on bootstrap draws of *rows* rows: (draws, ...).
 
-    *statistic* takes weights (some draws, rows), how often each row was drawn. The same seed and
-    rows give the same draws, whatever the statistic: differences between models are paired.
+    *statistic* takes weights (some draws, rows), how often each row was drawn. The draws depend
+    only on the seed and the number of rows, so differences between models are paired.
     """
     random = np.random.default_rng(seed)
     found: list[Floats] = []
@@ -51,8 +51,8 @@ def figures(
     """Return each statistic of *rows* rows with its percentile interval, all on the same draws.
 
     Efron 1979; Efron and Tibshirani 1993, chapter 13. A draw on which a statistic is undefined is
-    left out. The statistic named `ece` reads high on draws, so its interval reaches down as far
-    as the basic interval (chapter 13.8 there, Davison and Hinkley 1997, section 5.2) does.
+    left out. The statistic named `ece` is biased upwards on draws, so its lower end is that of the
+    basic interval if lower (chapter 13.8 there; Davison and Hinkley 1997, section 5.2).
     """
 
     def all_at_once(weights: Floats) -> Floats:
@@ -74,7 +74,7 @@ def figures(
 def share(hits: int, rows: int) -> Figure:
     """Return hits / rows with Wilson's 95 % interval (Wilson 1927; Brown, Cai, DasGupta 2001).
 
-    Where nothing failed, a bootstrap says that nothing ever will.
+    If nothing failed, the interval of a bootstrap would have no width.
     """
     from scipy.stats import binomtest
 

@@ -1,4 +1,4 @@
-"""Compares two models on the same rows: how much better one is, and whether by chance."""
+"""Compares two models on the same rows: how much better one is, and if that may be chance."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from sentimill_train.metrics.intervals import CELLS, DRAWS, Figure, error_bound
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """The second model against the first, on one set. Differences are second minus first.
 
-    only_first, only_second: rows that one alone has right, all that McNemar's test looks at. Where
-    there are none, the interval of accuracy is that of the exact binomial bound.
-    p_exact, p_mid: two-sided. p_worse, p_worse_macro_f1: one-sided, that the second is no worse.
+    only_first, only_second: rows that only this model has right; McNemar's test uses no others. If
+    there are none, the interval of accuracy is that of the exact binomial bound. p_exact, p_mid:
+    two-sided. p_worse, p_worse_macro_f1: one-sided, for the null hypothesis that the second is no
+    worse.
     """
 
     rows: int
@@ -41,8 +42,8 @@ def compare(
 ) -> Comparison:
     """Compare predictions of two models on the same rows. gold, first, second: (rows,) int64.
 
-    Accuracy by McNemar's test; macro-F1 by the paired bootstrap (Efron and Tibshirani 1993, chapter
-    16; Berg-Kirkpatrick et al. 2012), whose draws keep the two answers to a row together.
+    Accuracy is compared by McNemar's test, macro-F1 by the paired bootstrap (Efron and Tibshirani
+    1993, chapter 16; Berg-Kirkpatrick et al. 2012), which draws both answers to a row together.
     """
     rows = len(gold)
     right_first, right_second = first == gold, second == gold
@@ -52,12 +53,12 @@ def compare(
     seen = np.unique(gold)
 
     # A row is one of labels^3 kinds, and a draw of rows is a multinomial draw of the kinds that
-    # occur: exact, and with few labels as fast for a million rows as for a hundred.
+    # occur. This is exact, and with few labels a million rows are as fast as a hundred.
     kinds, counts = np.unique((gold * labels + first) * labels + second, return_counts=True)
     right, one, other = kinds // labels**2, kinds // labels % labels, kinds % labels
 
     def gains(counts: Floats) -> Floats:
-        """Return what the second gains in accuracy and in macro-F1: (draws, 2)."""
+        """Return the gains of the second in accuracy and in macro-F1: (draws, 2)."""
         accuracy = counts @ ((other == right).astype(np.float64) - (one == right)) / rows
         scores = f1_scores(right, other, labels, counts) - f1_scores(right, one, labels, counts)
         return np.stack([accuracy, scores[:, seen].mean(axis=1)], axis=1)
@@ -70,7 +71,7 @@ def compare(
     accuracy, macro_f1 = np.concatenate(found).T
     gained = _figure((only_second - only_first) / rows, accuracy, rows)
     if only_first + only_second == 0:
-        # No draw differs either, but new rows may: as many as the exact bound allows.
+        # No draw differs, but new rows may: as many as the exact bound allows.
         most = most_lost(only_first, rows)
         gained = msgspec.structs.replace(gained, low=-most, high=most)
     return Comparison(
@@ -88,9 +89,9 @@ def compare(
 
 
 def most_lost(only_first: int, rows: int) -> float:
-    """Return the exact upper bound, at 97.5 %, of the share of rows that the first alone has right.
+    """Return the exact upper bound, at 97.5 %, of the share of rows that only the first has right.
 
-    Rows that the second alone has right are not subtracted.
+    Rows that only the second has right are not subtracted.
     """
     return float(error_bound(only_first, rows, 0.025))
 
@@ -98,10 +99,10 @@ def most_lost(only_first: int, rows: int) -> float:
 def mcnemar(only_first: int, only_second: int) -> tuple[float, float, float]:
     """Return the p values of McNemar's test (McNemar 1947): two-sided exact and mid-p, one-sided.
 
-    Given the rows on which exactly one is right, which one it is is a coin toss. The mid-p value
-    counts half of the outcome itself: Fagerland, Lydersen and Laake 2013 recommend it, since the
-    exact test is needlessly cautious. The one-sided mid-p is that the second is no worse: small
-    means that it is.
+    If the models are equally good, either is right with probability 1/2 on a row that only one has
+    right. The mid-p value counts half of the observed outcome; Fagerland, Lydersen and Laake 2013
+    recommend it, since the exact test is too conservative. A small one-sided mid-p means that the
+    second is worse.
     """
     from scipy.stats import binom
 
@@ -118,7 +119,7 @@ def mcnemar(only_first: int, only_second: int) -> tuple[float, float, float]:
 def _tail(drawn: Floats) -> float:
     """Return the share of draws at 0 or above, never 0: Davison and Hinkley 1997, section 4.4.
 
-    Draws at exactly 0 count half, as in the mid-p value: two equal models then get one half.
+    Draws at exactly 0 count half, as in the mid-p value, so two equal models get one half.
     """
     above = float((drawn > 0).sum()) + 0.5 * float((drawn == 0).sum())
     return (above + 1) / (len(drawn) + 2)

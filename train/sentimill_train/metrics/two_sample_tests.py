@@ -1,7 +1,7 @@
-"""Has a distribution moved? Three two-sample tests, each with a distance that is easy to picture.
+"""Three two-sample tests of whether a distribution has shifted, each with a simple distance.
 
 On many rows any two months differ significantly, so a test alone would give false alarms. A shift
-must be unlikely by chance and also large.
+must be both unlikely by chance and large.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import numpy as np
 from sentimill_train.metrics.classification import Floats
 
 PSI_LIMIT: Final = 0.25
-"""Over it a mix has shifted; under 0.1 is usual (Siddiqi 2006, Credit Risk Scorecards, chapter 9).
-The alert LabelMixDrift has the same."""
+"""A label mix above it has shifted; below 0.1 is usual (Siddiqi 2006, Credit Risk Scorecards,
+chapter 9). The alert LabelMixDrift has the same limit."""
 KS_LIMIT: Final = 0.1
-"""Ours: at some value, the shares of old and of new texts below it differ by ten points."""
+"""Our choice: the two distribution functions differ by ten points somewhere."""
 AUC_LIMIT: Final = 0.6
-"""Ours: given an old and a new text, a linear model tells which is which six times in ten."""
+"""Our choice: of an old and a new text, a linear model finds the new one six times in ten."""
 
-_LEAST_SHARE: Final = 0.001  # as in rules.yml and history.py: the index stays finite
+_LEAST_SHARE: Final = 0.001  # as in rules.yml and history.py; keeps the index finite
 _PERMUTATIONS: Final = 2000
 _RIDGE: Final = 0.01  # strong, because there are hundreds of dimensions and only hundreds of rows
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A distance between two samples, and how likely chance alone gives one as large."""
+    """A distance between two samples, and the p value: how likely one as large is by chance."""
 
     value: float
     p: float
@@ -41,9 +41,9 @@ def mix_shift(
 ) -> Found:
     """Return the population stability index of label *counts* against *reference* shares.
 
-    p: PSI * n * m / (n + m) is about chi-squared with labels - 1 degrees of freedom when nothing
-    moved (Yurdakul 2018, Statistical Properties of Population Stability Index, section 3).
-    reference_rows: m, on how many rows the shares rest; None takes them as exact.
+    p: without a shift, PSI * n * m / (n + m) is about chi-squared with labels - 1 degrees of
+    freedom (Yurdakul 2018, Statistical Properties of Population Stability Index, section 3).
+    reference_rows: m, from how many rows the shares were computed; None takes them as exact.
     """
     from scipy.stats import chi2
 
@@ -59,8 +59,8 @@ def mix_shift(
 def spread(old: Floats, new: Floats) -> Found:
     """Return the two-sample Kolmogorov-Smirnov test of *old* (m,) and *new* (n,), two-sided.
 
-    The value is the largest difference of the two distribution functions, 0 to 1. Ties, as of
-    lengths, make p too large and never too small.
+    The value is the largest difference of the two distribution functions, 0 to 1. Ties, which
+    lengths have, make p too large and never too small.
     """
     from scipy.stats import ks_2samp
 
@@ -73,8 +73,8 @@ def embedding_shift(old: Floats, new: Floats, *, seed: int = 0) -> Found:
 
     Lopez-Paz and Oquab 2017, "Revisiting Classifier Two-Sample Tests": a logistic regression learns
     on half of the rows to tell old from new, and the value is its AUC on the other half; 0.5 is
-    chance. p: how often the AUC is as large when the labels of that half are permuted (Phipson and
-    Smyth 2010 for the added one). Needs four rows of each or more.
+    chance. p: how often the AUC is as large when the labels of that half are permuted (one is added
+    as in Phipson and Smyth 2010). Needs at least four rows of each.
     """
     from scipy.stats import permutation_test, rankdata
     from sklearn.linear_model import LogisticRegression

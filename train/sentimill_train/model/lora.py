@@ -1,8 +1,7 @@
-"""LoRA: the weights stay as they are, and adapters next to them learn.
+"""LoRA: the weights of the encoder are frozen, and small adapters next to them are trained.
 
-An adapter is the product of two small matrices, W + (alpha / rank) B A, with A random and B zero at
-first (Hu et al. 2021). After training the products are added to the weights, so the bundle is like
-any other.
+With an adapter, the weight W becomes W + (alpha / rank) B A; A starts random and B zero (Hu et al.
+2021). After training the products are added to the weights, so the bundle is like any other.
 """
 
 from __future__ import annotations
@@ -20,17 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lora:
-    """rank: of the adapter of each weight. alpha: the adapter is multiplied by alpha / rank."""
+    """rank: the rank of each adapter. alpha: each adapter is multiplied by alpha / rank."""
 
     rank: int = 8
     alpha: int = 16
 
 
 def lora_of(wanted: bool, rank: int | None, alpha: int | None) -> Lora | None:
-    """Return what --lora, --lora-rank and --lora-alpha ask for.
+    """Return the settings from --lora, --lora-rank and --lora-alpha.
 
     Raises:
-        UsageError: NO_LORA where one of the others is given without --lora.
+        UsageError: NO_LORA if one of the others is given without --lora.
     """
     if not wanted and (rank is not None or alpha is not None):
         raise UsageError("--lora-rank and --lora-alpha need --lora", reason="NO_LORA")
@@ -39,15 +38,15 @@ def lora_of(wanted: bool, rank: int | None, alpha: int | None) -> Lora | None:
 
 
 def check_lora(preset: Preset, *, train_embeddings: bool) -> None:
-    """Raise UsageError where adapters cannot be learnt, before anything is read.
+    """Raise UsageError where LoRA cannot be used, before anything is read.
 
-    LORA_ALONE with an option that learns the weights themselves, EXTRA_MISSING without peft.
+    LORA_ALONE if another option trains the weights themselves, EXTRA_MISSING without peft.
     """
     if train_embeddings or preset == "tiny":
         other = "--train-embeddings" if train_embeddings else "--preset tiny"
         raise UsageError(
-            f"--lora keeps the weights of the encoder as they are, and {other} learns them: leave"
-            " one of the two out",
+            f"--lora freezes the weights of the encoder, but {other} trains them: leave one of the"
+            " two out",
             reason="LORA_ALONE",
         )
     check_installed("--lora", "peft")
@@ -56,7 +55,7 @@ def check_lora(preset: Preset, *, train_embeddings: bool) -> None:
 def add_adapters(student: Student, lora: Lora) -> LoraModel:
     """Add an adapter to every linear layer of the encoder; only these and the head are trained.
 
-    Seed torch first: half of an adapter is random.
+    Seed torch first, because half of an adapter is random.
     """
     from peft import LoraConfig, LoraModel
 
@@ -65,5 +64,5 @@ def add_adapters(student: Student, lora: Lora) -> LoraModel:
 
 
 def merge_adapters(adapters: LoraModel) -> None:
-    """Add what was learnt to the weights of the encoder, and take the adapters out of it."""
+    """Add the adapters to the weights of the encoder, and remove them."""
     adapters.merge_and_unload()

@@ -1,6 +1,6 @@
-"""Encoders that come as Python packages, for users who cannot reach a model hub.
+"""Finds encoders that are Python packages, for users who cannot reach a model hub.
 
-No package is imported: it would run code of its own. Files are accepted by their hash alone.
+No package is imported, because that would run its code. Files are accepted only by their hash.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from sentimill.errors import UsageError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackagedEncoder:
-    """An encoder in one package, or as the pieces of a zip in several.
+    """An encoder in one package, or a zip file whose pieces are in several packages.
 
-    name: on the hub. revision: of the files in the package, None if unknown. sha256: of the files
-    that must have these hashes. zip_sha256: of the joined pieces; None where the files lie in the
-    package as they are.
+    name: on the hub. revision: of the files in the package, None if unknown. sha256: the hash that
+    each named file must have. zip_sha256: of the joined pieces; None if the package has the files
+    themselves.
     """
 
     name: str
@@ -66,7 +66,7 @@ MPNET: Final = PackagedEncoder(
 def find_packaged(encoder: PackagedEncoder, files: Sequence[str], cache: Path) -> Path:
     """Return a folder with *files* of *encoder*, from its packages.
 
-    cache: where the files of a zip are unpacked, once.
+    cache: the folder into which the files of a zip are unpacked once.
 
     Raises:
         UsageError: BASE_NOT_FOUND where a package is missing, BASE_UNSAFE where a hash differs.
@@ -81,21 +81,21 @@ def find_packaged(encoder: PackagedEncoder, files: Sequence[str], cache: Path) -
         found = sha256_of(folder / name)
         if found != wanted:
             raise UsageError(
-                f"{folder / name} has sha256 {found[:12]}…, not {wanted[:12]}…: it is not the"
-                f" encoder it claims to be; {_install(encoder)} --force-reinstall",
+                f"{folder / name} has sha256 {found[:12]}…, not {wanted[:12]}…, so it is not the"
+                f" right file: {_install(encoder)} --force-reinstall",
                 reason="BASE_UNSAFE",
             )
     return folder
 
 
 def _unpack(encoder: PackagedEncoder, files: Sequence[str], folder: Path) -> None:
-    """Join the pieces, check the whole, and put *files* of the zip into the new *folder*."""
+    """Join the pieces, check the hash, and put *files* of the zip into the new *folder*."""
     pieces = [_file_of(encoder, package, ".zip.") for package in encoder.packages]
     with new_folder(folder) as work:
         whole = b"".join(piece.read_bytes() for piece in pieces)
         if hashlib.sha256(whole).hexdigest() != encoder.zip_sha256:
             raise UsageError(
-                f"the pieces of {encoder.short_name} do not join to what they claim to be;"
+                f"the joined pieces of {encoder.short_name} have a wrong sha256:"
                 f" {_install(encoder)} --force-reinstall",
                 reason="BASE_UNSAFE",
             )
@@ -119,7 +119,7 @@ def _file_of(encoder: PackagedEncoder, package: str, part_of_name: str) -> Path:
     if found is None:
         missing = part_of_name if part_of_name[0] != "." else "piece of the zip"
         raise UsageError(
-            f"package {package} holds no {missing}: {_install(encoder)} --force-reinstall",
+            f"package {package} has no {missing}: {_install(encoder)} --force-reinstall",
             reason="BASE_NOT_FOUND",
         )
     return Path(str(found.locate()))

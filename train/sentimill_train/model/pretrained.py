@@ -1,6 +1,6 @@
 """Finds the encoder that training starts from, as a folder of three plain files.
 
-No code is run from it and no pickle is read: config.json, model.safetensors, tokenizer.json.
+They are config.json, model.safetensors and tokenizer.json: no code is run, and no pickle is read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sentimill.bundle.reader import WEIGHTS
 from sentimill.errors import UsageError
 from sentimill_train.model.packaged_encoders import MINILM, MPNET, find_packaged, sha256_of
 
-_ADAPTER: Final = "adapter_config.json"  # where peft is installed, it names another model to load
+_ADAPTER: Final = "adapter_config.json"  # names another model, which peft would load
 _LOG: Final = logging.getLogger(__name__)
 _FILES: Final = ("config.json", WEIGHTS, "tokenizer.json")
 
@@ -26,8 +26,7 @@ _FILES: Final = ("config.json", WEIGHTS, "tokenizer.json")
 class Pretrained:
     """An encoder on disk. `sha256` is that of its weights; `revision` is None for a folder.
 
-    sources: what it was trained on, where it is a bundle or was trimmed from one. base: what it was
-    made from, likewise.
+    sources, base: what it was trained on and made from, if it is a bundle or was trimmed from one.
     """
 
     name: str
@@ -38,7 +37,7 @@ class Pretrained:
     base: Base | None = None
 
     def as_base(self) -> Base:
-        """Return what a manifest says of it as the base of something else."""
+        """Return its entry for the manifest of a bundle that is made from it."""
         return Base(
             name=self.name,
             sha256=self.sha256,
@@ -59,8 +58,8 @@ def find_pretrained(base: str | None = None) -> Pretrained:
     packages and need no network; only a hub name does. A bundle is a folder like any other.
 
     Raises:
-        UsageError: BASE_NOT_FOUND when there is none, BASE_UNSAFE when it is not three plain files
-            or does not have the hashes it must have, HUB_UNREACHABLE.
+        UsageError: BASE_NOT_FOUND, BASE_UNSAFE if one of the three files is missing or has a wrong
+            hash, HUB_UNREACHABLE.
     """
     base = base or MINILM.short_name
     for encoder in (MINILM, MPNET):
@@ -97,11 +96,11 @@ def _from_hub(name: str) -> Pretrained:
         ) from error
     if not revision:
         _LOG.warning(
-            "the hub may give other weights under this name later: write hub:%s@%s to get these",
+            "this name may mean other weights on the hub later: write hub:%s@%s to get the same",
             name,
             folder.name,
         )
-    # The hub's cache names the folder by the commit, so a branch is recorded as what it was today.
+    # The cache of the hub names the folder by the commit, so a branch is recorded as its commit.
     return _checked(name, folder, folder.name)
 
 
@@ -110,21 +109,22 @@ def _checked(name: str, folder: Path, revision: str | None) -> Pretrained:
         if not (folder / file).is_file():
             if (folder / MANIFEST).is_file():
                 remedy = (
-                    "the bundle can answer, and training needs the weights as well. Those of the"
-                    " model that comes with Sentimill are a distribution of their own: `pip install"
-                    " ./bundles` in a clone"
+                    "the bundle can answer, but training needs the weights too. Those of the model"
+                    " that comes with Sentimill are a separate package: `pip install ./bundles` in"
+                    " a clone"
                 )
             elif file == WEIGHTS:
                 remedy = "save the model with safe_serialization=True"
             else:
                 remedy = "save the model and its fast tokenizer there"
             raise UsageError(
-                f"{folder} has no {file}, and nothing else is read: {remedy}", reason="BASE_UNSAFE"
+                f"{folder} has no {file}, and no other file is read instead: {remedy}",
+                reason="BASE_UNSAFE",
             )
     if (folder / _ADAPTER).exists():
         raise UsageError(
-            f"{folder} has an {_ADAPTER}, so its weights are those of an adapter on another"
-            " model: merge the two, and save that",
+            f"{folder} has an {_ADAPTER}, so its weights are an adapter of another model: merge the"
+            " two, and save the result",
             reason="BASE_UNSAFE",
         )
     sources, base = _history(folder)
@@ -139,9 +139,9 @@ def _checked(name: str, folder: Path, revision: str | None) -> Pretrained:
 
 
 def _history(folder: Path) -> tuple[tuple[Source, ...], Base | None]:
-    """Return the sources that the manifest in *folder* names, its base's included, and that base.
+    """Return the sources in the manifest in *folder*, with those of its base, and that base.
 
-    No more of it is checked: of a base, other files count, and another program's has no sources.
+    The rest of the manifest is not checked. A manifest of another program has no sources.
     """
 
     class Known(msgspec.Struct):

@@ -34,8 +34,8 @@ _BATCH_TOKENS: Final = 8192
 class Student(PreTrainedModel):
     """Encoder, masked mean, dropout, linear.
 
-    Its config is the encoder's own, and the encoder sits under its family's usual name (`bert.`),
-    so `AutoModel.from_pretrained` on a bundle gives the encoder alone.
+    It has the config of the encoder, and names the encoder as its family does (`bert.`), so
+    `AutoModel.from_pretrained` on a bundle returns only the encoder.
     """
 
     config_class = PreTrainedConfig
@@ -45,7 +45,7 @@ class Student(PreTrainedModel):
         super().__init__(config)
         encoder = encoder if encoder is not None else AutoModel.from_config(config)
         if getattr(encoder, "pooler", None) is not None:
-            encoder.pooler = None  # the [CLS] head of pre-training, which the mean replaces
+            encoder.pooler = None  # the mean replaces this [CLS] head of pre-training
         self.encoder_name = encoder.base_model_prefix
         setattr(self, self.encoder_name, encoder)
         self.dropout = nn.Dropout(_HEAD_DROPOUT)
@@ -54,7 +54,7 @@ class Student(PreTrainedModel):
 
     @property
     def encoder(self) -> PreTrainedModel:
-        """The encoder, whatever its family calls it."""
+        """The encoder, under the name of any family."""
         found: PreTrainedModel = getattr(self, self.encoder_name)
         return found
 
@@ -66,7 +66,7 @@ class Student(PreTrainedModel):
         return self.read(input_ids, attention_mask)[0]
 
     def read(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the logits, and the states behind the last layer (rows, tokens, hidden)."""
+        """Return the logits, and the output of the last layer (rows, tokens, hidden)."""
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         with torch.autocast(states.device.type, enabled=False):
             return self._classify(states.float(), attention_mask.float()), states
@@ -74,12 +74,12 @@ class Student(PreTrainedModel):
     def _classify(self, states: Tensor, mask: Tensor) -> Tensor:
         """Return logits (rows, labels) of *states* (rows, tokens, hidden) where *mask* is 1.
 
-        Written so that ONNX Runtime and OpenVINO give a text the same bits alone, padded and among
-        others. Their product of one row with a matrix adds in another order than that of several,
-        and their sum over the middle axis depends on the number of rows; both showed in the last
-        bit of logits (tests/train/export/test_onnx.py). So the mean is a product with two
-        equal rows, both go through the head, and one is kept. (OpenVINO 2026.4
-        computes a head that is written as a product element by element wrongly for several rows.)
+        Written so that ONNX Runtime and OpenVINO give a text the same bits alone, padded and in a
+        batch. They add up the product of a matrix with one row in another order than with several
+        rows, and their sum over the middle axis depends on the number of rows; both changed the
+        last bit of logits (tests/train/export/test_onnx.py). So the mean is a product with two
+        equal rows, both go through the head, and one is kept. (For a head written as an elementwise
+        product, OpenVINO 2026.4 gives wrong results on several rows.)
         """
         weights = mask.unsqueeze(1).expand(-1, 2, -1)  # (rows, 2, tokens)
         pooled = (weights @ states) / mask.sum(1)[:, None, None]  # (rows, 2, hidden)
@@ -87,7 +87,7 @@ class Student(PreTrainedModel):
 
 
 def goes_on(pretrained: Pretrained, labels: Sequence[str]) -> bool:
-    """Say whether *pretrained* is a student of ours with these labels, head and all."""
+    """Say whether *pretrained* is a student of ours, with its head and these labels."""
     config = _config_of(pretrained)
     return is_student(config) and config.id2label == dict(enumerate(labels))
 
@@ -102,19 +102,19 @@ def new_student(
 ) -> Student:
     """Return the student that training starts from: *pretrained* with a head, or `tiny`.
 
-    `minilm-l3` keeps three of its layers, evenly spaced and the last among them: 1, 3 and 5 of six,
-    from 0. The mean was pre-trained on the output of the last layer, and so was a bundle's head:
-    before any training, the means of 400 starter reviews have a cosine of 0.44 with those of all
-    six layers, and of 0.30 if layers 0, 2 and 4 are kept. (A linear probe of them prefers 0, 2 and
-    4: accuracy 0.60 against 0.55. The difference after training was not measured.)
+    `minilm-l3` keeps three evenly spaced layers, including the last: of six, counted from 0, these
+    are 1, 3 and 5. The mean, and the head of a bundle, were trained with the output of the last
+    layer. Before training, the means of 400 starter reviews have a cosine of 0.44 with those of all
+    six layers, but of only 0.30 if layers 0, 2 and 4 are kept. (A linear probe on the means prefers
+    0, 2 and 4: accuracy 0.60 against 0.55. The difference after training was not measured.)
 
     The head is new, unless *pretrained* is a bundle with these labels, which training continues.
-    `tiny` takes random weights and only the tokenizer of *pretrained*. vocabulary: how many
-    token ids that tokenizer has. dropout: of the encoder; None keeps what its config says. Seed
-    torch first: a new head is random.
+    `tiny` takes random weights and only the tokenizer of *pretrained*. vocabulary: how many token
+    ids that tokenizer has. dropout: of the encoder; None keeps that of its config. Seed torch
+    first, because a new head is random.
 
     Raises:
-        UsageError: the checkpoint is of no family that this student can be.
+        UsageError: this student does not support the family of the checkpoint.
     """
     config = _tiny_config(vocabulary) if preset == "tiny" else _config_of(pretrained)
     if dropout is not None:
@@ -146,7 +146,7 @@ def to_device(model: PreTrainedModel) -> None:
 
 
 def freeze_embeddings(student: Student) -> None:
-    """Keep the word, position and type vectors of *student* as they are."""
+    """Exclude the word, position and type vectors of *student* from training."""
     for name, parameter in student.named_parameters():
         if ".embeddings." in name:
             parameter.requires_grad_(False)
@@ -167,7 +167,7 @@ def _load(folder: Path, config: PreTrainedConfig, attention: Attention = "sdpa")
             folder,
             config=config,
             use_safetensors=True,
-            dtype=torch.float32,  # also where a compact bundle keeps them in fp16
+            dtype=torch.float32,  # even if a compact bundle stores them in fp16
             attn_implementation=attention,
         )
     return student
@@ -193,9 +193,9 @@ def predict(student: Student, rows: Rows) -> NDArray[np.float32]:
 
 
 def embed(student: Student, rows: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
-    """Return what the head reads of every row of token ids (rows, hidden): the mean of its states.
+    """Return the mean token state of every row of token ids (rows, hidden), the input of the head.
 
-    The student must not be training: dropout would change it.
+    The student must not be in training mode, in which dropout would change the result.
     """
     found = np.zeros((len(rows), int(student.config.hidden_size)), dtype=np.float32)
     with torch.inference_mode():
@@ -211,7 +211,7 @@ def embed(student: Student, rows: Sequence[NDArray[np.int64]]) -> NDArray[np.flo
 
 
 def to_tensors(model: PreTrainedModel, rows: Rows, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Return ids and mask of the *chosen* rows, both (rows, longest), where the model is."""
+    """Return ids and mask of the *chosen* rows, both (rows, longest), on the device of *model*."""
     ids, mask = pad_rows(rows, chosen, pad_id_of(model.config))
     return torch.from_numpy(ids).to(model.device), torch.from_numpy(mask).to(model.device)
 
@@ -223,7 +223,7 @@ def pad_id_of(config: PreTrainedConfig) -> int:
 
 def positions_of(config: PreTrainedConfig) -> int:
     """Return how many tokens the encoder has positions for."""
-    # RoBERTa and MPNet number positions from behind their padding id.
+    # RoBERTa and MPNet number positions from their padding id + 1.
     offset = pad_id_of(config) + 1 if config.model_type in ("roberta", "mpnet") else 0
     return int(config.max_position_embeddings) - offset
 
@@ -236,7 +236,7 @@ def _config_of(pretrained: Pretrained) -> PreTrainedConfig:
 
 
 def is_student(config: PreTrainedConfig) -> bool:
-    """Say whether a checkpoint is a student of ours, head and all."""
+    """Say whether a checkpoint is a student of ours, with its head."""
     return Student.__name__ in (config.architectures or [])
 
 
@@ -247,8 +247,8 @@ def _keep_few_layers(student: Student, name: str) -> None:
     layers = getattr(stack, "layer", None)
     if stack is None or not isinstance(layers, nn.ModuleList) or len(layers) < _FEW_LAYERS:
         raise UsageError(
-            f"preset minilm-l3 keeps {_FEW_LAYERS} layers, and {name} has no stack of as many that"
-            " could be cut: use another --base, or preset minilm-l6",
+            f"preset minilm-l3 keeps {_FEW_LAYERS} layers, and {name} has fewer, or none that it"
+            " can select: use another --base, or preset minilm-l6",
             reason="BASE_UNSUPPORTED",
         )
     kept = [len(layers) * (k + 1) // _FEW_LAYERS - 1 for k in range(_FEW_LAYERS)]
@@ -258,7 +258,7 @@ def _keep_few_layers(student: Student, name: str) -> None:
 
 
 def _set_dropout(config: PreTrainedConfig, dropout: float) -> None:
-    """Set every dropout of an encoder, whatever its family calls them."""
+    """Set every dropout of an encoder, whose names depend on its family."""
     for name, value in config.to_dict().items():
         if "dropout" in name and isinstance(value, int | float):
             setattr(config, name, dropout)
@@ -284,7 +284,7 @@ def _unsupported(pretrained: Pretrained, error: Exception) -> UsageError:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the loader's progress bar and its report of the weights left out on purpose."""
+    """Silence the progress bar of the loader, and its warning of weights left out on purpose."""
     verbosity = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

@@ -24,12 +24,12 @@ def to_transformers(bundle: Path | str | None = None) -> TextClassificationPipel
 
     to_transformers("bundles/mine")("Works as promised.", top_k=None)
 
-    Texts are cleaned, cut and tokenized as the bundle says, and the logits are calibrated, so the
-    scores are the probs of `Classifier` up to the rounding of the precision that it uses. A text
-    that cannot be classified raises its TextError.
+    Texts are cleaned, truncated and tokenized as for the bundle, and the logits are calibrated, so
+    the scores equal the probs of `Classifier` except for the rounding of its precision. A text that
+    cannot be classified raises its TextError.
 
     Raises:
-        BundleError: the folder does not verify.
+        BundleError: the folder is not a valid bundle.
         UsageError: BUNDLE_NO_WEIGHTS, the bundle has no `model.safetensors`.
     """
     opened = open_bundle(reference_bundle() if bundle is None else bundle)
@@ -39,7 +39,7 @@ def to_transformers(bundle: Path | str | None = None) -> TextClassificationPipel
         raise UsageError(why, reason="BUNDLE_NO_WEIGHTS")
     tokenizer_json = opened.read("tokenizer.json")
     tokenizer = Tokenizer.from_buffer(tokenizer_json)
-    # A bundle that is made to ship may have int8 alone, whose temperature is nearly that of fp32.
+    # A compact bundle may have only int8, whose temperature is close to that of fp32.
     precision = manifest.precisions.get("fp32") or next(iter(manifest.precisions.values()))
     return _Pipeline(
         encoder_of(manifest, tokenizer_json),
@@ -51,7 +51,7 @@ def to_transformers(bundle: Path | str | None = None) -> TextClassificationPipel
 
 
 class _Calibrated(PreTrainedModel):
-    """A student whose logits are divided by its temperature, in the form that pipelines expect."""
+    """A student with logits divided by its temperature, in the form that pipelines expect."""
 
     _supports_sdpa = True
 

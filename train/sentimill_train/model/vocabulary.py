@@ -1,8 +1,7 @@
-"""Trims an encoder's vocabulary to the word pieces that reviews use: half of a small one's weights.
+"""Trims the vocabulary of an encoder, half the weights of a small one, to the pieces reviews use.
 
-A word whose piece is removed is written with the smaller pieces that stay, down to single
-characters. The characters of ASCII always stay; one of another alphabet becomes unknown if no
-review has it.
+A word whose piece is removed is split into smaller pieces that stay, down to single characters.
+ASCII characters always stay; a character of another alphabet becomes unknown if no review has it.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from sentimill.errors import TextError, UsageError
 from sentimill.text.tokenizer import TextEncoder
 from sentimill_train.model.pretrained import Pretrained
 
-_WORDS: Final = "word_embeddings.weight"  # in every family that spells with word pieces
+_WORDS: Final = "word_embeddings.weight"  # in every family with a WordPiece tokenizer
 _ASCII: Final = frozenset(map(chr, range(33, 127)))
 _LONGEST: Final = 512  # tokens of a review that are counted
 _CHUNK: Final = 1024
@@ -47,11 +46,11 @@ def keep_pieces(
 ) -> list[int]:
     """Return the ids of at most *pieces* to keep, ascending: special ones, ASCII, most used.
 
-    required: ids that must stay besides those that the tokenizer itself puts in.
+    required: ids that must stay, in addition to the special ones of the tokenizer.
 
     Raises:
-        UsageError: NOT_WORD_PIECES for a tokenizer of another kind, VOCABULARY_TOO_SMALL when not
-            even those that always stay have room.
+        UsageError: NOT_WORD_PIECES for a tokenizer of another kind, VOCABULARY_TOO_SMALL if
+            *pieces* is less than the number that must stay.
     """
     spec = _spec(tokenizer_json)
     vocabulary: dict[str, int] = spec["model"]["vocab"]
@@ -62,8 +61,8 @@ def keep_pieces(
     always |= {i for piece, i in vocabulary.items() if piece.removeprefix(prefix) in _ASCII}
     if pieces < len(always):
         raise UsageError(
-            f"--keep {pieces} is less than the {len(always)} special tokens and ASCII characters,"
-            " which always stay: raise it",
+            f"--keep {pieces} is less than the {len(always)} special tokens and ASCII characters"
+            " that always stay: raise it",
             reason="VOCABULARY_TOO_SMALL",
         )
     most_used = [i for i, _ in sorted(counts.items(), key=lambda found: (-found[1], found[0]))]
@@ -72,7 +71,7 @@ def keep_pieces(
 
 
 def trim_tokenizer(tokenizer_json: bytes, kept: Sequence[int]) -> bytes:
-    """Return the tokenizer with the pieces *kept* alone, numbered anew in the same order."""
+    """Return the tokenizer with only the pieces *kept*, renumbered in the same order."""
     spec = _spec(tokenizer_json)
     number = {old: new for new, old in enumerate(kept)}
     vocabulary: dict[str, int] = spec["model"]["vocab"]
@@ -93,12 +92,12 @@ def trim_encoder(
 ) -> tuple[int, float]:
     """Write *base* to the new folder *out* with the *pieces* that *texts* use most.
 
-    A manifest.json there says what *base* is, and what it was trained on.
+    A manifest.json there records *base*, and what it was trained on.
 
-    Returns the number of pieces kept and the share of the pieces in *texts* that they are.
+    Returns the number of pieces kept, and how large a share of the pieces in *texts* they cover.
 
     Raises:
-        UsageError: as `keep_pieces`; or *base* has no word vectors that can be told.
+        UsageError: as `keep_pieces`; NOT_WORD_PIECES if the word vectors of *base* are not found.
     """
     tokenizer = base.tokenizer_json()
     counts = count_pieces(tokenizer, list(texts))
@@ -117,7 +116,7 @@ def trim_encoder(
     number = {old: new for new, old in enumerate(kept)}
     config |= {key: number[i] for key, i in numbered.items()}
     config["vocab_size"] = len(kept)
-    # As of a bundle, so that what the base learnt from is still known of what starts here.
+    # As in a bundle, so that trainings from this encoder still know the sources of its base.
     made_of = {"base": base.as_base()}
     with new_folder(out) as work:
         write_durably(work / WEIGHTS, save(weights, metadata={"format": "pt"}))
@@ -132,7 +131,7 @@ def _spec(tokenizer_json: bytes) -> dict[str, Any]:
     spec: dict[str, Any] = json.loads(tokenizer_json)
     if spec["model"]["type"] != "WordPiece":
         raise UsageError(
-            f"the tokenizer is {spec['model']['type']}, and only WordPiece can be trimmed: train"
+            f"the tokenizer is {spec['model']['type']}, but only WordPiece can be trimmed: train"
             " with the whole vocabulary",
             reason="NOT_WORD_PIECES",
         )
@@ -140,5 +139,5 @@ def _spec(tokenizer_json: bytes) -> dict[str, Any]:
 
 
 def _put_in(spec: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the tokens that are put around a text, each with its `ids`."""
+    """Return the special tokens that are added to a text, each with its `ids`."""
     return list((spec["post_processor"] or {}).get("special_tokens", {}).values())

@@ -1,1 +1,1 @@
-"""Watches a model in use: drift, and which texts to label next."""
+"""Monitors a model in use: tests for drift, and picks texts to label next."""

@@ -1,9 +1,8 @@
-"""Drift: five tests of whether recent texts still resemble those that a bundle was judged on.
+"""Drift: five tests of whether recent texts still resemble those that a bundle was evaluated on.
 
-A bundle holds the mix of its labels and nothing else about texts: an embedding can be turned back
-into much of its text (Morris et al. 2023, "Text Embeddings Reveal (Almost) As Much As Text"), so
-none is kept in a file that is passed around. The other tests compare with texts of an earlier day,
-which whoever operates the model has.
+A bundle contains only the mix of its labels, no embeddings: much of a text can be recovered from
+its embedding (Morris et al. 2023, "Text Embeddings Reveal (Almost) As Much As Text"), and bundles
+are passed around. The other tests compare with earlier texts, which the operator has.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from sentimill_train.monitoring.observations import Observed, embeddings, observ
 from sentimill_train.monitoring.recent_rows import draw_rows
 
 FEWEST_ROWS: Final = 50
-"""Fewer texts than this on either side tell nothing about a distribution."""
+"""With fewer texts on either side, a test says nothing about a distribution."""
 
 Name = Literal["label mix", "confidence", "length", "out of vocabulary", "embedding"]
 
@@ -45,10 +44,10 @@ _STATISTIC: Final[dict[Name, tuple[str, float]]] = {
 
 
 class Shift(msgspec.Struct, frozen=True, kw_only=True):
-    """One test. moved: the statistic is at its limit or over it, and p is under the level.
+    """One test. moved: the statistic is at least its limit, and p is below the level.
 
-    against: `bundle` or `earlier`; None, with no value, where there was nothing to compare with.
-    earlier, recent: the means of the two sides, where the measure has a mean.
+    against: `bundle` or `earlier`; None, without a value, if there was nothing to compare with.
+    earlier, recent: the means of the two sides, if the measure has a mean.
     """
 
     name: Name
@@ -63,7 +62,7 @@ class Shift(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SampleCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """One file: its rows, how many were drawn, and how many of those no model can read."""
+    """One file: its rows, how many were drawn, and how many of these no model can read."""
 
     rows_in_file: int
     drawn: int
@@ -71,7 +70,7 @@ class SampleCounts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
-    """All results; they hold no text. level: the largest p that counts, alpha over the tests."""
+    """All results, without texts. level: alpha divided by the number of tests; p must be below."""
 
     bundle: str
     digest: str
@@ -90,9 +89,9 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class DriftJob:
-    """What to compare. on, against: files; most: rows that are drawn of each.
+    """What to compare. on, against: files. most: how many rows are drawn from each.
 
-    alpha: the probability of a false alarm over all tests together, when nothing has moved.
+    alpha: the probability of a false alarm in any of the tests.
     """
 
     on: str
@@ -145,7 +144,7 @@ def _side(classifier: Classifier, job: DriftJob, source: str, *, embed: bool) ->
     seen = observe(classifier, drawn.texts)
     if len(seen.kept) < FEWEST_ROWS:
         raise InputError(
-            f"{source} has {len(seen.kept)} texts that can be read, and a test needs"
+            f"{source} has {len(seen.kept)} texts that can be read, but a test needs"
             f" {FEWEST_ROWS}: give more rows",
             reason="TOO_FEW_ROWS",
         )
@@ -163,7 +162,7 @@ def _side(classifier: Classifier, job: DriftJob, source: str, *, embed: bool) ->
 
 
 def _mix(manifest: Manifest, counts: dict[str, int], earlier: _Side | None, level: float) -> Shift:
-    """Test the mix against the bundle's own; one without a mix, against the earlier texts."""
+    """Test the label mix against that of the bundle, or of the earlier texts if it has none."""
     if manifest.label_mix:
         rows = manifest.training.get("rows_test")
         of_test = rows if isinstance(rows, int) else None

@@ -1,4 +1,4 @@
-"""What a bundle computes for texts without labels: answers, unknown words, embeddings."""
+"""Computes the measures of a bundle on texts without labels: answers, unknown words, embeddings."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from sentimill.errors import InputError, TextError
 from sentimill.text.cleaning import clean
 from sentimill_train.metrics.classification import Floats
 
-_CHARACTERS = 20_000  # the most that are counted of a text: a book in a cell would take a minute
+_CHARACTERS = 20_000  # only these of a text are counted: a book in a cell would take a minute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """A bundle's observations of texts, in their order.
+    """The measures of texts, in their order.
 
-    kept: (rows,) int64, the place of each among the texts that were given; the others have no
-    answer. probs: (rows, labels). words: (rows,). oov: (rows,), the share of a text's words that
-    the tokenizer has no single token for: those that it takes apart, or does not know at all.
+    kept: (rows,) int64, the index of each row among the given texts; the other texts have no
+    answer. probs: (rows, labels). words: (rows,). oov: (rows,), the share of words that the
+    tokenizer splits into several tokens, or does not know.
     """
 
     kept: np.typing.NDArray[np.int64]
@@ -47,7 +47,7 @@ def observe(classifier: Classifier, texts: Sequence[str]) -> Observed:
     """Classify *texts* and count their words.
 
     Raises:
-        InputError: NOTHING_CLASSIFIED when the bundle can read none of them.
+        InputError: NOTHING_CLASSIFIED if the bundle can read none of them.
     """
     answers = classifier.classify(texts)
     kept = [i for i, answer in enumerate(answers) if isinstance(answer, Prediction)]
@@ -67,10 +67,9 @@ def observe(classifier: Classifier, texts: Sequence[str]) -> Observed:
 
 
 def embeddings(classifier: Classifier, texts: Sequence[str]) -> Floats | None:
-    """Return what the head reads of each text (rows, hidden), None where the bundle has no weights.
+    """Return the mean token state of each text (rows, hidden), None if the bundle has no weights.
 
-    Every text must be one that `observe` kept. The mean of the encoder's states, by torch, at the
-    bundle's own max_tokens.
+    torch computes it, at the max_tokens of the bundle. Every text must be one that `observe` kept.
     """
     from sentimill_train.model.student import embed, load_student
 
@@ -85,7 +84,7 @@ def embeddings(classifier: Classifier, texts: Sequence[str]) -> Floats | None:
 
 
 def _count(bundle: Bundle, texts: Sequence[str]) -> Floats:
-    """Return words and share out of vocabulary (rows, 2), before anything is cut to max_tokens."""
+    """Return words and share out of vocabulary (rows, 2), before truncation to max_tokens."""
     tokenizer = Tokenizer.from_buffer(bundle.read("tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()

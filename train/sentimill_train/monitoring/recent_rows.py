@@ -11,9 +11,9 @@ from sentimill_train.data.schema import Columns
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
-    """Rows of one file in its order. texts: the text of each row. rows: its raw columns.
+    """Rows of one file, in order. texts: the text of each row. rows: its raw columns.
 
-    rows_in_file: how many rows there were.
+    rows_in_file: how many rows the file has.
     """
 
     texts: list[str]
@@ -22,10 +22,10 @@ class Drawn:
 
 
 def draw_rows(source: str, *, columns: Columns, most: int, seed: int, whole: bool = False) -> Drawn:
-    """Return up to *most* rows of *source*, each with the same chance, the same for one *seed*.
+    """Return a uniform random sample of up to *most* rows of *source*, fixed by *seed*.
 
-    whole: with all of their columns, not the text alone. Only the drawn rows are in memory
-    (reservoir sampling: Vitter 1985, algorithm R).
+    whole: with all columns, not only the text. Only the sample is in memory (reservoir sampling:
+    Vitter 1985, algorithm R).
 
     Raises:
         TableError: those of `stream_texts`.

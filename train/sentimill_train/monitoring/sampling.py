@@ -1,8 +1,8 @@
 """Picks the rows of a file to label next: those that the models are least sure of, none twice.
 
-Measured on tweets about airlines, labels of such rows teach a student as much as labels of random
-rows, and no more (`benchmarks/results/sampling.md`). What it does save is labels of near-duplicates
-and of texts that have one already.
+On tweets about airlines, labels of such rows taught a student no more than labels of random rows
+(`benchmarks/results/sampling.md`). But the choice saves labels of near-duplicates, and of texts
+that have a label already.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from sentimill_train.metrics.classification import Floats
 from sentimill_train.monitoring.recent_rows import draw_rows
 
 NEAR: Final = 0.8
-"""Jaccard similarity of word pairs from which on two texts are one, as in `curate`."""
+"""Jaccard similarity of word pairs from which on two texts count as the same, as in `curate`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleJob:
     """What to pick from *source* and where to write it.
 
-    most: rows that are drawn by chance and looked at. exclude: files whose texts have labels.
+    most: how many rows are drawn at random to pick from. exclude: files whose texts have labels.
     """
 
     source: str
@@ -47,7 +47,7 @@ class SampleJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picked:
-    """How many rows were picked; excluded and unreadable are among those looked at."""
+    """How many rows were picked. excluded, unreadable: how many of those looked at."""
 
     picked: int
     rows_in_file: int
@@ -62,7 +62,7 @@ def load_models(bundles: Sequence[Path]) -> list[Classifier]:
     for other in models[1:]:
         if set(other.labels) != set(models[0].labels):
             raise InputError(
-                f"{other.bundle.path} answers {', '.join(other.labels)}, not"
+                f"{other.bundle.path} has the labels {', '.join(other.labels)}, not"
                 f" {', '.join(models[0].labels)}: use bundles with the same labels",
                 reason="LABELS_DIFFER",
             )
@@ -72,8 +72,8 @@ def load_models(bundles: Sequence[Path]) -> list[Classifier]:
 def pick_rows(models: Sequence[Classifier], job: SampleJob) -> Picked:
     """Write the rows of *job* to label next, as JSON lines with all their columns.
 
-    Each row also gets `sample_uncertainty`, 0 to 1, and the split train, whatever it had: chosen
-    rows are no fair picture, so no hash may make them test rows.
+    Each row also gets `sample_uncertainty`, 0 to 1, and the split train, which replaces its own: a
+    chosen sample is biased, so these rows must not be used for testing.
 
     Raises:
         TableError: a file cannot be used. InputError: NOTHING_CLASSIFIED, NOTHING_LEFT.
@@ -81,7 +81,7 @@ def pick_rows(models: Sequence[Classifier], job: SampleJob) -> Picked:
     """
     if job.out.exists():
         raise UsageError(
-            f"{job.out} exists, and may hold labels by now: choose another --out",
+            f"{job.out} exists, and may contain labels: choose another --out",
             reason="OUTPUT_EXISTS",
         )
     drawn = draw_rows(job.source, columns=job.columns, most=job.most, seed=job.seed, whole=True)
@@ -119,7 +119,7 @@ def pick_rows(models: Sequence[Classifier], job: SampleJob) -> Picked:
 
 
 def uncertainty(models: Sequence[Classifier], texts: Sequence[str]) -> Floats:
-    """Return the entropy of the models' mean probs over its largest (texts,), NaN where unread."""
+    """Return the entropy of the mean probs, 0 to 1 (texts,); NaN for texts that cannot be read."""
     unread = [np.nan] * len(models[0].labels)
     found = []
     for model in models:
@@ -133,9 +133,9 @@ def uncertainty(models: Sequence[Classifier], texts: Sequence[str]) -> Floats:
 
 
 def choose(texts: Sequence[str], unsure: Floats, budget: int) -> list[int]:
-    """Return the places of up to *budget* of *texts*, the least sure first, none near another.
+    """Return the indices of up to *budget* of *texts*, the least sure first, no two similar.
 
-    Fewer come back when the rest repeats what was chosen.
+    There are fewer if the other texts are similar to chosen ones.
     """
     chosen: list[int] = []
     known: dict[str, set[str]] = {}

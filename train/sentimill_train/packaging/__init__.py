@@ -1,1 +1,1 @@
-"""Puts the files, the manifest and the model card of a bundle together."""
+"""Builds the files, the manifest and the model card of a bundle."""

@@ -1,4 +1,4 @@
-"""The files and the manifest of a bundle, from an exported and evaluated student."""
+"""Builds the files and the manifest of a bundle from an exported and evaluated student."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ GOLDEN_TEXTS: Final = (
     "Trop cher pour ce que c'est.",
     "We waited an hour for a table. " * 30 + "In the end the dessert made up for all of it.",
 )
-"""Our own texts whose probs are in the manifest: every load must reproduce them."""
+"""Our own texts, whose probs are in the manifest; every load must reproduce these."""
 
 # A checkout on PYTHONPATH has no version, and neither has onnxruntime-gpu under this name.
 _LIBRARIES: Final = (
@@ -58,7 +58,7 @@ _LIBRARIES: Final = (
 def golden_of(
     graph: Graph, encoder: TextEncoder, pad_id: int, temperature: float, labels: Sequence[str]
 ) -> tuple[Golden, ...]:
-    """Return `GOLDEN_TEXTS` with the probs that the exported graph gives to each alone."""
+    """Return `GOLDEN_TEXTS` with the probs of the exported graph, each text run alone."""
     golden = []
     found = text_logits(graph.run, encoder, pad_id, GOLDEN_TEXTS)
     for text, logits in zip(GOLDEN_TEXTS, found, strict=True):
@@ -71,12 +71,11 @@ def golden_of(
 
 @dataclass(frozen=True, kw_only=True)
 class BundleContents:
-    """All that a bundle is written from.
+    """All inputs of a bundle.
 
     notes: Markdown for the card. training: how the student was trained, by name. golden: from
-    `golden_of`.
-    A bundle is written twice: with `files` alone, to be evaluated as it will be served, and then
-    with `documents`.
+    `golden_of`. A bundle is written twice: first only with `files`, to evaluate it as it will be
+    served, then also with `documents`.
     """
 
     name: str
@@ -95,7 +94,7 @@ class BundleContents:
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def files(self, work: Path) -> dict[str, bytes | Path]:
-        """Return the files that the model needs; *work* holds the saved student."""
+        """Return the files that the model needs; *work* contains the saved student."""
         return {
             "config.json": work / "config.json",
             WEIGHTS: work / WEIGHTS,
@@ -113,7 +112,7 @@ class BundleContents:
         }
 
     def manifest(self, judgement: Judgement | None = None) -> Manifest:
-        """Return the manifest, still without files; without a judgement it has no figures."""
+        """Return the manifest, without its list of files; without a judgement it has no figures."""
         # Without a threshold these values describe the best attempt and are not stored.
         chosen = None if self.calibration.threshold is None else self.calibration.abstention
         return Manifest(

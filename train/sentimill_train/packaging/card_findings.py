@@ -13,7 +13,7 @@ _NO_ROWS = "\u2013"  # a dash, as in the report: 0.0 would look like a measureme
 
 
 def findings(judgement: Judgement, abstention: Abstention | None = None) -> str:
-    """Return the sections of the evaluation; one without content is left out.
+    """Return the sections of the evaluation; a section without content is left out.
 
     They are Figures, Label by label, Compared with other models, When it abstains, and Where it is
     weak.
@@ -49,7 +49,7 @@ def _figures(judgement: Judgement) -> str:
 
 
 def _answered(result: SetResult) -> str:
-    """Return what the threshold does on rows that it was not chosen on."""
+    """Return a sentence on the effect of the threshold on rows that did not choose it."""
     error = result.answered_error
     if error is None:
         return f" It answers no row of {_plain(result.name)}."
@@ -102,6 +102,6 @@ def _weak(judgement: Judgement) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return *text* with its Markdown escaped: anybody chooses the names of files and domains."""
+    """Return *text* with Markdown escaped, because names of files and domains may contain it."""
     line = " ".join(text.split())
     return "".join(c if c.isalnum() or c in " .,:;()'-+/&%" else f"\\{c}" for c in line)

@@ -16,10 +16,10 @@ _STUDENTS: Final = {
 
 
 def model_card(model: Manifest, findings: str, notes: str = "") -> str:
-    """Return the card in Markdown. It says only what is known of this model.
+    """Return the card in Markdown. It states only known facts about this model.
 
-    findings: from `sentimill_train.packaging.card_findings`. notes: Markdown by whoever trained the
-    model, such as the source and the terms of the reviews.
+    findings: from `sentimill_train.packaging.card_findings`. notes: Markdown from the user, such as
+    the source and the terms of the reviews.
     """
     rows = [(name, str(value)) for name, value in model.training.items()]
     languages = " and ".join(_LANGUAGES.get(code, code) for code in model.languages)
@@ -61,7 +61,7 @@ temperature {model.precision("fp32").temperature:.4f}, which was fitted on the s
 
 ## Data
 
-The texts are not in this folder. `report.html` names the worst mistakes by their row alone. A text
+The texts are not in this folder. `report.html` names the worst mistakes only by their row. A text
 in the test split is in no other split.
 
 {_sources(model.sources)}
@@ -77,7 +77,7 @@ in the test split is in no other split.
 
 
 def _line(base: Base) -> str:
-    """Return the name and hash of *base*, of what that was made from, and so on."""
+    """Return the name and hash of *base*, of its own base, and so on."""
     revision = f" at revision {base.revision}" if base.revision else ""
     said = f"{cell(base.name)}{revision},\n`model.safetensors` with sha256 `{base.sha256}`"
     return said if base.base is None else f"{said}, made from {_line(base.base)}"

@@ -1,4 +1,4 @@
-"""The commit of the code that runs, if it is a checkout; one version has many commits."""
+"""Finds the commit of the running code, if it is a checkout; one version has many commits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pipeline of `train`, from reviews to a bundle, one call a stage."""
+"""The pipeline of `train`, from reviews to a bundle, with one call for each stage."""
 
 from sentimill_train.pipeline.inputs import starting_point
 from sentimill_train.pipeline.train import Quiet, Train, Trained, Watcher

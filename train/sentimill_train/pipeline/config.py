@@ -1,4 +1,4 @@
-"""The settings of one training: what is read, how it is learnt, and what is written."""
+"""The settings of one training: what it reads, how it learns, and what it writes."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ class TrainConfig:
 
     reviews: files, `starter`, `hard-kinds`, or `hub:owner/name[@revision]`. weight_of, labels_of:
     by source, see `read_reviews`. labels: the closed set in order; None takes those that occur.
-    class_weights: see `read_class_weights`. base: as for `find_pretrained`; None continues the
+    class_weights: see `weigh_classes`. base: as for `find_pretrained`; None continues the
     reference student, where there is one and the preset does not ask for random weights.
-    train_embeddings: also train the word vectors; a few thousand reviews show most words too seldom
-    to learn from. train_tokens: cuts the reviews of train shorter than max_tokens, by the same
-    rule, which trains faster. dropout: of the encoder; None keeps that of *base*. target_error:
-    chooses the threshold below which the bundle abstains. notes: Markdown that goes into the model
-    card. teacher_bundle: a fine-tuned classifier whose answers are learnt, also for rows without a
-    label; see `load_teacher`. teacher_logits: a file of such answers, see `learn_from_teacher`.
-    teacher_share: how much they count against shares that a row has already. checkpoint: the folder
-    in which a killed run leaves what the same command continues from; written every
-    checkpoint_minutes, after each epoch, and on SIGINT and SIGTERM. lora: learns adapters of the
-    encoder in place of its weights, and merges them. replay, anchors, interpolate: how a student
-    that continues one with these labels forgets less: it also learns reviews that come with the
-    package, keeps the answers of its base on the texts of *anchors*, and blends the new weights
-    with the old ones; see `read_replay` and `interpolate`.
+    train_embeddings: also train the word vectors; in a few thousand reviews, most words are too
+    rare to learn from. train_tokens: truncates the training reviews to fewer than max_tokens, by
+    the same rule, to train faster. dropout: of the encoder; None keeps that of *base*.
+    target_error: chooses the threshold below which the bundle abstains. notes: Markdown for the
+    model card. teacher_bundle: a fine-tuned classifier whose answers are learnt, also for rows
+    without a label; see `load_teacher`. teacher_logits: a file of such answers, see
+    `learn_from_teacher`. teacher_share: the weight of these answers in a row that has soft labels
+    already. checkpoint: the folder for the checkpoint, from which the same command continues a
+    killed run; written every checkpoint_minutes, after each epoch, and on SIGINT and SIGTERM. lora:
+    trains adapters instead of the weights of the encoder, and merges them. replay, anchors,
+    interpolate: three ways to forget less when a student with these labels is continued. It also
+    learns reviews of the package, keeps the answers of its base on the texts of *anchors*, and
+    blends the new weights with the old ones; see `read_replay` and `interpolate`.
     """
 
     reviews: tuple[str, ...]
@@ -69,5 +69,5 @@ class TrainConfig:
 
     @property
     def learnt_tokens(self) -> int:
-        """How many tokens of a review of train are read."""
+        """How many tokens of a training review are read at most."""
         return min(self.max_tokens, self.train_tokens or self.max_tokens)

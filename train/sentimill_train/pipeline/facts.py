@@ -1,4 +1,4 @@
-"""What a training depends on: for its checkpoint, and for the manifest and the model card."""
+"""Records the settings and results of a training for its checkpoint, manifest and model card."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sentimill_train.training.loop import Fit
 
 
 def checkpoint_of(config: TrainConfig, folder: Path, inputs: Inputs) -> Checkpoint:
-    """Return the checkpoint in *folder*, with all that the weights depend on."""
+    """Return the checkpoint in *folder*, which records all that the weights depend on."""
     run = {f"--{name.replace('_', '-')}": value for name, value in asdict(config.fit).items()}
     teacher, replay = inputs.teacher_source, inputs.replay
     run |= {
@@ -41,7 +41,7 @@ def training_facts(
 ) -> dict[str, str | int | float | bool | None]:
     """Return how the student was trained, for the manifest and the card."""
     parted, replay = inputs.parted, inputs.replay
-    # Temperatures are several, and `autocast` says what came of bf16.
+    # The temperatures are a tuple, joined below, and `autocast` records whether bf16 was used.
     several = ("distil_temperatures", "bf16")
     settings = {n: value for n, value in asdict(config.fit).items() if n not in several}
     teacher = inputs.teacher_source

@@ -33,8 +33,8 @@ from sentimill_train.training.teacher_logits import find_logits, text_keys, writ
 from sentimill_train.training.teacher_model import Teacher, load_teacher
 
 JUDGED_ROWS: Final[Mapping[Split, int]] = {"validation": 20_000, "test": 50_000}
-"""Of more rows than these a sample is judged: the interval of an accuracy of 90 % on 20,000 rows is
-0.8 points wide, and the time of an epoch should go into training."""
+"""Larger splits are sampled down to this many rows. The interval of an accuracy of 90 % on 20,000
+rows is only 0.8 points wide, and the time of an epoch should go into training."""
 
 _UNKNOWN: Final = 0.02  # of the word pieces; English reviews have 0.0005 or less
 _LOG: Final = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ _LOG: Final = logging.getLogger(__name__)
 class Inputs:
     """All that was read and checked before training.
 
-    teacher: where its token states are learnt; else its answers are in the rows already.
+    teacher: None unless its token states are learnt; its answers are in the rows already.
     unknown_pieces: see `warn_of_unknown_pieces`.
     """
 
@@ -70,7 +70,7 @@ def read_inputs(config: TrainConfig, watch: Callable[[str], None]) -> Inputs:
     pretrained = starting_point(config.base, config.preset)
     sources, examples = read_reviews(config)
     labels = config.labels if config.labels is not None else label_set(examples)
-    if labels or config.labels is not None:  # else no row has one, which `part` says
+    if labels or config.labels is not None:  # if no row has a label, `part` raises
         check_labels(labels)
     taught = config.teacher_bundle is not None or config.teacher_logits is not None
     parted = judged_sample(part(examples, labels, spare=taught, columns=config.columns))
@@ -117,20 +117,20 @@ def read_reviews(config: TrainConfig) -> tuple[tuple[Source, ...], list[Example]
     """Return the sources of the reviews and their rows, with the weights and labels of each source.
 
     Raises:
-        UsageError: UNKNOWN_SOURCE where `weight_of` or `labels_of` names no source. Those of
-            `read_examples`.
+        UsageError: UNKNOWN_SOURCE where `weight_of` or `labels_of` names no source; and the errors
+            of `read_examples`.
     """
     unknown = [n for n in (*config.weight_of, *config.labels_of) if n not in config.reviews]
     if unknown:
         raise UsageError(
-            f"{unknown[0]} is not among the reviews: write it as --reviews has it",
+            f"{unknown[0]} is not among the reviews: write it exactly as in --reviews",
             reason="UNKNOWN_SOURCE",
         )
     sources: list[Source] = []
     examples: list[Example] = []
     for review in config.reviews:
         found = read_examples(review, columns=config.columns, labels=config.labels)
-        # The name alone: a folder may tell something private.
+        # Only the file name is kept, because the folders of a path may be private.
         name = Path(review).name if "/" in review and ":" not in review else review
         keys = ((text_key(e.text), e.split) for e in found)
         texts = text_sketch(k for k, split in keys if (split or split_of_key(k)) == "train")
@@ -161,7 +161,7 @@ def tokenise_splits(
 ) -> tuple[dict[Split, Rows], tuple[Example, ...], tuple[Refused, ...]]:
     """Return the rows of each split, the examples behind those of train, and those refused.
 
-    The rows of train are the labelled and the unlabelled ones, with the labels of people.
+    The rows of train are the labelled and the unlabelled ones, with their `human_labels`.
     """
     learnt = human_labels((*parted.train, *parted.spare), labels)
     train, refused = tokenise(learnt, train_encoder, labels)
@@ -182,10 +182,10 @@ def learn_from_teacher(
     labels: Sequence[str],
     teacher: Teacher | None,
 ) -> Rows:
-    """Return *rows* with the teacher's answers among their shares.
+    """Return *rows* with the teacher's answers mixed into their soft labels.
 
-    The answers come from `teacher_logits` where that file has the text, else from *teacher*, which
-    answers each text once; new answers are added to the file, by the first process alone.
+    The answers come from `teacher_logits` where that file has the text, else from *teacher*. The
+    first process adds new answers to the file.
     """
     file = config.teacher_logits
     keys = text_keys([example.text for example in examples])
@@ -195,7 +195,7 @@ def learn_from_teacher(
     missing = np.flatnonzero(np.isnan(logits).any(axis=1)).tolist()
     if teacher is not None and missing:
         dtype = fast_dtype(teacher.model.device) if config.fit.bf16 else None
-        # In half precision, as the file has them: a second run then learns the very same answers.
+        # The file holds float16; rounding here too gives a second run exactly the same answers.
         logits[missing] = teacher.logits(missing, dtype).astype(np.float16)
         if file is not None and current_process().rank == 0:
             write_logits(file, [keys[i] for i in missing], logits[missing], labels)
@@ -220,10 +220,10 @@ def warn_of_unknown_pieces(rows: Rows, pretrained: Pretrained) -> float:
 
 
 def warn_of_absent_labels(train: Sequence[Example], labels: Sequence[str]) -> None:
-    """Warn of *labels* that no row of *train* has: the model learns to give them to nothing.
+    """Warn of *labels* that no row of *train* has: the model learns never to give them.
 
-    Rows with shares, or with the labels that their annotator could choose from, tell more than
-    their label, so there is no warning with them.
+    There is no warning if any row has probs or `labels_allowed`: such a row also teaches something
+    about the labels that it does not have.
     """
     found = {example.label for example in train}
     if found >= set(labels) or any(e.probs or e.labels_allowed for e in train):
@@ -250,8 +250,8 @@ def _teacher(
             )
         if config.teacher_logits is not None and not config.teacher_logits.exists():
             raise UsageError(
-                f"there is no file {config.teacher_logits} of --teacher-logits: give"
-                " --teacher-bundle too, whose answers it will keep",
+                f"there is no file {config.teacher_logits} of --teacher-logits: also give"
+                " --teacher-bundle, and its answers are written to that file",
                 reason="NO_TEACHER",
             )
         return None
@@ -265,7 +265,7 @@ def _teacher(
 
 
 def continues(config: TrainConfig, pretrained: Pretrained, labels: Sequence[str]) -> bool:
-    """Say whether training continues a model that answers: one of which half is kept does not."""
+    """Say whether training continues a whole classifier; minilm-l3 keeps only some layers of it."""
     return config.preset == "minilm-l6" and goes_on(pretrained, labels)
 
 

@@ -19,14 +19,14 @@ from sentimill_train.training.targets import human_labels
 
 _PACKAGED: Final = ("starter", "hard-kinds")
 _VALIDATION_ROWS: Final = 200
-"""Rows that help to choose the share of the new weights: all of them took as long as a training."""
+"""Rows that help to choose the share of the new weights; using all took as long as a training."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replay:
     """Rows of other reviews, on which a continued student should still answer well.
 
-    train: learnt among the own rows. validation: rows that help to choose the weights.
+    train: learnt together with the own rows. validation: used to choose the share of new weights.
     """
 
     train: Rows
@@ -36,11 +36,11 @@ class Replay:
 def read_replay(
     config: TrainConfig, own: Sequence[Example], encoder: TextEncoder, labels: Sequence[str]
 ) -> Replay | None:
-    """Return the rows to replay with the *own* reviews, as `replay` and `anchors` say.
+    """Return the rows to replay with the *own* reviews, according to `replay` and `anchors`.
 
-    `replay` asks for reviews that come with the package (labels: `SENTIMENTS`), at most as many as
-    `replayed_rows` of the own ones. Of `anchors` the texts count, not their labels. A text that is
-    among the own reviews is not replayed.
+    `replay` adds reviews of the package (labels: `SENTIMENTS`), at most `replayed_rows` of them.
+    Only the texts of `anchors` are used, not their labels. A text that is among the own reviews is
+    not replayed.
     """
     train: list[Example] = []
     validation: list[Example] = []
@@ -49,7 +49,7 @@ def read_replay(
             split = example.split or split_of(example.text)
             if split != "test":
                 (train if split == "train" else validation).append(example)
-        train = human_labels(train, labels)  # validation keeps its labels, to be judged by
+        train = human_labels(train, labels)  # validation keeps its labels, to compute its loss
         order = np.random.default_rng(config.fit.seed).permutation(len(train))
         train = [train[i] for i in np.sort(order[: replayed_rows(len(own))])]
         validation = sample_rows(validation, _VALIDATION_ROWS)

@@ -49,23 +49,23 @@ from sentimill_train.training.targets import mix_shares
 from sentimill_train.training.weight_interpolation import interpolate
 
 _ANCHOR_SHARE: Final = 0.5
-"""How much of a replayed row's target is the answer of the base, where it has shares of its own."""
+"""The weight of the base's answer in the target of a replayed row that has soft labels."""
 
 
 class Watcher(Protocol):
-    """Follows a training. Either method may raise to stop it; then no file is left behind."""
+    """Follows a training. Either method may raise to stop it; then no bundle is written."""
 
     def stage(self, name: str) -> None:
-        """Say which stage begins now."""
+        """Receive the name of the stage that begins now."""
         ...
 
     def progress(self, progress: Progress) -> None:
-        """Say how far the loop is."""
+        """Receive the progress of the training loop, after each step and epoch."""
         ...
 
 
 class Quiet:
-    """A watcher that says nothing."""
+    """A watcher that does nothing."""
 
     def stage(self, name: str) -> None:
         """See `Watcher.stage`."""
@@ -76,11 +76,10 @@ class Quiet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """What a run gave.
+    """The result of a run.
 
     judgement: its first set is the test split. abstention: None without a target error. verdict:
-    None without a previous bundle. refused: rows whose text no model can read, and which were left
-    out.
+    None without a previous bundle. refused: rows left out because no model can read their text.
     """
 
     bundle: Bundle
@@ -102,12 +101,12 @@ class Train(TrainConfig):
     """One training, with the settings of `TrainConfig`."""
 
     def run(self, watcher: Watcher | None = None) -> Trained:
-        """Train, and write the bundle: the folder *out* appears at the end, whole or not at all.
+        """Train, and write the bundle: the folder *out* appears at the end, complete or not at all.
 
         Raises:
-            UsageError: an option that cannot be, or *out* is taken; before anything is trained.
+            UsageError: an option is invalid, or *out* exists; raised before training.
             TableError: the reviews cannot be used. BundleError: the export is not good enough, or
-            it is worse than the bundle of the gate.
+            the bundle is worse than the previous one of the regression gate.
         """
         watcher = watcher or Quiet()
         started = time.perf_counter()
@@ -139,11 +138,11 @@ class Train(TrainConfig):
         )
 
     def assist(self) -> None:
-        """Train in a process group, as another process than the one that does `run`."""
+        """Train as a further process of a process group, in which the first one calls `run`."""
         self.fit_student(read_inputs(self, Quiet().stage), Quiet())
 
     def fit_student(self, inputs: Inputs, watcher: Watcher) -> tuple[Student, Fit]:
-        """Return the student that learnt *inputs*, and what its training did."""
+        """Train a student on *inputs*; return it and a record of the training."""
         student = self._student(inputs)
         train, validation = inputs.rows["train"], inputs.rows["validation"]
         start = weights_of(student) if continues(self, inputs.pretrained, inputs.labels) else None
@@ -163,7 +162,7 @@ class Train(TrainConfig):
         if adapters is not None:
             merge_adapters(adapters)
         first = current_process().rank == 0
-        leave_process_group()  # no library may wait for the others while this one exports
+        leave_process_group()  # else a library may wait for the others while this one exports
         if start is not None and self.interpolate and first:
             watcher.stage("blending with the weights of the base")
             others = replay.validation if replay is not None and len(replay.validation) else None
@@ -172,7 +171,7 @@ class Train(TrainConfig):
         return student, fitted
 
     def _export(self, student: Student, inputs: Inputs, fitted: Fit, work: Path) -> BundleContents:
-        """Export and calibrate: the graph that will answer gives the logits for both."""
+        """Export the graph, and calibrate on its logits, since it is what will answer."""
         save_student(student, work)
         graph = export_fp32(work)
         pad_id = pad_id_of(student.config)
@@ -220,7 +219,7 @@ class Train(TrainConfig):
         return bundle, evaluated
 
     def _started_from_base(self) -> bool:
-        """Return whether `base` is the model before training, to be judged beside the bundle."""
+        """Say whether training started from the weights of `base`, which is then evaluated too."""
         return self.preset != "tiny"
 
     def _student(self, inputs: Inputs) -> Student:

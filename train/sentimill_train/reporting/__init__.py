@@ -1,1 +1,1 @@
-"""What reports share: HTML templates, charts and Markdown tables."""
+"""The common parts of reports: HTML templates, charts and Markdown tables."""

@@ -1,7 +1,7 @@
-"""The charts of all reports, as SVG in the colours of the page around it.
+"""The charts of all reports, as SVG in the colours of the page.
 
-They are drawn with matplotlib's objects and without pyplot, which leaves no state and needs no
-display. Text stays text, so a reader can search it and a phone can scale it.
+They are drawn with the objects of matplotlib, without pyplot, so they leave no global state and
+need no display. Text stays text, so a reader can search it and a phone can scale it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from sentimill_train.metrics.intervals import Figure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# matplotlib takes no CSS variables, so it draws in colours that nothing else uses, and they are
-# swapped afterwards. The page gives the variables one value by day and another by night.
+# matplotlib does not support CSS variables, so it draws in placeholder colours, which are replaced
+# by variables afterwards. The page sets the variables for its light and dark theme.
 _INK: Final = "#010101"
 _MUTED: Final = "#020202"
 _LINE: Final = "#030303"
 _SERIES: Final = ("#0a0a01", "#0a0a02", "#0a0a03", "#0a0a04", "#0a0a05", "#0a0a06")
-_LEGEND_CHARACTERS: Final = 72  # in a line of the narrowest chart, at its size
+_LEGEND_CHARACTERS: Final = 72  # that fit into a line of the narrowest chart
 _STYLES: Final = ("-", "--", ":", "-.")
 _VARIABLES: Final = {_INK: "var(--ink)", _MUTED: "var(--muted)", _LINE: "var(--line)"} | {
     colour: f"var(--c{i})" for i, colour in enumerate(_SERIES, start=1)
@@ -34,7 +34,7 @@ _VARIABLES: Final = {_INK: "var(--ink)", _MUTED: "var(--muted)", _LINE: "var(--l
 
 
 def risk_chart(curves: Mapping[str, Sequence[Point]], threshold: float | None) -> str:
-    """Return risk against coverage, a line a set; a dot marks where the bundle's threshold is."""
+    """Return risk against coverage, one line for each set; a dot marks the bundle's threshold."""
     axes = _axes(4.8, 3.2)
     for i, (name, points) in enumerate(curves.items()):
         _line(axes, i, name, [(p.coverage * 100, p.risk * 100) for p in points])
@@ -47,7 +47,7 @@ def risk_chart(curves: Mapping[str, Sequence[Point]], threshold: float | None) -
 
 
 def reliability_chart(bins: Sequence[Bin]) -> str:
-    """Return accuracy against confidence in bins of equal mass; on the diagonal is calibrated."""
+    """Return accuracy against confidence in bins of equal mass; the diagonal is calibrated."""
     axes = _axes(3.6, 3.2)
     points = [(b.confidence * 100, b.accuracy * 100) for b in bins]
     low = max(0.0, 5 * ((min(map(min, points)) - 3) // 5))
@@ -85,7 +85,7 @@ def curves_chart(
     log: str = "",
     shaded: tuple[float, float] | None = None,
 ) -> str:
-    """Return plain lines, one a name: points are (x, y).
+    """Return one line for each name; points are (x, y).
 
     log: the axes that are logarithmic, "x", "y" or "xy". shaded: a span of x.
     """
@@ -101,7 +101,7 @@ def curves_chart(
 def ranges_chart(
     rows: Mapping[str, tuple[float, float, float]], x: str, *, mark: float | None = None
 ) -> str:
-    """Return a bar from low to high and a dot, one a name, on a logarithmic axis.
+    """Return a bar from low to high with a dot, for each name, on a logarithmic axis.
 
     rows: (low, value, high), all above 0. mark: a value to draw a line at.
     """
@@ -117,7 +117,7 @@ def ranges_chart(
 
 
 def bars_chart(values: Mapping[str, Sequence[int]], x: str) -> str:
-    """Return two bars a name, before and after. values: at least one name."""
+    """Return two bars for each name, before and after. values: at least one name."""
     axes = _axes(4.8, 0.9 + 0.4 * len(values))
     for part, (name, colour) in enumerate((("before", _MUTED), ("after", _SERIES[0]))):
         places = [place - 0.2 + 0.4 * part for place in range(len(values))]
@@ -128,7 +128,7 @@ def bars_chart(values: Mapping[str, Sequence[int]], x: str) -> str:
 
 
 def places_chart(points: Mapping[str, tuple[float, Figure]], x: str, y: str) -> str:
-    """Return a share, in %, with its interval over a logarithmic x: one a name."""
+    """Return a share in %, with its interval, for each name, over a logarithmic x."""
     axes = _axes(4.8, 3.2)
     for i, (name, (place, share)) in enumerate(points.items()):
         axes.plot([place, place], [100 * share.low, 100 * share.high], "-", color=_colour(i))
@@ -141,7 +141,7 @@ def places_chart(points: Mapping[str, tuple[float, Figure]], x: str, y: str) -> 
 def _line(
     axes: Axes, i: int, name: str, points: Sequence[tuple[float, float]], marker: str | None = None
 ) -> None:
-    """Draw line *i* of a chart. Past the colours, the style tells the lines apart."""
+    """Draw line *i* of a chart. If there are more lines than colours, their styles differ."""
     x, y = zip(*points, strict=True) if points else ((), ())
     axes.plot(
         x,
@@ -156,7 +156,7 @@ def _line(
 
 
 def _names(axes: Axes, rows: Collection[str]) -> None:
-    """Write the name of each row beside it, the first on top."""
+    """Write the name of each row next to it, the first on top."""
     axes.set_yticks(range(len(rows)), [_plain(name) for name in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
 
@@ -171,7 +171,7 @@ def _scale(axes: Axes, log: str) -> None:
     for name in log:
         axis = axes.xaxis if name == "x" else axes.yaxis
         low, high = axis.get_view_interval()
-        if high < 50 * low:  # powers of ten alone would leave such an axis almost bare
+        if high < 50 * low:  # only powers of ten would give such an axis almost no ticks
             powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
             ticks = [m * 10.0**n for n in powers for m in (1, 2, 5) if low <= m * 10.0**n <= high]
             if len(ticks) < 3:
@@ -228,7 +228,7 @@ def _legend(axes: Axes, *, above: bool = False) -> None:
 
 
 def _plain(name: str) -> str:
-    """Return *name* so that matplotlib takes it for text: no mathematics, and not hidden."""
+    """Escape *name* so that matplotlib shows it as text: no mathematics, and not hidden."""
     return name.replace("$", r"\$").removeprefix("_")
 
 
@@ -243,13 +243,13 @@ def _svg(axes: Axes, x: str, y: str = "", title: str = "", *, above: bool = Fals
     canvas, out = axes.get_figure(root=True), io.StringIO()
     assert canvas is not None
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": title}), warnings.catch_warnings():
-        # Its own font lacks a glyph of some name; the reader's browser has it.
+        # The font of matplotlib may lack a glyph of a name; the browser of the reader has it.
         warnings.filterwarnings("ignore", "Glyph .* missing")
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         canvas.savefig(out, format="svg", metadata={**nothing, "Title": title})
     text = out.getvalue()
     text = text[text.index("<svg") :]
-    # Only the view box: the page decides how wide a chart is.
+    # Keep only the view box, because the page sets the width of a chart.
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1 role="img"', text, count=1)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

@@ -1,4 +1,4 @@
-"""Pages of one file that load nothing and run nothing: their templates, and the rules of those."""
+"""Renders HTML pages from templates, each in one file without scripts or external files."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def render(
     filters: Mapping[str, Callable[[Any], str]],
     more: Sequence[Path] = (),
 ) -> str:
-    """Return the template *name*, of this package or of the folders *more*, with its *values*.
+    """Render the template *name*, of this package or of the folders *more*, with *values*.
 
-    Values are escaped, but for markupsafe's; a name that has none is an error.
+    Values are escaped, except `Markup` of markupsafe; a missing value is an error.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 

@@ -1,1 +1,1 @@
-"""The training loop, its losses, its optimizer, checkpoints and several processes."""
+"""The training loop, its losses, optimizer and checkpoints, and training in several processes."""

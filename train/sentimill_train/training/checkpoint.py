@@ -1,7 +1,7 @@
-"""The checkpoint: a killed run continues from it, to the weights of a run that was not killed.
+"""The checkpoint: a killed run continues from it, and ends with the weights of an unbroken run.
 
 One safetensors file holds every tensor of the loop, and the rest as JSON in its header: no pickle.
-The file is replaced whole, so a kill at any moment leaves the old one or the new one.
+The file is replaced atomically, so a kill at any moment leaves the old one or the new one.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from torch import Tensor
 from sentimill.errors import UsageError
 
 _FILE: Final = "checkpoint.safetensors"
-_DIGEST_LENGTH: Final = 64  # a sha256, or a longer text, says nothing to a reader
+_DIGEST_LENGTH: Final = 64  # values from the length of a sha256 on are not shown in messages
 
 
 class Checkpoint:
     """The checkpoint of one training in *folder*.
 
-    run: all that the weights depend on, by the name of the option; a checkpoint of another run is
-    refused. minutes: between two checkpoints within an epoch. One process writes it; all of them
-    read it, so several machines need a shared disk.
+    run: all that the weights depend on, by the name of the option; a checkpoint whose *run* differs
+    is refused. minutes: between two checkpoints within an epoch. One process writes it and all read
+    it, so several machines need a shared disk.
     """
 
     def __init__(self, folder: Path, run: Mapping[str, object], *, minutes: float = 10) -> None:
@@ -41,11 +41,11 @@ class Checkpoint:
         self._written = time.monotonic()
 
     def due(self) -> bool:
-        """Say whether it is time for the next one."""
+        """Say whether it is time for the next checkpoint."""
         return time.monotonic() - self._written >= self.minutes * 60
 
     def save(self, tensors: Mapping[str, Tensor], position: Mapping[str, object]) -> None:
-        """Replace the file by *tensors* and *position*, which is anything that JSON can hold."""
+        """Replace the file by one with *tensors* and *position*, which must be valid in JSON."""
         self.folder.mkdir(parents=True, exist_ok=True)
         part = self.folder / f"{_FILE}.part"
         header = {"run": json.dumps(self._run), "position": json.dumps(position)}
@@ -56,10 +56,10 @@ class Checkpoint:
         self._written = time.monotonic()
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Return tensors and position of the last `save`, or None where there was none.
+        """Return tensors and position of the last `save`, or None if there was none.
 
         Raises:
-            UsageError: CHECKPOINT_DIFFERS where it is of another run, CHECKPOINT_UNREADABLE.
+            UsageError: CHECKPOINT_DIFFERS if its run differs, CHECKPOINT_UNREADABLE.
         """
         path = self.folder / _FILE
         if not path.exists():
@@ -72,13 +72,13 @@ class Checkpoint:
                 return {name: opened.get_tensor(name) for name in opened.keys()}, position  # noqa: SIM118 - no mapping
         except (SafetensorError, KeyError, ValueError) as error:
             raise UsageError(
-                f"{path} is no checkpoint ({type(error).__name__}): delete it, or give --checkpoint"
-                " another folder",
+                f"{path} is not a checkpoint ({type(error).__name__}): delete it, or name another"
+                " folder with --checkpoint",
                 reason="CHECKPOINT_UNREADABLE",
             ) from error
 
     def remove(self) -> None:
-        """Delete it, when its training has written its bundle."""
+        """Delete the checkpoint, once the bundle is written."""
         (self.folder / _FILE).unlink(missing_ok=True)
 
     def _check(self, was: Mapping[str, object]) -> None:
@@ -101,9 +101,9 @@ def _difference(name: str, was: object, now: object) -> str:
 
 @contextmanager
 def stop_signals(*, caught: bool) -> Iterator[list[int]]:
-    """Yield a list to which the first SIGINT or SIGTERM is added; the second acts as it always did.
+    """Yield a list that receives the first SIGINT or SIGTERM; a second signal acts as usual.
 
-    Where not *caught*, or outside of the main thread, the list stays empty.
+    The list stays empty if not *caught*, or outside of the main thread.
     """
     received: list[int] = []
     if not caught or threading.current_thread() is not threading.main_thread():

@@ -1,8 +1,8 @@
-"""One training in several processes, as `torchrun` starts them.
+"""One training in several processes, started by `torchrun`.
 
-Each process has the whole student and learns from its share of every step's batches. Their
-gradients are summed, so all take the same step. torch's own wrapper is not used: this is one call a
-step, and the student stays a plain module.
+Each process has the whole student and learns from its share of the batches of each step. Their
+gradients are summed, so all take the same step. DistributedDataParallel of torch is not used: one
+all-reduce a step is enough, and the student stays a plain module.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """This process among *count*; the one of `rank` 0 validates, reports and writes.
+    """This process, one of *count*; the process with `rank` 0 validates, reports and writes.
 
     Every process must call each method, in the same order.
     """
@@ -28,7 +28,7 @@ class Process:
     count: int = 1
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter], extra: Tensor) -> Tensor:
-        """Give each of *parameters* the sum of its gradients, and return that of *extra* (n,)."""
+        """Sum the gradients of *parameters* over all processes; return the sum of *extra* (n,)."""
         if self.count == 1:
             return extra
         parts = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
@@ -58,7 +58,7 @@ class Process:
 
 
 def current_process() -> Process:
-    """Return this process in its `process_group`; alone, it is the first of one."""
+    """Return this process in its `process_group`; without a group it is the only one."""
     if not dist.is_initialized():
         return Process()
     return Process(dist.get_rank(), dist.get_world_size())
@@ -68,7 +68,7 @@ def current_process() -> Process:
 def process_group() -> Iterator[Process]:
     """Join the processes that the environment names (WORLD_SIZE, RANK, ...), if it names any.
 
-    Tensors on the CPU travel by gloo, those on a GPU by NCCL; each process takes the GPU of its
+    CPU tensors are exchanged with gloo, GPU tensors with NCCL; each process takes the GPU of its
     LOCAL_RANK.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -84,6 +84,6 @@ def process_group() -> Iterator[Process]:
 
 
 def leave_process_group() -> None:
-    """Leave the other processes, where there are any: what follows is done alone."""
+    """Leave the process group, if there is one, so that this process continues alone."""
     if dist.is_initialized():
         dist.destroy_process_group()

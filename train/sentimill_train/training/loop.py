@@ -1,4 +1,4 @@
-"""The training loop: soft targets where a teacher gave them, hard labels elsewhere."""
+"""The training loop: it learns soft labels where rows have them, and hard labels elsewhere."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ _CURVE_POINTS: Final = 100
 class FitConfig:
     """How to train.
 
-    batch_tokens: padded tokens in one batch; it also has at most batch_tokens / 128 rows, so that
-    short reviews do not make few large steps. accumulate: batches in one step. soft_weight: 1
-    learns from the teacher's shares alone where a row has them, 0 from the labels alone.
-    distil_temperatures: soften the shares and the student's own before they are compared; of
-    several the loss is the mean; 1 takes them as they are. hidden_weight: of the squared difference
-    from the token states of a teacher. head_factor: the head learns at this many times the rate of
-    the encoder; a new head starts from noise, a trained one does not. average_last: the share of
-    all rows, at the end, over whose steps the weights are averaged; 0 keeps the last. patience:
-    epochs without a lower loss on the validation rows after which it stops. bf16: matrix products
-    run in bfloat16 where the hardware is faster at it, see `fast_dtype`; without it the weights
-    depend less on the machine.
+    batch_tokens: padded tokens in one batch; it also has at most batch_tokens / 128 rows, because
+    short reviews would else make few large steps. accumulate: batches in one step. soft_weight: 1
+    learns only from the soft labels of a row that has them, 0 only from the labels.
+    distil_temperatures: soften the soft labels and the student's probs before they are compared;
+    the loss is the mean over them; 1 changes nothing. hidden_weight: weight of the squared
+    difference from the token states of a teacher. head_factor: the learning rate of the head,
+    relative to that of the encoder; a new head starts from noise, a trained one does not.
+    average_last: the weights are averaged over the steps of this last share of all rows; 0 keeps
+    the last weights. patience: early stopping after so many epochs without a lower loss on the
+    validation rows. bf16: compute matrix products in bfloat16 where the hardware is faster at it,
+    see `fast_dtype`; without it the weights depend less on the machine.
     """
 
     epochs: int = 5
@@ -72,12 +72,12 @@ class FitConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """What training did.
+    """The record of a training.
 
     nll, macro_f1: of the best epoch, on the validation rows. curve: the progress at about a hundred
-    steps, and at the end of each epoch. autocast: the type of matrix products. seconds: of all
-    runs, where this one continued a checkpoint. interpolated_share: from `interpolate`, None where
-    that was not asked.
+    steps, and at the end of each epoch. autocast: the dtype of matrix products. seconds: includes
+    the runs before, if this one continued a checkpoint. interpolated_share: from `interpolate`;
+    None if it was not called.
     """
 
     epochs: int
@@ -106,15 +106,15 @@ def fit(
 ) -> Fit:
     """Train *student* in place and leave it with the weights that were best on *validation*.
 
-    The same seed, machine and thread count give the same weights, also where a run continues the
-    *checkpoint* of one that was killed. A *teacher*, whose rows are those of *train*, gives its
-    token states where `hidden_weight` asks for them. *watch* is called after every step and after
-    every epoch, and may raise to stop. In a process group all processes call this with the same
-    arguments, and N of them take the steps of one with N times as many batches each.
+    The same seed, machine and thread count give the same weights, even if a run continues the
+    *checkpoint* of a killed one. *teacher* has the same rows as *train*, and gives its token states
+    if `hidden_weight` is above 0. *watch* is called after every step and after every epoch, and may
+    raise to stop. In a process group all processes call this with the same arguments. N processes
+    take the same steps as a single one with N times the `accumulate`.
 
     Raises:
-        UsageError: those of `Checkpoint.load`. SentimillError: STOPPED, on SIGINT or SIGTERM when
-            there is a checkpoint, which then has the last step.
+        UsageError: those of `Checkpoint.load`. SentimillError: STOPPED, on SIGINT or SIGTERM if
+            there is a checkpoint, which then includes the last step.
     """
     seed_everything(config.seed)
     loop = _Loop(student, train, validation, config, watch, checkpoint, teacher)
@@ -139,7 +139,7 @@ def fit(
 
 
 class _Loop:
-    """The loop, and all that it carries from one step to the next."""
+    """The loop, and its state between two steps."""
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class _Loop:
         self.config, self.watch, self.checkpoint = config, watch, checkpoint
         self.teacher = teacher
         self.process = current_process()
-        # Each process drops other units; the first draws what a single one would.
+        # Dropout differs between processes; the first draws the same as a single process.
         torch.manual_seed(config.seed + self.process.rank)
         self.total = config.epochs * len(train)
         self.dtype = fast_dtype(student.device) if config.bf16 else None
@@ -173,7 +173,7 @@ class _Loop:
         self.position = self.state.position
 
     def run(self, signals: Sequence[int]) -> None:
-        """Go from where it is to the end, or until there are *signals*."""
+        """Run from the current position to the end, or until there are *signals*."""
         position, config = self.position, self.config
         while position.ended < config.epochs:
             if position.ended and position.ended - position.best_epoch >= config.patience:
@@ -188,7 +188,7 @@ class _Loop:
             raise self._stopped(signals)
 
     def seconds(self) -> float:
-        """Return how long training took until now."""
+        """Return how long training has taken so far."""
         return self.position.seconds + time.perf_counter() - self.started
 
     def _epoch(self, signals: Sequence[int]) -> None:
@@ -224,13 +224,14 @@ class _Loop:
     def _step(
         self, batches: Sequence[list[int]], signals: Sequence[int]
     ) -> tuple[float, bool, bool]:
-        """Learn from *batches* as from one, each process from its share of them.
+        """Take one step on *batches*, each process computing its share of them.
 
-        Returns the mean loss of this process's share, and whether any process wants to save, and
-        to stop: that goes round with the gradients, so that all do it after the same step.
+        Returns the mean loss of the share of this process, and whether any process wants to save,
+        or to stop. These wishes are summed with the gradients, so all follow after the same step.
         """
         set_rates(self.state.optimizer, self.position.rows / self.total)
-        # Over the full batches' rows: a long review in a batch of few counts as much as a short.
+        # Dividing by the rows of full batches makes a long review, in a batch of few, count as
+        # much as a short one.
         full = self.config.batch_rows * self.config.accumulate * self.process.count
         mine = batches[self.process.rank :: self.process.count]
         summed = 0.0
@@ -293,7 +294,7 @@ class _Loop:
         folder = self.checkpoint.folder if self.checkpoint else None
         return SentimillError(
             f"stopped by {name} after {self.position.rows} of {self.total} rows: the same command"
-            f" goes on from {folder}",
+            f" continues from {folder}",
             reason="STOPPED",
         )
 
@@ -315,7 +316,7 @@ class _Loop:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed every generator that training may draw from."""
+    """Seed every random generator that training may use."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""The training loss: a label, a teacher's shares, or both; and a teacher's token states."""
+"""The training losses: for a label, for soft labels, for both, and for a teacher's token states."""
 
 from __future__ import annotations
 
@@ -24,17 +24,16 @@ def distil_loss(
 ) -> Tensor:
     """Return the loss of each row (rows,).
 
-    logits, soft: (rows, labels); gold: (rows,); allowed: (rows, labels) bool. A row with shares in
-    *soft* gets ``soft_weight * KL + (1 - soft_weight) * CE``, a row of zeros the cross-entropy
-    alone, and a row of NO_LABEL the KL alone.
+    logits, soft: (rows, labels); gold: (rows,); allowed: (rows, labels) bool. A row with soft
+    labels gets ``soft_weight * KL + (1 - soft_weight) * CE``, a row of zeros in *soft* only the
+    cross-entropy, and a row of NO_LABEL only the KL.
 
     KL is the mean over *temperatures* of ``T^2 * KL(soften(soft, T) || student at T)``. (Hinton et
-    al. 2015, section 2: T^2 keeps the size of the gradient. The default is 1: the shares of a panel
-    are no sharp softmax.)
+    al. 2015, section 2: T^2 keeps the size of the gradient. The default is 1, because the votes of
+    several annotators are less sharp than a softmax.)
 
-    CE is the partial-label loss: it compares only the labels that were *allowed*. A review that was
-    sorted as negative or positive, because its set knows no neutral, then says nothing about
-    neutral.
+    CE is the partial-label loss: it compares only the labels that were *allowed*. A row from a set
+    without neutral reviews then teaches nothing about neutral.
     """
     known = logits if allowed is None else logits.masked_fill(~allowed, -torch.inf)
     log_q = F.log_softmax(known, dim=-1)
@@ -51,9 +50,9 @@ def distil_loss(
 
 
 def soften(shares: Tensor, temperature: float) -> Tensor:
-    """Return ``shares^(1/T)`` with each row (rows, labels) summing to 1 again; zeros stay zeros.
+    """Return ``shares^(1/T)`` (rows, labels), scaled so that rows sum to 1; zero rows stay zero.
 
-    A softmax at T would have given these of the logits whose softmax *shares* are.
+    If *shares* are the softmax of logits, this is the softmax of the same logits divided by T.
     """
     if temperature == 1:
         return shares
@@ -62,7 +61,7 @@ def soften(shares: Tensor, temperature: float) -> Tensor:
 
 
 def hidden_loss(states: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean squared difference of each row's token states (rows,), padding left out.
+    """Return the mean squared difference of each row's token states (rows,), without padding.
 
     states, wanted: (rows, tokens, hidden); mask: (rows, tokens), 1 where there is a token.
     """

@@ -1,4 +1,4 @@
-"""AdamW with four groups of parameters, and a learning rate that rises, then falls."""
+"""AdamW with up to four parameter groups, and a learning rate with linear warm-up and decay."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _WARM_UP: Final = 0.1  # of all rows seen
 
 
 def new_optimizer(student: Student, learning_rate: float, head_factor: float) -> torch.optim.AdamW:
-    """Return AdamW over what is trained of *student*, in up to four groups: head, decayed or not.
+    """Return AdamW over the trained parameters of *student*, grouped by head and by weight decay.
 
-    The head learns at *head_factor* times the rate of the encoder. Biases and LayerNorm weights,
-    which are the vectors, are not decayed: decay would only pull them to zero. `highest_lr` of a
-    group is what `set_rates` scales.
+    The head learns at *head_factor* times the rate of the encoder. Only matrices get weight decay:
+    it would pull biases and LayerNorm weights, the vectors, to zero. `set_rates` scales the
+    `highest_lr` of each group.
     """
     found: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in student.named_parameters():
@@ -38,13 +38,13 @@ def new_optimizer(student: Student, learning_rate: float, head_factor: float) ->
 
 
 def set_rates(optimizer: torch.optim.AdamW, done: float) -> None:
-    """Set the learning rates for the step after *done* of all rows were seen, 0 to 1."""
+    """Set the learning rates for the next step. *done*: the share of all rows seen, 0 to 1."""
     for group in optimizer.param_groups:
         group["lr"] = group["highest_lr"] * learning_rate_at(done)
 
 
 def learning_rate_at(done: float) -> float:
-    """Return the factor on the learning rate when *done* of all rows were seen, 0 to 1."""
+    """Return the factor on the learning rate. *done*: the share of all rows seen, 0 to 1."""
     if done < _WARM_UP:
         return done / _WARM_UP
     return (1 - done) / (1 - _WARM_UP)

@@ -1,4 +1,4 @@
-"""The state of a training between two steps, which is what a checkpoint has to hold."""
+"""The state of a training between two steps, as a checkpoint stores it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sentimill_train.model.student import Student
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far training is.
+    """The progress of a training.
 
     rows: seen so far, of rows_total in all epochs. loss: running mean. nll, macro_f1: on the
-    validation rows, of the last epoch that ended; epoch_ended says that this one just did.
+    validation rows, after the last complete epoch. epoch_ended: true if *epoch* has just ended.
     """
 
     epoch: int
@@ -32,11 +32,12 @@ class Progress:
 
 @dataclass(slots=True, kw_only=True)
 class Position:
-    """Where the loop is: all of its state but the tensors.
+    """The state of the loop, without the tensors.
 
-    ended: epochs that ended; batches: taken of the epoch under way. shuffle: the state of the
-    generator from which that epoch is planned. loss: running mean. nll, macro_f1: of the last epoch
-    on the validation rows; best_nll, best_macro_f1: of best_epoch. seconds: before this run.
+    ended: complete epochs. batches: done in the current epoch. shuffle: the state of the generator
+    from which that epoch is planned. loss: running mean. nll, macro_f1: on the validation rows,
+    after the last complete epoch; best_nll, best_macro_f1: those of best_epoch. seconds: of the
+    runs before this one.
     """
 
     shuffle: Mapping[str, Any]
@@ -56,9 +57,9 @@ class Position:
 
 @dataclass(slots=True, kw_only=True)
 class TrainingState:
-    """All that the next step depends on, but for the rows and the options.
+    """All that the next step depends on, except the rows and the options.
 
-    average: of the weights so far, where that is wanted. best: the weights of
+    average: the averaged weights, None without averaging. best: the weights of
     `position.best_epoch`.
     """
 
@@ -69,13 +70,13 @@ class TrainingState:
     position: Position
 
     def evaluated_student(self) -> Student:
-        """Return the average of the weights where it has begun, else the student."""
+        """Return the student with averaged weights once averaging has begun, else the student."""
         if self.average is None or int(self.average.n_averaged) == 0:
             return self.student
         return cast(Student, self.average.module)
 
     def generator(self) -> Tensor:
-        """Return the state of the generator that dropout draws from (bytes,) uint8, on the CPU."""
+        """Return the state of the generator for dropout, (bytes,) uint8 on the CPU."""
         state = torch.get_rng_state()
         if self.student.device.type != "cuda":
             return state
@@ -92,11 +93,11 @@ class TrainingState:
         return found | {f"generator.{rank}": state for rank, state in enumerate(generators)}
 
     def record(self, seconds: float) -> dict[str, object]:
-        """Return the position as JSON has it, after *seconds* of training in all."""
+        """Return the position as values for JSON, after *seconds* of training in all."""
         return {**asdict(self.position), "seconds": seconds}
 
     def restore(self, tensors: Mapping[str, Tensor], record: Mapping[str, Any], rank: int) -> None:
-        """Become what was saved by `tensors` and `record`, in the process *rank*."""
+        """Restore the state that `tensors` and `record` gave, in the process *rank*."""
 
         def under(prefix: str) -> dict[str, Tensor]:
             return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}

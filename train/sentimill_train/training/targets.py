@@ -1,4 +1,4 @@
-"""What each row is to learn: whose label, which shares, and how much the row counts."""
+"""Decides what each row teaches: its label, its soft labels, and its weight."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sentimill_train.data.tokenized import NO_LABEL, Rows
 
 
 def human_labels(examples: Sequence[Example], labels: Sequence[str]) -> list[Example]:
-    """Return *examples* with the labels that people gave; a row with shares may have none.
+    """Return *examples* with the labels that people gave; a row with probs may have none.
 
-    `sentimill label` writes the teacher's largest share as `label`. To learn it besides the shares
-    would only sharpen them (accuracy 0.734 with labels, 0.753 with shares, 0.762 with shares and
-    the label of the stars: benchmarks/results/teachers.md). So a row with shares learns a label
-    where it says that a person has `given` one, or where it names no `teacher` and its file has
-    labels of its own: some of them differ from the largest share.
+    `sentimill label` writes the label of the largest prob as `label`. Learning it in addition to
+    the probs would only sharpen them (accuracy 0.734 with labels, 0.753 with probs, 0.762 with
+    probs and the label of the stars: benchmarks/results/teachers.md). So a row with probs keeps a
+    label in two cases. Either a person has `given` it, or the row names no `teacher` and the labels
+    of its file are its own, because some differ from that of the largest prob.
     """
     index = {label: i for i, label in enumerate(labels)}
 
@@ -44,10 +44,10 @@ def _is_taught(example: Example) -> bool:
 
 
 def mix_shares(rows: Rows, logits: NDArray[np.float32], teacher_share: float) -> Rows:
-    """Return *rows* with the softmax of a teacher's *logits* (rows, labels) among their shares.
+    """Return *rows* with the softmax of a teacher's *logits* (rows, labels) in their soft labels.
 
-    A row that has shares already keeps ``1 - teacher_share`` of them; a row whose logits are NaN
-    keeps them as they are.
+    In a row that has soft labels already, these get the weight ``1 - teacher_share``. A row whose
+    logits are NaN is not changed.
     """
     known = ~np.isnan(logits).any(axis=1)
     soft = rows.soft.copy()
@@ -59,11 +59,11 @@ def mix_shares(rows: Rows, logits: NDArray[np.float32], teacher_share: float) ->
 
 
 def weigh_classes(rows: Rows, given: str, labels: Sequence[str]) -> Rows:
-    """Return *rows* whose weights are multiplied by that of their label, or of their shares.
+    """Return *rows* with weights multiplied by the weight of their label, or of their soft labels.
 
-    given: `--class-weights`, which is ``balanced``, to weigh all labels alike (rows / (labels *
-    rows of the label), King and Zeng 2001), or ``label=weight`` with commas between; a label that
-    is not named has 1.
+    given: `--class-weights`. ``balanced`` gives all labels the same total weight (rows / (labels *
+    rows of the label), King and Zeng 2001). ``label=weight``, separated by commas, sets weights; a
+    label that is not named has 1.
 
     Raises:
         UsageError: BAD_CLASS_WEIGHTS.
@@ -84,8 +84,8 @@ def _class_weights(given: str, labels: Sequence[str]) -> dict[str, float]:
         weight = number_of(number)
         if name not in found or not 0 <= weight < np.inf:
             raise UsageError(
-                f"--class-weights {part.strip()!r} is no label=weight: write `balanced`, or such as"
-                f" {labels[0]}=2, with one of {', '.join(labels)}",
+                f"--class-weights {part.strip()!r} is not label=weight: write `balanced`, or for"
+                f" example {labels[0]}=2, with one of {', '.join(labels)}",
                 reason="BAD_CLASS_WEIGHTS",
             )
         found[name] = weight
@@ -93,7 +93,7 @@ def _class_weights(given: str, labels: Sequence[str]) -> dict[str, float]:
 
 
 def _label_shares(rows: Rows) -> NDArray[np.float64]:
-    """Return one for the label of each row, or its shares where it has no label."""
+    """Return (rows, labels): 1 for the label of each row; without a label, its soft labels."""
     found = rows.soft.astype(np.float64)
     labelled = rows.gold != NO_LABEL
     found[labelled] = np.eye(found.shape[1])[rows.gold[labelled]]

@@ -1,4 +1,4 @@
-"""A file of a teacher's logits by text, so that a teacher answers each text once.
+"""A file of a teacher's logits by text, so that later trainings need not run the teacher again.
 
 One Parquet file: `text_sha256`, the first eight bytes of the SHA-256 of the text that cleaning
 version 1 gives (UTF-8), and one float16 column of logits for each label, under the label's name.
@@ -23,11 +23,11 @@ from sentimill_train.data.splits import cleaned
 
 _KEY: Final = "text_sha256"
 _KEY_BYTES: Final = 8
-_CLEANING: Final = 1  # it never changes, as in `splits`: another version would find no old answer
+_CLEANING: Final = 1  # never changes: another version would not find the old answers
 
 
 def text_keys(texts: Sequence[str]) -> list[bytes]:
-    """Return the key of each text; one that no model can read has an empty key."""
+    """Return the key of each text; a text that no model can read has an empty key."""
     read = (cleaned(text, _CLEANING) for text in texts)
     return [hashlib.sha256(t.encode()).digest()[:_KEY_BYTES] if t else b"" for t in read]
 
@@ -35,7 +35,7 @@ def text_keys(texts: Sequence[str]) -> list[bytes]:
 def find_logits(path: Path, keys: Sequence[bytes], labels: Sequence[str]) -> NDArray[np.float32]:
     """Return the logits (keys, labels) in the file at *path*, NaN for a key that it lacks.
 
-    The file is read a row group at a time, so it may be larger than memory.
+    The file is read in batches of rows, so it may be larger than memory.
 
     Raises:
         UsageError: TEACHER_LOGITS_UNREADABLE, LABELS_DIFFER.
@@ -69,7 +69,7 @@ def find_logits(path: Path, keys: Sequence[bytes], labels: Sequence[str]) -> NDA
 def write_logits(
     path: Path, keys: Sequence[bytes], logits: NDArray[np.float32], labels: Sequence[str]
 ) -> None:
-    """Add *logits* (keys, labels) to the file at *path*, which is replaced whole."""
+    """Add *logits* (keys, labels) to the file at *path*, which is replaced atomically."""
     table = pa.table(
         {_KEY: pa.array(keys, pa.binary(_KEY_BYTES))}
         | {label: logits[:, i].astype(np.float16) for i, label in enumerate(labels)}

@@ -1,4 +1,4 @@
-"""A fine-tuned classifier that a student learns from: its logits, and the states of its tokens."""
+"""A fine-tuned classifier as the teacher of a student, with its logits and token states."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _BATCH_TOKENS: Final = 16_384
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Teacher:
-    """A classifier with the rows of train as its own tokenizer reads them.
+    """A classifier, and the rows of train as tokenised by its own tokenizer.
 
-    order: where each of our labels is among its own.
+    order: for each of our labels, its index among the labels of the classifier.
     """
 
     source: Pretrained
@@ -48,7 +48,7 @@ class Teacher:
     def read(self, chosen: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return the logits (rows, labels) of the *chosen* rows, and the states of their tokens.
 
-        The states are those behind the last layer (rows, tokens, hidden). Neither has a gradient.
+        The states are the output of the last layer (rows, tokens, hidden). Neither has a gradient.
         """
         ids, mask = to_tensors(self.model, self.rows, chosen)
         with torch.no_grad():
@@ -62,7 +62,7 @@ class Teacher:
     def logits(self, wanted: Sequence[int], dtype: torch.dtype | None) -> NDArray[np.float32]:
         """Return the logits (wanted, labels) of the rows *wanted*.
 
-        Where several processes train, each answers its part, and all of them get the whole.
+        In a process group each process computes a part, and every process gets all logits.
         dtype: of matrix products, see `fast_dtype`.
         """
         process = current_process()
@@ -86,9 +86,9 @@ class Teacher:
         sizes = [int(model.config.hidden_size) for model in (student, self.model)]
         if sizes[0] != sizes[1] or not np.array_equal(rows.ids, self.rows.ids):
             raise UsageError(
-                f"--hidden-weight compares token states, and {self.source.name} has"
-                f" {sizes[1]} numbers a token, the student {sizes[0]}, or another tokenizer: leave"
-                " it out, or give a --teacher-bundle of the same base",
+                f"--hidden-weight compares token states, but {self.source.name} has another"
+                f" tokenizer than the student, or another hidden size ({sizes[1]}, not {sizes[0]}):"
+                " leave it out, or give a --teacher-bundle of the same base",
                 reason="HIDDEN_DIFFERS",
             )
 
@@ -101,11 +101,11 @@ def load_teacher(
     max_tokens: int,
     truncation: Truncation,
 ) -> Teacher:
-    """Return the classifier in *folder*, a bundle or a sequence classifier, to read *examples*.
+    """Return the bundle or sequence classifier in *folder*, with *examples* as its rows.
 
     Raises:
-        UsageError: those of `find_pretrained`; TEACHER_UNSUPPORTED where it is no classifier that
-            transformers knows without code of its own, or cannot read a text; LABELS_DIFFER.
+        UsageError: those of `find_pretrained`; TEACHER_UNSUPPORTED if transformers cannot load it
+            as a classifier without custom code, or its tokenizer refuses a text; LABELS_DIFFER.
     """
     if not folder.is_dir():
         raise _unsupported(folder, "there is no such folder")
@@ -137,7 +137,7 @@ def load_teacher(
 
 
 def _order_of(id2label: dict[int, str], labels: Sequence[str], name: str) -> tuple[int, ...]:
-    """Return the index of each of *labels* in *id2label*, whatever their case.
+    """Return the index of each of *labels* in *id2label*, ignoring case.
 
     Raises:
         UsageError: LABELS_DIFFER.

@@ -1,8 +1,8 @@
 """Weight interpolation: blends the new weights with the old ones, so that the model forgets less.
 
-A student that learns a few hundred reviews of one kind forgets a part of what it knew of others.
-Weights between the two ends keep most of both (Wortsman et al. 2022, "Robust fine-tuning of
-zero-shot models").
+A student that learns a few hundred reviews of one kind forgets part of what it knew about others.
+Weights between the old and the new ones keep most of both (Wortsman et al. 2022, "Robust
+fine-tuning of zero-shot models").
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from sentimill_train.training.state import weights_of
 SHARES: Final = (0.25, 0.5, 0.75, 1.0)
 """The shares of the new weights that are tried."""
 
-_MOST_ROWS: Final = 4000  # all shares are judged on the same rows
-_TIE: Final = 1e-4  # nats: of shares as good as this the least is taken, which forgets least
+_MOST_ROWS: Final = 4000  # all shares are compared on the same rows
+_TIE: Final = 1e-4  # nats: shares this close to the best are ties; the smallest forgets least
 OTHERS: Final = 0.25
-"""How much the loss on other reviews counts: the user trains for the own ones. A tenth chose the
-same share in both domains that were tried (benchmarks/results/own_reviews.md)."""
+"""The weight of the loss on other reviews: low, because the user trains for the own ones. A tenth
+chose the same share in both domains that were tried (benchmarks/results/own_reviews.md)."""
 
 
 def interpolate(
     student: Student, start: Mapping[str, Tensor], own: Rows, others: Rows | None = None
 ) -> float:
-    """Move *student* back towards *start* to where its loss on *own* and *others* is least.
+    """Move *student* towards *start*, to where its loss on *own* and *others* is lowest.
 
-    start: the weights (`weights_of`) that its training began with. own: validation rows. others:
-    labelled reviews of other kinds, on which it should still answer well. The loss is that of
-    calibrated answers, which the bundle will give. Returned is the share of the new weights that is
-    left, one of `SHARES`: 1 leaves *student* as it is.
+    start: the weights (`weights_of`) from before training. own: validation rows. others: labelled
+    reviews of other kinds, on which it should still answer well. The loss is that of calibrated
+    answers, as the bundle will give them. Returns the share of the new weights, one of `SHARES`; 1
+    leaves *student* as it is.
     """
     chosen = np.random.default_rng(0).permutation(len(own))[:_MOST_ROWS]
     own = own.take(np.sort(chosen))

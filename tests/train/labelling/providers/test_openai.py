@@ -180,7 +180,7 @@ def test_teachers_are_named_by_provider_model_and_url(name: str, expected: Teach
 @pytest.mark.parametrize("name", ["gpt-6", "openai:", "mistral:m", "openai:@http://h"])
 def test_bad_names_are_usage_errors(name: str) -> None:
     """Before anything is opened."""
-    with pytest.raises(UsageError, match="names no teacher"):
+    with pytest.raises(UsageError, match="is not a teacher"):
         TeacherSpec.parse(name)
 
 

@@ -103,7 +103,7 @@ def test_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.sqlite"
     path.write_bytes(b"id,text\n" * 500)
 
-    with pytest.raises(InputError, match="no answer store"):
+    with pytest.raises(InputError, match="not an answer store"):
         ResponseCache(path)
 
     assert path.read_bytes() == b"id,text\n" * 500

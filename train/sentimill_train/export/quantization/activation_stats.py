@@ -1,4 +1,4 @@
-"""Statistics of the activations on real text: how large each channel is, and how they vary."""
+"""Statistics of activations on real text: the largest value and the second moments of channels."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def collect_activation_stats(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     seen: dict[str, ActivationStats] = {}
-    for ids in texts:  # one at a time: padding would have activations too
+    for ids in texts:  # one at a time, because padding would have activations too
         feeds = {"input_ids": ids[None], "attention_mask": np.ones_like(ids[None])}
         for name, (states,) in zip(names, session.run(names, feeds), strict=True):
             largest, moments = np.abs(states).max(axis=0), (states.T @ states).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Smaller tables: word vectors in int8, and no more positions than the model reads."""
+"""Makes tables smaller: word vectors in int8, and only the positions that the model reads."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from sentimill.errors import BundleError
 
 _MOST: Final = 127
 _POSITIONS: Final = "position_embeddings.weight"
-_OFFSET: Final = 2  # RoBERTa numbers positions from behind its padding id
-_TABLES: Final = {"EmbedLayerNormalization": 2, "Gather": 0}  # which input is looked up
+_OFFSET: Final = 2  # RoBERTa numbers positions from its padding id + 1
+_TABLES: Final = {"EmbedLayerNormalization": 2, "Gather": 0}  # the index of the table input
 
 
 def quantize_embeddings(data: bytes) -> bytes:
     """Return the graph *data* with its word vectors in int8 and a scale for each word.
 
-    ONNX Runtime folds the two new nodes when it loads the file, so it has float32 vectors again.
-    The graph is as fast as before, and only its file is smaller.
+    ONNX Runtime folds the two new nodes into float32 vectors when it loads the file. So the file is
+    smaller, and the graph is as fast as before.
 
     Raises:
         BundleError: NO_EMBEDDINGS.
@@ -35,13 +35,13 @@ def quantize_embeddings(data: bytes) -> bytes:
     ]
     if not words:
         raise BundleError(
-            "the graph has no table of word vectors: give one that `sentimill train` exported",
+            "the graph has no table of word vectors: use a bundle that `sentimill train` wrote",
             reason="NO_EMBEDDINGS",
         )
     tensor = max(words, key=lambda found: found.dims[0] * found.dims[1])
     vectors = numpy_helper.to_array(tensor)
     scale = np.abs(vectors).max(axis=1, keepdims=True) / _MOST
-    scale[scale == 0] = 1.0  # a word of zeros stays one
+    scale[scale == 0] = 1.0  # a vector of zeros stays zero
     name = tensor.name
     graph.initializer.remove(tensor)
     graph.initializer.extend(

@@ -1,4 +1,4 @@
-"""fp16: a graph for GPUs, and weights to train on in a compact bundle."""
+"""Makes fp16 graphs for GPUs, and the fp16 weights of a compact bundle for further training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safetensors.numpy import load, save
 def fp16_graph(data: bytes) -> bytes:
     """Return the graph *data* with weights and states in fp16, for a GPU; logits stay float32.
 
-    ONNX Runtime's CPU provider runs it too. It has most matrix products in float32 alone, so it
+    ONNX Runtime's CPU provider runs it too. Most of its matrix products support only float32, so it
     casts their inputs and outputs.
     """
     model = onnx.load_model_from_string(data)
@@ -23,7 +23,7 @@ def fp16_graph(data: bytes) -> bytes:
 def weights_to_fp16(data: bytes) -> bytes:
     """Return the safetensors file *data* with every float32 tensor in fp16.
 
-    The pooler, which no student uses and older bundles hold, is left out.
+    The pooler of older bundles, which no student uses, is left out.
     """
     tensors = {
         name: values.astype(np.float16) if values.dtype == np.float32 else values
@@ -36,7 +36,7 @@ def weights_to_fp16(data: bytes) -> bytes:
 def round_to_fp16(data: bytes) -> bytes:
     """Return the graph *data* with every float32 constant rounded to fp16; it computes in float32.
 
-    So it answers as a student whose weights went through `weights_to_fp16`.
+    It gives the same answers as a student with weights from `weights_to_fp16`.
     """
     model = onnx.load_model_from_string(data)
     for tensor in model.graph.initializer:

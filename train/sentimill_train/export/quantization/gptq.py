@@ -19,21 +19,21 @@ def quantize_weight(
     """Return *weight* (inputs, outputs) in int8, and a scale for each column.
 
     Without VNNI a CPU multiplies two neighbours in a column (rows 0 and 1, 2 and 3, ...) with
-    activations of up to 255 and adds them in 16 bits, where anything past 32,767 saturates. The
-    usual remedy is weights of seven bits (ONNX Runtime, "Quantize ONNX models", reduce_range). A
-    weaker condition is enough: two neighbours of the same sign may add up to 128. Large weights are
-    seldom neighbours, so a step is about two thirds as wide as with seven bits.
+    activations of up to 255 and adds the products in 16 bits, which saturate at 32,767. The usual
+    remedy is weights of seven bits (ONNX Runtime, "Quantize ONNX models", reduce_range). A weaker
+    condition is enough: the sum of two neighbours of the same sign is at most 128. Large weights
+    are rarely neighbours, so a step is about two thirds as wide as with seven bits.
 
-    moments: (inputs, inputs), the sum of x xᵀ over typical inputs x. With them each row is rounded
-    in turn, and the rows that follow compensate its error in the product (GPTQ, Frantar et al.
-    2023, algorithm 1). Without them each weight is rounded to the nearest step.
+    moments: (inputs, inputs), the sum of x xᵀ over typical inputs x. With them the rows are rounded
+    one after the other, and later rows compensate the error of earlier ones in the product (GPTQ,
+    Frantar et al. 2023, algorithm 1). Without them each weight is rounded to the nearest step.
     """
     pairs = np.pad(weight, ((0, len(weight) % 2), (0, 0))).reshape(-1, 2, weight.shape[1])
     most = np.maximum(
         np.maximum(pairs, 0).sum(axis=1).max(axis=0), np.maximum(-pairs, 0).sum(axis=1).max(axis=0)
     )
     scale = (most / _PAIR_MOST).astype(np.float32)
-    scale[scale == 0] = 1.0  # a column of zeros stays one
+    scale[scale == 0] = 1.0  # a column of zeros stays zero
     steps = (weight / scale).astype(np.float64)
     whole = np.rint(steps) if moments is None else _in_turn(steps, moments)
     return whole.astype(np.int8), scale

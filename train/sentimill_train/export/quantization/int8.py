@@ -1,13 +1,13 @@
-"""int8 quantization of the encoder's weight products, with a scale for every token.
+"""int8 quantization of the encoder's matrix products with weights, with a scale for every token.
 
 Usual dynamic quantization has one activation scale for a whole tensor, so the answer to a text
 depends on the other texts of its batch. Here each row of an input, the activations of one token, is
 scaled by its own largest value. So a text gets the same bits in any batch.
 
-Three things keep the rounding error small (docs/precisions.md): rounding of the weights that
-compensates errors (`gptq`); outliers of the activations, which would take the steps from all other
-channels, moved into the weights (SmoothQuant, Xiao et al. 2023, equation 4, alpha 0.5); and
-outputs of GELU, which are hardly ever negative, counted from their least value up.
+Three methods keep the rounding error small (docs/precisions.md). GPTQ rounds the weights (`gptq`).
+SmoothQuant (Xiao et al. 2023, equation 4, alpha 0.5) moves outliers of the activations into the
+weights, because an outlier makes the steps of all other channels wide. Outputs of GELU, which are
+hardly ever negative, are quantized from their least value up.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from sentimill_train.export.quantization.weight_matmuls import (
 
 _MICROSOFT: Final = "com.microsoft"
 _LEAST_CHANNEL: Final = 0.01
-"""The least size of a channel, as a share of the mean: an unused one must not be scaled up much."""
+"""The least size of a channel, as a share of the mean: unused channels must not be scaled up."""
 _T = TypeVar("_T", bound=np.generic)
 _MASK: Final = "attention_mask"
 _UNSEEN: Final = -1e4
-"""What padding adds to a product of query and key. Divided by the root of the channels (-1,768 at
-32, -884 at 128) it is far below -104, and e to the -104 is 0 in float32."""
+"""The number added to a product of query and key at padding. Divided by the root of the channels
+(-1,768 at 32, -884 at 128) it is far below -104, and e to the -104 is 0 in float32."""
 _GELU_LEAST: Final = -0.1702
 """Just below the least value of GELU, by erf or by tanh."""
 
@@ -48,14 +48,14 @@ _GELU_LEAST: Final = -0.1702
 def int8_graph(
     fp32: bytes, texts: Iterable[NDArray[np.int64]] | None = None, *, float_values: bool = False
 ) -> bytes:
-    """Return the graph *fp32* of `export_fp32` with its encoder's products in int8.
+    """Return the graph *fp32* of `export_fp32` with the encoder's products with weights in int8.
 
-    Attention's own products, norms, activations, embeddings and the head stay float32.
+    The products inside attention, norms, activations, embeddings and the head stay float32.
 
     texts: the ids (tokens,) of a few dozen reviews, for the statistics of the activations. Without
-    them weights are rounded to the nearest step, and outliers stay. float_values: attention's
-    values, which go into its output directly, are computed in float32 from weights in int8. The
-    file is as small, the answers are closer to fp32, and it is a little slower.
+    them weights are rounded to the nearest step, and outliers stay. float_values: the values of
+    attention, which go directly into its output, are computed in float32 from weights in int8. The
+    file is as small, the answers are closer to fp32, and the graph is a little slower.
 
     Raises:
         BundleError: NOTHING_TO_QUANTISE, or ATTENTION_UNKNOWN.
@@ -84,7 +84,7 @@ def int8_graph(
 
 
 class _Rewriter:
-    """Makes the nodes and constants that replace float products."""
+    """Creates the nodes and constants that replace float products."""
 
     def __init__(self, graph: GraphProto, states: Mapping[str, ActivationStats]) -> None:
         self._tensors = {tensor.name: tensor for tensor in graph.initializer}
@@ -97,7 +97,7 @@ class _Rewriter:
         self._last = self._constant("int8_last", np.array([-1], np.int64))
 
     def product(self, product: WeightMatMul) -> Iterator[NodeProto]:
-        """Yield what computes *product*."""
+        """Yield the nodes that compute *product*."""
         whole, scale = self._round(product)
         if product.one_sided:
             self._shift(product, whole.astype(np.float32) * scale)
@@ -110,12 +110,11 @@ class _Rewriter:
         """Yield three products, for queries, keys and values, then attention over them.
 
         Without a mask, MultiHeadAttention on the CPU works in blocks that stay in a core's cache,
-        and takes two thirds of the time. So the mask is put into the heads: each is one channel
-        wider, where a query has 1 and a key 0, or a large negative number where its token is
-        padding.
+        and takes two thirds of the time. So the mask is put into one more channel of each head: a
+        query has 1 there, and a key 0, or a large negative number if its token is padding.
 
-        A query that is alone in the last block is added up in another order than one of two or
-        more. So one query is added, and its output is cut off: only that one is ever alone.
+        If the last block has only one query, its sums are added in another order than with more. So
+        one query is appended, and its output is cut off: then no other query is ever alone.
         """
         _only(node)
         output, bias = product.output, self._array(node.input[2])
@@ -157,7 +156,7 @@ class _Rewriter:
         yield make_node("Slice", [f"{output}_and_one", first, self._last, tokens], [output])
 
     def _unseen_keys(self, heads: int, wide: int) -> Iterator[NodeProto]:
-        """Yield what makes (rows, tokens, heads * (wide + 1)) to add to keys, once for all."""
+        """Yield, once, the nodes of the mask (rows, tokens, heads * (wide + 1)) to add to keys."""
         if "int8_unseen_channels" in self.constants:
             return
         channels = _wider(np.zeros(heads * wide, np.float32), heads, 1, _UNSEEN)
@@ -189,21 +188,21 @@ class _Rewriter:
         yield make_node("Mul", [f"{output}_steps", f"{x}_step"], [output])
 
     def _weight(self, name: str, whole: NDArray[np.int8], scale: NDArray[np.float32]) -> list[str]:
-        """Store a weight in int8 with a scale a column, and return their names."""
+        """Store a weight in int8 with a scale for each column, and return their names."""
         return [
             self._constant(f"{name}_weight_int8", whole),
             self._constant(f"{name}_weight_scale", scale),
         ]
 
     def _round(self, product: WeightMatMul) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-        """Return the weight in int8, with outliers of x moved into it, and a scale a column."""
+        """Move outliers of x into the weight; return it in int8, and a scale for each column."""
         x, weight = product.x, self._array(product.weight)
         states = self._states.get(x)
         if states is None:
             return quantize_weight(weight)
         if product.one_sided:
             return quantize_weight(weight, states.moments)
-        # Where two products share their input, the first one decides.
+        # If two products share their input, the first one decides.
         by = self._divided_by.setdefault(x, _evening(states, weight))
         wide = by.astype(np.float64)
         return quantize_weight(weight * by[:, None], states.moments / np.outer(wide, wide))
@@ -212,17 +211,17 @@ class _Rewriter:
         return f"{x}_even" if x in self._divided_by else x
 
     def _shift(self, product: WeightMatMul, weight: NDArray[np.float32]) -> None:
-        """Subtract from the bias what counting from the least value adds to every row."""
+        """Correct the bias, because x is quantized as its distance from the least value of GELU."""
         added, place = self._biases[product.output]
         bias = self._array(added.input[place])
         shifted = (bias + _GELU_LEAST * weight.sum(axis=0)).astype(np.float32)
-        # Under a name of its own: products may share a bias.
+        # The new bias has its own name, because products may share a bias.
         added.input[place] = self._constant(f"{product.output}_bias", shifted)
 
     def _quantize(self, product: WeightMatMul) -> Iterator[NodeProto]:
-        """Yield the nodes that make `x_uint8` of x, and `x_step` (rows, tokens, 1), its scale.
+        """Yield the nodes that compute `x_uint8` from x, and `x_step` (rows, tokens, 1), its scale.
 
-        QuantizeLinear has a scale for each index of one axis, so all tokens are made one axis.
+        QuantizeLinear has a scale for each index of one axis, so all tokens form one axis there.
         """
         x = product.x
         if x in self._quantized:
@@ -231,20 +230,20 @@ class _Rewriter:
         even = self._evened(x)
         scales = [f"{x}_tokens", f"{x}_scales"]
         if product.one_sided:
-            # From the least value of GELU up to the row's largest. A zero point for each row would
-            # be a whole number, and its error would be the same for every channel and add up.
+            # The range is from the least value of GELU to the largest of the row. A zero point for
+            # each row would be rounded, with the same error in every channel, which adds up.
             least = self._constant("int8_least", np.array(-_GELU_LEAST, np.float32))
             step = self._constant("int8_step_one_sided", np.array(1 / 255, np.float32))
             even = f"{x}_above_least"
             yield make_node("Add", [x, least], [even])
             yield make_node("ReduceMax", [even], [f"{x}_most"], axes=[-1], keepdims=1)
         else:
-            # A row of zeros stays one.
+            # A row of zeros stays zero.
             smallest = self._constant("int8_smallest", np.array(1e-12, np.float32))
             step = self._constant("int8_step", np.array(1 / 127, np.float32))
             if x in self._divided_by:
-                # In BERT the norm that made x cannot divide it, because x is also added to a later
-                # state. The division costs a hundredth of the product.
+                # In BERT the division cannot be moved into the norm before it, because x is also
+                # added to a later state. It costs a hundredth of the product.
                 inverse = (1 / self._divided_by[x]).astype(np.float32)
                 yield make_node("Mul", [x, self._constant(f"{x}_per_channel", inverse)], [even])
             yield make_node("ReduceMax", [even], [f"{x}_largest"], axes=[-1], keepdims=1)
@@ -269,7 +268,7 @@ class _Rewriter:
         return numpy_helper.to_array(self._tensors[name])
 
     def _constant(self, name: str, value: NDArray[np.generic]) -> str:
-        """Store a constant, unless it is there already, and return its name."""
+        """Store a constant, unless it is stored already, and return its name."""
         self.constants.setdefault(name, numpy_helper.from_array(value, name))
         return name
 
@@ -295,7 +294,7 @@ def _wider(values: NDArray[_T], heads: int, more: int, value: float) -> NDArray[
 
 
 def _evening(states: ActivationStats, weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return what each channel (inputs,) of *states* is divided by, and *weight* multiplied."""
+    """Return the divisor (inputs,) of each channel of *states*, which multiplies *weight*."""
     largest, weights = (
         np.maximum(values, max(_LEAST_CHANNEL * float(values.mean()), 1e-12))
         for values in (states.largest, np.abs(weight).max(axis=1))

@@ -14,7 +14,7 @@ class WeightMatMul:
     """A product of activations *x* with a *weight*; these and *output* are names of tensors.
 
     one_sided: *x* is the output of a GELU, and a bias is added to *output*. attention: the product
-    is part of an Attention node and gives queries, keys and values in one.
+    is part of an Attention node and gives queries, keys and values at once.
     """
 
     x: str
@@ -27,7 +27,7 @@ class WeightMatMul:
 def find_weight_matmuls(graph: GraphProto) -> list[WeightMatMul]:
     """Return the encoder's products of activations and weights in their order, without the head.
 
-    The head stays float32: its few columns cost nothing, and its rounding error would be in every
+    The head stays float32: its few columns cost nothing, and its rounding error would affect every
     answer.
 
     Raises:
@@ -57,7 +57,7 @@ def find_weight_matmuls(graph: GraphProto) -> list[WeightMatMul]:
 
 
 def find_biases(graph: GraphProto) -> dict[str, tuple[NodeProto, int]]:
-    """Return the Add nodes that add a bias, and the bias's input index, by the other input."""
+    """Return the Add nodes of a bias, with the input index of the bias, by the other input."""
     vectors = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 1}
     return {
         node.input[1 - i]: (node, i)

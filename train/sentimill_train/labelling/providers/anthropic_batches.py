@@ -1,7 +1,7 @@
 """Anthropic's Message Batches: one request holds all calls of a part.
 
-A batch there keeps no name of ours, so the id of each request holds the part's name. A part that
-may have arrived is recognised by its size and, once it has results, by the first of them.
+A batch there cannot hold our name for it, so the id of each request holds it. A part that may have
+arrived is recognised by its size and, once it has results, by the id of the first one.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from sentimill_train.labelling.providers.teacher import Teacher
 
 _PATH: Final = "/v1/messages/batches"
-_PAGE: Final = 1000  # the most that the API gives
+_PAGE: Final = 1000  # the most that the API allows
 
-# The HTTP status that each error has outside of a batch (API, "Errors").
+# The HTTP status of each error outside of a batch (API, "Errors").
 _STATUS: Final[Mapping[str, int]] = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -68,14 +68,14 @@ class _Line(msgspec.Struct):
 class AnthropicBatches:
     """Anthropic's Message Batches ("Batch processing" and its reference, November 2026).
 
-    What the methods promise is written at `OpenAIBatches`.
+    `OpenAIBatches` documents the methods.
     """
 
     def __init__(self, teacher: Teacher) -> None:
         self._teacher = teacher
 
     def request(self, part: str, number: int, body: Mapping[str, object]) -> bytes:
-        """Return an element of the list. Its id has 64 characters at most: 46, a dash, digits."""
+        """Return one element of the list. Its id has a part of 46 characters, and may have 64."""
         return json_bytes({"custom_id": f"{part}-{number}", "params": body})
 
     async def submit(self, part: str, requests: Sequence[bytes]) -> str:
@@ -88,7 +88,7 @@ class AnthropicBatches:
     async def find(
         self, parts: Mapping[str, int], known: Collection[str]
     ) -> tuple[Mapping[str, str], Collection[str]]:
-        """Find parts by size and by the ids in their results. Before there are any: unsure."""
+        """Find parts by size and by the ids in their results; without results, they are unsure."""
         names: dict[str, str] = {}
         unsure: set[str] = set()
         after = ""
@@ -120,7 +120,7 @@ class AnthropicBatches:
         return BatchStatus(
             status=remote.processing_status,
             over=over or gone,
-            # Not the URL that the batch names: the key goes to the teacher's own host only.
+            # The URL in the batch is not used, so that the key goes only to the teacher's host.
             files=(_results(name),) if over and not gone else (),
             gone=gone,
         )

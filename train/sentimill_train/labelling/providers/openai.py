@@ -1,7 +1,7 @@
 """Teachers behind an OpenAI-compatible endpoint: hosted, vLLM, Ollama, llama.cpp, TGI.
 
 Only this file imports the `openai` library. Endpoints differ in the fields that they accept, so
-a question is first sent with all fields, and loses a field once the endpoint refuses it.
+questions are first sent with all fields, and without a field once the endpoint has refused it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sentimill_train.labelling.providers.teacher import Teacher
 from sentimill_train.labelling.requests.messages import Question, Reply, Stop, TokenShares, Usage
 from sentimill_train.optional_packages import check_installed
 
-_TOP_TOKENS: Final = 20  # the most that the API gives
+_TOP_TOKENS: Final = 20  # the most that the API allows
 
 
 class OpenAITeacher(Teacher):
@@ -35,7 +35,7 @@ class OpenAITeacher(Teacher):
         self._limit_field = "max_completion_tokens"
         self.optional = {
             "logprobs": [None],
-            # Reasoning off, or as little as the model knows: newest models first.
+            # No reasoning, or as little as the model allows; values of newer models come first.
             "reasoning_effort": ["none", "minimal", "low"],
             "response_format": [None],
             "temperature": [None],
@@ -91,7 +91,7 @@ class OpenAITeacher(Teacher):
         )
 
     def give_up_field(self, said: str, body: Mapping[str, object]) -> bool:
-        """Give up a field. The limit on the answer is always sent, if need be by its older name."""
+        """Give up a field. The limit on the answer stays, under its other name if needed."""
         if "max_completion_tokens" in said or "max_tokens" in said:
             newer = "max_completion_tokens" in body
             if newer or "max_completion_tokens" in said:
@@ -111,7 +111,7 @@ _STOPS: Final[Mapping[str | None, Stop]] = {
 class _Token(msgspec.Struct):
     token: str
     logprob: float
-    top_logprobs: list[_Token] | None = None  # these have none of their own
+    top_logprobs: list[_Token] | None = None  # None in the alternatives themselves
 
 
 class _LogProbs(msgspec.Struct):

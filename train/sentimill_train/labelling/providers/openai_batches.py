@@ -1,4 +1,4 @@
-"""OpenAI's batch API: a file of requests is uploaded, and a batch with our name is made from it."""
+"""OpenAI's batch API: a file of requests is uploaded, and a batch is created from it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _PAGE: Final = 100
 _ENDPOINT: Final = "/v1/chat/completions"
-_WAIT_CODES: Final = frozenset({"token_limit_exceeded"})  # too much enqueued, not a bad request
+_WAIT_CODES: Final = frozenset({"token_limit_exceeded"})  # the queue is full; try again later
 _OVER: Final = frozenset({"completed", "failed", "expired", "cancelled"})
 
 
@@ -65,15 +65,15 @@ class OpenAIBatches:
         self._uploaded: dict[str, str] = {}
 
     def request(self, part: str, number: int, body: Mapping[str, object]) -> bytes:
-        """Return a request as it is written in a part: a line of the file."""
+        """Return a request as an element of a part: here, a line of the file."""
         return json_bytes(
             {"custom_id": str(number), "method": "POST", "url": _ENDPOINT, "body": body}
         )
 
     async def submit(self, part: str, requests: Sequence[bytes]) -> str:
-        """Upload the file, once, make it a batch, and return the provider's name for it.
+        """Upload the file once, create a batch from it, and return the provider's name for it.
 
-        A failure that is `at_risk` may have submitted it all the same.
+        After a failure that is `at_risk` the batch may exist nevertheless.
         """
         client = self._teacher.client
         if part not in self._uploaded:
@@ -83,7 +83,7 @@ class OpenAIBatches:
                     lambda: client.files.create(file=lines, purpose="batch")
                 )
             except Failure as failure:
-                failure.at_risk = False  # a file alone costs nothing
+                failure.at_risk = False  # an uploaded file costs nothing
                 raise
             self._uploaded[part] = file.id
         body = {
@@ -102,8 +102,8 @@ class OpenAIBatches:
     ) -> tuple[Mapping[str, str], Collection[str]]:
         """Return the provider's names of *parts*, and the parts to look for again later.
 
-        parts: our names and the numbers of requests. known: the names of parts that are none of
-        these. Here our name is in the metadata, so nothing is unsure.
+        parts: their number of requests, by our name. known: the provider's names of other parts.
+        Here the metadata has our name, so no part is unsure.
         """
         names: dict[str, str] = {}
         after = ""
@@ -120,7 +120,7 @@ class OpenAIBatches:
         return names, ()
 
     async def status(self, name: str) -> BatchStatus:
-        """Return the status of a part. A part that failed was refused as a whole."""
+        """Return the status of a part. A failed part was refused as a whole."""
         raw = await self._teacher.get(f"/batches/{name}")
         remote = msgspec.json.decode(raw, type=_Remote)
         codes = {error.code for error in (remote.errors and remote.errors.data) or []}
@@ -135,9 +135,9 @@ class OpenAIBatches:
         )
 
     def read_result(self, text: str, body: Mapping[str, object]) -> tuple[int, str | Failure]:
-        """Read a line of results: the number of the request, and the reply or why there is none.
+        """Read a line of results: the number of the request, and the reply or its failure.
 
-        body: of any request of the part, empty where unknown.
+        body: that of any request of the part, empty if unknown.
         """
         line = msgspec.json.decode(text, type=_Line)
         number = int(line.custom_id)

@@ -1,7 +1,7 @@
-"""A teacher: a large model behind an endpoint, and what all providers share.
+"""A teacher: a large model behind an endpoint, with the code that all providers share.
 
-A provider is a subclass: it says how a question is written, how a reply is read, and which fields
-of a request not every model knows. Such a field is left out once an endpoint refuses it.
+A provider is a subclass that writes questions, reads replies, and lists the fields of a request
+that some models do not know. Such a field is left out once an endpoint has refused it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-_AT_RISK: Final = frozenset({408, 504})  # a gateway gave up; the model behind it may have answered
+_AT_RISK: Final = frozenset({408, 504})  # a gateway timed out; the model may have answered
 _RETRY: Final = frozenset({408, 409, 425, 429})
 _FATAL: Final = frozenset({401, 402, 403, 404, 405})
 
@@ -31,9 +31,9 @@ _FATAL: Final = frozenset({401, 402, 403, 404, 405})
 class Teacher(ABC):
     """A model behind an endpoint, called through the provider's SDK. Its errors become `Failure`.
 
-    Many tasks of one event loop may use it at once; `close` it there. path: where questions go.
-    optional: the fields that a model may not know, in the order in which they are given up, each
-    with the values to try. offers_logprobs: whether the endpoint may give log-probabilities.
+    Many tasks of one event loop may use it at once; `close` it there. path: of the API for
+    questions. optional: the fields that a model may not know, in the order in which they are given
+    up, each with the values to try.
     """
 
     provider: ClassVar[str]
@@ -48,14 +48,14 @@ class Teacher(ABC):
         self.optional: dict[str, list[object]] = {}
         self._url = url
         self._sdk = sdk
-        # Retries are ours: the budget must know of each.
+        # The SDK must not retry, because the budget must count each call.
         self.client: Any = getattr(sdk, client)(
             api_key=key, base_url=url, timeout=timeout_s, max_retries=0
         )
 
     @property
     def name(self) -> str:
-        """Its name in the store: `provider:model`, and `@host` where that is not the provider's."""
+        """Its name in the store: `provider:model`, with `@host` if that is not the provider's."""
         host = "" if self._url == self.own_url else f"@{urlsplit(self._url).netloc}"
         return f"{self.provider}:{self.model}{host}"
 
@@ -66,32 +66,32 @@ class Teacher(ABC):
 
     @abstractmethod
     def body(self, question: Question) -> dict[str, object]:
-        """Return the request as JSON. A batch has the same JSON."""
+        """Return the JSON of the request, also for batches."""
 
     @abstractmethod
     def read(self, raw: str) -> Reply | None:
-        """Decode the body of a reply. Returns None where the body is no reply."""
+        """Decode the body of a reply. Returns None if it is not a valid reply."""
 
     def batches(self) -> OpenAIBatches | AnthropicBatches:
         """Return its batch API."""
         return self.batch_api(self)
 
     async def send(self, question: Question) -> str:
-        """Return the reply's body as it came. Cancelling it may leave the question billed."""
+        """Return the raw body of the reply. A cancelled call may still be billed."""
         return await self.post(self.path, self.body(question))
 
     async def post(self, path: str, body: Mapping[str, object]) -> str:
-        """Send JSON and return the body as it came; the typed calls would parse it first."""
+        """Send JSON and return the raw body, which the typed calls of the SDK would parse."""
         return await self.attempt(lambda: self.client.post(path, body=body, cast_to=str), body)
 
     async def get(self, path: str) -> str:
-        """Fetch a body as it came."""
+        """Fetch a raw body."""
         return await self.attempt(lambda: self.client.get(path, cast_to=str))
 
     async def attempt(
         self, call: Callable[[], Awaitable[_T]], body: Mapping[str, object] | None = None
     ) -> _T:
-        """Make any call of the SDK. body: what it sends. Raises Failure."""
+        """Make a call of the SDK. body: the JSON that it sends. Raises Failure."""
         try:
             return await call()
         except self._sdk.APITimeoutError:
@@ -107,7 +107,7 @@ class Teacher(ABC):
             ) from None
 
     async def create_batch(self, call: Callable[[], Awaitable[str]]) -> str:
-        """Make a call that creates a batch, which may exist after a 500 or 502. Raises Failure."""
+        """Make a call that creates a batch, which may exist even after a 500 or 502."""
         try:
             return await self.attempt(call)
         except Failure as failure:
@@ -122,15 +122,15 @@ class Teacher(ABC):
         body: Mapping[str, object],
         headers: Mapping[str, str] | None = None,
     ) -> Failure:
-        """Return the failure for an error. A field that it complains of is left out from now on."""
+        """Return the failure for an error. A field that the error names is left out from now on."""
         if status in (400, 422) and self.give_up_field(said.lower(), body):
             return Failure(reason="UNKNOWN_FIELD", retry=True, free=True)
         return failure_of_status(status, code, headers or {})
 
     def give_up_field(self, said: str, body: Mapping[str, object]) -> bool:
-        """Give up the field that an endpoint complains of, or its value; False where it is none.
+        """Give up the field that an error names, or its value; return False if it names none.
 
-        body: what was sent. Another call may have found out before.
+        body: the JSON that was sent; another call may have given up the same value already.
         """
         for field, values in self.optional.items():
             if field in said and field in body:
@@ -145,7 +145,7 @@ class Teacher(ABC):
 
 
 def failure_of_status(status: int, code: str | None, headers: Mapping[str, str]) -> Failure:
-    """Return the failure for an HTTP status: retry, give up this call, or give up all calls."""
+    """Return the failure for an HTTP status; it says whether to retry, and if all calls fail."""
     fatal = status in _FATAL or code == "insufficient_quota"
     retry = not fatal and (status in _RETRY or status >= 500)
     return Failure(
@@ -158,7 +158,7 @@ def failure_of_status(status: int, code: str | None, headers: Mapping[str, str])
 
 
 def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Return what Retry-After asks for, in seconds: a number, a date, or OpenAI's milliseconds."""
+    """Return the seconds in Retry-After: a number, a date, or milliseconds (OpenAI)."""
     with suppress(ValueError):
         if "retry-after-ms" in headers:
             return max(0.0, float(headers["retry-after-ms"]) / 1000)

@@ -1,8 +1,8 @@
-"""Asks through a batch API, at half the price. Answers come within a day; the run may end before.
+"""Asks through a batch API, at half the price. Answers come within a day; the run may end earlier.
 
-Parts within the provider's limits are written to the store, submitted, polled and collected. A part
-that a killed run submitted is found again by the name in it, so nothing is paid for twice. The
-provider's side is in `providers.openai_batches` and `providers.anthropic_batches`.
+Parts within the provider's limits are written to the store, submitted, polled and collected. If a
+run is killed, the next one finds its parts by the name in them, so nothing is paid for twice. The
+calls to the providers are in `providers.openai_batches` and `providers.anthropic_batches`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LOG: Final = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _Call = tuple[int, Question, int]
-"""A request in a part: its number, the question, and the reserved picodollars."""
+"""A request of a part: its number, the question, and the reserved picodollars."""
 
 _WIRE_ATTEMPTS: Final = 8
 _QUESTION_ATTEMPTS: Final = 3
@@ -42,9 +42,9 @@ _BUSY: Final = "HTTP_429"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchLimits:
-    """How large a part is, and how often it is polled.
+    """The largest size of a part, how many parts are open at once, and the polling interval.
 
-    OpenAI takes 50,000 requests and 200 MB (API reference, "Create batch"), Anthropic 100,000 and
+    OpenAI allows 50,000 requests and 200 MB (API reference, "Create batch"), Anthropic 100,000 and
     256 MB ("Batch processing", both November 2026).
     """
 
@@ -84,7 +84,7 @@ class BatchRunner:
         self._attempts: dict[Key, int] = {}
 
     def stop(self, reason: str) -> None:
-        """Submit nothing more and stop waiting; the parts stay with the provider."""
+        """Submit nothing more and stop waiting; the provider keeps working on open parts."""
         self.tally.stopped = self.tally.stopped or reason
 
     async def run(self, questions: Iterable[MakeQuestion]) -> Tally:
@@ -144,7 +144,7 @@ class BatchRunner:
         return calls, more
 
     async def _submit(self, calls: list[_Call], others: int) -> list[Batch]:
-        """Write a part to the store and submit it; return nothing where it was refused."""
+        """Write a part to the store and submit it; return an empty list if it was refused."""
         batch = Batch(f"sentimill-{uuid.uuid4()}", self._teacher.name, None)
         await self._store.begin_all([(n, q.key, reserved) for n, q, reserved in calls], batch)
         self.tally.calls += len(calls)
@@ -157,7 +157,7 @@ class BatchRunner:
             submit = functools.partial(self._provider.submit, batch.part, requests)
             name = await _retry(submit, at_most_once=True)
         except Failure as failure:
-            if failure.at_risk:  # it may have arrived: look for it after a while
+            if failure.at_risk:  # it may have arrived: look for it later
                 await asyncio.sleep(self._limits.poll_s)
                 return [batch]
             busy = failure.retry and failure.reason == _BUSY
@@ -171,9 +171,9 @@ class BatchRunner:
         return [replace(batch, remote=name)]
 
     async def _find(self, parts: list[Batch]) -> list[Batch]:
-        """Find the parts of which it is unknown whether the provider received them.
+        """Look up the parts that the provider may not have received.
 
-        Parts that it never received are released. The unsure ones stay without a name.
+        Parts that it did not receive are released. Unsure ones stay without a name.
         """
         sizes = {
             batch.part: len(self._store.open_calls(batch.part))
@@ -217,7 +217,7 @@ class BatchRunner:
         return left
 
     def _submit_less(self, rows: int, others: int) -> None:
-        """Submit less at once: the queue was full for a part of *rows* while it held *others*."""
+        """Submit less at once, after a part of *rows* did not fit a queue with *others* parts."""
         if others:
             self._parts_at_once = others
         elif rows > 1:
@@ -228,7 +228,7 @@ class BatchRunner:
     async def _collect(self, batch: Batch, status: BatchStatus) -> int:
         """Book every result of a part, then the requests without a result.
 
-        Returns the rows of a part that found the provider's queue full, else 0.
+        Returns the rows of the part if the provider's queue was full for it, else 0.
         """
         reserved = self._store.open_calls(batch.part)
         rows = len(reserved)
@@ -265,9 +265,9 @@ class BatchRunner:
     async def _release(
         self, batch: Batch, reason: str, *, free: bool = False, billed: bool = False
     ) -> None:
-        """Close a part and ask again what has no result; it cost nothing, unless *billed*.
+        """Close a part and ask its questions without a result again; they cost 0 unless *billed*.
 
-        free: it does not count as an attempt of the questions.
+        free: this does not count as an attempt of the questions.
         """
         self._bodies.pop(batch.part, None)
         for number, reserved in self._store.open_calls(batch.part).items():

@@ -1,7 +1,7 @@
-"""The cap on spending: a call reserves the most it can cost before it is sent, then settles.
+"""The cap on spending: before a call is sent, it reserves the most it can cost; then it settles.
 
-Money is counted in whole picodollars (10^-12 USD): a price of $0.10 a million tokens is 100,000 of
-them a token, so sums are exact, and an int64 of SQLite holds nine million dollars.
+Money is counted in whole picodollars (10^-12 USD), so sums are exact: $0.10 a million tokens are
+100,000 picodollars a token. An int64 of SQLite holds nine million dollars.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from sentimill_train.labelling.requests.messages import Question, Usage
 PICO: Final = 10**12
 
 _MESSAGE_TOKENS: Final = 256
-"""How many tokens a chat template may add: role marks, a date, a default preamble."""
+"""How many tokens a chat template may add: role markers, a date, a default preamble."""
 
 
 def dollars(pico: int) -> str:
-    """Return an amount as text: cents from one dollar up, four places below."""
+    """Return an amount as text: with cents from one dollar up, with four decimals below."""
     value = pico / PICO
     return f"${value:,.2f}" if value >= 1 or value == 0 else f"${value:.4f}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
-    """Picodollars a token. cached_in: a token read from a prompt cache; cache_write: into one."""
+    """Picodollars a token. cached_in: read from a prompt cache. cache_write: written to it."""
 
     tokens_in: int
     tokens_out: int
@@ -56,7 +56,7 @@ class Price:
         )
 
     def cost(self, usage: Usage) -> int:
-        """Return what a reply cost, in picodollars."""
+        """Return the cost of a reply, in picodollars."""
         plain = usage.tokens_in - usage.cached_in - usage.cache_written
         return (
             max(0, plain) * self.tokens_in
@@ -68,8 +68,8 @@ class Price:
     def worst(self, question: Question, body_bytes: int) -> int:
         """Return the most that a call can cost, in picodollars.
 
-        A byte-level tokenizer makes no token of less than one byte, so bytes bound tokens, about
-        four times too high for English; the budget gets the difference back when a call settles.
+        A token has at least one byte, so the number of bytes bounds the number of tokens. For
+        English it is about four times too high; settling a call returns the difference.
         """
         dearest = max(self.tokens_in, self.cached_in, self.cache_write)
         tokens_in = body_bytes + _MESSAGE_TOKENS
@@ -80,10 +80,10 @@ NO_COST: Final = Price.of(0.0, 0.0)
 
 
 class Budget:
-    """The cap, what is spent, and what calls under way have reserved.
+    """The cap, the money spent, and the money reserved by open calls, in picodollars.
 
-    cap: None where spending is not limited. at_risk: calls that got no reply but may have been
-    billed; they count as spent at their worst, because the provider decides what was billed.
+    cap: None if spending is not limited. at_risk: for calls that got no reply but may have been
+    billed; they count with the most they can cost, because the provider decides what it bills.
     One event loop uses it.
     """
 
@@ -98,15 +98,15 @@ class Budget:
 
     @property
     def left(self) -> int | None:
-        """What is neither spent nor reserved; None without a cap."""
+        """The money neither spent nor reserved; None without a cap."""
         if self.cap is None:
             return None
         return self.cap - self.spent - self.at_risk - self.reserved
 
     async def reserve(self, worst: int) -> int | None:
-        """Reserve *worst* and return the reserved amount; None where the cap is reached.
+        """Reserve *worst* and return the reserved amount; None if the cap is reached.
 
-        While other calls are under way it waits, because they give back what they do not need.
+        While other calls are open it waits, because they return what they do not need.
         """
         async with self._changed:
             while not self.reached:
@@ -133,7 +133,7 @@ class Budget:
             self.reserved -= reserved
             self.spent += spent
             self.at_risk += at_risk
-            # A bill above its bound means that the endpoint adds text of its own to each call:
-            # from here on every call reserves that much more.
+            # A cost above the bound means that the endpoint adds text to each call, so from now on
+            # every call reserves that much more.
             self._excess = max(self._excess, spent + at_risk - reserved)
             self._changed.notify_all()

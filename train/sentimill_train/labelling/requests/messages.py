@@ -1,4 +1,4 @@
-"""What passes between the request loop and a provider: questions, replies and failures."""
+"""The messages between the request loop and a provider: questions, replies and failures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 Mode = Literal["logprobs", "votes", "stated"]
-"""Where shares come from: the token's probabilities, several answers, or stated numbers."""
+"""The source of shares: the probabilities of a token, several answers, or stated numbers."""
 
 Stop = Literal["end", "length", "refusal", "other"]
 """Why a model stopped; `refusal` includes content filters."""
@@ -31,9 +31,9 @@ class Key(NamedTuple):
 class Question:
     """One question to a teacher, independent of the provider.
 
-    aliases: the letter that stands for each label, in label order; a new order every call.
-    schema: the JSON schema of the answer. widen: the factor by which the answer may be
-    longer than usual.
+    aliases: the letter of each label, in label order; the letters differ from text to text.
+    schema: the JSON schema of the answer. widen: the factor by which the answer may be longer than
+    usual.
     """
 
     key: Key
@@ -47,12 +47,12 @@ class Question:
 
     @property
     def answer_tokens(self) -> int:
-        """The longest answer that is paid for."""
+        """The limit on the tokens of the answer."""
         return self.usual_tokens * self.widen
 
     @property
     def temperature(self) -> float:
-        """1 where several answers are drawn, else 0."""
+        """1 if several answers are sampled, else 0."""
         return 1.0 if self.mode == "votes" else 0.0
 
 
@@ -70,8 +70,8 @@ class Usage:
 class Reply:
     """A stored reply, decoded but not yet parsed.
 
-    tokens: empty where the endpoint gave no log-probabilities. usage: None where the reply does
-    not say what it cost.
+    tokens: empty if the endpoint gave no log-probabilities. usage: None if the reply does not
+    state its tokens.
     """
 
     content: str
@@ -82,12 +82,12 @@ class Reply:
 
 @dataclass(eq=False, kw_only=True)
 class Failure(Exception):
-    """A call that brought no usable answer.
+    """A call without a usable answer.
 
-    reason: stable, UPPER_SNAKE_CASE. retry: the same call may succeed later. fatal: no other call
-    can succeed either. at_risk: the provider may have billed it. heard: there was an answer, so
-    waiting does not help. free: the next call differs, so this one does not count as an attempt.
-    retry_after_s: how long the provider asked to wait.
+    reason: stable, UPPER_SNAKE_CASE. retry: another attempt may succeed. fatal: no other call can
+    succeed either. at_risk: the provider may have billed it. heard: there was an answer, so waiting
+    does not help. free: the call does not count as an attempt. retry_after_s: how long the provider
+    asked to wait.
     """
 
     reason: str
@@ -99,18 +99,18 @@ class Failure(Exception):
     retry_after_s: float | None = None
 
     def __reduce__(self) -> tuple[partial[Failure], tuple[()]]:
-        """Survive pickle and copy, which Python does by the arguments in their order."""
+        """Make pickle and copy work, which otherwise pass the arguments by position."""
         return partial(Failure, **vars(self)), ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchStatus:
-    """The state of a part, which is what is submitted to a batch API at once, at the provider.
+    """The state of a part at the provider. A part is what is submitted to a batch API at once.
 
-    status: the provider's word for it, which becomes the reason of requests without a result. over:
-    no more results will come. files: where the results are, a JSON document a line. full: the
-    provider refused the part because too much is queued. refused: the provider refused it for
-    another reason. gone: the provider has deleted the results.
+    status: the provider's word for it, also the reason of requests without a result. over: no more
+    results will come. files: paths of the results, one JSON document a line. full: the provider
+    refused the part because its queue is full. refused: the provider refused it for another reason.
+    gone: the provider has deleted the results.
     """
 
     status: str
@@ -122,5 +122,5 @@ class BatchStatus:
 
 
 def json_bytes(value: object) -> bytes:
-    """Return JSON as it is sent: a lone surrogate, which UTF-8 has no form for, becomes `?`."""
+    """Return JSON as it is sent: a lone surrogate, which UTF-8 cannot encode, becomes `?`."""
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")

@@ -1,6 +1,6 @@
 """Rate limits: requests and tokens a minute, the provider's pauses, and backoff with full jitter.
 
-Calls are spaced evenly, with no burst after a pause, so no minute ever holds more than is allowed.
+Calls are spaced evenly, without a burst after a pause, so no minute exceeds a limit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LONGEST_WAIT_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallRates:
-    """Limits on the rate of calls. None is no limit."""
+    """Limits on the rate of calls. None means no limit."""
 
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
@@ -27,7 +27,7 @@ class CallRates:
 
 
 class RateLimiter:
-    """Delays calls to keep the rates a minute. One event loop uses it."""
+    """Delays calls to stay below the rates. One event loop uses it."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class RateLimiter:
         self._paused_until_s = float("-inf")
 
     async def wait(self, tokens: int) -> None:
-        """Return when a call of *tokens* may be sent."""
+        """Wait until a call of *tokens* may be sent."""
         now = self._clock()
         start = max(now, self._next_s)
         # The next call waits until this one fits both rates.
@@ -54,7 +54,7 @@ class RateLimiter:
             await self.sleep(left)
 
     def pause(self, seconds: float) -> None:
-        """Hold every call back, because the provider asked one of them to wait."""
+        """Delay every call, because the provider asked one of them to wait."""
         self._paused_until_s = max(self._paused_until_s, self._clock() + seconds)
 
 
@@ -66,7 +66,7 @@ def backoff_s(
 ) -> float:
     """Return how long to wait after failure number *attempt* (from 0), in seconds.
 
-    Full jitter: uniform between nothing and a doubling bound. It spreads many callers better
-    than a doubling with a little noise (Brooker, "Exponential Backoff And Jitter", AWS, 2015).
+    With full jitter the wait is uniform between 0 and a doubling bound. That spreads many callers
+    better than a little noise (Brooker, "Exponential Backoff And Jitter", AWS, 2015).
     """
     return random_share() * min(_LONGEST_WAIT_S, first_s * 2.0 ** min(attempt, 16))

@@ -1,7 +1,7 @@
 """The request loop: reserve, wait for the rate limit, write, send, write, settle, parse, retry.
 
 Workers share one iterator of questions, so memory does not grow with the number of rows. A
-question whose answer is in the store is never sent.
+question with an answer in the store is never sent.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sentimill_train.labelling.requests.response_parser import read_answer
 _LOG: Final = logging.getLogger(__name__)
 
 _WIDEST: Final = 32
-"""The largest factor on the token limit of an answer, after answers were cut off."""
+"""The largest factor on the token limit of an answer, which grows after truncated answers."""
 
 MakeQuestion = Callable[[int], Question]
 """Makes a question, given the factor on the token limit of its answer."""
@@ -33,10 +33,10 @@ MakeQuestion = Callable[[int], Question]
 class RetryLimits:
     """When to give up.
 
-    attempts: calls a question. answers: unusable answers a question, each of which is paid for.
-    consecutive_failures: failures in a row, of all questions. An unusable answer counts until the
-    first usable one: a resumed run starts with the rows that failed before, and those say
-    nothing about the endpoint.
+    attempts: calls for one question. answers: unusable answers to one question, each of them paid.
+    consecutive_failures: failures in a row, of all questions, that stop the run. Unusable answers
+    count only before the first usable one: a resumed run starts with rows that failed before, which
+    tell nothing about the endpoint.
     """
 
     attempts: int = 8
@@ -67,7 +67,7 @@ def body_bytes(teacher: Teacher, question: Question) -> int:
 def stored_answer(
     store: ResponseCache, teacher: Teacher, question: Question
 ) -> tuple[float, ...] | None:
-    """Return the shares that the store holds for a question, None when it holds no usable reply."""
+    """Return the stored shares for a question, None if the store has no usable reply."""
     for raw in store.replies(question.key):
         answer = read_answer(teacher.read(raw), question)
         if isinstance(answer, tuple):
@@ -78,15 +78,15 @@ def stored_answer(
 def weigh_reply(
     raw: str, question: Question | None, reserved: int, teacher: Teacher, price: Price, tally: Tally
 ) -> tuple[int, int, str | None]:
-    """Return what a reply cost, what it may have cost, and why it is of no use, None where it is.
+    """Return the cost of a reply, its cost at risk, and why it is unusable (None if it is usable).
 
-    question: None where an earlier run asked it. The tokens are added to *tally*.
+    question: None if an earlier run asked it. The tokens are added to *tally*.
     """
     reply = teacher.read(raw)
     answer = None if question is None else read_answer(reply, question)
     fault = answer if isinstance(answer, str) else None
     if reply is None or reply.usage is None:
-        return 0, reserved, fault  # the reply does not say what it cost
+        return 0, reserved, fault  # the reply does not state its tokens
     tally.tokens_in += reply.usage.tokens_in
     tally.tokens_out += reply.usage.tokens_out
     return price.cost(reply.usage), 0, fault
@@ -119,7 +119,7 @@ class RequestRunner:
         self._failed_in_a_row = 0
 
     def stop(self, reason: str) -> None:
-        """Send nothing more; calls under way are waited for."""
+        """Send nothing more, but wait for open calls."""
         self.tally.stopped = self.tally.stopped or reason
 
     async def run(self, questions: Iterable[MakeQuestion]) -> Tally:
@@ -155,7 +155,7 @@ class RequestRunner:
             self.progress()
 
     async def _retry(self, ask: MakeQuestion) -> None:
-        """Ask a question until it is answered. Raises the last Failure where it is not."""
+        """Ask a question until it is answered. Raises the last Failure if it is not."""
         last = Failure(reason="STOPPED")
         unanswered = unusable = 0
         while unanswered + unusable < self._retries.attempts and unusable < self._retries.answers:

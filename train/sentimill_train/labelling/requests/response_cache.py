@@ -1,10 +1,10 @@
-"""The answer store: SQLite has every reply as it came, on disk before it is parsed.
+"""The answer store: a SQLite file with every raw reply, on disk before it is parsed.
 
-A row is a call. It is written before the call is sent, with what the call may cost at worst, and
-completed when the reply is here. A run that was killed therefore leaves behind exactly the calls
-whose cost it cannot know, and the next run counts them at their worst.
+A row is a call. It is written before the call is sent, with the most that the call can cost, and
+completed when the reply arrives. So the incomplete rows of a killed run are exactly the calls whose
+cost is unknown, and the next run counts the most that they can cost.
 
-No text is kept, only its hash; replies hold letters whose meaning the question gave.
+No text is kept, only its hash; replies hold letters, whose meaning only the question gives.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CREATE INDEX call_key ON call (text, vote, prompt, teacher) WHERE raw IS NOT NUL
 CREATE INDEX call_open ON call (id) WHERE outcome IS NULL;
 CREATE INDEX call_batch ON call (batch) WHERE batch IS NOT NULL;
 CREATE TABLE batch (
-    part TEXT PRIMARY KEY,      -- our name for it, which the provider keeps in its metadata
+    part TEXT PRIMARY KEY,      -- our name for it
     teacher TEXT NOT NULL,
     remote TEXT,                -- the provider's name, NULL until it is known
     done INTEGER NOT NULL DEFAULT 0
@@ -50,7 +50,7 @@ _Statement = tuple[str, Sequence[object]]
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Picodollars booked in a store, and how many calls brought a reply."""
+    """Picodollars booked in a store, and how many calls got a reply."""
 
     spent: int
     at_risk: int
@@ -67,7 +67,7 @@ class Batch:
 
 
 class ResponseCache:
-    """An open store. One process at a time; its methods belong to one event loop."""
+    """An open store. Only one process may open it; its methods belong to one event loop."""
 
     def __init__(self, path: Path) -> None:
         self._lock = _lock(path)
@@ -77,7 +77,7 @@ class ResponseCache:
         except sqlite3.DatabaseError as error:
             self._lock.close()
             raise InputError(
-                f"{path} is no answer store ({error}): name another with --store",
+                f"{path} is not an answer store ({error}): name another with --store",
                 reason="BAD_STORE",
             ) from error
         self._next_id = 1 + self._one("SELECT coalesce(max(id), 0) FROM call")
@@ -86,7 +86,7 @@ class ResponseCache:
         self._next: asyncio.Task[None] | None = None
 
     def close(self) -> None:
-        """Close the files. What was awaited is on disk."""
+        """Close the files. Every write that was awaited is on disk."""
         self._read.close()
         self._write.close()
         self._lock.close()
@@ -108,7 +108,7 @@ class ResponseCache:
         return Totals(*map(int, row))
 
     def fact(self, name: str) -> str | None:
-        """Return a remembered fact, such as how a teacher gives its shares."""
+        """Return a remembered fact, such as the mode of a teacher."""
         row = self._read.execute("SELECT value FROM fact WHERE name = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
 
@@ -117,7 +117,7 @@ class ResponseCache:
         await self._run(("INSERT OR REPLACE INTO fact VALUES (?, ?)", (name, value)))
 
     async def settle_lost(self) -> int:
-        """Book the calls of a killed run at their worst, and return how many there were.
+        """Book the calls of a killed run at the most they can cost, and return how many there are.
 
         Calls in a batch are not lost: the provider still has them.
         """
@@ -145,12 +145,12 @@ class ResponseCache:
         await self._run((query, (outcome, spent, at_risk, raw, number)))
 
     async def name_batch(self, part: str, remote: str | None, *, done: bool = False) -> None:
-        """Keep the provider's name of a part, or that everything of it has been collected."""
+        """Store the provider's name of a part, and whether all its results are collected."""
         query = "UPDATE batch SET remote = coalesce(?, remote), done = ? WHERE part = ?"
         await self._run((query, (remote, int(done), part)))
 
     def open_batches(self, teacher: str) -> list[Batch]:
-        """Return the parts that are still to be collected."""
+        """Return the parts that are not collected yet."""
         rows = self._read.execute(
             "SELECT part, teacher, remote FROM batch WHERE NOT done AND teacher = ? ORDER BY rowid",
             (teacher,),
@@ -163,7 +163,7 @@ class ResponseCache:
         return frozenset(str(remote) for (remote,) in rows)
 
     def open_calls(self, part: str) -> dict[int, int]:
-        """Return the reservation of each of a part's calls that has no outcome, by its number."""
+        """Return the reservation of each call of a part without an outcome, by its number."""
         rows = self._read.execute(
             "SELECT id, reserved FROM call WHERE batch = ? AND outcome IS NULL ORDER BY id", (part,)
         )
@@ -175,7 +175,7 @@ class ResponseCache:
         return self._next_id - 1
 
     def reserved_in_batches(self) -> int:
-        """Return what the calls that a provider still has in a batch may cost, in picodollars."""
+        """Return the most that all open calls in batches can cost, in picodollars."""
         return self._one(
             "SELECT coalesce(sum(reserved), 0) FROM call"
             " WHERE outcome IS NULL AND batch IS NOT NULL"
@@ -188,8 +188,8 @@ class ResponseCache:
     async def _run(self, *statements: _Statement) -> None:
         """Execute statements in one transaction and return when they are on disk.
 
-        Whatever arrives while the disk is busy goes into the next transaction together, so a
-        thousand callers cost few fsyncs, and all of them go on at once.
+        All statements that arrive while the disk is busy share the next transaction, so a thousand
+        callers need few fsyncs.
         """
         self._waiting += statements
         if self._next is None:
@@ -218,7 +218,7 @@ def _begin(number: int, key: Key, reserved: int, batch: str | None) -> _Statemen
 
 
 def _lock(path: Path) -> IO[bytes]:
-    """Lock the store for this process; the system unlocks it however the process ends."""
+    """Lock the store for this process; the system unlocks it when the process ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.with_name(path.name + ".lock").open("wb")
     try:

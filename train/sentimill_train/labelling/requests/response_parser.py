@@ -22,16 +22,16 @@ _THINKING: Final = re.compile(r"<think>.*?</think>", re.DOTALL)
 _LABEL_VALUE: Final = re.compile(r'"label"\s*:\s*"')
 _NOT_A_LETTER: Final = re.compile(r"[^A-Z]")
 _LEAST_MASS: Final = 0.5
-"""The share of the token's probability that must lie on the letters. The rest is ignored."""
+"""The least total probability of the letters at their token. The rest is ignored."""
 _SUM_TOLERANCE: Final = 10
-"""How far the sum of stated shares may be from 100. Up to here it is taken for rounding."""
+"""How far the sum of stated shares may be from 100, since models round them."""
 
 
 def read_answer(reply: Reply | None, question: Question) -> tuple[float, ...] | Unusable:
     """Return the shares of an answer, (labels,) summing to 1, or why it cannot be used.
 
-    In the modes `logprobs` and `votes` the answer is one letter; with log-probabilities its shares
-    are the model's, without them all of it is on that letter.
+    In the modes `logprobs` and `votes` the answer is one letter. In `logprobs` the shares are the
+    probabilities of the letters, in `votes` the letter gets a share of 1.
     """
     if reply is None:
         return "MALFORMED"
@@ -57,7 +57,7 @@ def read_answer(reply: Reply | None, question: Question) -> tuple[float, ...] | 
 
 
 def _last_object(content: str) -> Mapping[str, object] | None:
-    """Return the last flat JSON object in *content*: small models add prose or a fence."""
+    """Return the last flat JSON object in *content*, since small models add prose or a fence."""
     for match in reversed(list(_OBJECT.finditer(content))):
         try:
             value = json.loads(match[0])
@@ -84,7 +84,7 @@ def _stated(found: Mapping[str, object], aliases: tuple[str, ...]) -> tuple[floa
 def _from_tokens(
     tokens: tuple[TokenShares, ...], aliases: tuple[str, ...]
 ) -> tuple[float, ...] | None:
-    """Return the shares at the token that holds the label's letter; None when it is not found."""
+    """Return the shares at the token with the letter of the label; None if it is not found."""
     text = "".join(token for token, _ in tokens)
     starts = [match.end() for match in _LABEL_VALUE.finditer(text)]
     ends = accumulate(len(token) for token, _ in tokens)
@@ -94,7 +94,7 @@ def _from_tokens(
     token, top = tokens[place]
     mass = dict.fromkeys(aliases, 0.0)
     for alternative, logprob in top:
-        # The letter may come with the quote before or after it in one token: `"A`, `A"}`.
+        # A token may hold the letter with a quote before or after it: `"A`, `A"}`.
         letter = _NOT_A_LETTER.sub("", alternative)
         if letter in mass:
             mass[letter] += math.exp(min(0.0, logprob))
