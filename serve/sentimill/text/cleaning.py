@@ -43,6 +43,7 @@ _BLANKS: Final = frozenset(_BLANK_LETTERS + "\u2800")  # U+2800 is the Braille p
 _PLACEHOLDERS: Final = frozenset(
     {
         *("-", "--", "---", "\u2010", "\u2011", "\u2012", "\u2013", "\u2014", "\u2212"),
+        *("#name?", "#value!", "#ref!", "#div/0!", "#num!", "#null!", "#error!"),  # spreadsheets
         *("n/a", "na", "n.a", "#n/a", "nan", "nil", "none", "null"),
         *("no comment", "no comments", "not applicable"),
     }

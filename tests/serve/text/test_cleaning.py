@@ -163,6 +163,7 @@ def test_a_sign_is_visible(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["N/A", "n/a", " n/a. ", "NA", "#N/A", "-", "--", "—", "none", "None.", "NULL", "nan",
+     "#NAME?", "#DIV/0!",
      "no comment", "No Comments", "Not applicable.", "n&#47;a"],
 )  # fmt: skip
 def test_a_placeholder_is_empty(text: str) -> None:

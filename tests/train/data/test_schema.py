@@ -165,13 +165,14 @@ def test_shares_that_were_rounded_sum_to_one_again(tmp_path: Path) -> None:
         (
             "text,label\na,0\n",
             "UNKNOWN_LABEL",
-            "FILE, row 1: the label '0' is none of negative, neutral, positive; correct it, or"
-            " give the set with --labels",
+            "FILE, row 1: the label '0' is none of negative, neutral, positive; write"
+            " negative, neutral or positive in place of numbers that are not 1 to 5 stars, or give"
+            " the set with --labels",
         ),
         (
-            "text,label\na,1\nb,2\n",
+            "text,label\na,1\nb,4\n",
             "AMBIGUOUS_LABEL",
-            "FILE: the labels are numbers up to 2, which may be classes or stars: write their"
+            "FILE: the labels are numbers up to 4, which may be classes or stars: write their"
             " names, or name the column `stars`",
         ),
         (
@@ -184,7 +185,8 @@ def test_shares_that_were_rounded_sum_to_one_again(tmp_path: Path) -> None:
         (
             "text,stars\na,4.5\n",
             "BAD_STARS",
-            "FILE, row 1: stars '4.5' is not a whole number from 1 to 5; correct it, or remove it",
+            "FILE, row 1: stars '4.5' is not a whole number from 1 to 5; correct it, or remove it;"
+            " with another scale, rename the column, and write labels in words",
         ),
         (
             'text,probs\na,"[0.5, 0.6]"\n',

@@ -154,7 +154,7 @@ class RowParser:
                 f"{self._source} has no rows: give a file with at least one review",
                 reason="EMPTY_FILE",
             )
-        if 0 < self._highest_number < 4:
+        if 0 < self._highest_number < 5:
             raise TableError(
                 f"{self._source}: the labels are numbers up to {self._highest_number}, which may"
                 " be classes or stars: write their names, or name the column `stars`",
@@ -188,10 +188,16 @@ class RowParser:
             highest = whole if _whole(text, marked=False) is not None else 5
             self._highest_number = max(self._highest_number, highest)
             return sentiment_of_stars(whole), whole
+        remedy = "correct it, or give the set with --labels"
+        if self._sentiments and not math.isnan(number_of(text)):
+            remedy = (
+                f"write {_words(self._labels)} in place of numbers that are not 1 to 5 stars, or"
+            )
+            remedy += " give the set with --labels"
         raise self._bad(
             "UNKNOWN_LABEL",
             f"the label {text[:40]!r} is none of {', '.join(self._labels)}",
-            "correct it, or give the set with --labels",
+            remedy,
         )
 
     def _known_label(self, value: object) -> str | None:
@@ -232,8 +238,12 @@ class RowParser:
             return None
         number = _whole(text)
         if number is None or not 1 <= number <= 5:
-            why = f"stars {text[:40]!r} is not a whole number from 1 to 5"
-            raise self._bad("BAD_STARS", why, "correct it, or remove it")
+            raise self._bad(
+                "BAD_STARS",
+                f"stars {text[:40]!r} is not a whole number from 1 to 5",
+                "correct it, or remove it; with another scale, rename the column, and write"
+                " labels in words",
+            )
         return number
 
     def _probs(self, row: Mapping[str, object]) -> tuple[float, ...] | None:
@@ -288,6 +298,10 @@ class RowParser:
 
     def _bad(self, reason: str, why: str, remedy: str) -> TableError:
         return TableError(f"{self._source}, row {self._row}: {why}; {remedy}", reason=reason)
+
+
+def _words(labels: Sequence[str]) -> str:
+    return f"{', '.join(labels[:-1])} or {labels[-1]}"
 
 
 def _spellings(labels: Sequence[str]) -> dict[str, str]:

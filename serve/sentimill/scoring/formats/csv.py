@@ -65,7 +65,7 @@ class DelimitedTable:
         self.columns = self._reader.columns
         self._texts_at = [find_column(name, self.columns, one) for one in layout.text_columns]
         self._old = count_answers(name, self.columns, columns.names, layout.update)
-        self._keep = [find_column(name, self.columns, wanted) for wanted in layout.keep]
+        self._keep = [find_column(name, self.columns, one, "--only-columns") for one in layout.keep]
         marks = self._dialect.delimiter + (self._dialect.quote or "")
         self._splits_blocks = (
             self._encoding.searchable

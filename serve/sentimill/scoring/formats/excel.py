@@ -93,7 +93,7 @@ class ExcelTable:
         header = _fit(row, width)
         self.columns = tuple(_as_text(cell.value) or "" for cell in header)
         self._texts_at = [find_column(name, self.columns, one) for one in layout.text_columns]
-        self.kept = [find_column(name, self.columns, one) for one in layout.keep]
+        self.kept = [find_column(name, self.columns, one, "--only-columns") for one in layout.keep]
         self.answers = count_answers(name, self.columns, columns.names, layout.update)
 
     def head(self, added: Sequence[str]) -> bytes:

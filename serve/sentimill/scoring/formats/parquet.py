@@ -65,7 +65,7 @@ class ParquetTable:
             if not is_text(kind):
                 why = f"{name}: the column {one!r} is {kind}, not text: name one with --text-column"
                 raise TableError(why, reason="NOT_TEXT")
-        kept = [find_column(name, self.columns, wanted) for wanted in layout.keep]
+        kept = [find_column(name, self.columns, one, "--only-columns") for one in layout.keep]
         self.kept = kept or [*range(len(self.columns))]
         self.answers_schema = columns.schema()
         self.keep = layout.keep

@@ -7,6 +7,7 @@ write its own rows with the answers added, so the job does not depend on any for
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
@@ -148,8 +149,17 @@ def find_column(
     if count:
         why = f"{name} has {count} columns named {wanted!r}: rename all but one"
         raise TableError(why, reason="DUPLICATE_COLUMN")
+    near = [one for one in columns if one.strip().casefold() == wanted.strip().casefold()]
+    if len(near) == 1:
+        why = f"{name} has no column {wanted!r}, but {near[0]!r}: give {option}"
+        raise TableError(f"{why} {shlex.quote(near[0])}", reason="MISSING_COLUMN")
+    outer = next((one for one in columns if wanted.startswith(f"{one}.")), None)
+    if outer is not None:
+        why = f"{name} has no column {wanted!r}, and a field inside of {outer!r} cannot be named:"
+        raise TableError(f"{why} make it a column of its own", reason="MISSING_COLUMN")
     more = f" and {len(columns) - 20} more" if len(columns) > 20 else ""
-    found = ", ".join(column[:100] for column in columns[:20]) + more or "no columns"
+    shown = [repr(one) if one != one.strip() else one for one in columns[:20]]
+    found = ", ".join(one[:100] for one in shown) + more or "no columns"
     why = f"{name} has no column {wanted!r}; it has {found}: name one with {option}"
     around = columns[0].split(wanted, 1) if len(columns) == 1 else [""]
     mark = (around[0][-1:] or around[1][:1]) if len(around) == 2 else ""
