@@ -115,7 +115,7 @@ def test_labels_are_read_as_people_write_them(
     tmp_path: Path, written: str, expected: str | None
 ) -> None:
     """Case, the usual three letters, and stars are all labels."""
-    assert read(tmp_path, f"text,label\nx,{written}\n")[0].label == expected
+    assert read(tmp_path, f"text,label\nx,{written}\ny,5\n")[0].label == expected
 
 
 @pytest.mark.parametrize(
