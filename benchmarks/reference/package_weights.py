@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--notes", type=Path, required=True)
     parser.add_argument("--target-error", type=float, default=0.1)
     parser.add_argument("--name", default="reference")
-    parser.add_argument("--without-weights", action="store_true", help="int8 alone, to ship small")
+    parser.add_argument("--int8-values", action="store_true", help="not --float-values of export")
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     preset: Preset = given.preset
@@ -127,7 +127,7 @@ def main() -> None:
             out=given.out,
             on=(given.reviews[-1],),
             compact=True,
-            float_values=not given.without_weights,
+            float_values=not given.int8_values,
             overwrite=True,
         ).run(lambda step: print(step, flush=True))  # noqa: T201
     for check in made.checks:
