@@ -108,7 +108,7 @@ def sentence(results: Path) -> str:
     ]
     return (
         "`--bundle bundles/reference-small` is a model with half of the layers, made from the"
-        " included one of 30 November. On a CPU it answers"
+        " included one. On a CPU it answers"
         f" {found['times_as_fast']:.1f} times as many reviews a second. With two classes"
         f" its accuracy on the {len(public)} sets is {100 * sum(lost) / len(lost):.1f} points lower"
         f" on average, and {100 * max(lost):.1f} points at worst.\n"
