@@ -170,9 +170,9 @@ def test_shares_that_were_rounded_sum_to_one_again(tmp_path: Path) -> None:
             " the set with --labels",
         ),
         (
-            "text,label\na,1\nb,4\n",
+            "text,label\na,1\nb,2\n",
             "AMBIGUOUS_LABEL",
-            "FILE: the labels are numbers up to 4, which may be classes or stars: write their"
+            "FILE: the labels are numbers up to 2, which may be classes or stars: write their"
             " names, or name the column `stars`",
         ),
         (

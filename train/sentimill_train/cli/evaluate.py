@@ -92,7 +92,7 @@ def evaluate(
     from sentimill_train.evaluation.labelled_set import read_sample
     from sentimill_train.evaluation.report import render_report, worst_mistakes
 
-    read = [*on, *(more or []), *(baselines or []), *(behaviour or [])]
+    read: list[str | Path] = [*on, *(more or []), *(baselines or []), *(behaviour or [])]
     opt.check_outputs([json, report], read)
     columns = columns_of(table, label_column)
     classifier = Classifier.load(bundle or reference_bundle(), precision=precision)

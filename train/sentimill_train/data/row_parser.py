@@ -154,7 +154,7 @@ class RowParser:
                 f"{self._source} has no rows: give a file with at least one review",
                 reason="EMPTY_FILE",
             )
-        if 0 < self._highest_number < 5:
+        if 0 < self._highest_number < 4:
             raise TableError(
                 f"{self._source}: the labels are numbers up to {self._highest_number}, which may"
                 " be classes or stars: write their names, or name the column `stars`",

@@ -184,7 +184,7 @@ def test_gaps_are_filled_and_columns_chosen(tmp_path: Path, scorer: LocalScorer)
 @pytest.mark.parametrize("size", [b"A1", b"A1:B2", b"A1:XFD1048576", b""])
 def test_a_wrong_size_loses_no_cell(tmp_path: Path, scorer: LocalScorer, size: bytes) -> None:
     """Programs write a sheet's size wrong, and Google Sheets writes none; a name may be missing."""
-    rows = [["text", "id"], ["good", 1], ["bad", 2, "a note"]]
+    rows: list[list[Any]] = [["text", "id"], ["good", 1], ["bad", 2, "a note"]]
     stated = b'<dimension ref="%b" />'
     book = changed(workbook(rows), stated % b"A1:C3", stated % size if size else b"")
     (tmp_path / "in.xlsx").write_bytes(book)
@@ -206,7 +206,7 @@ def test_a_wrong_size_loses_no_cell(tmp_path: Path, scorer: LocalScorer, size: b
 
 def test_a_formula_without_a_value_is_refused(tmp_path: Path, scorer: LocalScorer) -> None:
     """Otherwise its cell would be empty in the output; an empty text is a value."""
-    rows = [["text", "id"], ["good", "=1+1"]]
+    rows: list[list[Any]] = [["text", "id"], ["good", "=1+1"]]
     (tmp_path / "in.xlsx").write_bytes(workbook(rows, formulas=True))
     with pytest.raises(TableError, match=r"without a value in B2.* save it again") as caught:
         job(tmp_path / "in.xlsx", tmp_path / "out.xlsx").plan()
