@@ -89,6 +89,15 @@ def is_device(path: Path) -> bool:
     )
 
 
+def place_of(path: Path) -> object:
+    """Return a value that all names of the same file share, links among them."""
+    try:
+        found = path.stat()
+    except OSError:
+        return path.absolute().resolve()
+    return found.st_dev, found.st_ino
+
+
 def write_durably(path: Path, data: bytes) -> None:
     """Write *data* to *path* and wait until it is on the disk."""
     with path.open("wb") as file:
