@@ -237,6 +237,9 @@ def _open_sheet(raw: BinaryIO, name: str, wanted: str | None) -> Any:
             book = openpyxl.load_workbook(raw, read_only=True, data_only=True)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise _unreadable(name, error) from error
+    if not book.worksheets:
+        why = f"{name} has only charts and no sheet with cells: save the workbook that has the"
+        raise TableError(f"{why} table, or its sheet as CSV", reason="EMPTY_FILE")
     for sheet in book.worksheets:
         # Some programs write a size that is wrong, and then cells would be left out.
         sheet.reset_dimensions()

@@ -12,6 +12,7 @@ from typing import Any
 import duckdb
 import openpyxl
 import pytest
+from openpyxl.chart import BarChart
 
 from scoring_jobs import SMALL_WINDOW_BYTES, job
 from sentimill.errors import SentimillError, TableError
@@ -215,6 +216,20 @@ def test_a_formula_without_a_value_is_refused(tmp_path: Path, scorer: LocalScore
         changed(workbook(rows, formulas=True), b'<c r="B2"><f>', b'<c r="B2" t="str"><f>')
     )
     assert job(tmp_path / "in.xlsx", tmp_path / "out.xlsx").run(scorer).failed == 0
+
+
+@pytest.mark.parametrize("sheet", [None, "sales"])
+def test_a_workbook_of_charts_alone_is_refused(tmp_path: Path, sheet: str | None) -> None:
+    """It has no cells, also where --sheet names a chart."""
+    book = openpyxl.Workbook()
+    del book[book.sheetnames[0]]
+    book.create_chartsheet("sales").add_chart(BarChart())
+    book.save(tmp_path / "in.xlsx")
+
+    with pytest.raises(TableError, match=r"in\.xlsx has only charts") as caught:
+        job(tmp_path / "in.xlsx", tmp_path / "out.xlsx", Layout(sheet=sheet)).plan()
+
+    assert caught.value.reason == "EMPTY_FILE"
 
 
 @pytest.mark.parametrize(
