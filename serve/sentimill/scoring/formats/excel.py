@@ -220,14 +220,12 @@ def cells_of(stream: BinaryIO) -> Iterator[list[Cell]]:
     with pa.ipc.open_stream(stream) as reader:
         for batch in reader:
             for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                yield [
-                    Cell(
-                        value.decode("utf-8", "backslashreplace")
-                        if isinstance(value, bytes)
-                        else value
-                    )
-                    for value in row
-                ]
+                yield [Cell(without_bytes(value)) for value in row]
+
+
+def without_bytes(value: object) -> object:
+    """Return *value* as a cell has it: bytes become a text, with four characters a bad byte."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
 
 
 def _open_sheet(raw: BinaryIO, name: str, wanted: str | None) -> Any:

@@ -294,6 +294,52 @@ def test_what_excel_would_cut_off_is_refused(
     assert not target.exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "length"),
+    [
+        ("x" * 32_767, 32_767),
+        ("x" * 32_768, 32_768),
+        ("\u597d" * 12_000, 12_000),  # 36,000 bytes
+        ("\u597d" * 32_768, 32_768),
+        ("\U0001f600" * 16_383, 32_766),
+        ("\U0001f600" * 16_384, 32_768),
+    ],
+)
+def test_a_cell_is_as_long_as_excel_counts_it(
+    tmp_path: Path, scorer: LocalScorer, text: str, length: int
+) -> None:
+    """Excel counts UTF-16 code units: one for a Chinese character, two for an emoji."""
+    source, target = tmp_path / "in.csv", tmp_path / "out.xlsx"
+    source.write_text(f"text\n{text}\n", encoding="utf-8")
+    made = job(source, target)
+
+    if length > 32_767:
+        with pytest.raises(TableError, match=f"{length:,} characters as Excel counts them"):
+            made.run(scorer)
+        return
+    made.run(scorer)
+
+    assert cells(target)[1][0] == text
+
+
+@pytest.mark.parametrize(("count", "fits"), [(8191, True), (8192, False)])
+def test_bytes_that_are_not_utf_8_count_as_they_are_written(
+    tmp_path: Path, scorer: LocalScorer, count: int, fits: bool
+) -> None:
+    """Four characters for each; the row is malformed, and its bytes have a column."""
+    source, target = tmp_path / "in.csv", tmp_path / "out.xlsx"
+    source.write_bytes(b"text\n" + b"\xff" * count + b"\ngood\n")
+    made = job(source, target)
+
+    if not fits:
+        with pytest.raises(TableError, match="'sentiment_source' of 32,768 characters"):
+            made.run(scorer)
+        return
+    made.run(scorer)
+
+    assert cells(target)[1][1] == "\\xff" * count
+
+
 def test_a_workbook_needs_a_file(tmp_path: Path) -> None:
     """It is read and written from its end, as Parquet is."""
     with pytest.raises(SentimillError) as caught:
