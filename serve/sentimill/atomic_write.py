@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -26,17 +27,15 @@ def write_atomically(path: Path, data: bytes) -> None:
 def open_atomically(path: Path) -> Iterator[IO[bytes]]:
     """Open a file that appears as *path* when the block ends well, and otherwise not at all.
 
-    A missing folder is created.
+    A missing folder is created. The permissions follow the umask, as with `open`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
+    temporary = _hidden_name(path)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
         move_into_place(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -50,15 +49,12 @@ def new_folder(path: Path) -> Iterator[Path]:
     An existing folder is replaced, and is missing for a moment. A missing parent is created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    work = _hidden_name(path)
+    work.mkdir()
     try:
         yield work
-        work.chmod(0o755)
         if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-            path.rename(old / path.name)
-            work.rename(path)
-            shutil.rmtree(old)
+            _replace_folder(path, work)
         else:
             work.rename(path)
         sync_folder(path.parent)
@@ -67,11 +63,39 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise
 
 
+def _hidden_name(path: Path) -> Path:
+    """Return a new name next to *path*; `tempfile` would ignore the umask."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+
+
+def _replace_folder(path: Path, new: Path) -> None:
+    """Put *new* in the place of the folder *path*; if that fails, the old folder is put back."""
+    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+    try:
+        path.rename(old / path.name)
+        new.rename(path)
+    except BaseException:
+        if not path.exists():
+            (old / path.name).rename(path)
+        shutil.rmtree(old)
+        raise
+    shutil.rmtree(old)
+
+
 def is_device(path: Path) -> bool:
     """Say whether *path* is a device, a pipe or a name such as /dev/stdout: a rename removes it."""
     return path.absolute().parent == Path("/dev") or not (
         path.is_file() or path.is_dir() or not path.exists()
     )
+
+
+def place_of(path: Path) -> object:
+    """Return a value that all names of the same file share, links among them."""
+    try:
+        found = path.stat()
+    except OSError:
+        return path.absolute().resolve()
+    return found.st_dev, found.st_ino
 
 
 def write_durably(path: Path, data: bytes) -> None:

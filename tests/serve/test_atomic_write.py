@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sentimill.atomic_write import move_into_place, write_atomically
+from sentimill.atomic_write import move_into_place, new_folder, write_atomically
 
 
 def test_a_file_is_written_with_its_folder_and_replaced(tmp_path: Path) -> None:
@@ -20,7 +20,53 @@ def test_a_file_is_written_with_its_folder_and_replaced(tmp_path: Path) -> None:
 
     assert target.read_bytes() == b"two"
     assert list(target.parent.iterdir()) == [target]
-    assert target.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(
+    ("umask", "file", "folder"), [(0o022, 0o644, 0o755), (0o007, 0o660, 0o770)]
+)
+def test_permissions_follow_the_umask(tmp_path: Path, umask: int, file: int, folder: int) -> None:
+    """As those of a file or a folder that any program makes."""
+    before = os.umask(umask)
+    try:
+        write_atomically(tmp_path / "report.html", b"")
+        with new_folder(tmp_path / "bundle"):
+            pass
+    finally:
+        os.umask(before)
+
+    assert (tmp_path / "report.html").stat().st_mode & 0o777 == file
+    assert (tmp_path / "bundle").stat().st_mode & 0o777 == folder
+
+
+def test_a_folder_is_replaced(tmp_path: Path) -> None:
+    """By the new one, and nothing else is left."""
+    for content in ("old", "new"):
+        with new_folder(tmp_path / "bundle") as work:
+            (work / content).touch()
+
+    assert [*tmp_path.rglob("*")] == [tmp_path / "bundle", tmp_path / "bundle/new"]
+
+
+def test_a_folder_that_cannot_be_replaced_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the old folder has been moved away already when the disk fails."""
+    target = tmp_path / "bundle"
+    target.mkdir()
+    (target / "old").touch()
+    rename = Path.rename
+
+    def fails(self: Path, to: Path) -> Path:
+        if (self / "new").exists():
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(OSError, match="Input/output"), new_folder(target) as work:
+        (work / "new").touch()
+
+    assert [*tmp_path.rglob("*")] == [target, target / "old"]
 
 
 def test_a_failed_write_keeps_the_old_content(

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, get_args, get_type_hints
 
 import typer
 
-from sentimill.atomic_write import is_device
+from sentimill.atomic_write import is_device, place_of
 from sentimill.engine.base import EngineName, Precision, Provider
 from sentimill.errors import UsageError
 from sentimill.types import NEIGHBOURS
@@ -197,27 +197,18 @@ def _as_flag(name: str, kind: Any) -> Any:
 
 def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[str | Path | None]) -> None:
     """Raise UsageError for an output that is an input, another output, or no file but a device."""
-    taken = {_place(Path(one)): "an input" for one in inputs if one}
+    taken = {place_of(Path(one)): "an input" for one in inputs if one}
     for path in outputs:
         if path is None:
             continue
         if is_device(path):
             why = f"{path} is a device or a pipe, which a file would replace: name a file"
             raise UsageError(why, reason="OUTPUT_IS_DEVICE")
-        place = _place(path)
+        place = place_of(path)
         if place in taken:
             why = f"{path} is {taken[place]} too, and would be lost: choose another output"
             raise UsageError(why, reason="OUTPUT_IS_INPUT")
         taken[place] = "another output"
-
-
-def _place(path: Path) -> object:
-    """Return what is the same for all the names of a file, links among them."""
-    try:
-        found = path.stat()
-    except OSError:
-        return path.absolute().resolve()
-    return found.st_dev, found.st_ino
 
 
 def one_model(context: typer.Context, bundle: Path | None, server: str | None) -> Path | None:

@@ -6,14 +6,14 @@ import hashlib
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from sentimill.atomic_write import is_device
+from sentimill.atomic_write import is_device, place_of
 from sentimill.errors import UsageError
 from sentimill.scoring.answer_columns import AnswerSchema
 from sentimill.scoring.checkpoint import FolderLock, Header, Journal
@@ -21,7 +21,7 @@ from sentimill.scoring.formats.table import Layout
 from sentimill.scoring.output_format import OutputFormat
 from sentimill.scoring.pipeline import StopRules
 from sentimill.scoring.planning import Unit, open_table, plan
-from sentimill.scoring.runner import Progress, Run, Summary, refuse_existing
+from sentimill.scoring.runner import Progress, Run, Summary, errors_of, refuse_existing
 from sentimill.scoring.scorers import Model, Scorer
 from sentimill.scoring.storage import (
     STANDARD,
@@ -84,9 +84,10 @@ class Score:
 
     def _check(self, units: Sequence[Unit], columns: AnswerSchema) -> None:
         """Raise errors in the names, the options and the schemas of the inputs."""
+        inputs = {_place(unit.source) for unit in units}
 
         def check(unit: Unit) -> None:
-            self._check_target(unit)
+            self._check_target(unit.target, inputs)
             if unit.source != STANDARD:
                 with open_table(unit, self.layout, columns) as table:
                     OutputFormat(unit, table, self.layout, columns)
@@ -191,24 +192,22 @@ class Score:
             return str(target.resolve())
         return str(target.parent.resolve() / target.name)
 
-    def _check_target(self, unit: Unit) -> None:
-        target = unit.target
+    def _check_target(self, target: str, inputs: Set[object]) -> None:
+        """Raise UsageError if *target* cannot be written. inputs: the places of all inputs."""
         if target == STANDARD:
             return
-        same = target == unit.source
         if not is_remote(target):
             path = local(target)
-            if not is_remote(unit.source) and local(unit.source).exists() and path.exists():
-                same = path.samefile(local(unit.source))
             if is_device(path):
                 why = f"{target} is a device or a pipe, which a file would replace: name a file, or"
                 raise UsageError(f"{why} - for stdout", reason="OUTPUT_IS_DEVICE")
             if not path.absolute().parent.is_dir() and not is_folder(self.target):
                 why = f"the folder {path.absolute().parent} does not exist: create it first"
                 raise UsageError(why, reason="NO_SUCH_FOLDER")
-        if same:
-            why = f"{target} is the input itself: choose another output"
-            raise UsageError(why, reason="OUTPUT_IS_INPUT")
+        for written in (target, errors_of(target)):
+            if _place(written) in inputs:
+                why = f"{written} is an input, which the job would replace: choose another output"
+                raise UsageError(why, reason="OUTPUT_IS_INPUT")
         # A job that was killed after its output got its name may still have to finish.
         if not self.overwrite and not Journal.exists(self.folder()):
             refuse_existing(target)
@@ -236,3 +235,8 @@ class Score:
         }
         inputs = tuple(identity(unit.source) for unit in units)
         return Header(inputs=inputs, options=options, model=model, engine=engine)
+
+
+def _place(address: str) -> object:
+    """Return a value that all names of the same file share."""
+    return address if address == STANDARD or is_remote(address) else place_of(local(address))

@@ -27,6 +27,7 @@ from sentimill.scoring.formats.excel import (
     Cell,
     ExcelTable,
     cells_of,
+    without_bytes,
     write_excel,
     write_rows,
 )
@@ -147,12 +148,24 @@ def _check_cells(unit: Unit, window: Window, rows: pa.Table | pa.RecordBatch) ->
         why = f"{unit.source} has more than the {MAX_ROWS:,} rows of an Excel sheet: {remedy}"
         raise TableError(why, reason="TOO_LARGE_FOR_EXCEL")
     for name, column in zip(rows.schema.names, rows.columns, strict=True):
-        longest = pc.max(pc.binary_length(column)).as_py() if _has_length(column.type) else None
-        if longest is not None and longest > MAX_CELL_CHARACTERS:
-            why = f"{unit.source} has a {name!r} of {longest:,} bytes, and a cell of Excel takes"
-            why += f" {MAX_CELL_CHARACTERS:,} characters: {remedy}"
+        longest = _longest(column)
+        if longest > MAX_CELL_CHARACTERS:
+            why = (
+                f"{unit.source} has a {name!r} of {longest:,} characters as Excel counts them, and"
+            )
+            why += f" a cell of Excel takes {MAX_CELL_CHARACTERS:,}: {remedy}"
             raise TableError(why, reason="TOO_LARGE_FOR_EXCEL")
 
 
-def _has_length(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_binary(kind))
+def _longest(column: pa.Array | pa.ChunkedArray) -> int:
+    """Return the length of the longest value, counted as Excel does: in UTF-16 code units.
+
+    So an emoji counts as two. A value that is surely within the limit may count as 0.
+    """
+    if not (pa.types.is_string(column.type) or pa.types.is_binary(column.type)):
+        return 0
+    # No text has more code units than bytes. A byte that is not UTF-8 is written as `\\xff`.
+    bytes_within = MAX_CELL_CHARACTERS // (4 if pa.types.is_binary(column.type) else 1)
+    long = pc.filter(column, pc.greater(pc.binary_length(column), bytes_within)).to_pylist()
+    texts = [str(without_bytes(value)) for value in long]
+    return max((len(text.encode("utf-16-le")) // 2 for text in texts), default=0)

@@ -18,7 +18,15 @@ from sentimill.scoring.formats.jsonlines import JsonTable
 from sentimill.scoring.formats.kinds import Kind, kind_of, promises_format, stem_of
 from sentimill.scoring.formats.parquet import ParquetTable
 from sentimill.scoring.formats.table import Layout, Table
-from sentimill.scoring.storage import STANDARD, find, identity, is_folder, is_remote, open_input
+from sentimill.scoring.storage import (
+    STANDARD,
+    find,
+    identity,
+    is_folder,
+    is_remote,
+    local,
+    open_input,
+)
 
 _CONVERSIONS: Final = {
     ("csv", "parquet"),
@@ -63,15 +71,14 @@ def plan(
         why += f" {target}/"
         raise UsageError(why, reason="NOT_A_FOLDER")
     units: list[Unit] = []
-    root = _common(found) if into_folder else ""
-    for source in found:
+    names = _names(found) if into_folder else found
+    for source, name in zip(found, names, strict=True):
         if kind is None and promises_format(source):
             why = f"{source} has a format that score does not read: unpack it, or convert it to"
             why += " csv; if only its name is wrong, name the format with --format"
             raise TableError(why, reason="UNKNOWN_FORMAT")
         read = kind_of("standard input" if source == STANDARD else source, kind)
         if into_folder:
-            name = source.removeprefix(root).lstrip("/")
             written = kind_of(name, target_kind) if target_kind else read
             if target_kind:
                 name = f"{stem_of(name)}.{target_kind}"
@@ -113,14 +120,27 @@ def _check_kinds(unit: Unit) -> None:
             raise UsageError(why, reason="NEEDS_FILE")
 
 
-def _common(found: Sequence[str]) -> str:
-    """Return the folder that contains all of *found*; paths below it tell equal names apart."""
-    folders = [source.rpartition("/")[0] for source in found]
-    if any(is_remote(source) for source in found):
-        parts = [folder.split("/") for folder in folders]
-        same = takewhile(lambda names: len(set(names)) == 1, zip(*parts, strict=False))
-        return "/".join(names[0] for names in same)
-    return os.path.commonpath(folders) if all(folders) else ""
+def _names(found: Sequence[str]) -> list[str]:
+    """Return the path of each output below the output folder.
+
+    It is the path of the input below the folder that contains all of *found*, so that equal names
+    stay apart.
+    """
+    if not any(map(is_remote, found)):
+        paths = [os.path.abspath(local(source)) for source in found]
+        root = os.path.commonpath([os.path.dirname(path) for path in paths])
+        return [os.path.relpath(path, root) for path in paths]
+    parts = [source.split("/")[:-1] for source in found]
+    same = takewhile(lambda names: len(set(names)) == 1, zip(*parts, strict=False))
+    root = "/".join(names[0] for names in same)
+    names = [source.removeprefix(root).lstrip("/") for source in found]
+    for source, name in zip(found, names, strict=True):
+        if is_remote(name) or name.startswith("file:") or ".." in name.split("/"):
+            why = f"{source} is not below a folder that also contains the other inputs, so its"
+            raise UsageError(
+                f"{why} output has no place: score it in a job of its own", reason="BAD_INPUTS"
+            )
+    return names
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from sentimill.installed_packages import from_extra
 from sentimill.scoring.answer_columns import AnswerSchema
 from sentimill.scoring.checkpoint import Done, RowCounts
 from sentimill.scoring.job import Progress, Score, Summary
+from sentimill.scoring.runner import errors_of
 from sentimill.scoring.scorers import LocalScorer
 from sentimill.scoring.storage import STANDARD, absolute, is_remote, local
 
@@ -190,7 +191,7 @@ def run_on_ray(
         resumed_rows=resumed,
         seconds=time.monotonic() - began,
         outputs=tuple(unit.target for unit in units),
-        errors=tuple(f"{units[k].target}.errors.jsonl" for k in sorted(done) if done[k].failed),
+        errors=tuple(errors_of(units[k].target) for k in sorted(done) if done[k].failed),
     )
 
 

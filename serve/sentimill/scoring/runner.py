@@ -203,7 +203,7 @@ class Run:
         data = journal.folder / f"{number}.data"
         finished = finished_path(data, unit.target_kind)
         errors = journal.folder / f"{number}.errors.jsonl"
-        listed = f"{unit.target}.errors.jsonl"
+        listed = errors_of(unit.target)
         if not is_remote(unit.target):
             with writing(unit.target):
                 local(unit.target).absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -259,6 +259,11 @@ def _error_lines(window: Window, errors: Mapping[int, SentimillError]) -> bytes:
         + b"\n"
         for place, error in sorted(errors.items())
     )
+
+
+def errors_of(target: str) -> str:
+    """Return the name of the file that lists the bad rows of *target*."""
+    return f"{target}.errors.jsonl"
 
 
 def refuse_existing(target: str) -> None:

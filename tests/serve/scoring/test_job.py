@@ -464,6 +464,32 @@ def test_a_target_that_cannot_be_is_refused(
     assert (type(error), error.reason) == (UsageError, reason)
 
 
+@pytest.mark.parametrize(
+    ("names", "target"),
+    [
+        (("d/a.csv", "d/sub/a.csv"), "d/sub/"),
+        (("d/a.csv", "d/sub/a.csv"), "link/sub/"),
+        (("d/sub/a.csv.errors.jsonl",), "d/sub/a.csv"),
+    ],
+)
+def test_no_output_replaces_any_of_the_inputs(
+    tmp_path: Path, names: tuple[str, ...], target: str
+) -> None:
+    """Neither that of another output nor the list of errors does, even with --overwrite."""
+    (tmp_path / "d/sub").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("d")
+    for name in names:
+        (tmp_path / name).write_bytes(b"text\ngood\n")
+    sources = tuple(f"{tmp_path}/{name}" for name in names)
+    made = job("", f"{tmp_path}/{target}", sources=sources, kind="csv", overwrite=True)
+
+    error = refusal(made)
+
+    assert (type(error), error.reason) == (UsageError, "OUTPUT_IS_INPUT")
+    assert "is an input, which the job would replace" in str(error)
+    assert all((tmp_path / name).read_bytes() == b"text\ngood\n" for name in names)
+
+
 def test_a_suffix_that_promises_nothing_has_the_format_of_the_input(
     tmp_path: Path, scorer: LocalScorer
 ) -> None:

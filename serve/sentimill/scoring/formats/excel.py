@@ -220,14 +220,12 @@ def cells_of(stream: BinaryIO) -> Iterator[list[Cell]]:
     with pa.ipc.open_stream(stream) as reader:
         for batch in reader:
             for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                yield [
-                    Cell(
-                        value.decode("utf-8", "backslashreplace")
-                        if isinstance(value, bytes)
-                        else value
-                    )
-                    for value in row
-                ]
+                yield [Cell(without_bytes(value)) for value in row]
+
+
+def without_bytes(value: object) -> object:
+    """Return *value* as a cell has it: bytes become a text, with four characters a bad byte."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
 
 
 def _open_sheet(raw: BinaryIO, name: str, wanted: str | None) -> Any:
@@ -237,6 +235,9 @@ def _open_sheet(raw: BinaryIO, name: str, wanted: str | None) -> Any:
             book = openpyxl.load_workbook(raw, read_only=True, data_only=True)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise _unreadable(name, error) from error
+    if not book.worksheets:
+        why = f"{name} has only charts and no sheet with cells: save the workbook that has the"
+        raise TableError(f"{why} table, or its sheet as CSV", reason="EMPTY_FILE")
     for sheet in book.worksheets:
         # Some programs write a size that is wrong, and then cells would be left out.
         sheet.reset_dimensions()

@@ -12,6 +12,7 @@ from typing import Any
 import duckdb
 import openpyxl
 import pytest
+from openpyxl.chart import BarChart
 
 from scoring_jobs import SMALL_WINDOW_BYTES, job
 from sentimill.errors import SentimillError, TableError
@@ -217,6 +218,20 @@ def test_a_formula_without_a_value_is_refused(tmp_path: Path, scorer: LocalScore
     assert job(tmp_path / "in.xlsx", tmp_path / "out.xlsx").run(scorer).failed == 0
 
 
+@pytest.mark.parametrize("sheet", [None, "sales"])
+def test_a_workbook_of_charts_alone_is_refused(tmp_path: Path, sheet: str | None) -> None:
+    """It has no cells, also where --sheet names a chart."""
+    book = openpyxl.Workbook()
+    del book[book.sheetnames[0]]
+    book.create_chartsheet("sales").add_chart(BarChart())
+    book.save(tmp_path / "in.xlsx")
+
+    with pytest.raises(TableError, match=r"in\.xlsx has only charts") as caught:
+        job(tmp_path / "in.xlsx", tmp_path / "out.xlsx", Layout(sheet=sheet)).plan()
+
+    assert caught.value.reason == "EMPTY_FILE"
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -277,6 +292,52 @@ def test_what_excel_would_cut_off_is_refused(
         job(source, target, SMALL, restart=True).run(scorer)
 
     assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "length"),
+    [
+        ("x" * 32_767, 32_767),
+        ("x" * 32_768, 32_768),
+        ("\u597d" * 12_000, 12_000),  # 36,000 bytes
+        ("\u597d" * 32_768, 32_768),
+        ("\U0001f600" * 16_383, 32_766),
+        ("\U0001f600" * 16_384, 32_768),
+    ],
+)
+def test_a_cell_is_as_long_as_excel_counts_it(
+    tmp_path: Path, scorer: LocalScorer, text: str, length: int
+) -> None:
+    """Excel counts UTF-16 code units: one for a Chinese character, two for an emoji."""
+    source, target = tmp_path / "in.csv", tmp_path / "out.xlsx"
+    source.write_text(f"text\n{text}\n", encoding="utf-8")
+    made = job(source, target)
+
+    if length > 32_767:
+        with pytest.raises(TableError, match=f"{length:,} characters as Excel counts them"):
+            made.run(scorer)
+        return
+    made.run(scorer)
+
+    assert cells(target)[1][0] == text
+
+
+@pytest.mark.parametrize(("count", "fits"), [(8191, True), (8192, False)])
+def test_bytes_that_are_not_utf_8_count_as_they_are_written(
+    tmp_path: Path, scorer: LocalScorer, count: int, fits: bool
+) -> None:
+    """Four characters for each; the row is malformed, and its bytes have a column."""
+    source, target = tmp_path / "in.csv", tmp_path / "out.xlsx"
+    source.write_bytes(b"text\n" + b"\xff" * count + b"\ngood\n")
+    made = job(source, target)
+
+    if not fits:
+        with pytest.raises(TableError, match="'sentiment_source' of 32,768 characters"):
+            made.run(scorer)
+        return
+    made.run(scorer)
+
+    assert cells(target)[1][1] == "\\xff" * count
 
 
 def test_a_workbook_needs_a_file(tmp_path: Path) -> None:
