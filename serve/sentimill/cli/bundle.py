@@ -13,7 +13,7 @@ from sentimill.bundle.reader import WEIGHTS, open_bundle
 from sentimill.bundle.reference import find_bundle
 from sentimill.classifier import Classifier
 from sentimill.engine.base import Precision
-from sentimill.errors import UsageError
+from sentimill.errors import EngineError, UsageError
 
 BundleArgument = Annotated[
     Path | None,
@@ -73,7 +73,10 @@ def verify(bundle: BundleArgument = None) -> None:
         # A bundle may have precisions that this program does not know yet; load says so.
         try:
             classifier = Classifier.load(folder, precision=cast(Precision, precision))
-        except UsageError as error:
+        except (UsageError, EngineError) as error:
+            # ENGINE_PROVIDER_FALLBACK: there is a package for the GPU, but no driver.
+            if isinstance(error, EngineError) and error.reason != "ENGINE_PROVIDER_FALLBACK":
+                raise
             typer.echo(f"{precision}: not replayed, {error}")
             continue
         provider = classifier.engine.info.provider

@@ -9,6 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from sentimill.bundle.reader import open_bundle
+from sentimill.bundle.reference import find_bundle
 from sentimill.engine.hardware import Machine, usable_cores
 from sentimill.installed_packages import package_version
 
@@ -45,7 +46,7 @@ def doctor(
     """Print what this machine can run: versions, providers, CPU flags that matter, GPU."""
     found = report()
     if bundle is not None:
-        found["bundle"] = open_bundle(bundle).digest
+        found["bundle"] = open_bundle(find_bundle(bundle)).digest
     for name, value in found.items():
         typer.echo(f"{name:<14} {value}")
 

@@ -27,13 +27,14 @@ _METRICS_S: Final = 10.0
 
 @contextmanager
 def stop_on_signals() -> Iterator[threading.Event]:
-    """Yield an event that SIGINT or SIGTERM sets; the same signal again kills the process."""
+    """Yield an event that SIGINT or SIGTERM sets; either of them again kills the process."""
     stop = threading.Event()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def first(number: int, _: FrameType | None) -> None:
+    def first(_number: int, _frame: FrameType | None) -> None:
         stop.set()
-        signal.signal(number, signal.SIG_DFL)
+        for each in before:
+            signal.signal(each, signal.SIG_DFL)
         say("finishing the current rows and saving; press again to end at once")
 
     for number in before:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from sentimill.bundle.reference import reference_bundle
+from sentimill.bundle.reference import find_bundle
 from sentimill.cli import options as opt
 from sentimill.cli.terminal import say
 from sentimill.errors import UsageError
@@ -110,7 +110,8 @@ def serve(
     from sentimill.server.settings import Serve
     from sentimill.server.watchdog import WatchdogLimits
 
-    model = bundle or reference_bundle()
+    # A bundle on the Hub is looked up once, so every worker and every reload has the same revision.
+    model = Path(find_bundle(bundle))
     if tls_cert is None or tls_key is None:
         if tls_cert or tls_key or tls_client_ca:
             why = "give --tls-cert and --tls-key together, and --tls-client-ca only with them"

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late
 from dataclasses import replace
 from threading import Lock
@@ -132,15 +132,20 @@ class Fallback:
     def _answers(self, texts: Sequence[str]) -> Sequence[Sequence[float] | None]:
         """Ask, and return one answer per text; all are None if the call failed or was late."""
         nothing: list[Sequence[float] | None] = [None] * len(texts)
+        closed = "fallback: closed, the student answers alone"
         try:
             future = self._pool.submit(self._checked, texts)
         except RuntimeError:  # the pool is shut down
             self._give_back(len(texts))
-            _LOG.warning("fallback: closed, the student answers alone")
+            _LOG.warning(closed)
             return nothing
         try:
             # The user's own code may raise any exception. The student's answers stay then.
             error = future.exception(timeout=self._timeout_seconds)
+        except CancelledError:  # `close` came while all threads were busy, so nothing was sent
+            self._give_back(len(texts))
+            _LOG.warning(closed)
+            return nothing
         except Late:
             if future.cancel():  # all threads were busy, so nothing was sent
                 self._give_back(len(texts))

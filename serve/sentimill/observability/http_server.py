@@ -8,6 +8,7 @@ because browsers send it to another site only with that site's permission.
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -36,7 +37,9 @@ _POLICY: Final = (
 )
 """The page may run its own script and style, ask this server, and nothing else."""
 
-_LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
+_LOOPBACK: Final = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?")
+"""A Host header that names this machine. Browsers leave port 80 out."""
+
 _MOST_TRIED_BYTES: Final = 1 << 20
 
 
@@ -159,11 +162,11 @@ def _page(suffix: str, kind: str) -> Callable[[WSGIEnvironment], _Answer]:
 
 def _tried(status: Status, environ: WSGIEnvironment) -> _Answer:
     """Classify the text in the body, if the playground is on and the status page sent it."""
-    host = environ.get("HTTP_HOST", "").rpartition(":")[0]
     size = environ.get("CONTENT_LENGTH") or "0"
     if status.playground is None or environ.get("HTTP_X_SENTIMILL") is None:
         return _plain("the playground is off", HTTPStatus.FORBIDDEN)
-    if host not in _LOOPBACK:  # DNS rebinding: a foreign page whose name resolves to this host
+    # DNS rebinding: the page of another site, whose name resolves to this host
+    if not _LOOPBACK.fullmatch(environ.get("HTTP_HOST", "")):
         return _plain("the playground works only on this machine", HTTPStatus.FORBIDDEN)
     if not size.isdecimal() or int(size) > _MOST_TRIED_BYTES:
         why = f"the text has more than {_MOST_TRIED_BYTES} bytes"

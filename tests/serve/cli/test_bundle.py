@@ -6,11 +6,15 @@ import json
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from cli_in_process import Sentimill
 from sentimill.bundle.manifest import Manifest
 from sentimill.bundle.reader import open_bundle
 from sentimill.bundle.reference import reference_bundle
+from sentimill.classifier import Classifier
+from sentimill.engine.base import Precision
+from sentimill.errors import EngineError
 from tiny_bundle import write_tiny_bundle
 
 
@@ -67,6 +71,44 @@ def test_verify_says_which_precisions_it_cannot_replay(
 
     assert found.code == 0
     assert "int4: not replayed, unknown precision 'int4'" in found.out
+
+
+@pytest.mark.parametrize(
+    ("reason", "code", "line"),
+    [
+        ("ENGINE_PROVIDER_FALLBACK", 0, "fp16: not replayed, no driver"),
+        ("ENGINE_LOAD_FAILED", 1, None),
+    ],
+)
+def test_verify_goes_on_where_only_the_device_is_missing(
+    sentimill: Sentimill,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    reason: str,
+    code: int,
+    line: str | None,
+) -> None:
+    """A GPU's package without a driver says nothing about the bundle; a bad graph does."""
+
+    def with_fp16(manifest: Manifest) -> Manifest:
+        precisions = {"fp16": manifest.precisions["fp32"], "fp32": manifest.precisions["fp32"]}
+        return msgspec.structs.replace(manifest, precisions=precisions)
+
+    made = write_tiny_bundle(tmp_path / "tiny", change=with_fp16)
+    load = Classifier.load
+
+    def without_driver(folder: Path, *, precision: Precision) -> Classifier:
+        if precision == "fp16":
+            raise EngineError("no driver", reason=reason)
+        return load(folder, precision=precision)
+
+    monkeypatch.setattr(Classifier, "load", without_driver)
+
+    found = sentimill("bundle", "verify", made.path)
+
+    assert found.code == code
+    assert (line in found.out.splitlines()) is (code == 0)
+    assert ("fp32: golden texts give the same probs on cpu" in found.out) is (code == 0)
 
 
 def test_inspect_without_a_folder_shows_the_reference(sentimill: Sentimill) -> None:

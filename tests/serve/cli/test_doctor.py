@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import platform
 import sys
+from pathlib import Path
 
+import huggingface_hub
 import pytest
 
+from cli_in_process import Sentimill
+from sentimill.bundle.reader import open_bundle
 from sentimill.cli.doctor import CPU_FLAGS, report
 from sentimill.engine.hardware import Machine
 
@@ -44,3 +48,17 @@ def test_the_report_does_not_load_torch(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setitem(sys.modules, name, None)
 
     assert expected == report()
+
+
+def test_the_digest_of_a_bundle_on_the_hub_is_shown(
+    sentimill: Sentimill, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that `classify` takes is good here too, also from the variable."""
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda name, revision: {"me/mine": str(bundle)}[name]
+    )
+    line = f"bundle         {open_bundle(bundle).digest}"
+
+    assert line in sentimill("doctor", "--bundle", "hub:me/mine").out.splitlines()
+    monkeypatch.setenv("SENTIMILL_BUNDLE", "hub:me/mine")
+    assert line in sentimill("doctor").out.splitlines()

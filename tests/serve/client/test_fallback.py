@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,6 +165,33 @@ def test_a_closed_fallback_leaves_the_students() -> None:
     fallback.close()
     assert fallback.improve(["a"], [student(0.5)]) == [student(0.5)]
     assert (large.asked, fallback.spent_usd) == ([], 0.0)
+
+
+def test_closing_while_a_call_waits_for_a_thread_leaves_the_students() -> None:
+    """The text that waits is never sent: its call does not fail, and its money comes back."""
+    release, busy = threading.Event(), threading.Event()
+
+    def slow(texts: Sequence[str]) -> list[Sequence[float] | None]:
+        busy.set()
+        release.wait()
+        return [(0.9, 0.06, 0.04) for _ in texts]
+
+    fallback = Fallback(slow, below=0.9, timeout_seconds=60, usd_each=0.1, callers=1)
+    with ThreadPoolExecutor(2) as pool:
+        sent = pool.submit(fallback.improve, ["a"], [student(0.5)])
+        busy.wait()
+        waits = pool.submit(fallback.improve, ["b"], [student(0.5)])
+        while fallback._pool._work_queue.empty():
+            time.sleep(0.001)
+        fallback.close()
+        release.set()
+        found = waits.result()
+        (large,) = sent.result()
+
+    assert found == [student(0.5)]
+    assert isinstance(large, Prediction)
+    assert large.label == "negative"
+    assert (fallback.asked, fallback.spent_usd) == (1, pytest.approx(0.1))
 
 
 def test_labels_that_are_not_the_models_are_refused_before_anything_is_spent() -> None:

@@ -223,6 +223,31 @@ def test_the_playground_answers_its_own_page_alone(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("host", "code"),
+    [
+        ("127.0.0.1", 200),  # a browser leaves port 80 out
+        ("localhost", 200),
+        ("[::1]", 200),
+        ("127.0.0.1:9464", 200),
+        ("localhost:9464", 200),
+        ("[::1]:9464", 200),
+        ("evil.example", 403),
+        ("evil.example:80", 403),
+        ("localhost.evil.example", 403),
+        ("localhost:evil.example", 403),
+        ("127.0.0.1.evil.example:80", 403),
+        ("", 403),
+    ],
+)
+def test_the_playground_answers_under_a_name_of_this_machine_alone(host: str, code: int) -> None:
+    """With and without a port."""
+    status = Status(Metrics())
+    status.playground = lambda text: {"label": text.decode()}
+    with port(status) as number:
+        assert post(f"127.0.0.1:{number}", b"good", OURS | {"Host": host})[0] == code
+
+
+@pytest.mark.parametrize(
     "options", [{"metrics_host": "0.0.0.0"}, {"tokens": Path("tokens")}], ids=["network", "tokens"]
 )
 def test_the_playground_is_for_this_machine_alone(bundle: Path, options: dict[str, Any]) -> None:
