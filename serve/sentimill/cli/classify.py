@@ -56,7 +56,7 @@ def classify(
 
     The score is P(positive) - P(negative), from -1 to 1.
     """
-    bundle = opt.one_model(context, bundle, server)
+    bundle, server = opt.one_model(context, bundle, server)
     for name in filter(_is_file, texts or ()):
         say(
             f"{name} is a file, and `classify` answers for its name alone: a table is read by"

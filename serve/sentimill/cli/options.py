@@ -211,17 +211,27 @@ def check_outputs(outputs: Iterable[Path | None], inputs: Iterable[str | Path | 
         taken[place] = "another output"
 
 
-def one_model(context: typer.Context, bundle: Path | None, server: str | None) -> Path | None:
-    """Return the bundle that the options name, or None where they name a server or nothing.
+def one_model(
+    context: typer.Context, bundle: Path | None, server: str | None
+) -> tuple[Path | None, str | None]:
+    """Return the bundle and the server to use: one of them, or neither where none is named.
+
+    An option on the command line takes precedence over one from an environment variable. Where
+    both are from variables, the server does.
 
     Raises:
-        UsageError: NO_MODEL, there are a server and an explicit --bundle. A server takes
-            precedence over a bundle from an environment variable.
+        UsageError: NO_MODEL, both are on the command line.
     """
-    if server is None:
-        return bundle
-    origin = context.get_parameter_source("bundle")
-    if bundle is not None and (origin is None or origin.name != "ENVIRONMENT"):
-        why = "name one model: either --bundle FOLDER or --server HOST:PORT"
-        raise UsageError(why, reason="NO_MODEL")
-    return None
+    if bundle is None or server is None:
+        return bundle, server
+    if _from_variable(context, "bundle"):
+        return None, server
+    if _from_variable(context, "server"):
+        return bundle, None
+    why = "name one model: either --bundle FOLDER or --server HOST:PORT"
+    raise UsageError(why, reason="NO_MODEL")
+
+
+def _from_variable(context: typer.Context, option: str) -> bool:
+    origin = context.get_parameter_source(option)
+    return origin is not None and origin.name == "ENVIRONMENT"

@@ -121,7 +121,7 @@ def score(
     from sentimill.scoring.storage import find, identity, is_folder, is_remote, local
     from sentimill.scoring.summary import try_out
 
-    bundle = opt.one_model(context, bundle, server)
+    bundle, server = opt.one_model(context, bundle, server)
     model = bundle or (reference_bundle() if server is None else Path())
     neighbours = evidence.count(server)
     security = access.security(server)

@@ -140,6 +140,16 @@ def test_a_server_goes_before_a_bundle_of_the_environment(
     assert (found.code, found.out[:8]) == (0, "positive")
 
 
+def test_a_bundle_goes_before_a_server_of_the_environment(
+    sentimill: Sentimill, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person who set a server for good can still ask a bundle; nobody listens on port 1."""
+    monkeypatch.setenv("SENTIMILL_CLASSIFY_SERVER", "127.0.0.1:1")
+    found = sentimill("classify", "good", "--bundle", bundle)
+
+    assert (found.code, found.out[:8]) == (0, "positive")
+
+
 def test_a_reader_who_stops_reading_gets_no_trace(bundle: Path) -> None:
     """`sentimill classify | head -1` ends in silence."""
     run = "from sentimill.cli.main import main; main()"

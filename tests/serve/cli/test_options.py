@@ -30,12 +30,63 @@ def show(
 def test_a_boolean_option_has_the_flag_of_its_name_unless_it_names_one() -> None:
     """There is no `--no-` form, which Typer would add by itself."""
     runs = [
-        CliRunner().invoke(app, flags) for flags in ([], ["--dry-run"], ["--named", "--dry-run"])
+        CliRunner().invoke(app, ["show", *flags])
+        for flags in ([], ["--dry-run"], ["--named", "--dry-run"])
     ]
 
     assert [run.output for run in runs] == ["False False\n", "True False\n", "True True\n"]
-    assert CliRunner().invoke(app, ["--no-dry-run"]).exit_code == 2
-    assert CliRunner().invoke(app, ["--other"]).exit_code == 2
+    assert CliRunner().invoke(app, ["show", "--no-dry-run"]).exit_code == 2
+    assert CliRunner().invoke(app, ["show", "--other"]).exit_code == 2
+
+
+@app.command()
+@opt.with_groups
+def model(
+    context: typer.Context, *, bundle: opt.BundleOption = None, server: opt.ServerOption = None
+) -> None:
+    """Print which model is used."""
+    found = opt.one_model(context, bundle, server)
+    typer.echo(" ".join(str(one) for one in found))
+
+
+@pytest.mark.parametrize(
+    ("flags", "variables", "used"),
+    [
+        ("", "", "None None"),
+        ("", "bundle", "here None"),
+        ("", "server", "None there:1"),
+        ("", "bundle server", "None there:1"),
+        ("bundle", "", "here None"),
+        ("server", "", "None there:1"),
+        ("bundle", "server", "here None"),
+        ("server", "bundle", "None there:1"),
+        ("bundle", "bundle server", "here None"),
+        ("server", "bundle server", "None there:1"),
+    ],
+)
+def test_a_model_on_the_command_line_goes_before_one_from_a_variable(
+    flags: str, variables: str, used: str
+) -> None:
+    """Whichever of the two it is; of two variables the server counts."""
+    values = {"bundle": "here", "server": "there:1"}
+    names = {"bundle": "SENTIMILL_BUNDLE", "server": "SENTIMILL_MODEL_SERVER"}
+    given = [f"--{name}={values[name]}" for name in flags.split()]
+    env = {names[name]: values[name] for name in variables.split()}
+
+    found = CliRunner().invoke(app, ["model", *given], env=env, auto_envvar_prefix="SENTIMILL")
+
+    assert (found.exit_code, found.output) == (0, f"{used}\n")
+
+
+@pytest.mark.parametrize("variables", [{}, {"SENTIMILL_BUNDLE": "other"}])
+def test_two_models_on_the_command_line_are_refused(variables: dict[str, str]) -> None:
+    """Nobody can know which is meant."""
+    given = ["model", "--bundle=here", "--server=there:1"]
+
+    found = CliRunner().invoke(app, given, env=variables)
+
+    assert isinstance(found.exception, UsageError)
+    assert found.exception.reason == "NO_MODEL"
 
 
 @pytest.mark.parametrize("escape", ["n", "o", "e", '"', "\\"])
