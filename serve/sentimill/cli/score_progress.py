@@ -107,10 +107,11 @@ def report_end(done: Summary, prefix: str, file: Path | None, flags: Sequence[st
         f" {done.failed} with an error{blank}: {' '.join(map(shlex.quote, done.outputs[:3]))}"
     )
     first = done.outputs[0]
-    if first.endswith((".csv", ".tsv", ".jsonl")):
+    here = "://" not in first
+    if here and first.endswith((".csv", ".tsv", ".jsonl")):
         say(f"look: head -3 {shlex.quote(first)}")
     # `sample` stops at a malformed row, so it is not suggested after an error.
-    known = first.endswith((".csv", ".tsv", ".jsonl", ".parquet")) and "://" not in first
+    known = here and first.endswith((".csv", ".tsv", ".jsonl", ".parquet"))
     if known and flags is not None and not done.failed:
         command = shlex.join(["sentimill", "sample", first, *flags])
         say(f"next: {command}   # picks rows to label, to train a model of your own")

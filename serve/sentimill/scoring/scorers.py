@@ -14,7 +14,7 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ from sentimill.evidence.sentences import Explanation, sentences_json
 from sentimill.scoring.answer_columns import Answers
 from sentimill.text.tokenizer import Encoded
 
+T = TypeVar("T")
 Texts = Sequence[str | TextError | None]
 
 
@@ -280,15 +281,28 @@ def _work(load: Callable[[], Scorer], owner: Connection) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C reaches all; the owner decides
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_owner, daemon=True).start()
+    loaded = _result(load)
+    with suppress(EOFError, OSError):  # the owner has ended
+        owner.send(loaded if isinstance(loaded, SentimillError) else _result(loaded.model))
+        while not isinstance(loaded, SentimillError):
+            owner.send(_result(partial(_answers, loaded, owner.recv())))
+
+
+def _answers(scorer: Scorer, texts: Texts) -> Answers:
+    return scorer.prepare(texts)()
+
+
+def _result(call: Callable[[], T]) -> T | SentimillError:
+    """Return what *call* returns or its error, which the owner raises.
+
+    An OSError becomes a SentimillError: some of its subclasses cannot be sent to another process.
+    """
     try:
-        scorer = load()
-        owner.send(scorer.model())
-        while True:
-            owner.send(scorer.prepare(owner.recv())())
+        return call()
     except SentimillError as error:
-        owner.send(error)
-    except (EOFError, OSError):
-        pass  # the owner has ended
+        return error
+    except OSError as error:
+        return SentimillError(f"a process of the job stopped: {error}", reason="WORKER_FAILED")
 
 
 def _end_with_owner() -> None:

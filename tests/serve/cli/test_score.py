@@ -31,6 +31,20 @@ def test_score_writes_the_table_and_says_so(
     assert target.read_text().splitlines()[1].startswith("1,good,positive,")
 
 
+def test_no_command_is_suggested_for_a_remote_output(
+    sentimill: Sentimill, bundle: Path, reviews: Path, tmp_path: Path
+) -> None:
+    """Neither head nor sample can read one."""
+    options = ("--bundle", bundle, "--work", tmp_path / "work")
+
+    found = sentimill("score", reviews, "memory://look.csv", *options)
+
+    assert found.code == 0
+    assert "3 rows in" in found.err
+    assert "look:" not in found.err
+    assert "next:" not in found.err
+
+
 def test_score_reports_failed_rows_by_its_exit_code(
     sentimill: Sentimill, bundle: Path, tmp_path: Path
 ) -> None:

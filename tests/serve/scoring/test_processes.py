@@ -8,7 +8,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from multiprocessing import active_children
@@ -23,9 +23,10 @@ from cli_in_process import Sentimill
 from scoring_jobs import SMALL_WINDOW_BYTES, job
 from sentimill.engine.hardware import Machine
 from sentimill.errors import BundleError, EngineError, SentimillError, TableError
+from sentimill.scoring.answer_columns import Answers
 from sentimill.scoring.formats.table import Layout
 from sentimill.scoring.runner import Progress
-from sentimill.scoring.scorers import LocalScorer, ProcessScorer
+from sentimill.scoring.scorers import LocalScorer, Model, ProcessScorer, Texts
 from tiny_bundle import graph, write_tiny_bundle
 
 SMALL = Layout(window_bytes=SMALL_WINDOW_BYTES)
@@ -136,6 +137,42 @@ def test_a_model_that_does_not_load_is_told_as_in_one_process(tmp_path: Path) ->
         ProcessScorer(partial(LocalScorer.load, made.path), 2)
 
     assert set(active_children()) == others
+
+
+class _Absent:
+    """A scorer that misses a file, when it loads or at the first texts."""
+
+    ahead = 1
+
+    def __init__(self, path: Path, *, at_once: bool) -> None:
+        self._path = path
+        if at_once:
+            path.read_bytes()
+
+    def model(self) -> Model:
+        """Say what answers."""
+        return Model("digest", "engine", ("negative", "neutral", "positive"), None)
+
+    def prepare(self, texts: Texts) -> Callable[[], Answers]:
+        """Read the file."""
+        self._path.read_bytes()
+        raise AssertionError(texts)
+
+
+def test_an_error_of_the_system_in_a_process_is_told(tmp_path: Path) -> None:
+    """It is not taken for the end of the process."""
+    path = tmp_path / "absent.onnx"
+    why = r"stopped: \[Errno 2\] No such file or directory: '.*/absent\.onnx'"
+
+    with pytest.raises(SentimillError, match=why) as caught:
+        ProcessScorer(partial(_Absent, path, at_once=True), 1)
+    with (
+        closing(ProcessScorer(partial(_Absent, path, at_once=False), 1)) as one,
+        pytest.raises(SentimillError, match=why),
+    ):
+        one.prepare(["good"])()
+
+    assert caught.value.reason == "WORKER_FAILED"
 
 
 def test_an_engine_that_fails_does_what_it_does_in_one_process(tmp_path: Path) -> None:
