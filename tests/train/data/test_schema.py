@@ -117,6 +117,19 @@ def test_allowed_labels_need_not_have_that_of_a_teacher() -> None:
     assert found.labels_allowed == ("negative", "positive")
 
 
+def test_probs_by_number_are_those_of_labels_that_are_numbers() -> None:
+    """A MAP of Parquet may have integer keys."""
+    row = {"text": "a", "probs": [(2, 0.75), (1, 0.25)]}
+    columns = ("text", "probs")
+
+    found = RowParser("r", columns, Columns(), ("1", "2")).parse(row)
+    with pytest.raises(TableError, match="probs names '2', which is none of negative") as caught:
+        RowParser("r", columns, Columns(), SENTIMENTS).parse(row)
+
+    assert (found.label, found.probs) == ("2", (0.25, 0.75))
+    assert caught.value.reason == "BAD_PROBS"
+
+
 def test_a_row_without_an_id_is_named_after_its_file_and_place(tmp_path: Path) -> None:
     """Two rows of a file never share an id."""
     assert [e.id for e in read(tmp_path, "text\na\nb\n")] == ["r-1", "r-2"]

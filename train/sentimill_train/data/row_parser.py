@@ -275,10 +275,11 @@ class RowParser:
             raise self._bad("BAD_PROBS", why, "correct or remove them")
         return tuple(share / total for share in shares)
 
-    def _ordered(self, shares: Mapping[str, object]) -> list[object]:
+    def _ordered(self, shares: Mapping[object, object]) -> list[object]:
         """Return shares by name as a list in label order; a label that is not named gets 0."""
         by_label: dict[str, object] = {}
-        for name, share in shares.items():
+        for key, share in shares.items():
+            name = str(key)  # a MAP of Parquet may have numbers as keys
             label = self._known.get(name) or self._known.get(name.casefold())
             if label is None:
                 why = f"probs names {name[:40]!r}, which is none of {', '.join(self._labels or ())}"
