@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sentimill.errors import UsageError
 from sentimill_train.data.examples import read_examples, write_examples
 from sentimill_train.data.schema import SENTIMENTS, Example
 from sentimill_train.data.splits import Parted
@@ -17,6 +18,7 @@ from sentimill_train.data.tokenized import NO_LABEL
 from sentimill_train.pipeline import inputs
 from sentimill_train.pipeline.config import TrainConfig
 from sentimill_train.pipeline.inputs import (
+    check_allowed,
     judged_sample,
     learn_from_teacher,
     read_reviews,
@@ -46,6 +48,37 @@ def test_every_row_of_a_file_can_have_a_weight_and_its_own_labels(tmp_path: Path
     assert [(source.name, source.rows) for source in sources] == [("2.jsonl", 5), ("3.jsonl", 5)]
     assert [e.labels_allowed for e in found] == [TWO] * 5 + [None] * 5
     assert [e.weight for e in found] == [1.0] * 5 + [2.0] * 5
+
+
+@pytest.mark.parametrize(
+    ("allowed", "why"),
+    [
+        (("negative", "postive"), "names 'postive', but the labels of this training are"),
+        ((), "names no label"),
+        (
+            ("negative", "neutral"),
+            r"lacks labels that rows of this file have: positive \(rows: 2\)",
+        ),
+    ],
+)
+def test_labels_of_a_file_must_be_labels_and_include_those_of_its_rows(
+    allowed: tuple[str, ...], why: str
+) -> None:
+    """Otherwise the file would teach nothing, or have an infinite loss."""
+    rows = [Example(id=str(i), text="a", label=TWO[i % 2], source="f") for i in range(4)]
+
+    with pytest.raises(UsageError, match=why) as caught:
+        check_allowed({"f": allowed}, rows, SENTIMENTS)
+
+    assert caught.value.reason == "BAD_LABELS_OF"
+
+
+def test_labels_of_a_file_need_not_include_those_of_a_teacher() -> None:
+    """A teacher may say neutral where a person could not."""
+    shares = (0.1, 0.8, 0.1)
+    row = Example(id="1", text="a", label="neutral", probs=shares, given="positive", source="f")
+
+    check_allowed({"f": TWO}, [row, replace(row, given=None, teacher="m")], SENTIMENTS)
 
 
 def replay(own: list[Example], **options: Any) -> Replay | None:

@@ -20,6 +20,7 @@ from sentimill_train.cli.cost import cost
 from sentimill_train.cost.break_even import Large, Plan, sensitivity
 from sentimill_train.cost.claims import choose, study
 from sentimill_train.cost.prices import load_rates
+from sentimill_train.cost.report import count
 from sentimill_train.labelling.token_prices import PRICES
 
 BASE = Plan(
@@ -204,6 +205,24 @@ def test_a_hundredth_of_everything_comes_later_than_a_hundredth_of_machine_time(
 def test_an_assumption_that_kills_the_break_even_is_shown_as_never() -> None:
     """Doubling what decides it may leave none, and the table still prints."""
     assert "never" in run("--student-rate", "0.06", "--model", "anthropic/claude-opus-5-5")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (12.4, "12"),
+        (999.4, "999"),
+        (999.7, "1 K"),
+        (1_234_000, "1.23 M"),
+        (999_400, "999 K"),
+        (999_700, "1 M"),
+        (1.2e12, "1,200 G"),
+        (math.inf, "never"),
+    ],
+)
+def test_numbers_of_reviews_are_rounded_to_three_digits(value: float, shown: str) -> None:
+    """In the unit of the rounded number."""
+    assert count(value) == shown
 
 
 def test_a_cost_of_cents_is_not_shown_as_nothing() -> None:

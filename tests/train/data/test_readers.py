@@ -226,6 +226,26 @@ def test_a_hub_data_set_gives_class_names_and_splits(tmp_path: Path) -> None:
     ]
 
 
+def test_a_hub_data_set_may_declare_nothing_and_have_a_column_split(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody can rename a column there; the splits of the data set count."""
+    import datasets
+
+    found = [{"text": "a", "split": "odd"}, {"text": "b", "split": "odd"}]
+    bare = datasets.IterableDataset.from_generator(lambda: iter(found))
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: {"test": bare})
+
+    table = open_table("hub:a/b")
+
+    assert bare.features is None
+    assert table.columns == ("text", "split")
+    assert list(table.rows(["text", "split"])) == [
+        {"split": "test", "text": "a"},
+        {"split": "test", "text": "b"},
+    ]
+
+
 def test_a_hub_that_is_not_reached_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """With what to do instead."""
     import datasets

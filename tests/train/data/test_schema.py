@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from sentimill.errors import TableError
 from sentimill_train.data.examples import read_examples, write_examples
-from sentimill_train.data.schema import Columns, Example, label_set
+from sentimill_train.data.row_parser import RowParser
+from sentimill_train.data.schema import SENTIMENTS, Columns, Example, label_set
 from sentimill_train.data.splits import normalise, split_of
 
 
@@ -75,6 +76,7 @@ def test_a_row_says_how_it_is_to_be_learnt(tmp_path: Path) -> None:
     [
         ("neutral,pos|neg,1", "UNKNOWN_LABEL"),
         ('neutral,"positive,negative",1', "UNKNOWN_LABEL"),
+        ('neutral,"neutral,postive",1', "UNKNOWN_LABEL"),
         ("neutral,,-1", "BAD_WEIGHT"),
         ("neutral,,much", "BAD_WEIGHT"),
         ("neutral,,inf", "BAD_WEIGHT"),
@@ -91,6 +93,41 @@ def test_what_cannot_say_how_to_learn_a_row_is_refused(
         read_examples(str(path), columns=Columns(weight="importance"))
 
     assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("allowed", [1, 0.5, True, [], {}, "[]", ["negative", "neutral"]])
+def test_allowed_labels_are_a_list_that_has_the_label_a_person_gave(allowed: object) -> None:
+    """The error names the value, and how to write it."""
+    parser = RowParser("r", ("text", "given", "labels_allowed"), Columns(), SENTIMENTS)
+
+    with pytest.raises(TableError, match="write a list, or names with commas") as caught:
+        parser.parse({"text": "a", "given": "positive", "labels_allowed": allowed})
+
+    assert caught.value.reason == "UNKNOWN_LABEL"
+
+
+def test_allowed_labels_need_not_have_that_of_a_teacher() -> None:
+    """Beside shares it is not learnt, and the teacher may choose from all labels."""
+    names = ("text", "label", "probs", "teacher", "labels_allowed")
+    values = ("a", "neutral", [0.1, 0.8, 0.1], "m", ["negative", "positive"])
+    parser = RowParser("r", names, Columns(), SENTIMENTS)
+
+    found = parser.parse(dict(zip(names, values, strict=True)))
+
+    assert found.labels_allowed == ("negative", "positive")
+
+
+def test_probs_by_number_are_those_of_labels_that_are_numbers() -> None:
+    """A MAP of Parquet may have integer keys."""
+    row = {"text": "a", "probs": [(2, 0.75), (1, 0.25)]}
+    columns = ("text", "probs")
+
+    found = RowParser("r", columns, Columns(), ("1", "2")).parse(row)
+    with pytest.raises(TableError, match="probs names '2', which is none of negative") as caught:
+        RowParser("r", columns, Columns(), SENTIMENTS).parse(row)
+
+    assert (found.label, found.probs) == ("2", (0.25, 0.75))
+    assert caught.value.reason == "BAD_PROBS"
 
 
 def test_a_row_without_an_id_is_named_after_its_file_and_place(tmp_path: Path) -> None:

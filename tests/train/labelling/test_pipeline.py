@@ -18,8 +18,8 @@ import pytest
 from labelling_runs import PRICE, bill, job_in, lines, quote, run, teacher_of, whole_bill
 from repository import SUPPORT
 from sentimill.errors import SomeRowsFailed, UnavailableError, UsageError
-from sentimill_train.data.schema import SENTIMENTS
-from sentimill_train.labelling.job import failed_path
+from sentimill_train.data.schema import SENTIMENTS, Example
+from sentimill_train.labelling.job import failed_path, person_label
 from sentimill_train.labelling.pipeline import Labeller
 from sentimill_train.labelling.prompt import SENTIMENT, load_prompt, text_key
 from sentimill_train.labelling.providers.openai import OpenAITeacher
@@ -243,6 +243,37 @@ def test_relabel_asks_about_all_and_keeps_the_given_label_beside(tmp_path: Path)
         run(job, server)
 
     assert all(row["given"] == row["label"] and row["probs"] for row in lines(job.out))
+
+
+def test_the_label_of_a_teacher_never_becomes_gold(tmp_path: Path) -> None:
+    """`--relabel` on the command's own output keeps what people gave, and only that."""
+    job = job_in(tmp_path, rows=30, gold_every=2, relabel=True)
+    again = replace(job, source=str(job.out), out=tmp_path / "again.jsonl")
+    with teacher_server() as server:
+        run(job, server)
+        report = run(again, server)
+    first, second = lines(job.out), lines(again.out)
+
+    assert [row.get("given") for row in first[:2]] == ["positive", None]
+    assert [row.get("given") for row in second] == [row.get("given") for row in first]
+    assert report.teachers[0]["gold_rows"] == 15
+
+
+def test_only_a_label_that_a_person_gave_is_gold() -> None:
+    """A label that is that of the largest share tells nothing about a person."""
+    row = Example(id="1", text="a", label="positive", source="s")
+    shares = (0.1, 0.2, 0.7)
+    rows = (
+        row,
+        replace(row, teacher="m"),
+        replace(row, teacher="m", given="neutral"),
+        replace(row, probs=shares),
+        replace(row, probs=shares, label="negative"),
+    )
+
+    found = [person_label(each, SENTIMENTS) for each in rows]
+
+    assert found == ["positive", None, "neutral", None, "negative"]
 
 
 def test_votes_are_drawn_where_there_are_no_log_probabilities(tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ import torch
 from transformers import (
     AutoModel,
     BertConfig,
+    CamembertConfig,
     DistilBertConfig,
     ModernBertConfig,
     MPNetConfig,
     PreTrainedConfig,
     RobertaConfig,
+    XLMRobertaConfig,
 )
 
 from sentimill_train.export.acceptance import is_invariant
@@ -55,6 +57,14 @@ FAMILIES: dict[str, PreTrainedConfig] = {
         eos_token_id=3,
     ),
 }
+
+
+@pytest.mark.parametrize("config", [RobertaConfig, XLMRobertaConfig, CamembertConfig, MPNetConfig])
+def test_positions_after_the_padding_are_not_counted(config: type[PreTrainedConfig]) -> None:
+    """A text that needs more of them would stop the training."""
+    made = config(**SIZES, max_position_embeddings=514, pad_token_id=1)
+
+    assert positions_of(made) == 512
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -255,6 +255,41 @@ def test_an_encoder_in_several_packages_is_unpacked_once(
     assert list((tmp_path / "cache").iterdir()) == [found]
 
 
+@pytest.mark.parametrize("damage", ["cut", "missing"])
+def test_damaged_unpacked_files_are_unpacked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """To install the packages again would not touch them."""
+    encoder = in_pieces(tmp_path, monkeypatch)
+    found = find_packaged(encoder, FILES, tmp_path / "cache")
+    file = found / "model.safetensors"
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:100])
+    else:
+        file.unlink()
+
+    find_packaged(encoder, FILES, tmp_path / "cache")
+
+    assert sha256_of(file) == encoder.sha256["model.safetensors"]
+
+
+def test_a_packaged_file_that_is_missing_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the command that brings it back."""
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    located = Located(tmp_path / "model.safetensors")
+    monkeypatch.setattr(importlib.metadata, "files", lambda package: [located])
+    encoder = PackagedEncoder(name="owner/encoder", revision=None, packages=("part-1==1",))
+
+    with pytest.raises(
+        UsageError, match=r"no file .*tokenizer.json: pip .*--force-reinst"
+    ) as caught:
+        find_packaged(encoder, ("model.safetensors", "tokenizer.json"), tmp_path / "cache")
+
+    assert caught.value.reason == "BASE_UNSAFE"
+
+
 def test_pieces_that_are_not_the_whole_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

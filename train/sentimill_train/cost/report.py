@@ -45,7 +45,9 @@ def count(value: float | None) -> str:
     """Format a number of reviews, such as 1.2 M; `never` for None and for infinity."""
     if value is None or math.isinf(value):
         return "never"
+    rounded = float(f"{value:.3g}")  # first, so that 999,700 is 1 M and not 1000 K
     for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " K")):
-        if value >= size:
-            return f"{value / size:.3g}{unit}"
+        if rounded >= size:
+            part = rounded / size
+            return f"{part:,.0f}{unit}" if part >= 1000 else f"{part:.3g}{unit}"
     return f"{value:.0f}"

@@ -28,13 +28,13 @@ HELD_OUT: Final = -1
 _REPORT_ROWS: Final = 1000
 
 # The numbers of a row, as written and as read: see `RowStore`.
-_NUMBERS: Final = struct.Struct("<qqibbb??")
+_NUMBERS: Final = struct.Struct("<qqiibb??")
 _READ: Final = np.dtype(
     [
         ("key", "<i8"),
         ("end", "<i8"),
         ("domain", "<i4"),
-        ("label", "i1"),
+        ("label", "<i4"),
         ("split", "i1"),
         ("split_by_hash", "i1"),
         ("readable", "?"),

@@ -53,7 +53,8 @@ class Table:
     def rows(self, columns: Sequence[str]) -> Iterator[Row]:
         """Yield *columns* of every row, in order; a row of JSON lines may lack some of them.
 
-        In rows of the hub, a class number becomes its name, and column `split` names the split.
+        In rows of the hub, a class number becomes its name, and column `split` names the split,
+        also if the data set has a column of that name.
         """
         for name in columns:
             if self.columns.count(name) > 1:
@@ -299,8 +300,10 @@ def _open_hub(source: str) -> Table:
 
     def rows(wanted: Sequence[str]) -> Iterator[Row]:
         for split, part in parts.items():
-            present = [column for column in wanted if column in part.features]
-            classes = {c: getattr(part.features[c], "names", None) for c in present}
+            # A data set that declares no features has the columns of its first row.
+            features = part.features or dict.fromkeys(columns)
+            present = [column for column in wanted if column in features and column != "split"]
+            classes = {c: getattr(features[c], "names", None) for c in present}
             for batch in part.iter(batch_size=_BATCH_ROWS):
                 for values in zip(*(batch[column] for column in present), strict=True):
                     row: Row = {"split": split}
@@ -309,7 +312,7 @@ def _open_hub(source: str) -> Table:
                         row[column] = _class_name(value, names) if names else value
                     yield row
 
-    return Table(source, (*columns, "split"), rows)
+    return Table(source, tuple(dict.fromkeys((*columns, "split"))), rows)
 
 
 def _class_name(value: object, names: Sequence[str]) -> str | None:

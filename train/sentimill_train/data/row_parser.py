@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, cast
@@ -131,6 +131,11 @@ class RowParser:
             label = likeliest
         if label is None and stars is not None and self._sentiments:
             label = sentiment_of_stars(stars)
+        given = self._known_label(row.get("given"))
+        teacher = _string(row.get("teacher"))
+        # With shares, the label of a teacher is not learnt: see `human_labels`.
+        taught = probs is not None and (given is not None or teacher is not None)
+        own = {given} if taught else {label, given}
         return Example(
             id=_string(row.get("id")) or f"{self._stem}-{self._row}",
             text=text_of(row, self._texts, self._source, self._row),
@@ -140,9 +145,9 @@ class RowParser:
             domain=_string(row.get("domain")),
             split=self._split(row.get("split")),
             source=self._source,
-            given=self._known_label(row.get("given")),
-            teacher=_string(row.get("teacher")),
-            labels_allowed=self._allowed(row.get("labels_allowed"), label),
+            given=given,
+            teacher=teacher,
+            labels_allowed=self._allowed(row.get("labels_allowed"), own - {None}),
             weight=self._weight(row.get(self._weight_column)),
             extra=None if self._extra is None else {n: row[n] for n in self._extra if n in row},
         )
@@ -207,18 +212,22 @@ class RowParser:
         spellings = (text, text.casefold(), "" if whole is None else str(whole))
         return next((self._known[each] for each in spellings if each in self._known), None)
 
-    def _allowed(self, value: object, label: str | None) -> tuple[str, ...] | None:
-        """Return the labels in *value*, which is a list, or a text with commas between them."""
+    def _allowed(self, value: object, own: Set[str | None]) -> tuple[str, ...] | None:
+        """Return the labels in *value*, which is a list, or a text with commas between them.
+
+        own: the labels that people gave the row, which must be among them.
+        """
         if value is None or value == "" or value != value or self._labels is None:
             return None
-        names = value.split(",") if isinstance(value, str) else cast(list[object], value)
-        found = {self._known_label(name) for name in names}
-        if None in found or (label is not None and label not in found):
+        names = value.split(",") if isinstance(value, str) else value
+        listed = names if isinstance(names, list | tuple) else [None]
+        found = {self._known_label(name) for name in listed}
+        if not found or None in found or not own <= found:
             raise self._bad(
                 "UNKNOWN_LABEL",
                 f"labels_allowed {str(value)[:40]!r} must be some of {', '.join(self._labels)}, and"
-                " include the label of the row",
-                "correct it, or leave it empty",
+                " include the label that a person gave the row",
+                "write a list, or names with commas between them, or leave it empty",
             )
         return tuple(each for each in self._labels if each in found)
 
@@ -276,10 +285,11 @@ class RowParser:
             raise self._bad("BAD_PROBS", why, "correct or remove them")
         return tuple(share / total for share in shares)
 
-    def _ordered(self, shares: Mapping[str, object]) -> list[object]:
+    def _ordered(self, shares: Mapping[object, object]) -> list[object]:
         """Return shares by name as a list in label order; a label that is not named gets 0."""
         by_label: dict[str, object] = {}
-        for name, share in shares.items():
+        for key, share in shares.items():
+            name = str(key)  # a MAP of Parquet may have numbers as keys
             label = self._known.get(name) or self._known.get(name.casefold())
             if label is None:
                 why = f"probs names {name[:40]!r}, which is none of {', '.join(self._labels or ())}"

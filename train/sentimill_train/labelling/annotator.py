@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 from urllib.parse import urlsplit
 
 from sentimill.errors import UsageError
@@ -14,6 +16,13 @@ from sentimill_train.labelling.requests.messages import Key
 from sentimill_train.labelling.requests.request_loop import MakeQuestion, Tally, stored_answer
 from sentimill_train.labelling.requests.response_cache import ResponseCache
 from sentimill_train.labelling.soft_labels import agreement, fit_temperature, of_votes, temper
+
+_ADDRESS: Final = re.compile(
+    r"@(?:\w+://)?((?:localhost|[\w.-]+:\d+|\d+(?:\.\d+){3}|\[[0-9a-f:.]+\]|[\w.-]+\.[a-z]{2,})"
+    r"(?:[:/].*)?)$",
+    re.IGNORECASE,
+)
+"""An address after `@`. The name of a model may have an `@` too: `m@v2`, `m@2026-01-01`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +44,13 @@ class TeacherSpec:
             raise UsageError(
                 f"{text!r} is not a teacher: write openai:MODEL, openai:MODEL@URL or"
                 " anthropic:MODEL",
+                reason="BAD_TEACHER",
+            )
+        if not at and (like := _ADDRESS.search(model)):
+            name = text.removesuffix(like[0])
+            raise UsageError(
+                f"{text!r} has an address without http:// or https://, so it would be taken for a"
+                f" part of the model's name: write {name}@http://{like[1]}",
                 reason="BAD_TEACHER",
             )
         found = f"http{url}" if at else default_url

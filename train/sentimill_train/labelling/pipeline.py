@@ -31,6 +31,7 @@ from sentimill_train.labelling.job import (
     LabelJob,
     failed_path,
     items,
+    person_label,
     report_path,
     scan_input,
 )
@@ -199,7 +200,7 @@ class Labeller:
             item.row,
             label=self._job.labels[pooled.index(max(pooled))],
             probs=tuple(round(share, 6) for share in pooled),
-            given=item.row.label,
+            given=person_label(item.row, self._job.labels),
             teacher=" ".join(annotator.teacher.name for annotator in annotators),
         )
         more: dict[str, object] = {"soft": " ".join(a.prompt.mode for a in annotators)}

@@ -58,8 +58,11 @@ class Session:
 
     def likely_annotator(self, teacher: Teacher) -> Annotator:
         """Return the most likely annotator of a teacher, without a call to find out its mode."""
-        guess: Mode = "votes" if self.job.votes > 1 and not teacher.offers_logprobs else "logprobs"
+        guess: Mode = "logprobs" if teacher.offers_logprobs else self._mode_without_logprobs()
         return self._annotator(teacher, self._known_mode(teacher) or guess)
+
+    def _mode_without_logprobs(self) -> Mode:
+        return "votes" if self.job.votes > 1 else "stated"
 
     async def annotator(self, priced: Priced, text: str) -> Annotator:
         """Return the annotator of a teacher. Its tally is stopped if finding out the mode failed.
@@ -70,7 +73,7 @@ class Session:
         teacher, _ = priced
         if (known := self._known_mode(teacher)) is not None:
             return self._annotator(teacher, known)
-        mode: Mode = "votes" if self.job.votes > 1 else "stated"
+        mode = self._mode_without_logprobs()
         if teacher.offers_logprobs:
             prompt = self._prompt("logprobs")
             runner = self.runner(priced, replace(self.job.rates, concurrency=1))

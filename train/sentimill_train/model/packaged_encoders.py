@@ -66,7 +66,7 @@ MPNET: Final = PackagedEncoder(
 def find_packaged(encoder: PackagedEncoder, files: Sequence[str], cache: Path) -> Path:
     """Return a folder with *files* of *encoder*, from its packages.
 
-    cache: the folder into which the files of a zip are unpacked once.
+    cache: the folder into which the files of a zip are unpacked, again if they are damaged.
 
     Raises:
         UsageError: BASE_NOT_FOUND where a package is missing, BASE_UNSAFE where a hash differs.
@@ -75,17 +75,26 @@ def find_packaged(encoder: PackagedEncoder, files: Sequence[str], cache: Path) -
         folder = _file_of(encoder, encoder.packages[0], "model.safetensors").parent
     else:
         folder = cache / f"{encoder.short_name}-{encoder.zip_sha256[:12]}"
-        if not folder.is_dir():
+        if _fault(encoder, files, folder) is not None:  # never unpacked, or damaged since
             _unpack(encoder, files, folder)
+    if (fault := _fault(encoder, files, folder)) is not None:
+        raise UsageError(f"{fault}: {_install(encoder)} --force-reinstall", reason="BASE_UNSAFE")
+    return folder
+
+
+def _fault(encoder: PackagedEncoder, files: Sequence[str], folder: Path) -> str | None:
+    """Return which of the files in *folder* is missing or wrong, None if all are right."""
+    for name in dict.fromkeys((*files, *encoder.sha256)):
+        if not (folder / name).is_file():
+            return f"there is no file {folder / name}"
     for name, wanted in encoder.sha256.items():
         found = sha256_of(folder / name)
         if found != wanted:
-            raise UsageError(
+            return (
                 f"{folder / name} has sha256 {found[:12]}…, not {wanted[:12]}…, so it is not the"
-                f" right file: {_install(encoder)} --force-reinstall",
-                reason="BASE_UNSAFE",
+                " right file"
             )
-    return folder
+    return None
 
 
 def _unpack(encoder: PackagedEncoder, files: Sequence[str], folder: Path) -> None:

@@ -29,6 +29,8 @@ Preset = Literal["minilm-l6", "minilm-l3", "tiny"]
 _HEAD_DROPOUT: Final = 0.1
 _FEW_LAYERS: Final = 3  # of minilm-l3
 _BATCH_TOKENS: Final = 8192
+_POSITIONS_AFTER_PADDING: Final = ("roberta", "xlm-roberta", "camembert", "mpnet")
+"""The families that number positions from their padding id + 1."""
 
 
 class Student(PreTrainedModel):
@@ -223,8 +225,7 @@ def pad_id_of(config: PreTrainedConfig) -> int:
 
 def positions_of(config: PreTrainedConfig) -> int:
     """Return how many tokens the encoder has positions for."""
-    # RoBERTa and MPNet number positions from their padding id + 1.
-    offset = pad_id_of(config) + 1 if config.model_type in ("roberta", "mpnet") else 0
+    offset = pad_id_of(config) + 1 if config.model_type in _POSITIONS_AFTER_PADDING else 0
     return int(config.max_position_embeddings) - offset
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -72,6 +73,7 @@ def read_inputs(config: TrainConfig, watch: Callable[[str], None]) -> Inputs:
     labels = config.labels if config.labels is not None else label_set(examples)
     if labels or config.labels is not None:  # if no row has a label, `part` raises
         check_labels(labels)
+    check_allowed(config.labels_of, examples, labels)
     taught = config.teacher_bundle is not None or config.teacher_logits is not None
     parted = judged_sample(part(examples, labels, spare=taught, columns=config.columns))
     if not taught:
@@ -142,6 +144,37 @@ def read_reviews(config: TrainConfig) -> tuple[tuple[Source, ...], list[Example]
             found = [replace(e, labels_allowed=allowed) for e in found]
         examples += found
     return tuple(sources), examples
+
+
+def check_allowed(
+    labels_of: Mapping[str, Sequence[str]], examples: Sequence[Example], labels: Sequence[str]
+) -> None:
+    """Check that *labels_of* names labels of *labels*, and every label that people gave the rows.
+
+    A row whose label is not allowed would have an infinite loss.
+
+    Raises:
+        UsageError: BAD_LABELS_OF.
+    """
+    for file, allowed in labels_of.items():
+        option = f"--labels-of {file}={','.join(allowed)}"
+        unknown = [name for name in allowed if name not in labels]
+        if unknown or not allowed:
+            raise UsageError(
+                f"{option} names {', '.join(map(repr, unknown)) or 'no label'}, but the labels of"
+                f" this training are {', '.join(labels)}: write some of them, as they are here",
+                reason="BAD_LABELS_OF",
+            )
+        rows = human_labels([e for e in examples if e.source == file], labels)
+        learnt = Counter(row.label for row in rows)
+        others = [name for name in labels if learnt[name] and name not in allowed]
+        if others:
+            counts = ", ".join(f"{name} (rows: {learnt[name]:,})" for name in others)
+            raise UsageError(
+                f"{option} lacks labels that rows of this file have: {counts}; add them, or"
+                " correct or remove these rows",
+                reason="BAD_LABELS_OF",
+            )
 
 
 def judged_sample(parted: Parted) -> Parted:

@@ -170,6 +170,7 @@ def test_lost_replies_may_have_been_billed() -> None:
         ("openai:gpt-6-luna", TeacherSpec("openai", "gpt-6-luna", None)),
         ("openai:org/m@v2@http://h:1/v1", TeacherSpec("openai", "org/m@v2", "http://h:1/v1")),
         ("anthropic:claude-x", TeacherSpec("anthropic", "claude-x", None)),
+        ("openai:org/m:free@2026-01-01", TeacherSpec("openai", "org/m:free@2026-01-01", None)),
     ],
 )
 def test_teachers_are_named_by_provider_model_and_url(name: str, expected: TeacherSpec) -> None:
@@ -182,6 +183,29 @@ def test_bad_names_are_usage_errors(name: str) -> None:
     """Before anything is opened."""
     with pytest.raises(UsageError, match="is not a teacher"):
         TeacherSpec.parse(name)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "localhost:11434/v1",
+        "localhost",
+        "10.0.0.7/v1",
+        "10.0.0.7",
+        "gpu-3:8000",
+        "llm.example.com/v1",
+        "[::1]:8000/v1",
+        "Http://gpu-3:8000/v1",
+    ],
+)
+def test_address_without_a_scheme_is_refused(address: str) -> None:
+    """As a part of the model's name, it would send the reviews to the provider."""
+    with pytest.raises(UsageError, match="write openai:llama3@http://") as caught:
+        TeacherSpec.parse(f"openai:llama3@{address}")
+
+    assert str(caught.value).endswith(address.removeprefix("Http://"))
+    assert "/Http" not in str(caught.value)
+    assert caught.value.reason == "BAD_TEACHER"
 
 
 def test_hosted_teacher_needs_a_key() -> None:

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from anthropic_batch_api import Worked
-from labelling_runs import PRICE, bill, claude_of, job_in, lines, run, teacher_of
+from labelling_runs import PRICE, bill, claude_of, job_in, lines, quote, run, teacher_of
 from repository import SUPPORT
 from sentimill.errors import SomeRowsFailed, UnavailableError, UsageError
 from sentimill_train.labelling.job import LabelJob, failed_path, report_path
+from sentimill_train.labelling.pipeline import Labeller
 from sentimill_train.labelling.requests import batch_runner as batching
 from sentimill_train.labelling.requests.batch_runner import BatchLimits, BatchRunner
-from sentimill_train.labelling.requests.budget import PICO
+from sentimill_train.labelling.requests.budget import PICO, Budget
 from sentimill_train.labelling.requests.messages import Key
 from sentimill_train.labelling.requests.response_cache import Batch, ResponseCache
 from teacher_server import Behaviour, TeacherServer, teacher_server
@@ -180,6 +181,26 @@ def _interrupted(job: LabelJob, server: TeacherServer, provider: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BatchRunner, "_poll", stop)
         run(job, server, batch=QUICK, provider=provider)
+
+
+def test_open_parts_of_the_second_teacher_are_reserved_once(tmp_path: Path) -> None:
+    """Each teacher has its own runner, and the budget is that of both."""
+    job = job_in(tmp_path, rows=6, soft="stated")
+    budgets: list[Budget] = []
+    with teacher_server(Behaviour(batch_polls=2)) as server:
+        with pytest.raises(SomeRowsFailed, match="interrupted"):
+            _interrupted(job, server, "openai")
+        teachers = [(teacher_of(server, model), quote()) for model in ("first", "m")]
+        Labeller(
+            job,
+            teachers,
+            lambda plan: True,
+            lambda done, total, tally, budget: budgets.append(budget),
+            batch=QUICK,
+        ).run()
+
+    assert len(lines(job.out)) == 6
+    assert budgets[-1].reserved == 0
 
 
 @both

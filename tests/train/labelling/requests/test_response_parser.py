@@ -92,6 +92,23 @@ def test_log_probabilities_become_shares() -> None:
     assert pytest.approx(shares) == (0.25, 0.0, 0.75)
 
 
+@pytest.mark.parametrize("bare", ["B", "\u0120B", '"B', 'B"}', " B", "(B)", "B."])
+def test_only_a_bare_letter_has_a_probability(bare: str) -> None:
+    """`Both` is not B, and `Answer` not A."""
+    likely = (
+        (bare, math.log(0.6)),
+        ("Both", math.log(0.1)),
+        ("Answer", math.log(0.1)),
+        ("C", -1.7),
+    )
+    tokens = (('{"label": "', ()), (bare, likely), ('"}', ()))
+
+    shares = read_answer(reply('{"label": "B"}', tokens=tokens), question("logprobs"))
+
+    certain = 0.6 / (0.6 + math.exp(-1.7))
+    assert pytest.approx(shares) == (0.0, certain, 1 - certain)
+
+
 @pytest.mark.parametrize(
     "tokens",
     [

@@ -89,7 +89,8 @@ class BatchRunner:
 
     async def run(self, questions: Iterable[MakeQuestion]) -> Tally:
         """Collect what earlier runs submitted, then ask until no question is left."""
-        self._budget.reserved += self._store.reserved_in_batches()
+        # This counts the parts of every teacher. Nothing else is reserved between two teachers.
+        self._budget.reserved = self._store.reserved_in_batches()
         try:
             await self._run(iter(questions))
         except Failure as failure:  # the provider does not answer; open parts are collected later

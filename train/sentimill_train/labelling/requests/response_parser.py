@@ -20,7 +20,10 @@ Unusable = Literal["TRUNCATED", "REFUSED", "EMPTY", "MALFORMED"]
 _OBJECT: Final = re.compile(r"\{[^{}]*\}")
 _THINKING: Final = re.compile(r"<think>.*?</think>", re.DOTALL)
 _LABEL_VALUE: Final = re.compile(r'"label"\s*:\s*"')
-_NOT_A_LETTER: Final = re.compile(r"[^A-Z]")
+_BARE_LETTER: Final = re.compile(r"[\W_\u0120]*([A-Z])[\W_\u0120]*")
+"""A letter with quotes, blanks, brackets or a stop: `"A`, `A"}`. U+0120 is a blank in some tokens.
+A word such as `Both` or `Answer` is no letter.
+"""
 _LEAST_MASS: Final = 0.5
 """The least total probability of the letters at their token. The rest is ignored."""
 _SUM_TOLERANCE: Final = 10
@@ -94,11 +97,16 @@ def _from_tokens(
     token, top = tokens[place]
     mass = dict.fromkeys(aliases, 0.0)
     for alternative, logprob in top:
-        # A token may hold the letter with a quote before or after it: `"A`, `A"}`.
-        letter = _NOT_A_LETTER.sub("", alternative)
+        letter = _letter(alternative)
         if letter in mass:
             mass[letter] += math.exp(min(0.0, logprob))
     total = math.fsum(mass.values())
-    if total < _LEAST_MASS or _NOT_A_LETTER.sub("", token) not in mass:
+    if total < _LEAST_MASS or _letter(token) not in mass:
         return None
     return tuple(share / total for share in mass.values())
+
+
+def _letter(token: str) -> str:
+    """Return the letter that is alone in *token*, "" if there is none."""
+    found = _BARE_LETTER.fullmatch(token)
+    return "" if found is None else found[1]
