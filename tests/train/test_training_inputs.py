@@ -21,14 +21,16 @@ from sentimill_train.pipeline.inputs import (
     check_allowed,
     judged_sample,
     learn_from_teacher,
+    read_inputs,
     read_reviews,
     warn_of_absent_labels,
     warn_of_unknown_pieces,
 )
 from sentimill_train.pipeline.replay import Replay, read_replay
 from sentimill_train.training.loop import FitConfig
+from sentimill_train.training.teacher_logits import text_keys, write_logits
 from sentimill_train.training.teacher_model import load_teacher
-from train_parts import TWO, base, encoder, reviews, rows_of, write_reviews
+from train_parts import TWO, base, encoder, reviews, rows_of, write_base, write_reviews
 from train_parts import student as new_student
 
 
@@ -159,6 +161,28 @@ def test_a_teacher_answers_a_text_once(tmp_path: Path, monkeypatch: pytest.Monke
     assert asked == [8, 9, 10, 11]
     np.testing.assert_array_equal(again[:8], first)
     np.testing.assert_allclose(again.sum(1), 1, rtol=1e-6)
+
+
+def test_class_weights_count_for_the_answers_of_a_teacher(tmp_path: Path) -> None:
+    """A row without a label has the weight of what the teacher says, and is learnt."""
+    bare = [replace(e, id=f"u-{i}", label=None) for i, e in enumerate(reviews(20, seed=5))]
+    file, answers = tmp_path / "r.jsonl", tmp_path / "logits.parquet"
+    write_examples(file, [replace(e, split="train") for e in bare] + reviews(200))
+    logits = np.tile(np.array([-20, 20], dtype=np.float32), (len(bare), 1))
+    write_logits(answers, text_keys([e.text for e in bare]), logits, TWO)
+    settings = config(
+        (str(file),),
+        labels=TWO,
+        base=str(write_base(tmp_path / "base")),
+        teacher_logits=answers,
+        class_weights="positive=3",
+    )
+
+    found = read_inputs(settings, lambda step: None).rows["train"]
+
+    unlabelled = found.gold == NO_LABEL
+    assert unlabelled.sum() == len(bare)
+    np.testing.assert_allclose(found.weight[unlabelled], 3.0)
 
 
 def test_reviews_that_the_vocabulary_cannot_spell_are_told_before_training(

@@ -19,6 +19,7 @@ from sentimill.errors import SentimillError, UsageError
 from sentimill_train.cli.curate import curate
 from sentimill_train.cli.train import train
 from sentimill_train.cli.train_progress import ProgressDisplay
+from sentimill_train.data.schema import SENTIMENTS
 from sentimill_train.pipeline import Train
 from sentimill_train.training import state
 from train_parts import write_base
@@ -217,6 +218,24 @@ def test_half_a_student_learns_the_answers_of_the_whole(
 
     (config,) = asked
     assert config.teacher_bundle == (find_reference() if learns else None)
+
+
+def test_labels_that_are_found_have_the_defaults_of_what_is_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reference has these labels, so its head is not new and needs fewer epochs."""
+    reviews = tmp_path / "r.csv"
+    rows = "".join(f"item {i},{SENTIMENTS[i % 3]}\n" for i in range(30))
+    reviews.write_text("text,label\n" + rows)
+    asked: list[Train] = []
+    monkeypatch.setattr(Train, "run", lambda self, watcher: asked.append(self))
+
+    for labels in ((), ("--labels", "found"), ("--labels", "good,bad")):
+        run("--reviews", reviews, *labels, "--out", tmp_path / "b")
+
+    named, found, other = (config.fit for config in asked)
+    assert named == found
+    assert (found.epochs, other.epochs) == (3, 5)
 
 
 class Clock:

@@ -181,6 +181,7 @@ def test_the_mean_error_of_ordered_labels_is_in_their_numbers() -> None:
     [
         (("1 star", "2 stars", "3 stars"), [1, 2, 3]),
         (("-1", "0", "0.5"), [-1, 0, 0.5]),
+        (("star-1", "star-2", "star-3"), [1, 2, 3]),
         (LABELS, [0, 1, 2]),
         (("billing", "delivery", "product"), None),
         (("3", "2", "1"), None),

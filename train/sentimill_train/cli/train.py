@@ -14,7 +14,7 @@ from sentimill.errors import UsageError
 from sentimill_train.cli.table_options import columns_of, split_names
 from sentimill_train.cli.train_options import FOUND, TrainOptions
 from sentimill_train.cli.train_progress import ProgressDisplay, report
-from sentimill_train.data.schema import number_of
+from sentimill_train.data.schema import Columns, label_set, number_of
 from sentimill_train.optional_packages import needed_for
 
 
@@ -52,16 +52,17 @@ def train(
         raise UsageError(f"--learning-rate {rate} is not above 0", reason="BAD_LEARNING_RATE")
     labels = None if given.labels == FOUND else split_names(given.labels)
     start = starting_point(given.base, given.preset)
-    continues = given.preset != "tiny" and goes_on(start, labels or ())
+    files, columns = (*reviews, *(more or ())), columns_of(table, given.label_column)
+    continues = given.preset != "tiny" and goes_on(start, labels or _labels_in(files, columns))
     teacher_bundle = given.teacher_bundle
     if given.preset == "minilm-l3" and continues:
         teacher_bundle = teacher_bundle or start.folder  # the full student teaches its half
     default = defaults_for(continues=continues, lora=given.lora)
     config = Train(
-        reviews=(*reviews, *(more or ())),
+        reviews=files,
         out=out,
         name=given.name,
-        columns=replace(columns_of(table, given.label_column), weight=given.weight_column),
+        columns=replace(columns, weight=given.weight_column),
         weight_of={f: _number(f, value) for f, value in _pairs("--weight-of", given.weight_of)},
         labels_of={f: split_names(value) for f, value in _pairs("--labels-of", given.labels_of)},
         labels=labels,
@@ -113,6 +114,15 @@ def train(
         with ProgressDisplay() as display:
             trained = config.run(display)
     report(trained, out)
+
+
+def _labels_in(files: Sequence[str], columns: Columns) -> tuple[str, ...]:
+    """Return the labels that `--labels found` finds; the defaults depend on them."""
+    from sentimill_train.data.examples import stream_examples
+
+    return label_set(
+        example for file in files for example in stream_examples(file, columns=columns, labels=None)
+    )
 
 
 def _pairs(option: str, given: Sequence[str] | None) -> list[tuple[str, str]]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
+
+from sentimill_train.metrics.label_numbers import number_in
 
 SENTIMENTS: Final = ("negative", "neutral", "positive")
 """The default label set, in order."""
@@ -87,8 +88,7 @@ def number_of(text: str) -> float:
 def label_set(examples: Iterable[Example]) -> tuple[str, ...]:
     """Return the labels that occur, sorted; by number if each contains one, so 2 before 10."""
     found = sorted({example.label for example in examples if example.label is not None})
-    numbers = [re.search(r"(?:(?<!\w)-)?\d+(?:\.\d+)?", label) for label in found]
-    values = [float(number[0]) for number in numbers if number is not None]
+    values = [number for label in found if (number := number_in(label)) is not None]
     if len(values) < len(found):
         return tuple(found)
     return tuple(label for _, label in sorted(zip(values, found, strict=True)))

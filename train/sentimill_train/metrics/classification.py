@@ -7,7 +7,6 @@ and its interval.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +15,8 @@ from typing import Final
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+from sentimill_train.metrics.label_numbers import number_in
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -223,8 +224,7 @@ def label_values(labels: Sequence[str]) -> Floats | None:
     """
     if tuple(labels) == ("negative", "neutral", "positive"):
         return np.arange(3.0)
-    numbers = [re.search(r"-?\d+(?:\.\d+)?", label) for label in labels]
-    values = np.array([float(found[0]) for found in numbers if found is not None])
+    values = np.array([number for label in labels if (number := number_in(label)) is not None])
     ordered = len(values) == len(labels) > 2 and bool((np.diff(values) > 0).all())
     return values if ordered else None
 

@@ -29,7 +29,12 @@ from sentimill_train.model.student import Preset, goes_on
 from sentimill_train.pipeline.config import TrainConfig
 from sentimill_train.pipeline.replay import Replay, read_replay
 from sentimill_train.training.distributed import current_process
-from sentimill_train.training.targets import human_labels, mix_shares, weigh_classes
+from sentimill_train.training.targets import (
+    check_class_weights,
+    human_labels,
+    mix_shares,
+    weigh_classes,
+)
 from sentimill_train.training.teacher_logits import find_logits, text_keys, write_logits
 from sentimill_train.training.teacher_model import Teacher, load_teacher
 
@@ -74,6 +79,8 @@ def read_inputs(config: TrainConfig, watch: Callable[[str], None]) -> Inputs:
     if labels or config.labels is not None:  # if no row has a label, `part` raises
         check_labels(labels)
     check_allowed(config.labels_of, examples, labels)
+    if config.class_weights is not None:
+        check_class_weights(config.class_weights, labels)
     taught = config.teacher_bundle is not None or config.teacher_logits is not None
     parted = judged_sample(part(examples, labels, spare=taught, columns=config.columns))
     if not taught:
@@ -84,8 +91,6 @@ def read_inputs(config: TrainConfig, watch: Callable[[str], None]) -> Inputs:
     )
     rows, learnt, refused = tokenise_splits(parted, labels, encoder, shorter)
     unknown = warn_of_unknown_pieces(rows["train"], pretrained)
-    if config.class_weights is not None:
-        rows["train"] = weigh_classes(rows["train"], config.class_weights, labels)
     replay = None
     if continues(config, pretrained, labels) and config.fit.hidden_weight == 0:
         replay = read_replay(config, examples, shorter, labels)
@@ -93,6 +98,8 @@ def read_inputs(config: TrainConfig, watch: Callable[[str], None]) -> Inputs:
     if taught:
         watch("reading the answers of the teacher")
         rows["train"] = learn_from_teacher(config, rows["train"], learnt, labels, teacher)
+    if config.class_weights is not None:  # after the teacher, whose answers weigh unlabelled rows
+        rows["train"] = weigh_classes(rows["train"], config.class_weights, labels)
     return Inputs(
         pretrained=pretrained,
         encoder=encoder,

@@ -77,6 +77,12 @@ def weigh_classes(rows: Rows, given: str, labels: Sequence[str]) -> Rows:
     return replace(rows, weight=rows.weight * (shares @ weights).astype(np.float32))
 
 
+def check_class_weights(given: str, labels: Sequence[str]) -> None:
+    """Check `--class-weights` before there are rows. Raises UsageError BAD_CLASS_WEIGHTS."""
+    if given != "balanced":
+        _class_weights(given, labels)
+
+
 def _class_weights(given: str, labels: Sequence[str]) -> dict[str, float]:
     found = dict.fromkeys(labels, 1.0)
     for part in given.split(","):
