@@ -26,7 +26,7 @@ REVIEWS = [
 """Id, text and label."""
 
 
-def write_state_bundle(folder: Path, version: str = "1") -> Path:
+def write_state_bundle(folder: Path, version: str = "1", languages: tuple[str, ...] = ()) -> Path:
     """Write a bundle whose graph has states: attention, a mean and a head."""
     ids = np.array([[1, 4, 6, 2]])
     logits = load_engine(attention_graph(), engine="onnx").run(ids, np.ones_like(ids))[0]
@@ -34,7 +34,7 @@ def write_state_bundle(folder: Path, version: str = "1") -> Path:
 
     def golden(manifest: Manifest) -> Manifest:
         made = (Golden(text="good battery", probs=probs),)
-        return replace(manifest, golden=made, version=version)
+        return replace(manifest, golden=made, version=version, languages=languages)
 
     return write_tiny_bundle(folder, model=attention_graph(), change=golden).path
 

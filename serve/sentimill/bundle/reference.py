@@ -36,6 +36,11 @@ def reference_bundle() -> Path:
     return found
 
 
+def is_on_hub(name: Path | str) -> bool:
+    """Say whether *name* is a bundle on the Hugging Face Hub, and not a folder."""
+    return str(name).startswith(_HUB)
+
+
 def find_bundle(name: Path | str | None) -> Path | str:
     """Return the folder of the bundle *name*. Raises UsageError.
 
@@ -43,7 +48,7 @@ def find_bundle(name: Path | str | None) -> Path | str:
     """
     if name is None:
         return reference_bundle()
-    if not str(name).startswith(_HUB):
+    if not is_on_hub(name):
         return name
     repository, _, revision = str(name).removeprefix(_HUB).partition("@")
     try:

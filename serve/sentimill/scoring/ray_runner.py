@@ -18,9 +18,11 @@ from typing import Any, Final
 import msgspec
 import pyarrow as pa
 
-from sentimill.bundle.reader import open_bundle
+from sentimill.bundle.reader import Bundle, open_bundle
+from sentimill.bundle.reference import find_bundle, is_on_hub
 from sentimill.engine.base import Precision, Provider
 from sentimill.errors import SentimillError, TableError, TextError, UsageError
+from sentimill.evidence.index import Index
 from sentimill.installed_packages import from_extra
 from sentimill.scoring.answer_columns import AnswerSchema
 from sentimill.scoring.checkpoint import Done, RowCounts
@@ -157,13 +159,17 @@ def run_on_ray(
     ray = _import_ray()
     # A worker has a working directory of its own.
     job = replace(job, sources=tuple(map(absolute, job.sources)), target=absolute(job.target))
-    cluster = replace(cluster, bundle=cluster.bundle.absolute())
+    cluster = replace(
+        cluster,
+        bundle=cluster.bundle if is_on_hub(cluster.bundle) else cluster.bundle.absolute(),
+        index=cluster.index and cluster.index.absolute(),
+    )
     began = time.monotonic()
     if STANDARD in (job.target, *job.sources):
         raise UsageError("--engine ray reads and writes files, not -", reason="NO_STREAMS_ON_RAY")
     units = job.plan()
-    opened = open_bundle(cluster.bundle)
-    header = job.header(units, opened.digest, f"{cluster.precision} on ray")
+    bundle = open_bundle(find_bundle(cluster.bundle))
+    header = job.header(units, bundle.digest, _engine(cluster, bundle))
     total_bytes = sum(entry.size_bytes for entry in header.inputs)
     with job.journal(header) as journal:
         done = {number: entry.counts for number, entry in journal.done.items()}
@@ -193,6 +199,16 @@ def run_on_ray(
         outputs=tuple(unit.target for unit in units),
         errors=tuple(errors_of(units[k].target) for k in sorted(done) if done[k].failed),
     )
+
+
+def _engine(cluster: Cluster, bundle: Bundle) -> str:
+    """Return what the answers depend on besides the bundle, as `LocalScorer.model` does."""
+    engine = f"{cluster.precision} on ray"
+    if cluster.detect_language and bundle.manifest.languages:
+        engine += f" for {'+'.join(sorted(bundle.manifest.languages))}"
+    if cluster.index:
+        engine += f" with the index {Index.open(cluster.index, bundle.digest).digest[:12]}"
+    return engine
 
 
 def _outcomes(

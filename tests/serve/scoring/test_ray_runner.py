@@ -6,6 +6,7 @@ import gzip
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -18,8 +19,10 @@ from scoring_jobs import job
 from sentimill.classifier import Classifier
 from sentimill.errors import SentimillError, TableError, UsageError
 from sentimill.scoring import ray_runner as adapter
+from sentimill.scoring.job import Score
 from sentimill.scoring.ray_runner import AnswerBatches, Cluster, run_on_ray
 from sentimill.scoring.scorers import LocalScorer
+from tiny_index import REVIEWS, write_index, write_state_bundle
 
 ray = pytest.importorskip("ray")
 
@@ -200,3 +203,67 @@ def test_streams_are_refused(bundle: Path) -> None:
     """A cluster reads and writes files."""
     with pytest.raises(UsageError, match="files"):
         run_on_ray(job("-", "out.csv", kind="csv"), Cluster(bundle=bundle))
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[Cluster]:
+    """Return what is sent to Ray; no actor starts, and each job is interrupted."""
+    found: list[Cluster] = []
+
+    def interrupted(_ray: Any, _waiting: Any, _job: Any, cluster: Cluster) -> Iterator[Any]:
+        found.append(cluster)
+        raise SentimillError("killed", reason="WORKER_LOST")
+
+    monkeypatch.setattr(adapter, "_outcomes", interrupted)
+    return found
+
+
+def reason_of(made: Score, cluster: Cluster) -> str:
+    """Return why a run on Ray ends."""
+    with pytest.raises(SentimillError) as caught:
+        run_on_ray(made, cluster)
+    return caught.value.reason
+
+
+def test_folders_mean_the_same_on_a_worker(
+    tmp_path: Path, inputs: Path, sent: list[Cluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker has another working directory, so it gets absolute paths."""
+    write_index(tmp_path / "mine.index", write_state_bundle(tmp_path / "bundle"))
+    monkeypatch.chdir(tmp_path)
+    cluster = Cluster(bundle=Path("bundle"), index=Path("mine.index"))
+
+    assert reason_of(job(inputs / "0.csv", "out.csv"), cluster) == "WORKER_LOST"
+
+    assert (sent[0].bundle, sent[0].index) == (tmp_path / "bundle", tmp_path / "mine.index")
+
+
+def test_a_bundle_on_the_hub_is_loaded_by_each_worker(
+    tmp_path: Path,
+    inputs: Path,
+    bundle: Path,
+    sent: list[Cluster],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By its name, since other machines do not have the folder of this one."""
+    monkeypatch.setattr(adapter, "find_bundle", {Path("hub:me/mine@v2"): bundle}.__getitem__)
+    cluster = Cluster(bundle=Path("hub:me/mine@v2"))
+
+    assert reason_of(job(inputs / "0.csv", tmp_path / "out.csv"), cluster) == "WORKER_LOST"
+
+    assert str(sent[0].bundle) == "hub:me/mine@v2"
+
+
+@pytest.mark.usefixtures("sent")
+def test_a_job_is_not_continued_with_other_answers(tmp_path: Path, inputs: Path) -> None:
+    """Files with another index or without language detection would be mixed with those done."""
+    model = write_state_bundle(tmp_path / "bundle", languages=("en",))
+    index = write_index(tmp_path / "one.index", model)
+    other = write_index(tmp_path / "two.index", model, REVIEWS[:5])
+    made = job(inputs / "0.csv", tmp_path / "out.csv", neighbours=2)
+    begun = Cluster(bundle=model, index=index)
+
+    assert reason_of(made, begun) == "WORKER_LOST"
+    assert reason_of(made, replace(begun, index=other)) == "ENGINE_CHANGED"
+    assert reason_of(made, replace(begun, detect_language=False)) == "ENGINE_CHANGED"
+    assert reason_of(made, begun) == "WORKER_LOST"
