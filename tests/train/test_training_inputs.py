@@ -220,6 +220,16 @@ def test_a_label_that_no_row_has_is_told_before_training(caplog: pytest.LogCaptu
     assert "--labels-of FILE=negative,positive" in caplog.text
 
 
+def test_no_folder_of_a_file_is_named_in_the_manifest(tmp_path: Path) -> None:
+    """Not that of a path with a colon either; the folders may be private."""
+    folder = tmp_path / "client: secret"
+    folder.mkdir()
+
+    sources, _ = read_reviews(config((str(write_reviews(folder / "r: 1.jsonl", 3)), "starter")))
+
+    assert [source.name for source in sources] == ["r: 1.jsonl", "starter"]
+
+
 def test_the_reviews_of_several_files_keep_their_order(tmp_path: Path) -> None:
     """And the same file gives the same rows each time."""
     path = tmp_path / "r.jsonl"

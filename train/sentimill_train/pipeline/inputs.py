@@ -18,7 +18,7 @@ from sentimill.errors import UsageError
 from sentimill.text.tokenizer import TextEncoder
 from sentimill_train.data.examples import read_examples
 from sentimill_train.data.learnt_texts import text_sketch
-from sentimill_train.data.readers import digest_of
+from sentimill_train.data.readers import digest_of, is_hub
 from sentimill_train.data.schema import Example, Split, label_set
 from sentimill_train.data.splits import Parted, part, sample_rows, split_of_key, text_key
 from sentimill_train.data.tokenized import Refused, Rows, tokenise
@@ -140,7 +140,7 @@ def read_reviews(config: TrainConfig) -> tuple[tuple[Source, ...], list[Example]
     for review in config.reviews:
         found = read_examples(review, columns=config.columns, labels=config.labels)
         # Only the file name is kept, because the folders of a path may be private.
-        name = Path(review).name if "/" in review and ":" not in review else review
+        name = review if is_hub(review) else Path(review).name
         keys = ((text_key(e.text), e.split) for e in found)
         texts = text_sketch(k for k, split in keys if (split or split_of_key(k)) == "train")
         sources.append(Source(name=name, sha256=digest_of(review), rows=len(found), texts=texts))
