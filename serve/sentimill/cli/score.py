@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
+from sentimill.atomic_write import is_device
 from sentimill.bundle.reference import reference_bundle
 from sentimill.cli import options as opt
 from sentimill.cli.score_progress import report_end, report_progress, stop_on_signals
@@ -130,7 +131,9 @@ def score(
             _check_writable(file)
         inputs = [local(one) for one in find(sources) if not is_remote(one)]
         output = None if is_remote(target) or is_folder(target) else local(target)
-        opt.check_outputs([output, summary, metrics_textfile], inputs)
+        # The summary is written without a rename, so it may go to a pipe or to /dev/stdout.
+        written = None if summary is not None and is_device(summary) else summary
+        opt.check_outputs([output, written, metrics_textfile], inputs)
     keep = tuple(dict.fromkeys(next(csv.reader([only_columns])))) if only_columns else ()
     flags = table.flags() if not keep or set(table.text_columns) <= set(keep) else None
     job = Score(

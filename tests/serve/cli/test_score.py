@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -165,3 +168,20 @@ def test_no_other_output_replaces_the_table(
     assert f"{target} is another output too" in sentimill(*command, target).error
     assert reviews.read_bytes() == before
     assert list(reviews.parent.iterdir()) == [reviews]
+
+
+def test_a_summary_may_go_to_a_pipe(sentimill: Sentimill, bundle: Path, tmp_path: Path) -> None:
+    """It is written without a rename, so `--summary >(jq .)` and /dev/stderr lose nothing."""
+    (tmp_path / "in.csv").write_text("text\ngood\n")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_text)
+        found = sentimill(
+            "score", tmp_path / "in.csv", tmp_path / "o.csv", "--summary", pipe, "--bundle", bundle
+        )
+        summary = json.loads(read.result(timeout=60))
+
+    assert found.code == 0
+    assert summary["rows"] == 1
+    assert pipe.is_fifo()

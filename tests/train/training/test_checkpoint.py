@@ -20,6 +20,7 @@ from sentimill_train.data.examples import write_examples
 from sentimill_train.evaluation.training_evaluation import EvaluationConfig
 from sentimill_train.pipeline import Train
 from sentimill_train.training import checkpoint as checkpoints
+from sentimill_train.training import loop
 from sentimill_train.training.checkpoint import Checkpoint
 from sentimill_train.training.loop import Fit, FitConfig
 from server_process import COMMAND
@@ -71,6 +72,20 @@ def test_a_signal_ends_it_after_the_step_and_saves(tmp_path: Path, number: signa
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"STOPPED stopped by {number.name} after 48 of 360")
+
+
+def test_a_killed_run_continues_in_the_type_that_it_began_in(
+    tmp_path: Path, whole: tuple[dict[str, Tensor], Fit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine, the second measurement may find the other type to be faster."""
+    with pytest.raises(Killed):
+        trained(tmp_path, Checkpoint(tmp_path / "c", {}, minutes=0), at_call(4, die))
+    other = None if whole[1].autocast == "bfloat16" else torch.bfloat16
+    monkeypatch.setattr(loop, "fast_dtype", lambda _device: other)
+
+    found = trained(tmp_path, Checkpoint(tmp_path / "c", {}, minutes=0), at_call(0, nothing))
+
+    assert_same(found, whole)
 
 
 def test_the_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:

@@ -144,7 +144,8 @@ def curate(
 def _embedder(bundle: Path | None) -> Embed:
     """Return a function for embeddings of *bundle*, which is loaded at the first call.
 
-    Raises BundleError for a bundle without weights, which has no embeddings.
+    Raises BundleError for a bundle without weights, which has no embeddings: at once if the user
+    named it, else at the first call, because few rows need none.
     """
     from collections.abc import Sequence
 
@@ -156,16 +157,18 @@ def _embedder(bundle: Path | None) -> Embed:
     from sentimill_train.monitoring.observations import embeddings
 
     folder = bundle or reference_bundle()
-    if not open_bundle(folder).has(WEIGHTS):
-        raise BundleError(
-            f"{folder} holds no {WEIGHTS}, which gives the embeddings: name another --bundle, or"
-            " give --no-label-errors",
-            reason="BUNDLE_NO_WEIGHTS",
-        )
+    lack = BundleError(
+        f"{folder} holds no {WEIGHTS}, which gives the embeddings: name another --bundle, or"
+        " give --no-label-errors",
+        reason="BUNDLE_NO_WEIGHTS",
+    )
+    if bundle is not None and not open_bundle(folder).has(WEIGHTS):
+        raise lack
 
     def embed(texts: Sequence[str]) -> Floats:
         found = embeddings(Classifier.load(folder), texts)
-        assert found is not None, "the bundle has weights"
+        if found is None:
+            raise lack
         return found
 
     return embed

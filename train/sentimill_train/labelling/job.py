@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, TypeVar
@@ -99,17 +99,12 @@ def items(job: LabelJob) -> Iterator[Item]:
         yield Item(row, shorten(text, job.max_words), None)
 
 
-def person_label(row: Example, labels: Sequence[str]) -> str | None:
+def person_label(row: Example) -> str | None:
     """Return the label that a person gave; None if the row has only that of a teacher.
 
-    A row with shares and no `teacher` has a person's label only if it is not that of the largest
-    share, which `label` and other tools write.
+    `label` names the teacher in its rows. A label in a row without `teacher` is a person's.
     """
-    if row.given is not None or row.teacher is not None:
-        return row.given
-    if row.probs is not None and row.label == labels[row.probs.index(max(row.probs))]:
-        return None
-    return row.label
+    return row.given if row.given is not None or row.teacher is not None else row.label
 
 
 def scan_input(job: LabelJob) -> InputScan:
@@ -129,7 +124,7 @@ def scan_input(job: LabelJob) -> InputScan:
         digest = hashlib.sha256(item.sent.encode("utf-8", "replace")).digest()
         rank = -int.from_bytes(digest[:8])  # heaps of the largest -hash keep the smallest hashes
         new = digest[:12] not in seen
-        label = person_label(item.row, job.labels)
+        label = person_label(item.row)
         if label is not None and item.row.label is not None and new:
             _keep(gold, (rank, item.sent, job.labels.index(label)), job.gold_rows)
             if len(item.sent.split()) <= _SHOT_WORDS:

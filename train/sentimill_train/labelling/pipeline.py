@@ -200,7 +200,7 @@ class Labeller:
             item.row,
             label=self._job.labels[pooled.index(max(pooled))],
             probs=tuple(round(share, 6) for share in pooled),
-            given=person_label(item.row, self._job.labels),
+            given=person_label(item.row),
             teacher=" ".join(annotator.teacher.name for annotator in annotators),
         )
         more: dict[str, object] = {"soft": " ".join(a.prompt.mode for a in annotators)}

@@ -78,9 +78,9 @@ def read_inputs(config: TrainConfig, watch: Callable[[str], None]) -> Inputs:
     labels = config.labels if config.labels is not None else label_set(examples)
     if labels or config.labels is not None:  # if no row has a label, `part` raises
         check_labels(labels)
-    check_allowed(config.labels_of, examples, labels)
-    if config.class_weights is not None:
-        check_class_weights(config.class_weights, labels)
+        check_allowed(config.labels_of, examples, labels)
+        if config.class_weights is not None:
+            check_class_weights(config.class_weights, labels)
     taught = config.teacher_bundle is not None or config.teacher_logits is not None
     parted = judged_sample(part(examples, labels, spare=taught, columns=config.columns))
     if not taught:

@@ -159,18 +159,22 @@ class _Loop:
         # Dropout differs between processes; the first draws the same as a single process.
         torch.manual_seed(config.seed + self.process.rank)
         self.total = config.epochs * len(train)
-        self.dtype = fast_dtype(student.device) if config.bf16 else None
+        fast = config.bf16 and fast_dtype(student.device) is not None
         self.rng = np.random.default_rng(config.seed)
         self.state = TrainingState(
             student=student,
             optimizer=new_optimizer(student, config.learning_rate, config.head_factor),
             average=AveragedModel(student) if config.average_last else None,
             best=weights_of(student),
-            position=Position(shuffle=self.rng.bit_generator.state),
+            position=Position(
+                shuffle=self.rng.bit_generator.state,
+                bf16=bool(self.process.from_first(float(fast))),  # one choice for all processes
+            ),
         )
         if (saved := checkpoint.load() if checkpoint else None) is not None:
             self.state.restore(*saved, self.process.rank)
         self.position = self.state.position
+        self.dtype = torch.bfloat16 if self.position.bf16 else None
 
     def run(self, signals: Sequence[int]) -> None:
         """Run from the current position to the end, or until there are *signals*."""

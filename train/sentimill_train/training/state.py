@@ -34,6 +34,7 @@ class Progress:
 class Position:
     """The state of the loop, without the tensors.
 
+    bf16: whether matrix products are computed in bfloat16, which was measured at the start.
     ended: complete epochs. batches: done in the current epoch. shuffle: the state of the generator
     from which that epoch is planned. loss: running mean. nll, macro_f1: on the validation rows,
     after the last complete epoch; best_nll, best_macro_f1: those of best_epoch. seconds: of the
@@ -41,6 +42,7 @@ class Position:
     """
 
     shuffle: Mapping[str, Any]
+    bf16: bool = False
     ended: int = 0
     batches: int = 0
     rows: int = 0
