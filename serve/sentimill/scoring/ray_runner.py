@@ -168,7 +168,11 @@ def run_on_ray(
     if STANDARD in (job.target, *job.sources):
         raise UsageError("--engine ray reads and writes files, not -", reason="NO_STREAMS_ON_RAY")
     units = job.plan()
-    bundle = open_bundle(find_bundle(cluster.bundle))
+    folder = find_bundle(cluster.bundle)
+    bundle = open_bundle(folder)
+    if is_on_hub(cluster.bundle) and "@" not in str(cluster.bundle):
+        # The cache of the Hub names a folder by its commit, and every node has to get the same one.
+        cluster = replace(cluster, bundle=Path(f"{cluster.bundle}@{Path(folder).name}"))
     header = job.header(units, bundle.digest, _engine(cluster, bundle))
     total_bytes = sum(entry.size_bytes for entry in header.inputs)
     with job.journal(header) as journal:

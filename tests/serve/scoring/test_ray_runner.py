@@ -238,20 +238,24 @@ def test_folders_mean_the_same_on_a_worker(
     assert (sent[0].bundle, sent[0].index) == (tmp_path / "bundle", tmp_path / "mine.index")
 
 
+@pytest.mark.parametrize(("name", "loaded"), [("@v2", "@v2"), ("", "@tiny")])
 def test_a_bundle_on_the_hub_is_loaded_by_each_worker(
+    name: str,
+    loaded: str,
     tmp_path: Path,
     inputs: Path,
     bundle: Path,
     sent: list[Cluster],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """By its name, since other machines do not have the folder of this one."""
-    monkeypatch.setattr(adapter, "find_bundle", {Path("hub:me/mine@v2"): bundle}.__getitem__)
-    cluster = Cluster(bundle=Path("hub:me/mine@v2"))
+    """By its name, and at the revision of the driver, whose cache names the folder by it."""
+    named = Path(f"hub:me/mine{name}")
+    monkeypatch.setattr(adapter, "find_bundle", {named: bundle}.__getitem__)
+    cluster = Cluster(bundle=named)
 
     assert reason_of(job(inputs / "0.csv", tmp_path / "out.csv"), cluster) == "WORKER_LOST"
 
-    assert str(sent[0].bundle) == "hub:me/mine@v2"
+    assert str(sent[0].bundle) == f"hub:me/mine{loaded}"
 
 
 @pytest.mark.usefixtures("sent")

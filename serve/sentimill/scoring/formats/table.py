@@ -149,17 +149,18 @@ def find_column(
     if count:
         why = f"{name} has {count} columns named {wanted!r}: rename all but one"
         raise TableError(why, reason="DUPLICATE_COLUMN")
+    more = f" and {len(columns) - 20} more" if len(columns) > 20 else ""
+    shown = [repr(one) if one != one.strip() else one for one in columns[:20]]
+    found = ", ".join(one[:100] for one in shown) + more or "no columns"
     near = [one for one in columns if one.strip().casefold() == wanted.strip().casefold()]
     if len(near) == 1:
-        why = f"{name} has no column {wanted!r}, but {near[0]!r}: give {option}"
+        why = f"{name} has no column {wanted!r}, but {near[0]!r}: write it so in {option}, as"
         raise TableError(f"{why} {shlex.quote(near[0])}", reason="MISSING_COLUMN")
     outer = next((one for one in columns if wanted.startswith(f"{one}.")), None)
     if outer is not None:
         why = f"{name} has no column {wanted!r}, and a field inside of {outer!r} cannot be named:"
-        raise TableError(f"{why} make it a column of its own", reason="MISSING_COLUMN")
-    more = f" and {len(columns) - 20} more" if len(columns) > 20 else ""
-    shown = [repr(one) if one != one.strip() else one for one in columns[:20]]
-    found = ", ".join(one[:100] for one in shown) + more or "no columns"
+        why += f" make it a column of its own, or name one of {found} with {option}"
+        raise TableError(why, reason="MISSING_COLUMN")
     why = f"{name} has no column {wanted!r}; it has {found}: name one with {option}"
     around = columns[0].split(wanted, 1) if len(columns) == 1 else [""]
     mark = (around[0][-1:] or around[1][:1]) if len(around) == 2 else ""

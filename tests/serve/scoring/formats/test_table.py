@@ -14,9 +14,13 @@ from sentimill.scoring.formats.table import find_column
         (
             ["id", " Text "],
             "text",
-            "r.csv has no column 'text', but ' Text ': give --option ' Text '",
+            "r.csv has no column 'text', but ' Text ': write it so in --option, as ' Text '",
         ),
-        (["id", "Text"], "text", "r.csv has no column 'text', but 'Text': give --option Text"),
+        (
+            ["id", "Text"],
+            "text",
+            "r.csv has no column 'text', but 'Text': write it so in --option, as Text",
+        ),
         (["a.b", "id "], "x", "it has a.b, 'id ': name one with --option"),
         (["Text", "TEXT"], "text", "it has Text, TEXT: name one with --option"),
         (["review"], "review.text", "a field inside of 'review' cannot be named: make it a column"),
