@@ -123,7 +123,7 @@ def test_the_engine_benchmark_runs_on_a_tiny_bundle(bundle: Path, tmp_path: Path
         assert ("onnx", "fp32", 2, budget) in cases
     assert all(row["speedup"] == 1 for row in found["rows"] if row["case"]["engine"] == "plain")
     assert {row["checked"] for row in found["rows"]} == {9}
-    assert "of one plain fp32 session" in serving_table._engine(found)
+    assert "to one plain fp32 session" in serving_table._engine(found)
 
 
 def test_an_engine_is_compared_with_plain_fp32_on_the_same_batches() -> None:
