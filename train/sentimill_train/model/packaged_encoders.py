@@ -75,9 +75,11 @@ def find_packaged(encoder: PackagedEncoder, files: Sequence[str], cache: Path) -
         folder = _file_of(encoder, encoder.packages[0], "model.safetensors").parent
     else:
         folder = cache / f"{encoder.short_name}-{encoder.zip_sha256[:12]}"
-        if _fault(encoder, files, folder) is not None:  # never unpacked, or damaged since
-            _unpack(encoder, files, folder)
-    if (fault := _fault(encoder, files, folder)) is not None:
+    fault = _fault(encoder, files, folder)
+    if fault is not None and encoder.zip_sha256 is not None:  # never unpacked, or damaged since
+        _unpack(encoder, files, folder)
+        fault = _fault(encoder, files, folder)
+    if fault is not None:
         raise UsageError(f"{fault}: {_install(encoder)} --force-reinstall", reason="BASE_UNSAFE")
     return folder
 
